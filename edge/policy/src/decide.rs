@@ -1,0 +1,244 @@
+//! May a stored response answer this request (RFC 9111 §4)? The hot path: instants are compared, nothing is parsed.
+
+use crate::directives::{MaxStale, RequestDirectives};
+use crate::meta::Meta;
+use crate::moment::Moment;
+use crate::reason::Reason;
+use crate::request::{MethodClass, RequestFacts};
+use crate::rules::Rules;
+use http::StatusCode;
+use std::time::Duration;
+
+/// What to do with a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Decision {
+    /// The stored response answers. `stale` says why it may although it is stale.
+    Serve {
+        /// `None`: it is fresh.
+        stale: Option<Reason>,
+    },
+    /// The stored response answers, and is refreshed meanwhile.
+    ServeAndRefresh {
+        /// Always [`Reason::StaleWhileRevalidate`].
+        reason: Reason,
+    },
+    /// The upstream is asked; requests for the same key may share the answer.
+    Fetch(Plan),
+    /// The upstream is asked for this client alone, and nothing is stored.
+    Pass(Reason),
+    /// 504: the client wanted a stored response or none (RFC 9111 §5.2.1.7).
+    OnlyIfCached,
+}
+
+/// How the upstream is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Plan {
+    /// Why the stored response did not do.
+    pub reason: Reason,
+    /// Something is stored and has validators: send [`crate::conditional_fields`].
+    pub validate: bool,
+}
+
+/// A failure of the upstream, for which a stale answer may stand in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// No answer: no connection, a broken one, or a deadline that passed.
+    Disconnected,
+    /// An answer with this status.
+    Status(StatusCode),
+}
+
+/// Decides about a request, given what is stored for its key and variant. `stored` is `None` where nothing is.
+pub fn decide(request: &RequestFacts, stored: Option<&Meta>, rules: &Rules, now: Moment) -> Decision {
+    if let Some(reason) = pass(request) {
+        return Decision::Pass(reason);
+    }
+    let Some(stored) = stored else {
+        return fetch(request, Reason::Miss, false);
+    };
+    // DEVIATION (stricter than §3.5): a response that is not marked as shareable answers no request with
+    // Authorization, although it was stored for one without.
+    if request.authorization && !stored.shareable {
+        return Decision::Pass(Reason::Authorization);
+    }
+    match refusal(&request.directives, stored, now) {
+        None if stored.is_fresh(now) => Decision::Serve { stale: None },
+        None => decide_stale(request, stored, rules, now),
+        Some(reason) => fetch(request, reason, !stored.validators.is_empty()),
+    }
+}
+
+/// May `stored` be served in place of this failure (RFC 5861 §4, RFC 9111 §4.2.4)?
+///
+/// A client's `no-cache` and `max-age` do not stand against it: they are preferences (§5.2.1), and the origin has been
+/// asked.
+///
+/// # Errors
+/// The reason why it may not.
+pub fn stale_on_error(
+    request: &RequestFacts,
+    stored: &Meta,
+    rules: &Rules,
+    failure: Failure,
+    now: Moment,
+) -> Result<Reason, Reason> {
+    if let Failure::Status(status) = failure
+        && !matches!(status.as_u16(), 500 | 502 | 503 | 504)
+    {
+        return Err(Reason::NotAFailure);
+    }
+    if request.cookie {
+        return Err(Reason::RequestCookie);
+    }
+    if request.authorization && !stored.shareable {
+        return Err(Reason::Authorization);
+    }
+    if stored.no_cache {
+        return Err(Reason::NoCache);
+    }
+    if stored.is_fresh(now) {
+        return Ok(Reason::FreshOnError);
+    }
+    if let Some(reason) = stored.bars_window() {
+        return Err(reason);
+    }
+    if let Some(window) = stored.if_error(rules) {
+        return if stored.staleness(now) <= window {
+            Ok(Reason::StaleIfError)
+        } else {
+            Err(Reason::TooStale)
+        };
+    }
+    if let Some(reason) = stored.bars_stale() {
+        return Err(reason);
+    }
+    match failure {
+        Failure::Disconnected => Ok(Reason::StaleOnDisconnect),
+        Failure::Status(_) if rules.stale_on_status => Ok(Reason::StaleOnStatus),
+        Failure::Status(_) => Err(Reason::NoStaleIfError),
+    }
+}
+
+/// Whether an answer that was fetched for another request, after this one had arrived, may be shared with it.
+pub fn may_share(request: &RequestFacts, answer: &Meta) -> bool {
+    pass(request).is_none() && !request.directives.no_store && (!request.authorization || answer.shareable)
+}
+
+/// Whether a response of this status may take the place of a stored one: a failure does not (RFC 9111 §4.3.3 lets a
+/// cache keep what it has).
+pub fn may_replace(stored: &Meta, status: StatusCode) -> bool {
+    stored.status.is_server_error() || !status.is_server_error()
+}
+
+fn pass(request: &RequestFacts) -> Option<Reason> {
+    match request {
+        RequestFacts { method: MethodClass::Other, .. } => Some(Reason::Method),
+        RequestFacts { content: true, .. } => Some(Reason::RequestContent),
+        RequestFacts { cookie: true, .. } => Some(Reason::RequestCookie),
+        RequestFacts { origin_precondition: true, .. } => Some(Reason::OriginPrecondition),
+        _ => None,
+    }
+}
+
+fn fetch(request: &RequestFacts, reason: Reason, validate: bool) -> Decision {
+    if request.directives.only_if_cached {
+        return Decision::OnlyIfCached;
+    }
+    // What is stored already may answer a `no-store` request; what is fetched for it must not be stored.
+    if request.directives.no_store {
+        return Decision::Pass(Reason::RequestNoStore);
+    }
+    Decision::Fetch(Plan { reason, validate })
+}
+
+/// Why the client, or the response itself, does not let the stored response answer, stale or not.
+fn refusal(wishes: &RequestDirectives, stored: &Meta, now: Moment) -> Option<Reason> {
+    if stored.no_cache {
+        return Some(Reason::NoCache);
+    }
+    if *wishes == RequestDirectives::default() {
+        return None;
+    }
+    if wishes.no_cache {
+        return Some(Reason::RequestNoCache);
+    }
+    if wishes.max_age.is_some_and(|limit| too_old(limit, stored, now)) {
+        return Some(Reason::RequestMaxAge);
+    }
+    let left = stored.lifetime.saturating_sub(stored.age(now));
+    // §5.2.1.3 asks for this much freshness to come; `max-stale` beside it asks for less and wins over it.
+    if wishes.max_stale.is_none() && wishes.min_fresh.is_some_and(|wanted| left < wanted) {
+        return Some(Reason::RequestMinFresh);
+    }
+    None
+}
+
+fn too_old(limit: Duration, stored: &Meta, now: Moment) -> bool {
+    match limit {
+        // A reload. RFC 8246 §2: it does not make sense for what never changes while fresh.
+        Duration::ZERO => !(stored.immutable && stored.is_fresh(now)),
+        limit => stored.age(now) > limit,
+    }
+}
+
+fn decide_stale(request: &RequestFacts, stored: &Meta, rules: &Rules, now: Moment) -> Decision {
+    let staleness = stored.staleness(now);
+    let validate = !stored.validators.is_empty();
+    let accepted = match request.directives.max_stale {
+        Some(MaxStale::Any) => true,
+        Some(MaxStale::UpTo(limit)) => staleness <= limit,
+        None => false,
+    };
+    let barred = stored.bars_stale();
+    if accepted && barred.is_none() {
+        return Decision::Serve { stale: Some(Reason::MaxStale) };
+    }
+    // A client that named an age, or asked for freshness to come, is not served beyond it.
+    let wishes = request.directives;
+    let content = wishes.max_age.is_none() && wishes.min_fresh.is_none();
+    let inside = stored.while_revalidate(rules).is_some_and(|window| staleness <= window);
+    if inside && content && stored.bars_window().is_none() {
+        return Decision::ServeAndRefresh { reason: Reason::StaleWhileRevalidate };
+    }
+    fetch(request, barred.unwrap_or(Reason::Stale), validate)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::admit::admit;
+    use crate::moment::Arrival;
+    use http::header::{AUTHORIZATION, CACHE_CONTROL, COOKIE, HeaderMap, HeaderName};
+    use http::{HeaderValue, Method};
+    use std::time::SystemTime;
+
+    fn request(field: HeaderName, value: &'static str) -> RequestFacts {
+        let headers = HeaderMap::from_iter([(field, HeaderValue::from_static(value))]);
+        RequestFacts::read(&Method::GET, &headers, &Rules::default())
+    }
+
+    fn answer(directives: &'static str) -> Meta {
+        let now = Moment::default();
+        let arrival = Arrival { requested_at: now, received_at: now, wall: SystemTime::UNIX_EPOCH };
+        let head = HeaderMap::from_iter([(CACHE_CONTROL, HeaderValue::from_static(directives))]);
+        let plain = RequestFacts::read(&Method::GET, &HeaderMap::new(), &Rules::default());
+        admit(&plain, StatusCode::OK, &head, arrival, &Rules::default()).unwrap().meta
+    }
+
+    #[test]
+    fn collapsed_answers_are_shared_with_whom_they_are_for() {
+        assert!(may_share(&request(CACHE_CONTROL, "no-cache"), &answer("max-age=9")));
+        assert!(!may_share(&request(COOKIE, "a=b"), &answer("max-age=9")));
+        assert!(!may_share(&request(AUTHORIZATION, "x"), &answer("max-age=9")));
+        assert!(may_share(&request(AUTHORIZATION, "x"), &answer("max-age=9, public")));
+    }
+
+    #[test]
+    fn a_failure_does_not_replace_an_answer() {
+        let mut stored = answer("max-age=9");
+        assert!(!may_replace(&stored, StatusCode::BAD_GATEWAY));
+        assert!(may_replace(&stored, StatusCode::NOT_FOUND));
+        stored.status = StatusCode::BAD_GATEWAY;
+        assert!(may_replace(&stored, StatusCode::SERVICE_UNAVAILABLE));
+    }
+}

@@ -1,0 +1,364 @@
+//! Cache-Control, both ways (RFC 9111 §5.2).
+//!
+//! Owns the lexing of directives and their meaning as plain values. Promises that reading never panics and fails
+//! towards caution: a lifetime that is no integer is zero, a restriction with an odd argument still restricts, a
+//! relaxation with one does not relax. Of a repeated directive the first counts (§4.2.1).
+
+use http::header::{CACHE_CONTROL, HeaderMap, HeaderName, HeaderValue};
+use std::time::Duration;
+
+/// The largest delta-seconds; greater values count as this one (RFC 9111 §1.2.2).
+pub(crate) const LONGEST: Duration = Duration::from_secs(1 << 31);
+
+/// What a response's directives say, from Cache-Control or a targeted field.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct ResponseDirectives {
+    pub(crate) no_store: bool,
+    pub(crate) no_cache: Scope,
+    pub(crate) private: Scope,
+    pub(crate) public: bool,
+    pub(crate) must_revalidate: bool,
+    pub(crate) proxy_revalidate: bool,
+    pub(crate) must_understand: bool,
+    pub(crate) immutable: bool,
+    pub(crate) max_age: Option<Duration>,
+    pub(crate) s_maxage: Option<Duration>,
+    pub(crate) stale_while_revalidate: Option<Duration>,
+    pub(crate) stale_if_error: Option<Duration>,
+}
+
+/// What a directive with an optional field list applies to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Scope {
+    /// The directive is absent.
+    #[default]
+    Nothing,
+    /// The directive names these fields.
+    Fields(Vec<HeaderName>),
+    /// The directive applies to the response as a whole.
+    Whole,
+}
+
+impl ResponseDirectives {
+    pub(crate) fn read(head: &HeaderMap) -> ResponseDirectives {
+        let mut directives = ResponseDirectives::default();
+        for directive in lines(head.get_all(CACHE_CONTROL)) {
+            directives.take(&directive);
+        }
+        directives
+    }
+
+    fn take(&mut self, directive: &Directive<'_>) {
+        let seconds = |slot: &mut Option<Duration>| {
+            slot.get_or_insert(directive.delta_seconds().unwrap_or(Duration::ZERO));
+        };
+        match_name(directive.name, |name| match name {
+            "no-store" => self.no_store = true,
+            "no-cache" => self.no_cache.widen(directive.scope()),
+            "private" => self.private.widen(directive.scope()),
+            "public" => self.public = true,
+            "must-revalidate" => self.must_revalidate = true,
+            "proxy-revalidate" => self.proxy_revalidate = true,
+            "must-understand" => self.must_understand = true,
+            "immutable" => self.immutable = true,
+            "max-age" => seconds(&mut self.max_age),
+            "s-maxage" => seconds(&mut self.s_maxage),
+            "stale-while-revalidate" => seconds(&mut self.stale_while_revalidate),
+            "stale-if-error" => seconds(&mut self.stale_if_error),
+            _ => {}
+        });
+    }
+}
+
+impl Scope {
+    /// The fields that the scope names, none where it is absent or whole.
+    pub(crate) fn fields(&self) -> &[HeaderName] {
+        match self {
+            Scope::Fields(names) => names,
+            Scope::Nothing | Scope::Whole => &[],
+        }
+    }
+
+    /// Adds another occurrence: the unqualified form is the stricter one and wins.
+    pub(crate) fn widen(&mut self, other: Scope) {
+        match (&mut *self, other) {
+            (Scope::Whole, _) | (_, Scope::Nothing) => {}
+            (Scope::Fields(names), Scope::Fields(more)) => names.extend(more),
+            (_, stricter) => *self = stricter,
+        }
+    }
+
+    /// Reads a comma-separated list of field names; the whole response where that is no such list.
+    pub(crate) fn of_list(list: &[u8]) -> Scope {
+        let names: Result<Vec<_>, _> = list
+            .split(|&byte| byte == b',')
+            .map(<[u8]>::trim_ascii)
+            .filter(|name| !name.is_empty())
+            .map(HeaderName::from_bytes)
+            .collect();
+        match names {
+            Ok(names) if !names.is_empty() => Scope::Fields(names),
+            _ => Scope::Whole,
+        }
+    }
+}
+
+/// What a client's directives say (RFC 9111 §5.2.1). Plain data, read without allocating.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct RequestDirectives {
+    pub(crate) no_cache: bool,
+    pub(crate) no_store: bool,
+    pub(crate) only_if_cached: bool,
+    pub(crate) max_age: Option<Duration>,
+    pub(crate) min_fresh: Option<Duration>,
+    pub(crate) max_stale: Option<MaxStale>,
+}
+
+/// How stale an answer the client accepts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum MaxStale {
+    /// However stale.
+    Any,
+    /// No longer past its lifetime than this.
+    UpTo(Duration),
+}
+
+impl RequestDirectives {
+    pub(crate) fn read(head: &HeaderMap) -> RequestDirectives {
+        let mut directives = RequestDirectives::default();
+        for directive in lines(head.get_all(CACHE_CONTROL)) {
+            directives.take(&directive);
+        }
+        directives
+    }
+
+    fn take(&mut self, directive: &Directive<'_>) {
+        let seconds = directive.delta_seconds();
+        match_name(directive.name, |name| match name {
+            "no-cache" => self.no_cache = true,
+            "no-store" => self.no_store = true,
+            "only-if-cached" => self.only_if_cached = true,
+            "max-age" => {
+                self.max_age.get_or_insert(seconds.unwrap_or(Duration::ZERO));
+            }
+            "min-fresh" => self.min_fresh = self.min_fresh.or(seconds),
+            "max-stale" => {
+                let accepted = match directive.argument {
+                    Argument::None => Some(MaxStale::Any),
+                    _ => seconds.map(MaxStale::UpTo),
+                };
+                self.max_stale = self.max_stale.or(accepted);
+            }
+            _ => {}
+        });
+    }
+}
+
+/// One directive as lexed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Directive<'a> {
+    name: &'a [u8],
+    argument: Argument<'a>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Argument<'a> {
+    None,
+    /// A token, or the inside of a quoted-string; both forms are accepted (§5.2).
+    Value(&'a [u8]),
+    /// White space round `=`, an unbalanced quote, or nothing after `=`.
+    Malformed,
+}
+
+impl Directive<'_> {
+    /// The argument as delta-seconds; `None` where it is absent or no integer.
+    fn delta_seconds(&self) -> Option<Duration> {
+        match self.argument {
+            Argument::Value(digits) => delta_seconds(digits),
+            Argument::None | Argument::Malformed => None,
+        }
+    }
+
+    fn scope(&self) -> Scope {
+        match self.argument {
+            Argument::Value(list) => Scope::of_list(list),
+            Argument::None | Argument::Malformed => Scope::Whole,
+        }
+    }
+}
+
+/// Reads delta-seconds, capped at [`LONGEST`]; `None` for anything but digits.
+pub(crate) fn delta_seconds(digits: &[u8]) -> Option<Duration> {
+    if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    let seconds = digits
+        .iter()
+        .fold(0_u64, |sum, digit| sum.saturating_mul(10).saturating_add(u64::from(digit - b'0')));
+    Some(Duration::from_secs(seconds).min(LONGEST))
+}
+
+/// Splits a field value at the commas outside its quoted-strings. Elements are trimmed; empty ones are left out.
+///
+/// A quote that is never closed is an ordinary character: what follows it must not hide from the reader.
+pub(crate) fn elements(line: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let mut rest = Some(line);
+    let mut quoting = true;
+    std::iter::from_fn(move || {
+        loop {
+            let current = rest?;
+            let end = element_end(current, &mut quoting);
+            rest = current.get(end + 1..);
+            let element = current[..end].trim_ascii();
+            if !element.is_empty() {
+                return Some(element);
+            }
+        }
+    })
+}
+
+/// `quoting` turns false at the first quote that is never closed, which keeps the whole scan linear.
+fn element_end(text: &[u8], quoting: &mut bool) -> usize {
+    let mut at = 0;
+    while let Some(&byte) = text.get(at) {
+        match byte {
+            b',' => return at,
+            b'"' if *quoting => match closing_quote(text, at) {
+                Some(closing) => at = closing + 1,
+                None => *quoting = false,
+            },
+            _ => at += 1,
+        }
+    }
+    text.len()
+}
+
+/// The index of the quote that closes the one at `open`.
+pub(crate) fn closing_quote(text: &[u8], open: usize) -> Option<usize> {
+    let mut at = open + 1;
+    while let Some(&byte) = text.get(at) {
+        match byte {
+            b'"' => return Some(at),
+            b'\\' => at += 2,
+            _ => at += 1,
+        }
+    }
+    None
+}
+
+fn lines<'a>(values: impl IntoIterator<Item = &'a HeaderValue>) -> impl Iterator<Item = Directive<'a>> {
+    values.into_iter().flat_map(|value| elements(value.as_bytes())).map(directive)
+}
+
+fn directive(element: &[u8]) -> Directive<'_> {
+    let Some(equals) = element.iter().position(|&byte| byte == b'=') else {
+        return Directive { name: element, argument: Argument::None };
+    };
+    let (name, value) = (&element[..equals], &element[equals + 1..]);
+    let argument = match value {
+        [] => Argument::Malformed,
+        _ if name.trim_ascii_end().len() != name.len() || value.trim_ascii_start().len() != value.len() => {
+            Argument::Malformed
+        }
+        [b'"', ..] if closing_quote(value, 0) == Some(value.len() - 1) => {
+            Argument::Value(&value[1..value.len() - 1])
+        }
+        [b'"', ..] => Argument::Malformed,
+        token => Argument::Value(token),
+    };
+    Directive { name: name.trim_ascii_end(), argument }
+}
+
+/// Calls `with` with the name in lower case, without allocating; names longer than any known one are passed over.
+fn match_name(name: &[u8], with: impl FnOnce(&str)) {
+    let mut lower = [0_u8; 24];
+    if let Some(buffer) = lower.get_mut(..name.len()) {
+        buffer.copy_from_slice(name);
+        buffer.make_ascii_lowercase();
+        if let Ok(name) = std::str::from_utf8(buffer) {
+            with(name);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn head(lines: &[&str]) -> HeaderMap {
+        lines.iter().map(|line| (CACHE_CONTROL, HeaderValue::from_str(line).unwrap())).collect()
+    }
+
+    fn max_age(lines: &[&str]) -> Option<u64> {
+        ResponseDirectives::read(&head(lines)).max_age.map(|age| age.as_secs())
+    }
+
+    #[test]
+    fn lifetimes_are_read_with_care() {
+        assert_eq!(max_age(&["MaX-aGe=003600"]), Some(3600));
+        assert_eq!(max_age(&["max-age=\"3600\""]), Some(3600));
+        assert_eq!(max_age(&["max-age=1800, max-age=1"]), Some(1800));
+        assert_eq!(max_age(&["max-age=1", "max-age=1800"]), Some(1));
+        assert_eq!(max_age(&["max-age=99999999999999999999999"]), Some(1 << 31));
+        for malformed in [
+            "max-age",
+            "max-age=",
+            "max-age=-1",
+            "max-age=1.0",
+            "max-age='1'",
+            "max-age =1",
+            "max-age= 1",
+            "max-age=1a",
+        ] {
+            assert_eq!(max_age(&[malformed]), Some(0), "{malformed}");
+        }
+    }
+
+    #[test]
+    fn quoted_strings_hide_their_commas_and_open_quotes_hide_nothing() {
+        assert_eq!(max_age(&["extension=\"max-age=3600\", max-age=1"]), Some(1));
+        assert_eq!(max_age(&["extension=\"a\\\", max-age=5\", max-age=1"]), Some(1));
+        assert!(ResponseDirectives::read(&head(&["extension=\"max-age=3600, no-store"])).no_store);
+    }
+
+    #[test]
+    fn field_lists_limit_a_directive_and_its_bare_form_lifts_the_limit() {
+        let read = |line: &str| ResponseDirectives::read(&head(&[line])).no_cache;
+        let names =
+            |list: &[&'static str]| Scope::Fields(list.iter().map(|n| HeaderName::from_static(n)).collect());
+        assert_eq!(read("no-cache=\"A, b\""), names(&["a", "b"]));
+        assert_eq!(read("no-cache=a"), names(&["a"]));
+        assert_eq!(read("no-cache=\"a\", no-cache"), Scope::Whole);
+        assert_eq!(read("no-cache=\"a b\""), Scope::Whole);
+        assert_eq!(read("no-cache=\"\""), Scope::Whole);
+        assert_eq!(read("No-Cache"), Scope::Whole);
+    }
+
+    #[test]
+    fn a_malformed_relaxation_does_not_relax() {
+        let read = |line: &str| RequestDirectives::read(&head(&[line]));
+        assert_eq!(read("max-stale").max_stale, Some(MaxStale::Any));
+        assert_eq!(read("max-stale=5").max_stale, Some(MaxStale::UpTo(Duration::from_secs(5))));
+        assert_eq!(read("max-stale=x").max_stale, None);
+        assert_eq!(read("max-age=x").max_age, Some(Duration::ZERO));
+    }
+
+    proptest! {
+        #[test]
+        fn no_input_panics(lines in proptest::collection::vec("[ -~\u{80}-\u{ff}\t]{0,60}", 0..4)) {
+            let head = lines.iter().filter_map(|line| HeaderValue::from_str(line).ok().map(|v| (CACHE_CONTROL, v)));
+            let head: HeaderMap = head.collect();
+            let _ = (ResponseDirectives::read(&head), RequestDirectives::read(&head));
+        }
+
+        #[test]
+        fn no_store_is_never_missed(before in "[a-z=\", ]{0,20}", after in "[a-z=, ]{0,20}") {
+            // Whatever stands round it, a directive of its own is seen unless a closed quoted-string holds it.
+            let line = format!("{before},no-store,{after}");
+            let quotes = before.matches('"').count();
+            prop_assume!(quotes == 0 || quotes % 2 == 1 && !after.contains('"'));
+            prop_assert!(ResponseDirectives::read(&head(&[&line])).no_store);
+        }
+    }
+}

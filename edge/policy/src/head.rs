@@ -1,0 +1,104 @@
+//! The head of a response as it is stored (RFC 9111 §3.1).
+
+use crate::date;
+use crate::directives::{ResponseDirectives, Scope};
+use crate::rules::SetCookie;
+use http::HeaderName;
+use http::header::{
+    AGE, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, DATE, ETAG, HeaderMap, PROXY_AUTHENTICATE,
+    PROXY_AUTHORIZATION, SET_COOKIE, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
+};
+use std::time::SystemTime;
+
+/// Set-Cookie2 is obsolete, but whoever sends it means a cookie (RFC 6265 §9.4).
+const SET_COOKIE2: HeaderName = HeaderName::from_static("set-cookie2");
+
+/// Fields that belong to one connection or to the proxy itself, whether or not Connection names them.
+const HOP_BY_HOP: [HeaderName; 10] = [
+    CONNECTION,
+    HeaderName::from_static("keep-alive"),
+    PROXY_AUTHENTICATE,
+    HeaderName::from_static("proxy-authentication-info"),
+    PROXY_AUTHORIZATION,
+    HeaderName::from_static("proxy-connection"),
+    TE,
+    TRAILER,
+    TRANSFER_ENCODING,
+    UPGRADE,
+];
+
+/// Whether the head sets a cookie.
+pub(crate) fn sets_cookie(head: &HeaderMap) -> bool {
+    head.contains_key(SET_COOKIE) || head.contains_key(SET_COOKIE2)
+}
+
+/// Strips what must not be stored, or must not be sent again without asking the origin.
+///
+/// A missing or unreadable Date becomes the time of receipt (RFC 9110 §6.6.1). Age goes: it is computed anew for
+/// every answer.
+pub(crate) fn as_stored(
+    head: &HeaderMap,
+    directives: &ResponseDirectives,
+    set_cookie: SetCookie,
+    wall: SystemTime,
+) -> HeaderMap {
+    let mut stored = head.clone();
+    remove_hop_by_hop(&mut stored);
+    stored.remove(AGE);
+    if set_cookie == SetCookie::Strip {
+        stored.remove(SET_COOKIE);
+        stored.remove(SET_COOKIE2);
+    }
+    let limited: [&Scope; 2] = [&directives.private, &directives.no_cache];
+    for field in limited.iter().flat_map(|scope| scope.fields()) {
+        stored.remove(field);
+    }
+    if date::of_field(stored.get(DATE), wall).is_none() {
+        stored.insert(DATE, date::format(wall));
+    }
+    stored
+}
+
+/// Removes the fields of one connection (RFC 9110 §7.6.1), those that Connection names among them.
+pub fn remove_hop_by_hop(head: &mut HeaderMap) {
+    let named: Vec<_> = head
+        .get_all(CONNECTION)
+        .iter()
+        .flat_map(|line| line.as_bytes().split(|&byte| byte == b','))
+        .filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok())
+        .collect();
+    for name in named.iter().chain(&HOP_BY_HOP) {
+        head.remove(name);
+    }
+}
+
+/// The stored head with the fields of a newer one laid over it (RFC 9111 §3.2).
+///
+/// A field of the newer head replaces all lines of the stored one. Content-Length, and the ETag that was just found
+/// to match, keep describing the stored content. Content-Encoding changes only where the stored content is coded:
+/// some servers send it with a 304 to content they had sent plain.
+pub(crate) fn overlaid(stored: &HeaderMap, newer: &HeaderMap) -> HeaderMap {
+    let mut newer = newer.clone();
+    remove_hop_by_hop(&mut newer);
+    let mut merged = stored.clone();
+    for name in newer.keys() {
+        let kept = match *name {
+            CONTENT_LENGTH => true,
+            ETAG => stored.contains_key(ETAG),
+            CONTENT_ENCODING => !stored.contains_key(CONTENT_ENCODING),
+            _ => false,
+        };
+        if kept {
+            continue;
+        }
+        merged.remove(name);
+        for value in newer.get_all(name) {
+            merged.append(name.clone(), value.clone());
+        }
+    }
+    // §4.3.4: the newer response's own date counts, also where it states none.
+    if !newer.contains_key(DATE) {
+        merged.remove(DATE);
+    }
+    merged
+}

@@ -1,0 +1,72 @@
+//! RFC 9111 as pure functions: what may be stored, what may be served, and why.
+//!
+//! Everything here is a function of (facts, what is stored, rules, now). The crate has no I/O, no clock and no runtime;
+//! whatever a peer sends yields a value, never a panic. A request meets it in this order: [`RequestFacts::read`],
+//! [`variant_key`], [`decide`]; a response in this: [`admit`] or [`freshen`], with [`stale_on_error`] for those that do
+//! not come; an answer in this: [`precondition`], [`range()`], [`choose_coding`].
+//!
+//! # Departures from the standards
+//!
+//! Each is marked `DEVIATION:` where it is made.
+//! - A response that is not marked as shareable (`public`, `s-maxage`, `must-revalidate`) does not answer a request with
+//!   Authorization, even if it was stored for one without: stricter than RFC 9111 §3.5 (`decide.rs`).
+//! - `s-maxage` implies `proxy-revalidate` (§5.2.2.10), but does not forbid a stale window that the same response or
+//!   the route states in so many words (`meta.rs`).
+//! - By default, Set-Cookie keeps a response out of the cache and Cookie makes a request pass; the RFC lets both be
+//!   cached. [`SetCookie::Store`] with [`Cookies::IgnoreAll`] is the RFC's letter (`rules.rs`).
+//! - [`ClientDirectives::IgnoreAll`] ignores a request's `no-store` too, where a route says so (`rules.rs`).
+//! - [`prefers_language`] chooses a variant by Content-Language, where a route asks for it (`language.rs`).
+
+mod admit;
+mod cache_status;
+mod canonical;
+mod coding;
+mod date;
+mod decide;
+mod directives;
+mod freshen;
+mod freshness;
+mod head;
+mod invalidate;
+mod language;
+mod meta;
+mod moment;
+mod multipart;
+mod partial;
+mod precondition;
+mod query;
+mod range;
+mod reason;
+mod reference;
+mod request;
+mod rules;
+mod status;
+mod tags;
+mod targeted;
+mod vary;
+
+pub use admit::{Admitted, admit};
+pub use cache_status::{CacheStatus, Forward, Outcome};
+pub use coding::{Coding, Codings, choose_coding};
+pub use date::{format as format_date, parse as parse_date};
+pub use decide::{Decision, Failure, Plan, decide, may_replace, may_share, stale_on_error};
+pub use freshen::{conditional_fields, freshen, freshen_by_head};
+pub use head::remove_hop_by_hop;
+pub use invalidate::{invalidated_targets, invalidates, stands_for_get};
+pub use language::prefers_language;
+pub use meta::{LifetimeSource, Meta, StaleBan, Validators};
+pub use moment::{Arrival, Moment};
+pub use multipart::{Multipart, Part, multipart};
+pub use partial::{
+    ContentRange, MOST_PARTS, PartAnswer, Parts, admit_part, combined_head, if_range_field, may_combine,
+    unsatisfied_range,
+};
+pub use precondition::{Precondition, precondition};
+pub use query::{NoVarySearch, QueryRules, normalise_query};
+pub use range::{MOST_RANGES, RangeAnswer, range};
+pub use reason::Reason;
+pub use reference::Resource;
+pub use request::RequestFacts;
+pub use rules::{ClientDirectives, Cookies, Rules, SetCookie};
+pub use tags::{LONGEST_TAG, MOST_TAGS, Tag, invalidated_groups, tags};
+pub use vary::{LARGEST_VARY, Vary, variant_key};

@@ -1,0 +1,190 @@
+//! What is remembered of a stored response for deciding: plain data, compared by instants on a hit.
+
+use crate::date;
+use crate::moment::Moment;
+use crate::reason::Reason;
+use crate::rules::Rules;
+use http::header::{DATE, ETAG, HeaderMap, LAST_MODIFIED};
+use http::{HeaderValue, StatusCode};
+use std::time::{Duration, SystemTime};
+
+/// What is remembered of a stored response for deciding.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Meta {
+    /// The stored response's status.
+    pub status: StatusCode,
+    /// What a later response can be compared with.
+    pub validators: Validators,
+    /// When the response, or the last one that freshened it, was received.
+    pub received_at: Moment,
+    /// Its age then (`corrected_initial_age`, RFC 9111 §4.2.3).
+    pub age_at_arrival: Duration,
+    /// How long it is fresh from the origin's point of view (§4.2.1), after the route's limits.
+    pub lifetime: Duration,
+    /// Which statement gave the lifetime.
+    pub lifetime_source: LifetimeSource,
+    /// The first moment at which it is stale. Meaningless before `received_at`: it was stale when it came.
+    pub fresh_until: Moment,
+    /// Every use has to be validated (`no-cache`, §5.2.2.4).
+    pub no_cache: bool,
+    /// Never checked with the origin while fresh, not even for a reload (RFC 8246).
+    pub immutable: bool,
+    /// Marked as shareable although a request carried Authorization (§3.5).
+    pub shareable: bool,
+    /// What stands against serving it stale, if anything.
+    pub stale_ban: StaleBan,
+    /// How long past its lifetime it may be served while it is refreshed, as the response states (RFC 5861 §3).
+    pub stale_while_revalidate: Option<Duration>,
+    /// How long past its lifetime it may be served in place of an error, as the response states (RFC 5861 §4).
+    pub stale_if_error: Option<Duration>,
+}
+
+/// Which statement gave a response its lifetime (RFC 9111 §4.2.1), in order of precedence.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LifetimeSource {
+    /// `s-maxage` of Cache-Control or a targeted field.
+    SharedMaxAge,
+    /// `max-age` of Cache-Control or a targeted field.
+    MaxAge,
+    /// Expires less Date.
+    Expires,
+    /// The route's default.
+    Route,
+    /// A tenth of the time since Last-Modified (§4.2.2).
+    Heuristic,
+    /// Nothing: the lifetime is zero.
+    None,
+}
+
+impl LifetimeSource {
+    /// A token for logs and `explain`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            LifetimeSource::SharedMaxAge => "s-maxage",
+            LifetimeSource::MaxAge => "max-age",
+            LifetimeSource::Expires => "expires",
+            LifetimeSource::Route => "route",
+            LifetimeSource::Heuristic => "heuristic",
+            LifetimeSource::None => "none",
+        }
+    }
+
+    /// Whether the origin itself stated the lifetime.
+    pub const fn is_explicit(self) -> bool {
+        matches!(self, LifetimeSource::SharedMaxAge | LifetimeSource::MaxAge | LifetimeSource::Expires)
+    }
+}
+
+/// What stands against serving a response stale (RFC 9111 §4.2.4).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum StaleBan {
+    /// Nothing.
+    #[default]
+    None,
+    /// `s-maxage` implies `proxy-revalidate` (§5.2.2.10), unless a stale window says otherwise.
+    Implied,
+    /// `must-revalidate`, `proxy-revalidate` or `no-cache`: never.
+    Stated,
+}
+
+impl Meta {
+    /// The age at `now` (RFC 9111 §4.2.3): what the Age field states in whole seconds.
+    pub fn age(&self, now: Moment) -> Duration {
+        self.age_at_arrival.saturating_add(now.since(self.received_at))
+    }
+
+    /// Whether the response is fresh at `now` (§4.2).
+    pub fn is_fresh(&self, now: Moment) -> bool {
+        now < self.fresh_until && self.age_at_arrival < self.lifetime
+    }
+
+    /// How far past its lifetime the response is at `now`; zero while it is fresh.
+    pub fn staleness(&self, now: Moment) -> Duration {
+        self.age(now).saturating_sub(self.lifetime)
+    }
+
+    /// Whole seconds of lifetime left at `now`, negative when stale: Cache-Status `ttl` (RFC 9211 §2.4).
+    pub fn lifetime_left(&self, now: Moment) -> i64 {
+        let age = self.age(now);
+        let seconds = |span: Duration| i64::try_from(span.as_secs()).unwrap_or(i64::MAX);
+        match self.lifetime.checked_sub(age) {
+            Some(left) => seconds(left),
+            None => -seconds(age - self.lifetime),
+        }
+    }
+
+    /// Until when the entry is worth its memory: past it, it can only be validated.
+    pub fn useful_until(&self, rules: &Rules) -> Moment {
+        let window = self.while_revalidate(rules).max(self.if_error(rules)).unwrap_or_default();
+        self.fresh_until + window
+    }
+
+    /// The `stale-while-revalidate` window: the response's own, else the route's.
+    pub(crate) fn while_revalidate(&self, rules: &Rules) -> Option<Duration> {
+        self.stale_while_revalidate.or(rules.stale_while_revalidate)
+    }
+
+    /// The `stale-if-error` window: the response's own, else the route's.
+    pub(crate) fn if_error(&self, rules: &Rules) -> Option<Duration> {
+        self.stale_if_error.or(rules.stale_if_error)
+    }
+
+    /// What forbids a stale answer inside a window that the response or the route states.
+    ///
+    /// DEVIATION: `s-maxage` alone does not (RFC 9111 §5.2.2.10 reads as if it did): who writes a stale window beside it
+    /// means the window.
+    pub(crate) fn bars_window(&self) -> Option<Reason> {
+        match self.stale_ban {
+            StaleBan::Stated => Some(Reason::MustRevalidate),
+            StaleBan::Implied | StaleBan::None => None,
+        }
+    }
+
+    /// What forbids a stale answer that no window covers.
+    pub(crate) fn bars_stale(&self) -> Option<Reason> {
+        match self.stale_ban {
+            StaleBan::Stated | StaleBan::Implied => Some(Reason::MustRevalidate),
+            StaleBan::None => None,
+        }
+    }
+}
+
+/// What a later response, or a client's condition, can be compared with (RFC 9110 §8.8).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Validators {
+    /// ETag as received.
+    pub etag: Option<HeaderValue>,
+    /// Last-Modified as a time; `None` where the field is absent or no date.
+    pub last_modified: Option<SystemTime>,
+    /// Last-Modified as received: what If-Modified-Since repeats.
+    pub last_modified_field: Option<HeaderValue>,
+    /// Last-Modified lies at least a second before Date, so that it identifies one representation (§8.8.2.2).
+    pub last_modified_is_strong: bool,
+}
+
+impl Validators {
+    pub(crate) fn read(head: &HeaderMap, wall: SystemTime) -> Validators {
+        let field = head.get(LAST_MODIFIED);
+        let last_modified = date::of_field(field, wall);
+        let dated = date::of_field(head.get(DATE), wall);
+        let strong = last_modified.zip(dated).is_some_and(|(modified, dated)| {
+            dated.duration_since(modified).is_ok_and(|distance| distance >= Duration::from_secs(1))
+        });
+        Validators {
+            etag: head.get(ETAG).cloned(),
+            last_modified,
+            last_modified_field: last_modified.and(field).cloned(),
+            last_modified_is_strong: strong,
+        }
+    }
+
+    /// Whether there is nothing to validate with.
+    pub fn is_empty(&self) -> bool {
+        self.etag.is_none() && self.last_modified.is_none()
+    }
+
+    /// Last-Modified where it is a strong validator: what If-Range may be compared with (RFC 9110 §13.1.5).
+    pub fn strong_last_modified(&self) -> Option<SystemTime> {
+        self.last_modified.filter(|_| self.last_modified_is_strong)
+    }
+}

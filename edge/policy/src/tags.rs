@@ -1,0 +1,131 @@
+//! The tags a response is purged by: Surrogate-Key, Cache-Tag and Cache-Groups (RFC 9875).
+//!
+//! Promises that a response whose tags cannot all be remembered is not stored: a purge would not reach it.
+
+use crate::reason::Reason;
+use http::{HeaderMap, HeaderName};
+use sfv::{BareItem, Item, List, ListEntry, Parser};
+
+/// More tags than this on one response keep it out of the cache.
+pub const MOST_TAGS: usize = 256;
+
+/// A longer tag, in octets, keeps its response out of the cache. RFC 9875 §2.1 asks for 32 at least.
+pub const LONGEST_TAG: usize = 1024;
+
+/// What a response is purged by.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Tag {
+    /// A word of Surrogate-Key or Cache-Tag; known to the whole cache.
+    Key(Box<str>),
+    /// A group of Cache-Groups; known within one origin (RFC 9875 §2).
+    Group(Box<str>),
+}
+
+const SURROGATE_KEY: HeaderName = HeaderName::from_static("surrogate-key");
+const CACHE_TAG: HeaderName = HeaderName::from_static("cache-tag");
+const CACHE_GROUPS: HeaderName = HeaderName::from_static("cache-groups");
+const CACHE_GROUP_INVALIDATION: HeaderName = HeaderName::from_static("cache-group-invalidation");
+
+/// The tags of a response: sorted, each once.
+///
+/// # Errors
+/// [`Reason::TagsUnusable`] where there are more, or longer ones, than a cache will remember.
+pub fn tags(head: &HeaderMap) -> Result<Vec<Tag>, Reason> {
+    let spaced = words(head, &SURROGATE_KEY, |byte| byte.is_ascii_whitespace());
+    let listed = words(head, &CACHE_TAG, |byte| byte == b',');
+    let groups = groups(head, &CACHE_GROUPS).into_iter().map(Tag::Group);
+    let mut tags: Vec<_> = spaced.chain(listed).chain(groups).collect();
+    tags.sort_unstable();
+    tags.dedup();
+    let remembered = tags.len() <= MOST_TAGS && tags.iter().all(|tag| tag.as_str().len() <= LONGEST_TAG);
+    if remembered { Ok(tags) } else { Err(Reason::TagsUnusable) }
+}
+
+/// The groups that a response to an unsafe method invalidates (RFC 9875 §3), within its origin. To be asked only where
+/// [`crate::invalidates`] says yes.
+pub fn invalidated_groups(head: &HeaderMap) -> Vec<Tag> {
+    groups(head, &CACHE_GROUP_INVALIDATION).into_iter().map(Tag::Group).collect()
+}
+
+impl Tag {
+    /// The tag's text.
+    pub fn as_str(&self) -> &str {
+        match self {
+            Tag::Key(text) | Tag::Group(text) => text,
+        }
+    }
+}
+
+fn words<'a>(
+    head: &'a HeaderMap,
+    field: &HeaderName,
+    separates: impl Fn(u8) -> bool + Copy + 'a,
+) -> impl Iterator<Item = Tag> + 'a {
+    let lines = head.get_all(field).into_iter();
+    let words = lines.flat_map(move |line| line.as_bytes().split(move |&byte| separates(byte)));
+    let words = words.map(<[u8]>::trim_ascii).filter(|word| !word.is_empty());
+    words.map(|word| Tag::Key(word.iter().map(|&octet| char::from(octet)).collect::<String>().into()))
+}
+
+/// A List of Strings; members of other types are passed over, parameters ignored, a broken field is as if absent.
+fn groups(head: &HeaderMap, field: &HeaderName) -> Vec<Box<str>> {
+    let lines: Vec<_> = head.get_all(field).iter().map(http::HeaderValue::as_bytes).collect();
+    let list: List = match Parser::new(&lines.join(&b", "[..])).parse() {
+        Ok(list) => list,
+        Err(_) => return Vec::new(),
+    };
+    let strings = list.into_iter().filter_map(|member| match member {
+        ListEntry::Item(Item { bare_item: BareItem::String(text), .. }) => Some(text.as_str().into()),
+        _ => None,
+    });
+    strings.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::HeaderValue;
+    use proptest::prelude::*;
+
+    fn head(fields: &[(HeaderName, &str)]) -> HeaderMap {
+        fields.iter().map(|(name, value)| (name.clone(), HeaderValue::from_str(value).unwrap())).collect()
+    }
+
+    #[test]
+    fn all_three_fields_over_all_their_lines() {
+        let head = head(&[
+            (SURROGATE_KEY, "b  a"),
+            (SURROGATE_KEY, "a"),
+            (CACHE_TAG, "c, d e ,"),
+            (CACHE_GROUPS, "\"b\";x, 1, \"g h\""),
+            (CACHE_GROUPS, "\"i\""),
+        ]);
+        let key = |text: &str| Tag::Key(text.into());
+        let group = |text: &str| Tag::Group(text.into());
+        let wanted = [key("a"), key("b"), key("c"), key("d e"), group("b"), group("g h"), group("i")];
+        assert_eq!(tags(&head).unwrap(), wanted);
+    }
+
+    #[test]
+    fn a_broken_group_field_is_ignored() {
+        assert_eq!(tags(&head(&[(CACHE_GROUPS, "\"a\", &")])), Ok(vec![]));
+        assert_eq!(
+            invalidated_groups(&head(&[(CACHE_GROUP_INVALIDATION, "\"a\"")])),
+            [Tag::Group("a".into())]
+        );
+    }
+
+    #[test]
+    fn what_cannot_be_remembered_is_refused() {
+        let many = (0..=MOST_TAGS).map(|n| n.to_string()).collect::<Vec<_>>().join(" ");
+        assert_eq!(tags(&head(&[(SURROGATE_KEY, &many)])), Err(Reason::TagsUnusable));
+        assert_eq!(tags(&head(&[(CACHE_TAG, &"x".repeat(LONGEST_TAG + 1))])), Err(Reason::TagsUnusable));
+    }
+
+    proptest! {
+        #[test]
+        fn no_input_panics(text in "[ -~\u{80}-\u{ff}]{0,60}") {
+            let _ = tags(&head(&[(SURROGATE_KEY, &text), (CACHE_TAG, &text), (CACHE_GROUPS, &text)]));
+        }
+    }
+}

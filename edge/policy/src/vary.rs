@@ -1,0 +1,241 @@
+//! Variants: which fields a response varies on, and what makes two requests equal in them (RFC 9111 §4.1).
+//!
+//! Values are normalised where their own specification says that the forms mean the same, and nowhere else: a
+//! missing variant costs a fetch, a shared one gives somebody another person's answer.
+
+use crate::coding::for_each_weighted;
+use crate::directives::elements;
+use crate::reason::Reason;
+use http::header::{
+    ACCEPT, ACCEPT_CHARSET, ACCEPT_ENCODING, ACCEPT_LANGUAGE, AUTHORIZATION, COOKIE, HeaderMap, HeaderName,
+    ORIGIN, REFERER, USER_AGENT, VARY,
+};
+
+/// The fields a stored response varies on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Vary {
+    /// None: one response answers every request.
+    Nothing,
+    /// These, in lower case, sorted, each once.
+    Fields(Box<[HeaderName]>),
+    /// `*`, or a field that cannot be read: the response matches no other request.
+    Any,
+}
+
+/// More fields than this in one Vary are not worth their variants.
+pub const LARGEST_VARY: usize = 16;
+
+impl Vary {
+    /// Reads all lines of Vary.
+    pub fn read(head: &HeaderMap) -> Vary {
+        let mut names = Vec::new();
+        for element in head.get_all(VARY).iter().flat_map(|line| line.as_bytes().split(|&byte| byte == b','))
+        {
+            match element.trim_ascii() {
+                b"" => {}
+                b"*" => return Vary::Any,
+                name => match HeaderName::from_bytes(name) {
+                    Ok(name) => names.push(name),
+                    Err(_) => return Vary::Any,
+                },
+            }
+        }
+        Vary::of(names)
+    }
+
+    /// The fields as a slice; empty for `Nothing` and `Any`.
+    pub fn fields(&self) -> &[HeaderName] {
+        match self {
+            Vary::Fields(names) => names,
+            Vary::Nothing | Vary::Any => &[],
+        }
+    }
+
+    /// Leaves a field out, because what it chooses is chosen elsewhere.
+    #[must_use]
+    pub(crate) fn without(self, field: &HeaderName) -> Vary {
+        match self {
+            Vary::Fields(names) => Vary::of(names.into_iter().filter(|name| name != field).collect()),
+            other => other,
+        }
+    }
+
+    /// Refuses what no variant can be made of.
+    pub(crate) fn storable(self) -> Result<Vary, Reason> {
+        match self {
+            Vary::Any => Err(Reason::VaryAny),
+            Vary::Fields(names) if names.len() > LARGEST_VARY => Err(Reason::VaryTooWide),
+            other => Ok(other),
+        }
+    }
+
+    fn of(mut names: Vec<HeaderName>) -> Vary {
+        names.sort_unstable_by(|left, right| left.as_str().cmp(right.as_str()));
+        names.dedup();
+        if names.is_empty() { Vary::Nothing } else { Vary::Fields(names.into()) }
+    }
+}
+
+/// The request's values of `fields`, normalised: equal keys for equal `fields` mean the same variant.
+///
+/// Every octet of a value becomes one character (its ISO 8859-1 one), so the key is at most twice as long in octets
+/// as the values; the request head's own limit bounds both.
+pub fn variant_key(fields: &[HeaderName], request: &HeaderMap) -> Box<str> {
+    let mut key = String::new();
+    for field in fields {
+        // Neither a line feed nor this control character can stand in a field value.
+        match request.contains_key(field) {
+            true => normalise(field, request, &mut key),
+            false => key.push('\u{1}'),
+        }
+        key.push('\n');
+    }
+    key.into()
+}
+
+fn normalise(field: &HeaderName, request: &HeaderMap, key: &mut String) {
+    match *field {
+        ACCEPT_ENCODING | ACCEPT_LANGUAGE | ACCEPT_CHARSET => weighted(field, request, key, lower_case),
+        ACCEPT => weighted(field, request, key, lower_case_before_parameters),
+        // Not lists: a comma is part of the text.
+        USER_AGENT | COOKIE | AUTHORIZATION | REFERER | ORIGIN => verbatim(field, request, key),
+        _ => list(field, request, key),
+    }
+}
+
+/// RFC 9110 §5.3: lines combine to one list, and white space round its commas means nothing.
+fn list(field: &HeaderName, request: &HeaderMap, key: &mut String) {
+    let elements = request.get_all(field).iter().flat_map(|line| elements(line.as_bytes()));
+    join(elements.map(text), key);
+}
+
+fn verbatim(field: &HeaderName, request: &HeaderMap, key: &mut String) {
+    join(request.get_all(field).iter().map(|line| text(line.as_bytes())), key);
+}
+
+/// RFC 9110 §12.5: preferences are a set with weights; the order of equals, the case and the spacing mean nothing.
+fn weighted(field: &HeaderName, request: &HeaderMap, key: &mut String, case: fn(&[u8]) -> String) {
+    let mut preferences = Vec::new();
+    for_each_weighted(request, field, |value, weight| preferences.push((1000 - weight, case(value))));
+    preferences.sort_unstable();
+    preferences.dedup();
+    join(
+        preferences.into_iter().map(|(lack, value)| match lack {
+            0 => value,
+            // Set off by a character that no field value holds: `a;q=0.1` must not equal an odd `a;q=100`.
+            lack => format!("{value}\u{2}{}", 1000 - lack),
+        }),
+        key,
+    );
+}
+
+fn lower_case(value: &[u8]) -> String {
+    text(&value.to_ascii_lowercase())
+}
+
+fn lower_case_before_parameters(value: &[u8]) -> String {
+    let end = value.iter().position(|&byte| byte == b';').unwrap_or(value.len());
+    let mut value = value.to_vec();
+    value[..end].make_ascii_lowercase();
+    text(&value)
+}
+
+fn join(parts: impl Iterator<Item = String>, key: &mut String) {
+    for (index, part) in parts.enumerate() {
+        if index > 0 {
+            key.push(',');
+        }
+        key.push_str(&part);
+    }
+}
+
+/// One character an octet, so that different octets stay different.
+fn text(octets: &[u8]) -> String {
+    octets.iter().map(|&octet| char::from(octet)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::HeaderValue;
+    use proptest::prelude::*;
+
+    fn request(fields: &[(HeaderName, &str)]) -> HeaderMap {
+        fields.iter().map(|(name, value)| (name.clone(), HeaderValue::from_str(value).unwrap())).collect()
+    }
+
+    fn same(field: &HeaderName, left: &[&str], right: &[&str]) -> bool {
+        let key = |lines: &[&str]| {
+            let lines: Vec<_> = lines.iter().map(|line| (field.clone(), *line)).collect();
+            variant_key(std::slice::from_ref(field), &request(&lines))
+        };
+        key(left) == key(right)
+    }
+
+    #[test]
+    fn vary_is_read_over_lines_and_stars_win() {
+        let read = |lines: &[&str]| {
+            let lines: Vec<_> = lines.iter().map(|line| (VARY, *line)).collect();
+            Vary::read(&request(&lines))
+        };
+        for star in
+            [&["*"][..], &["*, *"], &["*", "*"], &[", *"], &["", "*"], &["*, foo"], &["foo, *"], &["a b"]]
+        {
+            assert_eq!(read(star), Vary::Any, "{star:?}");
+        }
+        let fields = [HeaderName::from_static("bar"), HeaderName::from_static("foo")];
+        assert_eq!(read(&["Foo, bar", "FOO"]), Vary::Fields(fields.into()));
+        assert_eq!(read(&["", ","]), Vary::Nothing);
+    }
+
+    #[test]
+    fn forms_that_mean_the_same_are_one_variant() {
+        let foo = HeaderName::from_static("foo");
+        assert!(same(&foo, &["1, 2"], &["1", "2"]));
+        assert!(same(&foo, &["1,2"], &[" 1,  2 "]));
+        assert!(same(&ACCEPT_LANGUAGE, &["en, de"], &["de ,EN"]));
+        assert!(same(&ACCEPT_LANGUAGE, &["en, de;q=0.50"], &["de; q=0.5", "en;q=1.0"]));
+        assert!(same(&ACCEPT_ENCODING, &["gzip, deflate, br"], &["br,gzip,deflate"]));
+        assert!(same(&ACCEPT, &["Text/HTML;level=1, */*;q=0.8"], &["*/*;Q=0.80,text/html;level=1"]));
+    }
+
+    #[test]
+    fn forms_that_differ_are_two_variants() {
+        let foo = HeaderName::from_static("foo");
+        assert!(!same(&foo, &["1"], &["2"]));
+        assert!(!same(&foo, &[], &[""]));
+        assert!(!same(&foo, &["a"], &["A"]));
+        assert!(!same(&foo, &["\"a,b\""], &["\"a, b\""]));
+        assert!(!same(&USER_AGENT, &["a,b"], &["a, b"]));
+        assert!(!same(&ACCEPT_LANGUAGE, &["en, de;q=0.5"], &["de, en;q=0.5"]));
+        assert!(!same(&COOKIE, &["a=1,2"], &["a=1, 2"]));
+        assert!(!same(&ACCEPT, &["a/b;c=\"d;q=0.1\""], &["a/b;c=\"d;q=0.2\""]));
+        assert!(!same(&ACCEPT, &["a/b;q=0.1"], &["a/b;q=100"]));
+    }
+
+    #[test]
+    fn values_cannot_reach_over_their_field() {
+        let fields = [HeaderName::from_static("a"), HeaderName::from_static("b")];
+        let key = |values: &[(&'static str, &str)]| {
+            let values: Vec<_> = values.iter().map(|(n, v)| (HeaderName::from_static(n), *v)).collect();
+            variant_key(&fields, &request(&values))
+        };
+        assert_ne!(key(&[("a", "1"), ("b", "2")]), key(&[("a", "12")]));
+        assert_ne!(key(&[("a", "1")]), key(&[("b", "1")]));
+        assert_ne!(key(&[("a", "\u{e9}")]), key(&[("a", "\u{e8}")]));
+    }
+
+    proptest! {
+        #[test]
+        fn no_input_panics(vary in "[ -~]{0,40}", value in "[ -~\u{80}-\u{ff}]{0,60}") {
+            let head = request(&[(VARY, &vary)]);
+            if let Vary::Fields(fields) = Vary::read(&head) {
+                let lines: Vec<_> = fields.iter().map(|name| (name.clone(), value.as_str())).collect();
+                let _ = variant_key(&fields, &request(&lines));
+            }
+            for field in [ACCEPT, ACCEPT_LANGUAGE, ACCEPT_ENCODING] {
+                let _ = variant_key(std::slice::from_ref(&field), &request(&[(field.clone(), &value)]));
+            }
+        }
+    }
+}
