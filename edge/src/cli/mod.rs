@@ -1,0 +1,75 @@
+//! The commands: `edge run`, `edge check`, and the hidden step that ties a supervised program to the edge.
+//!
+//! Owns the arguments and the exit codes: 0 done, 1 refused or failed with the reason on standard error, 2 arguments
+//! that clap refused.
+
+pub mod check;
+pub mod supervised;
+
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::{Parser, Subcommand};
+
+/// The gateway's command line.
+#[derive(Debug, Parser)]
+#[command(name = "edge", version, about = "Gatehouse's caching gateway", disable_help_subcommand = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve until SIGTERM; SIGHUP reloads the settings and certificates
+    Run(File),
+    /// Say whether a file of settings is right, and if not, what is wrong where
+    Check(File),
+    #[command(hide = true)]
+    Supervised(supervised::Supervised),
+}
+
+#[derive(Debug, clap::Args)]
+struct File {
+    /// The settings; relative paths in it are relative to the working directory
+    #[arg(long, value_name = "FILE", default_value = "config/edge.toml")]
+    config: PathBuf,
+}
+
+/// Reads the process's arguments, does what they say, and tells the exit code.
+#[must_use]
+pub fn main() -> ExitCode {
+    match Cli::parse().command {
+        Command::Run(File { config }) => match crate::server::run(config) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("{error:#}");
+                ExitCode::FAILURE
+            }
+        },
+        Command::Check(File { config }) => check::run(&config),
+        Command::Supervised(supervised) => supervised.run(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_arguments_are_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn run_and_check_take_a_file() {
+        let parsed = Cli::try_parse_from(["edge", "run", "--config", "my.toml"]).unwrap();
+        assert!(matches!(parsed.command, Command::Run(File { config }) if config.ends_with("my.toml")));
+        let parsed = Cli::try_parse_from(["edge", "check"]).unwrap();
+        assert!(
+            matches!(parsed.command, Command::Check(File { config }) if config.ends_with("config/edge.toml"))
+        );
+        assert!(Cli::try_parse_from(["edge"]).is_err());
+    }
+}

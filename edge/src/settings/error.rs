@@ -1,0 +1,154 @@
+//! What is wrong with a file of settings, shown the way a compiler shows it.
+//!
+//! ```text
+//! config/edge.toml:12:1: unknown key "uptream"
+//! 12 | uptream = "origin"
+//!    | ^^^^^^^
+//!    = help: did you mean "upstream"?
+//! ```
+
+use std::{fmt, io, ops::Range, path::PathBuf};
+
+/// Why a file gave no [`Settings`](super::Settings). Its `Display` is meant for the operator: one fault after another in
+/// the file's order, each with place, line, caret and remedy; without a final newline.
+#[derive(Debug, thiserror::Error)]
+pub enum SettingsError {
+    /// The file could not be read at all.
+    #[error("{}: cannot be read: {source}\n   = help: name the file with --config FILE", path.display())]
+    Unreadable {
+        /// As given on the command line.
+        path: PathBuf,
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// The file was read and is wrong.
+    #[error("{0}")]
+    Refused(Faults),
+}
+
+/// All that is wrong with one file, at least one fault.
+#[derive(Debug)]
+pub struct Faults {
+    name: String,
+    text: String,
+    faults: Vec<Fault>,
+}
+
+/// One thing that is wrong.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Fault {
+    /// Bytes of the file to point at.
+    pub(super) span: Range<usize>,
+    pub(super) message: String,
+    pub(super) help: Option<String>,
+}
+
+impl Faults {
+    /// Puts the faults into the file's order.
+    pub(super) fn new(name: &str, text: &str, mut faults: Vec<Fault>) -> Faults {
+        faults.sort_by_key(|fault| fault.span.start);
+        Faults { name: name.to_owned(), text: text.to_owned(), faults }
+    }
+
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.faults.len()
+    }
+}
+
+impl fmt::Display for Faults {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, fault) in self.faults.iter().enumerate() {
+            if index > 0 {
+                f.write_str("\n\n")?;
+            }
+            self.show(fault, f)?;
+        }
+        Ok(())
+    }
+}
+
+impl Faults {
+    fn show(&self, fault: &Fault, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let place = Place::find(&self.text, fault.span.start);
+        let Fault { message, .. } = fault;
+        writeln!(f, "{}:{}:{}: {message}", self.name, place.line, place.column)?;
+
+        // Tabs stay, so that the caret's line is indented like the line above it; whatever else would move a terminal's
+        // cursor does not.
+        let visible =
+            |character: char| if character.is_control() && character != '\t' { ' ' } else { character };
+        let number = place.line.to_string();
+        let gutter = " ".repeat(number.len());
+        let source: String = place.text.chars().map(visible).collect();
+        let before: String = place.text.chars().take(place.column - 1).collect();
+        let indent: String =
+            before.chars().map(|character| if character == '\t' { '\t' } else { ' ' }).collect();
+        let rest = &place.text[before.len()..];
+        let marked = rest.char_indices().take_while(|(at, _)| fault.span.start + at < fault.span.end).count();
+        write!(f, "{number} | {}\n{gutter} | {indent}{}", source.trim_end(), "^".repeat(marked.max(1)))?;
+        if let Some(help) = &fault.help {
+            write!(f, "\n{gutter} = help: {help}")?;
+        }
+        Ok(())
+    }
+}
+
+/// A position in a text.
+pub(super) struct Place<'a> {
+    /// From 1.
+    pub(super) line: usize,
+    /// From 1, in characters.
+    column: usize,
+    /// The whole line, without its end.
+    text: &'a str,
+}
+
+impl<'a> Place<'a> {
+    /// Where byte `at` stands; past the end is the end.
+    pub(super) fn find(text: &'a str, at: usize) -> Place<'a> {
+        let at = text.floor_char_boundary(at);
+        let start = text[..at].rfind('\n').map_or(0, |newline| newline + 1);
+        let end = text[at..].find('\n').map_or(text.len(), |newline| at + newline);
+        Place {
+            line: text[..start].matches('\n').count() + 1,
+            column: text[start..at].chars().count() + 1,
+            text: &text[start..end],
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn shown(text: &str, span: Range<usize>) -> String {
+        let fault = Fault { span, message: "wrong".into(), help: None };
+        Faults::new("f", text, vec![fault]).to_string()
+    }
+
+    #[test]
+    fn columns_count_characters_and_tabs_keep_the_caret_in_place() {
+        assert_eq!(shown("a = 1\n\tä = bad", 12..15), "f:2:6: wrong\n2 | \tä = bad\n  | \t    ^^^");
+    }
+
+    #[test]
+    fn a_span_over_several_lines_is_marked_to_the_end_of_its_first() {
+        assert_eq!(shown("x = [\n 1,\n]", 4..11), "f:1:5: wrong\n1 | x = [\n  |     ^");
+    }
+
+    #[test]
+    fn the_end_of_the_file_has_a_place_too() {
+        assert_eq!(shown("x =", 3..3), "f:1:4: wrong\n1 | x =\n  |    ^");
+        assert_eq!(shown("", 0..0), "f:1:1: wrong\n1 | \n  | ^");
+    }
+
+    proptest! {
+        #[test]
+        fn no_span_makes_it_panic(text in "\\PC{0,40}\n?\\PC{0,40}", start in 0usize..200, length in 0usize..200) {
+            let _ = shown(&text, start..start + length);
+        }
+    }
+}

@@ -1,0 +1,298 @@
+//! The file as written: which tables and keys there are, and where each value stands.
+//!
+//! Owns the shape alone. Whether the values fit together is [`resolve`](super::resolve)'s question; a value that
+//! cannot be read is carried there as a refusal. Never fills in a default.
+
+use std::{collections::BTreeMap, net::SocketAddr, ops::Range, path::PathBuf, time::Duration};
+
+use cache_policy::{ClientDirectives, Cookies, SetCookie};
+use http::HeaderValue;
+use ipnet::IpNet;
+use serde::Deserialize;
+use toml::{
+    Spanned,
+    de::{DeTable, DeValue},
+};
+
+use super::{
+    LogFormat, PathPattern, Server,
+    error::Fault,
+    value::{
+        ByteSize, Count, Deadline, Host, Positive, PositiveSize, Rate, Ready, Table, Text, Written,
+        nearest_or_list,
+    },
+};
+
+/// The whole file.
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct File {
+    pub(super) threads: Option<Written<Count>>,
+    #[serde(default)]
+    pub(super) listen: Vec<Table<Listen>>,
+    pub(super) admin: Option<Table<Admin>>,
+    pub(super) cache: Option<Table<Cache>>,
+    pub(super) clients: Option<Table<Clients>>,
+    #[serde(default)]
+    pub(super) limits: Named<Limit>,
+    #[serde(default)]
+    pub(super) commands: Named<Command>,
+    #[serde(default)]
+    pub(super) upstreams: Named<Upstream>,
+    #[serde(default)]
+    pub(super) routes: Vec<Table<Route>>,
+    pub(super) timeouts: Option<Table<Timeouts>>,
+    pub(super) bounds: Option<Table<Bounds>>,
+    pub(super) log: Option<Table<Log>>,
+}
+
+/// Tables by name, as in `[limits.api]`.
+pub(super) type Named<T> = BTreeMap<Spanned<String>, Table<T>>;
+
+/// `[[listen]]`
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Listen {
+    pub(super) address: Option<Written<SocketAddr>>,
+    pub(super) tls: Option<Table<Tls>>,
+}
+
+/// `tls = { .. }` of a listener.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Tls {
+    pub(super) certificate: Option<Written<PathBuf>>,
+    pub(super) key: Option<Written<PathBuf>>,
+    pub(super) local_ca: Option<Written<bool>>,
+}
+
+/// `[admin]`
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Admin {
+    pub(super) address: Option<Written<SocketAddr>>,
+}
+
+/// `[cache]`
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Cache {
+    pub(super) memory: Option<Written<PositiveSize>>,
+    pub(super) largest_object: Option<Written<PositiveSize>>,
+    pub(super) variants: Option<Written<Positive>>,
+}
+
+/// `[clients]`
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Clients {
+    #[serde(default)]
+    pub(super) trusted_proxies: Vec<Written<IpNet>>,
+    pub(super) remembered: Option<Written<Positive>>,
+}
+
+/// `[limits.NAME]`
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Limit {
+    pub(super) rate: Option<Written<Rate>>,
+    pub(super) burst: Option<Written<Positive>>,
+}
+
+/// `[commands.NAME]`
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Command {
+    pub(super) run: Option<Spanned<Vec<Written<Text>>>>,
+    pub(super) directory: Option<Written<PathBuf>>,
+    #[serde(default)]
+    pub(super) environment: BTreeMap<Spanned<String>, Written<String>>,
+    pub(super) instances: Option<Written<Positive>>,
+    pub(super) ready: Option<Written<Ready>>,
+    pub(super) ready_timeout: Option<Written<Deadline>>,
+    pub(super) stop_timeout: Option<Written<Deadline>>,
+}
+
+/// `[upstreams.NAME]`
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Upstream {
+    pub(super) servers: Option<Spanned<Vec<Written<Server>>>>,
+    pub(super) connect_timeout: Option<Written<Deadline>>,
+    pub(super) response_timeout: Option<Written<Deadline>>,
+    pub(super) idle_timeout: Option<Written<Deadline>>,
+    pub(super) keep_alive: Option<Written<Deadline>>,
+    pub(super) connections: Option<Written<Positive>>,
+    pub(super) waiting: Option<Written<Count>>,
+}
+
+/// `[[routes]]`
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Route {
+    pub(super) name: Option<Written<Text>>,
+    pub(super) hosts: Option<Spanned<Vec<Written<Host>>>>,
+    pub(super) path: Option<Written<PathPattern>>,
+    pub(super) upstream: Option<Written<Text>>,
+    pub(super) limit: Option<Written<Text>>,
+    pub(super) compress: Option<Written<bool>>,
+    pub(super) cache: Option<Table<RouteCache>>,
+}
+
+/// `cache = { .. }` of a route.
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RouteCache {
+    pub(super) default_ttl: Option<Written<Duration>>,
+    pub(super) max_ttl: Option<Written<Duration>>,
+    pub(super) stale_while_revalidate: Option<Written<Duration>>,
+    pub(super) stale_if_error: Option<Written<Duration>>,
+    pub(super) browser: Option<Written<HeaderValue>>,
+    pub(super) set_cookie: Option<Written<SetCookie>>,
+    pub(super) ignore_cookies: Option<Written<Cookies>>,
+    pub(super) client_directives: Option<Written<ClientDirectives>>,
+}
+
+/// `[timeouts]`
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Timeouts {
+    pub(super) handshake: Option<Written<Deadline>>,
+    pub(super) header: Option<Written<Deadline>>,
+    pub(super) body: Option<Written<Deadline>>,
+    pub(super) idle: Option<Written<Deadline>>,
+    pub(super) total: Option<Written<Deadline>>,
+    pub(super) tunnel: Option<Written<Deadline>>,
+    pub(super) drain: Option<Written<Deadline>>,
+}
+
+/// `[bounds]`
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Bounds {
+    pub(super) connections: Option<Written<Positive>>,
+    pub(super) streams: Option<Written<Positive>>,
+    pub(super) head: Option<Written<PositiveSize>>,
+    pub(super) body: Option<Written<ByteSize>>,
+}
+
+/// `[log]`
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Log {
+    pub(super) format: Option<Written<LogFormat>>,
+}
+
+/// Reads the shape, or says everything that is wrong with it.
+pub(super) fn read(text: &str) -> Result<File, Vec<Fault>> {
+    let (mut document, errors) = DeTable::parse_recoverable(text);
+    if let Some(error) = errors.first() {
+        return Err(vec![syntax_fault(error, text)]);
+    }
+    // serde stops at the first error. What it stopped at is taken out and the rest read again, to find them all.
+    let mut faults = Vec::new();
+    loop {
+        let error = match File::deserialize(toml::Deserializer::from(document.clone())) {
+            Ok(file) if faults.is_empty() => return Ok(file),
+            Ok(_) => return Err(faults),
+            Err(error) => error,
+        };
+        let span = error.span().unwrap_or(0..0);
+        faults.push(shape_fault(&error, text, span.clone()));
+        if !remove(document.get_mut(), &span) {
+            return Err(faults);
+        }
+    }
+}
+
+fn syntax_fault(error: &toml::de::Error, text: &str) -> Fault {
+    let span = error.span().unwrap_or(text.len()..text.len());
+    match error.message() {
+        "duplicate key" => {
+            let key = text.get(span.clone()).unwrap_or_default();
+            Fault {
+                span,
+                message: format!("{key:?} is written twice"),
+                help: Some("keep one of them".to_owned()),
+            }
+        }
+        message => Fault { span, message: message.to_owned(), help: None },
+    }
+}
+
+fn shape_fault(error: &toml::de::Error, text: &str, span: Range<usize>) -> Fault {
+    let message = error.message();
+    if let Some((_, expected)) =
+        message.strip_prefix("unknown field `").and_then(|message| message.rsplit_once("`, expected "))
+    {
+        let key = text.get(span.clone()).unwrap_or_default().trim_matches(['"', '\'']);
+        let valid = expected.split('`').skip(1).step_by(2);
+        let help = Some(nearest_or_list(key, valid));
+        return Fault { span, message: format!("unknown key {key:?}"), help };
+    }
+    let Some((found, expected)) =
+        message.strip_prefix("invalid type: ").and_then(|types| types.split_once(", expected "))
+    else {
+        return Fault { span, message: message.to_owned(), help: None };
+    };
+    let help = match (found, expected) {
+        ("map", "a sequence") => Some("there may be several: write [[..]] with two brackets".to_owned()),
+        ("sequence", "a table") => {
+            Some("there is only one: write [..] with one bracket, or { .. }".to_owned())
+        }
+        _ => None,
+    };
+    let found = match found {
+        "map" => "a table".to_owned(),
+        "sequence" => "a list".to_owned(),
+        scalar => {
+            scalar.replace('`', "").replacen("string", "the text", 1).replacen("integer", "the number", 1)
+        }
+    };
+    let expected = if expected == "a sequence" { "a list" } else { expected };
+    Fault { span, message: format!("expected {expected}, found {found}"), help }
+}
+
+/// Takes out the entry whose key or value stands exactly at `span`; false when there is none.
+fn remove(table: &mut DeTable<'_>, span: &Range<usize>) -> bool {
+    let here = table.iter().find(|(key, value)| key.span() == *span || value.span() == *span);
+    if let Some(key) = here.map(|(key, _)| key.get_ref().clone()) {
+        return table.remove(&*key).is_some();
+    }
+    table.iter_mut().any(|(_, value)| remove_within(value.get_mut(), span))
+}
+
+fn remove_within(value: &mut DeValue<'_>, span: &Range<usize>) -> bool {
+    match value {
+        DeValue::Table(table) => remove(table, span),
+        DeValue::Array(list) => list.iter_mut().any(|element| remove_within(element.get_mut(), span)),
+        _ => false,
+    }
+}
+
+/// Every key of every table, asked of serde: it lists them when it meets one it does not know.
+#[cfg(test)]
+pub(super) fn known_keys() -> Vec<String> {
+    fn of<T: serde::de::DeserializeOwned>() -> Vec<String> {
+        let error = toml::from_str::<T>("'?' = 0").map(|_| ()).expect_err("no table has the key '?'");
+        let (_, expected) = error.message().split_once("expected").expect("serde says what it expects");
+        expected.split('`').skip(1).step_by(2).map(str::to_owned).collect()
+    }
+    [
+        of::<File>(),
+        of::<Listen>(),
+        of::<Tls>(),
+        of::<Admin>(),
+        of::<Cache>(),
+        of::<Clients>(),
+        of::<Limit>(),
+        of::<Command>(),
+        of::<Upstream>(),
+        of::<Route>(),
+        of::<RouteCache>(),
+        of::<Timeouts>(),
+        of::<Bounds>(),
+        of::<Log>(),
+    ]
+    .concat()
+}

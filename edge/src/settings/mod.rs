@@ -1,0 +1,355 @@
+//! What the operator decided, resolved: every name looked up, every size and duration a number, every default filled in.
+//!
+//! [`Settings`] is immutable. One snapshot serves one request from its first byte to its last; a reload makes a new
+//! one. Nothing here has been read from a peer and nothing here is text that still needs parsing.
+//!
+//! ```text
+//! text -> file (its shape, each value with its place) -> resolve (names, defaults, what fits together) -> Settings
+//!            `- value (sizes, durations, rates, ..)          `- error (file:line:column, caret, remedy)
+//! ```
+//!
+//! Relative paths in the file are relative to the edge's working directory. The defaults stand here, as `Default` or
+//! `new` of the resolved types, and in `config/edge.toml`; a test holds the two together.
+
+mod error;
+mod file;
+pub mod reload;
+mod resolve;
+mod value;
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    net::SocketAddr,
+    num::NonZeroU32,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use cache_policy::Rules;
+use http::HeaderValue;
+use ipnet::IpNet;
+
+pub use error::{Faults, SettingsError};
+pub use value::ByteSize;
+
+/// Shards of the memory cache. An object must fit into one of them with room to spare, so this bounds
+/// `cache.largest_object`.
+pub const CACHE_SHARDS: usize = 4;
+
+/// Reads and resolves a file.
+///
+/// # Errors
+/// [`SettingsError`] when the file cannot be read or is wrong; its `Display` shows every fault with place and remedy.
+pub fn load(path: &Path) -> Result<Settings, SettingsError> {
+    let text = fs::read_to_string(path)
+        .map_err(|source| SettingsError::Unreadable { path: path.to_owned(), source })?;
+    parse(&text, &path.display().to_string())
+}
+
+/// Resolves a file's text; `name` is what its faults call the file.
+///
+/// # Errors
+/// [`SettingsError::Refused`] with everything that is wrong with the text.
+pub fn parse(text: &str, name: &str) -> Result<Settings, SettingsError> {
+    file::read(text)
+        .and_then(|file| resolve::resolve(file, text))
+        .map_err(|faults| SettingsError::Refused(Faults::new(name, text, faults)))
+}
+
+/// Everything `edge run` needs to know.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Worker threads; never 0 (the file's 0 is resolved to one per core).
+    pub threads: usize,
+    /// Public listeners, at least one.
+    pub listeners: Vec<Listen>,
+    /// The operator's listener; `None` when the file has no `[admin]`.
+    pub admin: Option<SocketAddr>,
+    /// The memory cache's budget.
+    pub cache: CacheSettings,
+    /// Who may speak for a client, and how many clients are remembered.
+    pub clients: ClientSettings,
+    /// Rate limits by name.
+    pub limits: BTreeMap<Arc<str>, Arc<Limit>>,
+    /// Programs the edge runs, by name.
+    pub commands: BTreeMap<Arc<str>, Arc<Command>>,
+    /// Where misses go, by name.
+    pub upstreams: BTreeMap<Arc<str>, Arc<Upstream>>,
+    /// Routes in the file's order: the first that matches wins.
+    pub routes: Vec<Arc<Route>>,
+    /// Deadlines of the public side.
+    pub timeouts: Timeouts,
+    /// Bounds of the public side.
+    pub bounds: Bounds,
+    /// The access log.
+    pub log: LogSettings,
+}
+
+/// One public socket.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listen {
+    /// Address and port; port 0 lets the system choose (the port is printed at start).
+    pub address: SocketAddr,
+    /// Certificate to terminate TLS with; `None` for clear text.
+    pub tls: Option<Certificate>,
+}
+
+/// Where a certificate chain and its key lie, both PEM.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Certificate {
+    /// Certificate chain, leaf first.
+    pub certificate: PathBuf,
+    /// Private key: PKCS#8, SEC1 or PKCS#1.
+    pub key: PathBuf,
+    /// Whether the edge makes a local CA and this certificate when both files are missing.
+    pub local_ca: bool,
+}
+
+/// The memory tier's budget.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CacheSettings {
+    /// Bytes for everything stored: heads, bodies, codings, bookkeeping.
+    pub memory: u64,
+    /// The largest body, in bytes, that is stored.
+    pub largest_object: u64,
+    /// Variants kept per resource (RFC 9111 §4.1).
+    pub variants: usize,
+}
+
+impl Default for CacheSettings {
+    fn default() -> Self {
+        CacheSettings { memory: 256 << 20, largest_object: 16 << 20, variants: 32 }
+    }
+}
+
+impl CacheSettings {
+    /// The most that `largest_object` may be: half a shard, so that one object never empties a shard by itself.
+    pub fn largest_possible_object(memory: u64) -> u64 {
+        memory / (2 * CACHE_SHARDS as u64)
+    }
+}
+
+/// Who may say who the client is, and how many are remembered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientSettings {
+    /// Only these peers' `Forwarded` and `X-Forwarded-For` are believed.
+    pub trusted_proxies: Vec<IpNet>,
+    /// Clients each limit remembers; the least recently seen are forgotten first.
+    pub remembered: usize,
+}
+
+impl Default for ClientSettings {
+    fn default() -> Self {
+        ClientSettings { trusted_proxies: Vec::new(), remembered: 100_000 }
+    }
+}
+
+/// A rate every client of a route may use.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limit {
+    /// Its name in the file.
+    pub name: Arc<str>,
+    /// Time in which one request is earned back (the inverse of the rate).
+    pub interval: Duration,
+    /// Requests at once before the rate applies.
+    pub burst: NonZeroU32,
+}
+
+/// A program that the edge starts, watches and stops.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Command {
+    /// Its name in the file.
+    pub name: Arc<str>,
+    /// Program and arguments.
+    pub run: Vec<String>,
+    /// Working directory; the edge's own when `None`.
+    pub directory: Option<PathBuf>,
+    /// Variables set beside the edge's own environment and `PORT`.
+    pub environment: BTreeMap<String, String>,
+    /// How many copies run, each on a `PORT` of its own.
+    pub instances: usize,
+    /// Path that answers 2xx when an instance is ready; a TCP connection is enough when `None`.
+    pub ready: Option<String>,
+    /// How long an instance may take to become ready before it is restarted.
+    pub ready_timeout: Duration,
+    /// Between SIGTERM and SIGKILL.
+    pub stop_timeout: Duration,
+}
+
+impl Command {
+    /// A command with every default.
+    pub fn new(name: &str, run: Vec<String>) -> Command {
+        Command {
+            name: name.into(),
+            run,
+            directory: None,
+            environment: BTreeMap::new(),
+            instances: 1,
+            ready: Some("/readyz".to_owned()),
+            ready_timeout: Duration::from_secs(60),
+            stop_timeout: Duration::from_secs(10),
+        }
+    }
+}
+
+/// A pool of servers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Upstream {
+    /// Its name in the file.
+    pub name: Arc<str>,
+    /// Its servers, at least one.
+    pub servers: Vec<Server>,
+    /// To establish a connection.
+    pub connect_timeout: Duration,
+    /// From the request's end to the response's head.
+    pub response_timeout: Duration,
+    /// Between two pieces of a body.
+    pub idle_timeout: Duration,
+    /// How long an idle connection is kept.
+    pub keep_alive: Duration,
+    /// Connections to one server at once.
+    pub connections: usize,
+    /// Requests that may wait for a connection to one server.
+    pub waiting: usize,
+}
+
+impl Upstream {
+    /// An upstream with every default.
+    pub fn new(name: &str, servers: Vec<Server>) -> Upstream {
+        Upstream {
+            name: name.into(),
+            servers,
+            connect_timeout: Duration::from_secs(2),
+            response_timeout: Duration::from_secs(30),
+            idle_timeout: Duration::from_secs(30),
+            keep_alive: Duration::from_secs(60),
+            connections: 256,
+            waiting: 1024,
+        }
+    }
+}
+
+/// One server of an upstream, as the file names it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Server {
+    /// `http://host:port`: resolved anew for each connection. `host` is without brackets for IPv6 literals.
+    Http {
+        /// Host name or address.
+        host: Arc<str>,
+        /// TCP port.
+        port: u16,
+    },
+    /// `command:NAME`: every ready instance of that command.
+    Command(Arc<str>),
+}
+
+/// What happens to requests whose host and path match.
+#[derive(Clone, Debug)]
+pub struct Route {
+    /// Its name in the file; also in logs and metrics.
+    pub name: Arc<str>,
+    /// Hosts it is for, lower case, without port; empty means every host.
+    pub hosts: Vec<Box<str>>,
+    /// Paths it is for.
+    pub path: PathPattern,
+    /// Where its misses go.
+    pub upstream: Arc<Upstream>,
+    /// How often a client may ask.
+    pub limit: Option<Arc<Limit>>,
+    /// What is stored and for how long.
+    pub rules: Rules,
+    /// `Cache-Control` sent downstream in place of the origin's, for successful cacheable answers.
+    pub browser: Option<HeaderValue>,
+    /// Whether answers are coded (gzip, br, zstd) for clients that accept it.
+    pub compress: bool,
+}
+
+/// A path as routes write it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PathPattern {
+    /// `/exact`: this path only.
+    Exact(Box<str>),
+    /// `/prefix/*`: every path that begins with this text, which ends in `/`.
+    Prefix(Box<str>),
+}
+
+/// Deadlines of the public side. None is ever infinite.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Timeouts {
+    /// From accept to the end of the TLS handshake.
+    pub handshake: Duration,
+    /// To send a whole request head.
+    pub header: Duration,
+    /// Between two pieces of a body, either way, as long as the client does not read or write.
+    pub body: Duration,
+    /// A connection without a request.
+    pub idle: Duration,
+    /// From a request's head to the head of its answer.
+    pub total: Duration,
+    /// An upgraded connection (a WebSocket) on which neither side sends.
+    pub tunnel: Duration,
+    /// What a stop or an old listener gives its connections to finish.
+    pub drain: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Timeouts {
+            handshake: Duration::from_secs(10),
+            header: Duration::from_secs(15),
+            body: Duration::from_secs(30),
+            idle: Duration::from_secs(75),
+            total: Duration::from_secs(60),
+            tunnel: Duration::from_secs(600),
+            drain: Duration::from_secs(30),
+        }
+    }
+}
+
+/// Bounds of the public side.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bounds {
+    /// Client connections at once, over all listeners.
+    pub connections: usize,
+    /// HTTP/2 streams at once on one connection.
+    pub streams: u32,
+    /// Bytes of one request's head.
+    pub head: usize,
+    /// Bytes of one request's body; larger is 413.
+    pub body: u64,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Bounds { connections: 20_000, streams: 128, head: 32 << 10, body: 64 << 20 }
+    }
+}
+
+/// The access log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogSettings {
+    /// How a request's line looks.
+    pub format: LogFormat,
+}
+
+impl Default for LogSettings {
+    fn default() -> Self {
+        LogSettings { format: LogFormat::Json }
+    }
+}
+
+/// How an access-log line looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// One JSON object a line.
+    Json,
+    /// For people.
+    Pretty,
+    /// No access log.
+    Off,
+}
+
+#[cfg(test)]
+mod tests;
