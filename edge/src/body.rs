@@ -1,0 +1,184 @@
+//! Bodies on their way to a client, and the ways in which a body can break.
+
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use tokio::time::{Instant, Sleep};
+
+use crate::{
+    cache::{recording, segments::SegmentsReader},
+    compress::CodedBody,
+    upstream::ResponseBody,
+};
+
+/// Why a body ended before its end. Shared by every reader of a fill.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum BodyError {
+    /// The upstream's connection broke or its framing was wrong.
+    #[error("the upstream's response broke off")]
+    Upstream(#[source] Arc<hyper::Error>),
+    /// The upstream sent nothing for longer than its `idle_timeout`.
+    #[error("the upstream's response stalled")]
+    UpstreamStalled,
+    /// The fill's task ended without finishing.
+    #[error("the response was abandoned")]
+    Abandoned,
+    /// The client's connection broke.
+    #[error("the client's content broke off")]
+    Client(#[source] Arc<hyper::Error>),
+    /// The client sent nothing for longer than `timeouts.body`.
+    #[error("the client's content stalled")]
+    ClientStalled,
+    /// The client sent more than `bounds.body`.
+    #[error("the client's content is larger than {0} bytes")]
+    TooLarge(u64),
+    /// A content coding could not be computed.
+    #[error("the content coding failed")]
+    Coding(#[source] Arc<std::io::Error>),
+}
+
+/// The body of a response to a client.
+#[derive(Debug)]
+pub enum Body {
+    /// None.
+    Empty,
+    /// A few bytes of our own.
+    Whole(Bytes),
+    /// A stored body, or a part of one.
+    Stored(SegmentsReader),
+    /// A body that is being filled.
+    Filling(Cut),
+    /// Straight from the upstream, with its back-pressure.
+    Upstream(ResponseBody),
+    /// One of the above, coded on the fly.
+    Coded(Box<CodedBody>),
+}
+
+impl HttpBody for Body {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match self.get_mut() {
+            Self::Empty => Poll::Ready(None),
+            Self::Whole(bytes) => {
+                let bytes = std::mem::take(bytes);
+                Poll::Ready((!bytes.is_empty()).then(|| Ok(Frame::data(bytes))))
+            }
+            Self::Stored(reader) => Poll::Ready(reader.next_piece().map(|piece| Ok(Frame::data(piece)))),
+            Self::Filling(cut) => cut.poll_frame(context),
+            Self::Upstream(body) => Pin::new(body).poll_frame(context),
+            Self::Coded(coded) => coded.poll_frame(context),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Empty => true,
+            Self::Whole(bytes) => bytes.is_empty(),
+            Self::Stored(reader) => reader.left() == 0,
+            Self::Filling(_) | Self::Coded(_) => false,
+            Self::Upstream(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Empty => SizeHint::with_exact(0),
+            Self::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Self::Stored(reader) => SizeHint::with_exact(reader.left()),
+            Self::Filling(cut) => cut.left.map_or_else(SizeHint::default, SizeHint::with_exact),
+            Self::Upstream(body) => body.size_hint(),
+            Self::Coded(_) => SizeHint::default(),
+        }
+    }
+}
+
+/// A reader of a recording that passes on only a part of it.
+#[derive(Debug)]
+pub struct Cut {
+    reader: recording::Reader,
+    skip: u64,
+    left: Option<u64>,
+}
+
+impl Cut {
+    /// All of it; `length` where it is known.
+    pub fn whole(reader: recording::Reader, length: Option<u64>) -> Self {
+        Self { reader, skip: 0, left: length }
+    }
+
+    /// `range` of it.
+    pub fn range(reader: recording::Reader, range: std::ops::Range<u64>) -> Self {
+        Self { reader, skip: range.start, left: Some(range.end - range.start) }
+    }
+
+    fn poll_frame(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        loop {
+            let frame = match ready!(self.reader.poll_frame(context)) {
+                None => return Poll::Ready(None),
+                Some(Err(error)) => return Poll::Ready(Some(Err(error))),
+                Some(Ok(frame)) => frame,
+            };
+            let mut data = match frame.into_data() {
+                Ok(data) => data,
+                Err(trailers) => return Poll::Ready(Some(Ok(trailers))),
+            };
+            let skipped = usize::try_from(self.skip).map_or(data.len(), |skip| skip.min(data.len()));
+            self.skip -= skipped as u64;
+            let mut data = data.split_off(skipped);
+            if let Some(left) = &mut self.left {
+                if *left == 0 {
+                    return Poll::Ready(None);
+                }
+                data.truncate(usize::try_from(*left).unwrap_or(usize::MAX));
+                *left -= data.len() as u64;
+            }
+            if !data.is_empty() {
+                return Poll::Ready(Some(Ok(Frame::data(data))));
+            }
+        }
+    }
+}
+
+/// A deadline that starts anew with every piece, and costs nothing while pieces come without waiting.
+#[derive(Debug)]
+pub struct Patience {
+    limit: Duration,
+    sleep: Option<Pin<Box<Sleep>>>,
+    waiting: bool,
+}
+
+impl Patience {
+    /// At most `limit` between two pieces.
+    pub fn new(limit: Duration) -> Self {
+        Self { limit, sleep: None, waiting: false }
+    }
+
+    /// A piece came.
+    pub fn rest(&mut self) {
+        self.waiting = false;
+    }
+
+    /// Nothing came: ready when nothing has come for too long.
+    pub fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        let limit = self.limit;
+        let sleep = self.sleep.get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
+        if !self.waiting {
+            self.waiting = true;
+            #[expect(clippy::disallowed_methods, reason = "arms a timer; no decision is made by this reading")]
+            sleep.as_mut().reset(Instant::now() + limit);
+        }
+        sleep.as_mut().poll(context)
+    }
+}

@@ -1,0 +1,216 @@
+//! One fetch, many requests: who leads, who follows, and what the followers learn.
+//!
+//! A [`Lead`] owns its place in the table. Whatever happens to the task that holds it, its `Drop` tells every follower,
+//! so nobody waits for a fetch that no longer runs.
+
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    hash::BuildHasher,
+    sync::Arc,
+    time::Duration,
+};
+
+use cache_policy::{Meta, Moment, Reason};
+use foldhash::fast::RandomState;
+use http::{HeaderMap, HeaderName, StatusCode};
+use parking_lot::Mutex;
+use tokio::sync::watch;
+
+use super::{Key, Recording, Stored};
+use crate::upstream::Failure;
+
+/// What requests must agree on to share a fetch: the resource, and what its `Vary` was last known to tell apart.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct FetchKey(Key, Box<str>);
+
+/// All fetches under way that others may join. Bounded by the upstreams' connections and waiting places.
+#[derive(Debug)]
+pub struct Collapser {
+    shards: [Mutex<HashMap<FetchKey, Arc<Fetch>>>; SHARDS],
+    hasher: RandomState,
+}
+
+impl Default for Collapser {
+    fn default() -> Self {
+        Self { shards: std::array::from_fn(|_| Mutex::default()), hasher: RandomState::default() }
+    }
+}
+
+/// A fetch under way.
+#[derive(Debug)]
+struct Fetch {
+    began: Moment,
+    outcome: watch::Sender<Option<Outcome>>,
+}
+
+/// What a request finds when it joins.
+#[derive(Debug)]
+pub enum Joined {
+    /// Nobody fetches this yet: the caller does.
+    Leader(Lead),
+    /// Somebody does.
+    Follower(Follow),
+}
+
+/// What a fetch came to, as far as it concerns those who share it.
+#[derive(Clone, Debug)]
+pub enum Outcome {
+    /// A response that will be stored; its body is arriving.
+    Filling(Arc<Filling>),
+    /// A stored response, complete: freshened by a 304.
+    Stored(Arc<Stored>),
+    /// A response for its own request alone. Followers go upstream by themselves.
+    NotShared(Reason),
+    /// No response, or one that a stale stored response may stand in for.
+    Failed(Failure),
+    /// An error answer, which stands in for no stored response (RFC 5861 §4).
+    ErrorStatus(StatusCode),
+}
+
+/// A response that is being filled.
+#[derive(Debug)]
+pub struct Filling {
+    /// What policy decides by.
+    pub meta: Meta,
+    /// Its head as it will be stored.
+    pub head: HeaderMap,
+    /// The request fields its `Vary` names.
+    pub vary: Box<[HeaderName]>,
+    /// The leader's values of them.
+    pub variant: Box<str>,
+    /// Whether it may be coded.
+    pub codable: bool,
+    /// Its length where the upstream stated it.
+    pub length: Option<u64>,
+    /// Its body.
+    pub recording: Arc<Recording>,
+    /// From sending the request to the response's head.
+    pub took: Duration,
+}
+
+impl Collapser {
+    /// Joins the fetch under way for this key, or leads a new one that begins now.
+    pub fn join(self: &Arc<Self>, key: &Key, variant: Box<str>, now: Moment) -> Joined {
+        let key = FetchKey(key.clone(), variant);
+        match self.shard(&key).lock().entry(key.clone()) {
+            Entry::Occupied(entry) => {
+                let fetch = entry.get();
+                Joined::Follower(Follow { began: fetch.began, outcome: fetch.outcome.subscribe() })
+            }
+            Entry::Vacant(entry) => {
+                let fetch = Arc::new(Fetch { began: now, outcome: watch::Sender::new(None) });
+                entry.insert(Arc::clone(&fetch));
+                Joined::Leader(Lead { collapser: Arc::clone(self), key, fetch })
+            }
+        }
+    }
+
+    fn shard(&self, key: &FetchKey) -> &Mutex<HashMap<FetchKey, Arc<Fetch>>> {
+        &self.shards[(self.hasher.hash_one(key) >> 32) as usize % SHARDS]
+    }
+
+    /// Fetches under way.
+    pub fn len(&self) -> usize {
+        self.shards.iter().map(|shard| shard.lock().len()).sum()
+    }
+
+    /// Whether no fetch is under way.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// The right and the duty to fetch.
+#[derive(Debug)]
+pub struct Lead {
+    collapser: Arc<Collapser>,
+    key: FetchKey,
+    fetch: Arc<Fetch>,
+}
+
+impl Lead {
+    /// Tells everyone who shares the fetch what it came to.
+    pub fn publish(&self, outcome: Outcome) {
+        self.fetch.outcome.send_replace(Some(outcome));
+    }
+
+    /// The leader's own view of the outcome.
+    pub fn follow(&self) -> Follow {
+        Follow { began: self.fetch.began, outcome: self.fetch.outcome.subscribe() }
+    }
+
+    /// Leaves the table: later requests no longer join.
+    pub fn close(&self) {
+        let mut shard = self.collapser.shard(&self.key).lock();
+        if shard.get(&self.key).is_some_and(|fetch| Arc::ptr_eq(fetch, &self.fetch)) {
+            shard.remove(&self.key);
+        }
+    }
+}
+
+impl Drop for Lead {
+    fn drop(&mut self) {
+        self.close();
+        self.fetch.outcome.send_if_modified(|outcome| {
+            let silent = outcome.is_none();
+            if silent {
+                *outcome = Some(Outcome::Failed(Failure::Abandoned));
+            }
+            silent
+        });
+    }
+}
+
+/// A place from which to wait for a fetch's outcome.
+#[derive(Debug)]
+pub struct Follow {
+    /// When the fetch began: its answer is as good as validated for every request that came before.
+    pub began: Moment,
+    outcome: watch::Receiver<Option<Outcome>>,
+}
+
+impl Follow {
+    /// The outcome, as soon as it is known. Cancel-safe; the caller sets the deadline.
+    pub async fn outcome(&mut self) -> Outcome {
+        match self.outcome.wait_for(Option::is_some).await {
+            Ok(outcome) => outcome.clone().expect("waited for Some"),
+            // The sender lives in a `Lead`, whose `Drop` publishes first.
+            Err(_) => Outcome::Failed(Failure::Abandoned),
+        }
+    }
+}
+
+const SHARDS: usize = 16;
+
+#[cfg(test)]
+mod tests {
+    use http::Request;
+
+    use super::*;
+    use crate::inbound::{self, Scheme};
+
+    fn key() -> Key {
+        let (head, ()) = Request::builder().uri("/").header("host", "a").body(()).unwrap().into_parts();
+        Key::new(&inbound::read(&head, Scheme::Http).unwrap())
+    }
+
+    #[tokio::test]
+    async fn followers_learn_of_a_leader_that_vanished() {
+        let collapser = Arc::new(Collapser::default());
+        let now = Moment::from_epoch(Duration::ZERO);
+        let Joined::Leader(lead) = collapser.join(&key(), "".into(), now) else { panic!("the first leads") };
+        let Joined::Follower(mut follow) = collapser.join(&key(), "".into(), now) else { panic!("the second follows") };
+        drop(lead);
+        assert!(matches!(follow.outcome().await, Outcome::Failed(Failure::Abandoned)));
+        assert!(collapser.is_empty());
+    }
+
+    #[tokio::test]
+    async fn other_variants_are_fetched_apart() {
+        let collapser = Arc::new(Collapser::default());
+        let now = Moment::from_epoch(Duration::ZERO);
+        let Joined::Leader(_german) = collapser.join(&key(), "de".into(), now) else { panic!("leads") };
+        let Joined::Leader(_english) = collapser.join(&key(), "en".into(), now) else { panic!("leads too") };
+        assert_eq!(collapser.len(), 2);
+    }
+}

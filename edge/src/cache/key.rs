@@ -1,0 +1,75 @@
+//! The primary cache key (RFC 9111 §2): everything of a request's target that can change the response.
+
+use std::sync::Arc;
+
+use crate::inbound::Inbound;
+
+/// Scheme, host, port, path and query of a GET, taken from the client's request before any rewrite. HEAD shares it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Key(Arc<str>);
+
+impl Key {
+    /// The key of a request's target.
+    pub fn new(inbound: &Inbound) -> Self {
+        let scheme = inbound.scheme.as_str();
+        let mut digits = [0u8; 5];
+        let port = decimal(inbound.port, &mut digits);
+        let length = scheme.len() + 3 + inbound.host.len() + 1 + port.len() + inbound.path_and_query.len();
+        let mut text = String::with_capacity(length);
+        for part in [scheme, "://", &inbound.host, ":", port, &inbound.path_and_query] {
+            text.push_str(part);
+        }
+        Self(text.into())
+    }
+
+    /// As text: an absolute URI that always names its port.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+fn decimal(mut number: u16, digits: &mut [u8; 5]) -> &str {
+    let mut start = digits.len();
+    loop {
+        start -= 1;
+        digits[start] = b'0' + (number % 10) as u8;
+        number /= 10;
+        if number == 0 {
+            break;
+        }
+    }
+    std::str::from_utf8(&digits[start..]).expect("ASCII digits are UTF-8")
+}
+
+#[cfg(test)]
+mod tests {
+    use http::Request;
+
+    use super::*;
+    use crate::inbound::{self, Scheme};
+
+    fn key(uri: &str, host: &str, scheme: Scheme) -> Key {
+        let (head, ()) = Request::builder().uri(uri).header("host", host).body(()).unwrap().into_parts();
+        Key::new(&inbound::read(&head, scheme).unwrap())
+    }
+
+    #[test]
+    fn the_same_target_has_the_same_key() {
+        assert_eq!(key("/a?b", "Shop", Scheme::Http), key("/a?b", "shop:80", Scheme::Http));
+        assert_eq!(key("/a?b", "shop", Scheme::Https).as_str(), "https://shop:443/a?b");
+    }
+
+    #[test]
+    fn scheme_port_path_and_query_each_tell_keys_apart() {
+        let one = key("/a?b", "shop", Scheme::Http);
+        for other in [
+            key("/a?b", "shop", Scheme::Https),
+            key("/a?b", "shop:8080", Scheme::Http),
+            key("/a", "shop", Scheme::Http),
+            key("/a?B", "shop", Scheme::Http),
+            key("/A?b", "shop", Scheme::Http),
+        ] {
+            assert_ne!(one, other);
+        }
+    }
+}

@@ -1,0 +1,232 @@
+//! The memory tier: resources within a budget of bytes, the popular ones kept (quick_cache's S3-FIFO).
+//!
+//! One entry is a [`Resource`]: all variants of one key. It is immutable; a change replaces it under a striped lock,
+//! which only writers take. A look-up takes no lock of ours.
+
+use std::{
+    hash::BuildHasher,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use cache_policy::{Moment, Reason, variant_key};
+use foldhash::fast::RandomState;
+use http::HeaderMap;
+use parking_lot::Mutex;
+use quick_cache::{Lifecycle, OptionsBuilder, Weighter, sync::Cache};
+
+use super::{Key, Stored};
+use crate::settings::CACHE_SHARDS;
+
+/// Everything stored under one key.
+#[derive(Debug, Default)]
+pub struct Resource {
+    /// Newest first, so that the most recent match is found first (RFC 9111 §4.1).
+    variants: Vec<Arc<Stored>>,
+    /// Until when requests go upstream without waiting for each other, and why.
+    marker: Option<Marker>,
+}
+
+/// A short memory that answers for this key were not shareable: later requests do not queue behind one another.
+#[derive(Clone, Copy, Debug)]
+pub struct Marker {
+    /// When it ends.
+    pub until: Moment,
+    /// Why the last answer could not be shared.
+    pub reason: Reason,
+}
+
+impl Resource {
+    /// The stored variant whose `Vary` fields this request matches.
+    pub fn select(&self, request: &HeaderMap) -> Option<&Arc<Stored>> {
+        self.variants.iter().find(|stored| matches(stored, request))
+    }
+
+    /// What requests are told apart by while the variant they want is being fetched: the newest variant's `Vary`.
+    pub fn collapse_key(&self, request: &HeaderMap) -> Box<str> {
+        match self.variants.first() {
+            Some(newest) if !newest.vary.is_empty() => variant_key(&newest.vary, request),
+            _ => Box::default(),
+        }
+    }
+
+    /// The marker, while it lasts.
+    pub fn marker(&self, now: Moment) -> Option<Marker> {
+        self.marker.filter(|marker| now < marker.until)
+    }
+}
+
+fn matches(stored: &Stored, request: &HeaderMap) -> bool {
+    stored.vary.is_empty() || variant_key(&stored.vary, request) == stored.variant
+}
+
+/// The shared memory tier.
+#[derive(Debug)]
+pub struct Memory {
+    cache: Cache<Key, Arc<Resource>, ByWeight, RandomState, CountEvictions>,
+    hasher: RandomState,
+    /// Writers of one key take turns; readers never wait here.
+    stripes: [Mutex<()>; STRIPES],
+    variants: usize,
+    largest: u64,
+    evictions: Arc<AtomicU64>,
+    /// Bytes of bodies that are being filled and not yet accounted to the cache.
+    filling: Arc<AtomicU64>,
+}
+
+impl Memory {
+    /// An empty tier of `budget` bytes that keeps up to `variants` variants a resource.
+    pub fn new(budget: u64, variants: usize) -> Self {
+        let options = OptionsBuilder::new()
+            .weight_capacity(budget)
+            .estimated_items_capacity(usize::try_from(budget / TYPICAL_ENTRY).unwrap_or(usize::MAX).max(SHARDS))
+            .shards(SHARDS)
+            .build()
+            .expect("both capacities are given");
+        let hasher = RandomState::default();
+        let evictions = Arc::<AtomicU64>::default();
+        let lifecycle = CountEvictions(Arc::clone(&evictions));
+        Self {
+            cache: Cache::with_options(options, ByWeight, hasher.clone(), lifecycle),
+            evictions,
+            hasher,
+            stripes: [const { Mutex::new(()) }; STRIPES],
+            variants,
+            // quick_cache silently refuses what is heavier than the hot part of a shard.
+            largest: budget / SHARDS as u64 / 10 * 9,
+            filling: Arc::default(),
+        }
+    }
+
+    /// What is stored under a key.
+    pub fn look_up(&self, key: &Key) -> Option<Arc<Resource>> {
+        self.cache.get(key)
+    }
+
+    /// Stores a variant in place of the one it matches; the oldest goes when there are too many or too heavy ones.
+    pub fn store(&self, key: &Key, stored: Arc<Stored>) {
+        self.change(key, |variants, marker| {
+            variants.retain(|other| other.vary != stored.vary || other.variant != stored.variant);
+            variants.insert(0, stored);
+            *marker = None;
+        });
+    }
+
+    /// Puts `new` in the place of `old`, if `old` is still there.
+    pub fn replace(&self, key: &Key, old: &Arc<Stored>, new: Arc<Stored>) {
+        self.change(key, |variants, _| {
+            if let Some(place) = variants.iter_mut().find(|stored| Arc::ptr_eq(stored, old)) {
+                *place = new;
+            }
+        });
+    }
+
+    /// Remembers that answers for this key are not shared.
+    pub fn mark(&self, key: &Key, marker: Marker) {
+        self.change(key, |_, place| *place = Some(marker));
+    }
+
+    /// Forgets everything under a key (RFC 9111 §4.4). Whether something was there.
+    pub fn remove(&self, key: &Key) -> bool {
+        let _turn = self.stripe(key).lock();
+        self.cache.remove(key).is_some()
+    }
+
+    fn change(&self, key: &Key, change: impl FnOnce(&mut Vec<Arc<Stored>>, &mut Option<Marker>)) {
+        let _turn = self.stripe(key).lock();
+        let old = self.cache.peek(key);
+        let (mut variants, mut marker) =
+            old.as_ref().map_or_else(Default::default, |old| (old.variants.clone(), old.marker));
+        change(&mut variants, &mut marker);
+        variants.truncate(self.variants);
+        let mut weight = 0;
+        variants.retain(|stored| {
+            weight += stored.weight();
+            weight <= self.largest
+        });
+        if variants.is_empty() && marker.is_none() {
+            self.cache.remove(key);
+        } else {
+            self.cache.insert(key.clone(), Arc::new(Resource { variants, marker }));
+        }
+    }
+
+    fn stripe(&self, key: &Key) -> &Mutex<()> {
+        // The hash's upper half: its lower bits choose quick_cache's shard.
+        let stripe = (self.hasher.hash_one(key) >> 32) as usize % STRIPES;
+        &self.stripes[stripe]
+    }
+
+    /// Asks for room for a piece of a body that is being filled; `None` when a quarter of the budget is in flight.
+    pub fn reserve(&self, bytes: u64) -> Option<Reservation> {
+        let limit = self.cache.capacity() / 4;
+        let taken = self.filling.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        let reservation = Reservation { bytes, total: Arc::clone(&self.filling) };
+        (taken <= limit).then_some(reservation)
+    }
+
+    /// Bytes stored, by our own weights.
+    pub fn weight(&self) -> u64 {
+        self.cache.weight()
+    }
+
+    /// Resources pushed out by others since the start.
+    pub fn evictions(&self) -> u64 {
+        self.evictions.load(Ordering::Relaxed)
+    }
+
+    /// Resources stored.
+    pub fn resources(&self) -> usize {
+        self.cache.len()
+    }
+}
+
+/// Room taken for a body that is being filled; given back when dropped.
+#[derive(Debug)]
+pub struct Reservation {
+    bytes: u64,
+    total: Arc<AtomicU64>,
+}
+
+impl Reservation {
+    /// Adds another reservation of the same tier to this one.
+    pub fn join(&mut self, mut other: Self) {
+        self.bytes += std::mem::take(&mut other.bytes);
+    }
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        self.total.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+#[derive(Clone, Debug)]
+struct ByWeight;
+
+impl Weighter<Key, Arc<Resource>> for ByWeight {
+    fn weight(&self, key: &Key, resource: &Arc<Resource>) -> u64 {
+        RESOURCE + key.as_str().len() as u64 + resource.variants.iter().map(|stored| stored.weight()).sum::<u64>()
+    }
+}
+
+#[derive(Clone, Debug)]
+struct CountEvictions(Arc<AtomicU64>);
+
+impl Lifecycle<Key, Arc<Resource>> for CountEvictions {
+    type RequestState = ();
+
+    fn on_evict(&self, (): &mut (), _: Key, _: Arc<Resource>) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// Few shards, so that the largest object fits one; look-ups take only a shard's read lock.
+const SHARDS: usize = CACHE_SHARDS;
+const STRIPES: usize = 64;
+/// What an entry costs beside its variants: the table's slot, two reference counts, the vector.
+const RESOURCE: u64 = 192;
+/// Only sizes the table at the start.
+const TYPICAL_ENTRY: u64 = 16 * 1024;

@@ -1,0 +1,19 @@
+//! What the edge remembers, and how many requests share one fetch.
+//!
+//! [`key`] names a resource; [`stored`] is one stored response with its codings; [`memory`] keeps them inside a budget;
+//! [`recording`] is a body while it is being filled; [`collapse`] lets one fetch answer many requests.
+//! Nothing in here knows an upstream or a client.
+
+pub mod collapse;
+pub mod key;
+pub mod memory;
+pub mod recording;
+pub mod segments;
+pub mod stored;
+
+pub use collapse::{Collapser, Filling, Joined, Lead, Outcome};
+pub use key::Key;
+pub use memory::{Memory, Resource};
+pub use recording::Recording;
+pub use segments::Segments;
+pub use stored::{Representation, Stored};

@@ -1,0 +1,300 @@
+//! A body while it is being filled: one writer, many readers, each at its own pace.
+//!
+//! ```text
+//!   Keeping ---- finish ----> Complete        the pieces become a stored body
+//!      |  \---- fail -------> Broken          every reader ends with an error after the bytes it could read
+//!   let_go
+//!      v
+//!   Passing ---- finish ----> Complete        too large to keep: only a window stays, the slowest reader sets the pace
+//!         \----- fail ------> Broken
+//! ```
+//!
+//! Promises: readers wake when something changes, never by polling; a reader that leaves never stops the writer while
+//! the body is kept; nobody joins once pieces have been let go.
+
+use std::{
+    collections::VecDeque,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, Waker},
+};
+
+use bytes::Bytes;
+use http::HeaderMap;
+use http_body::Frame;
+use parking_lot::Mutex;
+
+use super::Segments;
+use crate::body::BodyError;
+
+/// Bytes that may wait for the slowest reader once the body is only passed on.
+const WINDOW: u64 = 1024 * 1024;
+
+/// The shared state of a fill.
+#[derive(Debug, Default)]
+pub struct Recording {
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    pieces: VecDeque<Bytes>,
+    /// How many pieces have been let go of at the front.
+    gone: usize,
+    /// Bytes now held.
+    held: u64,
+    trailers: Option<HeaderMap>,
+    state: State,
+    readers: Vec<Option<Place>>,
+    writer: Option<Waker>,
+}
+
+#[derive(Debug, Default)]
+enum State {
+    #[default]
+    Keeping,
+    Passing,
+    Complete,
+    Broken(BodyError),
+}
+
+#[derive(Debug)]
+struct Place {
+    /// Index of the next piece, counted from the body's first.
+    next: usize,
+    waker: Option<Waker>,
+}
+
+impl Recording {
+    /// An empty recording that keeps what it is given.
+    pub fn new() -> Arc<Self> {
+        Arc::default()
+    }
+
+    /// Adds a piece, which must own its memory.
+    pub fn push(&self, piece: Bytes) {
+        let mut inner = self.inner.lock();
+        inner.held += piece.len() as u64;
+        inner.pieces.push_back(piece);
+        inner.wake_readers();
+    }
+
+    /// Stops keeping: pieces every reader has had are let go of, and no further reader may join.
+    pub fn let_go(&self) {
+        let mut inner = self.inner.lock();
+        inner.state = State::Passing;
+        inner.shrink();
+    }
+
+    /// The end of the body. Returns all of it when it was kept.
+    pub fn finish(&self, trailers: Option<HeaderMap>) -> Option<Segments> {
+        let mut inner = self.inner.lock();
+        let kept = matches!(inner.state, State::Keeping);
+        inner.state = State::Complete;
+        inner.trailers = trailers;
+        inner.wake_readers();
+        kept.then(|| Segments::new(inner.pieces.make_contiguous()))
+    }
+
+    /// The body ended before its end.
+    pub fn fail(&self, error: BodyError) {
+        let mut inner = self.inner.lock();
+        inner.state = State::Broken(error);
+        inner.wake_readers();
+    }
+
+    /// A reader from the body's first byte; `None` once that is gone.
+    pub fn reader(self: &Arc<Self>) -> Option<Reader> {
+        let mut inner = self.inner.lock();
+        if inner.gone > 0 || matches!(inner.state, State::Passing) {
+            return None;
+        }
+        let place = Some(Place { next: 0, waker: None });
+        let slot = match inner.readers.iter().position(Option::is_none) {
+            Some(free) => {
+                inner.readers[free] = place;
+                free
+            }
+            None => {
+                inner.readers.push(place);
+                inner.readers.len() - 1
+            }
+        };
+        Some(Reader { recording: Arc::clone(self), slot, ended: false })
+    }
+
+    /// Waits until the readers have room for more, or until nobody reads. Cancel-safe.
+    pub async fn room(&self) -> Room {
+        std::future::poll_fn(|context| {
+            let mut inner = self.inner.lock();
+            if !matches!(inner.state, State::Passing) {
+                return Poll::Ready(Room::Wanted);
+            }
+            if inner.readers.iter().all(Option::is_none) {
+                return Poll::Ready(Room::NobodyReads);
+            }
+            if inner.held <= WINDOW {
+                return Poll::Ready(Room::Wanted);
+            }
+            inner.writer = Some(context.waker().clone());
+            Poll::Pending
+        })
+        .await
+    }
+}
+
+/// What a writer learns when it asks for room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Room {
+    /// Go on.
+    Wanted,
+    /// The body is not kept and nobody is left to pass it to.
+    NobodyReads,
+}
+
+impl Inner {
+    fn wake_readers(&mut self) {
+        for place in self.readers.iter_mut().flatten() {
+            if let Some(waker) = place.waker.take() {
+                waker.wake();
+            }
+        }
+    }
+
+    /// Lets go of what every reader has had; wakes the writer when that makes room.
+    fn shrink(&mut self) {
+        if !matches!(self.state, State::Passing) {
+            return;
+        }
+        let slowest = self.readers.iter().flatten().map(|place| place.next).min().unwrap_or(usize::MAX);
+        while self.gone < slowest {
+            let Some(piece) = self.pieces.pop_front() else { break };
+            self.gone += 1;
+            self.held -= piece.len() as u64;
+        }
+        if self.held <= WINDOW || slowest == usize::MAX {
+            if let Some(writer) = self.writer.take() {
+                writer.wake();
+            }
+        }
+    }
+}
+
+/// One reader's place in a recording.
+#[derive(Debug)]
+pub struct Reader {
+    recording: Arc<Recording>,
+    slot: usize,
+    ended: bool,
+}
+
+impl Reader {
+    /// The next piece as soon as it is there; the trailers after the last; then `None`.
+    pub fn poll_frame(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if self.ended {
+            return Poll::Ready(None);
+        }
+        let mut guard = self.recording.inner.lock();
+        let inner = &mut *guard;
+        let place = inner.readers[self.slot].as_mut().expect("a reader's slot is its own until it is dropped");
+        if let Some(piece) = inner.pieces.get(place.next - inner.gone) {
+            let piece = piece.clone();
+            place.next += 1;
+            inner.shrink();
+            return Poll::Ready(Some(Ok(Frame::data(piece))));
+        }
+        match &inner.state {
+            State::Keeping | State::Passing => {
+                match &mut place.waker {
+                    Some(waker) => waker.clone_from(context.waker()),
+                    none => *none = Some(context.waker().clone()),
+                }
+                Poll::Pending
+            }
+            State::Complete => {
+                self.ended = true;
+                Poll::Ready(inner.trailers.clone().map(|trailers| Ok(Frame::trailers(trailers))))
+            }
+            State::Broken(error) => {
+                self.ended = true;
+                Poll::Ready(Some(Err(error.clone())))
+            }
+        }
+    }
+
+    /// As [`Reader::poll_frame`], to await.
+    pub async fn frame(&mut self) -> Option<Result<Frame<Bytes>, BodyError>> {
+        let mut reader = Pin::new(self);
+        std::future::poll_fn(|context| reader.poll_frame(context)).await
+    }
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        let mut inner = self.recording.inner.lock();
+        inner.readers[self.slot] = None;
+        inner.shrink();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn read_all(mut reader: Reader) -> Result<Vec<u8>, BodyError> {
+        let mut all = Vec::new();
+        while let Some(frame) = reader.frame().await {
+            if let Ok(data) = frame?.into_data() {
+                all.extend_from_slice(&data);
+            }
+        }
+        Ok(all)
+    }
+
+    #[tokio::test]
+    async fn early_and_late_readers_read_the_same() {
+        let recording = Recording::new();
+        let early = tokio::spawn(read_all(recording.reader().unwrap()));
+        tokio::task::yield_now().await;
+        recording.push(Bytes::from_static(b"ab"));
+        let late = tokio::spawn(read_all(recording.reader().unwrap()));
+        tokio::task::yield_now().await;
+        recording.push(Bytes::from_static(b"cd"));
+        let kept = recording.finish(None).unwrap();
+        assert_eq!(kept.length(), 4);
+        assert_eq!(early.await.unwrap().unwrap(), b"abcd");
+        assert_eq!(late.await.unwrap().unwrap(), b"abcd");
+    }
+
+    #[tokio::test]
+    async fn a_broken_fill_ends_each_reader_with_the_error_after_its_bytes() {
+        let recording = Recording::new();
+        let mut reader = recording.reader().unwrap();
+        recording.push(Bytes::from_static(b"ab"));
+        recording.fail(BodyError::UpstreamStalled);
+        assert_eq!(reader.frame().await.unwrap().unwrap().into_data().unwrap(), "ab");
+        assert!(matches!(reader.frame().await, Some(Err(BodyError::UpstreamStalled))));
+        assert!(reader.frame().await.is_none());
+    }
+
+    #[tokio::test]
+    async fn once_let_go_the_slowest_reader_sets_the_pace_and_nobody_joins() {
+        let recording = Recording::new();
+        let mut slow = recording.reader().unwrap();
+        recording.let_go();
+        assert!(recording.reader().is_none());
+        let piece = Bytes::from(vec![0u8; WINDOW as usize + 1]);
+        recording.push(piece);
+        let waiting = tokio::spawn({
+            let recording = Arc::clone(&recording);
+            async move { recording.room().await }
+        });
+        tokio::task::yield_now().await;
+        assert!(!waiting.is_finished());
+        slow.frame().await.unwrap().unwrap();
+        assert_eq!(waiting.await.unwrap(), Room::Wanted);
+        drop(slow);
+        assert_eq!(recording.room().await, Room::NobodyReads);
+        assert!(recording.finish(None).is_none());
+    }
+}

@@ -1,0 +1,272 @@
+//! One stored response: its policy facts, its head, and its body in every coding computed so far.
+//!
+//! A [`Stored`] never changes. A new coding or a 304 makes a new one that shares the bodies, so readers need no lock and
+//! the weight that the memory tier accounts stays true.
+
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use bytes::Bytes;
+use cache_policy::{Coding, Meta};
+use http::{HeaderMap, HeaderName, HeaderValue, header};
+
+use super::segments::Segments;
+
+/// A stored response, one variant of its resource.
+#[derive(Debug)]
+pub struct Stored {
+    /// What policy decides by.
+    pub meta: Meta,
+    /// The request fields its `Vary` names; empty when it has none.
+    pub vary: Box<[HeaderName]>,
+    /// Its value of [`cache_policy::variant_key`] for those fields.
+    pub variant: Box<str>,
+    /// Whether codings of it may be computed: a compressible type on a route that compresses.
+    pub codable: bool,
+    identity: Representation,
+    coded: [Option<Representation>; CODINGS.len()],
+    /// One bit a coding: a computation of it has been asked for.
+    asked: AtomicU8,
+    weight: u64,
+}
+
+/// A head and a body ready to send: only what depends on the moment (Age, Cache-Status) is missing.
+#[derive(Clone, Debug)]
+pub struct Representation {
+    /// Its head, deep-copied so that it holds no read buffer of a connection.
+    pub head: HeaderMap,
+    /// Its complete body.
+    pub body: Segments,
+}
+
+/// The codings that can be computed, in the order of [`Stored::coded`].
+const CODINGS: [Coding; 3] = [Coding::Gzip, Coding::Brotli, Coding::Zstd];
+
+impl Stored {
+    /// A response in the form the upstream sent.
+    pub fn new(
+        meta: Meta,
+        vary: Box<[HeaderName]>,
+        variant: Box<str>,
+        codable: bool,
+        head: &HeaderMap,
+        body: Segments,
+    ) -> Self {
+        let mut head = owned_head(head, Some(body.length()));
+        if codable {
+            vary_on_coding(&mut head);
+        }
+        Self::assemble(meta, vary, variant, codable, Representation { head, body }, [None, None, None], 0)
+    }
+
+    /// The same response with one more coding of its body.
+    pub fn with_coding(&self, coding: Coding, body: Segments) -> Self {
+        let mut coded = self.coded.clone();
+        let mut head = owned_head(&self.identity.head, Some(body.length()));
+        code_head(&mut head, coding, Strength::Strong);
+        if let Some(slot) = slot(coding) {
+            coded[slot] = Some(Representation { head, body });
+        }
+        let asked = self.asked.load(Ordering::Relaxed);
+        Self::assemble(
+            self.meta.clone(),
+            self.vary.clone(),
+            self.variant.clone(),
+            self.codable,
+            self.identity.clone(),
+            coded,
+            asked,
+        )
+    }
+
+    /// The same bodies under the head that a 304 has freshened (RFC 9111 §4.3.4).
+    pub fn freshened(&self, meta: Meta, head: &HeaderMap) -> Self {
+        let mut head = owned_head(head, Some(self.identity.body.length()));
+        if self.codable {
+            vary_on_coding(&mut head);
+        }
+        let identity = Representation { head, body: self.identity.body.clone() };
+        let coded = CODINGS.map(|coding| {
+            let old = self.coded(coding)?;
+            let mut head = owned_head(&identity.head, Some(old.body.length()));
+            code_head(&mut head, coding, Strength::Strong);
+            Some(Representation { head, body: old.body.clone() })
+        });
+        let asked = self.asked.load(Ordering::Relaxed);
+        Self::assemble(meta, self.vary.clone(), self.variant.clone(), self.codable, identity, coded, asked)
+    }
+
+    fn assemble(
+        meta: Meta,
+        vary: Box<[HeaderName]>,
+        variant: Box<str>,
+        codable: bool,
+        identity: Representation,
+        coded: [Option<Representation>; CODINGS.len()],
+        asked: u8,
+    ) -> Self {
+        let weight = size_of::<Self>() as u64
+            + variant.len() as u64
+            + vary.iter().map(|name| name.as_str().len() as u64 + 32).sum::<u64>()
+            + identity.weight()
+            + coded.iter().flatten().map(Representation::weight).sum::<u64>();
+        Self { meta, vary, variant, codable, identity, coded, asked: AtomicU8::new(asked), weight }
+    }
+
+    /// The form the upstream sent.
+    pub fn identity(&self) -> &Representation {
+        &self.identity
+    }
+
+    /// A computed coding, once it is there.
+    pub fn coded(&self, coding: Coding) -> Option<&Representation> {
+        self.coded[slot(coding)?].as_ref()
+    }
+
+    /// Whether the caller is the first to ask for this coding, and should have it computed.
+    pub fn ask(&self, coding: Coding) -> bool {
+        let Some(slot) = slot(coding) else { return false };
+        let bit = 1 << slot;
+        self.asked.fetch_or(bit, Ordering::Relaxed) & bit == 0
+    }
+
+    /// Takes an ask back, so that a later request may ask again.
+    pub fn unask(&self, coding: Coding) {
+        if let Some(slot) = slot(coding) {
+            self.asked.fetch_and(!(1 << slot), Ordering::Relaxed);
+        }
+    }
+
+    /// Bytes of memory it holds: heads, bodies and bookkeeping.
+    pub fn weight(&self) -> u64 {
+        self.weight
+    }
+}
+
+impl Representation {
+    fn weight(&self) -> u64 {
+        head_weight(&self.head) + self.body.weight()
+    }
+}
+
+/// An estimate, in bytes, of the memory a head holds.
+pub fn head_weight(head: &HeaderMap) -> u64 {
+    // A bucket of `HeaderMap` (hash, links, name, value) and an index slot, and an allocation for the value.
+    const LINE: u64 = 104 + 8 + 32;
+    head.iter().map(|(name, value)| LINE + name.as_str().len() as u64 + value.len() as u64).sum()
+}
+
+/// Whether an entity tag made for a coded body stands for equal bytes or only for equal meaning.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Strength {
+    /// The coding is stored: every client gets the same bytes.
+    Strong,
+    /// Coded on the fly: flush points depend on timing, so bytes differ between clients (RFC 9110 §8.8.1).
+    Weak,
+}
+
+/// Turns the head of an identity body into that of a coded one: Content-Encoding, its own entity tag, no Content-MD5 or
+/// digests of other bytes. The caller sets Content-Length.
+pub fn code_head(head: &mut HeaderMap, coding: Coding, strength: Strength) {
+    head.insert(header::CONTENT_ENCODING, HeaderValue::from_static(coding.token()));
+    head.remove("content-md5");
+    head.remove("content-digest");
+    head.remove("digest");
+    head.remove(header::ACCEPT_RANGES);
+    if let Some(tag) = head.get(header::ETAG).and_then(|etag| coded_tag(etag, coding, strength)) {
+        head.insert(header::ETAG, tag);
+    }
+}
+
+/// Says that the answer depends on Accept-Encoding (RFC 9110 §12.5.5), whichever coding this client gets.
+pub fn vary_on_coding(head: &mut HeaderMap) {
+    let named = head.get_all(header::VARY).iter().any(|line| {
+        line.to_str().is_ok_and(|line| {
+            line.split(',').any(|name| matches!(name.trim(), "*") || name.trim().eq_ignore_ascii_case("accept-encoding"))
+        })
+    });
+    if !named {
+        head.append(header::VARY, HeaderValue::from_static("Accept-Encoding"));
+    }
+}
+
+/// The entity tag of a coding: `"v1"` becomes `"v1;br"` (RFC 9110 §8.8.3.3 wants codings told apart).
+pub fn coded_tag(etag: &HeaderValue, coding: Coding, strength: Strength) -> Option<HeaderValue> {
+    let etag = etag.as_bytes();
+    let (weak, opaque) = match etag.strip_prefix(b"W/") {
+        Some(opaque) => (true, opaque),
+        None => (strength == Strength::Weak, etag),
+    };
+    let inner = opaque.strip_prefix(b"\"")?.strip_suffix(b"\"")?;
+    let parts: [&[u8]; 5] = [if weak { b"W/\"" } else { b"\"" }, inner, b";", coding.token().as_bytes(), b"\""];
+    HeaderValue::from_bytes(&parts.concat()).ok()
+}
+
+/// What the upstream calls an entity tag that one of our codings made, as a strong tag; `None` when it is not one of
+/// ours. The client holds the exact identity bytes once it has decoded, so a strong comparison upstream is sound; if
+/// the upstream's own tag is weak, that comparison fails there, which is safe.
+pub fn uncoded_tag(tag: &str) -> Option<String> {
+    let inner = tag.strip_prefix("W/").unwrap_or(tag).strip_prefix('"')?.strip_suffix('"')?;
+    let (base, coding) = inner.rsplit_once(';')?;
+    CODINGS.iter().any(|known| known.token() == coding).then(|| format!("\"{base}\""))
+}
+
+fn slot(coding: Coding) -> Option<usize> {
+    CODINGS.iter().position(|known| *known == coding)
+}
+
+/// A deep copy: header values of a received head are slices of its connection's read buffer and would keep it alive.
+/// All values share one allocation of exactly their size.
+fn owned_head(head: &HeaderMap, length: Option<u64>) -> HeaderMap {
+    let total = head.values().map(HeaderValue::len).sum();
+    let mut buffer = Vec::with_capacity(total);
+    for value in head.values() {
+        buffer.extend_from_slice(value.as_bytes());
+    }
+    let buffer = Bytes::from(buffer);
+    let mut copy = HeaderMap::with_capacity(head.len() + 4);
+    let mut start = 0;
+    for (name, value) in head {
+        let end = start + value.len();
+        let owned = HeaderValue::from_maybe_shared(buffer.slice(start..end)).expect("a copy of a valid value is valid");
+        copy.append(name.clone(), owned);
+        start = end;
+    }
+    if let Some(length) = length {
+        copy.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+    }
+    copy
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_coded_tag_names_its_coding_and_can_be_taken_back() {
+        let strong = HeaderValue::from_static("\"v1\"");
+        let coded = coded_tag(&strong, Coding::Brotli, Strength::Strong).unwrap();
+        assert_eq!(coded, "\"v1;br\"");
+        assert_eq!(uncoded_tag(coded.to_str().unwrap()).unwrap(), "\"v1\"");
+        let weak = coded_tag(&strong, Coding::Gzip, Strength::Weak).unwrap();
+        assert_eq!(weak, "W/\"v1;gzip\"");
+        assert_eq!(uncoded_tag(weak.to_str().unwrap()).unwrap(), "\"v1\"");
+    }
+
+    #[test]
+    fn foreign_tags_are_left_alone() {
+        for tag in ["\"v1\"", "W/\"v1\"", "\"a;b\"", "junk", "\"", "*"] {
+            assert_eq!(uncoded_tag(tag), None, "{tag}");
+        }
+    }
+
+    #[test]
+    fn an_owned_head_keeps_repeated_lines_in_order() {
+        let mut head = HeaderMap::new();
+        head.append("link", HeaderValue::from_static("<a>"));
+        head.append("link", HeaderValue::from_static("<b>"));
+        let copy = owned_head(&head, Some(7));
+        let links: Vec<_> = copy.get_all("link").iter().collect();
+        assert_eq!(links, ["<a>", "<b>"]);
+        assert_eq!(copy[header::CONTENT_LENGTH], "7");
+    }
+}

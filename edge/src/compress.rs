@@ -1,0 +1,283 @@
+//! Content codings: what is worth coding, coding a stream on the fly, and coding a stored body once.
+//!
+//! A stored body is coded off the request path, on one thread with a bounded queue, at a high level; until that is done
+//! (and for what is not stored) bodies are coded on the fly at a low one.
+
+use std::{
+    io,
+    pin::Pin,
+    sync::{Arc, mpsc},
+    task::{Context, Poll, ready},
+    thread,
+};
+
+use async_compression::{
+    Level,
+    tokio::bufread::{BrotliEncoder, GzipEncoder, ZstdEncoder},
+};
+use bytes::{Bytes, BytesMut};
+use cache_policy::{Coding, Codings};
+use futures_util::Stream;
+use http::{HeaderMap, HeaderValue, StatusCode, header};
+use http_body::{Body as HttpBody, Frame};
+use tokio::io::{AsyncBufRead, AsyncRead, AsyncReadExt as _, ReadBuf};
+use tokio_util::io::StreamReader;
+
+use crate::{
+    body::{Body, BodyError},
+    cache::{Key, Memory, Segments, Stored},
+};
+
+/// The codings the edge offers.
+pub const OFFERED: Codings = Codings::ALL;
+
+/// Bodies shorter than this stay as they are: head and checksum would eat the gain.
+pub const SMALLEST: u64 = 256;
+
+/// Whether a response may be coded: a complete, uncoded body of a type that shrinks, long enough, with no objection from
+/// the origin (`no-transform`, RFC 9111 §5.2.2.6).
+pub fn codable(status: StatusCode, head: &HeaderMap, length: Option<u64>) -> bool {
+    status.is_success()
+        && status != StatusCode::PARTIAL_CONTENT
+        && status != StatusCode::NO_CONTENT
+        && length.is_none_or(|length| length >= SMALLEST)
+        && !head.contains_key(header::CONTENT_ENCODING)
+        && !head.contains_key(header::TRAILER)
+        && head.get(header::CONTENT_TYPE).is_some_and(shrinks)
+        && !head.get_all(header::CACHE_CONTROL).iter().any(|line| contains_ignoring_case(line, b"no-transform"))
+}
+
+fn contains_ignoring_case(line: &HeaderValue, word: &[u8]) -> bool {
+    line.as_bytes().windows(word.len()).any(|window| window.eq_ignore_ascii_case(word))
+}
+
+fn shrinks(content_type: &HeaderValue) -> bool {
+    let Ok(text) = content_type.to_str() else { return false };
+    let media_type = text.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    match media_type.split_once('/') {
+        // Server-sent events want each event at once; coding would be sound but helps nobody.
+        Some(("text", subtype)) => subtype != "event-stream",
+        Some(("application", subtype)) => {
+            matches!(
+                subtype,
+                "json" | "javascript" | "xml" | "wasm" | "manifest+json" | "x-javascript" | "vnd.ms-fontobject"
+            ) || subtype.ends_with("+json")
+                || subtype.ends_with("+xml")
+        }
+        Some(("image", subtype)) => matches!(subtype, "svg+xml" | "bmp" | "x-icon" | "vnd.microsoft.icon"),
+        Some(("font", subtype)) => matches!(subtype, "ttf" | "otf"),
+        _ => false,
+    }
+}
+
+/// A body that is coded while it is sent. What the source cannot give at once is flushed, so that a slow source's pieces
+/// arrive as they come.
+pub struct CodedBody {
+    encoder: Pin<Box<dyn AsyncRead + Send>>,
+    buffer: BytesMut,
+    failure: Failures,
+}
+
+type Failures = Arc<std::sync::OnceLock<BodyError>>;
+
+impl std::fmt::Debug for CodedBody {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("CodedBody").finish_non_exhaustive()
+    }
+}
+
+/// Codes a body on the fly.
+pub fn on_the_fly(body: Body, coding: Coding) -> Body {
+    let failure = Failures::default();
+    let source = StreamReader::new(Data { body, failure: Arc::clone(&failure) });
+    let encoder = match encoder(source, coding, Effort::OnTheFly) {
+        Ok(encoder) => encoder,
+        Err(source) => return source.into_inner().body,
+    };
+    Body::Coded(Box::new(CodedBody { encoder, buffer: BytesMut::new(), failure }))
+}
+
+impl CodedBody {
+    /// The next coded piece.
+    pub fn poll_frame(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        self.buffer.resize(PIECE, 0);
+        let mut read = ReadBuf::new(&mut self.buffer);
+        match ready!(self.encoder.as_mut().poll_read(context, &mut read)) {
+            Ok(()) => {
+                let filled = read.filled().len();
+                if filled == 0 {
+                    return Poll::Ready(None);
+                }
+                // A copy of exactly what was made: the piece may wait long in a connection's queue.
+                let piece = Bytes::copy_from_slice(&self.buffer[..filled]);
+                Poll::Ready(Some(Ok(Frame::data(piece))))
+            }
+            Err(error) => {
+                let error = self.failure.get().cloned().unwrap_or_else(|| BodyError::Coding(Arc::new(error)));
+                Poll::Ready(Some(Err(error)))
+            }
+        }
+    }
+}
+
+/// The data of a body as a stream; trailers end it.
+struct Data {
+    body: Body,
+    failure: Failures,
+}
+
+impl Stream for Data {
+    type Item = io::Result<Bytes>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<io::Result<Bytes>>> {
+        loop {
+            match ready!(Pin::new(&mut self.body).poll_frame(context)) {
+                None => return Poll::Ready(None),
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(data) if data.is_empty() => {}
+                    Ok(data) => return Poll::Ready(Some(Ok(data))),
+                    Err(_trailers) => return Poll::Ready(None),
+                },
+                Some(Err(error)) => {
+                    // Kept aside, because the encoder hands back only an `io::Error`.
+                    let _ = self.failure.set(error.clone());
+                    return Poll::Ready(Some(Err(io::Error::other(error))));
+                }
+            }
+        }
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Effort {
+    OnTheFly,
+    Once,
+}
+
+fn encoder<S: AsyncBufRead + Send + 'static>(
+    source: S,
+    coding: Coding,
+    effort: Effort,
+) -> Result<Pin<Box<dyn AsyncRead + Send>>, S> {
+    let level = |on_the_fly, once| {
+        Level::Precise(match effort {
+            Effort::OnTheFly => on_the_fly,
+            Effort::Once => once,
+        })
+    };
+    Ok(match coding {
+        Coding::Gzip => Box::pin(GzipEncoder::with_quality(source, level(6, 9))),
+        Coding::Brotli => Box::pin(BrotliEncoder::with_quality(source, level(4, 9))),
+        Coding::Zstd => Box::pin(ZstdEncoder::with_quality(source, level(3, 12))),
+        Coding::Identity => return Err(source),
+    })
+}
+
+/// The thread that codes stored bodies, and its queue.
+#[derive(Clone, Debug)]
+pub struct Coder {
+    queue: mpsc::SyncSender<Job>,
+}
+
+#[derive(Debug)]
+struct Job {
+    key: Key,
+    stored: Arc<Stored>,
+    coding: Coding,
+}
+
+impl Coder {
+    /// Starts the thread. It ends when the last clone of the coder is dropped.
+    ///
+    /// # Errors
+    /// When the system gives no thread.
+    pub fn start(memory: Arc<Memory>) -> io::Result<Self> {
+        let (queue, jobs) = mpsc::sync_channel::<Job>(QUEUE);
+        thread::Builder::new().name("coder".into()).spawn(move || {
+            while let Ok(job) = jobs.recv() {
+                code(&memory, &job);
+            }
+        })?;
+        Ok(Self { queue })
+    }
+
+    /// Has a coding of a stored body computed, once. When the queue is full a later request asks again.
+    pub fn ask(&self, key: &Key, stored: &Arc<Stored>, coding: Coding) {
+        if !stored.ask(coding) {
+            return;
+        }
+        let job = Job { key: key.clone(), stored: Arc::clone(stored), coding };
+        if self.queue.try_send(job).is_err() {
+            stored.unask(coding);
+        }
+    }
+}
+
+fn code(memory: &Memory, job: &Job) {
+    let identity = &job.stored.identity().body;
+    match whole(identity, job.coding) {
+        // Longer than the original: remembered as asked for, and never served.
+        Ok(coded) if coded.length() >= identity.length() => {}
+        Ok(coded) => {
+            let with_coding = job.stored.with_coding(job.coding, coded);
+            memory.replace(&job.key, &job.stored, Arc::new(with_coding));
+        }
+        Err(error) => tracing::warn!(%error, key = job.key.as_str(), "a stored body could not be coded"),
+    }
+}
+
+fn whole(body: &Segments, coding: Coding) -> io::Result<Segments> {
+    let pieces: Vec<io::Result<Bytes>> = body.pieces().iter().cloned().map(Ok).collect();
+    let source = StreamReader::new(futures_util::stream::iter(pieces));
+    let Ok(mut encoder) = encoder(source, coding, Effort::Once) else {
+        return Err(io::Error::other("identity is no coding"));
+    };
+    let mut coded = Vec::new();
+    futures_util::FutureExt::now_or_never(encoder.read_to_end(&mut coded))
+        .ok_or_else(|| io::Error::other("a source in memory is never pending"))??;
+    coded.shrink_to_fit();
+    Ok(Segments::new(&[Bytes::from(coded)]))
+}
+
+const PIECE: usize = 16 * 1024;
+const QUEUE: usize = 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn head(content_type: &'static str) -> HeaderMap {
+        HeaderMap::from_iter([(header::CONTENT_TYPE, HeaderValue::from_static(content_type))])
+    }
+
+    #[test]
+    fn text_is_codable_and_pictures_are_not() {
+        for content_type in ["text/html; charset=utf-8", "application/json", "application/problem+json", "image/svg+xml"] {
+            assert!(codable(StatusCode::OK, &head(content_type), Some(1000)), "{content_type}");
+        }
+        for content_type in ["image/webp", "application/zip", "video/mp4", "text/event-stream", ""] {
+            assert!(!codable(StatusCode::OK, &head(content_type), Some(1000)), "{content_type}");
+        }
+    }
+
+    #[test]
+    fn short_partial_coded_and_protected_bodies_are_left_alone() {
+        assert!(!codable(StatusCode::OK, &head("text/css"), Some(SMALLEST - 1)));
+        assert!(!codable(StatusCode::PARTIAL_CONTENT, &head("text/css"), None));
+        let mut coded = head("text/css");
+        coded.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+        assert!(!codable(StatusCode::OK, &coded, None));
+        let mut protected = head("text/css");
+        protected.insert(header::CACHE_CONTROL, HeaderValue::from_static("public, No-Transform"));
+        assert!(!codable(StatusCode::OK, &protected, None));
+    }
+
+    #[test]
+    fn a_stored_body_is_coded_whole_and_smaller() {
+        let body = Segments::new(&[Bytes::from("gatehouse ".repeat(20_000)), Bytes::from("x".repeat(100_000))]);
+        for coding in [Coding::Gzip, Coding::Brotli, Coding::Zstd] {
+            let coded = whole(&body, coding).unwrap();
+            assert!(coded.length() < 10_000, "{coding:?}: {}", coded.length());
+        }
+    }
+}

@@ -1,0 +1,514 @@
+//! THE PIPELINE: one request from its head to its answer, read top to bottom.
+//!
+//! A stage is a function that takes what it needs and returns a named value; `?` leaves with a [`Refusal`], and
+//! [`respond::refusal`] is the one place that turns it into a response. Only this file knows the order of the stages.
+
+use std::{net::IpAddr, sync::Arc, time::Duration};
+
+use cache_policy::{
+    Decision, Failure as PolicyFailure, Meta, Moment, Plan, Reason, RequestFacts, conditional_fields, decide,
+    invalidates, stale_on_error, variant_key,
+};
+use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version, header, request};
+use http_body::Body as _;
+use hyper::body::Incoming;
+use tokio::sync::oneshot;
+
+use crate::{
+    body::Body,
+    cache::{Filling, Joined, Key, Lead, Outcome, Stored},
+    client::{self, Client},
+    fetch::{self, Fetch, Handover},
+    inbound::{self, Inbound, Scheme},
+    record::{Record, Recorded, Verdict},
+    refusal::Refusal,
+    represent,
+    respond::{self, CacheStatus},
+    route,
+    settings::{Route, Settings},
+    state::{Edge, State},
+    upgrade,
+    upstream::{ContinueGate, RequestBody, Upstream, outbound, outbound::Purpose},
+};
+
+/// The client's end of a connection.
+#[derive(Clone, Copy, Debug)]
+pub struct Peer {
+    /// Its address.
+    pub address: IpAddr,
+    /// Whether the connection is encrypted.
+    pub scheme: Scheme,
+}
+
+/// Answers one request. Dropped when the client leaves: what is being fetched for the cache goes on without it.
+pub async fn handle(edge: &Arc<Edge>, peer: Peer, request: Request<Incoming>) -> Response<Recorded> {
+    let now = edge.clock.now();
+    let state = edge.state.load_full();
+    let (mut head, content) = request.into_parts();
+    let mut record = Record::begin(&head, peer.scheme, peer.address, now, &edge.sink);
+    let response = match answer(edge, &state, peer, &mut head, content, now, &mut record).await {
+        Ok(response) => response,
+        Err(refusal) => {
+            record.verdict(Verdict::Refused, Some(refusal.detail()));
+            respond::refusal(&refusal, &head)
+        }
+    };
+    record.travel(response)
+}
+
+async fn answer(
+    edge: &Arc<Edge>,
+    state: &State,
+    peer: Peer,
+    head: &mut request::Parts,
+    content: Incoming,
+    now: Moment,
+    record: &mut Record,
+) -> Result<Response<Body>, Refusal> {
+    let settings = &state.settings;
+    let inbound = inbound::read(head, peer.scheme)?;
+    let client = client::identify(peer.address, &head.headers, &settings.clients.trusted_proxies);
+    record.client(client.address);
+    let route = route::find(&settings.routes, &inbound).ok_or(Refusal::NoRoute)?;
+    record.route(&route.name, &state.routes[&route.name]);
+    let limiter = route.limit.as_ref().and_then(|limit| state.limiters.get(limit));
+    let admission = limiter.map(|limiter| limiter.admit(client.key()));
+    if let Some(Err(exceeded)) = admission {
+        if let Some(limit) = &route.limit {
+            edge.metrics.limited(&limit.name);
+        }
+        return Err(Refusal::TooManyRequests(exceeded));
+    }
+    declared_length(head, settings)?;
+
+    let asked = Asked {
+        edge,
+        settings,
+        upstream: state.upstreams.get(&route.upstream.name),
+        key: Key::new(&inbound),
+        inbound: &inbound,
+        client,
+        route,
+        arrived: now,
+    };
+    let facts = RequestFacts::read(&head.method, &head.headers, &route.rules);
+    let total = settings.timeouts.total;
+    let mut response = match tokio::time::timeout(total, asked.answer(head, &facts, content, record)).await {
+        Ok(answered) => answered?,
+        Err(_) => asked.late(head, &facts, total, record)?,
+    };
+    if let (Some(limiter), Some(admission)) = (limiter, &admission) {
+        respond::limit(response.headers_mut(), limiter, admission);
+    }
+    Ok(response)
+}
+
+/// Refuses a body that says itself that it is too large, before a byte of it is read (RFC 9110 §15.5.14).
+fn declared_length(head: &request::Parts, settings: &Settings) -> Result<(), Refusal> {
+    let bound = settings.bounds.body;
+    let declared = head.headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+    if declared.is_some_and(|length| length > bound) { Err(Refusal::ContentTooLarge(bound)) } else { Ok(()) }
+}
+
+/// What is known of a request once it may be answered. Found out once, then only read.
+struct Asked<'a> {
+    edge: &'a Arc<Edge>,
+    settings: &'a Settings,
+    upstream: &'a Arc<Upstream>,
+    key: Key,
+    inbound: &'a Inbound,
+    client: Client,
+    route: &'a Arc<Route>,
+    arrived: Moment,
+}
+
+/// What a fetch came to, from the point of view of one of those who share it.
+struct Shared {
+    outcome: Outcome,
+    /// When it was sent: what came back is validated for every request that had arrived by then.
+    began: Moment,
+    /// Whether this request began it.
+    leads: bool,
+    /// The response, when it is for this request alone.
+    own: Option<Handover>,
+}
+
+impl Asked<'_> {
+    /// Looks up, decides, and does what was decided.
+    async fn answer(
+        &self,
+        head: &mut request::Parts,
+        facts: &RequestFacts,
+        content: Incoming,
+        record: &mut Record,
+    ) -> Result<Response<Body>, Refusal> {
+        // A turn answers, or it waits for a fetch that turns out not to suit: another variant, or stale at once.
+        for _ in 0..TURNS {
+            let now = self.edge.clock.now();
+            let resource = self.edge.memory.look_up(&self.key);
+            let stored = resource.as_ref().and_then(|resource| resource.select(&head.headers));
+            let plan = match decide(facts, stored.map(|stored| &stored.meta), &self.route.rules, now) {
+                Decision::Serve { stale } => {
+                    let verdict = if stale.is_some() { Verdict::Stale } else { Verdict::Hit };
+                    return Ok(self.serve(head, found(stored), CacheStatus::new(verdict, stale), record));
+                }
+                Decision::ServeAndRefresh { reason } => {
+                    let stored = found(stored);
+                    self.refresh(head, facts, stored, now);
+                    return Ok(self.serve(head, stored, CacheStatus::new(Verdict::Stale, Some(reason)), record));
+                }
+                Decision::OnlyIfCached => return Err(Refusal::OnlyIfCached),
+                Decision::Pass(reason) => return self.pass(head, content, reason, record).await,
+                Decision::Fetch(plan) => plan,
+            };
+            let alone = alone(head, &content).or_else(|| Some(resource.as_ref()?.marker(now)?.reason));
+            if let Some(reason) = alone {
+                return self.pass(head, content, reason, record).await;
+            }
+            let variant = resource.as_ref().map_or_else(Box::default, |resource| resource.collapse_key(&head.headers));
+            let mut shared = match self.edge.collapser.join(&self.key, variant, now) {
+                Joined::Follower(mut follow) => {
+                    Shared { outcome: follow.outcome().await, began: follow.began, leads: false, own: None }
+                }
+                Joined::Leader(lead) => {
+                    // A fetch that ended between the look-up above and this join has left its answer behind.
+                    let newest = self.edge.memory.look_up(&self.key);
+                    if newest.as_ref().map(Arc::as_ptr) != resource.as_ref().map(Arc::as_ptr) {
+                        continue;
+                    }
+                    self.lead(head, facts, lead, stored, &plan).await
+                }
+            };
+            match &shared.outcome {
+                Outcome::Filling(filling) => {
+                    let suits = self.suits(head, facts, &filling.meta, &filling.vary, &filling.variant, shared.began);
+                    if suits && let Some(response) = self.share(head, filling, &plan, shared.leads, record) {
+                        return Ok(response);
+                    }
+                }
+                Outcome::Stored(fresh) => {
+                    if self.suits(head, facts, &fresh.meta, &fresh.vary, &fresh.variant, shared.began) {
+                        let status = CacheStatus {
+                            forward_status: Some(StatusCode::NOT_MODIFIED),
+                            stored: true,
+                            ..CacheStatus::new(Verdict::Revalidated, Some(plan.reason))
+                        };
+                        return Ok(self.serve(head, fresh, status, record));
+                    }
+                }
+                Outcome::Failed(failure) => {
+                    return match self.stale(facts, stored, PolicyFailure::Disconnected) {
+                        Some((stored, status)) => Ok(self.serve(head, stored, status, record)),
+                        None => Err(Refusal::Upstream(failure.clone())),
+                    };
+                }
+                Outcome::ErrorStatus(status) => {
+                    if let Some((stored, status)) = self.stale(facts, stored, PolicyFailure::Status(*status)) {
+                        return Ok(self.serve(head, stored, status, record));
+                    }
+                    return match shared.own.take() {
+                        Some(own) => Ok(self.deliver(head, own, &plan, record)),
+                        None => self.pass(head, content, plan.reason, record).await,
+                    };
+                }
+                Outcome::NotShared(reason) => {
+                    let reason = *reason;
+                    match shared.own.take() {
+                        // The upstream was asked for all of it. Of what is not stored, a part is asked for as such.
+                        Some(_) if facts.asks_for_range() => return self.pass(head, content, reason, record).await,
+                        Some(own) => return Ok(self.deliver(head, own, &plan, record)),
+                        // A 304 that did not fit the entry, which is gone now: fetch it whole.
+                        None if shared.leads => {}
+                        None => return self.pass(head, content, reason, record).await,
+                    }
+                }
+            }
+        }
+        self.pass(head, content, Reason::VaryMiss, record).await
+    }
+
+    /// Fetches for the cache and for whoever joins, in a task of its own, and waits for the head.
+    async fn lead(
+        &self,
+        head: &request::Parts,
+        facts: &RequestFacts,
+        lead: Lead,
+        stored: Option<&Arc<Stored>>,
+        plan: &Plan,
+    ) -> Shared {
+        let mut follow = lead.follow();
+        let mut own = self.fetch(head, facts, lead, stored, plan.validate);
+        let outcome = follow.outcome().await;
+        // The fetch hands its response over before it publishes.
+        Shared { outcome, began: follow.began, leads: true, own: own.try_recv().ok() }
+    }
+
+    fn fetch(
+        &self,
+        head: &request::Parts,
+        facts: &RequestFacts,
+        lead: Lead,
+        stored: Option<&Arc<Stored>>,
+        validate: bool,
+    ) -> oneshot::Receiver<Handover> {
+        let conditions: Vec<(HeaderName, HeaderValue)> =
+            stored.filter(|_| validate).map(|stored| conditional_fields(&stored.meta).into_iter().collect()).unwrap_or_default();
+        let purpose = Purpose::Store(&conditions);
+        let request =
+            outbound::request(head, self.inbound, &self.client, self.route, purpose, RequestBody::empty());
+        let fetch = Fetch {
+            key: self.key.clone(),
+            lead,
+            request,
+            fields: head.headers.clone(),
+            facts: facts.clone(),
+            route: Arc::clone(self.route),
+            upstream: Arc::clone(self.upstream),
+            stored: stored.cloned(),
+            largest: self.settings.cache.largest_object,
+        };
+        fetch::start(self.edge, fetch)
+    }
+
+    /// Freshens a stored response behind the client's back (RFC 5861 §3), once however many ask.
+    fn refresh(&self, head: &request::Parts, facts: &RequestFacts, stored: &Arc<Stored>, now: Moment) {
+        if head.method != Method::GET {
+            return;
+        }
+        let variant = if stored.vary.is_empty() { Box::default() } else { stored.variant.clone() };
+        if let Joined::Leader(lead) = self.edge.collapser.join(&self.key, variant, now) {
+            drop(self.fetch(head, facts, lead, Some(stored), true));
+        }
+    }
+
+    /// Whether what another request fetched may answer this one.
+    fn suits(
+        &self,
+        head: &request::Parts,
+        facts: &RequestFacts,
+        meta: &Meta,
+        vary: &[HeaderName],
+        variant: &str,
+        began: Moment,
+    ) -> bool {
+        if !vary.is_empty() && *variant_key(vary, &head.headers) != *variant {
+            return false;
+        }
+        began >= self.arrived
+            || matches!(
+                decide(facts, Some(meta), &self.route.rules, self.edge.clock.now()),
+                Decision::Serve { .. } | Decision::ServeAndRefresh { .. }
+            )
+    }
+
+    /// The stored response that may stand in for a failure, if policy lets it.
+    fn stale<'s>(
+        &self,
+        facts: &RequestFacts,
+        stored: Option<&'s Arc<Stored>>,
+        failure: PolicyFailure,
+    ) -> Option<(&'s Arc<Stored>, CacheStatus)> {
+        let stored = stored?;
+        let reason = stale_on_error(facts, &stored.meta, &self.route.rules, failure, self.edge.clock.now()).ok()?;
+        let forward_status = match failure {
+            PolicyFailure::Status(status) => Some(status),
+            PolicyFailure::Disconnected => None,
+        };
+        Some((stored, CacheStatus { forward_status, ..CacheStatus::new(Verdict::Stale, Some(reason)) }))
+    }
+
+    /// The request's time is up before its answer began: stale if policy lets it, else 504. A fetch goes on.
+    fn late(
+        &self,
+        head: &request::Parts,
+        facts: &RequestFacts,
+        total: Duration,
+        record: &mut Record,
+    ) -> Result<Response<Body>, Refusal> {
+        let resource = self.edge.memory.look_up(&self.key);
+        let stored = resource.as_ref().and_then(|resource| resource.select(&head.headers));
+        match self.stale(facts, stored, PolicyFailure::Disconnected) {
+            Some((stored, status)) => Ok(self.serve(head, stored, status, record)),
+            None => Err(Refusal::Deadline(total)),
+        }
+    }
+
+    /// Answers from the cache.
+    fn serve(
+        &self,
+        head: &request::Parts,
+        stored: &Arc<Stored>,
+        status: CacheStatus,
+        record: &mut Record,
+    ) -> Response<Body> {
+        let response = represent::stored(head, stored, &self.key, &self.edge.coder);
+        self.finish_cached(response, &stored.meta, status, record)
+    }
+
+    /// Answers from a body that is being filled; `None` when it is too late to read it from its start.
+    fn share(
+        &self,
+        head: &request::Parts,
+        filling: &Filling,
+        plan: &Plan,
+        leads: bool,
+        record: &mut Record,
+    ) -> Option<Response<Body>> {
+        let reader = filling.recording.reader()?;
+        let response = represent::filling(head, filling, reader);
+        record.upstream(filling.took);
+        let verdict = if leads { Verdict::Miss } else { Verdict::Collapsed };
+        let status = CacheStatus {
+            forward_status: Some(filling.meta.status),
+            stored: leads,
+            ..CacheStatus::new(verdict, Some(plan.reason))
+        };
+        Some(self.finish_cached(response, &filling.meta, status, record))
+    }
+
+    /// What every answer out of the cache carries: its age, its freshness, and the route's word to browsers.
+    fn finish_cached(
+        &self,
+        mut response: Response<Body>,
+        meta: &Meta,
+        status: CacheStatus,
+        record: &mut Record,
+    ) -> Response<Body> {
+        let now = self.edge.clock.now();
+        let from_store = matches!(status.verdict, Verdict::Hit | Verdict::Stale);
+        let age = meta.age(now).as_secs();
+        let code = response.status();
+        let headers = response.headers_mut();
+        if from_store || age > 0 {
+            headers.insert(header::AGE, HeaderValue::from(age));
+        }
+        if let Some(browser) = &self.route.browser
+            && (code.is_success() || code == StatusCode::NOT_MODIFIED)
+        {
+            headers.insert(header::CACHE_CONTROL, browser.clone());
+            headers.remove(header::EXPIRES);
+        }
+        let status = CacheStatus { ttl: from_store.then(|| meta.lifetime_left(now)), ..status };
+        respond::finish(headers, &status, Version::HTTP_11);
+        record.verdict(status.verdict, status.word());
+        response
+    }
+
+    /// Answers with what a fetch brought back for this request alone.
+    fn deliver(&self, head: &request::Parts, own: Handover, plan: &Plan, record: &mut Record) -> Response<Body> {
+        let Handover { answer, reason, detail, took } = own;
+        record.upstream(took);
+        let (parts, body) = answer.into_parts();
+        let status = CacheStatus {
+            forward_status: Some(parts.status),
+            detail,
+            ..CacheStatus::new(Verdict::Miss, reason.or(Some(plan.reason).filter(|_| detail.is_none())))
+        };
+        let body = Body::Upstream(body);
+        let mut response =
+            represent::passed(head, parts.status, parts.headers, body, self.route.compress, true);
+        respond::finish(response.headers_mut(), &status, parts.version);
+        record.verdict(status.verdict, status.word());
+        response
+    }
+
+    /// Sends the request upstream for this client alone; nothing is stored.
+    async fn pass(
+        &self,
+        head: &mut request::Parts,
+        content: Incoming,
+        reason: Reason,
+        record: &mut Record,
+    ) -> Result<Response<Body>, Refusal> {
+        let gate = expects_continue(head, &content).then(ContinueGate::default);
+        let bounds = &self.settings.bounds;
+        let content = RequestBody::new(content, bounds.body, self.settings.timeouts.body, gate.clone());
+        let mut request = outbound::request(head, self.inbound, &self.client, self.route, Purpose::Pass, content);
+        if let Some(gate) = gate {
+            request.headers_mut().insert(header::EXPECT, HeaderValue::from_static("100-continue"));
+            hyper::ext::on_informational(&mut request, move |interim| {
+                if interim.status() == StatusCode::CONTINUE {
+                    gate.open();
+                }
+            });
+        }
+        let upgrades = wants_upgrade(head);
+        if let Some(protocol) = &upgrades {
+            request.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+            request.headers_mut().insert(header::UPGRADE, protocol.clone());
+        }
+        let sent = self.edge.clock.now();
+        let mut answer = self.upstream.send(request, &self.edge.clock).await?;
+        record.upstream(self.edge.clock.now().since(sent));
+        let status = CacheStatus {
+            forward_status: Some(answer.status()),
+            ..CacheStatus::new(Verdict::Pass, Some(reason))
+        };
+        record.verdict(status.verdict, status.word());
+        if invalidates(&head.method, answer.status()) {
+            self.edge.memory.remove(&self.key);
+        }
+        if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
+            return match upgrades {
+                Some(_) => Ok(self.switch(head, &mut answer, &status)),
+                None => Err(Refusal::Upstream(crate::upstream::Failure::Unasked)),
+            };
+        }
+        let (mut parts, body) = answer.into_parts();
+        outbound::strip_hop_by_hop(&mut parts.headers);
+        let body = Body::Upstream(body);
+        let mut response =
+            represent::passed(head, parts.status, parts.headers, body, self.route.compress, false);
+        respond::finish(response.headers_mut(), &status, parts.version);
+        Ok(response)
+    }
+
+    /// Joins the client's connection with the upstream's; from here on it is theirs.
+    fn switch(
+        &self,
+        head: &mut request::Parts,
+        answer: &mut crate::upstream::Answer,
+        status: &CacheStatus,
+    ) -> Response<Body> {
+        let mut switching = Response::new(Body::Empty);
+        *switching.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+        *switching.headers_mut() = answer.headers().clone();
+        respond::finish(switching.headers_mut(), status, answer.version());
+        let mut downstream = Request::new(());
+        *downstream.extensions_mut() = std::mem::take(&mut head.extensions);
+        upgrade::join(hyper::upgrade::on(downstream), hyper::upgrade::on(answer), self.settings.timeouts.tunnel);
+        switching
+    }
+}
+
+/// Serving is only decided over a stored response.
+fn found(stored: Option<&Arc<Stored>>) -> &Arc<Stored> {
+    stored.expect("policy decides to serve only when it was shown a stored response")
+}
+
+/// Why a request that policy would fetch for the cache goes by itself: it brings content, or it asks for a head only.
+fn alone(head: &request::Parts, content: &Incoming) -> Option<Reason> {
+    if !content.is_end_stream() {
+        return Some(Reason::RequestContent);
+    }
+    (head.method != Method::GET).then_some(Reason::Method)
+}
+
+fn expects_continue(head: &request::Parts, content: &Incoming) -> bool {
+    !content.is_end_stream()
+        && head.headers.get(header::EXPECT).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"))
+}
+
+/// The protocol an HTTP/1.1 client asks to switch to (RFC 9110 §7.8).
+fn wants_upgrade(head: &request::Parts) -> Option<HeaderValue> {
+    let named = head.headers.get_all(header::CONNECTION).iter().any(|line| {
+        line.to_str().is_ok_and(|line| line.split(',').any(|name| name.trim().eq_ignore_ascii_case("upgrade")))
+    });
+    if head.version != Version::HTTP_11 || !named {
+        return None;
+    }
+    head.headers.get(header::UPGRADE).cloned()
+}
+
+/// How often a request looks again after a fetch that did not suit it.
+const TURNS: usize = 4;

@@ -1,0 +1,212 @@
+//! A client's request head, read into what the edge trusts; or a refusal.
+//!
+//! hyper has parsed the bytes; this module refuses what is well-formed to a parser and ambiguous to the programs
+//! behind us: two framings, two hosts, dot segments. Everything after it may take [`Inbound`] at its word.
+
+use http::{HeaderMap, Method, Version, header, request, uri::Authority};
+
+use crate::refusal::Refusal;
+
+/// Whether the client's connection is encrypted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scheme {
+    /// Clear text.
+    Http,
+    /// TLS.
+    Https,
+}
+
+impl Scheme {
+    /// As it stands in a URI.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Https => "https",
+        }
+    }
+
+    const fn default_port(self) -> u16 {
+        match self {
+            Self::Http => 80,
+            Self::Https => 443,
+        }
+    }
+}
+
+/// The target of a request, normalised (RFC 9110 §4.2.3).
+#[derive(Clone, Debug)]
+pub struct Inbound {
+    /// From the connection, never from a header.
+    pub scheme: Scheme,
+    /// Host, lower case, without port; IPv6 literals keep their brackets.
+    pub host: Box<str>,
+    /// Port, the scheme's default when the request names none.
+    pub port: u16,
+    /// Path and query, octet for octet as the client sent them; `*` for `OPTIONS *`.
+    pub path_and_query: Box<str>,
+    /// Where the path ends in `path_and_query`.
+    path_length: usize,
+}
+
+impl Inbound {
+    /// Path without query.
+    pub fn path(&self) -> &str {
+        &self.path_and_query[..self.path_length]
+    }
+
+    /// `host`, with the port where it is not the scheme's own.
+    pub fn authority(&self) -> String {
+        if self.port == self.scheme.default_port() {
+            self.host.to_string()
+        } else {
+            format!("{}:{}", self.host, self.port)
+        }
+    }
+}
+
+/// Reads a request's head.
+///
+/// # Errors
+/// [`Refusal::BadRequest`] (400) for a missing, repeated or contradictory host (RFC 9112 §3.2), for both
+/// Transfer-Encoding and Content-Length (RFC 9112 §6.1: a smuggling attempt), and for dot segments in the path;
+/// [`Refusal::NotImplemented`] (501) for CONNECT and for transfer codings other than `chunked`.
+pub fn read(head: &request::Parts, scheme: Scheme) -> Result<Inbound, Refusal> {
+    if head.method == Method::CONNECT {
+        return Err(Refusal::NotImplemented("CONNECT is not offered"));
+    }
+    framing(&head.headers, head.version)?;
+    let authority = host(head)?;
+    let host = authority.host();
+    if host.is_empty() || authority.as_str().contains('@') {
+        return Err(Refusal::BadRequest("the host is not valid"));
+    }
+    let port = match authority.port() {
+        Some(port) => port.as_u16(),
+        // "host:" is the same as "host" (RFC 3986 §3.2.3); anything else after the colon is no port.
+        None if authority.as_str().len() <= host.len() + 1 => scheme.default_port(),
+        None => return Err(Refusal::BadRequest("the host's port is not valid")),
+    };
+    let path = head.uri.path();
+    if has_dot_segment(path) {
+        // Clients resolve dot segments (RFC 3986 §5.2.4) before they send. One that arrives would match one route here
+        // and name another resource behind us.
+        return Err(Refusal::BadRequest("the path has dot segments"));
+    }
+    let path = if path.is_empty() { "/" } else { path };
+    let mut path_and_query = String::with_capacity(path.len() + head.uri.query().map_or(0, |query| query.len() + 1));
+    path_and_query.push_str(path);
+    if let Some(query) = head.uri.query() {
+        path_and_query.push('?');
+        path_and_query.push_str(query);
+    }
+    Ok(Inbound {
+        scheme,
+        host: host.to_ascii_lowercase().into_boxed_str(),
+        port,
+        path_length: path.len(),
+        path_and_query: path_and_query.into_boxed_str(),
+    })
+}
+
+fn framing(headers: &HeaderMap, version: Version) -> Result<(), Refusal> {
+    let Some(coding) = headers.get(header::TRANSFER_ENCODING) else { return Ok(()) };
+    if headers.contains_key(header::CONTENT_LENGTH) {
+        return Err(Refusal::BadRequest("both Transfer-Encoding and Content-Length"));
+    }
+    if version < Version::HTTP_11 {
+        return Err(Refusal::BadRequest("Transfer-Encoding in HTTP/1.0"));
+    }
+    if headers.get_all(header::TRANSFER_ENCODING).iter().count() > 1
+        || !coding.as_bytes().eq_ignore_ascii_case(b"chunked")
+    {
+        return Err(Refusal::NotImplemented("a transfer coding other than chunked"));
+    }
+    Ok(())
+}
+
+fn host(head: &request::Parts) -> Result<Authority, Refusal> {
+    let mut lines = head.headers.get_all(header::HOST).iter();
+    let field = lines.next();
+    if lines.next().is_some() {
+        return Err(Refusal::BadRequest("more than one Host"));
+    }
+    let field = field
+        .map(|value| Authority::try_from(value.as_bytes()).map_err(|_| Refusal::BadRequest("the Host is not valid")))
+        .transpose()?;
+    match (head.uri.authority(), field) {
+        // An absolute target, or HTTP/2's :authority: Host must not say anything else (RFC 9113 §8.3.1).
+        (Some(target), Some(field)) if !target.as_str().eq_ignore_ascii_case(field.as_str()) => {
+            Err(Refusal::BadRequest("Host and the request target disagree"))
+        }
+        (Some(target), _) => Ok(target.clone()),
+        (None, Some(field)) => Ok(field),
+        (None, None) if head.version < Version::HTTP_11 => Ok(Authority::from_static("localhost")),
+        (None, None) => Err(Refusal::BadRequest("no Host")),
+    }
+}
+
+/// Whether a path has a segment `.` or `..`, however it is percent-encoded.
+fn has_dot_segment(path: &str) -> bool {
+    if !path.contains("/.") && !path.contains("%2") {
+        return false;
+    }
+    path.split(['/', '\\']).any(|segment| {
+        let decoded = segment.replace("%2e", ".").replace("%2E", ".");
+        decoded == "." || decoded == ".."
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use http::Request;
+
+    use super::*;
+
+    fn request(build: impl FnOnce(request::Builder) -> request::Builder) -> request::Parts {
+        build(Request::builder()).body(()).unwrap().into_parts().0
+    }
+
+    #[test]
+    fn host_is_lower_cased_and_the_default_port_is_implied() {
+        let parts = request(|r| r.uri("/a?b=1").header("host", "Shop.Example:443"));
+        let inbound = read(&parts, Scheme::Https).unwrap();
+        assert_eq!((&*inbound.host, inbound.port, inbound.authority().as_str()), ("shop.example", 443, "shop.example"));
+        assert_eq!((inbound.path(), &*inbound.path_and_query), ("/a", "/a?b=1"));
+    }
+
+    #[test]
+    fn two_framings_are_refused() {
+        let parts = request(|r| {
+            r.uri("/").header("host", "a").header("transfer-encoding", "chunked").header("content-length", "3")
+        });
+        assert!(matches!(read(&parts, Scheme::Http), Err(Refusal::BadRequest(_))));
+    }
+
+    #[test]
+    fn contradictory_or_repeated_hosts_are_refused() {
+        let parts = request(|r| r.uri("http://a/").header("host", "b"));
+        assert!(matches!(read(&parts, Scheme::Http), Err(Refusal::BadRequest(_))));
+        let parts = request(|r| r.uri("/").header("host", "a").header("host", "a"));
+        assert!(matches!(read(&parts, Scheme::Http), Err(Refusal::BadRequest(_))));
+        let parts = request(|r| r.uri("/"));
+        assert!(matches!(read(&parts, Scheme::Http), Err(Refusal::BadRequest(_))));
+    }
+
+    #[test]
+    fn bad_hosts_and_ports_are_refused() {
+        for host in ["a:b", "user@a", "", "a b", "a:99999"] {
+            let parts = request(|r| r.uri("/").header("host", host));
+            assert!(matches!(read(&parts, Scheme::Http), Err(Refusal::BadRequest(_))), "{host}");
+        }
+    }
+
+    #[test]
+    fn dot_segments_are_refused_in_every_spelling() {
+        for path in ["/a/../b", "/./a", "/a/%2e%2E/b", "/a/.%2e", "/a\\..\\b"] {
+            assert!(has_dot_segment(path), "{path}");
+        }
+        for path in ["/a/..b", "/a.b/c", "/.well-known/x", "/%20", "/a/..."] {
+            assert!(!has_dot_segment(path), "{path}");
+        }
+    }
+}

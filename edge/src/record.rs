@@ -1,0 +1,506 @@
+//! One record a request: gathered on its way, written as a log line and as metrics when its response has ended *or the
+//! client has vanished*, whichever comes first. That is why it travels in the response's body.
+
+use std::{
+    fmt::Write as _,
+    io::Write as _,
+    net::IpAddr,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    task::{Context, Poll},
+    thread,
+    time::{Duration, SystemTime},
+};
+
+use bytes::Bytes;
+use cache_policy::Moment;
+use http::{Method, Response, StatusCode, Version, request};
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use parking_lot::{Condvar, Mutex};
+
+use crate::{
+    body::{Body, BodyError},
+    clock::Clock,
+    inbound::Scheme,
+    metrics::{Metrics, RouteMetrics},
+    settings::LogFormat,
+};
+
+/// What is known of a request so far.
+#[derive(Debug)]
+pub struct Record {
+    began: Moment,
+    method: Method,
+    target: Box<str>,
+    host: Box<str>,
+    version: Version,
+    scheme: Scheme,
+    peer: IpAddr,
+    client: Option<IpAddr>,
+    route: Option<(Arc<str>, Arc<RouteMetrics>)>,
+    verdict: Verdict,
+    detail: Option<&'static str>,
+    upstream: Option<Duration>,
+    /// Where it goes when it is complete.
+    sink: Arc<Sink>,
+}
+
+/// How the cache took part in an answer. One word in logs and metrics.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Verdict {
+    /// Stored and fresh.
+    Hit,
+    /// Stored and stale, with leave.
+    Stale,
+    /// Stored, validated upstream with a 304.
+    Revalidated,
+    /// Fetched, for the cache.
+    Miss,
+    /// Fetched by another request at the same time.
+    Collapsed,
+    /// Fetched, for this client alone.
+    Pass,
+    /// Answered by the edge itself.
+    Refused,
+    /// The client left before an answer began.
+    #[default]
+    Vanished,
+}
+
+impl Verdict {
+    /// Every verdict.
+    pub const ALL: [Self; 8] = [
+        Self::Hit,
+        Self::Stale,
+        Self::Revalidated,
+        Self::Miss,
+        Self::Collapsed,
+        Self::Pass,
+        Self::Refused,
+        Self::Vanished,
+    ];
+
+    /// As it stands in logs and metrics.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Hit => "hit",
+            Self::Stale => "stale",
+            Self::Revalidated => "revalidated",
+            Self::Miss => "miss",
+            Self::Collapsed => "collapsed",
+            Self::Pass => "pass",
+            Self::Refused => "refused",
+            Self::Vanished => "vanished",
+        }
+    }
+}
+
+impl Record {
+    /// A request's head has arrived.
+    pub fn begin(head: &request::Parts, scheme: Scheme, peer: IpAddr, now: Moment, sink: &Arc<Sink>) -> Self {
+        // In HTTP/1.1 the target is in origin form and the host a field; in HTTP/2 both are in the URI.
+        let target = head.uri.path_and_query().map_or("*", http::uri::PathAndQuery::as_str);
+        let host = head.uri.authority().map(http::uri::Authority::as_str);
+        let host = host.or_else(|| head.headers.get(http::header::HOST)?.to_str().ok()).unwrap_or_default();
+        Self {
+            began: now,
+            method: head.method.clone(),
+            target: target.into(),
+            host: host.into(),
+            version: head.version,
+            scheme,
+            peer,
+            client: None,
+            route: None,
+            verdict: Verdict::Vanished,
+            detail: None,
+            upstream: None,
+            sink: Arc::clone(sink),
+        }
+    }
+
+    /// Who asks.
+    pub fn client(&mut self, client: IpAddr) {
+        self.client = Some(client);
+    }
+
+    /// Where the request goes.
+    pub fn route(&mut self, name: &Arc<str>, metrics: &Arc<RouteMetrics>) {
+        self.route = Some((Arc::clone(name), Arc::clone(metrics)));
+    }
+
+    /// How the cache took part, and the reason's one word.
+    pub fn verdict(&mut self, verdict: Verdict, detail: Option<&'static str>) {
+        self.verdict = verdict;
+        self.detail = detail;
+    }
+
+    /// How long the upstream took to the head of its response.
+    pub fn upstream(&mut self, took: Duration) {
+        self.upstream = Some(took);
+    }
+
+    /// Puts the record into the response, to be written at its end.
+    pub fn travel(self, response: Response<Body>) -> Response<Recorded> {
+        let status = response.status();
+        let head_at = self.sink.clock.now().since(self.began);
+        response.map(|body| Recorded {
+            body,
+            travel: Some(Travel { record: self, status, head_at, bytes: 0, broke: false }),
+        })
+    }
+
+    /// The request as it is known when the client leaves before an answer.
+    pub fn vanish(self) {
+        let status = CLIENT_CLOSED_REQUEST;
+        let head_at = self.sink.clock.now().since(self.began);
+        Travel { record: self, status, head_at, bytes: 0, broke: true }.write();
+    }
+}
+
+/// A record on its way with its response.
+#[derive(Debug)]
+struct Travel {
+    record: Record,
+    status: StatusCode,
+    head_at: Duration,
+    bytes: u64,
+    broke: bool,
+}
+
+/// A response's body, with the record of its request.
+#[derive(Debug)]
+pub struct Recorded {
+    body: Body,
+    travel: Option<Travel>,
+}
+
+impl HttpBody for Recorded {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let frame = std::task::ready!(Pin::new(&mut self.body).poll_frame(context));
+        if let Some(travel) = &mut self.travel {
+            match &frame {
+                Some(Ok(frame)) => travel.bytes += frame.data_ref().map_or(0, |data| data.len() as u64),
+                Some(Err(_)) => travel.broke = true,
+                None => {}
+            }
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+impl Drop for Recorded {
+    fn drop(&mut self) {
+        if let Some(mut travel) = self.travel.take() {
+            // HEAD and 304 responses have no content to read; any other body dropped before its end lost its reader.
+            let headless = travel.record.method == Method::HEAD || travel.status == StatusCode::NOT_MODIFIED;
+            travel.broke |= !headless && !self.body.is_end_stream() && travel.ends_early(&self.body);
+            travel.write();
+        }
+    }
+}
+
+impl Travel {
+    /// Whether a body that does not know its end by itself was dropped before it.
+    fn ends_early(&self, body: &Body) -> bool {
+        body.size_hint().exact().is_some_and(|left| left > 0)
+    }
+
+    fn write(self) {
+        let sink = Arc::clone(&self.record.sink);
+        let now = sink.clock.now();
+        let took = now.since(self.record.began);
+        if let Some((_, metrics)) = &self.record.route {
+            metrics.observe(self.status, self.record.verdict, took, self.bytes);
+        } else {
+            sink.metrics.unrouted(self.status, self.bytes);
+        }
+        sink.log.write(|line, format| self.line(line, format, sink.clock.wall_at(self.record.began), took));
+    }
+
+    fn line(&self, line: &mut String, format: LogFormat, wall: SystemTime, took: Duration) {
+        // Writing to a String cannot fail.
+        let _ = match format {
+            LogFormat::Json => self.json(line, wall, took),
+            LogFormat::Pretty => self.pretty(line, wall, took),
+            LogFormat::Off => Ok(()),
+        };
+    }
+
+    fn json(&self, line: &mut String, wall: SystemTime, took: Duration) -> std::fmt::Result {
+        let record = &self.record;
+        line.push_str("{\"time\":\"");
+        timestamp(line, wall)?;
+        write!(line, "\",\"client\":\"{}\"", record.client.unwrap_or(record.peer))?;
+        if record.client.is_some_and(|client| client != record.peer) {
+            write!(line, ",\"peer\":\"{}\"", record.peer)?;
+        }
+        write!(line, ",\"method\":\"{}\",\"scheme\":\"{}\",\"host\":\"", record.method, record.scheme.as_str())?;
+        escape(line, &record.host);
+        line.push_str("\",\"target\":\"");
+        escape(line, &record.target);
+        write!(line, "\",\"version\":\"{}\",\"status\":{}", version(record.version), self.status.as_u16())?;
+        write!(line, ",\"bytes\":{},\"cache\":\"{}\"", self.bytes, record.verdict.as_str())?;
+        if let Some(detail) = record.detail {
+            write!(line, ",\"detail\":\"{detail}\"")?;
+        }
+        if let Some((route, _)) = &record.route {
+            line.push_str(",\"route\":\"");
+            escape(line, route);
+            line.push('"');
+        }
+        line.push_str(",\"head_ms\":");
+        milliseconds(line, self.head_at)?;
+        line.push_str(",\"total_ms\":");
+        milliseconds(line, took)?;
+        if let Some(upstream) = record.upstream {
+            line.push_str(",\"upstream_ms\":");
+            milliseconds(line, upstream)?;
+        }
+        if self.broke {
+            line.push_str(",\"broke\":true");
+        }
+        line.push_str("}\n");
+        Ok(())
+    }
+
+    fn pretty(&self, line: &mut String, wall: SystemTime, took: Duration) -> std::fmt::Result {
+        let record = &self.record;
+        let start = line.len();
+        timestamp(line, wall)?;
+        // The time of day is enough for eyes: drop the date.
+        line.replace_range(start..start + 11, "");
+        let milliseconds = took.as_secs_f64() * 1000.0;
+        write!(
+            line,
+            " {} {:<11} {:>8.2} ms {:>8} B  {} {}://",
+            self.status.as_u16(),
+            record.verdict.as_str(),
+            milliseconds,
+            self.bytes,
+            record.method,
+            record.scheme.as_str()
+        )?;
+        escape(line, &record.host);
+        escape(line, &record.target);
+        write!(line, "  {} {}", version(record.version), record.client.unwrap_or(record.peer))?;
+        if let Some(detail) = record.detail {
+            write!(line, " ({detail})")?;
+        }
+        if self.broke {
+            line.push_str(" broke off");
+        }
+        line.push('\n');
+        Ok(())
+    }
+}
+
+/// RFC 3339 in UTC, to the millisecond.
+fn timestamp(line: &mut String, wall: SystemTime) -> std::fmt::Result {
+    let since = wall.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let (days, seconds) = (since.as_secs() / 86_400, since.as_secs() % 86_400);
+    // Days to a civil date, by the era algorithm of Howard Hinnant (400-year eras that begin on 1 March).
+    let shifted = days + 719_468;
+    let (era, day_of_era) = (shifted / 146_097, shifted % 146_097);
+    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let shifted_month = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
+    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
+    let year = year_of_era + era * 400 + u64::from(month <= 2);
+    let (hour, minute, second) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
+    write!(line, "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{:03}Z", since.subsec_millis())
+}
+
+fn milliseconds(line: &mut String, duration: Duration) -> std::fmt::Result {
+    let micros = duration.as_micros();
+    write!(line, "{}.{:03}", micros / 1000, micros % 1000)
+}
+
+const fn version(version: Version) -> &'static str {
+    match version {
+        Version::HTTP_10 => "1.0",
+        Version::HTTP_2 => "2",
+        _ => "1.1",
+    }
+}
+
+/// JSON string content (RFC 8259 §7). Also keeps terminals safe: no control byte passes.
+fn escape(line: &mut String, text: &str) {
+    for character in text.chars() {
+        match character {
+            '"' => line.push_str("\\\""),
+            '\\' => line.push_str("\\\\"),
+            character if character.is_control() => {
+                let _ = write!(line, "\\u{:04x}", u32::from(character));
+            }
+            character => line.push(character),
+        }
+    }
+}
+
+/// nginx's number for it; no RFC has one.
+const CLIENT_CLOSED_REQUEST: StatusCode = match StatusCode::from_u16(499) {
+    Ok(status) => status,
+    Err(_) => unreachable!(),
+};
+
+/// Where records end: the log and the metrics.
+#[derive(Debug)]
+pub struct Sink {
+    /// For the time a response ended.
+    pub clock: Clock,
+    /// For requests without a route.
+    pub metrics: Arc<Metrics>,
+    /// The access log.
+    pub log: AccessLog,
+}
+
+/// The access log: lines are gathered in a bounded buffer and written by one thread, so that a slow terminal or disk
+/// never slows a request. What does not fit is dropped and counted.
+#[derive(Debug)]
+pub struct AccessLog {
+    shared: Arc<Shared>,
+    format: std::sync::atomic::AtomicU8,
+    writer: Mutex<Option<thread::JoinHandle<()>>>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    pending: Mutex<Pending>,
+    wake: Condvar,
+    dropped: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct Pending {
+    lines: String,
+    closed: bool,
+}
+
+impl AccessLog {
+    /// Starts the writer; lines go to standard output.
+    ///
+    /// # Errors
+    /// When the system gives no thread.
+    pub fn start(format: LogFormat) -> std::io::Result<Self> {
+        let shared = Arc::<Shared>::default();
+        let writer = thread::Builder::new().name("access-log".into()).spawn({
+            let shared = Arc::clone(&shared);
+            move || write_lines(&shared)
+        })?;
+        let log = Self { shared, format: 0.into(), writer: Mutex::new(Some(writer)) };
+        log.set_format(format);
+        Ok(log)
+    }
+
+    /// Changes how lines look from now on.
+    pub fn set_format(&self, format: LogFormat) {
+        self.format.store(format as u8, Ordering::Relaxed);
+    }
+
+    /// Lines dropped because the writer did not keep up.
+    pub fn dropped(&self) -> u64 {
+        self.shared.dropped.load(Ordering::Relaxed)
+    }
+
+    fn format(&self) -> LogFormat {
+        match self.format.load(Ordering::Relaxed) {
+            json if json == LogFormat::Json as u8 => LogFormat::Json,
+            pretty if pretty == LogFormat::Pretty as u8 => LogFormat::Pretty,
+            _ => LogFormat::Off,
+        }
+    }
+
+    fn write(&self, line: impl FnOnce(&mut String, LogFormat)) {
+        let format = self.format();
+        if format == LogFormat::Off {
+            return;
+        }
+        let mut pending = self.shared.pending.lock();
+        if pending.lines.len() > LOG_BUFFER {
+            self.shared.dropped.fetch_add(1, Ordering::Relaxed);
+            return;
+        }
+        let was_empty = pending.lines.is_empty();
+        line(&mut pending.lines, format);
+        drop(pending);
+        if was_empty {
+            self.shared.wake.notify_one();
+        }
+    }
+
+    /// Writes what is pending and ends the writer.
+    pub fn close(&self) {
+        self.shared.pending.lock().closed = true;
+        self.shared.wake.notify_one();
+        if let Some(writer) = self.writer.lock().take() {
+            // A writer that panicked has nothing left to write.
+            let _ = writer.join();
+        }
+    }
+}
+
+fn write_lines(shared: &Shared) {
+    let mut lines = String::new();
+    loop {
+        let closed = {
+            let mut pending = shared.pending.lock();
+            while pending.lines.is_empty() && !pending.closed {
+                shared.wake.wait(&mut pending);
+            }
+            if !pending.closed {
+                // Lines of a busy moment are written together: one system call for many requests.
+                let _ = shared.wake.wait_for(&mut pending, GATHER);
+            }
+            std::mem::swap(&mut lines, &mut pending.lines);
+            pending.closed
+        };
+        let mut output = std::io::stdout().lock();
+        // Nobody reads the log any more, or its disk is full: requests go on.
+        let _ = output.write_all(lines.as_bytes()).and_then(|()| output.flush());
+        lines.clear();
+        if closed {
+            return;
+        }
+    }
+}
+
+const GATHER: Duration = Duration::from_millis(20);
+const LOG_BUFFER: usize = 4 * 1024 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn timestamps_are_rfc_3339() {
+        let mut line = String::new();
+        timestamp(&mut line, SystemTime::UNIX_EPOCH + Duration::from_millis(1_709_210_096_007)).unwrap();
+        assert_eq!(line, "2024-02-29T12:34:56.007Z");
+    }
+
+    #[test]
+    fn control_bytes_never_reach_a_terminal() {
+        let mut line = String::new();
+        escape(&mut line, "a\u{1b}[31m\"\\\n");
+        assert_eq!(line, "a\\u001b[31m\\\"\\\\\\u000a");
+    }
+}

@@ -1,0 +1,246 @@
+//! From a stored or arriving response to what this client gets of it: preconditions, a range, a coding.
+//!
+//! Everything here works on a complete response in the form the upstream sent. It adds nothing that depends on the
+//! moment or on the verdict; that is [`crate::respond`]'s.
+
+use std::{ops::Range, sync::Arc, time::SystemTime};
+
+use cache_policy::{Coding, Meta, Precondition, RangeAnswer, choose_coding, precondition, range};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header, request};
+
+use crate::{
+    body::{Body, Cut},
+    cache::{
+        Filling, Key, Stored,
+        recording::Reader,
+        stored::{Strength, code_head, coded_tag, vary_on_coding},
+    },
+    compress::{self, Coder},
+};
+
+/// Answers from a stored response.
+pub fn stored(request: &request::Parts, stored: &Arc<Stored>, key: &Key, coder: &Coder) -> Response<Body> {
+    let identity = stored.identity();
+    let length = identity.body.length();
+    let meta = &stored.meta;
+    let coding = negotiate(request, stored.codable);
+    let (head, computed) = match coding {
+        Coding::Identity => (identity.head.clone(), None),
+        coding => match stored.coded(coding) {
+            Some(coded) => (coded.head.clone(), Some(&coded.body)),
+            None => {
+                coder.ask(key, stored, coding);
+                (fly_head(&identity.head, coding), None)
+            }
+        },
+    };
+    match select(request, meta, &head, &identity.head, coding, Some(length)) {
+        Selected::Whole => {
+            let body = match (computed, coding) {
+                (Some(coded), _) => Body::Stored(coded.read()),
+                (None, Coding::Identity) => Body::Stored(identity.body.read()),
+                (None, _) if request.method == Method::HEAD => Body::Empty,
+                (None, coding) => compress::on_the_fly(Body::Stored(identity.body.read()), coding),
+            };
+            whole(request, meta.status, head, body)
+        }
+        Selected::Part(part) => {
+            let body = Body::Stored(identity.body.read_range(part.clone()));
+            partial(request, head, body, part, length)
+        }
+        Selected::Answered(response) => response,
+    }
+}
+
+/// Answers from a response whose body is arriving.
+pub fn filling(request: &request::Parts, filling: &Filling, reader: Reader) -> Response<Body> {
+    let meta = &filling.meta;
+    let coding = negotiate(request, filling.codable);
+    let mut identity = filling.head.clone();
+    if filling.codable {
+        vary_on_coding(&mut identity);
+    }
+    let head = if coding == Coding::Identity { identity.clone() } else { fly_head(&identity, coding) };
+    match select(request, meta, &head, &identity, coding, filling.length) {
+        Selected::Whole => {
+            let body = Body::Filling(Cut::whole(reader, filling.length));
+            let body = if coding == Coding::Identity { body } else { compress::on_the_fly(body, coding) };
+            whole(request, meta.status, head, body)
+        }
+        Selected::Part(part) => {
+            let length = filling.length.expect("a range is only selected from a known length");
+            let body = Body::Filling(Cut::range(reader, part.clone()));
+            partial(request, head, body, part, length)
+        }
+        Selected::Answered(response) => response,
+    }
+}
+
+/// Answers with a response that is for this client alone. `evaluate` is set when the upstream was asked without the
+/// client's conditions; then they are looked at here.
+pub fn passed(
+    request: &request::Parts,
+    status: StatusCode,
+    mut head: HeaderMap,
+    body: Body,
+    compresses: bool,
+    evaluate: bool,
+) -> Response<Body> {
+    let length = http_body::Body::size_hint(&body).exact();
+    let codable = compresses && request.method != Method::HEAD && compress::codable(status, &head, length);
+    let coding = negotiate(request, codable);
+    if codable {
+        vary_on_coding(&mut head);
+    }
+    let coded = if coding == Coding::Identity { head } else { fly_head(&head, coding) };
+    if evaluate && status.is_success() && answers_not_modified(request, &coded) {
+        return not_modified(coded);
+    }
+    let body = if coding == Coding::Identity { body } else { compress::on_the_fly(body, coding) };
+    assemble(status, coded, body)
+}
+
+fn answers_not_modified(request: &request::Parts, head: &HeaderMap) -> bool {
+    let modified = head.get(header::LAST_MODIFIED).and_then(|value| httpdate::parse_http_date(value.to_str().ok()?).ok());
+    precondition(&request.method, &request.headers, head.get(header::ETAG), modified) == Precondition::NotModified
+}
+
+/// The coding this client gets. A range is taken from the identity form: its bytes are the same for everyone.
+fn negotiate(request: &request::Parts, codable: bool) -> Coding {
+    if !codable || request.headers.contains_key(header::RANGE) {
+        return Coding::Identity;
+    }
+    choose_coding(&request.headers, compress::OFFERED).unwrap_or(Coding::Identity)
+}
+
+/// The head of a body that will be coded while it is sent.
+fn fly_head(identity: &HeaderMap, coding: Coding) -> HeaderMap {
+    let mut head = identity.clone();
+    head.remove(header::CONTENT_LENGTH);
+    code_head(&mut head, coding, Strength::Weak);
+    head
+}
+
+enum Selected {
+    Whole,
+    Part(Range<u64>),
+    Answered(Response<Body>),
+}
+
+/// Evaluates the client's conditions and range (RFC 9110 §13.2.2).
+fn select(
+    request: &request::Parts,
+    meta: &Meta,
+    head: &HeaderMap,
+    identity: &HeaderMap,
+    coding: Coding,
+    length: Option<u64>,
+) -> Selected {
+    if meta.status != StatusCode::OK {
+        return Selected::Whole;
+    }
+    let modified = meta.validators.last_modified;
+    match precondition(&request.method, &request.headers, head.get(header::ETAG), modified) {
+        Precondition::NotModified => return Selected::Answered(not_modified(head.clone())),
+        Precondition::Failed => return Selected::Answered(without_body(StatusCode::PRECONDITION_FAILED, HeaderMap::new())),
+        Precondition::Proceed => {}
+    }
+    if let Some(response) = holds_another_form(request, identity, coding, modified) {
+        return Selected::Answered(response);
+    }
+    let Some(length) = length.filter(|_| coding == Coding::Identity) else { return Selected::Whole };
+    match range(&request.method, &request.headers, head.get(header::ETAG), modified, length) {
+        RangeAnswer::Single(part) => Selected::Part(part),
+        RangeAnswer::NotSatisfiable => Selected::Answered(not_satisfiable(length)),
+        // Several parts may be answered with the whole (RFC 9110 §14.2).
+        RangeAnswer::Whole | RangeAnswer::Several(_) => Selected::Whole,
+    }
+}
+
+/// A client may hold another coding of the same response than the one it would get now: its tag validates all the same,
+/// and the 304 names the form it holds.
+fn holds_another_form(
+    request: &request::Parts,
+    identity: &HeaderMap,
+    coding: Coding,
+    modified: Option<SystemTime>,
+) -> Option<Response<Body>> {
+    if !request.headers.contains_key(header::IF_NONE_MATCH) {
+        return None;
+    }
+    let etag = identity.get(header::ETAG)?;
+    let forms = [Coding::Identity, Coding::Gzip, Coding::Brotli, Coding::Zstd];
+    forms.into_iter().filter(|form| *form != coding).find_map(|form| {
+        let tag = match form {
+            Coding::Identity => etag.clone(),
+            form => coded_tag(etag, form, Strength::Strong)?,
+        };
+        let held = precondition(&request.method, &request.headers, Some(&tag), modified) == Precondition::NotModified;
+        held.then(|| {
+            let mut head = identity.clone();
+            head.insert(header::ETAG, tag);
+            not_modified(head)
+        })
+    })
+}
+
+fn whole(request: &request::Parts, status: StatusCode, head: HeaderMap, body: Body) -> Response<Body> {
+    if request.method == Method::HEAD {
+        return without_body(status, head);
+    }
+    assemble(status, head, body)
+}
+
+fn partial(
+    request: &request::Parts,
+    mut head: HeaderMap,
+    body: Body,
+    part: Range<u64>,
+    length: u64,
+) -> Response<Body> {
+    let content_range = format!("bytes {}-{}/{length}", part.start, part.end - 1);
+    head.insert(header::CONTENT_LENGTH, HeaderValue::from(part.end - part.start));
+    head.insert(
+        header::CONTENT_RANGE,
+        HeaderValue::from_str(&content_range).expect("digits and punctuation are a valid value"),
+    );
+    whole(request, StatusCode::PARTIAL_CONTENT, head, body)
+}
+
+fn not_satisfiable(length: u64) -> Response<Body> {
+    let mut head = HeaderMap::new();
+    let content_range = format!("bytes */{length}");
+    head.insert(
+        header::CONTENT_RANGE,
+        HeaderValue::from_str(&content_range).expect("digits and punctuation are a valid value"),
+    );
+    without_body(StatusCode::RANGE_NOT_SATISFIABLE, head)
+}
+
+/// RFC 9110 §15.4.5: no metadata of a representation that is not sent.
+fn not_modified(mut head: HeaderMap) -> Response<Body> {
+    for name in REPRESENTATION {
+        head.remove(name);
+    }
+    without_body(StatusCode::NOT_MODIFIED, head)
+}
+
+fn without_body(status: StatusCode, head: HeaderMap) -> Response<Body> {
+    assemble(status, head, Body::Empty)
+}
+
+fn assemble(status: StatusCode, head: HeaderMap, body: Body) -> Response<Body> {
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
+    *response.headers_mut() = head;
+    response
+}
+
+const REPRESENTATION: [HeaderName; 6] = [
+    header::CONTENT_LENGTH,
+    header::CONTENT_TYPE,
+    header::CONTENT_ENCODING,
+    header::CONTENT_LANGUAGE,
+    header::CONTENT_RANGE,
+    header::TRANSFER_ENCODING,
+];

@@ -1,0 +1,396 @@
+//! Owns every task and thread: starts them in order, reloads, drains, stops.
+//!
+//! ```text
+//!   main thread:  supervisor of commands, admin listener, signals, housekeeping
+//!   worker 0..n:  a current-thread runtime and a socket of its own on every listener; a connection stays on its thread
+//!   coder, access-log: one thread each, with bounded queues
+//! ```
+//!
+//! A stop goes downstream to upstream: no new connections, those that are open finish or are cut after `timeouts.drain`,
+//! then the commands are stopped, then the log is written out. Commands are started from the main thread alone, because
+//! the signal that keeps them from outliving the edge is tied to the thread that started them.
+
+use std::{
+    io,
+    net::{SocketAddr, TcpListener},
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::Duration,
+};
+
+use anyhow::Context as _;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tokio::{
+    runtime,
+    signal::unix::{SignalKind, signal},
+    sync::Semaphore,
+};
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    admin::{self, Readiness},
+    clock::Clock,
+    connection::{self, Place},
+    listen,
+    metrics::{CacheObserved, CommandObserved, ConnectionMetrics, ListenerKind, Metrics, Observed},
+    record::{AccessLog, Sink},
+    settings::{self, Settings, reload::needs_restart},
+    state::Edge,
+    tls::{Certificates, Terminator},
+    upstream::{
+        Commands,
+        connect::{Dial, Tcp},
+        supervise::{Launcher, Roster, Supervisor},
+    },
+};
+
+/// Serves by the settings in `path` until SIGTERM or SIGINT.
+///
+/// # Errors
+/// Everything that keeps the edge from starting: settings, certificates, addresses. Once it serves it does not fail.
+pub fn run(path: PathBuf) -> anyhow::Result<()> {
+    let settings = settings::load(&path)?;
+    start_log();
+    raise_file_limit();
+    let runtime = runtime::Builder::new_current_thread().enable_all().build().context("no runtime")?;
+    runtime.block_on(serve(&path, settings))
+}
+
+async fn serve(path: &Path, settings: Settings) -> anyhow::Result<()> {
+    let clock = Clock::system();
+    let certificates = Certificates::load(&settings.listeners, clock.wall())?;
+    let sockets = bind(&settings, &certificates)?;
+    let admin = settings.admin.map(|address| listen::bind(address, 1)).transpose()?.and_then(|mut one| one.pop());
+
+    let metrics = Arc::new(Metrics::new());
+    let log = AccessLog::start(settings.log.format).context("no thread for the access log")?;
+    let sink = Arc::new(Sink { clock: clock.clone(), metrics: Arc::clone(&metrics), log });
+    let mut supervisor = Supervisor::start(Launcher::this_program(), &settings.commands);
+    let roster = supervisor.roster();
+    let commands: Arc<dyn Commands> = Arc::clone(&roster) as Arc<dyn Commands>;
+    let dial: Arc<dyn Dial> = Arc::new(Tcp);
+    let edge = Edge::new(settings, clock, Arc::clone(&metrics), Arc::clone(&sink), dial, commands)
+        .context("no thread for content codings")?;
+    observe(&edge, &roster);
+
+    let stop = Stop::default();
+    let mut signals = Signals::new().context("no signal handlers")?;
+    let workers = start_workers(&edge, sockets, &stop)?;
+    if let Some(socket) = admin {
+        start_admin(socket, &metrics, &roster, &stop)?;
+    }
+    tracing::info!(threads = workers.threads.len(), "serving");
+    let ready = tokio::spawn(announce_ready(Arc::clone(&roster)));
+
+    loop {
+        tokio::select! {
+            asked = signals.next() => match asked {
+                Asked::Stop => break,
+                Asked::Reload => reload(path, &edge, &certificates, &mut supervisor),
+            },
+            () = tokio::time::sleep(HOUSEKEEPING) => {
+                edge.clock.correct();
+                edge.state.load().upstreams.sweep(edge.clock.now());
+            }
+        }
+    }
+    ready.abort();
+    drain(&edge, &stop, &mut signals, &workers).await;
+    workers.join();
+    supervisor.stop().await;
+    sink.log.close();
+    Ok(())
+}
+
+/// A public listener, bound: one socket a worker.
+struct Bound {
+    sockets: Vec<TcpListener>,
+    tls: Option<TlsAcceptor>,
+    metrics: ListenerKind,
+}
+
+fn bind(settings: &Settings, certificates: &Certificates) -> anyhow::Result<Vec<Bound>> {
+    let mut bound = Vec::with_capacity(settings.listeners.len());
+    for (index, listener) in settings.listeners.iter().enumerate() {
+        let sockets = listen::bind(listener.address, settings.threads)?;
+        let address = sockets[0].local_addr().context("a bound socket has an address")?;
+        let terminator: Option<&Terminator> = certificates.terminator(index);
+        let tls = terminator.map(|terminator| TlsAcceptor::from(terminator.server_config()));
+        let metrics = if tls.is_some() { ListenerKind::Tls } else { ListenerKind::Clear };
+        let scheme = if tls.is_some() { "https" } else { "http" };
+        tracing::info!("listening on {scheme}://{address}");
+        bound.push(Bound { sockets, tls, metrics });
+    }
+    Ok(bound)
+}
+
+/// The two steps of a stop, shared by all threads.
+#[derive(Clone, Debug, Default)]
+struct Stop {
+    /// No new connections; those open finish what they do.
+    drain: CancellationToken,
+    /// Nothing is waited for any more.
+    end: CancellationToken,
+    draining: Arc<AtomicBool>,
+}
+
+struct Workers {
+    threads: Vec<thread::JoinHandle<()>>,
+    /// One permit a connection; all are back when no connection is open.
+    places: Arc<Semaphore>,
+    connections: usize,
+}
+
+impl Workers {
+    fn join(self) {
+        for thread in self.threads {
+            if thread.join().is_err() {
+                tracing::error!("a worker had panicked");
+            }
+        }
+    }
+}
+
+fn start_workers(edge: &Arc<Edge>, listeners: Vec<Bound>, stop: &Stop) -> anyhow::Result<Workers> {
+    let state = edge.state.load();
+    let connections = state.settings.bounds.connections;
+    let places = Arc::new(Semaphore::new(connections));
+    let mut by_worker: Vec<Vec<Accept>> = (0..state.settings.threads).map(|_| Vec::new()).collect();
+    for listener in listeners {
+        let metrics = edge.metrics.for_listener(listener.metrics);
+        for (worker, socket) in by_worker.iter_mut().zip(listener.sockets) {
+            worker.push(Accept { socket, tls: listener.tls.clone(), metrics: Arc::clone(&metrics) });
+        }
+    }
+    let mut threads = Vec::with_capacity(by_worker.len());
+    for (index, accepts) in by_worker.into_iter().enumerate() {
+        let (edge, places, stop) = (Arc::clone(edge), Arc::clone(&places), stop.clone());
+        let thread = thread::Builder::new()
+            .name(format!("worker-{index}"))
+            .spawn(move || work(&edge, accepts, &places, &stop))
+            .context("no thread for a worker")?;
+        threads.push(thread);
+    }
+    Ok(Workers { threads, places, connections })
+}
+
+/// One worker's socket on one listener.
+struct Accept {
+    socket: TcpListener,
+    tls: Option<TlsAcceptor>,
+    metrics: Arc<ConnectionMetrics>,
+}
+
+fn work(edge: &Arc<Edge>, accepts: Vec<Accept>, places: &Arc<Semaphore>, stop: &Stop) {
+    let runtime = match runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return tracing::error!(%error, "a worker has no runtime"),
+    };
+    runtime.block_on(async {
+        for accept in accepts {
+            tokio::spawn(accept_all(Arc::clone(edge), accept, Arc::clone(places), stop.clone()));
+        }
+        stop.end.cancelled().await;
+    });
+    // Dropping the runtime ends what is still running: the drain has waited for it as long as it may.
+}
+
+async fn accept_all(edge: Arc<Edge>, accept: Accept, places: Arc<Semaphore>, stop: Stop) {
+    let socket = match tokio::net::TcpListener::from_std(accept.socket) {
+        Ok(socket) => socket,
+        Err(error) => return tracing::error!(%error, "a worker cannot use its socket"),
+    };
+    let mut draining = false;
+    loop {
+        // When every place is taken the kernel's queue holds newcomers back, instead of us turning them away.
+        let permit = Arc::clone(&places).acquire_owned().await.expect("the semaphore is never closed");
+        let accepted = tokio::select! {
+            biased;
+            accepted = socket.accept() => accepted,
+            // Who is in the kernel's queue when the drain begins is still served; then the socket closes.
+            () = std::future::ready(()), if draining => return,
+            () = stop.drain.cancelled(), if !draining => {
+                draining = true;
+                continue;
+            }
+        };
+        match accepted {
+            Ok((stream, address)) => {
+                let place = Place { permit, open: accept.metrics.accepted() };
+                let (edge, tls, drain) = (Arc::clone(&edge), accept.tls.clone(), stop.drain.clone());
+                tokio::spawn(connection::serve(edge, stream, address, tls, place, drain));
+            }
+            Err(error) => {
+                accept.metrics.refused();
+                if !of_one_connection(&error) {
+                    // No file descriptors or no memory: trying again at once would only burn the CPU.
+                    tracing::warn!(%error, "cannot accept connections");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    }
+}
+
+/// Whether an accept failed for its own connection only, so that the next may succeed at once.
+fn of_one_connection(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::Interrupted
+    )
+}
+
+fn start_admin(socket: TcpListener, metrics: &Arc<Metrics>, roster: &Arc<Roster>, stop: &Stop) -> anyhow::Result<()> {
+    let address: SocketAddr = socket.local_addr().context("a bound socket has an address")?;
+    let readiness = {
+        let (roster, draining) = (Arc::clone(roster), Arc::clone(&stop.draining));
+        move || readiness(&roster, draining.load(Ordering::Relaxed))
+    };
+    let socket = tokio::net::TcpListener::from_std(socket).context("the admin socket cannot be used")?;
+    tokio::spawn(admin::serve(socket, admin::State::new(Arc::clone(metrics), readiness), stop.end.clone()));
+    tracing::info!("admin on http://{address}");
+    Ok(())
+}
+
+fn readiness(roster: &Roster, draining: bool) -> Readiness {
+    let mut reasons = Vec::new();
+    if draining {
+        reasons.push("draining".to_owned());
+    }
+    for (name, endpoints) in roster.all().iter() {
+        if endpoints.snapshot().is_empty() {
+            reasons.push(format!("no instance of command {name} is ready"));
+        }
+    }
+    Readiness { reasons }
+}
+
+fn observe(edge: &Arc<Edge>, roster: &Arc<Roster>) {
+    let (edge_, roster) = (Arc::downgrade(edge), Arc::clone(roster));
+    edge.metrics.observe_with(move || {
+        let Some(edge) = edge_.upgrade() else { return Observed::default() };
+        let state = edge.state.load();
+        Observed {
+            cache: CacheObserved {
+                bytes: edge.memory.weight(),
+                budget: state.settings.cache.memory,
+                entries: edge.memory.resources() as u64,
+                evictions: edge.memory.evictions(),
+            },
+            commands: roster
+                .all()
+                .iter()
+                .map(|(name, endpoints)| CommandObserved {
+                    name: Arc::clone(name),
+                    wanted: endpoints.wanted(),
+                    ready: endpoints.snapshot().len(),
+                    restarts: endpoints.restarts(),
+                })
+                .collect(),
+            log_lines_dropped: edge.sink.log.dropped(),
+        }
+    });
+}
+
+async fn announce_ready(roster: Arc<Roster>) {
+    for endpoints in roster.all().values() {
+        endpoints.until(|ready| !ready.is_empty()).await;
+    }
+    tracing::info!("ready");
+}
+
+/// Takes new settings and certificates into use, or keeps everything as it is and says why.
+fn reload(path: &Path, edge: &Edge, certificates: &Certificates, supervisor: &mut Supervisor) {
+    let wanted = match settings::load(path) {
+        Ok(wanted) => wanted,
+        Err(error) => return tracing::error!("reload refused, the old settings stay in force:\n{error}"),
+    };
+    let changes = needs_restart(&edge.state.load().settings, &wanted);
+    if !changes.is_empty() {
+        let changes: Vec<String> = changes.iter().map(ToString::to_string).collect();
+        return tracing::error!("reload refused, the old settings stay in force: {}", changes.join("; "));
+    }
+    if let Err(error) = certificates.reload(&wanted.listeners, edge.clock.wall()) {
+        return tracing::error!("reload refused, the old settings stay in force: {error}");
+    }
+    supervisor.apply(&wanted.commands);
+    edge.reload(wanted);
+    tracing::info!("reloaded {}", path.display());
+}
+
+/// Waits for the connections to finish; a second signal cuts it short.
+async fn drain(edge: &Edge, stop: &Stop, signals: &mut Signals, workers: &Workers) {
+    let limit = edge.state.load().settings.timeouts.drain;
+    tracing::info!(connections = workers.connections - workers.places.available_permits(), "draining");
+    stop.draining.store(true, Ordering::Relaxed);
+    stop.drain.cancel();
+    let all = u32::try_from(workers.connections).unwrap_or(u32::MAX);
+    tokio::select! {
+        _ = workers.places.acquire_many(all) => tracing::info!("drained"),
+        () = tokio::time::sleep(limit) => {
+            let left = workers.connections - workers.places.available_permits();
+            tracing::warn!(connections = left, "not all connections finished in time");
+        }
+        () = signals.stop() => tracing::warn!("told to stop again: open connections are cut"),
+    }
+    stop.end.cancel();
+}
+
+struct Signals {
+    terminate: tokio::signal::unix::Signal,
+    interrupt: tokio::signal::unix::Signal,
+    hangup: tokio::signal::unix::Signal,
+}
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
+
+    async fn next(&mut self) -> Asked {
+        tokio::select! {
+            _ = self.terminate.recv() => Asked::Stop,
+            _ = self.interrupt.recv() => Asked::Stop,
+            _ = self.hangup.recv() => Asked::Reload,
+        }
+    }
+
+    async fn stop(&mut self) {
+        while let Asked::Reload = self.next().await {}
+    }
+}
+
+enum Asked {
+    Stop,
+    Reload,
+}
+
+/// The edge's own log goes to standard error; the access log has standard output to itself.
+fn start_log() {
+    use tracing_subscriber::EnvFilter;
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    // Fails only when a log has been set up before, which then stays.
+    let _ = tracing_subscriber::fmt().with_writer(io::stderr).with_target(false).with_env_filter(filter).try_init();
+}
+
+/// A connection is a file: take as many as the system lets us.
+fn raise_file_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        tracing::warn!(%error, "the limit on open files stays at {:?}", limit.current);
+    }
+}
+
+/// How often idle upstream connections are looked through and the wall clock is taken up.
+const HOUSEKEEPING: Duration = Duration::from_secs(5);
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);

@@ -1,0 +1,219 @@
+//! The head of a request to an upstream: what of the client's head goes on, and what the edge says itself.
+//!
+//! Whatever could change a stored response is in the cache key or in `Vary`. Fields that are neither and that upstreams
+//! are known to act upon are set by the edge or dropped here, so that no client can poison the answer of another.
+
+use cache_policy::Cookies;
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Uri, Version, header, request};
+
+use super::RequestBody;
+use crate::{cache::stored::uncoded_tag, client::Client, inbound::Inbound, settings::Route};
+
+/// What the upstream's answer is for.
+#[derive(Clone, Copy, Debug)]
+pub enum Purpose<'a> {
+    /// This client alone.
+    Pass,
+    /// The cache: a complete response, whatever part of it this client has or wants. Holds the conditional fields that
+    /// validate what is stored.
+    Store(&'a [(HeaderName, HeaderValue)]),
+}
+
+/// Writes a request's head and puts `body` behind it.
+pub fn request(
+    head: &request::Parts,
+    inbound: &Inbound,
+    client: &Client,
+    route: &Route,
+    purpose: Purpose<'_>,
+    body: RequestBody,
+) -> Request<RequestBody> {
+    let mut headers = head.headers.clone();
+    strip_hop_by_hop(&mut headers);
+    strip_impostors(&mut headers);
+    headers.remove(header::EXPECT);
+    match purpose {
+        Purpose::Pass => uncode_conditions(&mut headers),
+        Purpose::Store(conditions) => {
+            for name in CONDITIONS {
+                headers.remove(name);
+            }
+            if route.compress {
+                headers.remove(header::ACCEPT_ENCODING);
+            }
+            strip_ignored_cookies(&mut headers, &route.rules.cookies);
+            for (name, value) in conditions {
+                headers.insert(name, value.clone());
+            }
+        }
+    }
+    let authority = inbound.authority();
+    if let Ok(host) = HeaderValue::from_str(&authority) {
+        headers.insert(header::HOST, host.clone());
+        headers.insert("x-forwarded-host", host);
+    }
+    if let Ok(address) = HeaderValue::from_str(&client.address.to_string()) {
+        headers.insert("x-forwarded-for", address);
+    }
+    headers.insert("x-forwarded-proto", HeaderValue::from_static(inbound.scheme.as_str()));
+    headers.append(header::VIA, via(head.version));
+
+    let mut request = Request::new(body);
+    *request.method_mut() = head.method.clone();
+    *request.uri_mut() =
+        inbound.path_and_query.parse::<Uri>().expect("the path and query were part of a URI that parsed");
+    *request.headers_mut() = headers;
+    request
+}
+
+/// The edge's own entry in `Via` (RFC 9110 §7.6.3) for a message received in this version.
+pub fn via(received: Version) -> HeaderValue {
+    HeaderValue::from_static(match received {
+        Version::HTTP_10 => "1.0 gatehouse",
+        Version::HTTP_2 => "2 gatehouse",
+        _ => "1.1 gatehouse",
+    })
+}
+
+
+/// Takes out what concerns one connection only (RFC 9110 §7.6.1), nominated fields included.
+pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
+    if headers.contains_key(header::CONNECTION) {
+        let nominated: Vec<HeaderName> = headers
+            .get_all(header::CONNECTION)
+            .iter()
+            .filter_map(|line| line.to_str().ok())
+            .flat_map(|line| line.split(','))
+            .filter_map(|name| name.trim().parse().ok())
+            // Nominating these would let a client hide them from us only after we have acted upon them.
+            .filter(|name| !KEPT.contains(name))
+            .collect();
+        for name in nominated {
+            headers.remove(name);
+        }
+    }
+    for name in HOP_BY_HOP {
+        headers.remove(name);
+    }
+}
+
+fn strip_impostors(headers: &mut HeaderMap) {
+    let forwarded: Vec<HeaderName> =
+        headers.keys().filter(|name| name.as_str().starts_with("x-forwarded-")).cloned().collect();
+    for name in &forwarded {
+        headers.remove(name);
+    }
+    for name in IMPOSTORS {
+        headers.remove(name);
+    }
+}
+
+/// Entity tags of our codings mean nothing upstream: each is replaced by the tag it was made from.
+fn uncode_conditions(headers: &mut HeaderMap) {
+    for name in [header::IF_MATCH, header::IF_NONE_MATCH, header::IF_RANGE] {
+        let lines: Vec<HeaderValue> = headers.get_all(&name).iter().cloned().collect();
+        if !lines.iter().any(|line| line.as_bytes().contains(&b';')) {
+            continue;
+        }
+        headers.remove(&name);
+        for line in lines {
+            let uncoded = line.to_str().ok().map(|line| {
+                let tags: Vec<String> = line
+                    .split(',')
+                    .map(|tag| tag.trim())
+                    .map(|tag| uncoded_tag(tag).unwrap_or_else(|| tag.to_owned()))
+                    .collect();
+                tags.join(", ")
+            });
+            let value = uncoded.and_then(|text| HeaderValue::from_str(&text).ok()).unwrap_or(line);
+            headers.append(&name, value);
+        }
+    }
+}
+
+fn strip_ignored_cookies(headers: &mut HeaderMap, cookies: &Cookies) {
+    match cookies {
+        Cookies::Bypass => {}
+        // Only requests whose every cookie is ignored come here.
+        Cookies::Ignore(_) | Cookies::IgnoreAll => {
+            headers.remove(header::COOKIE);
+        }
+    }
+}
+
+const HOP_BY_HOP: [HeaderName; 6] = [
+    header::CONNECTION,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+    header::TE,
+    header::TRANSFER_ENCODING,
+    header::UPGRADE,
+];
+
+/// Never removed by being named in `Connection`.
+const KEPT: [HeaderName; 6] = [
+    header::HOST,
+    header::AUTHORIZATION,
+    header::COOKIE,
+    header::CACHE_CONTROL,
+    header::CONTENT_LENGTH,
+    HeaderName::from_static("x-forwarded-for"),
+];
+
+/// Fields by which a client pretends to be a proxy or another request.
+const IMPOSTORS: [&str; 8] = [
+    "forwarded",
+    "x-real-ip",
+    "x-original-url",
+    "x-rewrite-url",
+    "x-http-method-override",
+    "x-http-method",
+    "x-method-override",
+    // Becomes HTTP_PROXY in CGI programs ("httpoxy").
+    "proxy",
+];
+
+/// What asks for less than a complete response.
+const CONDITIONS: [HeaderName; 7] = [
+    header::IF_MATCH,
+    header::IF_NONE_MATCH,
+    header::IF_MODIFIED_SINCE,
+    header::IF_UNMODIFIED_SINCE,
+    header::IF_RANGE,
+    header::RANGE,
+    HeaderName::from_static("a-im"),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nominated_fields_go_but_not_those_the_edge_acts_upon() {
+        let mut headers = HeaderMap::new();
+        headers.insert("connection", HeaderValue::from_static("close, X-Hop, Cookie"));
+        headers.insert("x-hop", HeaderValue::from_static("1"));
+        headers.insert("cookie", HeaderValue::from_static("a=1"));
+        headers.insert("keep-alive", HeaderValue::from_static("timeout=5"));
+        strip_hop_by_hop(&mut headers);
+        assert_eq!(headers.keys().map(HeaderName::as_str).collect::<Vec<_>>(), ["cookie"]);
+    }
+
+    #[test]
+    fn what_a_client_forwards_is_dropped() {
+        let mut headers = HeaderMap::new();
+        for name in ["x-forwarded-for", "x-forwarded-prefix", "forwarded", "x-original-url", "proxy", "accept"] {
+            headers.insert(name, HeaderValue::from_static("1"));
+        }
+        strip_impostors(&mut headers);
+        assert_eq!(headers.keys().map(HeaderName::as_str).collect::<Vec<_>>(), ["accept"]);
+    }
+
+    #[test]
+    fn tags_of_our_codings_are_translated_back() {
+        let mut headers = HeaderMap::new();
+        headers.insert(header::IF_MATCH, HeaderValue::from_static("W/\"v1;br\", \"v2\""));
+        uncode_conditions(&mut headers);
+        assert_eq!(headers[header::IF_MATCH], "\"v1\", \"v2\"");
+    }
+}

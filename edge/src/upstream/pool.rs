@@ -1,0 +1,274 @@
+//! The connections to one server: how many, who waits for one, and which are idle.
+//!
+//! Shared by all threads: a request may use a connection that another thread opened, so that few connections serve many
+//! threads. HTTP/1.1 carries one request at a time, so a connection is either idle in the list or owned by one request.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use cache_policy::Moment;
+use http::{Method, Request};
+use http_body::Body as _;
+use hyper::client::conn::http1::{self, SendRequest};
+use hyper_util::rt::TokioIo;
+use parking_lot::Mutex;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::{Answer, Failure, RequestBody, ResponseBody, choose::Health, connect::Dial};
+use crate::{clock::Clock, settings};
+
+/// A server's place on the network.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Endpoint {
+    /// Name or address, without brackets.
+    pub host: Arc<str>,
+    /// TCP port.
+    pub port: u16,
+}
+
+/// One server's connections.
+pub struct Pool {
+    endpoint: Endpoint,
+    idle: Mutex<Vec<Idle>>,
+    permits: Arc<Semaphore>,
+    connections: usize,
+    waiting: AtomicUsize,
+    keep_alive: Duration,
+    health: Health,
+}
+
+struct Idle {
+    sender: SendRequest<RequestBody>,
+    since: Moment,
+}
+
+/// A request that got no response: why, and the request itself when it surely was not acted upon.
+pub struct Unsent {
+    /// Why.
+    pub failure: Failure,
+    /// The request, to try elsewhere.
+    pub request: Option<Box<Request<RequestBody>>>,
+}
+
+impl Pool {
+    /// No connection yet.
+    pub fn new(endpoint: Endpoint, settings: &settings::Upstream) -> Arc<Self> {
+        Arc::new(Self {
+            endpoint,
+            idle: Mutex::default(),
+            permits: Arc::new(Semaphore::new(settings.connections)),
+            connections: settings.connections,
+            waiting: AtomicUsize::new(0),
+            keep_alive: settings.keep_alive,
+            health: Health::default(),
+        })
+    }
+
+    /// What connecting has shown.
+    pub fn health(&self) -> &Health {
+        &self.health
+    }
+
+    /// Requests now under way.
+    pub fn busy(&self) -> usize {
+        self.connections - self.permits.available_permits() + self.waiting.load(Ordering::Relaxed)
+    }
+
+    /// Sends one request on an idle connection or a new one.
+    ///
+    /// # Errors
+    /// [`Unsent`], with the request inside when it may be tried elsewhere.
+    pub async fn send(
+        self: &Arc<Self>,
+        mut request: Request<RequestBody>,
+        settings: &settings::Upstream,
+        dial: &dyn Dial,
+        clock: &Clock,
+    ) -> Result<Answer, Unsent> {
+        let permit = match self.permit(settings).await {
+            Ok(permit) => permit,
+            Err(failure) => return Err(Unsent { failure, request: Some(Box::new(request)) }),
+        };
+        // At most two idle connections may turn out dead before a new one is dialled: bounded, and no request is lost to
+        // a server that restarted.
+        for _ in 0..2 {
+            let Some(mut sender) = self.idle(clock.now()) else { break };
+            if sender.ready().await.is_err() {
+                continue;
+            }
+            let again = repeatable(&request);
+            match self.exchange(&mut sender, request, settings).await {
+                Ok(response) => return Ok(self.answer(response, sender, permit, settings, clock)),
+                Err(Unsent { failure: Failure::Closed, request: None }) => match again {
+                    Some(again) => request = again,
+                    None => return Err(Unsent { failure: Failure::Closed, request: None }),
+                },
+                Err(Unsent { failure: Failure::Closed, request: Some(back) }) => request = *back,
+                Err(unsent) => return Err(unsent),
+            }
+        }
+        let mut sender = match self.connect(settings, dial).await {
+            Ok(sender) => sender,
+            Err(failure) => return Err(Unsent { failure, request: Some(Box::new(request)) }),
+        };
+        let response = self.exchange(&mut sender, request, settings).await?;
+        Ok(self.answer(response, sender, permit, settings, clock))
+    }
+
+    async fn permit(&self, settings: &settings::Upstream) -> Result<OwnedSemaphorePermit, Failure> {
+        if let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() {
+            return Ok(permit);
+        }
+        let place = Waiting::enter(&self.waiting);
+        if place.before >= settings.waiting {
+            return Err(Failure::Busy);
+        }
+        match tokio::time::timeout(settings.response_timeout, Arc::clone(&self.permits).acquire_owned()).await {
+            Ok(permit) => Ok(permit.expect("the semaphore is never closed")),
+            Err(_) => Err(Failure::Busy),
+        }
+    }
+
+    /// The idle connection used last, if it still looks alive.
+    fn idle(&self, now: Moment) -> Option<SendRequest<RequestBody>> {
+        let mut idle = self.idle.lock();
+        while let Some(candidate) = idle.pop() {
+            if !candidate.sender.is_closed() && now.since(candidate.since) < self.keep_alive {
+                return Some(candidate.sender);
+            }
+        }
+        None
+    }
+
+    async fn connect(
+        &self,
+        settings: &settings::Upstream,
+        dial: &dyn Dial,
+    ) -> Result<SendRequest<RequestBody>, Failure> {
+        let dialling = dial.dial(&self.endpoint.host, self.endpoint.port);
+        let stream = match tokio::time::timeout(settings.connect_timeout, dialling).await {
+            Ok(Ok(stream)) => stream,
+            Ok(Err(error)) => return Err(Failure::Connect(Arc::new(error))),
+            Err(_) => return Err(Failure::ConnectTimeout),
+        };
+        let (sender, connection) = http1::Builder::new()
+            .max_buf_size(READ_BUFFER)
+            .handshake(TokioIo::new(stream))
+            .await
+            .map_err(|error| Failure::Malformed(Arc::new(error)))?;
+        // Ends with the sender: dropping an unfinished response's sender closes the connection.
+        tokio::spawn(async move {
+            if let Err(error) = connection.with_upgrades().await {
+                tracing::debug!(%error, "an upstream connection ended");
+            }
+        });
+        Ok(sender)
+    }
+
+    async fn exchange(
+        &self,
+        sender: &mut SendRequest<RequestBody>,
+        request: Request<RequestBody>,
+        settings: &settings::Upstream,
+    ) -> Result<http::Response<hyper::body::Incoming>, Unsent> {
+        let broke = request.body().broke();
+        let sending = sender.try_send_request(request);
+        match tokio::time::timeout(settings.response_timeout, sending).await {
+            Err(_) => Err(Unsent { failure: Failure::Timeout, request: None }),
+            Ok(Ok(response)) => Ok(response),
+            Ok(Err(mut error)) => {
+                if let Some(request) = error.take_message() {
+                    return Err(Unsent { failure: Failure::Closed, request: Some(Box::new(request)) });
+                }
+                let error = error.into_error();
+                let failure = match broke.get() {
+                    Some(error) => Failure::RequestBody(error.clone()),
+                    None if error.is_parse() || error.is_parse_too_large() => Failure::Malformed(Arc::new(error)),
+                    None => Failure::Closed,
+                };
+                Err(Unsent { failure, request: None })
+            }
+        }
+    }
+
+    fn answer(
+        self: &Arc<Self>,
+        response: http::Response<hyper::body::Incoming>,
+        sender: SendRequest<RequestBody>,
+        permit: OwnedSemaphorePermit,
+        settings: &settings::Upstream,
+        clock: &Clock,
+    ) -> Answer {
+        let lease = Lease { pool: Arc::clone(self), sender, clock: clock.clone(), _permit: permit };
+        response.map(|incoming| {
+            if incoming.is_end_stream() {
+                lease.give_back();
+                ResponseBody::new(incoming, settings.idle_timeout, None)
+            } else {
+                ResponseBody::new(incoming, settings.idle_timeout, Some(lease))
+            }
+        })
+    }
+
+    /// Closes what has been idle for long enough, or is closed already.
+    pub fn sweep(&self, now: Moment) {
+        self.idle.lock().retain(|idle| !idle.sender.is_closed() && now.since(idle.since) < self.keep_alive);
+    }
+}
+
+/// A copy of a request that may be sent a second time although a server may have seen it: idempotent (RFC 9110 §9.2.2)
+/// and without a body.
+fn repeatable(request: &Request<RequestBody>) -> Option<Request<RequestBody>> {
+    let idempotent = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE);
+    if !idempotent || !request.body().is_end_stream() {
+        return None;
+    }
+    let mut copy = Request::new(RequestBody::empty());
+    *copy.method_mut() = request.method().clone();
+    *copy.uri_mut() = request.uri().clone();
+    *copy.headers_mut() = request.headers().clone();
+    *copy.extensions_mut() = request.extensions().clone();
+    Some(copy)
+}
+
+/// A connection in use by one request.
+pub struct Lease {
+    pool: Arc<Pool>,
+    sender: SendRequest<RequestBody>,
+    clock: Clock,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Lease {
+    /// The response was read to its end: the connection may serve another request. Without this call it closes.
+    pub fn give_back(self) {
+        let since = self.clock.now();
+        self.pool.idle.lock().push(Idle { sender: self.sender, since });
+    }
+}
+
+/// A place in the queue for a connection.
+struct Waiting<'a> {
+    count: &'a AtomicUsize,
+    before: usize,
+}
+
+impl<'a> Waiting<'a> {
+    fn enter(count: &'a AtomicUsize) -> Self {
+        Self { count, before: count.fetch_add(1, Ordering::Relaxed) }
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.count.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Also the bound of a response's head.
+const READ_BUFFER: usize = 64 * 1024;

@@ -1,0 +1,79 @@
+//! An upstream's body: bounded in patience; at its end the connection goes back to its pool.
+
+use std::{
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+
+use super::pool::Lease;
+use crate::body::{BodyError, Patience};
+
+/// The body of an upstream's response. Dropping it before its end closes the connection.
+pub struct ResponseBody {
+    incoming: Incoming,
+    patience: Patience,
+    lease: Option<Lease>,
+}
+
+impl ResponseBody {
+    /// A body with at most `pause` between two pieces.
+    pub fn new(incoming: Incoming, pause: Duration, lease: Option<Lease>) -> Self {
+        Self { incoming, patience: Patience::new(pause), lease }
+    }
+
+    fn give_back(&mut self) {
+        if let Some(lease) = self.lease.take() {
+            lease.give_back();
+        }
+    }
+}
+
+impl std::fmt::Debug for ResponseBody {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("ResponseBody").field("incoming", &self.incoming).finish_non_exhaustive()
+    }
+}
+
+impl Body for ResponseBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let this = self.get_mut();
+        match Pin::new(&mut this.incoming).poll_frame(context) {
+            Poll::Pending => this.patience.poll(context).map(|()| Some(Err(BodyError::UpstreamStalled))),
+            Poll::Ready(None) => {
+                this.give_back();
+                Poll::Ready(None)
+            }
+            Poll::Ready(Some(Err(error))) => {
+                this.lease = None;
+                Poll::Ready(Some(Err(BodyError::Upstream(Arc::new(error)))))
+            }
+            Poll::Ready(Some(Ok(frame))) => {
+                this.patience.rest();
+                if this.incoming.is_end_stream() {
+                    this.give_back();
+                }
+                Poll::Ready(Some(Ok(frame)))
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.incoming.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.incoming.size_hint()
+    }
+}

@@ -1,0 +1,174 @@
+//! The life of one instance: started, watched, started again; see the picture in the parent module.
+
+use std::{
+    hash::{BuildHasher as _, RandomState},
+    io,
+    net::{Ipv4Addr, SocketAddr},
+    process::ExitStatus,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use rustix::process::Signal;
+use tokio::{
+    sync::{Notify, oneshot},
+    time::{Instant, sleep, timeout},
+};
+use tracing::{error, info, warn};
+
+use super::{
+    Endpoints, Launcher,
+    ports::Ports,
+    probe::{Probe, until_ready},
+    process::Process,
+    program::find_program,
+};
+use crate::settings::Command;
+
+/// The first wait before a restart; doubled for each failure in a row.
+const BACK_OFF_FIRST: Duration = Duration::from_millis(100);
+/// The longest wait before a restart.
+const BACK_OFF_LONGEST: Duration = Duration::from_secs(30);
+/// An instance that was ready for this long has no failures to its name.
+const HEALTHY_AFTER: Duration = Duration::from_secs(60);
+
+/// One instance from its first start to its last stop.
+pub(super) struct Life {
+    /// `origin.1`: in logs and before each line of output.
+    pub(super) name: String,
+    pub(super) command: Arc<Command>,
+    pub(super) launcher: Launcher,
+    pub(super) ports: Arc<Ports>,
+    pub(super) endpoints: Arc<Endpoints>,
+    pub(super) ready: Arc<AtomicBool>,
+    pub(super) news: Arc<Notify>,
+}
+
+/// How one run of an instance ended.
+enum Ended {
+    /// It was asked to.
+    Stopped,
+    /// It was not; it had been ready for this long.
+    Failed(Duration),
+}
+
+impl Life {
+    pub(super) async fn live(self, mut stop: oneshot::Receiver<()>) {
+        let mut failures = 0;
+        while let Ended::Failed(healthy) = self.run(&mut stop).await {
+            if healthy >= HEALTHY_AFTER {
+                failures = 0;
+            }
+            let wait = back_off(failures, random());
+            failures += 1;
+            info!("starting {} again in {wait:.0?}", self.name);
+            tokio::select! {
+                _ = &mut stop => return,
+                () = sleep(wait) => {}
+            }
+            self.endpoints.restarts.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    async fn run(&self, stop: &mut oneshot::Receiver<()>) -> Ended {
+        let failed = Ended::Failed(Duration::ZERO);
+        if let Err(missing) = find_program(&self.command) {
+            error!("{missing}");
+            return failed;
+        }
+        let started = self
+            .ports
+            .claim()
+            .and_then(|port| Ok((Process::start(&self.name, &self.command, &self.launcher, port.0)?, port)));
+        let (mut process, port) = match started {
+            Ok(started) => started,
+            Err(error) => {
+                error!("cannot start {}: {error}", self.name);
+                return failed;
+            }
+        };
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port.0));
+        let since = Instant::now();
+        let limit = self.command.ready_timeout;
+        tokio::select! {
+            _ = &mut *stop => return self.stop(process).await,
+            status = process.child.wait() => return self.exited(process, status, Duration::ZERO).await,
+            () = until_ready(address, self.command.ready.as_deref()) => {}
+            () = sleep(limit) => {
+                error!("{} does not answer {} within {limit:.0?}; stopping it",
+                    self.name, Probe(address, self.command.ready.as_deref()));
+                self.stop(process).await;
+                return failed;
+            }
+        }
+        info!("{} is ready on port {} after {:.0?}", self.name, port.0, since.elapsed());
+        let since = Instant::now();
+        let published = self.endpoints.publish(address);
+        self.set_ready(true);
+        let status = tokio::select! {
+            _ = &mut *stop => None,
+            status = process.child.wait() => Some(status),
+        };
+        // Out of the choice before the signal, so that no new request goes to an instance that is about to leave.
+        drop(published);
+        self.set_ready(false);
+        match status {
+            None => self.stop(process).await,
+            Some(status) => self.exited(process, status, since.elapsed()).await,
+        }
+    }
+
+    fn set_ready(&self, ready: bool) {
+        self.ready.store(ready, Ordering::Relaxed);
+        self.news.notify_one();
+    }
+
+    async fn stop(&self, mut process: Process) -> Ended {
+        process.signal(Signal::TERM);
+        if timeout(self.command.stop_timeout, process.child.wait()).await.is_err() {
+            warn!("{} ignores SIGTERM for {:.0?}; killing it", self.name, self.command.stop_timeout);
+        }
+        process.finish().await;
+        info!("{} is stopped", self.name);
+        Ended::Stopped
+    }
+
+    async fn exited(&self, process: Process, status: io::Result<ExitStatus>, healthy: Duration) -> Ended {
+        process.finish().await;
+        match status {
+            Ok(status) => warn!("{} ended by itself: {status}", self.name),
+            Err(error) => error!("cannot tell how {} ended: {error}", self.name),
+        }
+        Ended::Failed(healthy)
+    }
+}
+
+/// How long to wait after `failures` earlier failures in a row: doubling, between half of the step and the whole of it,
+/// so that instances that fell together do not rise together.
+fn back_off(failures: u32, random: u64) -> Duration {
+    let step = BACK_OFF_FIRST.saturating_mul(2_u32.saturating_pow(failures)).min(BACK_OFF_LONGEST);
+    let half = step / 2;
+    half + half.mul_f64((random >> 11) as f64 / (1_u64 << 53) as f64)
+}
+
+/// Spreads restarts; nothing secret hangs on it.
+fn random() -> u64 {
+    RandomState::new().hash_one(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_double_up_to_half_a_minute_and_are_spread() {
+        let longest: Vec<u128> = (0..12).map(|failures| back_off(failures, u64::MAX).as_millis()).collect();
+        let expected = [100, 200, 400, 800, 1600, 3200, 6400, 12800, 25600, 30000, 30000, 30000];
+        assert_eq!(longest, expected);
+        assert_eq!(back_off(0, 0), BACK_OFF_FIRST / 2);
+        assert_eq!(back_off(u32::MAX, 0), BACK_OFF_LONGEST / 2);
+    }
+}

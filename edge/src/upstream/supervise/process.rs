@@ -1,0 +1,77 @@
+//! One process: its group, its output, its end.
+
+use std::{io, os::fd::OwnedFd, process::Stdio, sync::Arc, time::Duration};
+
+use rustix::process::{Pid, Signal, kill_process_group};
+use tokio::{net::unix::pipe, process::Child, task::JoinHandle, time::timeout};
+
+use super::{
+    Launcher,
+    output::{Lines, relay},
+};
+use crate::settings::Command;
+
+/// How long the last output of an instance that has ended is waited for: a child of it may hold the pipe.
+const OUTPUT_GRACE: Duration = Duration::from_millis(500);
+
+/// A process, its group and its output. Dropping it kills what is left of the group.
+pub(super) struct Process {
+    pub(super) child: Child,
+    group: Option<Pid>,
+    /// Ends when nobody holds the other end of the output's pipe.
+    relay: JoinHandle<()>,
+}
+
+impl Process {
+    pub(super) fn start(name: &str, command: &Command, launcher: &Launcher, port: u16) -> io::Result<Self> {
+        // One pipe for both, so that lines keep their order.
+        let (reader, writer) = io::pipe()?;
+        let mut start = tokio::process::Command::new(&launcher.program);
+        start
+            .args(["supervised", "--parent", &std::process::id().to_string(), "--"])
+            .args(&command.run)
+            .envs(&command.environment)
+            .env("PORT", port.to_string())
+            .stdin(Stdio::null())
+            .stdout(writer.try_clone()?)
+            .stderr(writer)
+            .process_group(0)
+            .kill_on_drop(true);
+        if let Some(directory) = &command.directory {
+            start.current_dir(directory);
+        }
+        let reader = pipe::Receiver::from_owned_fd(OwnedFd::from(reader))?;
+        let child = start.spawn()?;
+        // `start` holds the pipe's writing end: with it, the output would never end.
+        drop(start);
+        let group = child.id().and_then(|id| Pid::from_raw(id.cast_signed()));
+        let relay = tokio::spawn(relay(reader, Lines::new(name), Arc::clone(&launcher.output)));
+        Ok(Self { child, group, relay })
+    }
+
+    pub(super) fn signal(&self, signal: Signal) {
+        if let Some(group) = self.group {
+            // Fails only when no process of the group is left, which is what a signal is for.
+            let _ = kill_process_group(group, signal);
+        }
+    }
+
+    /// Kills what is left, reaps it, and waits a moment for the last output.
+    pub(super) async fn finish(mut self) {
+        // The leader may be reaped already. Its id stays the group's while a member lives, and without one the system goes
+        // round all other ids before it gives this one out again.
+        self.signal(Signal::KILL);
+        let _ = self.child.wait().await;
+        let _ = timeout(OUTPUT_GRACE, &mut self.relay).await;
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.relay.abort();
+        // Only when the task was dropped half-way: after `finish` the id may belong to somebody else.
+        if self.child.id().is_some() {
+            self.signal(Signal::KILL);
+        }
+    }
+}

@@ -1,0 +1,9 @@
+//! The real pipeline in memory: [`edge::handle::handle`] between a client and a scripted origin, over pipes, on paused
+//! time. Nothing here opens a socket or waits for a clock.
+
+mod caching;
+mod collapsing;
+mod failing;
+mod passing;
+mod representing;
+mod script;

@@ -1,0 +1,43 @@
+//! What goes upstream for one client alone, and what of its head.
+
+use http::Request;
+
+use crate::script::{Origin, Reply, answer, front};
+
+#[tokio::test(start_paused = true)]
+async fn the_upstream_hears_who_asks_from_the_edge_alone() {
+    let origin = Origin::saying(&[("cache-control", "no-store")], "x");
+    let fields = [
+        ("x-forwarded-for", "6.6.6.6"),
+        ("x-original-url", "/admin"),
+        ("x-http-method-override", "DELETE"),
+        ("connection", "x-hop"),
+        ("x-hop", "1"),
+    ];
+    front(&origin).get_with("/a?b=c", &fields).await;
+    let seen = &origin.seen()[0];
+    assert_eq!(seen.target, "/a?b=c");
+    assert_eq!(seen.headers["x-forwarded-for"], "192.0.2.1");
+    assert_eq!(seen.headers["x-forwarded-proto"], "https");
+    assert_eq!(seen.headers["x-forwarded-host"], "shop.example");
+    assert_eq!(seen.headers["host"], "shop.example");
+    assert_eq!(seen.headers["via"], "1.1 gatehouse");
+    for gone in ["x-original-url", "x-http-method-override", "x-hop", "connection"] {
+        assert!(!seen.headers.contains_key(gone), "{gone}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn methods_other_than_get_and_head_pass_with_their_content() {
+    let origin = Origin::new(|seen| Reply::Now(answer(201, &[], if seen.method == "PUT" { "put" } else { "?" })));
+    let got = front(&origin).send_body(Request::put("/"), "content").await;
+    assert_eq!((got.status, got.text(), got.field("cache-status")), (201, "put", "gatehouse; fwd=method; fwd-status=201; detail=method"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_says_it_is_too_large_is_refused_unread() {
+    let origin = Origin::saying(&[], "x");
+    let request = Request::post("/").header("content-length", "99999999999");
+    let response = front(&origin).begin(request).await;
+    assert_eq!((response.status().as_u16(), origin.requests()), (413, 0));
+}
