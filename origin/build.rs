@@ -1,0 +1,26 @@
+//! Writes the table of the storefront's files, `[(path below storefront/, bytes)]`, which `src/storefront.rs` includes.
+//! Adding a page, script, style or picture is adding a file: no list to keep.
+
+use std::{env, error::Error, fs, path::Path};
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let root = Path::new(&env::var("CARGO_MANIFEST_DIR")?).join("storefront");
+    println!("cargo::rerun-if-changed={}", root.display());
+    // `sqlx::migrate!` embeds this folder and does not notice new files by itself.
+    println!("cargo::rerun-if-changed=../migrations");
+    let mut paths = Vec::new();
+    for folder in ["images", "pages", "scripts", "styles"] {
+        for entry in fs::read_dir(root.join(folder))? {
+            let name = entry?.file_name().into_string().map_err(|name| format!("{name:?} is not UTF-8"))?;
+            if !name.starts_with('.') && !name.ends_with(".md") {
+                paths.push(format!("{folder}/{name}"));
+            }
+        }
+    }
+    // Directory order differs between machines; the binary should not.
+    paths.sort();
+    let rows: String =
+        paths.iter().map(|path| format!("({path:?}, include_bytes!({:?})),\n", root.join(path))).collect();
+    fs::write(Path::new(&env::var("OUT_DIR")?).join("storefront_files.rs"), format!("&[\n{rows}]"))?;
+    Ok(())
+}

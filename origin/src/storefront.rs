@@ -1,0 +1,604 @@
+//! The shop people see: its pages, scripts, styles and pictures, embedded in the binary.
+//!
+//! Owns everything under `storefront/` and the addresses `/`, `/category/*`, `/product/*`, `/search` and `/assets/*`.
+//! Promises that an asset's name changes when its content or anything it refers to changes, so assets may be kept for
+//! a year and pages are always revalidated; that no page needs inline script or style; that a reference to a file that is
+//! not there stops the origin at its start (and a test before that), never a visitor.
+//! Must never touch the database: pages are shells, and their scripts read `/api`.
+//!
+//! In every file an asset is written `/assets/NAME`, whether in HTML, in CSS or as a JavaScript specifier; that literal is
+//! what gets the hash. Nothing else is parsed, so nothing else can be misread.
+
+use std::{collections::HashMap, sync::LazyLock};
+
+use axum::{
+    Router,
+    body::Body,
+    extract::{Path, rejection::PathRejection},
+    response::Response,
+    routing::get,
+};
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use sha2::{Digest, Sha256};
+
+/// The storefront's routes. Its fallback is the HTML page for unknown paths, so the router it is merged into has none.
+///
+/// # Panics
+/// When the embedded files do not fit together, with the file and the reason.
+pub fn router() -> Router {
+    LazyLock::force(&STOREFRONT);
+    Router::new()
+        .route("/", get(home))
+        .route("/category/{slug}", get(category))
+        .route("/product/{slug}", get(product))
+        .route("/search", get(search))
+        .route("/assets/{name}", get(asset))
+        .fallback(not_found)
+}
+
+/// The address of a picture by the stem the database holds: `kettle-1` is `/assets/kettle-1-3f2a9c01ab.webp`.
+pub fn image_url(stem: &str) -> Option<&'static str> {
+    STOREFRONT.images.get(stem).map(String::as_str)
+}
+
+/// A short text that differs when any address of [`image_url`] differs, for the entity tags of answers that carry them.
+/// A changed page or script leaves it as it is, so a release that only moves a button keeps every cached API answer valid.
+pub fn fingerprint() -> &'static str {
+    &STOREFRONT.images_hash
+}
+
+async fn home(request: HeaderMap) -> Response {
+    STOREFRONT.page("home").answer(StatusCode::OK, REVALIDATE, &request)
+}
+
+async fn category(slug: Result<Path<String>, PathRejection>, request: HeaderMap) -> Response {
+    page_of("category", slug, &request)
+}
+
+async fn product(slug: Result<Path<String>, PathRejection>, request: HeaderMap) -> Response {
+    page_of("product", slug, &request)
+}
+
+async fn search(request: HeaderMap) -> Response {
+    STOREFRONT.page("search").answer(StatusCode::OK, REVALIDATE, &request)
+}
+
+async fn asset(name: Result<Path<String>, PathRejection>, request: HeaderMap) -> Response {
+    match name.ok().and_then(|Path(name)| STOREFRONT.assets.get(&name)) {
+        Some(found) => found.answer(StatusCode::OK, FOR_A_YEAR, &request),
+        // An old page may ask for a name of an earlier release: that answer must not outlive the moment.
+        None => plain_not_found(),
+    }
+}
+
+async fn not_found() -> Response {
+    STOREFRONT.page("not-found").answer(StatusCode::NOT_FOUND, DO_NOT_STORE, &HeaderMap::new())
+}
+
+/// The page for one slug. Whether the slug exists only the API knows; one that cannot exist is refused here.
+fn page_of(page: &str, slug: Result<Path<String>, PathRejection>, request: &HeaderMap) -> Response {
+    match slug {
+        Ok(Path(slug)) if is_slug(&slug) => STOREFRONT.page(page).answer(StatusCode::OK, REVALIDATE, request),
+        _ => STOREFRONT.page("not-found").answer(StatusCode::NOT_FOUND, DO_NOT_STORE, &HeaderMap::new()),
+    }
+}
+
+fn is_slug(text: &str) -> bool {
+    (1..=200).contains(&text.len())
+        && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
+}
+
+fn plain_not_found() -> Response {
+    let mut response = Response::new(Body::from("There is no such file.\n"));
+    *response.status_mut() = StatusCode::NOT_FOUND;
+    let head = response.headers_mut();
+    head.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    head.insert(header::CACHE_CONTROL, DO_NOT_STORE);
+    head.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
+}
+
+/// Something that can be sent as it is.
+struct Representation {
+    content_type: &'static str,
+    etag: HeaderValue,
+    body: Bytes,
+}
+
+impl Representation {
+    fn new(content_type: &'static str, body: Bytes) -> Self {
+        let etag = HeaderValue::try_from(format!("\"{}\"", content_hash(&body)))
+            .expect("quotes and hexadecimal digits are allowed in a header value");
+        Self { content_type, etag, body }
+    }
+
+    /// The whole answer, or 304 when a 200 would only repeat what the client has (RFC 9110 §13.1.2, §15.4.5).
+    fn answer(&self, status: StatusCode, cache_control: HeaderValue, request: &HeaderMap) -> Response {
+        let unchanged = status == StatusCode::OK && self.is_known_to(request);
+        let mut response =
+            Response::new(if unchanged { Body::empty() } else { Body::from(self.body.clone()) });
+        *response.status_mut() = if unchanged { StatusCode::NOT_MODIFIED } else { status };
+        let head = response.headers_mut();
+        head.insert(header::CONTENT_TYPE, HeaderValue::from_static(self.content_type));
+        head.insert(header::CACHE_CONTROL, cache_control);
+        if status == StatusCode::OK {
+            head.insert(header::ETAG, self.etag.clone());
+        }
+        head.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+        if self.content_type == HTML {
+            head.extend(PAGE_PROTECTION.map(|(name, value)| (name, HeaderValue::from_static(value))));
+        }
+        response
+    }
+
+    /// Weak comparison, as If-None-Match asks for (RFC 9110 §13.1.2): a tag that the edge weakened still matches.
+    fn is_known_to(&self, request: &HeaderMap) -> bool {
+        request
+            .get_all(header::IF_NONE_MATCH)
+            .iter()
+            .flat_map(|line| line.as_bytes().split(|byte| *byte == b','))
+            .map(<[u8]>::trim_ascii)
+            .any(|tag| tag == b"*" || tag.strip_prefix(b"W/").unwrap_or(tag) == self.etag.as_bytes())
+    }
+}
+
+/// Everything that is served, assembled once from the embedded files.
+struct Storefront {
+    /// By page name.
+    pages: HashMap<&'static str, Representation>,
+    /// By name with hash.
+    assets: HashMap<String, Representation>,
+    /// Addresses of the WebP pictures by stem.
+    images: HashMap<&'static str, String>,
+    images_hash: String,
+}
+
+impl Storefront {
+    fn assemble(files: &[File]) -> Result<Self, FlawedStorefront> {
+        let mut naming = Naming::of(files)?;
+        let names: Vec<&str> = naming.sources.keys().copied().collect();
+        for name in &names {
+            naming.address(name)?;
+        }
+        let images: HashMap<_, _> = names
+            .iter()
+            .filter_map(|name| Some((name.strip_suffix(".webp")?, naming.addresses[name].clone())))
+            .collect();
+        let mut addresses: Vec<&str> = images.values().map(String::as_str).collect();
+        addresses.sort_unstable();
+        let images_hash = content_hash(addresses.concat().as_bytes());
+        let mut pages = HashMap::new();
+        let shell = page_source(files, "pages/shell.html")?;
+        for Page { name, title, script } in PAGES {
+            let main = page_source(files, &format!("pages/{name}.html"))?;
+            let preloads = naming.static_closure(script.iter().copied().chain(["shop.js"]))?;
+            let preloads: Vec<_> = preloads
+                .iter()
+                .map(|module| format!("<link rel=\"modulepreload\" href=\"/assets/{module}\">"))
+                .collect();
+            let html = shell
+                .replace("{{title}}", title)
+                .replace("{{page}}", name)
+                .replace("{{preloads}}", &preloads.join("\n"))
+                .replace("{{main}}", main.trim_end());
+            let html = rewrite(&html, |asset| naming.address(asset))?;
+            pages.insert(*name, Representation::new(HTML, html.into()));
+        }
+        Ok(Self { pages, assets: naming.assets, images, images_hash })
+    }
+
+    fn page(&self, name: &str) -> &Representation {
+        self.pages.get(name).expect("handlers name pages of PAGES, and each of those is assembled")
+    }
+}
+
+/// Gives each asset its address, what it refers to first, so that a new leaf renames all that lead to it.
+struct Naming {
+    sources: HashMap<&'static str, &'static [u8]>,
+    addresses: HashMap<&'static str, String>,
+    assets: HashMap<String, Representation>,
+    /// The assets being named, from the first to the one referred to last.
+    path: Vec<&'static str>,
+}
+
+impl Naming {
+    fn of(files: &[File]) -> Result<Self, FlawedStorefront> {
+        let mut sources = HashMap::new();
+        for (path, bytes) in files.iter().filter(|(path, _)| !path.starts_with("pages/")) {
+            let name = path.rsplit('/').next().unwrap_or(path);
+            if sources.insert(name, *bytes).is_some() {
+                return Err(FlawedStorefront::NameTaken(name));
+            }
+        }
+        Ok(Self { sources, addresses: HashMap::new(), assets: HashMap::new(), path: Vec::new() })
+    }
+
+    fn address(&mut self, name: &str) -> Result<String, FlawedStorefront> {
+        if let Some(address) = self.addresses.get(name) {
+            return Ok(address.clone());
+        }
+        let (&name, &bytes) =
+            self.sources.get_key_value(name).ok_or_else(|| FlawedStorefront::NoSuchAsset(name.to_owned()))?;
+        if self.path.contains(&name) {
+            return Err(FlawedStorefront::Circular(name));
+        }
+        let (stem, extension) = name.rsplit_once('.').ok_or(FlawedStorefront::UnknownType(name))?;
+        let content_type = content_type(extension).ok_or(FlawedStorefront::UnknownType(name))?;
+        let body = if matches!(extension, "js" | "css") {
+            let text = std::str::from_utf8(bytes).map_err(|_| FlawedStorefront::NotText(name))?;
+            self.path.push(name);
+            let text = rewrite(text, |asset| self.address(asset))?;
+            self.path.pop();
+            Bytes::from(text)
+        } else {
+            Bytes::from_static(bytes)
+        };
+        let hashed = format!("{stem}-{}.{extension}", content_hash(&body));
+        let address = format!("/assets/{hashed}");
+        self.assets.insert(hashed, Representation::new(content_type, body));
+        self.addresses.insert(name, address.clone());
+        Ok(address)
+    }
+
+    /// The modules that these need before they can run, themselves included: what a page preloads, so that a chain of
+    /// imports costs one round trip. Dynamic imports are left out; they wait until they are wanted.
+    fn static_closure(
+        &self,
+        modules: impl Iterator<Item = &'static str>,
+    ) -> Result<Vec<&'static str>, FlawedStorefront> {
+        let mut waiting: Vec<&str> = modules.collect();
+        let mut found = Vec::new();
+        while let Some(module) = waiting.pop() {
+            if !found.contains(&module) {
+                let missing = || FlawedStorefront::NoSuchAsset(module.to_owned());
+                let source = self.sources.get(module).ok_or_else(missing)?;
+                let source = std::str::from_utf8(source).map_err(|_| FlawedStorefront::NotText(module))?;
+                found.push(module);
+                waiting.extend(
+                    source.split("from \"/assets/").skip(1).filter_map(|rest| rest.split('"').next()),
+                );
+            }
+        }
+        Ok(found)
+    }
+}
+
+/// Replaces each `/assets/NAME` with the address that `address` gives for NAME.
+fn rewrite(
+    text: &str,
+    mut address: impl FnMut(&str) -> Result<String, FlawedStorefront>,
+) -> Result<String, FlawedStorefront> {
+    let mut parts = text.split("/assets/");
+    let mut rewritten = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let end = part.find(|c: char| !c.is_ascii_alphanumeric() && !"-_.".contains(c)).unwrap_or(part.len());
+        let (name, rest) = part.split_at(end);
+        rewritten += &address(name)?;
+        rewritten += rest;
+    }
+    Ok(rewritten)
+}
+
+fn page_source(files: &[File], path: &str) -> Result<&'static str, FlawedStorefront> {
+    let (path, bytes) = files
+        .iter()
+        .find(|(candidate, _)| *candidate == path)
+        .ok_or_else(|| FlawedStorefront::NoSuchPage(path.to_owned()))?;
+    std::str::from_utf8(bytes).map_err(|_| FlawedStorefront::NotText(path))
+}
+
+/// The first 40 bits of the content's SHA-256, in hexadecimal.
+fn content_hash(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().take(5).map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn content_type(extension: &str) -> Option<&'static str> {
+    Some(match extension {
+        "js" => "text/javascript; charset=utf-8",
+        "css" => "text/css; charset=utf-8",
+        "svg" => "image/svg+xml",
+        "webp" => "image/webp",
+        "jpg" => "image/jpeg",
+        "png" => "image/png",
+        _ => return None,
+    })
+}
+
+/// Why the embedded files cannot be served. Every case is a mistake in the source tree.
+#[derive(Debug, thiserror::Error)]
+enum FlawedStorefront {
+    #[error("a file refers to /assets/{0}, which is not in storefront/")]
+    NoSuchAsset(String),
+    #[error("storefront/{0} is missing")]
+    NoSuchPage(String),
+    #[error("{0} exists in two folders; assets share one flat folder when served")]
+    NameTaken(&'static str),
+    #[error("{0} refers to itself by way of others, so its content hash cannot be computed")]
+    Circular(&'static str),
+    #[error("{0} has no extension with a known content type")]
+    UnknownType(&'static str),
+    #[error("{0} is not UTF-8")]
+    NotText(&'static str),
+}
+
+/// A page: the fragment `pages/<name>.html` in the shell, and the module it runs besides `shop.js`.
+struct Page {
+    name: &'static str,
+    title: &'static str,
+    script: Option<&'static str>,
+}
+
+const PAGES: &[Page] = &[
+    Page { name: "home", title: "Gatehouse Goods", script: Some("home.js") },
+    Page { name: "category", title: "Shelf — Gatehouse Goods", script: Some("category.js") },
+    Page { name: "product", title: "Product — Gatehouse Goods", script: Some("product.js") },
+    Page { name: "search", title: "Search — Gatehouse Goods", script: Some("search.js") },
+    Page { name: "not-found", title: "Not found — Gatehouse Goods", script: None },
+];
+
+/// A path below `storefront/` and the bytes there.
+type File = (&'static str, &'static [u8]);
+
+const FILES: &[File] = include!(concat!(env!("OUT_DIR"), "/storefront_files.rs"));
+
+static STOREFRONT: LazyLock<Storefront> =
+    LazyLock::new(|| Storefront::assemble(FILES).expect("a unit test assembles these very files"));
+
+const HTML: &str = "text/html; charset=utf-8";
+const REVALIDATE: HeaderValue = HeaderValue::from_static("no-cache");
+const FOR_A_YEAR: HeaderValue = HeaderValue::from_static("public, max-age=31536000, immutable");
+const DO_NOT_STORE: HeaderValue = HeaderValue::from_static("no-store");
+
+const PAGE_PROTECTION: [(HeaderName, &str); 2] = [
+    (
+        header::CONTENT_SECURITY_POLICY,
+        // Trusted Types: the scripts build nodes and never parse HTML, so no policy is ever needed.
+        "default-src 'self'; object-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'; \
+         require-trusted-types-for 'script'; trusted-types 'none'",
+    ),
+    (header::REFERRER_POLICY, "strict-origin-when-cross-origin"),
+];
+
+#[cfg(test)]
+mod tests {
+    use axum::body::to_bytes;
+    use http::{Method, Request};
+    use tower::ServiceExt;
+
+    use super::*;
+
+    async fn ask(method: Method, path: &str, if_none_match: Option<&HeaderValue>) -> Response {
+        let mut request = Request::builder().method(method).uri(path);
+        if let Some(tag) = if_none_match {
+            request = request.header(header::IF_NONE_MATCH, tag);
+        }
+        router().oneshot(request.body(Body::empty()).unwrap()).await.unwrap()
+    }
+
+    async fn read(path: &str) -> (Response<()>, String) {
+        let (head, body) = ask(Method::GET, path, None).await.into_parts();
+        let body = to_bytes(body, usize::MAX).await.unwrap();
+        (Response::from_parts(head, ()), String::from_utf8_lossy(&body).into_owned())
+    }
+
+    fn references(text: &str) -> Vec<String> {
+        let mut found = Vec::new();
+        rewrite(text, |name| {
+            found.push(name.to_owned());
+            Ok(String::new())
+        })
+        .unwrap();
+        found
+    }
+
+    fn assemble_with(path: &str, content: &'static [u8]) -> Result<Storefront, FlawedStorefront> {
+        let mut files: Vec<File> = FILES.iter().copied().filter(|(other, _)| *other != path).collect();
+        files.push((path.to_owned().leak(), content));
+        Storefront::assemble(&files)
+    }
+
+    fn named<'a>(storefront: &'a Storefront, stem: &str, extension: &str) -> &'a str {
+        let mut found = storefront.assets.keys().filter(|name| {
+            let rest = name.strip_prefix(stem).and_then(|rest| rest.strip_prefix('-'));
+            rest.and_then(|rest| rest.strip_suffix(extension)).is_some_and(|hash| hash.len() == 10)
+        });
+        found.next().unwrap_or_else(|| panic!("no asset {stem}{extension}"))
+    }
+
+    #[tokio::test]
+    async fn every_reference_of_every_page_and_asset_resolves() {
+        let texts = STOREFRONT.pages.values().chain(STOREFRONT.assets.values());
+        let texts = texts.filter(|each| each.content_type.starts_with("text/"));
+        let names: Vec<_> =
+            texts.flat_map(|each| references(std::str::from_utf8(&each.body).unwrap())).collect();
+        assert!(names.len() > 30, "{names:?}");
+        for name in names {
+            let answer = ask(Method::GET, &format!("/assets/{name}"), None).await;
+            assert_eq!(answer.status(), StatusCode::OK, "{name}");
+        }
+    }
+
+    #[tokio::test]
+    async fn pages_are_revalidated_and_allow_nothing_inline() {
+        for path in ["/", "/category/kitchen", "/product/enamel-kettle-7", "/search?q=lamp", "/no/such/page"]
+        {
+            let (answer, html) = read(path).await;
+            let policy = answer.headers()[header::CONTENT_SECURITY_POLICY].to_str().unwrap();
+            assert!(
+                policy.starts_with("default-src 'self';") && !policy.contains("unsafe"),
+                "{path}: {policy}"
+            );
+            assert_eq!(answer.headers()[header::X_CONTENT_TYPE_OPTIONS], "nosniff", "{path}");
+            assert_eq!(answer.headers()[header::CONTENT_TYPE], HTML, "{path}");
+            assert!(!html.contains("{{"), "{path}: a placeholder is left");
+            for inline in ["<style", " style=", " onclick=", " onload=", "<script>", "javascript:"] {
+                assert!(!html.contains(inline), "{path} holds {inline}");
+            }
+            let known = path != "/no/such/page";
+            assert_eq!(answer.status(), if known { StatusCode::OK } else { StatusCode::NOT_FOUND }, "{path}");
+            assert_eq!(answer.headers()[header::CACHE_CONTROL], if known { "no-cache" } else { "no-store" });
+            assert!(!answer.headers().contains_key(header::LAST_MODIFIED));
+        }
+    }
+
+    #[tokio::test]
+    async fn what_the_client_has_is_answered_304_with_its_tag() {
+        let script = format!("/assets/{}", named(&STOREFRONT, "shop", ".js"));
+        for path in ["/", script.as_str()] {
+            let first = ask(Method::GET, path, None).await;
+            let tag = first.headers()[header::ETAG].clone();
+            let weakened = HeaderValue::try_from(format!("\"other\", W/{}", tag.to_str().unwrap())).unwrap();
+            for held in [&tag, &weakened, &HeaderValue::from_static("*")] {
+                let again = ask(Method::GET, path, Some(held)).await;
+                assert_eq!(again.status(), StatusCode::NOT_MODIFIED, "{path} {held:?}");
+                assert_eq!(again.headers()[header::ETAG], tag);
+                assert_eq!(again.headers()[header::CACHE_CONTROL], first.headers()[header::CACHE_CONTROL]);
+                assert!(to_bytes(again.into_body(), 1).await.unwrap().is_empty());
+            }
+            let other = ask(Method::GET, path, Some(&HeaderValue::from_static("\"other\""))).await;
+            assert_eq!(other.status(), StatusCode::OK);
+        }
+    }
+
+    #[tokio::test]
+    async fn assets_are_kept_for_a_year_and_missing_ones_not_at_all() {
+        for (stem, extension, kind) in [
+            ("shop", ".js", "text/javascript; charset=utf-8"),
+            ("shop", ".css", "text/css; charset=utf-8"),
+            ("favicon", ".svg", "image/svg+xml"),
+            ("kettle-1", ".webp", "image/webp"),
+        ] {
+            let answer =
+                ask(Method::GET, &format!("/assets/{}", named(&STOREFRONT, stem, extension)), None).await;
+            assert_eq!(answer.headers()[header::CONTENT_TYPE], kind);
+            assert_eq!(answer.headers()[header::CACHE_CONTROL], "public, max-age=31536000, immutable");
+            assert_eq!(answer.headers()[header::X_CONTENT_TYPE_OPTIONS], "nosniff");
+        }
+        for path in ["/assets/shop.js", "/assets/shop-0000000000.js", "/assets/%ff", "/assets/%2e%2e%2fpages"]
+        {
+            let answer = ask(Method::GET, path, None).await;
+            assert_eq!(answer.status(), StatusCode::NOT_FOUND, "{path}");
+            assert_eq!(answer.headers()[header::CACHE_CONTROL], "no-store", "{path}");
+        }
+    }
+
+    #[tokio::test]
+    async fn head_tells_the_length_and_sends_no_body() {
+        let path = image_url("kettle-1").unwrap();
+        let length = STOREFRONT.assets[path.strip_prefix("/assets/").unwrap()].body.len();
+        let answer = ask(Method::HEAD, path, None).await;
+        assert_eq!(answer.headers()[header::CONTENT_LENGTH], length.to_string());
+        assert!(to_bytes(answer.into_body(), 1).await.unwrap().is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_slug_that_cannot_exist_is_not_found() {
+        for path in
+            ["/product/Kettle", "/product/a%20b", "/category/%ff", "/category/a/b", "/product/%3Cscript%3E"]
+        {
+            assert_eq!(ask(Method::GET, path, None).await.status(), StatusCode::NOT_FOUND, "{path}");
+        }
+    }
+
+    #[test]
+    fn a_changed_leaf_renames_its_importers_and_the_pages_but_nothing_else() {
+        let changed = assemble_with(
+            "scripts/numbers.js",
+            b"export const price = () => \"free\", productCount = String;",
+        )
+        .unwrap();
+        for stem in ["numbers", "shelf", "home", "product", "suggest", "shop"] {
+            assert_ne!(named(&changed, stem, ".js"), named(&STOREFRONT, stem, ".js"), "{stem}");
+        }
+        for stem in ["element", "catalogue", "order"] {
+            assert_eq!(named(&changed, stem, ".js"), named(&STOREFRONT, stem, ".js"), "{stem}");
+        }
+        assert_ne!(changed.page("home").etag, STOREFRONT.page("home").etag);
+        assert_eq!(changed.images_hash, STOREFRONT.images_hash);
+    }
+
+    #[test]
+    fn a_changed_picture_changes_its_address_and_the_fingerprint() {
+        let changed = assemble_with("images/kettle-1.webp", b"another kettle").unwrap();
+        assert_ne!(changed.images["kettle-1"], STOREFRONT.images["kettle-1"]);
+        assert_eq!(changed.images["kettle-2"], STOREFRONT.images["kettle-2"]);
+        assert_ne!(changed.images_hash, fingerprint());
+    }
+
+    #[test]
+    fn a_flawed_tree_is_refused_with_its_reason() {
+        let reason = |path, content| assemble_with(path, content).err().expect("refused").to_string();
+        assert!(reason("scripts/numbers.js", b"import \"/assets/gone.js\"").contains("/assets/gone.js"));
+        assert!(reason("scripts/numbers.js", b"import \"/assets/shelf.js\"").contains("refers to itself"));
+        assert!(reason("styles/shop.js", b"").contains("two folders"));
+        assert!(reason("images/notes.xyz", b"").contains("content type"));
+        assert!(reason("scripts/numbers.js", b"\xff").contains("not UTF-8"));
+    }
+
+    #[test]
+    fn page_modules_are_imported_on_demand_and_preloaded_only_where_they_run() {
+        let shop = &STOREFRONT.assets[named(&STOREFRONT, "shop", ".js")].body;
+        let shop = std::str::from_utf8(shop).unwrap();
+        for stem in ["home", "category", "product", "search", "suggest"] {
+            assert!(
+                shop.contains(&format!("import(\"/assets/{}\")", named(&STOREFRONT, stem, ".js"))),
+                "{stem}"
+            );
+        }
+        let preloads = |page, stem| {
+            let link = format!("modulepreload\" href=\"/assets/{}\"", named(&STOREFRONT, stem, ".js"));
+            std::str::from_utf8(&STOREFRONT.page(page).body).unwrap().contains(&link)
+        };
+        for stem in ["shop", "home", "shelf", "numbers"] {
+            assert!(preloads("home", stem), "{stem}");
+        }
+        for stem in ["product", "search", "suggest"] {
+            assert!(!preloads("home", stem), "{stem}");
+        }
+    }
+
+    #[test]
+    fn the_first_load_of_any_page_is_well_under_500_kb() {
+        // Uncompressed, and as if every picture of a page came at once: what its text refers to, and the twelve largest
+        // pictures for the products it shows.
+        let mut pictures: Vec<_> = STOREFRONT
+            .assets
+            .values()
+            .filter(|each| each.content_type == "image/webp")
+            .map(|each| each.body.len())
+            .collect();
+        pictures.sort_unstable();
+        let products: usize = pictures.iter().rev().take(12).sum();
+        for (name, page) in &STOREFRONT.pages {
+            let mut waiting = references(std::str::from_utf8(&page.body).unwrap());
+            let mut seen: Vec<String> = Vec::new();
+            let mut total = page.body.len() + products;
+            while let Some(asset) = waiting.pop() {
+                if !seen.contains(&asset) {
+                    let found = &STOREFRONT.assets[&asset];
+                    total += found.body.len();
+                    if found.content_type.starts_with("text/") {
+                        waiting.extend(references(std::str::from_utf8(&found.body).unwrap()));
+                    }
+                    seen.push(asset);
+                }
+            }
+            assert!(total < 350_000, "{name}: {total} bytes");
+        }
+    }
+
+    #[test]
+    fn every_picture_of_the_demonstration_has_both_colourways() {
+        assert_eq!(STOREFRONT.images.len(), 48);
+        for stem in STOREFRONT.images.keys() {
+            let (kind, _) = stem.rsplit_once('-').unwrap();
+            assert!(
+                image_url(&format!("{kind}-1")).is_some() && image_url(&format!("{kind}-2")).is_some(),
+                "{kind}"
+            );
+        }
+        assert!(image_url("kettle-1").unwrap().starts_with("/assets/kettle-1-"));
+        assert_eq!(image_url("nonesuch"), None);
+    }
+}

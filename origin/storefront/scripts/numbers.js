@@ -1,0 +1,11 @@
+// Figures as people write them, in the language of the page.
+
+/** An amount of integer cents: `price(1250, "EUR")` is "€12.50". */
+export function price(cents, currency) {
+  return new Intl.NumberFormat(document.documentElement.lang, { style: "currency", currency }).format(cents / 100);
+}
+
+/** "1 product", "1,250 products". */
+export function productCount(count) {
+  return count === 1 ? "1 product" : `${count.toLocaleString(document.documentElement.lang)} products`;
+}

@@ -1,0 +1,58 @@
+// One product, and a few others of its category.
+import { product } from "/assets/catalogue.js";
+import { element } from "/assets/element.js";
+import { price } from "/assets/numbers.js";
+import { failure, fill } from "/assets/shelf.js";
+
+export async function show() {
+  const slug = location.pathname.split("/")[2];
+  const place = document.getElementById("product");
+  try {
+    const item = await product(slug);
+    document.title = `${item.name} — Gatehouse Goods`;
+    place.replaceChildren(...describe(item));
+    document.getElementById("aisle").replaceChildren(aisle(item));
+    document.getElementById("related").hidden = false;
+    fill(document.getElementById("shelf"), { category: item.category, limit: 5 }, { eager: 0, without: slug, most: 4 });
+  } catch (error) {
+    document.getElementById("aisle").replaceChildren();
+    place.replaceChildren(error.status === 404 ? missing() : failure(error, show));
+  }
+  place.removeAttribute("aria-busy");
+}
+
+function describe(item) {
+  return [
+    element("img", { class: "picture", width: 640, height: 640, alt: item.name, decoding: "async", fetchpriority: "high", src: item.image }),
+    element(
+      "div",
+      { class: "about" },
+      element("h1", {}, item.name),
+      element("p", { class: "price" }, price(item.price_cents, item.currency)),
+      element("p", { class: item.in_stock ? "stock" : "stock none" }, stock(item)),
+      ...item.description.split(/\n+/).map((paragraph) => element("p", {}, paragraph)),
+    ),
+  ];
+}
+
+function stock({ in_stock: available, stock: left }) {
+  if (!available) return "Sold out for now";
+  return left <= 5 ? `Only ${left} left` : "In stock";
+}
+
+function aisle({ category, category_name: name }) {
+  return element("a", { href: `/category/${category}` }, name);
+}
+
+function missing() {
+  document.title = "No such product — Gatehouse Goods";
+  // The page itself is the same file for every product and answers 200, so this keeps it out of search engines.
+  document.head.append(element("meta", { name: "robots", content: "noindex" }));
+  return element(
+    "div",
+    { class: "notice" },
+    element("h1", {}, "There is no such product"),
+    element("p", {}, "It may have been sold for the last time. Others like it are on the shelves."),
+    element("a", { class: "button", href: "/" }, "Back to the shop"),
+  );
+}

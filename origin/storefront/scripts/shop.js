@@ -1,0 +1,52 @@
+// What every page runs: the header, and the one module this page needs. Each page's module is fetched only by the page
+// that names it in <body data-page>, the suggestions only when someone turns to the search box.
+import { categories } from "/assets/catalogue.js";
+import { element } from "/assets/element.js";
+
+const pages = {
+  home: () => import("/assets/home.js"),
+  category: () => import("/assets/category.js"),
+  product: () => import("/assets/product.js"),
+  search: () => import("/assets/search.js"),
+};
+
+const page = pages[document.body.dataset.page];
+if (page) {
+  page().then((module) => module.show(), showLoadFailure);
+}
+showAisles();
+suggestOnceFocused(document.getElementById("q"));
+
+/** Fills the row of categories; without an answer the row stays empty and the page still works. */
+async function showAisles() {
+  const here = location.pathname;
+  try {
+    const list = await categories();
+    document.getElementById("aisles").append(
+      ...list.map(({ slug, name }) => {
+        const address = `/category/${slug}`;
+        return element("li", {}, element("a", { href: address, "aria-current": address === here ? "page" : null }, name));
+      }),
+    );
+    document.querySelector("#aisles [aria-current]")?.scrollIntoView({ block: "nearest", inline: "center" });
+  } catch (error) {
+    console.warn("The categories could not be read:", error.message);
+  }
+}
+
+function suggestOnceFocused(box) {
+  const load = () => import("/assets/suggest.js").then((module) => module.suggest(box), () => {});
+  if (document.activeElement === box) {
+    load();
+  } else {
+    box.addEventListener("focus", load, { once: true });
+  }
+}
+
+/** A module that does not arrive (a lost connection, a release between page and script) is told, not swallowed. */
+function showLoadFailure(error) {
+  console.warn("The page's script could not be read:", error.message);
+  document.getElementById("main").append(
+    element("p", { class: "notice", role: "alert" }, "This page did not load completely. ", element("a", { href: location.href }, "Try again"), "."),
+  );
+}
