@@ -1,0 +1,118 @@
+//! What the origin tells caches: the Cache-Control values it uses, entity tags, and 304 (RFC 9110 §13.1.2, RFC 9111).
+
+use axum::response::{IntoResponse, Response};
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
+use serde::Serialize;
+use sha2::{Digest as _, Sha256};
+
+use crate::{problem::Problem, storefront};
+
+/// The catalogue: five minutes in a browser, ten in the edge; stale while one request refreshes it, or while we are down.
+pub const CATALOGUE: HeaderValue = HeaderValue::from_static(
+    "public, max-age=300, s-maxage=600, stale-while-revalidate=60, stale-if-error=86400",
+);
+/// Errors, health, metrics: of this moment only.
+pub const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
+
+/// A strong entity tag, quotes included.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EntityTag(String);
+
+impl EntityTag {
+    /// The tag of what follows from `parts` alone: versions in the database and the normalised query. This build is a part
+    /// too: another one may write the same rows differently, or link other images.
+    pub fn of(parts: &[&str]) -> Self {
+        let mut digest = Sha256::new();
+        for part in [env!("CARGO_PKG_VERSION"), storefront::fingerprint()].iter().chain(parts) {
+            // The length keeps ("ab", "c") and ("a", "bc") apart.
+            digest.update(part.len().to_le_bytes());
+            digest.update(part);
+        }
+        Self(format!("\"{}\"", URL_SAFE_NO_PAD.encode(&digest.finalize()[..15])))
+    }
+
+    fn header(&self) -> HeaderValue {
+        HeaderValue::from_str(&self.0).expect("base64url in quotes is printable ASCII")
+    }
+}
+
+/// The request's `If-None-Match`.
+#[derive(Debug)]
+pub struct IfNoneMatch<'a>(Vec<&'a str>);
+
+impl<'a> IfNoneMatch<'a> {
+    /// `None` without the field.
+    pub fn of(headers: &'a HeaderMap) -> Option<Self> {
+        let lines: Vec<&str> =
+            headers.get_all(header::IF_NONE_MATCH).iter().filter_map(|line| line.to_str().ok()).collect();
+        (!lines.is_empty()).then_some(Self(lines))
+    }
+
+    /// Whether the tag is among those listed, by weak comparison (RFC 9110 §8.8.3.2). `*` lists none: it asks whether there
+    /// is anything, which only the full query knows.
+    pub fn lists(&self, tag: &EntityTag) -> bool {
+        // An opaque tag holds no quote, so every second piece between quotes is one.
+        self.0
+            .iter()
+            .any(|line| line.split('"').skip(1).step_by(2).any(|opaque| opaque == tag.0.trim_matches('"')))
+    }
+
+    fn any(&self) -> bool {
+        self.0.iter().any(|line| line.trim() == "*")
+    }
+}
+
+/// 304 with the fields a cache updates (RFC 9110 §15.4.5).
+pub fn not_modified(tag: &EntityTag, cache_control: HeaderValue) -> Response {
+    (StatusCode::NOT_MODIFIED, [(header::ETAG, tag.header()), (header::CACHE_CONTROL, cache_control)])
+        .into_response()
+}
+
+/// 200 with the value as JSON, or 304 if the request's condition turns out to be met.
+pub fn json(
+    headers: &HeaderMap,
+    tag: &EntityTag,
+    cache_control: HeaderValue,
+    value: &impl Serialize,
+) -> Result<Response, Problem> {
+    if IfNoneMatch::of(headers).is_some_and(|condition| condition.any() || condition.lists(tag)) {
+        return Ok(not_modified(tag, cache_control));
+    }
+    let body = serde_json::to_vec(value).map_err(|error| {
+        tracing::error!(%error, "an answer cannot be written as JSON");
+        Problem::internal()
+    })?;
+    let fields = [
+        (header::CONTENT_TYPE, HeaderValue::from_static("application/json")),
+        (header::ETAG, tag.header()),
+        (header::CACHE_CONTROL, cache_control),
+    ];
+    Ok((fields, body).into_response())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lists(line: &str, tag: &EntityTag) -> bool {
+        let mut headers = HeaderMap::new();
+        headers.insert(header::IF_NONE_MATCH, line.parse().expect("a header value"));
+        IfNoneMatch::of(&headers).expect("the field is there").lists(tag)
+    }
+
+    #[test]
+    fn tags_are_compared_weakly_and_whole() {
+        let tag = EntityTag::of(&["1", "list"]);
+        assert!(lists(&tag.0, &tag));
+        assert!(lists(&format!("\"a,b\", W/{}", tag.0), &tag));
+        assert!(!lists("\"a\", \"b\"", &tag));
+        assert!(!lists(tag.0.trim_matches('"'), &tag));
+        assert!(!lists("*", &tag));
+    }
+
+    #[test]
+    fn parts_do_not_run_together() {
+        assert_ne!(EntityTag::of(&["ab", "c"]), EntityTag::of(&["a", "bc"]));
+    }
+}

@@ -1,0 +1,253 @@
+//! The `origin` command: `serve`, `migrate`, `seed`.
+
+use std::{
+    io::{IsTerminal as _, Write as _},
+    path::{Path, PathBuf},
+    process::ExitCode,
+    sync::Arc,
+};
+
+use anyhow::{Context as _, bail};
+use axum::Router;
+use clap::{Parser, Subcommand};
+use origin::{
+    database::{self, Database},
+    observe::Metrics,
+    private_postgres::{PrivatePostgres, RunPostgres},
+    seed,
+    server::{self, Shop},
+    settings::Settings,
+};
+use sqlx::{PgConnection, postgres::PgConnectOptions};
+use tokio::{
+    net::TcpListener,
+    signal::unix::{Signal, SignalKind, signal},
+};
+use tracing_subscriber::EnvFilter;
+
+/// Gatehouse's shop API over PostgreSQL.
+#[derive(Parser)]
+#[command(version)]
+struct Arguments {
+    /// Settings file; without it, the defaults that config/origin.toml shows.
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Folder of the private PostgreSQL, in place of the setting `data`.
+    #[arg(long, global = true, value_name = "FOLDER")]
+    data: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Answer requests until SIGTERM or SIGINT.
+    Serve,
+    /// Apply the migrations that the database lacks.
+    Migrate,
+    /// Fill the catalogue with demo products; those that are there stay as they are.
+    Seed {
+        /// How many there should be.
+        #[arg(long, default_value_t = 600, value_parser = clap::value_parser!(u32).range(1..=5_000_000))]
+        products: u32,
+    },
+    /// Become the private PostgreSQL (started by the origin itself).
+    #[command(hide = true)]
+    RunPostgres(RunPostgres),
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let command = match arguments.command {
+        // Before there is a second thread: it changes the credentials of the one that calls.
+        Command::RunPostgres(run) => return failure(&run.run()),
+        command => command,
+    };
+    // Whoever makes the data folder, PostgreSQL's user must get through it; what is secret in it has its own mode.
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_target(false)
+        .with_env_filter(
+            EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,sqlx=warn")),
+        )
+        .init();
+    let outcome =
+        settings(arguments.config.as_deref(), arguments.data).and_then(|settings| run(command, &settings));
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => failure(&format_args!("{error:#}")),
+    }
+}
+
+fn failure(reason: &dyn std::fmt::Display) -> ExitCode {
+    let _ = writeln!(std::io::stderr(), "origin: {reason}");
+    ExitCode::FAILURE
+}
+
+fn settings(file: Option<&Path>, data: Option<PathBuf>) -> anyhow::Result<Settings> {
+    let settings = file.map_or_else(|| Ok(Settings::default()), Settings::read)?;
+    let mut settings = settings.override_from(|name| std::env::var(name).ok())?;
+    settings.data = data.unwrap_or(settings.data);
+    Ok(settings)
+}
+
+fn run(command: Command, settings: &Settings) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?;
+    runtime.block_on(async {
+        let mut stop = Stop::listen()?;
+        // A signal drops the preparations where they are; a private server that has been started is stopped by its Drop.
+        let prepared = tokio::select! {
+            outcome = prepare(command, settings) => outcome?,
+            () = stop.requested() => None,
+        };
+        match prepared {
+            Some(service) => service.run(stop, settings).await,
+            None => Ok(()),
+        }
+    })
+}
+
+/// All of `migrate` and `seed`; of `serve`, everything up to the open listener.
+async fn prepare(command: Command, settings: &Settings) -> anyhow::Result<Option<Service>> {
+    let server = Server::find(settings).await?;
+    let mut connection = server.connect().await?;
+    match command {
+        Command::Serve => {
+            server.bring_up_to_date(&mut connection, settings.database.migrate_on_start).await?;
+            if server.private.is_some() && settings.seed_when_empty > 0 {
+                let added = seed::seed_if_empty(&mut connection, settings.seed_when_empty)
+                    .await
+                    .context("cannot seed")?;
+                if added > 0 {
+                    tracing::info!("{added} demo products added");
+                }
+            }
+            return Service::open(server, settings).await.map(Some);
+        }
+        Command::Migrate => {
+            let missing = database::pending_migrations(&mut connection).await?;
+            let known = database::migrate(&mut connection).await.context("cannot migrate")?;
+            tracing::info!("{missing} migrations applied, {known} in all");
+        }
+        Command::Seed { products } => {
+            server.bring_up_to_date(&mut connection, settings.database.migrate_on_start).await?;
+            let added = seed::seed(&mut connection, products).await.context("cannot seed")?;
+            tracing::info!("{added} products added");
+        }
+        Command::RunPostgres(_) => bail!("run-postgres takes no settings"),
+    }
+    drop(connection);
+    server.stop().await;
+    Ok(None)
+}
+
+/// The database server that the settings mean.
+struct Server {
+    options: PgConnectOptions,
+    private: Option<PrivatePostgres>,
+}
+
+impl Server {
+    async fn find(settings: &Settings) -> anyhow::Result<Self> {
+        if let Some(url) = &settings.database.url {
+            let options = url.as_str().parse().context("the database's URL")?;
+            return Ok(Self { options, private: None });
+        }
+        let data = settings.data.clone();
+        let private =
+            tokio::task::spawn_blocking(move || PrivatePostgres::start(&data, &own_program())).await??;
+        Ok(Self { options: private.connect_options(), private: Some(private) })
+    }
+
+    async fn connect(&self) -> anyhow::Result<PgConnection> {
+        database::connect(&self.options).await.context("cannot connect to the database")
+    }
+
+    /// Brings a private database up to date; of another, only checks that it is, unless it may be migrated too.
+    async fn bring_up_to_date(&self, connection: &mut PgConnection, may_migrate: bool) -> anyhow::Result<()> {
+        if self.private.is_some() {
+            database::enable_statement_statistics(connection)
+                .await
+                .context("cannot load pg_stat_statements")?;
+        }
+        if self.private.is_some() || may_migrate {
+            database::migrate(connection).await.context("cannot migrate")?;
+            return Ok(());
+        }
+        match database::pending_migrations(connection).await.context("cannot read the migrations applied")? {
+            0 => Ok(()),
+            missing => bail!(
+                "the database lacks {missing} migrations: run `origin migrate`, or set `migrate_on_start = true` in [database]"
+            ),
+        }
+    }
+
+    /// Stops a private server. It takes as long as a checkpoint, and blocks no other task.
+    async fn stop(self) {
+        let _ = tokio::task::spawn_blocking(move || drop(self.private)).await;
+    }
+}
+
+/// What `serve` needs once everything is in place.
+struct Service {
+    server: Server,
+    database: Database,
+    router: Router,
+    listener: TcpListener,
+}
+
+impl Service {
+    async fn open(server: Server, settings: &Settings) -> anyhow::Result<Self> {
+        let metrics = Arc::new(Metrics::new(settings.database.slow_query, settings.database.max_connections));
+        let database = Database::new(server.options.clone(), &settings.database, Arc::clone(&metrics));
+        let router = server::router(Shop { database: database.clone(), metrics }, settings.request_deadline);
+        let listener = TcpListener::bind(settings.listen)
+            .await
+            .with_context(|| format!("cannot listen on {}", settings.listen))?;
+        Ok(Self { server, database, router, listener })
+    }
+
+    async fn run(self, mut stop: Stop, settings: &Settings) -> anyhow::Result<()> {
+        // Whoever started the origin may have closed its output.
+        let _ = writeln!(std::io::stdout(), "origin: listening on http://{}", self.listener.local_addr()?);
+        server::serve(self.listener, self.router, async move { stop.requested().await }, settings.drain)
+            .await?;
+        tracing::info!("stopping");
+        // Requests that were cut off may still hold connections.
+        let _ = tokio::time::timeout(settings.database.statement_timeout, self.database.pool().close()).await;
+        self.server.stop().await;
+        Ok(())
+    }
+}
+
+/// SIGTERM or SIGINT.
+struct Stop {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Stop {
+    fn listen() -> anyhow::Result<Self> {
+        let terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
+        let interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
+        Ok(Self { terminate, interrupt })
+    }
+
+    async fn requested(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+/// This very program, also when its file has since been replaced or lies where the name does not reach.
+fn own_program() -> PathBuf {
+    let itself = PathBuf::from("/proc/self/exe");
+    if itself.exists() { itself } else { std::env::current_exe().unwrap_or_else(|_| PathBuf::from("origin")) }
+}

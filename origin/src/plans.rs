@@ -1,0 +1,53 @@
+//! Every statement that answers requests, with example arguments: what the test of query plans reads. A statement that is
+//! not listed here is not tested, so a resource adds its own.
+
+use crate::{
+    categories,
+    products::{self, ListShape, Sort},
+};
+
+/// A statement as `PREPARE` takes it, and SQL literals for its parameters.
+#[derive(Debug, Clone)]
+pub struct Example {
+    /// For messages.
+    pub name: String,
+    /// With `$1`, `$2`…
+    pub sql: String,
+    /// One for each parameter.
+    pub arguments: Vec<&'static str>,
+}
+
+/// All of them; the arguments fit the demo catalogue.
+pub fn examples() -> Vec<Example> {
+    let slug = vec!["'harbour-enamel-kettle'"];
+    let example = |name: &str, sql: &str, arguments: Vec<&'static str>| Example {
+        name: name.to_owned(),
+        sql: sql.to_owned(),
+        arguments,
+    };
+    let mut examples = vec![
+        example("catalogue.version", products::CATALOGUE_VERSION, Vec::new()),
+        example("categories.list", categories::LIST, Vec::new()),
+        example("products.version", products::VERSION_BY_SLUG, slug.clone()),
+        example("products.show", products::BY_SLUG, slug),
+    ];
+    for sort in Sort::ALL {
+        for bits in 0..8 {
+            let shape =
+                ListShape { sort, category: bits & 1 != 0, search: bits & 2 != 0, after: bits & 4 != 0 };
+            let mut arguments = vec!["25::bigint"];
+            arguments.extend(shape.category.then_some("'kitchen'"));
+            arguments.extend(shape.search.then_some("'copper kettle'"));
+            if shape.after {
+                arguments.push(match sort {
+                    Sort::Newest => "'2025-01-01T00:00:00Z'::timestamptz",
+                    Sort::PriceAsc | Sort::PriceDesc => "9000::bigint",
+                    Sort::Name => "'Linden'",
+                });
+                arguments.push("50::bigint");
+            }
+            examples.push(Example { name: format!("products.list {shape:?}"), sql: shape.sql(), arguments });
+        }
+    }
+    examples
+}

@@ -1,0 +1,145 @@
+//! Every answer that says no, as `application/problem+json` (RFC 9457), never stored by anyone.
+//!
+//! The `type` is stable: clients may branch on it. A reason of the database's or ours is logged here, once, and never shown.
+
+use std::{
+    borrow::Cow,
+    sync::{
+        LazyLock,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use axum::response::{IntoResponse, Response};
+use http::{HeaderValue, StatusCode, header};
+use serde::Serialize;
+use tokio::time::Instant;
+
+use crate::caching::NO_STORE;
+
+/// A refusal, an error, or a "not now".
+#[derive(Debug)]
+pub struct Problem {
+    status: StatusCode,
+    /// Last part of the `type` URN.
+    name: &'static str,
+    title: &'static str,
+    detail: Option<Cow<'static, str>>,
+    retry_after: Option<Duration>,
+}
+
+impl Problem {
+    /// 400: a part of the request is not as documented; `detail` says which and what to send instead.
+    pub fn invalid(detail: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "invalid-request", "The request is not valid").detail(detail)
+    }
+
+    /// 400: a cursor that this interface has not given out, or not for this sort.
+    pub fn invalid_cursor() -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "invalid-cursor", "The cursor is not valid").detail(
+            "send `next_cursor` of the previous page unchanged, with the same `sort`, or leave it out",
+        )
+    }
+
+    /// 404.
+    pub fn not_found(detail: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(StatusCode::NOT_FOUND, "not-found", "There is nothing here").detail(detail)
+    }
+
+    /// 405; the router has set `Allow`.
+    pub fn method_not_allowed() -> Self {
+        Self::new(StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", "This cannot be done here")
+    }
+
+    /// 500; the reason has been logged.
+    pub fn internal() -> Self {
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "Something went wrong on our side")
+    }
+
+    /// 503: all connections are in use, or the database is away or too slow; soon is a good time to ask again.
+    pub fn unavailable() -> Self {
+        Self {
+            retry_after: Some(Duration::from_secs(1)),
+            ..Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", "Not now")
+        }
+    }
+
+    /// 503: the request's time was up.
+    pub fn too_slow() -> Self {
+        Self { name: "deadline-exceeded", title: "The answer took too long", ..Self::unavailable() }
+    }
+
+    fn new(status: StatusCode, name: &'static str, title: &'static str) -> Self {
+        Self { status, name, title, detail: None, retry_after: None }
+    }
+
+    /// The same, with words on this very case.
+    pub fn detail(self, detail: impl Into<Cow<'static, str>>) -> Self {
+        Self { detail: Some(detail.into()), ..self }
+    }
+}
+
+impl From<sqlx::Error> for Problem {
+    fn from(error: sqlx::Error) -> Self {
+        let unavailable = match &error {
+            sqlx::Error::PoolTimedOut
+            | sqlx::Error::PoolClosed
+            | sqlx::Error::Io(_)
+            | sqlx::Error::WorkerCrashed => true,
+            // SQLSTATE classes: connection lost, too many connections, cancelled (statement_timeout) or shutting down.
+            sqlx::Error::Database(error) => error.code().is_some_and(|code| {
+                code.starts_with("08") || code.starts_with("53") || code.starts_with("57")
+            }),
+            _ => false,
+        };
+        if !unavailable {
+            tracing::error!(%error, "a query failed");
+            return Self::internal();
+        }
+        if first_this_second() {
+            tracing::warn!(%error, "the database cannot answer");
+        }
+        Self::unavailable()
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let members = Members {
+            kind: format!("urn:gatehouse:problem:{}", self.name),
+            title: self.title,
+            status: self.status.as_u16(),
+            detail: self.detail.as_deref(),
+        };
+        let body =
+            serde_json::to_string(&members).expect("strings and a number have no value that JSON lacks");
+        let mut response = (self.status, body).into_response();
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        headers.insert(header::CACHE_CONTROL, NO_STORE);
+        if let Some(after) = self.retry_after {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(after.as_secs().max(1)));
+        }
+        response
+    }
+}
+
+#[derive(Serialize)]
+struct Members<'a> {
+    #[serde(rename = "type")]
+    kind: String,
+    title: &'static str,
+    status: u16,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    detail: Option<&'a str>,
+}
+
+/// An outage fails every request; one line a second tells as much as thousands.
+fn first_this_second() -> bool {
+    static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+    static LAST: AtomicU64 = AtomicU64::new(0);
+    // From 1 on: the very first second differs from the initial value too.
+    let second = START.elapsed().as_secs() + 1;
+    LAST.swap(second, Ordering::Relaxed) != second
+}

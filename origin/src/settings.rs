@@ -1,0 +1,294 @@
+//! What the operator can set: `config/origin.toml`, then the environment (`DATABASE_URL`, `PORT`), resolved into values
+//! that are within their bounds. A mistake is told with file, line, column and a caret.
+
+use std::{
+    fmt, fs, io,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use serde::{Deserialize, Deserializer, de};
+
+/// Everything the origin is told from outside. `Default` is what an empty file gives.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Settings {
+    /// Where to listen; `PORT` in the environment replaces the port. Port 0: any free one.
+    pub listen: SocketAddr,
+    /// Folder of the private PostgreSQL, relative to the working directory.
+    pub data: PathBuf,
+    /// After this long without an answer, a request is answered 503. Below the edge's own deadline.
+    #[serde(deserialize_with = "duration")]
+    pub request_deadline: Duration,
+    /// How long requests under way may take to end after SIGTERM.
+    #[serde(deserialize_with = "duration")]
+    pub drain: Duration,
+    /// Products that an empty private database is filled with; 0: none. Never applies to a database of yours.
+    pub seed_when_empty: u32,
+    /// The database and the pool of connections to it.
+    pub database: DatabaseSettings,
+}
+
+/// The table `[database]`.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct DatabaseSettings {
+    /// `postgres://user:password@host/database`; `DATABASE_URL` replaces it; `None`: a private PostgreSQL.
+    pub url: Option<DatabaseUrl>,
+    /// Connections at most, 1 to 50.
+    #[serde(deserialize_with = "connections")]
+    pub max_connections: u32,
+    /// An unused connection is closed after this long.
+    #[serde(deserialize_with = "duration")]
+    pub idle_timeout: Duration,
+    /// A request waits this long for a connection, making one included; then it is answered 503.
+    #[serde(deserialize_with = "duration")]
+    pub acquire_timeout: Duration,
+    /// The server gives up a statement after this long.
+    #[serde(deserialize_with = "duration")]
+    pub statement_timeout: Duration,
+    /// A query that takes this long is logged, by name.
+    #[serde(deserialize_with = "duration")]
+    pub slow_query: Duration,
+    /// Whether `serve` applies pending migrations to a database of yours. A private one is always migrated.
+    pub migrate_on_start: bool,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 9000)),
+            data: PathBuf::from("data"),
+            request_deadline: Duration::from_secs(10),
+            drain: Duration::from_secs(15),
+            seed_when_empty: 600,
+            database: DatabaseSettings::default(),
+        }
+    }
+}
+
+impl Default for DatabaseSettings {
+    fn default() -> Self {
+        Self {
+            url: None,
+            max_connections: 20,
+            idle_timeout: Duration::from_secs(30),
+            acquire_timeout: Duration::from_secs(2),
+            statement_timeout: Duration::from_secs(5),
+            slow_query: Duration::from_millis(50),
+            migrate_on_start: false,
+        }
+    }
+}
+
+impl Settings {
+    /// Reads a settings file.
+    ///
+    /// # Errors
+    /// The file cannot be read, or says something that makes no sense; the message is meant to be shown as it is.
+    pub fn read(file: &Path) -> Result<Self, SettingsError> {
+        let text = fs::read_to_string(file)
+            .map_err(|source| SettingsError::Unreadable { file: file.to_owned(), source })?;
+        Self::parse(file, &text)
+    }
+
+    fn parse(file: &Path, text: &str) -> Result<Self, SettingsError> {
+        toml::from_str(text).map_err(|error| SettingsError::Wrong(explain(file, text, &error)))
+    }
+
+    /// Lets `DATABASE_URL` and `PORT` replace what the file says; `variable` looks one up.
+    ///
+    /// # Errors
+    /// One of the two is set and cannot be used.
+    pub fn override_from(mut self, variable: impl Fn(&str) -> Option<String>) -> Result<Self, SettingsError> {
+        if let Some(url) = variable("DATABASE_URL").filter(|url| !url.is_empty()) {
+            let url = DatabaseUrl::parse(url)
+                .map_err(|error| SettingsError::Wrong(format!("DATABASE_URL: {error}")))?;
+            self.database.url = Some(url);
+        }
+        if let Some(port) = variable("PORT").filter(|port| !port.is_empty()) {
+            let port = port.parse().map_err(|_| {
+                SettingsError::Wrong(format!("PORT: `{port}` is no port: write a number from 0 to 65535"))
+            })?;
+            self.listen.set_port(port);
+        }
+        Ok(self)
+    }
+}
+
+/// Why there are no settings.
+#[derive(Debug, thiserror::Error)]
+pub enum SettingsError {
+    /// The file could not be read.
+    #[error("cannot read {}: {source}", .file.display())]
+    Unreadable {
+        /// Which.
+        file: PathBuf,
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// A value cannot be used; the whole message.
+    #[error("{0}")]
+    Wrong(String),
+}
+
+/// The address of a database, password and all: never printed.
+#[derive(Clone, PartialEq, Eq)]
+pub struct DatabaseUrl(String);
+
+impl DatabaseUrl {
+    /// The text, for the driver.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    fn parse(url: String) -> Result<Self, &'static str> {
+        if url.starts_with("postgres://") || url.starts_with("postgresql://") {
+            Ok(Self(url))
+        } else {
+            Err("write a URL such as postgres://user:password@host/database")
+        }
+    }
+}
+
+impl fmt::Debug for DatabaseUrl {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("DatabaseUrl(…)")
+    }
+}
+
+impl<'de> Deserialize<'de> for DatabaseUrl {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Self::parse(String::deserialize(deserializer)?).map_err(de::Error::custom)
+    }
+}
+
+fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    parse_duration(&text).ok_or_else(|| {
+        de::Error::custom(format!("`{text}` is no duration: write one such as \"250ms\", \"30s\" or \"5m\""))
+    })
+}
+
+/// A whole number from 1 and its unit: `ms`, `s`, `m` or `h`; a day at most.
+fn parse_duration(text: &str) -> Option<Duration> {
+    let (number, unit) = text.split_at(text.find(|character: char| !character.is_ascii_digit())?);
+    let milliseconds = match unit.trim_start() {
+        "ms" => 1,
+        "s" => 1_000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        _ => return None,
+    };
+    let total = number.parse::<u64>().ok()?.checked_mul(milliseconds)?;
+    (1..=86_400_000).contains(&total).then(|| Duration::from_millis(total))
+}
+
+fn connections<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
+    let number = u32::deserialize(deserializer)?;
+    if (1..=50).contains(&number) {
+        Ok(number)
+    } else {
+        Err(de::Error::custom(format!("{number} connections: write a number from 1 to 50")))
+    }
+}
+
+/// `FILE:LINE:COLUMN: what`, the line, and a caret under the spot.
+fn explain(file: &Path, text: &str, error: &toml::de::Error) -> String {
+    let Some(span) = error.span() else {
+        return format!("{}: {}", file.display(), error.message());
+    };
+    let before = &text[..span.start];
+    let line = before.matches('\n').count() + 1;
+    let start = before.rfind('\n').map_or(0, |newline| newline + 1);
+    let column = text[start..span.start].chars().count() + 1;
+    let shown = text[start..].lines().next().unwrap_or_default();
+    let length = text[span.start..span.end].lines().next().unwrap_or_default().chars().count().max(1);
+    let margin = " ".repeat(line.to_string().len());
+    format!(
+        "{}:{line}:{column}: {}\n{margin} |\n{line} | {shown}\n{margin} | {}{}",
+        file.display(),
+        error.message(),
+        " ".repeat(column - 1),
+        "^".repeat(length)
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const EXAMPLE: &str = include_str!("../../config/origin.toml");
+
+    fn parse(text: &str) -> Result<Settings, SettingsError> {
+        Settings::parse(Path::new("origin.toml"), text)
+    }
+
+    #[test]
+    fn the_example_shows_every_setting_with_its_default() {
+        // What is commented out is an example too: without the marks the file must still be valid.
+        let shown = EXAMPLE
+            .lines()
+            .map(|line| line.strip_prefix("#= ").unwrap_or(line))
+            .collect::<Vec<_>>()
+            .join("\n");
+        let settings = parse(&shown).expect("the example is valid");
+        assert!(settings.database.url.is_some());
+        let as_delivered = parse(EXAMPLE).expect("the example is valid as it is");
+        assert_eq!(as_delivered, Settings::default());
+        for name in [
+            "listen",
+            "data",
+            "request_deadline",
+            "drain",
+            "seed_when_empty",
+            "url",
+            "max_connections",
+            "idle_timeout",
+            "acquire_timeout",
+            "statement_timeout",
+            "slow_query",
+            "migrate_on_start",
+        ] {
+            assert!(
+                shown.lines().any(|line| line.starts_with(&format!("{name} = "))),
+                "{name} is not in the example"
+            );
+        }
+    }
+
+    #[test]
+    fn a_mistake_is_shown_where_it_is() {
+        let error = parse("[database]\nmax_connections = 51\n").expect_err("51 is too many").to_string();
+        assert_eq!(
+            error,
+            "origin.toml:2:19: 51 connections: write a number from 1 to 50\n  |\n2 | max_connections = 51\n  |                   ^^"
+        );
+        let error = parse("databse = 1\n").expect_err("a misspelt key").to_string();
+        assert!(error.starts_with("origin.toml:1:1: unknown field `databse`, expected one of"), "{error}");
+    }
+
+    #[test]
+    fn durations_have_a_unit_and_bounds() {
+        assert_eq!(parse_duration("250ms"), Some(Duration::from_millis(250)));
+        assert_eq!(parse_duration("30 s"), Some(Duration::from_secs(30)));
+        for wrong in ["30", "0s", "s", "-1s", "25h", "1d", "99999999999999999999s", ""] {
+            assert_eq!(parse_duration(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn the_environment_replaces_url_and_port() {
+        let environment = |name: &str| match name {
+            "PORT" => Some("4321".to_owned()),
+            "DATABASE_URL" => Some("postgres://shop:secret@db/shop".to_owned()),
+            _ => None,
+        };
+        let settings = Settings::default().override_from(environment).expect("both are valid");
+        assert_eq!(settings.listen, SocketAddr::from(([127, 0, 0, 1], 4321)));
+        assert!(settings.database.url.is_some());
+        assert!(!format!("{settings:?}").contains("secret"));
+        assert!(Settings::default().override_from(|_| Some("many".to_owned())).is_err());
+    }
+}

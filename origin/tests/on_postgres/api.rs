@@ -1,0 +1,325 @@
+//! The interface, asked through the router.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use axum::{Router, body::Body};
+use http::{Method, Request, StatusCode};
+use origin::settings::DatabaseSettings;
+use serde_json::Value;
+use sqlx::Connection as _;
+
+use crate::support::{TestServer, get, get_if_none_match, send};
+
+const CATALOGUE: &str = "public, max-age=300, s-maxage=600, stale-while-revalidate=60, stale-if-error=86400";
+const KETTLE: &str = "/api/products/harbour-enamel-kettle";
+
+/// Follows `next_cursor` to the end; the slugs in the order they came.
+async fn walk(router: &Router, query: &str) -> Vec<String> {
+    let mut slugs = Vec::new();
+    let mut cursor = String::new();
+    loop {
+        let answer = get(router, &format!("/api/products?{query}{cursor}")).await;
+        assert_eq!(answer.status, StatusCode::OK, "{query}{cursor}");
+        let page = answer.json();
+        let products = page["products"].as_array().expect("a list of products");
+        slugs.extend(products.iter().map(|product| product["slug"].as_str().expect("a slug").to_owned()));
+        match page["next_cursor"].as_str() {
+            Some(next) => cursor = format!("&cursor={next}"),
+            None => return slugs,
+        }
+    }
+}
+
+#[tokio::test]
+async fn walking_the_pages_shows_every_product_exactly_once() {
+    let server = TestServer::start(400).await;
+    let mut connection = server.connect().await;
+    // Ties in every sort key, longer than a page.
+    sqlx::query(
+        "UPDATE products SET created_at = date_trunc('month', created_at), price_cents = price_cents / 5000 * 5000,
+                name = left(name, 8)",
+    )
+    .execute(&mut connection)
+    .await
+    .expect("an update");
+    let router = server.router();
+    for (filter, condition) in [
+        ("", "true"),
+        ("category=kitchen&", "category_id = (SELECT id FROM categories WHERE slug = 'kitchen')"),
+        ("search=handle&", "description LIKE '%handle%'"),
+        ("search=handle&category=kitchen&", "description LIKE '%handle%' AND category_id = 1"),
+    ] {
+        for (sort, order) in [
+            ("newest", "created_at DESC, id DESC"),
+            ("price_asc", "price_cents, id"),
+            ("price_desc", "price_cents DESC, id DESC"),
+            ("name", "name COLLATE \"C\", id"),
+        ] {
+            let sql = format!("SELECT slug FROM products WHERE active AND {condition} ORDER BY {order}");
+            let expected: Vec<String> = sqlx::query_scalar(sqlx::AssertSqlSafe(sql))
+                .fetch_all(&mut connection)
+                .await
+                .expect("the products");
+            assert!(expected.len() > 7, "{filter} finds too little to fill a page");
+            assert_eq!(
+                walk(&router, &format!("{filter}sort={sort}&limit=7")).await,
+                expected,
+                "{filter}{sort}"
+            );
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_known_tag_is_answered_304_before_the_heavy_query() {
+    let server = TestServer::start(60).await;
+    let router = server.router();
+    let runs = async |query: &str| {
+        let metrics = get(&router, "/metrics").await;
+        let text = String::from_utf8(metrics.body).expect("metrics are text");
+        let name = format!("origin_query_duration_seconds_count{{query=\"{query}\"}} ");
+        text.lines()
+            .find_map(|line| line.strip_prefix(&name))
+            .map_or(0, |count| count.parse::<u64>().expect("a count"))
+    };
+    for (uri, heavy, light) in [
+        ("/api/products?sort=name&limit=5", "products.list", "catalogue.version"),
+        ("/api/products?category=kitchen", "products.list_category", "catalogue.version"),
+        ("/api/products?search=kettle", "products.search", "catalogue.version"),
+        ("/api/categories", "categories.list", "catalogue.version"),
+        (KETTLE, "products.show", "products.version"),
+    ] {
+        let first = get(&router, uri).await;
+        assert_eq!((first.status, runs(heavy).await), (StatusCode::OK, 1), "{uri}");
+        let tag = first.header("etag");
+        let light_before = runs(light).await;
+
+        let weak = format!("\"other\", W/{tag}");
+        for condition in [tag, weak.as_str()] {
+            let again = get_if_none_match(&router, uri, condition).await;
+            assert_eq!(again.status, StatusCode::NOT_MODIFIED, "{uri}");
+            assert!(again.body.is_empty());
+            assert_eq!((again.header("etag"), again.header("cache-control")), (tag, CATALOGUE));
+        }
+        assert_eq!((runs(heavy).await, runs(light).await), (1, light_before + 2), "{uri}");
+
+        assert_eq!(get_if_none_match(&router, uri, "\"other\"").await.status, StatusCode::OK, "{uri}");
+        assert_eq!(get_if_none_match(&router, uri, "*").await.status, StatusCode::NOT_MODIFIED, "{uri}");
+    }
+}
+
+#[tokio::test]
+async fn tags_change_with_what_is_shown_and_only_then() {
+    let server = TestServer::start(60).await;
+    let router = server.router();
+    let mut connection = server.connect().await;
+    let tags = async || {
+        let mut tags = Vec::new();
+        for uri in ["/api/products", "/api/categories", KETTLE, "/api/products/wren-cast-iron-saucepan"] {
+            tags.push(get(&router, uri).await.header("etag").to_owned());
+        }
+        tags
+    };
+    let mut before = tags().await;
+    for (change, changed) in [
+        // [list, categories, the product, another product]
+        ("UPDATE products SET stock = stock - 1 WHERE slug = $1", [false, false, true, false]),
+        ("UPDATE products SET stock = 0 WHERE slug = $1", [true, true, true, false]),
+        ("UPDATE products SET price_cents = 4200 WHERE slug = $1", [true, true, true, false]),
+        ("UPDATE products SET price_cents = 4200 WHERE slug = $1", [false, false, false, false]),
+        (
+            "UPDATE categories SET name = 'Cooking' WHERE slug = 'kitchen' AND $1 <> ''",
+            [true, true, true, true],
+        ),
+        (
+            "UPDATE products SET active = false
+              WHERE slug = (SELECT max(slug) FROM products WHERE active AND category_id = 3 AND slug <> $1)",
+            [true, true, false, false],
+        ),
+    ] {
+        let done = sqlx::query(change)
+            .bind("harbour-enamel-kettle")
+            .execute(&mut connection)
+            .await
+            .expect("an update");
+        assert_eq!(done.rows_affected(), 1, "{change}");
+        let after = tags().await;
+        let differs: Vec<bool> = before.iter().zip(&after).map(|(before, after)| before != after).collect();
+        assert_eq!(differs, changed, "{change}");
+        before = after;
+    }
+}
+
+#[tokio::test]
+async fn a_change_that_is_rolled_back_leaves_the_version_as_it_was() {
+    let server = TestServer::start(12).await;
+    let mut connection = server.connect().await;
+    let version = "SELECT version FROM catalogue_state";
+    let before: i64 = sqlx::query_scalar(version).fetch_one(&mut connection).await.expect("a version");
+    let mut transaction = connection.begin().await.expect("a transaction");
+    sqlx::query("UPDATE products SET price_cents = 1").execute(&mut *transaction).await.expect("an update");
+    transaction.rollback().await.expect("a rollback");
+    sqlx::query("UPDATE products SET price_cents = 2").execute(&mut connection).await.expect("an update");
+    let after: i64 = sqlx::query_scalar(version).fetch_one(&mut connection).await.expect("a version");
+    assert_eq!(after, before + 1, "one transaction raises it once, whatever the number of rows");
+}
+
+#[tokio::test]
+async fn answers_have_the_documented_members() {
+    let server = TestServer::start(240).await;
+    let router = server.router();
+    let members =
+        |value: &Value| value.as_object().expect("an object").keys().cloned().collect::<BTreeSet<_>>();
+    let named = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<BTreeSet<_>>();
+
+    let categories = get(&router, "/api/categories").await.json();
+    assert_eq!(categories["categories"].as_array().map(Vec::len), Some(12));
+    assert_eq!(members(&categories["categories"][0]), named(&["id", "slug", "name", "product_count"]));
+    let offered: i64 = sqlx::query_scalar("SELECT count(*) FROM products WHERE active")
+        .fetch_one(&mut server.connect().await)
+        .await
+        .expect("a count");
+    let counted: i64 = categories["categories"]
+        .as_array()
+        .expect("a list")
+        .iter()
+        .map(|category| category["product_count"].as_i64().expect("a count"))
+        .sum();
+    assert_eq!(counted, offered);
+
+    let list = get(&router, "/api/products").await.json();
+    assert_eq!(list["products"].as_array().map(Vec::len), Some(24));
+    let listed = ["id", "slug", "name", "category", "price_cents", "currency", "image", "in_stock"];
+    assert_eq!(members(&list["products"][0]), named(&listed));
+    assert_eq!(list["products"][0]["slug"], "harbour-enamel-kettle");
+
+    let product = get(&router, KETTLE).await.json();
+    let detail = [&listed[..], &["category_name", "description", "stock", "version"]].concat();
+    assert_eq!(members(&product), named(&detail));
+    assert_eq!((&product["category"], &product["category_name"]), (&"kitchen".into(), &"Kitchen".into()));
+    let image = product["image"].as_str().expect("an address");
+    let picture = get(&router, image).await;
+    assert_eq!((picture.status, picture.header("content-type")), (StatusCode::OK, "image/webp"));
+
+    let head = send(&router, Request::head(KETTLE).body(Body::empty()).expect("a request")).await;
+    assert_eq!(head.status, StatusCode::OK);
+    assert!(
+        head.body.is_empty()
+            && head.header("content-length").parse::<usize>().is_ok_and(|length| length > 100)
+    );
+}
+
+#[tokio::test]
+async fn refusals_are_problems_that_nobody_stores() {
+    let server = TestServer::start(12).await;
+    let router = server.router();
+    let long = "a".repeat(101);
+    for (method, uri, status, name) in [
+        (Method::GET, "/api/products?cursor=AAAA", 400, "invalid-cursor"),
+        // A cursor for another sort: `name:1:ab`.
+        (Method::GET, "/api/products?cursor=bmFtZToxOmFi", 400, "invalid-cursor"),
+        (Method::GET, "/api/products?sort=cheapest", 400, "invalid-request"),
+        (Method::GET, "/api/products?limit=0", 400, "invalid-request"),
+        (Method::GET, "/api/products?limit=101", 400, "invalid-request"),
+        (Method::GET, "/api/products?limit=-1", 400, "invalid-request"),
+        (Method::GET, "/api/products?category=Not%20one", 400, "invalid-request"),
+        (Method::GET, "/api/products?category=kitchen&category=bath", 400, "invalid-request"),
+        (Method::GET, "/api/products?colour=red", 400, "invalid-request"),
+        (Method::GET, "/api/products?search=a%00b", 400, "invalid-request"),
+        (Method::GET, &format!("/api/products?search={long}"), 400, "invalid-request"),
+        (Method::GET, "/api/categories?x=1", 400, "invalid-request"),
+        (Method::GET, &format!("{KETTLE}?x=1"), 400, "invalid-request"),
+        (Method::GET, "/api/products?category=unknown", 404, "not-found"),
+        (Method::GET, "/api/products/unknown", 404, "not-found"),
+        (Method::GET, "/api/products/%00", 404, "not-found"),
+        (Method::GET, "/api/products/%FF", 404, "not-found"),
+        (Method::GET, "/api", 404, "not-found"),
+        (Method::GET, "/api/unknown/path", 404, "not-found"),
+        (Method::DELETE, "/api/products", 405, "method-not-allowed"),
+    ] {
+        let request =
+            Request::builder().method(method).uri(uri).body(Body::empty()).expect("a valid request");
+        let answer = send(&router, request).await;
+        assert_eq!(answer.status.as_u16(), status, "{uri}");
+        assert_eq!(answer.header("content-type"), "application/problem+json", "{uri}");
+        assert_eq!(answer.header("cache-control"), "no-store", "{uri}");
+        let problem = answer.json();
+        assert_eq!(problem["type"], format!("urn:gatehouse:problem:{name}"), "{uri}");
+        assert_eq!(problem["status"], status, "{uri}");
+    }
+}
+
+#[tokio::test]
+async fn every_answer_states_its_caching() {
+    let server = TestServer::start(12).await;
+    let router = server.router();
+    for (uri, status, caching) in [
+        ("/api/categories", 200, CATALOGUE),
+        ("/api/products", 200, CATALOGUE),
+        ("/api/products?search=nothing-like-it", 200, CATALOGUE),
+        (KETTLE, 200, CATALOGUE),
+        ("/livez", 200, "no-store"),
+        ("/readyz", 200, "no-store"),
+        ("/metrics", 200, "no-store"),
+        ("/", 200, "no-cache"),
+        ("/nowhere", 404, "no-store"),
+    ] {
+        let answer = get(&router, uri).await;
+        assert_eq!((answer.status.as_u16(), answer.header("cache-control")), (status, caching), "{uri}");
+    }
+    let through_the_edge =
+        Request::get("/metrics").header("via", "1.1 edge").body(Body::empty()).expect("a request");
+    assert_eq!(send(&router, through_the_edge).await.status, StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
+async fn a_full_pool_is_a_503_that_says_when_to_come_back() {
+    let server = TestServer::start(12).await;
+    let settings = DatabaseSettings {
+        max_connections: 1,
+        acquire_timeout: Duration::from_millis(20),
+        // Longer than the pool's patience, shorter than a test's.
+        statement_timeout: Duration::from_millis(200),
+        ..DatabaseSettings::default()
+    };
+    let router = server.router_with(&settings);
+    assert_eq!(get(&router, KETTLE).await.status, StatusCode::OK);
+
+    let mut locker = server.connect().await;
+    let mut lock = locker.begin().await.expect("a transaction");
+    sqlx::query("LOCK TABLE products IN ACCESS EXCLUSIVE MODE").execute(&mut *lock).await.expect("the lock");
+    // The first holds the only connection until its statement times out; the second does not get it.
+    let (first, second) = tokio::join!(get(&router, KETTLE), get(&router, KETTLE));
+    for answer in [first, second] {
+        assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!((answer.header("retry-after"), answer.header("cache-control")), ("1", "no-store"));
+        assert_eq!(answer.json()["type"], "urn:gatehouse:problem:unavailable");
+    }
+    lock.rollback().await.expect("the lock goes");
+    assert_eq!(get(&router, KETTLE).await.status, StatusCode::OK, "the connection is usable again");
+}
+
+#[tokio::test]
+async fn readiness_follows_the_database() {
+    let mut server = TestServer::start(12).await;
+    let settings =
+        DatabaseSettings { acquire_timeout: Duration::from_millis(100), ..DatabaseSettings::default() };
+    let router = server.router_with(&settings);
+    assert_eq!(get(&router, "/readyz").await.status, StatusCode::OK);
+
+    sqlx::query("DELETE FROM _sqlx_migrations WHERE version = 3")
+        .execute(&mut server.connect().await)
+        .await
+        .expect("gone");
+    let answer = get(&router, "/readyz").await;
+    assert_eq!(
+        (answer.status, answer.header("cache-control")),
+        (StatusCode::SERVICE_UNAVAILABLE, "no-store")
+    );
+
+    let private = server.private.take();
+    tokio::task::spawn_blocking(move || drop(private)).await.expect("a clean stop");
+    assert_eq!(get(&router, "/readyz").await.status, StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(get(&router, "/api/products").await.status, StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(get(&router, "/livez").await.status, StatusCode::OK);
+}

@@ -1,0 +1,180 @@
+//! The private PostgreSQL through the deaths and restarts of those around it.
+
+use std::{
+    fs,
+    os::unix::{fs::PermissionsExt as _, process::CommandExt as _},
+    path::Path,
+    process::{Command, Stdio},
+};
+
+use origin::private_postgres::PrivatePostgres;
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::support::{ORIGIN, Origin, cluster, folder, gone, postmaster};
+
+fn running(data: &Path) -> i32 {
+    postmaster(data).expect("the server has written its process id")
+}
+
+#[tokio::test]
+async fn a_clean_stop_takes_the_server_along() {
+    let data = folder();
+    let mut origin = Origin::serve(data.path()).await;
+    assert_eq!(origin.status("/api/products").await, 200);
+    let server = running(data.path());
+    origin.signal(Signal::TERM);
+    assert!(origin.child.wait().await.expect("an exit").success());
+    gone(server).await;
+    assert_eq!(postmaster(data.path()), None);
+}
+
+#[tokio::test]
+async fn after_a_kill_nothing_is_left_and_the_next_start_recovers() {
+    let data = folder();
+    let mut origin = Origin::serve(data.path()).await;
+    let server = running(data.path());
+    origin.child.kill().await.expect("killed");
+    // At once, while the old server may still be on its way out.
+    let again = Origin::serve(data.path()).await;
+    gone(server).await;
+    again.recovers().await;
+    assert_eq!(again.status("/api/products/harbour-enamel-kettle").await, 200, "the data is still there");
+}
+
+#[tokio::test]
+async fn a_server_that_is_killed_comes_back() {
+    let data = folder();
+    let origin = Origin::serve(data.path()).await;
+    let server = running(data.path());
+    kill_process(Pid::from_raw(server).expect("not zero"), Signal::KILL).expect("the server is there");
+    gone(server).await;
+    origin.recovers().await;
+    assert_ne!(running(data.path()), server);
+}
+
+#[tokio::test]
+async fn a_second_origin_joins_and_takes_over_when_the_first_goes() {
+    let data = folder();
+    // Both at once: exactly one may make and start the server.
+    let (mut one, mut other) = tokio::join!(Origin::serve(data.path()), Origin::serve(data.path()));
+    assert_eq!((one.status("/api/products").await, other.status("/api/products").await), (200, 200));
+    let server = running(data.path());
+    let parent = fs::read_to_string(format!("/proc/{server}/stat")).expect("the server's state");
+    let parent: i32 = parent
+        .rsplit(") ")
+        .next()
+        .and_then(|rest| rest.split(' ').nth(1))
+        .expect("a parent")
+        .parse()
+        .expect("a number");
+    if parent == other.pid() {
+        std::mem::swap(&mut one, &mut other);
+    }
+    assert_eq!(parent, one.pid());
+
+    // The one that joined leaves: nothing happens to the server.
+    let mut joined = Origin::serve(data.path()).await;
+    joined.signal(Signal::TERM);
+    assert!(joined.child.wait().await.expect("an exit").success());
+    assert_eq!(running(data.path()), server);
+    assert_eq!(one.status("/api/products").await, 200);
+
+    // The owner is killed: the other becomes the owner.
+    one.child.kill().await.expect("killed");
+    gone(server).await;
+    other.recovers().await;
+    let second = running(data.path());
+
+    // The owner stops in good order, and the server with it: one that joined starts it again.
+    let joined = Origin::serve(data.path()).await;
+    other.signal(Signal::TERM);
+    assert!(other.child.wait().await.expect("an exit").success());
+    gone(second).await;
+    joined.recovers().await;
+    assert_ne!(running(data.path()), second);
+}
+
+#[tokio::test]
+async fn an_orphan_that_works_is_adopted_and_stopped_with_its_new_owner() {
+    let data = folder();
+    let start =
+        || PrivatePostgres::start(data.path(), Path::new(ORIGIN)).unwrap_or_else(|error| panic!("{error}"));
+    let first = start();
+    let pid = first.process_id().expect("a server");
+    let command = fs::read(format!("/proc/{pid}/cmdline")).expect("its command");
+    let command: Vec<&str> = command
+        .split(|byte| *byte == 0)
+        .filter(|part| !part.is_empty())
+        .map(|part| str::from_utf8(part).expect("UTF-8"))
+        .collect();
+    let owner = fs::metadata(first.folder().join("cluster")).expect("a cluster");
+    drop(first);
+
+    // The same server, but nobody's: what a kill leaves where there is no parent-death signal.
+    use std::os::unix::fs::MetadataExt as _;
+    let mut orphan = Command::new(command[0]);
+    orphan
+        .args(&command[1..])
+        .current_dir("/")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    if rustix::process::geteuid().is_root() {
+        orphan.uid(owner.uid()).gid(owner.gid());
+    }
+    let mut orphan = orphan.spawn().expect("the server starts");
+    let orphan_pid = i32::try_from(orphan.id()).expect("process ids are small");
+    while postmaster(data.path()) != Some(orphan_pid) {
+        assert!(orphan.try_wait().expect("a child").is_none(), "the orphan has ended");
+    }
+
+    let adopter = start();
+    assert_eq!(adopter.process_id(), Some(orphan_pid));
+    // The test is its parent, and must take its exit status for it to be gone.
+    let waiting = std::thread::spawn(move || orphan.wait());
+    drop(adopter);
+    assert!(waiting.join().expect("no panic").expect("a child").success(), "a fast shutdown");
+}
+
+#[tokio::test]
+async fn a_pid_file_whose_number_went_to_another_process_does_not_stop_the_start() {
+    let data = folder();
+    let start =
+        || PrivatePostgres::start(data.path(), Path::new(ORIGIN)).unwrap_or_else(|error| panic!("{error}"));
+    let first = start();
+    let file = cluster(data.path()).join("postmaster.pid");
+    let text = fs::read_to_string(&file).expect("the pid file");
+    let (number, rest) = text.split_once('\n').expect("lines");
+    let stale = format!("{}\n{rest}", std::process::id());
+    assert_ne!(number, std::process::id().to_string());
+    drop(first);
+    fs::write(&file, stale).expect("a stale pid file");
+    assert!(start().process_id().is_some());
+}
+
+#[tokio::test]
+async fn a_folder_that_the_servers_user_cannot_reach_is_replaced() {
+    let closed = tempfile::tempdir().expect("a temporary folder");
+    fs::set_permissions(closed.path(), fs::Permissions::from_mode(0o700)).expect("a mode");
+    let data = closed.path().join("data");
+    let server = PrivatePostgres::start(&data, Path::new(ORIGIN)).unwrap_or_else(|error| panic!("{error}"));
+    let place = server.folder().to_owned();
+    drop(server);
+    if rustix::process::geteuid().is_root() {
+        assert!(place.starts_with("/var/lib/gatehouse"), "{place:?}");
+        fs::remove_dir_all(&place).expect("removed");
+    } else {
+        assert_eq!(place, data.canonicalize().expect("it exists").join("postgres"));
+    }
+}
+
+#[tokio::test]
+async fn a_data_folder_with_a_long_name_works() {
+    let folder = folder();
+    let data = folder.path().join("long".repeat(30));
+    let server = PrivatePostgres::start(&data, Path::new(ORIGIN)).unwrap_or_else(|error| panic!("{error}"));
+    let socket = server.socket_folder().to_owned();
+    assert!(socket.starts_with("/tmp"), "{socket:?}");
+    drop(server);
+    fs::remove_dir_all(socket).expect("removed");
+}

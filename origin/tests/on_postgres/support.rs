@@ -1,0 +1,214 @@
+//! A server and a database for one test, the router on it, and the `origin` binary as a process.
+
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+    process::Stdio,
+    sync::Arc,
+    time::Duration,
+};
+
+use axum::{Router, body::Body};
+use http::{HeaderMap, Request, StatusCode};
+use http_body_util::BodyExt as _;
+use origin::{
+    database::{self, Database},
+    observe::Metrics,
+    private_postgres::PrivatePostgres,
+    seed,
+    server::{self, Shop},
+    settings::DatabaseSettings,
+};
+use serde_json::Value;
+use sqlx::{PgConnection, postgres::PgConnectOptions};
+use tempfile::TempDir;
+use tokio::{
+    io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader, Lines},
+    net::TcpStream,
+    process::{Child, ChildStdout, Command},
+};
+use tower::ServiceExt as _;
+
+/// The binary under test.
+pub(crate) const ORIGIN: &str = env!("CARGO_BIN_EXE_origin");
+/// Far above anything that happens: a test that hangs should say where.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A folder that other users may pass through, whatever the umask.
+pub(crate) fn folder() -> TempDir {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).expect("the folder's mode");
+    folder
+}
+
+/// A private server with a migrated database; stopped and removed when dropped.
+pub(crate) struct TestServer {
+    pub(crate) private: Option<PrivatePostgres>,
+    pub(crate) options: PgConnectOptions,
+    _folder: TempDir,
+}
+
+impl TestServer {
+    pub(crate) async fn start(products: u32) -> Self {
+        let folder = folder();
+        let data = folder.path().to_owned();
+        let private = tokio::task::spawn_blocking(move || PrivatePostgres::start(&data, Path::new(ORIGIN)))
+            .await
+            .expect("no panic")
+            .unwrap_or_else(|error| panic!("{error}"));
+        let options = private.connect_options();
+        let server = Self { private: Some(private), options, _folder: folder };
+        let mut connection = server.connect().await;
+        database::migrate(&mut connection).await.expect("the migrations apply");
+        seed::seed(&mut connection, products).await.expect("the demo catalogue");
+        server
+    }
+
+    pub(crate) async fn connect(&self) -> PgConnection {
+        database::connect(&self.options).await.expect("the server takes connections")
+    }
+
+    pub(crate) fn router(&self) -> Router {
+        self.router_with(&DatabaseSettings::default())
+    }
+
+    pub(crate) fn router_with(&self, settings: &DatabaseSettings) -> Router {
+        let metrics = Arc::new(Metrics::new(settings.slow_query, settings.max_connections));
+        let database = Database::new(self.options.clone(), settings, Arc::clone(&metrics));
+        server::router(Shop { database, metrics }, Duration::from_secs(10))
+    }
+}
+
+impl Drop for TestServer {
+    fn drop(&mut self) {
+        if let Some(private) = self.private.take() {
+            let elsewhere = private.folder().to_owned();
+            drop(private);
+            // Where the temporary folder could not be reached by PostgreSQL's user.
+            let _ = fs::remove_dir_all(elsewhere);
+        }
+    }
+}
+
+/// An answer, read to the end.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Vec<u8>,
+}
+
+impl Answer {
+    pub(crate) fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map_or("", |value| value.to_str().expect("a header of ASCII"))
+    }
+
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).expect("a body of JSON")
+    }
+}
+
+pub(crate) async fn send(router: &Router, request: Request<Body>) -> Answer {
+    let response = router.clone().oneshot(request).await.expect("a router does not fail");
+    let (head, body) = response.into_parts();
+    let body = body.collect().await.expect("a whole body").to_bytes().to_vec();
+    Answer { status: head.status, headers: head.headers, body }
+}
+
+pub(crate) async fn get(router: &Router, uri: &str) -> Answer {
+    send(router, Request::get(uri).body(Body::empty()).expect("a valid request")).await
+}
+
+pub(crate) async fn get_if_none_match(router: &Router, uri: &str, tag: &str) -> Answer {
+    send(router, Request::get(uri).header("if-none-match", tag).body(Body::empty()).expect("a valid request"))
+        .await
+}
+
+/// A running `origin serve`; killed when dropped, and its server with it.
+pub(crate) struct Origin {
+    pub(crate) child: Child,
+    address: String,
+    _output: Lines<BufReader<ChildStdout>>,
+}
+
+impl Origin {
+    pub(crate) fn command(data: &Path) -> Command {
+        let mut command = Command::new(ORIGIN);
+        command.env("PORT", "0").env_remove("DATABASE_URL").arg("--data").arg(data);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+        command
+    }
+
+    /// Starts it and waits for the line that names its address.
+    pub(crate) async fn serve(data: &Path) -> Self {
+        let mut child =
+            Self::command(data).arg("serve").stderr(Stdio::inherit()).spawn().expect("origin starts");
+        let mut output = BufReader::new(child.stdout.take().expect("stdout is piped")).lines();
+        let line = tokio::time::timeout(PATIENCE, output.next_line())
+            .await
+            .expect("origin says where it listens in time");
+        let line = line.expect("UTF-8").expect("origin listens before its output ends");
+        let address =
+            line.strip_prefix("origin: listening on http://").expect("the line names an address").to_owned();
+        Self { child, address, _output: output }
+    }
+
+    pub(crate) fn pid(&self) -> i32 {
+        self.child.id().expect("not waited for yet").try_into().expect("process ids are small")
+    }
+
+    pub(crate) fn signal(&self, signal: rustix::process::Signal) {
+        let pid = rustix::process::Pid::from_raw(self.pid()).expect("not zero");
+        rustix::process::kill_process(pid, signal).expect("origin is there");
+    }
+
+    /// The status of a GET, over a connection of its own.
+    pub(crate) async fn status(&self, path: &str) -> u16 {
+        let exchange = async {
+            let mut stream = TcpStream::connect(&self.address).await?;
+            let request = format!("GET {path} HTTP/1.1\r\nHost: origin\r\nConnection: close\r\n\r\n");
+            stream.write_all(request.as_bytes()).await?;
+            let mut response = String::new();
+            stream.read_to_string(&mut response).await?;
+            Ok::<_, std::io::Error>(response)
+        };
+        let response =
+            tokio::time::timeout(PATIENCE, exchange).await.expect("an answer in time").expect("an answer");
+        response.split(' ').nth(1).expect("a status line").parse().expect("a status")
+    }
+
+    /// Asks until the answer is 200: each attempt waits for a connection to the database by itself.
+    pub(crate) async fn recovers(&self) {
+        let attempts = async { while self.status("/api/products").await != 200 {} };
+        tokio::time::timeout(PATIENCE, attempts).await.expect("origin recovers in time");
+    }
+}
+
+/// Resolves when the process has ended.
+pub(crate) async fn gone(pid: i32) {
+    use rustix::{
+        event::{PollFd, PollFlags, Timespec, poll},
+        process::{Pid, PidfdFlags, pidfd_open},
+    };
+    let wait = move || {
+        // No such process: it has ended already.
+        let Ok(handle) = pidfd_open(Pid::from_raw(pid).expect("not zero"), PidfdFlags::empty()) else {
+            return 1;
+        };
+        let patience = Timespec::try_from(PATIENCE).expect("a minute");
+        poll(&mut [PollFd::new(&handle, PollFlags::IN)], Some(&patience))
+            .expect("a process handle can be polled")
+    };
+    assert_eq!(tokio::task::spawn_blocking(wait).await.expect("no panic"), 1, "process {pid} has not ended");
+}
+
+/// The process id of the private server of a data folder, from PostgreSQL's own file.
+pub(crate) fn postmaster(data: &Path) -> Option<i32> {
+    let text = fs::read_to_string(cluster(data).join("postmaster.pid")).ok()?;
+    text.lines().next()?.parse().ok()
+}
+
+pub(crate) fn cluster(data: &Path) -> PathBuf {
+    data.join("postgres/cluster")
+}
