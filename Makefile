@@ -1,0 +1,64 @@
+# `make` alone lists the targets. Each finds what is missing and installs it where it can, or says what to install.
+
+.DEFAULT_GOAL := help
+.PHONY: help run test check components format lint docs deny deny-offline bench dist
+.NOTPARALLEL:
+
+SHELL := /bin/bash
+CARGO ?= cargo
+CONFIG ?= config/demo.toml
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+run: ## build and start the shop: https://localhost:8443 (CONFIG=FILE for other settings)
+	@tests/requirements.sh run
+	$(CARGO) build --release --locked --workspace --bins
+	exec $(TARGET)/release/edge run --config $(CONFIG)
+
+test: ## install what the tests need and pass them
+	@tests/requirements.sh test
+	$(CARGO) build --release --locked --workspace --all-targets
+	@if $(CARGO) nextest --version >/dev/null 2>&1; \
+	then set -x; $(CARGO) nextest run --release --locked --workspace; \
+	else set -x; $(CARGO) test --release --locked --workspace --lib --bins --tests; fi
+
+check: format lint docs deny-offline test ## everything CI runs
+
+components:
+	@{ $(CARGO) fmt --version && $(CARGO) clippy --version; } >/dev/null 2>&1 || rustup component add rustfmt clippy
+
+format: components
+	$(CARGO) fmt --all --check
+
+lint: components
+	@tests/requirements.sh build
+	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
+
+docs:
+	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --workspace --no-deps
+
+# The advisory database lives on the network, so it is no part of `check`; building cargo-deny takes minutes, so
+# `check` uses it only where it is installed. tests/tests/repository.rs holds the rule on single versions either way.
+deny-offline:
+	@if $(CARGO) deny --version >/dev/null 2>&1; \
+	then set -x; $(CARGO) deny --workspace --locked check bans licenses sources; \
+	else echo 'SKIPPED: cargo deny (licences, sources, bans): cargo-deny is not installed; `make deny` installs and runs it'; fi
+
+deny: ## licences, sources, banned crates and security advisories (installs cargo-deny)
+	@tests/requirements.sh build
+	@$(CARGO) deny --version >/dev/null 2>&1 || $(CARGO) install cargo-deny --locked
+	$(CARGO) deny --workspace --locked check
+
+bench: ## requests/s and CPU per request beside nginx, in one run
+	@tests/requirements.sh bench
+	$(CARGO) build --profile dist --locked --bins -p edge
+	$(CARGO) run --release --locked -p gatehouse-tests --bin bench -- --edge $(TARGET)/dist/edge
+
+dist: ## optimised binaries and what they need, as one archive under target/dist
+	@tests/requirements.sh build
+	$(CARGO) build --profile dist --locked --workspace --bins
+	tar -czf $(TARGET)/dist/gatehouse.tar.gz --transform 's,^,gatehouse/,' -C $(TARGET)/dist edge origin \
+	  -C $(CURDIR) config migrations README.md CHANGELOG.md LICENSE-MIT LICENSE-APACHE
+	@echo "$(TARGET)/dist/gatehouse.tar.gz"

@@ -1,0 +1,89 @@
+#!/usr/bin/env bash
+# tests/requirements.sh build|run|test|bench: makes sure that the programs a make target needs are here.
+# Debian and its kin: installs the packages as root or with passwordless sudo. Elsewhere: says what to install and fails.
+set -euo pipefail
+
+# need | how to see that it is here | Debian packages | Homebrew formula
+compiler='a C compiler|command -v cc|gcc libc6-dev|(run: xcode-select --install)'
+postgres='PostgreSQL server|postgres_binaries|postgresql|postgresql@17'
+curl='curl|command -v curl|curl|curl'
+nghttp2='nghttp2 clients|command -v nghttp && command -v h2load|nghttp2-client|nghttp2'
+ab='ApacheBench|command -v ab|apache2-utils|httpd'
+browser='Chromium|command -v chromium || command -v google-chrome || command -v chromium-browser|chromium|--cask chromium'
+git='git|command -v git|git|git'
+wrk='wrk|command -v wrk|wrk|wrk'
+nginx='nginx|command -v nginx || test -x /usr/sbin/nginx|nginx-light|nginx'
+
+case "${1:-}" in
+  build) needs=("$compiler") ;;
+  run)   needs=("$compiler" "$postgres") ;;
+  test)  needs=("$compiler" "$postgres" "$curl" "$nghttp2" "$ab" "$browser" "$git") ;;
+  bench) needs=("$compiler" "$nghttp2" "$wrk" "$nginx") ;;
+  *) echo "usage: $0 build|run|test|bench" >&2; exit 2 ;;
+esac
+
+# Where the origin looks too: pg_config, PATH, Debian's and Homebrew's folders.
+postgres_binaries() {
+  local folder
+  for folder in "$(pg_config --bindir 2>/dev/null)" "$(dirname "$(command -v postgres || echo /none/x)")" \
+    /usr/lib/postgresql/*/bin /opt/homebrew/opt/postgresql@*/bin /usr/local/opt/postgresql@*/bin; do
+    [ -x "$folder/initdb" ] && [ -x "$folder/postgres" ] && return 0
+  done
+  return 1
+}
+
+install_debian() {
+  local as_root=() policy=/usr/sbin/policy-rc.d made_policy=
+  if [ "$(id -u)" != 0 ]; then as_root=(sudo -n); fi
+  # Packages of servers start them when installed; the project runs its own, so none is wanted.
+  if [ ! -e "$policy" ]; then
+    printf '#!/bin/sh\nexit 101\n' | "${as_root[@]}" tee "$policy" >/dev/null
+    "${as_root[@]}" chmod +x "$policy"
+    made_policy=yes
+  fi
+  local apt=("${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -y -o DPkg::Lock::Timeout=300)
+  local install=("${apt[@]}" install --no-install-recommends "$@") result=0
+  # The lists may be missing or too old for the mirror: the first failure refreshes them.
+  "${install[@]}" || { "${apt[@]}" update && "${install[@]}"; } || result=$?
+  if [ "$made_policy" ]; then "${as_root[@]}" rm -f "$policy"; fi
+  return "$result"
+}
+
+find_missing() {
+  missing=() packages=() formulas=()
+  local need name probe debian brew
+  for need in "${needs[@]}"; do
+    IFS='|' read -r name _ <<<"$need"
+    brew=${need##*|}; need=${need%|*}
+    debian=${need##*|}; need=${need%|*}
+    probe=${need#*|}
+    if ! eval "$probe" >/dev/null 2>&1; then
+      missing+=("$name"); formulas+=("$brew")
+      read -ra words <<<"$debian"; packages+=("${words[@]}")
+    fi
+  done
+}
+
+if ! command -v cargo >/dev/null 2>&1; then
+  echo 'Rust is missing. Install it from https://rustup.rs, open a new shell, and run this again.' >&2
+  exit 1
+fi
+
+find_missing
+[ ${#missing[@]} -gt 0 ] || exit 0
+all_missing=$(IFS=,; echo "${missing[*]}")
+echo "Missing: ${all_missing//,/, }" >&2
+
+if command -v apt-get >/dev/null 2>&1 && { [ "$(id -u)" = 0 ] || sudo -n true 2>/dev/null; }; then
+  install_debian "${packages[@]}" >&2 || true
+  find_missing
+  [ ${#missing[@]} -gt 0 ] || exit 0
+fi
+
+all_missing=$(IFS=,; echo "${missing[*]}")
+{
+  echo "Please install: ${all_missing//,/, }"
+  echo "  Debian, Ubuntu:  sudo apt-get update && sudo apt-get install ${packages[*]}"
+  echo "  macOS:           brew install ${formulas[*]}"
+} >&2
+exit 1

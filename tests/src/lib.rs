@@ -1,0 +1,22 @@
+//! The harness of Gatehouse's whole-system tests: real binaries, real sockets, real clients.
+//!
+//! It promises that a test starts from nothing (temporary folders, ports the system chooses), waits for events and
+//! never for time to pass, prints the programs' output when it fails, and leaves no process behind, also when it
+//! panics. A program that is missing fails the test and is named with the package that holds it.
+//!
+//! A scenario reads: an [`upstream::Upstream`] with a script (or the real shop, [`shop::Shop`]), an [`edge::Edge`] over
+//! it, clients ([`curl`], [`raw`], [`load`], [`browser`]), and what must be true of the answers.
+
+pub mod binaries;
+pub mod browser;
+pub mod curl;
+pub mod edge;
+pub mod folder;
+pub mod frames;
+pub mod load;
+pub mod process;
+pub mod raw;
+pub mod shop;
+pub mod tool;
+pub mod upstream;
+pub mod wait;

@@ -1,0 +1,263 @@
+//! A client that writes exactly the bytes it is given: malformed requests, slow ones, half ones.
+
+use std::{
+    io::{ErrorKind, Read, Write},
+    net::{Shutdown, SocketAddr, TcpStream},
+    path::Path,
+    sync::Arc,
+};
+
+use rustls::{
+    ClientConfig, ClientConnection, RootCertStore, StreamOwned,
+    pki_types::{CertificateDer, ServerName, pem::PemObject},
+};
+
+use crate::wait;
+
+/// A connection over clear text or TLS.
+#[derive(Debug)]
+pub struct Raw {
+    socket: TcpStream,
+    // Over TLS: the same socket, encrypted.
+    tls: Option<Box<StreamOwned<ClientConnection, TcpStream>>>,
+    read: Vec<u8>,
+}
+
+/// A response as it stood on the wire.
+#[derive(Debug)]
+pub struct RawAnswer {
+    /// Its status.
+    pub status: u16,
+    /// Its head, every line.
+    pub head: String,
+    /// Its content, chunked framing undone.
+    pub body: Vec<u8>,
+}
+
+impl RawAnswer {
+    /// A header field's first value.
+    #[must_use]
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.head.lines().skip(1).find_map(|line| {
+            let (field, value) = line.split_once(':')?;
+            field.eq_ignore_ascii_case(name).then(|| value.trim())
+        })
+    }
+}
+
+impl Raw {
+    /// Connects.
+    ///
+    /// # Panics
+    /// When nobody listens there.
+    #[track_caller]
+    #[must_use]
+    pub fn connect(address: SocketAddr) -> Self {
+        Self::try_connect(address).expect("the edge listens")
+    }
+
+    /// Connects if somebody listens there.
+    #[must_use]
+    pub fn try_connect(address: SocketAddr) -> Option<Self> {
+        let stream = TcpStream::connect(address).ok()?;
+        stream.set_read_timeout(Some(wait::PATIENCE)).expect("the deadline is not zero");
+        Some(Self { socket: stream, tls: None, read: Vec::new() })
+    }
+
+    /// Connects over TLS to `localhost`, offering this protocol by ALPN; the certificate must hold against `authority`.
+    ///
+    /// # Panics
+    /// When nobody listens there, or the edge does not agree.
+    #[track_caller]
+    #[must_use]
+    pub fn connect_tls(address: SocketAddr, authority: &Path, protocol: &str) -> Self {
+        let clear = Self::connect(address);
+        let mut roots = RootCertStore::empty();
+        let authority = CertificateDer::from_pem_file(authority).expect("the edge wrote its authority");
+        roots.add(authority).expect("the authority is a certificate");
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+        let builder = builder.expect("the provider knows TLS 1.2 and 1.3");
+        let mut config = builder.with_root_certificates(roots).with_no_client_auth();
+        config.alpn_protocols = vec![protocol.into()];
+        let name = ServerName::try_from("localhost").expect("a name");
+        let mut session = ClientConnection::new(Arc::new(config), name).expect("the settings are valid");
+        let mut socket = clear.socket.try_clone().expect("sockets can be shared");
+        while session.is_handshaking() {
+            session.complete_io(&mut socket).expect("the edge completes the handshake");
+        }
+        assert_eq!(session.alpn_protocol(), Some(protocol.as_bytes()), "ALPN");
+        Self { tls: Some(Box::new(StreamOwned::new(session, socket))), ..clear }
+    }
+
+    /// Sends these bytes.
+    ///
+    /// # Panics
+    /// When the other side has closed.
+    #[track_caller]
+    pub fn send(&mut self, bytes: impl AsRef<[u8]>) -> &mut Self {
+        self.write(bytes.as_ref()).expect("the connection is open");
+        self
+    }
+
+    /// Sends these bytes if the other side still takes them.
+    pub fn try_send(&mut self, bytes: impl AsRef<[u8]>) -> bool {
+        self.write(bytes.as_ref()).is_ok()
+    }
+
+    /// Says that nothing more will come.
+    pub fn finish(&mut self) -> &mut Self {
+        let _ = self.socket.shutdown(Shutdown::Write);
+        self
+    }
+
+    /// Reads one response.
+    ///
+    /// # Panics
+    /// When the connection ends before the response does.
+    #[track_caller]
+    pub fn answer(&mut self) -> RawAnswer {
+        match self.next_answer(false) {
+            Some(answer) => answer,
+            None => {
+                panic!("the connection ended before the answer: {:?}", String::from_utf8_lossy(&self.read))
+            }
+        }
+    }
+
+    /// Reads one response to HEAD.
+    ///
+    /// # Panics
+    /// When the connection ends before the response does.
+    #[track_caller]
+    pub fn answer_to_head(&mut self) -> RawAnswer {
+        self.next_answer(true).expect("the connection ended before the answer")
+    }
+
+    /// Reads one response, or `None` when the connection closed before its first byte.
+    ///
+    /// # Panics
+    /// When it ends in the middle of one.
+    #[track_caller]
+    pub fn answer_unless_closed(&mut self) -> Option<RawAnswer> {
+        let answer = self.next_answer(false);
+        assert!(
+            answer.is_some() || self.read.is_empty(),
+            "the connection ended in the middle of an answer: {:?}",
+            String::from_utf8_lossy(&self.read)
+        );
+        answer
+    }
+
+    /// Reads bytes up to and including `end`.
+    ///
+    /// # Panics
+    /// When the connection ends before.
+    #[track_caller]
+    pub fn read_until(&mut self, end: &[u8]) -> Vec<u8> {
+        loop {
+            if let Some(at) = find(&self.read, end) {
+                return self.read.drain(..at + end.len()).collect();
+            }
+            assert!(
+                self.fill(),
+                "the connection ended before {:?}: {:?}",
+                end,
+                String::from_utf8_lossy(&self.read)
+            );
+        }
+    }
+
+    /// Reads exactly so many bytes, or `None` when the connection ends before.
+    #[track_caller]
+    pub fn read_exactly(&mut self, count: usize) -> Option<Vec<u8>> {
+        while self.read.len() < count {
+            if !self.fill() {
+                return None;
+            }
+        }
+        Some(self.read.drain(..count).collect())
+    }
+
+    /// Reads until the other side closes and returns what came.
+    ///
+    /// # Panics
+    /// When it does not close.
+    #[track_caller]
+    pub fn read_to_close(&mut self) -> Vec<u8> {
+        while self.fill() {}
+        std::mem::take(&mut self.read)
+    }
+
+    fn next_answer(&mut self, to_head: bool) -> Option<RawAnswer> {
+        while find(&self.read, b"\r\n\r\n").is_none() {
+            if !self.fill() {
+                return None;
+            }
+        }
+        let head = String::from_utf8_lossy(&self.read_until(b"\r\n\r\n")).into_owned();
+        let status = head.split(' ').nth(1).and_then(|word| word.parse().ok()).unwrap_or_default();
+        let mut answer = RawAnswer { status, head, body: Vec::new() };
+        let bodiless = to_head || matches!(status, 100..=199 | 204 | 304);
+        let length = answer.header("content-length").map(|text| text.parse().expect("a length is a number"));
+        if bodiless {
+        } else if answer.header("transfer-encoding").is_some() {
+            answer.body = self.read_chunks()?;
+        } else if let Some(length) = length {
+            answer.body = self.read_exactly(length)?;
+        } else {
+            answer.body = self.read_to_close();
+        }
+        Some(answer)
+    }
+
+    fn read_chunks(&mut self) -> Option<Vec<u8>> {
+        let mut body = Vec::new();
+        loop {
+            let line = String::from_utf8_lossy(&self.read_until(b"\r\n")).into_owned();
+            let size = line.trim().split(';').next().unwrap_or_default();
+            let size = usize::from_str_radix(size, 16).expect("a chunk begins with its size");
+            if size == 0 {
+                // Trailer lines up to the empty one.
+                while self.read_until(b"\r\n") != b"\r\n" {}
+                return Some(body);
+            }
+            body.extend(self.read_exactly(size)?);
+            self.read_exactly(2)?;
+        }
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+        match &mut self.tls {
+            Some(tls) => tls.write_all(bytes).and_then(|()| tls.flush()),
+            None => self.socket.write_all(bytes),
+        }
+    }
+
+    /// Reads what there is; false when the other side has closed.
+    #[track_caller]
+    fn fill(&mut self) -> bool {
+        let mut buffer = [0; 64 << 10];
+        let read = match &mut self.tls {
+            Some(tls) => tls.read(&mut buffer),
+            None => self.socket.read(&mut buffer),
+        };
+        match read {
+            Ok(length) => {
+                self.read.extend_from_slice(&buffer[..length]);
+                length > 0
+            }
+            // A reset, or an end without TLS's own goodbye: over either way.
+            Err(error) if is_end(error.kind()) => false,
+            Err(error) => panic!("nothing came and the connection stayed open: {error}"),
+        }
+    }
+}
+
+fn is_end(kind: ErrorKind) -> bool {
+    matches!(kind, ErrorKind::ConnectionReset | ErrorKind::BrokenPipe | ErrorKind::UnexpectedEof)
+}
+
+fn find(bytes: &[u8], what: &[u8]) -> Option<usize> {
+    bytes.windows(what.len()).position(|window| window == what)
+}

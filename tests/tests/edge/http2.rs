@@ -1,0 +1,139 @@
+//! HTTP/2 that no honest client sends (RFC 9113): nothing of it reaches the upstream, nothing of it hurts others.
+
+use std::fmt::Write as _;
+
+use gatehouse_tests::{
+    edge::Edge,
+    frames::{END_HEADERS, END_STREAM, Kind, Outcome, get, head},
+    upstream::{Reply, Upstream},
+};
+
+#[test]
+fn malformed_requests_are_refused_and_never_forwarded() {
+    let upstream = Upstream::start(|_| Reply::ok("text").cache_control("no-store"));
+    let edge = Edge::over(&upstream).start();
+    let mut frames = edge.frames();
+    assert!(frames.request(1, &get("/")));
+    assert_eq!(frames.outcome(1), Outcome::Answered, "the harness speaks HTTP/2");
+    assert_eq!(upstream.count(), 1);
+
+    let with = |more: &[(&'static str, &'static str)]| [get("/"), more.to_vec()].concat();
+    let cases: Vec<(&str, Vec<(&str, &str)>)> = vec![
+        ("an upper-case name (§8.2.1)", with(&[("X-Upper", "1")])),
+        ("a line feed in a value (§8.2.1)", with(&[("x", "1\nhost: evil")])),
+        ("a carriage return in a value", with(&[("x", "1\r\nGET /evil HTTP/1.1")])),
+        ("a NUL in a value", with(&[("x", "a\0b")])),
+        ("a colon in a name", with(&[("x:y", "1")])),
+        ("a space in a name", with(&[("x y", "1")])),
+        ("Connection (§8.2.2)", with(&[("connection", "close")])),
+        ("Transfer-Encoding (§8.2.2)", with(&[("transfer-encoding", "chunked")])),
+        ("TE other than trailers (§8.2.2)", with(&[("te", "gzip")])),
+        (
+            "a pseudo-field after a field (§8.3)",
+            vec![("x", "1"), (":method", "GET"), (":scheme", "https"), (":path", "/")],
+        ),
+        ("an unknown pseudo-field (§8.3)", with(&[(":evil", "1")])),
+        ("a response's pseudo-field (§8.3)", with(&[(":status", "200")])),
+        ("a repeated pseudo-field (§8.3)", with(&[(":path", "/evil")])),
+        ("no :path (§8.3.1)", vec![(":method", "GET"), (":scheme", "https"), (":authority", "a")]),
+        (
+            "an empty :path (§8.3.1)",
+            vec![(":method", "GET"), (":scheme", "https"), (":authority", "a"), (":path", "")],
+        ),
+        ("no :method (§8.3.1)", vec![(":scheme", "https"), (":authority", "a"), (":path", "/")]),
+        (
+            "a space in :path",
+            vec![(":method", "GET"), (":scheme", "https"), (":authority", "a"), (":path", "/ HTTP/1.1")],
+        ),
+        (
+            "a space in :method",
+            vec![(":method", "GET /evil"), (":scheme", "https"), (":authority", "a"), (":path", "/")],
+        ),
+        ("content that Content-Length denies (§8.1.1)", with(&[("content-length", "5")])),
+    ];
+    let mut wrong = String::new();
+    for (what, fields) in cases {
+        let mut frames = edge.frames();
+        frames.request(1, &fields);
+        let outcome = frames.outcome(1);
+        let seen = upstream.count() - 1;
+        if seen > 0 {
+            let _ =
+                writeln!(wrong, "{what}: reached the upstream ({outcome:?}): {:?}", upstream.seen().last());
+            break;
+        }
+    }
+    assert!(wrong.is_empty(), "\n{wrong}");
+}
+
+#[test]
+fn host_and_authority_that_disagree_are_refused() {
+    let upstream = Upstream::start(|_| Reply::ok("text").cache_control("no-store"));
+    let edge = Edge::over(&upstream).start();
+    let mut frames = edge.frames();
+    frames.request(1, &[get("/"), vec![("host", "evil.test")]].concat());
+    frames.outcome(1);
+    assert_eq!(upstream.count(), 0, "RFC 9113 §8.3.1");
+}
+
+#[test]
+fn streams_opened_and_reset_in_a_rush_cost_the_client_its_connection() {
+    // CVE-2023-44487.
+    let upstream = Upstream::start(|_| Reply::ok("text").cache_control("no-store"));
+    let edge = Edge::over(&upstream).start();
+    let mut frames = edge.frames();
+    let mut sent = 0;
+    for stream in (1..40_000).step_by(2) {
+        let alive = frames.request(stream, &get("/"))
+            && frames.send(Kind::ResetStream, 0, stream, &8_u32.to_be_bytes());
+        if !alive {
+            break;
+        }
+        sent += 1;
+    }
+    assert!(matches!(frames.outcome(0), Outcome::Ended(_)), "after {sent} streams");
+    assert!(upstream.count() < 20_000, "most never reached the upstream: {}", upstream.count());
+    assert_eq!(edge.curl_h2("/").send().status, 200, "and others are served");
+}
+
+#[test]
+fn a_head_without_end_is_bounded() {
+    // CVE-2024-27316 and its kin: CONTINUATION frames that never end the head.
+    let upstream = Upstream::start(|_| Reply::ok("text"));
+    let mut edge = Edge::over(&upstream).start();
+    let (before, _) = gatehouse_tests::process::resident_kib(edge.id());
+    let mut frames = edge.frames();
+    frames.send(Kind::Headers, END_STREAM, 1, &head(&get("/")));
+    let value = "x".repeat(10_000);
+    let piece = head(&[("x-more", value.as_str())]);
+    let mut pieces = 0;
+    while pieces < 10_000 && frames.send(Kind::Continuation, 0, 1, &piece) {
+        pieces += 1;
+    }
+    assert!(pieces < 10_000, "the edge took 100 MB of one head");
+    let (_, highest) = gatehouse_tests::process::resident_kib(edge.process().id());
+    assert!(highest < before + (16 << 10), "{before} KiB before, {highest} KiB at the highest");
+    assert_eq!(edge.curl_h2("/").send().status, 200);
+}
+
+#[test]
+fn a_head_too_large_is_refused_and_the_rest_goes_on() {
+    let upstream = Upstream::start(|_| Reply::ok("text"));
+    let edge = Edge::over(&upstream).start();
+    let large = "x".repeat(100_000);
+    let answer = edge.curl_h2("/").header(&format!("X-Large: {large}")).start().result();
+    assert!(answer.is_err() || answer.is_ok_and(|answer| answer.status == 431), "RFC 6585 §5");
+    assert_eq!(upstream.count(), 0);
+}
+
+#[test]
+fn a_client_that_opens_no_window_holds_nobody_up() {
+    let upstream = Upstream::start(|_| Reply::ok("x".repeat(1 << 20)).cache_control("max-age=60"));
+    let edge = Edge::over(&upstream).start();
+    let mut stuck = edge.frames();
+    // SETTINGS_INITIAL_WINDOW_SIZE = 0 (RFC 9113 §6.5.2): not one byte of content may come.
+    stuck.send(Kind::Settings, 0, 0, &[0, 4, 0, 0, 0, 0]);
+    stuck.send(Kind::Headers, END_HEADERS | END_STREAM, 1, &head(&get("/")));
+    assert_eq!(stuck.outcome(1), Outcome::Answered);
+    assert_eq!(edge.curl_h2("/").header("Host: localhost").send().body.len(), 1 << 20);
+}

@@ -1,0 +1,460 @@
+//! What the edge makes of well-formed, malformed, ambiguous and slow requests (RFC 9110, 9112, 9113).
+
+use std::fmt::Write as _;
+
+use gatehouse_tests::{
+    edge::Edge,
+    raw::Raw,
+    upstream::{RawUpstream, Reply, Upstream},
+};
+
+/// Answers with what it was asked: method, target and content.
+fn echo() -> Upstream {
+    Upstream::start(|seen| {
+        let text = format!("{} {} {}", seen.method, seen.target, String::from_utf8_lossy(&seen.body));
+        Reply::ok(text).cache_control("no-store")
+    })
+}
+
+#[test]
+fn malformed_and_ambiguous_requests_are_refused_and_end_the_connection() {
+    let upstream = echo();
+    let edge = Edge::over(&upstream).start();
+    let long = "x".repeat(200_000);
+    let cases: Vec<(&str, Vec<u8>, &[u16])> = vec![
+        ("no Host (RFC 9112 §3.2)", b"GET / HTTP/1.1\r\n\r\n".to_vec(), &[400]),
+        ("two Hosts", b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n".to_vec(), &[400]),
+        ("a Host that is none", b"GET / HTTP/1.1\r\nHost: a b\r\n\r\n".to_vec(), &[400]),
+        ("Host against the target", b"GET http://a/ HTTP/1.1\r\nHost: b\r\n\r\n".to_vec(), &[400]),
+        (
+            "two lengths (RFC 9112 §6.3)",
+            b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nContent-Length: 4\r\n\r\nabcd".to_vec(),
+            &[400],
+        ),
+        ("a signed length", b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: +3\r\n\r\nabc".to_vec(), &[400]),
+        (
+            "a negative length",
+            b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: -3\r\n\r\nabc".to_vec(),
+            &[400],
+        ),
+        (
+            "a hexadecimal length",
+            b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 0x3\r\n\r\nabc".to_vec(),
+            &[400],
+        ),
+        (
+            "a length beyond 64 bits",
+            b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 99999999999999999999\r\n\r\n".to_vec(),
+            &[400, 413],
+        ),
+        (
+            "a space before the colon (RFC 9112 §5.1)",
+            b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding : chunked\r\n\r\n0\r\n\r\n".to_vec(),
+            &[400],
+        ),
+        (
+            "a folded line (RFC 9112 §5.2)",
+            b"GET / HTTP/1.1\r\nHost: a\r\nX: 1\r\n Y: 2\r\n\r\n".to_vec(),
+            &[400],
+        ),
+        ("a line without a colon", b"GET / HTTP/1.1\r\nHost: a\r\nnothing\r\n\r\n".to_vec(), &[400]),
+        ("a bare CR in a value", b"GET / HTTP/1.1\r\nHost: a\r\nX: a\rb\r\n\r\n".to_vec(), &[400]),
+        ("a NUL in a value", b"GET / HTTP/1.1\r\nHost: a\r\nX: a\0b\r\n\r\n".to_vec(), &[400]),
+        ("a NUL in a name", b"GET / HTTP/1.1\r\nHost: a\r\nX\0: b\r\n\r\n".to_vec(), &[400]),
+        (
+            "an unknown transfer coding (RFC 9112 §6.1)",
+            b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: xchunked\r\n\r\n".to_vec(),
+            &[400, 501],
+        ),
+        (
+            "chunked twice",
+            b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked, chunked\r\n\r\n0\r\n\r\n".to_vec(),
+            &[400, 501],
+        ),
+        (
+            "chunked not last",
+            b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked, identity\r\n\r\n0\r\n\r\n".to_vec(),
+            &[400, 501],
+        ),
+        (
+            "chunked in HTTP/1.0",
+            b"POST / HTTP/1.0\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n".to_vec(),
+            &[400],
+        ),
+        ("dot segments", b"GET /assets/../admin HTTP/1.1\r\nHost: a\r\n\r\n".to_vec(), &[400]),
+        ("encoded dot segments", b"GET /assets/%2e%2E/admin HTTP/1.1\r\nHost: a\r\n\r\n".to_vec(), &[400]),
+        ("a target with a space", b"GET /a b HTTP/1.1\r\nHost: a\r\n\r\n".to_vec(), &[400]),
+        ("a version that is none", b"GET / HTTP/1.9x\r\nHost: a\r\n\r\n".to_vec(), &[400, 505]),
+        ("a method with a control character", b"GE\x01T / HTTP/1.1\r\nHost: a\r\n\r\n".to_vec(), &[400]),
+        ("not HTTP", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n".to_vec(), &[400]),
+        (
+            "a head too large (RFC 6585 §5)",
+            format!("GET / HTTP/1.1\r\nHost: a\r\nX: {long}\r\n\r\n").into_bytes(),
+            &[431],
+        ),
+        (
+            "a target too long (RFC 9110 §15.5.15)",
+            format!("GET /{long} HTTP/1.1\r\nHost: a\r\n\r\n").into_bytes(),
+            &[414, 431],
+        ),
+        (
+            "too many header lines",
+            (0..1000)
+                .fold("GET / HTTP/1.1\r\nHost: a\r\n".to_owned(), |mut head, number| {
+                    let _ = write!(head, "X-{number}: 1\r\n");
+                    head
+                })
+                .into_bytes()
+                .into_iter()
+                .chain(*b"\r\n")
+                .collect(),
+            &[431],
+        ),
+        ("CONNECT", b"CONNECT a:443 HTTP/1.1\r\nHost: a:443\r\n\r\n".to_vec(), &[400, 405, 501]),
+    ];
+    let mut wrong = String::new();
+    for (what, bytes, expected) in cases {
+        let mut raw = edge.raw();
+        raw.try_send(&bytes);
+        // Whatever hides behind the refused request must never be answered, nor reach the upstream.
+        raw.try_send("GET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n");
+        raw.finish();
+        let answers = String::from_utf8_lossy(&raw.read_to_close()).into_owned();
+        let status = answers.split(' ').nth(1).and_then(|word| word.parse().ok()).unwrap_or(0);
+        if !expected.contains(&status) {
+            let _ = writeln!(wrong, "{what}: {status} in place of {expected:?}: {answers:.200}");
+        }
+        if answers.matches("HTTP/1.").count() > 1 {
+            let _ =
+                writeln!(wrong, "{what}: a second request on the connection was answered: {answers:.300}");
+        }
+    }
+    assert!(wrong.is_empty(), "\n{wrong}");
+    let seen = upstream.seen();
+    assert!(seen.is_empty(), "the upstream saw a refused request: {seen:#?}");
+    assert_eq!(edge.get("/").status, 200, "and the edge goes on");
+}
+
+#[test]
+fn of_two_framings_only_one_is_ever_believed() {
+    // RFC 9112 §6.1 and §6.3: refused, or Transfer-Encoding alone counts, goes on alone, and the connection ends.
+    let upstream = echo();
+    let edge = Edge::over(&upstream).start();
+    for framing in
+        ["Content-Length: 6\r\nTransfer-Encoding: chunked", "Transfer-Encoding: chunked\r\nContent-Length: 6"]
+    {
+        let mut raw = edge.raw();
+        raw.send(format!("POST / HTTP/1.1\r\nHost: a\r\n{framing}\r\n\r\n0\r\n\r\n"));
+        raw.try_send("GET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n");
+        raw.finish();
+        let answers = String::from_utf8_lossy(&raw.read_to_close()).into_owned();
+        let status = answers.split(' ').nth(1).unwrap_or_default();
+        assert!(matches!(status, "200" | "400"), "{framing:?}: {answers}");
+        assert_eq!(answers.matches("HTTP/1.").count(), 1, "{framing:?}: {answers}");
+        assert!(answers.to_ascii_lowercase().contains("connection: close"), "{framing:?}: {answers}");
+    }
+    for seen in upstream.seen() {
+        assert_eq!((seen.target.as_str(), seen.body.len()), ("/", 0), "{seen:#?}");
+        assert!(
+            !(seen.headers.contains_key("content-length") && seen.headers.contains_key("transfer-encoding"))
+        );
+    }
+}
+
+#[test]
+fn a_request_whose_chunks_are_malformed_never_reaches_the_upstream_whole() {
+    let upstream = echo();
+    let edge = Edge::over(&upstream).start();
+    for chunks in [
+        "zz\r\nabc\r\n0\r\n\r\n",
+        "3\r\nabcd\r\n0\r\n\r\n",
+        "-1\r\n\r\n",
+        "ffffffffffffffffff\r\n",
+        "3 \r\nabc\r\n0;\x00\r\n\r\n",
+    ] {
+        let mut raw = edge.raw();
+        raw.send("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n");
+        raw.try_send(chunks);
+        raw.finish();
+        let answer = String::from_utf8_lossy(&raw.read_to_close()).into_owned();
+        assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 400"), "{chunks:?}: {answer}");
+    }
+    assert_eq!(upstream.count(), 0);
+}
+
+#[test]
+fn pipelined_requests_are_answered_in_order() {
+    let upstream = echo();
+    let edge = Edge::over(&upstream).start();
+    let mut raw = edge.raw();
+    raw.send("GET /1 HTTP/1.1\r\nHost: a\r\n\r\nPOST /2 HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nhiGET /3 HTTP/1.1\r\nHost: a\r\n\r\n");
+    for expected in ["GET /1 ", "POST /2 hi", "GET /3 "] {
+        assert_eq!(raw.answer().body, expected.as_bytes());
+    }
+}
+
+#[test]
+fn a_chunked_request_arrives_whole() {
+    let upstream = echo();
+    let edge = Edge::over(&upstream).start();
+    let mut raw = edge.raw();
+    raw.send("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n");
+    raw.send("4\r\nWiki\r\n").send("6;name=value\r\npedia \r\n").send("0\r\n\r\n");
+    assert_eq!(raw.answer().body, b"POST / Wikipedia ");
+    let answer = edge.curl_h2("/").post("PUT", "content").send();
+    assert_eq!(answer.text(), "PUT / content");
+}
+
+#[test]
+fn request_trailers_reach_the_upstream() {
+    let upstream = echo();
+    let edge = Edge::over(&upstream).start();
+    let mut raw = edge.raw();
+    raw.send("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nTrailer: X-Sum\r\n\r\n");
+    raw.send("2\r\nhi\r\n0\r\nX-Sum: 42\r\n\r\n");
+    assert_eq!(raw.answer().status, 200);
+    let trailers = upstream.only().trailers.expect("trailers arrive");
+    assert_eq!(trailers["x-sum"], "42");
+}
+
+#[test]
+fn response_trailers_reach_the_client() {
+    let upstream = Upstream::start(|_| {
+        Reply::streamed()
+            .cache_control("no-store")
+            .header("trailer", "x-sum")
+            .then("hi")
+            .then_trailer("x-sum", "42")
+    });
+    let edge = Edge::over(&upstream).start();
+    let answer = edge.curl_h2("/").header("TE: trailers").send();
+    assert_eq!(
+        (answer.text().as_str(), answer.trailers.as_slice()),
+        ("hi", &[("x-sum".into(), "42".into())][..])
+    );
+    let mut raw = edge.raw();
+    raw.send("GET / HTTP/1.1\r\nHost: a\r\nTE: trailers\r\nConnection: close, TE\r\n\r\n");
+    let answer = String::from_utf8(raw.read_to_close()).unwrap().to_ascii_lowercase();
+    assert!(answer.ends_with("0\r\nx-sum: 42\r\n\r\n"), "{answer}");
+}
+
+#[test]
+fn trailers_that_nobody_announced_reach_a_client_of_http_2() {
+    let upstream = RawUpstream::start(
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\nX-Sum: 42\r\n\r\n",
+    );
+    let edge = Edge::over_raw(&upstream).start();
+    let answer = edge.curl_h2("/").send();
+    assert_eq!(
+        (answer.text().as_str(), answer.trailers.as_slice()),
+        ("hi", &[("x-sum".into(), "42".into())][..])
+    );
+}
+
+#[test]
+fn expect_100_continue_is_answered_before_the_content_is_sent() {
+    let upstream = echo();
+    let edge = Edge::over(&upstream).start();
+    let mut raw = edge.raw();
+    raw.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n");
+    assert_eq!(raw.answer().status, 100);
+    assert_eq!(raw.send("hi").answer().body, b"POST / hi");
+    let answer = edge.curl("/").header("Expect: 100-continue").post("POST", "content").send();
+    assert_eq!((answer.interim.as_slice(), answer.text().as_str()), (&[100][..], "POST / content"));
+}
+
+#[test]
+fn content_beyond_the_bound_is_413_before_it_is_sent() {
+    let upstream = echo();
+    let edge = Edge::over(&upstream).tables("[bounds]\nbody = \"1 KiB\"").start();
+    let mut raw = edge.raw();
+    raw.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2000\r\nExpect: 100-continue\r\n\r\n");
+    assert_eq!(raw.answer().status, 413, "and no 100 before it");
+    assert_eq!(upstream.count(), 0);
+    let mut raw = edge.raw();
+    raw.send("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n");
+    raw.try_send(format!("800\r\n{}\r\n0\r\n\r\n", "x".repeat(0x800)));
+    assert_eq!(raw.answer().status, 413, "a length that nobody states counts too");
+    assert_eq!(upstream.count(), 0, "the upstream never gets it whole");
+    assert_eq!(
+        edge.curl("/").post("POST", vec![b'x'; 1024]).send().status,
+        200,
+        "the bound itself is allowed"
+    );
+}
+
+#[test]
+fn an_answer_to_head_has_no_content() {
+    let upstream = Upstream::start(|_| Reply::ok("text").cache_control("max-age=60"));
+    let edge = Edge::over(&upstream).start();
+    let mut raw = edge.raw();
+    for request in ["HEAD", "HEAD", "GET", "HEAD"] {
+        raw.send(format!("{request} / HTTP/1.1\r\nHost: a\r\n\r\n"));
+        let answer = if request == "HEAD" { raw.answer_to_head() } else { raw.answer() };
+        assert_eq!((answer.status, answer.header("content-length")), (200, Some("4")), "{}", answer.head);
+    }
+    let answer = raw.send("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").answer();
+    assert_eq!(answer.body, b"text");
+    assert_eq!(raw.read_to_close(), b"", "nothing strays between the answers");
+}
+
+#[test]
+fn http_1_0_clients_get_what_they_understand() {
+    let upstream =
+        Upstream::start(|_| Reply::streamed().cache_control("no-store").then("hello ").then("world"));
+    let edge = Edge::over(&upstream).start();
+    let mut raw = edge.raw();
+    raw.send("GET / HTTP/1.0\r\n\r\n");
+    let answer = String::from_utf8(raw.read_to_close()).unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    assert_eq!(body, "hello world", "no chunked framing; the end of the connection is the end");
+    assert!(!head.to_ascii_lowercase().contains("transfer-encoding"), "RFC 9112 §6.1: {head}");
+    assert_eq!(edge.curl("/").http10().send().text(), "hello world");
+}
+
+#[test]
+fn an_http_1_0_client_may_ask_to_keep_the_connection() {
+    let upstream = echo();
+    let edge = Edge::over(&upstream).start();
+    let mut raw = edge.raw();
+    for _ in 0..2 {
+        let answer = raw.send("GET / HTTP/1.0\r\nHost: a\r\nConnection: keep-alive\r\n\r\n").answer();
+        assert_eq!(
+            (answer.status, answer.header("connection")),
+            (200, Some("keep-alive")),
+            "{}",
+            answer.head
+        );
+    }
+}
+
+#[test]
+fn hop_by_hop_fields_stop_at_the_edge() {
+    let upstream = Upstream::start(|_| {
+        Reply::ok("text")
+            .cache_control("no-store")
+            .header("connection", "x-internal")
+            .header("x-internal", "1")
+            .header("keep-alive", "timeout=5")
+            .header("proxy-authenticate", "Basic")
+    });
+    let edge = Edge::over(&upstream).start();
+    let answer = edge
+        .curl("/")
+        .header("Connection: close, X-Mine")
+        .header("X-Mine: 1")
+        .header("Keep-Alive: timeout=9")
+        .header("Proxy-Connection: keep-alive")
+        .header("TE: trailers, deflate")
+        .header("Upgrade: h2c")
+        .header("X-Kept: 1")
+        .send();
+    let seen = upstream.only();
+    for name in ["x-mine", "keep-alive", "proxy-connection", "upgrade"] {
+        assert_eq!(seen.header(name), "", "{name} reached the upstream (RFC 9110 §7.6.1)");
+    }
+    assert_eq!(seen.header("x-kept"), "1");
+    for name in ["x-internal", "keep-alive"] {
+        assert_eq!(answer.header(name), None, "{name} reached the client: {answer:#?}");
+    }
+    let over_h2 = edge.curl_h2("/").send();
+    assert_eq!(over_h2.header("connection"), None, "RFC 9113 §8.2.2");
+}
+
+#[test]
+fn the_upstream_is_told_who_asked_and_how() {
+    let upstream = echo();
+    let edge = Edge::over(&upstream).start();
+    let _ = edge
+        .curl_h2("/path?query=1")
+        .header("X-Forwarded-For: 203.0.113.9")
+        .header("X-Forwarded-Proto: http")
+        .header("X-Forwarded-Host: evil.test")
+        .header("Forwarded: for=203.0.113.9")
+        .header("X-Original-URL: /admin")
+        .header("X-HTTP-Method-Override: DELETE")
+        .send();
+    let seen = upstream.only();
+    assert_eq!(seen.target, "/path?query=1");
+    assert_eq!(seen.header("host"), format!("localhost:{}", edge.tls().port()));
+    assert!(seen.header("via").contains("gatehouse"), "RFC 9110 §7.6.3: {seen:#?}");
+    assert_eq!(seen.header("x-forwarded-for"), "127.0.0.1", "nobody may say it for the client");
+    assert_eq!(seen.header("x-forwarded-proto"), "https");
+    for name in ["x-original-url", "x-http-method-override"] {
+        assert_eq!(seen.header(name), "", "{name} can change an answer and is not in the key");
+    }
+    assert!(!format!("{:?}", seen.headers).contains("evil.test"), "{seen:#?}");
+    assert!(!format!("{:?}", seen.headers).contains("203.0.113.9"), "{seen:#?}");
+}
+
+#[test]
+fn a_client_that_is_slow_with_its_head_is_let_go() {
+    let upstream = echo();
+    let edge = Edge::over(&upstream)
+        .tables("[timeouts]\nheader = \"200ms\"\nidle = \"300ms\"\nhandshake = \"200ms\"")
+        .start();
+    let mut slow = edge.raw();
+    slow.send("GET / HTTP/1.1\r\nHost: a\r\nX-Slow: ");
+    let mut silent = edge.raw();
+    let mut handshake = Raw::connect(edge.tls());
+    handshake.send(b"\x16\x03\x01");
+    let mut idle = edge.raw();
+    assert_eq!(idle.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").answer().status, 200);
+    let answer = String::from_utf8_lossy(&slow.read_to_close()).into_owned();
+    assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 408"), "{answer}");
+    assert_eq!(silent.read_to_close(), b"");
+    handshake.read_to_close();
+    assert_eq!(idle.read_to_close(), b"", "an idle connection is closed without a word");
+}
+
+#[test]
+fn a_client_that_is_slow_with_its_content_gets_408() {
+    let upstream = echo();
+    let edge = Edge::over(&upstream).tables("[timeouts]\nbody = \"200ms\"").start();
+    let mut raw = edge.raw();
+    raw.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nabc");
+    assert_eq!(raw.answer().status, 408);
+    raw.read_to_close();
+    assert_eq!(upstream.count(), 0, "the upstream never gets it whole");
+}
+
+#[test]
+fn the_edge_says_what_it_speaks_by_alpn() {
+    let upstream = echo();
+    let edge = Edge::over(&upstream).start();
+    assert_eq!(edge.curl_h2("/").send().version, "HTTP/2");
+    assert_eq!(edge.curl_tls("/").send().version, "HTTP/1.1");
+    assert_eq!(edge.curl_tls("/").argument("--no-alpn").send().version, "HTTP/1.1");
+    for version in ["--tlsv1.2", "--tlsv1.3"] {
+        let exact = version.replace("--tlsv", "");
+        assert_eq!(
+            edge.curl_tls("/").argument(version).argument("--tls-max").argument(exact).send().status,
+            200
+        );
+    }
+    let old = edge.curl_tls("/").argument("--tlsv1.0").argument("--tls-max").argument("1.1").fail();
+    assert!(old.contains("curl ended with"), "{old}");
+}
+
+#[test]
+fn methods_and_targets_pass_as_they_are() {
+    let upstream = echo();
+    let edge = Edge::over(&upstream).start();
+    for method in ["OPTIONS", "PATCH", "DELETE", "PURPLE"] {
+        assert_eq!(edge.curl("/x").method(method).send().text(), format!("{method} /x "));
+    }
+    for target in ["/a%2Fb", "/%E2%82%AC?x=%20&x=+", "/a//b/", "/?", "/a;b=1", "/~user/$&'()*+,=:@"] {
+        assert_eq!(edge.get(target).text(), format!("GET {target} "));
+    }
+}
+
+#[test]
+fn nghttp_gets_the_page_over_http_2() {
+    let upstream = Upstream::start(|_| Reply::ok("text").cache_control("max-age=60"));
+    let edge = Edge::over(&upstream).start();
+    let nghttp = gatehouse_tests::tool::find(&["nghttp"], "nghttp2-client");
+    let url = format!("https://127.0.0.1:{}/", edge.tls().port());
+    let output = gatehouse_tests::tool::run(&nghttp, ["--no-verify", "--verbose", "--multiply=2", &url]);
+    assert_eq!(output.matches(":status: 200").count(), 2, "{output}");
+    assert!(!output.contains("RST_STREAM"), "{output}");
+}

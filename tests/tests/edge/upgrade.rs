@@ -1,0 +1,38 @@
+//! Upgrades pass through (RFC 9110 §7.8; RFC 6455).
+
+use gatehouse_tests::{
+    edge::Edge,
+    upstream::{Reply, Upstream},
+};
+
+const HANDSHAKE: &str = "GET /socket HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+                         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+
+#[test]
+fn a_websocket_carries_bytes_both_ways() {
+    let upstream = Upstream::start(|_| Reply::echo_upgrade());
+    let edge = Edge::over(&upstream).start();
+    let mut raw = edge.raw();
+    raw.send(HANDSHAKE);
+    let head = String::from_utf8(raw.read_until(b"\r\n\r\n")).unwrap().to_ascii_lowercase();
+    assert!(head.starts_with("http/1.1 101"), "{head}");
+    assert!(head.contains("upgrade: websocket"), "{head}");
+    for message in [&b"\x81\x05hello"[..], b"\x82\x03\x00\x01\x02", &[7; 100_000]] {
+        raw.send(message);
+        assert_eq!(raw.read_until(message), message);
+    }
+    let seen = upstream.only();
+    assert_eq!(seen.header("sec-websocket-key"), "dGhlIHNhbXBsZSBub25jZQ==");
+    assert!(seen.header("connection").eq_ignore_ascii_case("upgrade"), "{seen:#?}");
+    raw.finish();
+    raw.read_to_close();
+}
+
+#[test]
+fn an_upgrade_that_the_upstream_declines_is_an_ordinary_answer() {
+    let upstream = Upstream::start(|_| Reply::ok("no sockets here").cache_control("no-store"));
+    let edge = Edge::over(&upstream).start();
+    let mut raw = edge.raw();
+    assert_eq!(raw.send(HANDSHAKE).answer().body, b"no sockets here");
+    assert_eq!(raw.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").answer().status, 200, "the connection goes on");
+}

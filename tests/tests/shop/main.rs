@@ -1,0 +1,7 @@
+//! The shop as a visitor meets it: the edge, the origin it runs, a real PostgreSQL, and the demo's own settings.
+#![expect(clippy::unwrap_used, reason = "a test that unwraps says where")]
+
+mod browsing;
+mod catalogue;
+mod load;
+mod processes;

@@ -1,0 +1,88 @@
+//! The edge keeps its commands running, and leaves none behind.
+
+use std::path::Path;
+
+use gatehouse_tests::{
+    edge::{Edge, assert_nothing_left},
+    process::left_running,
+    shop, wait,
+};
+use rustix::process::{Pid, Signal, kill_process};
+
+#[test]
+fn a_stop_leaves_nothing_running() {
+    let mut shop = shop::start();
+    assert!(
+        running(&shop, "postgres").is_some() && running(&shop, "origin").is_some(),
+        "{:?}",
+        everything(&shop)
+    );
+    assert!(shop.stop().success());
+    assert_nothing_left(shop.folder());
+}
+
+#[test]
+fn nothing_is_left_even_when_the_edge_is_killed() {
+    let mut shop = shop::start();
+    shop.process().signal(Signal::KILL);
+    shop.process().wait();
+    let folder = shop.folder().to_owned();
+    wait::until("everything the edge started is gone", || left_running(&folder).is_empty().then_some(()));
+}
+
+#[test]
+fn a_killed_origin_is_restarted_and_cached_answers_go_on() {
+    let shop = shop::start();
+    let _ = shop.get("/api/categories");
+    let origin = running(&shop, "origin").unwrap();
+    kill(origin);
+    assert_eq!(shop.get("/api/categories").status, 200, "from the cache");
+    wait::until("another origin runs", || running(&shop, "origin").filter(|id| *id != origin));
+    wait::until("it answers", || (shop.get("/api/products?limit=3").status == 200).then_some(()));
+}
+
+#[test]
+fn a_killed_database_is_started_again() {
+    let shop = shop::start();
+    assert_eq!(shop.get("/api/products?limit=1").status, 200);
+    let postgres = running(&shop, "postgres").unwrap();
+    kill(postgres);
+    wait::until("the catalogue is read again", || {
+        let fresh = shop.curl("/api/products?limit=2").header("Cache-Control: no-cache").send();
+        (fresh.status == 200).then_some(())
+    });
+}
+
+#[test]
+fn the_catalogue_outlives_a_restart() {
+    let mut shop = shop::start();
+    let before = shop.get("/api/products?limit=10").json();
+    assert!(shop.stop().success());
+    let again = shop.restart();
+    assert_eq!(again.get("/api/products?limit=10").json(), before);
+}
+
+#[test]
+fn the_output_of_a_command_bears_its_name() {
+    let mut shop = shop::start();
+    let lines = shop.process().lines();
+    assert!(lines.iter().any(|line| line.contains("origin") && line.contains("postgres")), "{lines:#?}");
+}
+
+fn everything(shop: &Edge) -> Vec<(u32, String)> {
+    left_running(shop.folder())
+}
+
+/// The first process of this program that runs under the shop's folder.
+fn running(shop: &Edge, program: &str) -> Option<u32> {
+    let is_it = |command: &str| {
+        let first = command.split_whitespace().next().unwrap_or_default();
+        Path::new(first).file_name().is_some_and(|name| name == program)
+    };
+    everything(shop).into_iter().find(|(_, command)| is_it(command)).map(|(id, _)| id)
+}
+
+fn kill(id: u32) {
+    let pid = Pid::from_raw(i32::try_from(id).unwrap()).unwrap();
+    kill_process(pid, Signal::KILL).unwrap();
+}
