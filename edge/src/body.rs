@@ -176,7 +176,6 @@ impl Patience {
         let sleep = self.sleep.get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
         if !self.waiting {
             self.waiting = true;
-            #[expect(clippy::disallowed_methods, reason = "arms a timer; no decision is made by this reading")]
             sleep.as_mut().reset(Instant::now() + limit);
         }
         sleep.as_mut().poll(context)

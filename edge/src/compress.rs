@@ -44,7 +44,10 @@ pub fn codable(status: StatusCode, head: &HeaderMap, length: Option<u64>) -> boo
         && !head.contains_key(header::CONTENT_ENCODING)
         && !head.contains_key(header::TRAILER)
         && head.get(header::CONTENT_TYPE).is_some_and(shrinks)
-        && !head.get_all(header::CACHE_CONTROL).iter().any(|line| contains_ignoring_case(line, b"no-transform"))
+        && !head
+            .get_all(header::CACHE_CONTROL)
+            .iter()
+            .any(|line| contains_ignoring_case(line, b"no-transform"))
 }
 
 fn contains_ignoring_case(line: &HeaderValue, word: &[u8]) -> bool {
@@ -60,7 +63,13 @@ fn shrinks(content_type: &HeaderValue) -> bool {
         Some(("application", subtype)) => {
             matches!(
                 subtype,
-                "json" | "javascript" | "xml" | "wasm" | "manifest+json" | "x-javascript" | "vnd.ms-fontobject"
+                "json"
+                    | "javascript"
+                    | "xml"
+                    | "wasm"
+                    | "manifest+json"
+                    | "x-javascript"
+                    | "vnd.ms-fontobject"
             ) || subtype.ends_with("+json")
                 || subtype.ends_with("+xml")
         }
@@ -252,7 +261,9 @@ mod tests {
 
     #[test]
     fn text_is_codable_and_pictures_are_not() {
-        for content_type in ["text/html; charset=utf-8", "application/json", "application/problem+json", "image/svg+xml"] {
+        for content_type in
+            ["text/html; charset=utf-8", "application/json", "application/problem+json", "image/svg+xml"]
+        {
             assert!(codable(StatusCode::OK, &head(content_type), Some(1000)), "{content_type}");
         }
         for content_type in ["image/webp", "application/zip", "video/mp4", "text/event-stream", ""] {
@@ -274,7 +285,8 @@ mod tests {
 
     #[test]
     fn a_stored_body_is_coded_whole_and_smaller() {
-        let body = Segments::new(&[Bytes::from("gatehouse ".repeat(20_000)), Bytes::from("x".repeat(100_000))]);
+        let body =
+            Segments::new(&[Bytes::from("gatehouse ".repeat(20_000)), Bytes::from("x".repeat(100_000))]);
         for coding in [Coding::Gzip, Coding::Brotli, Coding::Zstd] {
             let coded = whole(&body, coding).unwrap();
             assert!(coded.length() < 10_000, "{coding:?}: {}", coded.length());

@@ -70,7 +70,9 @@ pub async fn serve(
     let shell = Shell { edge, peer, timeouts, bounds, drain };
     let Some(tls) = tls else { return shell.http1(stream, place).await };
     match tokio::time::timeout(shell.timeouts.handshake, tls.accept(stream)).await {
-        Ok(Ok(stream)) if stream.get_ref().1.alpn_protocol() == Some(b"h2") => shell.http2(stream, place).await,
+        Ok(Ok(stream)) if stream.get_ref().1.alpn_protocol() == Some(b"h2") => {
+            shell.http2(stream, place).await;
+        }
         Ok(Ok(stream)) => shell.http1(stream, place).await,
         Ok(Err(error)) => {
             shell.edge.metrics.handshake_failed();
@@ -389,7 +391,11 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
 }
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
-    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write(context, bytes);
         self.wrote(written)
     }

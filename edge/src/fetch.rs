@@ -14,22 +14,18 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use cache_policy::{Arrival, Reason, RequestFacts, Vary, variant_key};
+use cache_policy::{Arrival, Reason, RequestFacts, Vary, may_replace, variant_key};
 use http::{HeaderMap, Request, StatusCode};
 use http_body_util::BodyExt as _;
 use tokio::sync::oneshot;
 
 use crate::{
     body::BodyError,
-    cache::{
-        Filling, Key, Lead, Outcome, Recording, Stored,
-        memory::Marker,
-        recording::Room,
-    },
+    cache::{Filling, Key, Lead, Outcome, Recording, Stored, memory::Marker, recording::Room},
     compress,
     settings::Route,
     state::Edge,
-    upstream::{Answer, RequestBody, ResponseBody, Upstream, outbound},
+    upstream::{Answer, Failure, RequestBody, ResponseBody, Upstream, outbound},
 };
 
 /// Everything a fetch needs; it borrows nothing of the request that began it.
@@ -60,8 +56,6 @@ pub struct Handover {
     pub answer: Answer,
     /// Why it is not stored.
     pub reason: Option<Reason>,
-    /// A word where policy has none.
-    pub detail: Option<&'static str>,
     /// From sending the request to this head.
     pub took: Duration,
 }
@@ -94,24 +88,29 @@ async fn run(edge: Arc<Edge>, fetch: Fetch, leader: oneshot::Sender<Handover>) {
         let _ = body.frame().await;
         return lead.publish(outcome);
     }
-    if is_failure(head.status) && stored.is_some() {
+    if head.status == StatusCode::SWITCHING_PROTOCOLS {
+        return lead.publish(Outcome::Failed(Failure::Unasked));
+    }
+    if stored.as_ref().is_some_and(|stored| !may_replace(&stored.meta, head.status)) {
         let status = head.status;
         let reason = Some(Reason::StatusForbidsStoring);
-        hand_over(leader, Handover { answer: Answer::from_parts(head, body), reason, detail: None, took });
+        hand_over(leader, Handover { answer: Answer::from_parts(head, body), reason, took });
         return lead.publish(Outcome::ErrorStatus(status));
     }
     let length = http_body::Body::size_hint(&body).exact();
     let admitted = match cache_policy::admit(&facts, head.status, &head.headers, arrival, &route.rules) {
         Ok(admitted) if length.is_none_or(|length| length <= largest) => admitted,
         refused => {
-            let (reason, detail) = match refused {
-                Ok(_) => (None, Some("too-large")),
-                Err(reason) => (Some(reason), None),
-            };
-            let shared = reason.unwrap_or(Reason::NotShared);
-            edge.memory.mark(&key, Marker { until: received_at + MARKER, reason: shared });
-            hand_over(leader, Handover { answer: Answer::from_parts(head, body), reason, detail, took });
-            return lead.publish(Outcome::NotShared(shared));
+            let reason = refused.map_or_else(|reason| reason, |_| Reason::TooLarge);
+            // What one client's request brought about says nothing of the next client's answer.
+            if !reason.is_about_request() {
+                edge.memory.mark(&key, Marker { until: received_at + MARKER, reason });
+            }
+            hand_over(
+                leader,
+                Handover { answer: Answer::from_parts(head, body), reason: Some(reason), took },
+            );
+            return lead.publish(Outcome::NotShared(reason));
         }
     };
     let vary = match admitted.vary {
@@ -160,7 +159,8 @@ fn freshen(
         Err(reason) => {
             // What we hold is not what the upstream means: later requests fetch it whole.
             edge.memory.remove(key);
-            Outcome::NotShared(reason)
+            tracing::debug!(key = key.as_str(), %reason, "a 304 does not fit what is stored");
+            Outcome::Nothing
         }
     }
 }
@@ -254,30 +254,7 @@ impl Drop for FillGuard<'_> {
     }
 }
 
-/// The statuses that RFC 5861 §4 counts as errors.
-pub fn is_failure(status: StatusCode) -> bool {
-    matches!(
-        status,
-        StatusCode::INTERNAL_SERVER_ERROR
-            | StatusCode::BAD_GATEWAY
-            | StatusCode::SERVICE_UNAVAILABLE
-            | StatusCode::GATEWAY_TIMEOUT
-    )
-}
-
 /// How long requests for a resource go upstream side by side after an answer could not be shared.
 const MARKER: Duration = Duration::from_secs(30);
 /// What a piece costs beside its bytes.
 const PIECE_OVERHEAD: u64 = 64;
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_missing_page_is_an_answer_and_no_failure() {
-        assert!(!is_failure(StatusCode::NOT_FOUND));
-        assert!(is_failure(StatusCode::BAD_GATEWAY));
-    }
-
-}

@@ -6,10 +6,12 @@
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use cache_policy::{
-    Decision, Failure as PolicyFailure, Meta, Moment, Plan, Reason, RequestFacts, conditional_fields, decide,
-    invalidates, stale_on_error, variant_key,
+    Arrival, Decision, Failure as PolicyFailure, Meta, Moment, Plan, Reason, RequestFacts,
+    conditional_fields, decide, freshen_by_head, invalidates, may_share, stale_on_error, variant_key,
 };
-use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version, header, request};
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version, header, request,
+};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use tokio::sync::oneshot;
@@ -72,12 +74,13 @@ async fn answer(
     let route = route::find(&settings.routes, &inbound).ok_or(Refusal::NoRoute)?;
     record.route(&route.name, &state.routes[&route.name]);
     let limiter = route.limit.as_ref().and_then(|limit| state.limiters.get(limit));
-    let admission = limiter.map(|limiter| limiter.admit(client.key()));
-    if let Some(Err(exceeded)) = admission {
-        if let Some(limit) = &route.limit {
-            edge.metrics.limited(&limit.name);
-        }
-        return Err(Refusal::TooManyRequests(exceeded));
+    let admission = limiter.map(|limiter| (limiter, limiter.admit(client.key())));
+    if let Some((limiter, Err(exceeded))) = admission {
+        edge.metrics.limited(&limiter.limit().name);
+        record.verdict(Verdict::Refused, Some("rate-limited"));
+        let mut response = respond::refusal(&Refusal::TooManyRequests(exceeded), head);
+        respond::limit(response.headers_mut(), limiter, &Err(exceeded));
+        return Ok(response);
     }
     declared_length(head, settings)?;
 
@@ -97,7 +100,7 @@ async fn answer(
         Ok(answered) => answered?,
         Err(_) => asked.late(head, &facts, total, record)?,
     };
-    if let (Some(limiter), Some(admission)) = (limiter, &admission) {
+    if let Some((limiter, admission)) = &admission {
         respond::limit(response.headers_mut(), limiter, admission);
     }
     Ok(response)
@@ -106,7 +109,8 @@ async fn answer(
 /// Refuses a body that says itself that it is too large, before a byte of it is read (RFC 9110 §15.5.14).
 fn declared_length(head: &request::Parts, settings: &Settings) -> Result<(), Refusal> {
     let bound = settings.bounds.body;
-    let declared = head.headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+    let declared =
+        head.headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
     if declared.is_some_and(|length| length > bound) { Err(Refusal::ContentTooLarge(bound)) } else { Ok(()) }
 }
 
@@ -155,17 +159,23 @@ impl Asked<'_> {
                 Decision::ServeAndRefresh { reason } => {
                     let stored = found(stored);
                     self.refresh(head, facts, stored, now);
-                    return Ok(self.serve(head, stored, CacheStatus::new(Verdict::Stale, Some(reason)), record));
+                    return Ok(self.serve(
+                        head,
+                        stored,
+                        CacheStatus::new(Verdict::Stale, Some(reason)),
+                        record,
+                    ));
                 }
                 Decision::OnlyIfCached => return Err(Refusal::OnlyIfCached),
-                Decision::Pass(reason) => return self.pass(head, content, reason, record).await,
+                Decision::Pass(reason) => return self.pass(head, facts, content, reason, record).await,
                 Decision::Fetch(plan) => plan,
             };
             let alone = alone(head, &content).or_else(|| Some(resource.as_ref()?.marker(now)?.reason));
             if let Some(reason) = alone {
-                return self.pass(head, content, reason, record).await;
+                return self.pass(head, facts, content, reason, record).await;
             }
-            let variant = resource.as_ref().map_or_else(Box::default, |resource| resource.collapse_key(&head.headers));
+            let variant =
+                resource.as_ref().map_or_else(Box::default, |resource| resource.collapse_key(&head.headers));
             let mut shared = match self.edge.collapser.join(&self.key, variant, now) {
                 Joined::Follower(mut follow) => {
                     Shared { outcome: follow.outcome().await, began: follow.began, leads: false, own: None }
@@ -181,7 +191,8 @@ impl Asked<'_> {
             };
             match &shared.outcome {
                 Outcome::Filling(filling) => {
-                    let suits = self.suits(head, facts, &filling.meta, &filling.vary, &filling.variant, shared.began);
+                    let suits =
+                        self.suits(head, facts, &filling.meta, &filling.vary, &filling.variant, shared.began);
                     if suits && let Some(response) = self.share(head, filling, &plan, shared.leads, record) {
                         return Ok(response);
                     }
@@ -203,28 +214,30 @@ impl Asked<'_> {
                     };
                 }
                 Outcome::ErrorStatus(status) => {
-                    if let Some((stored, status)) = self.stale(facts, stored, PolicyFailure::Status(*status)) {
+                    if let Some((stored, status)) = self.stale(facts, stored, PolicyFailure::Status(*status))
+                    {
                         return Ok(self.serve(head, stored, status, record));
                     }
                     return match shared.own.take() {
                         Some(own) => Ok(self.deliver(head, own, &plan, record)),
-                        None => self.pass(head, content, plan.reason, record).await,
+                        None => self.pass(head, facts, content, plan.reason, record).await,
                     };
                 }
+                Outcome::Nothing => {}
                 Outcome::NotShared(reason) => {
                     let reason = *reason;
                     match shared.own.take() {
                         // The upstream was asked for all of it. Of what is not stored, a part is asked for as such.
-                        Some(_) if facts.asks_for_range() => return self.pass(head, content, reason, record).await,
+                        Some(_) if facts.asks_for_range() => {
+                            return self.pass(head, facts, content, reason, record).await;
+                        }
                         Some(own) => return Ok(self.deliver(head, own, &plan, record)),
-                        // A 304 that did not fit the entry, which is gone now: fetch it whole.
-                        None if shared.leads => {}
-                        None => return self.pass(head, content, reason, record).await,
+                        None => return self.pass(head, facts, content, reason, record).await,
                     }
                 }
             }
         }
-        self.pass(head, content, Reason::VaryMiss, record).await
+        self.pass(head, facts, content, Reason::VaryMiss, record).await
     }
 
     /// Fetches for the cache and for whoever joins, in a task of its own, and waits for the head.
@@ -251,8 +264,10 @@ impl Asked<'_> {
         stored: Option<&Arc<Stored>>,
         validate: bool,
     ) -> oneshot::Receiver<Handover> {
-        let conditions: Vec<(HeaderName, HeaderValue)> =
-            stored.filter(|_| validate).map(|stored| conditional_fields(&stored.meta).into_iter().collect()).unwrap_or_default();
+        let conditions: Vec<(HeaderName, HeaderValue)> = stored
+            .filter(|_| validate)
+            .map(|stored| conditional_fields(&stored.meta).collect())
+            .unwrap_or_default();
         let purpose = Purpose::Store(&conditions);
         let request =
             outbound::request(head, self.inbound, &self.client, self.route, purpose, RequestBody::empty());
@@ -261,7 +276,7 @@ impl Asked<'_> {
             lead,
             request,
             fields: head.headers.clone(),
-            facts: facts.clone(),
+            facts: *facts,
             route: Arc::clone(self.route),
             upstream: Arc::clone(self.upstream),
             stored: stored.cloned(),
@@ -294,11 +309,12 @@ impl Asked<'_> {
         if !vary.is_empty() && *variant_key(vary, &head.headers) != *variant {
             return false;
         }
-        began >= self.arrived
-            || matches!(
-                decide(facts, Some(meta), &self.route.rules, self.edge.clock.now()),
-                Decision::Serve { .. } | Decision::ServeAndRefresh { .. }
-            )
+        may_share(facts, meta)
+            && (began >= self.arrived
+                || matches!(
+                    decide(facts, Some(meta), &self.route.rules, self.edge.clock.now()),
+                    Decision::Serve { .. } | Decision::ServeAndRefresh { .. }
+                ))
     }
 
     /// The stored response that may stand in for a failure, if policy lets it.
@@ -309,7 +325,8 @@ impl Asked<'_> {
         failure: PolicyFailure,
     ) -> Option<(&'s Arc<Stored>, CacheStatus)> {
         let stored = stored?;
-        let reason = stale_on_error(facts, &stored.meta, &self.route.rules, failure, self.edge.clock.now()).ok()?;
+        let reason =
+            stale_on_error(facts, &stored.meta, &self.route.rules, failure, self.edge.clock.now()).ok()?;
         let forward_status = match failure {
             PolicyFailure::Status(status) => Some(status),
             PolicyFailure::Disconnected => None,
@@ -395,18 +412,29 @@ impl Asked<'_> {
     }
 
     /// Answers with what a fetch brought back for this request alone.
-    fn deliver(&self, head: &request::Parts, own: Handover, plan: &Plan, record: &mut Record) -> Response<Body> {
-        let Handover { answer, reason, detail, took } = own;
+    fn deliver(
+        &self,
+        head: &request::Parts,
+        own: Handover,
+        plan: &Plan,
+        record: &mut Record,
+    ) -> Response<Body> {
+        let Handover { answer, reason, took } = own;
         record.upstream(took);
         let (parts, body) = answer.into_parts();
         let status = CacheStatus {
             forward_status: Some(parts.status),
-            detail,
-            ..CacheStatus::new(Verdict::Miss, reason.or(Some(plan.reason).filter(|_| detail.is_none())))
+            ..CacheStatus::new(Verdict::Miss, reason.or(Some(plan.reason)))
         };
         let body = Body::Upstream(body);
-        let mut response =
-            represent::passed(head, parts.status, parts.headers, body, self.route.compress, true);
+        let mut response = represent::passed(
+            head,
+            parts.status,
+            parts.headers,
+            body,
+            self.route.compress,
+            Some(self.edge.clock.wall()),
+        );
         respond::finish(response.headers_mut(), &status, parts.version);
         record.verdict(status.verdict, status.word());
         response
@@ -416,6 +444,7 @@ impl Asked<'_> {
     async fn pass(
         &self,
         head: &mut request::Parts,
+        facts: &RequestFacts,
         content: Incoming,
         reason: Reason,
         record: &mut Record,
@@ -423,7 +452,8 @@ impl Asked<'_> {
         let gate = expects_continue(head, &content).then(ContinueGate::default);
         let bounds = &self.settings.bounds;
         let content = RequestBody::new(content, bounds.body, self.settings.timeouts.body, gate.clone());
-        let mut request = outbound::request(head, self.inbound, &self.client, self.route, Purpose::Pass, content);
+        let mut request =
+            outbound::request(head, self.inbound, &self.client, self.route, Purpose::Pass, content);
         if let Some(gate) = gate {
             request.headers_mut().insert(header::EXPECT, HeaderValue::from_static("100-continue"));
             hyper::ext::on_informational(&mut request, move |interim| {
@@ -437,9 +467,10 @@ impl Asked<'_> {
             request.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
             request.headers_mut().insert(header::UPGRADE, protocol.clone());
         }
-        let sent = self.edge.clock.now();
+        let requested_at = self.edge.clock.now();
         let mut answer = self.upstream.send(request, &self.edge.clock).await?;
-        record.upstream(self.edge.clock.now().since(sent));
+        let received_at = self.edge.clock.now();
+        record.upstream(received_at.since(requested_at));
         let status = CacheStatus {
             forward_status: Some(answer.status()),
             ..CacheStatus::new(Verdict::Pass, Some(reason))
@@ -456,11 +487,41 @@ impl Asked<'_> {
         }
         let (mut parts, body) = answer.into_parts();
         outbound::strip_hop_by_hop(&mut parts.headers);
+        if head.method == Method::HEAD && parts.status == StatusCode::OK {
+            let arrival = Arrival { requested_at, received_at, wall: self.edge.clock.wall_at(received_at) };
+            self.freshen_by_head(head, facts, &parts.headers, arrival);
+        }
         let body = Body::Upstream(body);
         let mut response =
-            represent::passed(head, parts.status, parts.headers, body, self.route.compress, false);
+            represent::passed(head, parts.status, parts.headers, body, self.route.compress, None);
         respond::finish(response.headers_mut(), &status, parts.version);
         Ok(response)
+    }
+
+    /// Takes what a HEAD's answer says of the stored GET into the entry, or drops an entry that it contradicts
+    /// (RFC 9111 §4.3.5).
+    fn freshen_by_head(
+        &self,
+        head: &request::Parts,
+        facts: &RequestFacts,
+        answer: &HeaderMap,
+        arrival: Arrival,
+    ) {
+        let resource = self.edge.memory.look_up(&self.key);
+        let Some(stored) = resource.as_ref().and_then(|resource| resource.select(&head.headers)) else {
+            return;
+        };
+        let rules = &self.route.rules;
+        match freshen_by_head(&stored.meta, &stored.identity().head, facts, answer, arrival, rules) {
+            Ok(admitted) => {
+                let fresh = stored.freshened(admitted.meta, &admitted.head);
+                self.edge.memory.replace(&self.key, stored, Arc::new(fresh));
+            }
+            Err(Reason::ValidatorMismatch | Reason::LengthMismatch) => {
+                self.edge.memory.remove(&self.key);
+            }
+            Err(_) => {}
+        }
     }
 
     /// Joins the client's connection with the upstream's; from here on it is theirs.
@@ -476,7 +537,11 @@ impl Asked<'_> {
         respond::finish(switching.headers_mut(), status, answer.version());
         let mut downstream = Request::new(());
         *downstream.extensions_mut() = std::mem::take(&mut head.extensions);
-        upgrade::join(hyper::upgrade::on(downstream), hyper::upgrade::on(answer), self.settings.timeouts.tunnel);
+        upgrade::join(
+            hyper::upgrade::on(downstream),
+            hyper::upgrade::on(answer),
+            self.settings.timeouts.tunnel,
+        );
         switching
     }
 }
@@ -486,23 +551,31 @@ fn found(stored: Option<&Arc<Stored>>) -> &Arc<Stored> {
     stored.expect("policy decides to serve only when it was shown a stored response")
 }
 
-/// Why a request that policy would fetch for the cache goes by itself: it brings content, or it asks for a head only.
+/// Why a request that policy would fetch for the cache goes by itself: it brings content, asks to switch protocols, or
+/// asks for a head only.
 fn alone(head: &request::Parts, content: &Incoming) -> Option<Reason> {
     if !content.is_end_stream() {
         return Some(Reason::RequestContent);
+    }
+    if wants_upgrade(head).is_some() {
+        return Some(Reason::Upgrade);
     }
     (head.method != Method::GET).then_some(Reason::Method)
 }
 
 fn expects_continue(head: &request::Parts, content: &Incoming) -> bool {
     !content.is_end_stream()
-        && head.headers.get(header::EXPECT).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"))
+        && head
+            .headers
+            .get(header::EXPECT)
+            .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"))
 }
 
 /// The protocol an HTTP/1.1 client asks to switch to (RFC 9110 §7.8).
 fn wants_upgrade(head: &request::Parts) -> Option<HeaderValue> {
     let named = head.headers.get_all(header::CONNECTION).iter().any(|line| {
-        line.to_str().is_ok_and(|line| line.split(',').any(|name| name.trim().eq_ignore_ascii_case("upgrade")))
+        line.to_str()
+            .is_ok_and(|line| line.split(',').any(|name| name.trim().eq_ignore_ascii_case("upgrade")))
     });
     if head.version != Version::HTTP_11 || !named {
         return None;

@@ -252,7 +252,12 @@ impl Travel {
         if record.client.is_some_and(|client| client != record.peer) {
             write!(line, ",\"peer\":\"{}\"", record.peer)?;
         }
-        write!(line, ",\"method\":\"{}\",\"scheme\":\"{}\",\"host\":\"", record.method, record.scheme.as_str())?;
+        write!(
+            line,
+            ",\"method\":\"{}\",\"scheme\":\"{}\",\"host\":\"",
+            record.method,
+            record.scheme.as_str()
+        )?;
         escape(line, &record.host);
         line.push_str("\",\"target\":\"");
         escape(line, &record.target);
@@ -326,7 +331,11 @@ fn timestamp(line: &mut String, wall: SystemTime) -> std::fmt::Result {
     let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
     let year = year_of_era + era * 400 + u64::from(month <= 2);
     let (hour, minute, second) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
-    write!(line, "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{:03}Z", since.subsec_millis())
+    write!(
+        line,
+        "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{:03}Z",
+        since.subsec_millis()
+    )
 }
 
 fn milliseconds(line: &mut String, duration: Duration) -> std::fmt::Result {

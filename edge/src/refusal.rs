@@ -66,7 +66,10 @@ impl Refusal {
 
     /// Whether the connection must not be used again: its framing can no longer be trusted.
     pub const fn closes(&self) -> bool {
-        matches!(self, Self::BadRequest(_) | Self::NotImplemented(_) | Self::ContentTooLarge(_) | Self::RequestTimeout)
+        matches!(
+            self,
+            Self::BadRequest(_) | Self::NotImplemented(_) | Self::ContentTooLarge(_) | Self::RequestTimeout
+        )
     }
 
     /// The `detail` of Cache-Status (RFC 9211 §2.8) and of the log line.

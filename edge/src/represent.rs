@@ -5,7 +5,7 @@
 
 use std::{ops::Range, sync::Arc, time::SystemTime};
 
-use cache_policy::{Coding, Meta, Precondition, RangeAnswer, choose_coding, precondition, range};
+use cache_policy::{Coding, Meta, Precondition, RangeAnswer, choose_coding, parse_date, precondition, range};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header, request};
 
 use crate::{
@@ -48,7 +48,7 @@ pub fn stored(request: &request::Parts, stored: &Arc<Stored>, key: &Key, coder: 
             let body = Body::Stored(identity.body.read_range(part.clone()));
             partial(request, head, body, part, length)
         }
-        Selected::Answered(response) => response,
+        Selected::Answered(response) => *response,
     }
 }
 
@@ -72,19 +72,19 @@ pub fn filling(request: &request::Parts, filling: &Filling, reader: Reader) -> R
             let body = Body::Filling(Cut::range(reader, part.clone()));
             partial(request, head, body, part, length)
         }
-        Selected::Answered(response) => response,
+        Selected::Answered(response) => *response,
     }
 }
 
-/// Answers with a response that is for this client alone. `evaluate` is set when the upstream was asked without the
-/// client's conditions; then they are looked at here.
+/// Answers with a response that is for this client alone. `evaluate` holds the wall-clock time when the upstream was
+/// asked without the client's conditions; then they are looked at here.
 pub fn passed(
     request: &request::Parts,
     status: StatusCode,
     mut head: HeaderMap,
     body: Body,
     compresses: bool,
-    evaluate: bool,
+    evaluate: Option<SystemTime>,
 ) -> Response<Body> {
     let length = http_body::Body::size_hint(&body).exact();
     let codable = compresses && request.method != Method::HEAD && compress::codable(status, &head, length);
@@ -93,16 +93,20 @@ pub fn passed(
         vary_on_coding(&mut head);
     }
     let coded = if coding == Coding::Identity { head } else { fly_head(&head, coding) };
-    if evaluate && status.is_success() && answers_not_modified(request, &coded) {
+    if let Some(now) = evaluate
+        && status == StatusCode::OK
+        && answers_not_modified(request, &coded, now)
+    {
         return not_modified(coded);
     }
     let body = if coding == Coding::Identity { body } else { compress::on_the_fly(body, coding) };
     assemble(status, coded, body)
 }
 
-fn answers_not_modified(request: &request::Parts, head: &HeaderMap) -> bool {
-    let modified = head.get(header::LAST_MODIFIED).and_then(|value| httpdate::parse_http_date(value.to_str().ok()?).ok());
-    precondition(&request.method, &request.headers, head.get(header::ETAG), modified) == Precondition::NotModified
+fn answers_not_modified(request: &request::Parts, head: &HeaderMap, now: SystemTime) -> bool {
+    let modified = head.get(header::LAST_MODIFIED).and_then(|value| parse_date(value.as_bytes(), now));
+    precondition(&request.method, &request.headers, head.get(header::ETAG), modified)
+        == Precondition::NotModified
 }
 
 /// The coding this client gets. A range is taken from the identity form: its bytes are the same for everyone.
@@ -124,7 +128,7 @@ fn fly_head(identity: &HeaderMap, coding: Coding) -> HeaderMap {
 enum Selected {
     Whole,
     Part(Range<u64>),
-    Answered(Response<Body>),
+    Answered(Box<Response<Body>>),
 }
 
 /// Evaluates the client's conditions and range (RFC 9110 §13.2.2).
@@ -141,17 +145,23 @@ fn select(
     }
     let modified = meta.validators.last_modified;
     match precondition(&request.method, &request.headers, head.get(header::ETAG), modified) {
-        Precondition::NotModified => return Selected::Answered(not_modified(head.clone())),
-        Precondition::Failed => return Selected::Answered(without_body(StatusCode::PRECONDITION_FAILED, HeaderMap::new())),
+        Precondition::NotModified => return Selected::Answered(Box::new(not_modified(head.clone()))),
+        Precondition::Failed => {
+            return Selected::Answered(Box::new(without_body(
+                StatusCode::PRECONDITION_FAILED,
+                HeaderMap::new(),
+            )));
+        }
         Precondition::Proceed => {}
     }
     if let Some(response) = holds_another_form(request, identity, coding, modified) {
-        return Selected::Answered(response);
+        return Selected::Answered(Box::new(response));
     }
     let Some(length) = length.filter(|_| coding == Coding::Identity) else { return Selected::Whole };
-    match range(&request.method, &request.headers, head.get(header::ETAG), modified, length) {
+    let strong = meta.validators.strong_last_modified();
+    match range(&request.method, &request.headers, head.get(header::ETAG), strong, length) {
         RangeAnswer::Single(part) => Selected::Part(part),
-        RangeAnswer::NotSatisfiable => Selected::Answered(not_satisfiable(length)),
+        RangeAnswer::NotSatisfiable => Selected::Answered(Box::new(not_satisfiable(length))),
         // Several parts may be answered with the whole (RFC 9110 §14.2).
         RangeAnswer::Whole | RangeAnswer::Several(_) => Selected::Whole,
     }
@@ -175,7 +185,8 @@ fn holds_another_form(
             Coding::Identity => etag.clone(),
             form => coded_tag(etag, form, Strength::Strong)?,
         };
-        let held = precondition(&request.method, &request.headers, Some(&tag), modified) == Precondition::NotModified;
+        let held = precondition(&request.method, &request.headers, Some(&tag), modified)
+            == Precondition::NotModified;
         held.then(|| {
             let mut head = identity.clone();
             head.insert(header::ETAG, tag);

@@ -1,9 +1,7 @@
 //! The last steps of every answer: the fields that depend on the moment or on this edge, and the edge's own words.
 
-use std::{fmt::Write as _, sync::Arc};
-
 use bytes::Bytes;
-use cache_policy::Reason;
+use cache_policy::{Forward, Outcome, Reason};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Version, header, request};
 
 use crate::{
@@ -44,47 +42,24 @@ impl CacheStatus {
 
     /// The field's value.
     pub fn value(&self) -> HeaderValue {
-        let mut text = String::with_capacity(64);
-        text.push_str("gatehouse");
-        match self.verdict {
-            Verdict::Hit | Verdict::Stale => text.push_str("; hit"),
-            Verdict::Refused | Verdict::Vanished => {}
-            Verdict::Revalidated | Verdict::Miss | Verdict::Collapsed | Verdict::Pass => {
-                let _ = write!(text, "; fwd={}", forward(self.verdict, self.reason));
-            }
-        }
-        if let Some(status) = self.forward_status {
-            let _ = write!(text, "; fwd-status={}", status.as_u16());
-        }
-        if let Some(ttl) = self.ttl {
-            let _ = write!(text, "; ttl={ttl}");
-        }
-        if self.stored {
-            text.push_str("; stored");
-        }
-        if self.verdict == Verdict::Collapsed {
-            text.push_str("; collapsed");
-        }
-        if let Some(word) = self.word() {
-            let _ = write!(text, "; detail={word}");
-        }
-        HeaderValue::from_maybe_shared(Bytes::from(text)).expect("tokens and numbers are a valid value")
-    }
-}
-
-/// The token of `fwd` (RFC 9211 §2.2).
-fn forward(verdict: Verdict, reason: Option<Reason>) -> &'static str {
-    match reason {
-        Some(Reason::Miss) => "uri-miss",
-        Some(Reason::VaryMiss) => "vary-miss",
-        Some(Reason::Stale | Reason::NoCache | Reason::MustRevalidate) => "stale",
-        Some(Reason::RequestNoCache | Reason::RequestMaxAge | Reason::RequestMinFresh | Reason::RequestNoStore) => {
-            "request"
-        }
-        Some(Reason::PartialMiss) => "partial",
-        Some(Reason::Method) => "method",
-        _ if verdict == Verdict::Pass => "bypass",
-        _ => "miss",
+        let outcome = match self.verdict {
+            Verdict::Hit | Verdict::Stale => Outcome::Hit,
+            Verdict::Refused | Verdict::Vanished => Outcome::Neither,
+            Verdict::Revalidated | Verdict::Miss | Verdict::Collapsed | Verdict::Pass => Outcome::Forwarded {
+                why: self.reason.map_or(Forward::Bypass, Forward::of),
+                status: self.forward_status,
+                stored: self.stored,
+                collapsed: self.verdict == Verdict::Collapsed,
+            },
+        };
+        let status = cache_policy::CacheStatus {
+            cache: "gatehouse",
+            outcome,
+            ttl: self.ttl,
+            key: None,
+            detail: self.word(),
+        };
+        status.to_field()
     }
 }
 
@@ -95,7 +70,7 @@ pub fn finish(headers: &mut HeaderMap, status: &CacheStatus, upstream: Version) 
 }
 
 /// Adds the limit's fields (draft-ietf-httpapi-ratelimit-headers).
-pub fn limit(headers: &mut HeaderMap, limiter: &Arc<Limiter>, admission: &Admission) {
+pub fn limit(headers: &mut HeaderMap, limiter: &Limiter, admission: &Admission) {
     headers.insert(RATE_LIMIT_POLICY, limiter.policy().clone());
     headers.insert(RATE_LIMIT, limiter.state(admission));
 }
@@ -125,8 +100,7 @@ pub fn refusal(refusal: &Refusal, head: &request::Parts) -> Response<Body> {
     if refusal.closes() && head.version < Version::HTTP_2 {
         headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
-    let status =
-        CacheStatus { detail: Some(refusal.detail()), ..CacheStatus::new(Verdict::Refused, None) };
+    let status = CacheStatus { detail: Some(refusal.detail()), ..CacheStatus::new(Verdict::Refused, None) };
     headers.append(CACHE_STATUS, status.value());
     if head.method != Method::HEAD {
         *response.body_mut() = Body::Whole(body);

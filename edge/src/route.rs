@@ -9,7 +9,9 @@ use crate::{
 
 /// The first route that matches, if any does.
 pub fn find<'a>(routes: &'a [Arc<Route>], inbound: &Inbound) -> Option<&'a Arc<Route>> {
-    routes.iter().find(|route| matches_host(route, &inbound.host) && matches_path(&route.path, inbound.path()))
+    routes
+        .iter()
+        .find(|route| matches_host(route, &inbound.host) && matches_path(&route.path, inbound.path()))
 }
 
 fn matches_host(route: &Route, host: &str) -> bool {

@@ -13,7 +13,7 @@
 use std::{
     io,
     net::{SocketAddr, TcpListener},
-    path::{Path, PathBuf},
+    path::Path,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -53,19 +53,20 @@ use crate::{
 ///
 /// # Errors
 /// Everything that keeps the edge from starting: settings, certificates, addresses. Once it serves it does not fail.
-pub fn run(path: PathBuf) -> anyhow::Result<()> {
-    let settings = settings::load(&path)?;
+pub fn run(path: &Path) -> anyhow::Result<()> {
+    let settings = settings::load(path)?;
     start_log();
     raise_file_limit();
     let runtime = runtime::Builder::new_current_thread().enable_all().build().context("no runtime")?;
-    runtime.block_on(serve(&path, settings))
+    runtime.block_on(serve(path, settings))
 }
 
 async fn serve(path: &Path, settings: Settings) -> anyhow::Result<()> {
     let clock = Clock::system();
     let certificates = Certificates::load(&settings.listeners, clock.wall())?;
     let sockets = bind(&settings, &certificates)?;
-    let admin = settings.admin.map(|address| listen::bind(address, 1)).transpose()?.and_then(|mut one| one.pop());
+    let admin =
+        settings.admin.map(|address| listen::bind(address, 1)).transpose()?.and_then(|mut one| one.pop());
 
     let metrics = Arc::new(Metrics::new());
     let log = AccessLog::start(settings.log.format).context("no thread for the access log")?;
@@ -86,6 +87,7 @@ async fn serve(path: &Path, settings: Settings) -> anyhow::Result<()> {
     }
     tracing::info!(threads = workers.threads.len(), "serving");
     let ready = tokio::spawn(announce_ready(Arc::clone(&roster)));
+    let mut certificates_due = edge.clock.now() + RENEWAL;
 
     loop {
         tokio::select! {
@@ -95,7 +97,12 @@ async fn serve(path: &Path, settings: Settings) -> anyhow::Result<()> {
             },
             () = tokio::time::sleep(HOUSEKEEPING) => {
                 edge.clock.correct();
-                edge.state.load().upstreams.sweep(edge.clock.now());
+                let now = edge.clock.now();
+                edge.state.load().upstreams.sweep(now);
+                if now >= certificates_due {
+                    certificates_due = now + RENEWAL;
+                    renew(&edge, &certificates);
+                }
             }
         }
     }
@@ -245,7 +252,12 @@ fn of_one_connection(error: &io::Error) -> bool {
     )
 }
 
-fn start_admin(socket: TcpListener, metrics: &Arc<Metrics>, roster: &Arc<Roster>, stop: &Stop) -> anyhow::Result<()> {
+fn start_admin(
+    socket: TcpListener,
+    metrics: &Arc<Metrics>,
+    roster: &Arc<Roster>,
+    stop: &Stop,
+) -> anyhow::Result<()> {
     let address: SocketAddr = socket.local_addr().context("a bound socket has an address")?;
     let readiness = {
         let (roster, draining) = (Arc::clone(roster), Arc::clone(&stop.draining));
@@ -323,6 +335,14 @@ fn reload(path: &Path, edge: &Edge, certificates: &Certificates, supervisor: &mu
     tracing::info!("reloaded {}", path.display());
 }
 
+/// Reads the certificates again, so that one that was renewed on disk, or a local one about to expire, is replaced.
+fn renew(edge: &Edge, certificates: &Certificates) {
+    let listeners = edge.state.load().settings.listeners.clone();
+    if let Err(error) = certificates.reload(&listeners, edge.clock.wall()) {
+        tracing::error!("the certificates in use stay: {error}");
+    }
+}
+
 /// Waits for the connections to finish; a second signal cuts it short.
 async fn drain(edge: &Edge, stop: &Stop, signals: &mut Signals, workers: &Workers) {
     let limit = edge.state.load().settings.timeouts.drain;
@@ -379,7 +399,11 @@ fn start_log() {
     use tracing_subscriber::EnvFilter;
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
     // Fails only when a log has been set up before, which then stays.
-    let _ = tracing_subscriber::fmt().with_writer(io::stderr).with_target(false).with_env_filter(filter).try_init();
+    let _ = tracing_subscriber::fmt()
+        .with_writer(io::stderr)
+        .with_target(false)
+        .with_env_filter(filter)
+        .try_init();
 }
 
 /// A connection is a file: take as many as the system lets us.
@@ -393,4 +417,6 @@ fn raise_file_limit() {
 
 /// How often idle upstream connections are looked through and the wall clock is taken up.
 const HOUSEKEEPING: Duration = Duration::from_secs(5);
+/// How often certificates are read again without being told to.
+const RENEWAL: Duration = Duration::from_secs(24 * 60 * 60);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);

@@ -33,7 +33,8 @@ where
     let (right_read, right_write) = split(right);
     let moved = Arc::new(Notify::new());
     let both = async {
-        tokio::try_join!(copy(left_read, right_write, &moved), copy(right_read, left_write, &moved)).map(|_| ())
+        tokio::try_join!(copy(left_read, right_write, &moved), copy(right_read, left_write, &moved))
+            .map(|_| ())
     };
     tokio::pin!(both);
     loop {

@@ -1,6 +1,7 @@
 //! Commands as they really run: real processes, started through the real `edge supervised`.
 //!
 //! The programs are this test's own binary, started again with [`ROLE`] set (see [`a_program_of_these_tests`]).
+#![expect(clippy::unwrap_used, reason = "a test that panics has failed")]
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -15,8 +15,8 @@ pub struct CacheStatus<'a> {
     pub ttl: Option<i64>,
     /// The cache key, where an operator asked to see it.
     pub key: Option<&'a str>,
-    /// Why.
-    pub detail: Option<Reason>,
+    /// Why: a [`Reason`]'s token, or another word of the cache's own.
+    pub detail: Option<&'a str>,
 }
 
 /// What became of a request.
@@ -35,7 +35,7 @@ pub enum Outcome {
         /// The request shared another's upstream request.
         collapsed: bool,
     },
-    /// Neither: the cache answered by itself (a 504 to `only-if-cached`).
+    /// Neither: the cache answered by itself (a 504 to `only-if-cached`, a 429).
     Neither,
 }
 
@@ -159,7 +159,7 @@ mod tests {
             stored: true,
             collapsed: true,
         };
-        let status = CacheStatus { outcome, detail: Some(Reason::Miss), ..PLAIN };
+        let status = CacheStatus { outcome, detail: Some(Reason::Miss.as_str()), ..PLAIN };
         assert_eq!(written(&status), "edge; fwd=uri-miss; fwd-status=200; stored; collapsed; detail=miss");
     }
 
@@ -172,8 +172,13 @@ mod tests {
                 stored: false,
                 collapsed: false,
             };
-            let status =
-                CacheStatus { outcome, ttl: Some(-1), key: Some("a\"\\é"), detail: Some(reason), ..PLAIN };
+            let status = CacheStatus {
+                outcome,
+                ttl: Some(-1),
+                key: Some("a\"\\é"),
+                detail: Some(reason.as_str()),
+                ..PLAIN
+            };
             let list: List = Parser::new(&written(&status)).parse().unwrap();
             let ListEntry::Item(item) = &list[0] else { panic!("an inner list") };
             assert_eq!(item.params.get("key").unwrap().as_string().unwrap().as_str(), "a\"\\?");

@@ -67,6 +67,8 @@ reasons! {
     OriginPrecondition => "origin-precondition",
     /// A GET or HEAD with content: its meaning is undefined, so its answer is nobody else's (RFC 9110 §9.3.1).
     RequestContent => "request-content",
+    /// The client asks to switch to another protocol (RFC 9110 §7.8).
+    Upgrade => "upgrade",
 
     // Why a stale response is served.
     /// The client's `max-stale` accepts it (§5.2.1.2).
@@ -115,6 +117,9 @@ reasons! {
     TagsUnusable => "tags-unusable",
     /// A part whose Content-Range or validator does not allow storing it (§3.3).
     PartialUnusable => "partial-unusable",
+
+    /// Larger than the cache keeps of one object, or than it has room for now.
+    TooLarge => "too-large",
 
     // Why a stored response is not freshened or completed.
     /// The validators of the new response are not those of the stored one (§4.3.4).

@@ -61,6 +61,8 @@ pub enum Outcome {
     Stored(Arc<Stored>),
     /// A response for its own request alone. Followers go upstream by themselves.
     NotShared(Reason),
+    /// Nothing to go by: whoever shares it looks again.
+    Nothing,
     /// No response, or one that a stale stored response may stand in for.
     Failed(Failure),
     /// An error answer, which stands in for no stored response (RFC 5861 §4).
@@ -154,7 +156,7 @@ impl Drop for Lead {
         self.fetch.outcome.send_if_modified(|outcome| {
             let silent = outcome.is_none();
             if silent {
-                *outcome = Some(Outcome::Failed(Failure::Abandoned));
+                *outcome = Some(Outcome::Nothing);
             }
             silent
         });
@@ -175,7 +177,7 @@ impl Follow {
         match self.outcome.wait_for(Option::is_some).await {
             Ok(outcome) => outcome.clone().expect("waited for Some"),
             // The sender lives in a `Lead`, whose `Drop` publishes first.
-            Err(_) => Outcome::Failed(Failure::Abandoned),
+            Err(_) => Outcome::Nothing,
         }
     }
 }
@@ -199,9 +201,11 @@ mod tests {
         let collapser = Arc::new(Collapser::default());
         let now = Moment::from_epoch(Duration::ZERO);
         let Joined::Leader(lead) = collapser.join(&key(), "".into(), now) else { panic!("the first leads") };
-        let Joined::Follower(mut follow) = collapser.join(&key(), "".into(), now) else { panic!("the second follows") };
+        let Joined::Follower(mut follow) = collapser.join(&key(), "".into(), now) else {
+            panic!("the second follows")
+        };
         drop(lead);
-        assert!(matches!(follow.outcome().await, Outcome::Failed(Failure::Abandoned)));
+        assert!(matches!(follow.outcome().await, Outcome::Nothing));
         assert!(collapser.is_empty());
     }
 

@@ -81,7 +81,9 @@ impl Memory {
     pub fn new(budget: u64, variants: usize) -> Self {
         let options = OptionsBuilder::new()
             .weight_capacity(budget)
-            .estimated_items_capacity(usize::try_from(budget / TYPICAL_ENTRY).unwrap_or(usize::MAX).max(SHARDS))
+            .estimated_items_capacity(
+                usize::try_from(budget / TYPICAL_ENTRY).unwrap_or(usize::MAX).max(SHARDS),
+            )
             .shards(SHARDS)
             .build()
             .expect("both capacities are given");
@@ -208,7 +210,9 @@ struct ByWeight;
 
 impl Weighter<Key, Arc<Resource>> for ByWeight {
     fn weight(&self, key: &Key, resource: &Arc<Resource>) -> u64 {
-        RESOURCE + key.as_str().len() as u64 + resource.variants.iter().map(|stored| stored.weight()).sum::<u64>()
+        RESOURCE
+            + key.as_str().len() as u64
+            + resource.variants.iter().map(|stored| stored.weight()).sum::<u64>()
     }
 }
 

@@ -172,10 +172,10 @@ impl Inner {
             self.gone += 1;
             self.held -= piece.len() as u64;
         }
-        if self.held <= WINDOW || slowest == usize::MAX {
-            if let Some(writer) = self.writer.take() {
-                writer.wake();
-            }
+        if (self.held <= WINDOW || slowest == usize::MAX)
+            && let Some(writer) = self.writer.take()
+        {
+            writer.wake();
         }
     }
 }
@@ -196,7 +196,8 @@ impl Reader {
         }
         let mut guard = self.recording.inner.lock();
         let inner = &mut *guard;
-        let place = inner.readers[self.slot].as_mut().expect("a reader's slot is its own until it is dropped");
+        let place =
+            inner.readers[self.slot].as_mut().expect("a reader's slot is its own until it is dropped");
         if let Some(piece) = inner.pieces.get(place.next - inner.gone) {
             let piece = piece.clone();
             place.next += 1;

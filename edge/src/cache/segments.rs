@@ -75,7 +75,8 @@ impl SegmentsReader {
         }
         let piece = self.segments.pieces.get(self.next)?;
         let start = usize::try_from(std::mem::take(&mut self.skip)).expect("skip is inside the piece");
-        let end = usize::try_from(self.left).map_or(piece.len(), |left| piece.len().min(start.saturating_add(left)));
+        let end = usize::try_from(self.left)
+            .map_or(piece.len(), |left| piece.len().min(start.saturating_add(left)));
         self.next += 1;
         self.left -= (end - start) as u64;
         Some(piece.slice(start..end))

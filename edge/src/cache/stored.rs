@@ -181,7 +181,8 @@ pub fn code_head(head: &mut HeaderMap, coding: Coding, strength: Strength) {
 pub fn vary_on_coding(head: &mut HeaderMap) {
     let named = head.get_all(header::VARY).iter().any(|line| {
         line.to_str().is_ok_and(|line| {
-            line.split(',').any(|name| matches!(name.trim(), "*") || name.trim().eq_ignore_ascii_case("accept-encoding"))
+            line.split(',')
+                .any(|name| matches!(name.trim(), "*") || name.trim().eq_ignore_ascii_case("accept-encoding"))
         })
     });
     if !named {
@@ -197,7 +198,8 @@ pub fn coded_tag(etag: &HeaderValue, coding: Coding, strength: Strength) -> Opti
         None => (strength == Strength::Weak, etag),
     };
     let inner = opaque.strip_prefix(b"\"")?.strip_suffix(b"\"")?;
-    let parts: [&[u8]; 5] = [if weak { b"W/\"" } else { b"\"" }, inner, b";", coding.token().as_bytes(), b"\""];
+    let parts: [&[u8]; 5] =
+        [if weak { b"W/\"" } else { b"\"" }, inner, b";", coding.token().as_bytes(), b"\""];
     HeaderValue::from_bytes(&parts.concat()).ok()
 }
 
@@ -227,7 +229,8 @@ fn owned_head(head: &HeaderMap, length: Option<u64>) -> HeaderMap {
     let mut start = 0;
     for (name, value) in head {
         let end = start + value.len();
-        let owned = HeaderValue::from_maybe_shared(buffer.slice(start..end)).expect("a copy of a valid value is valid");
+        let owned = HeaderValue::from_maybe_shared(buffer.slice(start..end))
+            .expect("a copy of a valid value is valid");
         copy.append(name.clone(), owned);
         start = end;
     }

@@ -39,7 +39,7 @@ struct File {
 #[must_use]
 pub fn main() -> ExitCode {
     match Cli::parse().command {
-        Command::Run(File { config }) => match crate::server::run(config) {
+        Command::Run(File { config }) => match crate::server::run(&config) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
                 eprintln!("{error:#}");

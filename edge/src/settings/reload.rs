@@ -4,7 +4,7 @@
 //! that stand in no file. So the caller refuses the whole reload when [`needs_restart`] finds something, keeps what runs,
 //! and says why.
 
-use std::{collections::BTreeSet, fmt};
+use std::fmt;
 
 use super::{Listen, Settings, value::ByteSize};
 
@@ -25,8 +25,8 @@ impl fmt::Display for Change {
 
 /// Compares what runs with what a reload asks for; empty means that the reload may go ahead.
 ///
-/// Certificates, routes, limits, upstreams, deadlines, bounds and the log change in flight. Sockets, threads, the sizes
-/// of what is allocated once, and the commands under supervision do not.
+/// Certificates, routes, limits, upstreams, commands, deadlines and the log change in flight. Sockets, threads and the
+/// sizes of what is allocated once do not.
 pub fn needs_restart(running: &Settings, wanted: &Settings) -> Vec<Change> {
     let values = |settings: &Settings| {
         [
@@ -35,26 +35,16 @@ pub fn needs_restart(running: &Settings, wanted: &Settings) -> Vec<Change> {
             ("admin.address", settings.admin.map_or("none".to_owned(), |address| address.to_string())),
             ("cache.memory", ByteSize(settings.cache.memory).to_string()),
             ("cache.variants", settings.cache.variants.to_string()),
+            ("bounds.connections", settings.bounds.connections.to_string()),
         ]
     };
     let changed = values(running).into_iter().zip(values(wanted)).filter(|(before, after)| before != after);
-    let mut changes: Vec<Change> = changed
+    changed
         .map(|((key, before), (_, after))| Change {
             key: key.to_owned(),
             how: format!("changed from {before} to {after}"),
         })
-        .collect();
-    let names: BTreeSet<_> = running.commands.keys().chain(wanted.commands.keys()).collect();
-    changes.extend(names.into_iter().filter_map(|name| {
-        let how = match (running.commands.get(name), wanted.commands.get(name)) {
-            (before, after) if before == after => return None,
-            (None, _) => "is new",
-            (_, None) => "is gone",
-            _ => "changed",
-        };
-        Some(Change { key: format!("commands.{name}"), how: how.to_owned() })
-    }));
-    changes
+        .collect()
 }
 
 fn sockets(listeners: &[Listen]) -> String {
@@ -100,6 +90,7 @@ mod tests {
     #[test]
     fn what_a_request_meets_changes_in_flight() {
         assert!(changes("\"50/s\"", "\"5/s\"").is_empty());
+        assert!(changes("run = [\"origin\"]", "run = [\"origin\", \"serve\"]").is_empty());
         assert!(changes("path = \"/*\"", "path = \"/shop/*\"").is_empty());
         assert!(changes("[limits.api]", "connections = 3\n[limits.api]").is_empty());
     }
@@ -117,10 +108,6 @@ mod tests {
         assert_eq!(
             changes("threads = 2", "threads = 3"),
             ["threads changed from 2 to 3, which needs a restart"]
-        );
-        assert_eq!(
-            changes("run = [\"origin\"]", "run = [\"origin\", \"serve\"]"),
-            ["commands.origin changed, which needs a restart"]
         );
     }
 }

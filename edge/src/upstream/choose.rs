@@ -91,7 +91,8 @@ mod tests {
 
     #[test]
     fn the_least_busy_is_preferred_and_the_tried_are_never_chosen() {
-        let servers = [Candidate { busy: 2, ..FREE }, Candidate { busy: 1, ..FREE }, Candidate { tried: true, ..FREE }];
+        let servers =
+            [Candidate { busy: 2, ..FREE }, Candidate { busy: 1, ..FREE }, Candidate { tried: true, ..FREE }];
         assert_eq!(choose(&servers, 2), Some(1));
         assert_eq!(choose(&[Candidate { tried: true, ..FREE }], 0), None);
         assert_eq!(choose(&[], 0), None);

@@ -64,9 +64,6 @@ pub enum Failure {
     /// It switched protocols although nobody asked it to.
     #[error("the upstream switched protocols unasked")]
     Unasked,
-    /// The fetch that this request shared ended without a word.
-    #[error("the shared fetch was abandoned")]
-    Abandoned,
 }
 
 impl Failure {
@@ -74,7 +71,7 @@ impl Failure {
     pub fn status(&self) -> StatusCode {
         match self {
             Self::NoServer | Self::Busy => StatusCode::SERVICE_UNAVAILABLE,
-            Self::Connect(_) | Self::Closed | Self::Malformed(_) | Self::Unasked | Self::Abandoned => StatusCode::BAD_GATEWAY,
+            Self::Connect(_) | Self::Closed | Self::Malformed(_) | Self::Unasked => StatusCode::BAD_GATEWAY,
             Self::ConnectTimeout | Self::Timeout => StatusCode::GATEWAY_TIMEOUT,
             Self::RequestBody(BodyError::TooLarge(_)) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::RequestBody(BodyError::ClientStalled) => StatusCode::REQUEST_TIMEOUT,
@@ -94,7 +91,6 @@ impl Failure {
             Self::Timeout => "upstream-timeout",
             Self::RequestBody(_) => "request-content",
             Self::Unasked => "upstream-switched",
-            Self::Abandoned => "upstream-abandoned",
         }
     }
 }
@@ -120,7 +116,9 @@ impl Upstreams {
         commands: &Arc<dyn Commands>,
     ) -> Self {
         let by_name = wanted.iter().map(|(name, settings)| {
-            let kept = previous.and_then(|previous| previous.by_name.get(name)).filter(|old| *old.settings == **settings);
+            let kept = previous
+                .and_then(|previous| previous.by_name.get(name))
+                .filter(|old| *old.settings == **settings);
             let upstream = kept.cloned().unwrap_or_else(|| {
                 Arc::new(Upstream {
                     settings: Arc::clone(settings),
@@ -228,7 +226,8 @@ impl Upstream {
         endpoints
             .into_iter()
             .map(|endpoint| {
-                let pool = pools.entry(endpoint.clone()).or_insert_with(|| Pool::new(endpoint, &self.settings));
+                let pool =
+                    pools.entry(endpoint.clone()).or_insert_with(|| Pool::new(endpoint, &self.settings));
                 Arc::clone(pool)
             })
             .collect()
@@ -238,13 +237,15 @@ impl Upstream {
         let mut endpoints = Vec::with_capacity(self.settings.servers.len());
         for server in &self.settings.servers {
             match server {
-                Server::Http { host, port } => endpoints.push(Endpoint { host: Arc::clone(host), port: *port }),
-                Server::Command(name) => endpoints.extend(
-                    self.commands
-                        .ready(name)
-                        .iter()
-                        .map(|address| Endpoint { host: address.ip().to_string().into(), port: address.port() }),
-                ),
+                Server::Http { host, port } => {
+                    endpoints.push(Endpoint { host: Arc::clone(host), port: *port });
+                }
+                Server::Command(name) => {
+                    endpoints.extend(self.commands.ready(name).iter().map(|address| Endpoint {
+                        host: address.ip().to_string().into(),
+                        port: address.port(),
+                    }));
+                }
             }
         }
         endpoints
@@ -257,7 +258,6 @@ impl Upstream {
             current.contains(endpoint)
         });
     }
-
 }
 
 impl Failure {

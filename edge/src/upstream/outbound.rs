@@ -33,7 +33,13 @@ pub fn request(
     strip_impostors(&mut headers);
     headers.remove(header::EXPECT);
     match purpose {
-        Purpose::Pass => uncode_conditions(&mut headers),
+        Purpose::Pass => {
+            uncode_conditions(&mut headers);
+            if takes_trailers(&head.headers) {
+                headers.insert(header::TE, HeaderValue::from_static("trailers"));
+                headers.insert(header::CONNECTION, HeaderValue::from_static("te"));
+            }
+        }
         Purpose::Store(conditions) => {
             for name in CONDITIONS {
                 headers.remove(name);
@@ -75,7 +81,6 @@ pub fn via(received: Version) -> HeaderValue {
     })
 }
 
-
 /// Takes out what concerns one connection only (RFC 9110 §7.6.1), nominated fields included.
 pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
     if headers.contains_key(header::CONNECTION) {
@@ -95,6 +100,14 @@ pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
     for name in HOP_BY_HOP {
         headers.remove(name);
     }
+}
+
+/// Whether the client takes trailer fields (RFC 9110 §10.1.4); then the upstream is told so.
+fn takes_trailers(headers: &HeaderMap) -> bool {
+    headers.get_all(header::TE).iter().any(|line| {
+        line.to_str()
+            .is_ok_and(|line| line.split(',').any(|coding| coding.trim().eq_ignore_ascii_case("trailers")))
+    })
 }
 
 fn strip_impostors(headers: &mut HeaderMap) {
@@ -120,7 +133,7 @@ fn uncode_conditions(headers: &mut HeaderMap) {
             let uncoded = line.to_str().ok().map(|line| {
                 let tags: Vec<String> = line
                     .split(',')
-                    .map(|tag| tag.trim())
+                    .map(str::trim)
                     .map(|tag| uncoded_tag(tag).unwrap_or_else(|| tag.to_owned()))
                     .collect();
                 tags.join(", ")
@@ -202,7 +215,9 @@ mod tests {
     #[test]
     fn what_a_client_forwards_is_dropped() {
         let mut headers = HeaderMap::new();
-        for name in ["x-forwarded-for", "x-forwarded-prefix", "forwarded", "x-original-url", "proxy", "accept"] {
+        for name in
+            ["x-forwarded-for", "x-forwarded-prefix", "forwarded", "x-original-url", "proxy", "accept"]
+        {
             headers.insert(name, HeaderValue::from_static("1"));
         }
         strip_impostors(&mut headers);

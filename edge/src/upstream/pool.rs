@@ -12,7 +12,7 @@ use std::{
 };
 
 use cache_policy::Moment;
-use http::{Method, Request};
+use http::{Method, Request, header};
 use http_body::Body as _;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
@@ -128,7 +128,8 @@ impl Pool {
         if place.before >= settings.waiting {
             return Err(Failure::Busy);
         }
-        match tokio::time::timeout(settings.response_timeout, Arc::clone(&self.permits).acquire_owned()).await {
+        match tokio::time::timeout(settings.response_timeout, Arc::clone(&self.permits).acquire_owned()).await
+        {
             Ok(permit) => Ok(permit.expect("the semaphore is never closed")),
             Err(_) => Err(Failure::Busy),
         }
@@ -188,7 +189,9 @@ impl Pool {
                 let error = error.into_error();
                 let failure = match broke.get() {
                     Some(error) => Failure::RequestBody(error.clone()),
-                    None if error.is_parse() || error.is_parse_too_large() => Failure::Malformed(Arc::new(error)),
+                    None if error.is_parse() || error.is_parse_too_large() => {
+                        Failure::Malformed(Arc::new(error))
+                    }
                     None => Failure::Closed,
                 };
                 Err(Unsent { failure, request: None })
@@ -204,6 +207,11 @@ impl Pool {
         settings: &settings::Upstream,
         clock: &Clock,
     ) -> Answer {
+        let mut response = response;
+        if response.headers().contains_key(header::TRANSFER_ENCODING) {
+            // Transfer-Encoding overrides; passing the other on would smuggle a second framing (RFC 9112 §6.3).
+            response.headers_mut().remove(header::CONTENT_LENGTH);
+        }
         let lease = Lease { pool: Arc::clone(self), sender, clock: clock.clone(), _permit: permit };
         response.map(|incoming| {
             if incoming.is_end_stream() {
@@ -224,7 +232,8 @@ impl Pool {
 /// A copy of a request that may be sent a second time although a server may have seen it: idempotent (RFC 9110 §9.2.2)
 /// and without a body.
 fn repeatable(request: &Request<RequestBody>) -> Option<Request<RequestBody>> {
-    let idempotent = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE);
+    let idempotent =
+        matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE);
     if !idempotent || !request.body().is_end_stream() {
         return None;
     }

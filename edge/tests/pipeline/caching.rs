@@ -84,7 +84,10 @@ async fn a_request_with_a_cookie_passes_unless_the_route_ignores_it() {
         "[[routes]]\nname = \"all\"\npath = \"/*\"\nupstream = \"origin\"\ncache = { ignore_cookies = [\"_ga\"] }\n",
     );
     lax.get_with("/b", &[("cookie", "_ga=1")]).await;
-    assert!(!origin.seen()[2].headers.contains_key("cookie"), "an ignored cookie must not reach a shared fetch");
+    assert!(
+        !origin.seen()[2].headers.contains_key("cookie"),
+        "an ignored cookie must not reach a shared fetch"
+    );
     assert_eq!(lax.get("/b").await.cache(), "hit");
 }
 

@@ -29,9 +29,13 @@ async fn the_upstream_hears_who_asks_from_the_edge_alone() {
 
 #[tokio::test(start_paused = true)]
 async fn methods_other_than_get_and_head_pass_with_their_content() {
-    let origin = Origin::new(|seen| Reply::Now(answer(201, &[], if seen.method == "PUT" { "put" } else { "?" })));
+    let origin =
+        Origin::new(|seen| Reply::Now(answer(201, &[], if seen.method == "PUT" { "put" } else { "?" })));
     let got = front(&origin).send_body(Request::put("/"), "content").await;
-    assert_eq!((got.status, got.text(), got.field("cache-status")), (201, "put", "gatehouse; fwd=method; fwd-status=201; detail=method"));
+    assert_eq!(
+        (got.status, got.text(), got.field("cache-status")),
+        (201, "put", "gatehouse; fwd=method; fwd-status=201; detail=method")
+    );
 }
 
 #[tokio::test(start_paused = true)]

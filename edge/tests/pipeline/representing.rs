@@ -7,7 +7,8 @@ use crate::script::{Got, Origin, Reply, answer, front};
 const TEXT: &str = "gatehouse gatehouse gatehouse gatehouse gatehouse gatehouse gatehouse gatehouse gatehouse gatehouse \
                     gatehouse gatehouse gatehouse gatehouse gatehouse gatehouse gatehouse gatehouse gatehouse gatehouse \
                     gatehouse gatehouse gatehouse gatehouse gatehouse gatehouse gatehouse gatehouse gatehouse gatehouse.";
-const PAGE: &[(&str, &str)] = &[("cache-control", "max-age=60"), ("content-type", "text/plain"), ("etag", "\"v1\"")];
+const PAGE: &[(&str, &str)] =
+    &[("cache-control", "max-age=60"), ("content-type", "text/plain"), ("etag", "\"v1\"")];
 
 fn gunzip(got: &Got) -> String {
     let mut text = String::new();
@@ -20,7 +21,10 @@ async fn a_matching_tag_is_a_304_without_content() {
     let front = front(&Origin::saying(PAGE, TEXT));
     front.get("/").await;
     let got = front.get_with("/", &[("if-none-match", "\"v1\"")]).await;
-    assert_eq!((got.status, got.text(), got.field("etag"), got.field("content-type")), (304, "", "\"v1\"", ""));
+    assert_eq!(
+        (got.status, got.text(), got.field("etag"), got.field("content-type")),
+        (304, "", "\"v1\"", "")
+    );
     assert_eq!(front.get_with("/", &[("if-none-match", "\"v2\"")]).await.status, 200);
 }
 
@@ -43,7 +47,9 @@ async fn each_coding_has_its_own_tag_and_every_tag_validates() {
     assert_eq!((coded.field("content-encoding"), gunzip(&coded).as_str()), ("gzip", TEXT));
     let tag = coded.field("etag").to_owned();
     assert!(tag.contains("v1;gzip"), "{tag}");
-    for (accepts, tag) in [("gzip", &*tag), ("", &*tag), ("br", &*tag), ("gzip", "\"v1\""), ("br", "\"v1;br\"")] {
+    for (accepts, tag) in
+        [("gzip", &*tag), ("", &*tag), ("br", &*tag), ("gzip", "\"v1\""), ("br", "\"v1;br\"")]
+    {
         let got = front.get_with("/", &[("accept-encoding", accepts), ("if-none-match", tag)]).await;
         assert_eq!(got.status, 304, "{accepts} {tag}");
     }

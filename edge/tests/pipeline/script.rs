@@ -31,11 +31,11 @@ use hyper::{
 use hyper_util::rt::TokioIo;
 use tokio::sync::{Notify, mpsc};
 
-pub type Answer = Response<BoxBody<Bytes, io::Error>>;
+pub(crate) type Answer = Response<BoxBody<Bytes, io::Error>>;
 
 /// One request as the origin saw it.
 #[derive(Clone, Debug)]
-pub struct Seen {
+pub(crate) struct Seen {
     pub method: String,
     pub target: String,
     pub headers: HeaderMap,
@@ -44,7 +44,7 @@ pub struct Seen {
 type Script = Box<dyn Fn(&Seen) -> Reply + Send + Sync>;
 
 /// What the script does with a request.
-pub enum Reply {
+pub(crate) enum Reply {
     /// Answer at once.
     Now(Answer),
     /// Answer once the barrier is opened.
@@ -57,7 +57,7 @@ pub enum Reply {
 
 /// The origin: answers by its script and remembers what it was asked.
 #[derive(Clone)]
-pub struct Origin(Arc<Inner>);
+pub(crate) struct Origin(Arc<Inner>);
 
 struct Inner {
     script: Mutex<Script>,
@@ -67,7 +67,7 @@ struct Inner {
 }
 
 impl Origin {
-    pub fn new(script: impl Fn(&Seen) -> Reply + Send + Sync + 'static) -> Self {
+    pub(crate) fn new(script: impl Fn(&Seen) -> Reply + Send + Sync + 'static) -> Self {
         Self(Arc::new(Inner {
             script: Mutex::new(Box::new(script)),
             seen: Mutex::default(),
@@ -77,34 +77,31 @@ impl Origin {
     }
 
     /// Always the same answer.
-    pub fn saying(fields: &'static [(&'static str, &'static str)], body: &'static str) -> Self {
+    pub(crate) fn saying(fields: &'static [(&'static str, &'static str)], body: &'static str) -> Self {
         Self::new(move |_| Reply::Now(answer(200, fields, body)))
     }
 
-    pub fn change(&self, script: impl Fn(&Seen) -> Reply + Send + Sync + 'static) {
+    pub(crate) fn change(&self, script: impl Fn(&Seen) -> Reply + Send + Sync + 'static) {
         *self.0.script.lock().unwrap() = Box::new(script);
     }
 
-    pub fn seen(&self) -> Vec<Seen> {
+    pub(crate) fn seen(&self) -> Vec<Seen> {
         self.0.seen.lock().unwrap().clone()
     }
 
-    pub fn requests(&self) -> usize {
+    pub(crate) fn requests(&self) -> usize {
         self.0.seen.lock().unwrap().len()
     }
 
-    pub fn unplug(&self) {
+    pub(crate) fn unplug(&self) {
         *self.0.reachable.lock().unwrap() = false;
     }
 
     async fn reply(&self, request: Request<Incoming>) -> Result<Answer, io::Error> {
         let (head, body) = request.into_parts();
         drop(body.collect().await);
-        let seen = Seen {
-            method: head.method.to_string(),
-            target: head.uri.to_string(),
-            headers: head.headers,
-        };
+        let seen =
+            Seen { method: head.method.to_string(), target: head.uri.to_string(), headers: head.headers };
         self.0.seen.lock().unwrap().push(seen.clone());
         let reply = (self.0.script.lock().unwrap())(&seen);
         let mut answer = self.perform(reply).await?;
@@ -161,7 +158,7 @@ impl Commands for NoCommands {
 }
 
 /// A response of the script; the origin dates it.
-pub fn answer(status: u16, fields: &[(&'static str, &'static str)], body: &'static str) -> Answer {
+pub(crate) fn answer(status: u16, fields: &[(&'static str, &'static str)], body: &'static str) -> Answer {
     let mut response = Response::new(Full::new(Bytes::from(body)).map_err(|never| match never {}).boxed());
     *response.status_mut() = StatusCode::from_u16(status).unwrap();
     for (name, value) in fields {
@@ -171,23 +168,24 @@ pub fn answer(status: u16, fields: &[(&'static str, &'static str)], body: &'stat
 }
 
 /// A body the test sends piece by piece; dropping it is the body's end.
-pub struct Pieces(mpsc::UnboundedSender<Result<Frame<Bytes>, io::Error>>);
+pub(crate) struct Pieces(mpsc::UnboundedSender<Result<Frame<Bytes>, io::Error>>);
 
 impl Pieces {
-    pub fn send(&self, piece: &'static str) {
+    pub(crate) fn send(&self, piece: &'static str) {
         self.0.send(Ok(Frame::data(Bytes::from(piece)))).unwrap();
     }
 
-    pub fn fail(self) {
+    pub(crate) fn fail(self) {
         self.0.send(Err(io::Error::other("scripted"))).unwrap();
     }
 }
 
 /// An answer whose body the test sends piece by piece.
-pub fn in_pieces(fields: &[(&'static str, &'static str)]) -> (Pieces, Answer) {
+pub(crate) fn in_pieces(fields: &[(&'static str, &'static str)]) -> (Pieces, Answer) {
     let (sender, mut receiver) = mpsc::unbounded_channel();
     let stream = futures_util::stream::poll_fn(move |context| receiver.poll_recv(context));
-    let response = answer(200, fields, "").map(|_| BoxBody::new(StreamBody::new(SyncStream(Box::pin(stream)))));
+    let response =
+        answer(200, fields, "").map(|_| BoxBody::new(StreamBody::new(SyncStream(Box::pin(stream)))));
     (Pieces(sender), response)
 }
 
@@ -207,39 +205,39 @@ impl<S: futures_util::Stream> futures_util::Stream for SyncStream<S> {
 
 /// The edge under test.
 #[derive(Clone)]
-pub struct Front {
+pub(crate) struct Front {
     pub edge: Arc<Edge>,
 }
 
 /// A response, read to its end.
 #[derive(Debug)]
-pub struct Got {
+pub(crate) struct Got {
     pub status: u16,
     pub headers: HeaderMap,
     pub body: Result<Bytes, String>,
 }
 
 impl Got {
-    pub fn field(&self, name: &str) -> &str {
+    pub(crate) fn field(&self, name: &str) -> &str {
         self.headers.get(name).map_or("", |value| value.to_str().unwrap())
     }
 
-    pub fn text(&self) -> &str {
+    pub(crate) fn text(&self) -> &str {
         std::str::from_utf8(self.body.as_ref().expect("a whole body")).unwrap()
     }
 
     /// The part of Cache-Status that says hit or how it was forwarded.
-    pub fn cache(&self) -> &str {
+    pub(crate) fn cache(&self) -> &str {
         self.field("cache-status").split("; ").nth(1).unwrap_or_default()
     }
 }
 
 /// Settings with one route that caches, and the origin behind it.
-pub fn front(origin: &Origin) -> Front {
+pub(crate) fn front(origin: &Origin) -> Front {
     front_with(origin, "[[routes]]\nname = \"all\"\npath = \"/*\"\nupstream = \"origin\"\ncache = {}\n")
 }
 
-pub fn front_with(origin: &Origin, more: &str) -> Front {
+pub(crate) fn front_with(origin: &Origin, more: &str) -> Front {
     let text = format!(
         "threads = 1\n[[listen]]\naddress = \"127.0.0.1:0\"\n[cache]\nmemory = \"32 MiB\"\nlargest_object = \"1 MiB\"\n\
          [upstreams.origin]\nservers = [\"http://origin:80\"]\n{more}"
@@ -249,36 +247,38 @@ pub fn front_with(origin: &Origin, more: &str) -> Front {
     let metrics = Arc::new(Metrics::new());
     let log = AccessLog::start(LogFormat::Off).unwrap();
     let sink = Arc::new(Sink { clock: clock.clone(), metrics: Arc::clone(&metrics), log });
-    let edge = Edge::new(settings, clock, metrics, sink, Arc::new(origin.clone()), Arc::new(NoCommands)).unwrap();
+    let edge =
+        Edge::new(settings, clock, metrics, sink, Arc::new(origin.clone()), Arc::new(NoCommands)).unwrap();
     Front { edge }
 }
 
 /// Monday, 23 November 2026, 12:00:00 GMT.
-pub fn start() -> SystemTime {
+pub(crate) fn start() -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_secs(1_795_435_200)
 }
 
 impl Front {
-    pub async fn get(&self, target: &str) -> Got {
+    pub(crate) async fn get(&self, target: &str) -> Got {
         self.send(Request::get(target)).await
     }
 
-    pub async fn get_with(&self, target: &str, fields: &[(&str, &str)]) -> Got {
-        let request = fields.iter().fold(Request::get(target), |request, (name, value)| request.header(*name, *value));
+    pub(crate) async fn get_with(&self, target: &str, fields: &[(&str, &str)]) -> Got {
+        let request =
+            fields.iter().fold(Request::get(target), |request, (name, value)| request.header(*name, *value));
         self.send(request).await
     }
 
-    pub async fn send(&self, request: http::request::Builder) -> Got {
+    pub(crate) async fn send(&self, request: http::request::Builder) -> Got {
         self.send_body(request, "").await
     }
 
-    pub async fn send_body(&self, request: http::request::Builder, body: &'static str) -> Got {
+    pub(crate) async fn send_body(&self, request: http::request::Builder, body: &'static str) -> Got {
         let response = self.begin_body(request, body).await;
         finish(response).await
     }
 
     /// Sends a request and returns with the response's head.
-    pub async fn begin(&self, request: http::request::Builder) -> Response<Incoming> {
+    pub(crate) async fn begin(&self, request: http::request::Builder) -> Response<Incoming> {
         self.begin_body(request, "").await
     }
 
@@ -295,36 +295,37 @@ impl Front {
                 let peer = Peer { address: [192, 0, 2, 1].into(), scheme: Scheme::Https };
                 async move { Ok::<_, std::convert::Infallible>(handle(&edge, peer, request).await) }
             });
-            let _ = hyper::server::conn::http1::Builder::new()
-                .serve_connection(TokioIo::new(far), service)
-                .await;
+            let _ =
+                hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(far), service).await;
         });
-        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(near)).await.unwrap();
+        let (mut sender, connection) =
+            hyper::client::conn::http1::handshake(TokioIo::new(near)).await.unwrap();
         tokio::spawn(connection);
         sender.send_request(request).await.unwrap()
     }
 }
 
-pub async fn finish(response: Response<Incoming>) -> Got {
+pub(crate) async fn finish(response: Response<Incoming>) -> Got {
     let (head, body) = response.into_parts();
-    let body = body.collect().await.map(http_body_util::Collected::to_bytes).map_err(|error| error.to_string());
+    let body =
+        body.collect().await.map(http_body_util::Collected::to_bytes).map_err(|error| error.to_string());
     Got { status: head.status.as_u16(), headers: head.headers, body }
 }
 
 /// Lets every task that can run do so, without time passing.
-pub async fn settle() {
+pub(crate) async fn settle() {
     for _ in 0..200 {
         tokio::task::yield_now().await;
     }
 }
 
-pub async fn pass(seconds: u64) {
+pub(crate) async fn pass(seconds: u64) {
     tokio::time::advance(Duration::from_secs(seconds)).await;
     settle().await;
 }
 
 /// How often the origin was asked for each target.
-pub fn by_target(seen: &[Seen]) -> HashMap<String, usize> {
+pub(crate) fn by_target(seen: &[Seen]) -> HashMap<String, usize> {
     let mut counts = HashMap::new();
     for request in seen {
         *counts.entry(request.target.clone()).or_default() += 1;
