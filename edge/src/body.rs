@@ -54,9 +54,9 @@ pub enum Body {
     /// A stored body, or a part of one.
     Stored(SegmentsReader),
     /// A body that is being filled.
-    Filling(Cut),
+    Filling(Box<Cut>),
     /// Straight from the upstream, with its back-pressure.
-    Upstream(ResponseBody),
+    Upstream(Box<ResponseBody>),
     /// One of the above, coded on the fly.
     Coded(Box<CodedBody>),
 }
@@ -77,7 +77,7 @@ impl HttpBody for Body {
             }
             Self::Stored(reader) => Poll::Ready(reader.next_piece().map(|piece| Ok(Frame::data(piece)))),
             Self::Filling(cut) => cut.poll_frame(context),
-            Self::Upstream(body) => Pin::new(body).poll_frame(context),
+            Self::Upstream(body) => Pin::new(&mut **body).poll_frame(context),
             Self::Coded(coded) => coded.poll_frame(context),
         }
     }

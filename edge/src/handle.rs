@@ -18,14 +18,15 @@ use tokio::sync::oneshot;
 
 use crate::{
     body::Body,
-    cache::{Filling, Joined, Key, Lead, Outcome, Stored},
-    client::{self, Client},
+    cache::{Filling, Joined, Key, Lead, Outcome, Resource, Stored},
+    client::{self, Client, ClientKey},
     fetch::{self, Fetch, Handover},
     inbound::{self, Inbound, Scheme},
+    limit::{Admitted, Limiter},
     record::{Record, Recorded, Verdict},
     refusal::Refusal,
     represent,
-    respond::{self, CacheStatus},
+    respond::{self, CacheStatus, RateLimited},
     route,
     settings::{Route, Settings},
     state::{Edge, State},
@@ -48,62 +49,60 @@ pub async fn handle(edge: &Arc<Edge>, peer: Peer, request: Request<Incoming>) ->
     let state = edge.state.load_full();
     let (mut head, content) = request.into_parts();
     let mut record = Record::begin(&head, peer.scheme, peer.address, now, &edge.sink);
-    let response = match answer(edge, &state, peer, &mut head, content, now, &mut record).await {
-        Ok(response) => response,
-        Err(refusal) => {
-            record.verdict(Verdict::Refused, Some(refusal.detail()));
-            respond::refusal(&refusal, &head)
-        }
+    let answered = match ask(edge, &state, peer, &head, now, &mut record) {
+        Ok(asked) => match asked.look_up(&head, &mut record) {
+            Ok(Looked::Answered(response)) => Ok(asked.limited(response)),
+            // Boxed, so that a hit, which awaits nothing, is not moved about with room for all of this.
+            looked => Box::pin(asked.go_upstream(looked, &mut head, content, &mut record)).await,
+        },
+        Err(refusal) => Err(refusal),
     };
+    let response = answered.unwrap_or_else(|refusal| {
+        record.verdict(Verdict::Refused, Some(refusal.detail()));
+        respond::refusal(&refusal, &head)
+    });
     record.travel(response)
 }
 
-async fn answer(
-    edge: &Arc<Edge>,
-    state: &State,
+/// From the head to what may be answered: what is asked for, by whom, how often, and where it goes.
+fn ask<'a>(
+    edge: &'a Arc<Edge>,
+    state: &'a State,
     peer: Peer,
-    head: &mut request::Parts,
-    content: Incoming,
-    now: Moment,
+    head: &request::Parts,
+    arrived: Moment,
     record: &mut Record,
-) -> Result<Response<Body>, Refusal> {
+) -> Result<Asked<'a>, Refusal> {
     let settings = &state.settings;
     let inbound = inbound::read(head, peer.scheme)?;
     let client = client::identify(peer.address, &head.headers, &settings.clients.trusted_proxies);
     record.client(client.address);
     let route = route::find(&settings.routes, &inbound).ok_or(Refusal::NoRoute)?;
     record.route(&route.name, &state.routes[&route.name]);
-    let limiter = route.limit.as_ref().and_then(|limit| state.limiters.get(limit));
-    let admission = limiter.map(|limiter| (limiter, limiter.admit(client.key())));
-    if let Some((limiter, Err(exceeded))) = admission {
-        edge.metrics.limited(&limiter.limit().name);
-        record.verdict(Verdict::Refused, Some("rate-limited"));
-        let mut response = respond::refusal(&Refusal::TooManyRequests(exceeded), head);
-        respond::limit(response.headers_mut(), limiter, &Err(exceeded));
-        return Ok(response);
-    }
+    let limited = match route.limit.as_ref().and_then(|limit| state.limiters.get(limit)) {
+        Some(limiter) => Some((limiter, admit(edge, limiter, client.key())?)),
+        None => None,
+    };
     declared_length(head, settings)?;
-
-    let asked = Asked {
+    Ok(Asked {
         edge,
         settings,
         upstream: state.upstreams.get(&route.upstream.name),
+        facts: RequestFacts::read(&head.method, &head.headers, &route.rules),
         key: Key::new(&inbound),
-        inbound: &inbound,
+        inbound,
         client,
         route,
-        arrived: now,
-    };
-    let facts = RequestFacts::read(&head.method, &head.headers, &route.rules);
-    let total = settings.timeouts.total;
-    let mut response = match tokio::time::timeout(total, asked.answer(head, &facts, content, record)).await {
-        Ok(answered) => answered?,
-        Err(_) => asked.late(head, &facts, total, record)?,
-    };
-    if let Some((limiter, admission)) = &admission {
-        respond::limit(response.headers_mut(), limiter, admission);
-    }
-    Ok(response)
+        limited,
+        arrived,
+    })
+}
+
+fn admit(edge: &Edge, limiter: &Limiter, client: ClientKey) -> Result<Admitted, Refusal> {
+    limiter.admit(client).map_err(|exceeded| {
+        edge.metrics.limited(&limiter.limit().name);
+        Refusal::TooManyRequests(Box::new(RateLimited::new(limiter, exceeded)))
+    })
 }
 
 /// Refuses a body that says itself that it is too large, before a byte of it is read (RFC 9110 §15.5.14).
@@ -119,11 +118,30 @@ struct Asked<'a> {
     edge: &'a Arc<Edge>,
     settings: &'a Settings,
     upstream: &'a Arc<Upstream>,
+    facts: RequestFacts,
     key: Key,
-    inbound: &'a Inbound,
+    inbound: Inbound,
     client: Client,
     route: &'a Arc<Route>,
+    limited: Option<(&'a Arc<Limiter>, Admitted)>,
     arrived: Moment,
+}
+
+/// What a look-up in the cache came to.
+enum Looked {
+    /// The answer.
+    Answered(Response<Body>),
+    /// Upstream, for the cache.
+    Fetch {
+        /// What is stored under the key, in whichever variant.
+        resource: Option<Arc<Resource>>,
+        /// What is stored of the variant asked for.
+        stored: Option<Arc<Stored>>,
+        /// Why, and how.
+        plan: Plan,
+    },
+    /// Upstream, for this client alone.
+    Pass(Reason),
 }
 
 /// What a fetch came to, from the point of view of one of those who share it.
@@ -138,41 +156,64 @@ struct Shared {
 }
 
 impl Asked<'_> {
-    /// Looks up, decides, and does what was decided.
+    /// Looks up, decides, and answers what can be answered at once.
+    fn look_up(&self, head: &request::Parts, record: &mut Record) -> Result<Looked, Refusal> {
+        let now = self.edge.clock.now();
+        let resource = self.edge.memory.look_up(&self.key);
+        let stored = resource.as_ref().and_then(|resource| resource.select(&head.headers));
+        Ok(match decide(&self.facts, stored.map(|stored| &stored.meta), &self.route.rules, now) {
+            Decision::Serve { stale } => {
+                let verdict = if stale.is_some() { Verdict::Stale } else { Verdict::Hit };
+                Looked::Answered(self.serve(head, found(stored), CacheStatus::new(verdict, stale), record))
+            }
+            Decision::ServeAndRefresh { reason } => {
+                let stored = found(stored);
+                self.refresh(head, stored, now);
+                let status = CacheStatus::new(Verdict::Stale, Some(reason));
+                Looked::Answered(self.serve(head, stored, status, record))
+            }
+            Decision::OnlyIfCached => return Err(Refusal::OnlyIfCached),
+            Decision::Pass(reason) => Looked::Pass(reason),
+            Decision::Fetch(plan) => Looked::Fetch { stored: stored.cloned(), resource, plan },
+        })
+    }
+
+    /// Answers what the cache alone cannot, within the request's time.
+    async fn go_upstream(
+        &self,
+        looked: Result<Looked, Refusal>,
+        head: &mut request::Parts,
+        content: Incoming,
+        record: &mut Record,
+    ) -> Result<Response<Body>, Refusal> {
+        let total = self.settings.timeouts.total;
+        let answered = tokio::time::timeout(total, self.answer(looked?, head, content, record)).await;
+        let response = match answered {
+            Ok(answered) => answered?,
+            Err(_) => self.late(head, total, record)?,
+        };
+        Ok(self.limited(response))
+    }
+
     async fn answer(
         &self,
+        mut looked: Looked,
         head: &mut request::Parts,
-        facts: &RequestFacts,
         content: Incoming,
         record: &mut Record,
     ) -> Result<Response<Body>, Refusal> {
         // A turn answers, or it waits for a fetch that turns out not to suit: another variant, or stale at once.
         for _ in 0..TURNS {
-            let now = self.edge.clock.now();
-            let resource = self.edge.memory.look_up(&self.key);
-            let stored = resource.as_ref().and_then(|resource| resource.select(&head.headers));
-            let plan = match decide(facts, stored.map(|stored| &stored.meta), &self.route.rules, now) {
-                Decision::Serve { stale } => {
-                    let verdict = if stale.is_some() { Verdict::Stale } else { Verdict::Hit };
-                    return Ok(self.serve(head, found(stored), CacheStatus::new(verdict, stale), record));
-                }
-                Decision::ServeAndRefresh { reason } => {
-                    let stored = found(stored);
-                    self.refresh(head, facts, stored, now);
-                    return Ok(self.serve(
-                        head,
-                        stored,
-                        CacheStatus::new(Verdict::Stale, Some(reason)),
-                        record,
-                    ));
-                }
-                Decision::OnlyIfCached => return Err(Refusal::OnlyIfCached),
-                Decision::Pass(reason) => return self.pass(head, facts, content, reason, record).await,
-                Decision::Fetch(plan) => plan,
+            let (resource, stored, plan) = match looked {
+                Looked::Answered(response) => return Ok(response),
+                Looked::Pass(reason) => return self.pass(head, content, reason, record).await,
+                Looked::Fetch { resource, stored, plan } => (resource, stored, plan),
             };
+            let stored = stored.as_ref();
+            let now = self.edge.clock.now();
             let alone = alone(head, &content).or_else(|| Some(resource.as_ref()?.marker(now)?.reason));
             if let Some(reason) = alone {
-                return self.pass(head, facts, content, reason, record).await;
+                return self.pass(head, content, reason, record).await;
             }
             let variant =
                 resource.as_ref().map_or_else(Box::default, |resource| resource.collapse_key(&head.headers));
@@ -184,21 +225,23 @@ impl Asked<'_> {
                     // A fetch that ended between the look-up above and this join has left its answer behind.
                     let newest = self.edge.memory.look_up(&self.key);
                     if newest.as_ref().map(Arc::as_ptr) != resource.as_ref().map(Arc::as_ptr) {
+                        drop(lead);
+                        looked = self.look_up(head, record)?;
                         continue;
                     }
-                    self.lead(head, facts, lead, stored, &plan).await
+                    self.lead(head, lead, stored, &plan).await
                 }
             };
             match &shared.outcome {
                 Outcome::Filling(filling) => {
                     let suits =
-                        self.suits(head, facts, &filling.meta, &filling.vary, &filling.variant, shared.began);
+                        self.suits(head, &filling.meta, &filling.vary, &filling.variant, shared.began);
                     if suits && let Some(response) = self.share(head, filling, &plan, shared.leads, record) {
                         return Ok(response);
                     }
                 }
                 Outcome::Stored(fresh) => {
-                    if self.suits(head, facts, &fresh.meta, &fresh.vary, &fresh.variant, shared.began) {
+                    if self.suits(head, &fresh.meta, &fresh.vary, &fresh.variant, shared.began) {
                         let status = CacheStatus {
                             forward_status: Some(StatusCode::NOT_MODIFIED),
                             stored: true,
@@ -208,19 +251,18 @@ impl Asked<'_> {
                     }
                 }
                 Outcome::Failed(failure) => {
-                    return match self.stale(facts, stored, PolicyFailure::Disconnected) {
+                    return match self.stale(stored, PolicyFailure::Disconnected) {
                         Some((stored, status)) => Ok(self.serve(head, stored, status, record)),
                         None => Err(Refusal::Upstream(failure.clone())),
                     };
                 }
                 Outcome::ErrorStatus(status) => {
-                    if let Some((stored, status)) = self.stale(facts, stored, PolicyFailure::Status(*status))
-                    {
+                    if let Some((stored, status)) = self.stale(stored, PolicyFailure::Status(*status)) {
                         return Ok(self.serve(head, stored, status, record));
                     }
                     return match shared.own.take() {
                         Some(own) => Ok(self.deliver(head, own, &plan, record)),
-                        None => self.pass(head, facts, content, plan.reason, record).await,
+                        None => self.pass(head, content, plan.reason, record).await,
                     };
                 }
                 Outcome::Nothing => {}
@@ -228,29 +270,37 @@ impl Asked<'_> {
                     let reason = *reason;
                     match shared.own.take() {
                         // The upstream was asked for all of it. Of what is not stored, a part is asked for as such.
-                        Some(_) if facts.asks_for_range() => {
-                            return self.pass(head, facts, content, reason, record).await;
+                        Some(_) if self.facts.asks_for_range() => {
+                            return self.pass(head, content, reason, record).await;
                         }
                         Some(own) => return Ok(self.deliver(head, own, &plan, record)),
-                        None => return self.pass(head, facts, content, reason, record).await,
+                        None => return self.pass(head, content, reason, record).await,
                     }
                 }
             }
+            looked = self.look_up(head, record)?;
         }
-        self.pass(head, facts, content, Reason::VaryMiss, record).await
+        self.pass(head, content, Reason::VaryMiss, record).await
+    }
+
+    /// Tells the client how much of its limit is left.
+    fn limited(&self, mut response: Response<Body>) -> Response<Body> {
+        if let Some((limiter, admitted)) = self.limited {
+            respond::limit(response.headers_mut(), limiter, &Ok(admitted));
+        }
+        response
     }
 
     /// Fetches for the cache and for whoever joins, in a task of its own, and waits for the head.
     async fn lead(
         &self,
         head: &request::Parts,
-        facts: &RequestFacts,
         lead: Lead,
         stored: Option<&Arc<Stored>>,
         plan: &Plan,
     ) -> Shared {
         let mut follow = lead.follow();
-        let mut own = self.fetch(head, facts, lead, stored, plan.validate);
+        let mut own = self.fetch(head, lead, stored, plan.validate);
         let outcome = follow.outcome().await;
         // The fetch hands its response over before it publishes.
         Shared { outcome, began: follow.began, leads: true, own: own.try_recv().ok() }
@@ -259,7 +309,6 @@ impl Asked<'_> {
     fn fetch(
         &self,
         head: &request::Parts,
-        facts: &RequestFacts,
         lead: Lead,
         stored: Option<&Arc<Stored>>,
         validate: bool,
@@ -270,13 +319,13 @@ impl Asked<'_> {
             .unwrap_or_default();
         let purpose = Purpose::Store(&conditions);
         let request =
-            outbound::request(head, self.inbound, &self.client, self.route, purpose, RequestBody::empty());
+            outbound::request(head, &self.inbound, &self.client, self.route, purpose, RequestBody::empty());
         let fetch = Fetch {
             key: self.key.clone(),
             lead,
             request,
             fields: head.headers.clone(),
-            facts: *facts,
+            facts: self.facts,
             route: Arc::clone(self.route),
             upstream: Arc::clone(self.upstream),
             stored: stored.cloned(),
@@ -286,13 +335,13 @@ impl Asked<'_> {
     }
 
     /// Freshens a stored response behind the client's back (RFC 5861 §3), once however many ask.
-    fn refresh(&self, head: &request::Parts, facts: &RequestFacts, stored: &Arc<Stored>, now: Moment) {
+    fn refresh(&self, head: &request::Parts, stored: &Arc<Stored>, now: Moment) {
         if head.method != Method::GET {
             return;
         }
         let variant = if stored.vary.is_empty() { Box::default() } else { stored.variant.clone() };
         if let Joined::Leader(lead) = self.edge.collapser.join(&self.key, variant, now) {
-            drop(self.fetch(head, facts, lead, Some(stored), true));
+            drop(self.fetch(head, lead, Some(stored), true));
         }
     }
 
@@ -300,7 +349,6 @@ impl Asked<'_> {
     fn suits(
         &self,
         head: &request::Parts,
-        facts: &RequestFacts,
         meta: &Meta,
         vary: &[HeaderName],
         variant: &str,
@@ -309,10 +357,10 @@ impl Asked<'_> {
         if !vary.is_empty() && *variant_key(vary, &head.headers) != *variant {
             return false;
         }
-        may_share(facts, meta)
+        may_share(&self.facts, meta)
             && (began >= self.arrived
                 || matches!(
-                    decide(facts, Some(meta), &self.route.rules, self.edge.clock.now()),
+                    decide(&self.facts, Some(meta), &self.route.rules, self.edge.clock.now()),
                     Decision::Serve { .. } | Decision::ServeAndRefresh { .. }
                 ))
     }
@@ -320,13 +368,13 @@ impl Asked<'_> {
     /// The stored response that may stand in for a failure, if policy lets it.
     fn stale<'s>(
         &self,
-        facts: &RequestFacts,
         stored: Option<&'s Arc<Stored>>,
         failure: PolicyFailure,
     ) -> Option<(&'s Arc<Stored>, CacheStatus)> {
         let stored = stored?;
         let reason =
-            stale_on_error(facts, &stored.meta, &self.route.rules, failure, self.edge.clock.now()).ok()?;
+            stale_on_error(&self.facts, &stored.meta, &self.route.rules, failure, self.edge.clock.now())
+                .ok()?;
         let forward_status = match failure {
             PolicyFailure::Status(status) => Some(status),
             PolicyFailure::Disconnected => None,
@@ -338,13 +386,12 @@ impl Asked<'_> {
     fn late(
         &self,
         head: &request::Parts,
-        facts: &RequestFacts,
         total: Duration,
         record: &mut Record,
     ) -> Result<Response<Body>, Refusal> {
         let resource = self.edge.memory.look_up(&self.key);
         let stored = resource.as_ref().and_then(|resource| resource.select(&head.headers));
-        match self.stale(facts, stored, PolicyFailure::Disconnected) {
+        match self.stale(stored, PolicyFailure::Disconnected) {
             Some((stored, status)) => Ok(self.serve(head, stored, status, record)),
             None => Err(Refusal::Deadline(total)),
         }
@@ -426,7 +473,7 @@ impl Asked<'_> {
             forward_status: Some(parts.status),
             ..CacheStatus::new(Verdict::Miss, reason.or(Some(plan.reason)))
         };
-        let body = Body::Upstream(body);
+        let body = Body::Upstream(Box::new(body));
         let mut response = represent::passed(
             head,
             parts.status,
@@ -444,7 +491,6 @@ impl Asked<'_> {
     async fn pass(
         &self,
         head: &mut request::Parts,
-        facts: &RequestFacts,
         content: Incoming,
         reason: Reason,
         record: &mut Record,
@@ -453,7 +499,7 @@ impl Asked<'_> {
         let bounds = &self.settings.bounds;
         let content = RequestBody::new(content, bounds.body, self.settings.timeouts.body, gate.clone());
         let mut request =
-            outbound::request(head, self.inbound, &self.client, self.route, Purpose::Pass, content);
+            outbound::request(head, &self.inbound, &self.client, self.route, Purpose::Pass, content);
         if let Some(gate) = gate {
             request.headers_mut().insert(header::EXPECT, HeaderValue::from_static("100-continue"));
             hyper::ext::on_informational(&mut request, move |interim| {
@@ -489,9 +535,9 @@ impl Asked<'_> {
         outbound::strip_hop_by_hop(&mut parts.headers);
         if head.method == Method::HEAD && parts.status == StatusCode::OK {
             let arrival = Arrival { requested_at, received_at, wall: self.edge.clock.wall_at(received_at) };
-            self.freshen_by_head(head, facts, &parts.headers, arrival);
+            self.freshen_by_head(head, &parts.headers, arrival);
         }
-        let body = Body::Upstream(body);
+        let body = Body::Upstream(Box::new(body));
         let mut response =
             represent::passed(head, parts.status, parts.headers, body, self.route.compress, None);
         respond::finish(response.headers_mut(), &status, parts.version);
@@ -500,19 +546,13 @@ impl Asked<'_> {
 
     /// Takes what a HEAD's answer says of the stored GET into the entry, or drops an entry that it contradicts
     /// (RFC 9111 §4.3.5).
-    fn freshen_by_head(
-        &self,
-        head: &request::Parts,
-        facts: &RequestFacts,
-        answer: &HeaderMap,
-        arrival: Arrival,
-    ) {
+    fn freshen_by_head(&self, head: &request::Parts, answer: &HeaderMap, arrival: Arrival) {
         let resource = self.edge.memory.look_up(&self.key);
         let Some(stored) = resource.as_ref().and_then(|resource| resource.select(&head.headers)) else {
             return;
         };
         let rules = &self.route.rules;
-        match freshen_by_head(&stored.meta, &stored.identity().head, facts, answer, arrival, rules) {
+        match freshen_by_head(&stored.meta, &stored.identity().head, &self.facts, answer, arrival, rules) {
             Ok(admitted) => {
                 let fresh = stored.freshened(admitted.meta, &admitted.head);
                 self.edge.memory.replace(&self.key, stored, Arc::new(fresh));

@@ -149,7 +149,7 @@ impl Record {
         let head_at = self.sink.clock.now().since(self.began);
         response.map(|body| Recorded {
             body,
-            travel: Some(Travel { record: self, status, head_at, bytes: 0, broke: false }),
+            travel: Some(Box::new(Travel { record: self, status, head_at, bytes: 0, broke: false })),
         })
     }
 
@@ -175,7 +175,8 @@ struct Travel {
 #[derive(Debug)]
 pub struct Recorded {
     body: Body,
-    travel: Option<Travel>,
+    /// Boxed: hyper moves bodies about.
+    travel: Option<Box<Travel>>,
 }
 
 impl HttpBody for Recorded {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use http::StatusCode;
 
-use crate::{limit::Exceeded, upstream::Failure};
+use crate::{respond::RateLimited, upstream::Failure};
 
 /// A request the edge answers by itself, and why.
 #[derive(Debug, thiserror::Error)]
@@ -22,7 +22,7 @@ pub enum Refusal {
     RequestTimeout,
     /// The client asks more often than its route allows.
     #[error("more requests than the limit allows")]
-    TooManyRequests(Exceeded),
+    TooManyRequests(Box<RateLimited>),
     /// Something HTTP knows and the edge does not do.
     #[error("{0}")]
     NotImplemented(&'static str),
@@ -58,7 +58,7 @@ impl Refusal {
     /// When it makes sense to ask again, where that is known.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
-            Self::TooManyRequests(exceeded) => Some(exceeded.retry_after),
+            Self::TooManyRequests(limited) => Some(limited.retry_after),
             Self::Upstream(Failure::Busy | Failure::NoServer) => Some(Duration::from_secs(1)),
             _ => None,
         }

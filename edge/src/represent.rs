@@ -63,13 +63,13 @@ pub fn filling(request: &request::Parts, filling: &Filling, reader: Reader) -> R
     let head = if coding == Coding::Identity { identity.clone() } else { fly_head(&identity, coding) };
     match select(request, meta, &head, &identity, coding, filling.length) {
         Selected::Whole => {
-            let body = Body::Filling(Cut::whole(reader, filling.length));
+            let body = Body::Filling(Box::new(Cut::whole(reader, filling.length)));
             let body = if coding == Coding::Identity { body } else { compress::on_the_fly(body, coding) };
             whole(request, meta.status, head, body)
         }
         Selected::Part(part) => {
             let length = filling.length.expect("a range is only selected from a known length");
-            let body = Body::Filling(Cut::range(reader, part.clone()));
+            let body = Body::Filling(Box::new(Cut::range(reader, part.clone())));
             partial(request, head, body, part, length)
         }
         Selected::Answered(response) => *response,

@@ -1,12 +1,14 @@
 //! The last steps of every answer: the fields that depend on the moment or on this edge, and the edge's own words.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use cache_policy::{Forward, Outcome, Reason};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Version, header, request};
 
 use crate::{
     body::Body,
-    limit::{Admission, Limiter},
+    limit::{Admission, Exceeded, Limiter},
     record::Verdict,
     refusal::Refusal,
     upstream::outbound,
@@ -69,6 +71,26 @@ pub fn finish(headers: &mut HeaderMap, status: &CacheStatus, upstream: Version) 
     headers.append(CACHE_STATUS, status.value());
 }
 
+/// What a request that was refused by a limit is told.
+#[derive(Debug)]
+pub struct RateLimited {
+    /// When the next request will be admitted.
+    pub retry_after: Duration,
+    policy: HeaderValue,
+    state: HeaderValue,
+}
+
+impl RateLimited {
+    /// What a limiter says of a refusal.
+    pub fn new(limiter: &Limiter, exceeded: Exceeded) -> Self {
+        Self {
+            retry_after: exceeded.retry_after,
+            policy: limiter.policy().clone(),
+            state: limiter.state(&Err(exceeded)),
+        }
+    }
+}
+
 /// Adds the limit's fields (draft-ietf-httpapi-ratelimit-headers).
 pub fn limit(headers: &mut HeaderMap, limiter: &Limiter, admission: &Admission) {
     headers.insert(RATE_LIMIT_POLICY, limiter.policy().clone());
@@ -96,6 +118,10 @@ pub fn refusal(refusal: &Refusal, head: &request::Parts) -> Response<Body> {
         // Whole seconds, rounded up: a client that waits as long as it is told is served.
         let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
         headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds.max(1)));
+    }
+    if let Refusal::TooManyRequests(limited) = refusal {
+        headers.insert(RATE_LIMIT_POLICY, limited.policy.clone());
+        headers.insert(RATE_LIMIT, limited.state.clone());
     }
     if refusal.closes() && head.version < Version::HTTP_2 {
         headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
