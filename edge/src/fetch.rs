@@ -14,14 +14,17 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use cache_policy::{Arrival, Reason, RequestFacts, Vary, may_replace, variant_key};
+use cache_policy::{Arrival, Reason, RequestFacts, Vary, may_replace, tags, variant_key};
 use http::{HeaderMap, Request, StatusCode};
 use http_body_util::BodyExt as _;
 use tokio::sync::oneshot;
 
 use crate::{
     body::BodyError,
-    cache::{Filling, Key, Lead, Outcome, Recording, Stored, memory::Marker, recording::Room},
+    cache::{
+        Filling, Key, Lead, Outcome, Recording, Stored, memory::Marker, purge::Generation, recording::Room,
+        stored::Facts,
+    },
     compress,
     settings::Route,
     state::Edge,
@@ -83,7 +86,8 @@ async fn run(edge: Arc<Edge>, fetch: Fetch, leader: oneshot::Sender<Handover>) {
     if head.status == StatusCode::NOT_MODIFIED
         && let Some(stored) = &stored
     {
-        let outcome = freshen(&edge, &key, stored, &facts, &head.headers, arrival, &route);
+        let began = lead.generation();
+        let outcome = freshen(&edge, &key, stored, &facts, &head.headers, arrival, &route, began);
         // A 304 has no content; reading its end gives the connection back.
         let _ = body.frame().await;
         return lead.publish(outcome);
@@ -98,7 +102,8 @@ async fn run(edge: Arc<Edge>, fetch: Fetch, leader: oneshot::Sender<Handover>) {
         return lead.publish(Outcome::ErrorStatus(status));
     }
     let length = http_body::Body::size_hint(&body).exact();
-    let admitted = match cache_policy::admit(&facts, head.status, &head.headers, arrival, &route.rules) {
+    let admitted = cache_policy::admit(&facts, head.status, &head.headers, arrival, &route.rules);
+    let admitted = match admitted.and_then(|admitted| Ok((tags(&admitted.head)?, admitted))) {
         Ok(admitted) if length.is_none_or(|length| length <= largest) => admitted,
         refused => {
             let reason = refused.map_or_else(|reason| reason, |_| Reason::TooLarge);
@@ -113,6 +118,7 @@ async fn run(edge: Arc<Edge>, fetch: Fetch, leader: oneshot::Sender<Handover>) {
             return lead.publish(Outcome::NotShared(reason));
         }
     };
+    let (tags, admitted) = admitted;
     let vary = match admitted.vary {
         Vary::Fields(fields) => fields,
         Vary::Nothing | Vary::Any => Box::default(),
@@ -121,11 +127,15 @@ async fn run(edge: Arc<Edge>, fetch: Fetch, leader: oneshot::Sender<Handover>) {
     let codable = route.compress && compress::codable(head.status, &admitted.head, length);
     let recording = Recording::new();
     let filling = Arc::new(Filling {
-        meta: admitted.meta,
+        facts: Facts {
+            meta: admitted.meta,
+            vary,
+            variant,
+            tags: tags.into(),
+            began: lead.generation(),
+            codable,
+        },
         head: admitted.head,
-        vary,
-        variant,
-        codable,
         length,
         recording: Arc::clone(&recording),
         took,
@@ -149,16 +159,18 @@ fn freshen(
     head: &HeaderMap,
     arrival: Arrival,
     route: &Route,
+    began: Generation,
 ) -> Outcome {
     match cache_policy::freshen(&stored.meta, &stored.identity().head, facts, head, arrival, &route.rules) {
         Ok(admitted) => {
-            let fresh = Arc::new(stored.freshened(admitted.meta, &admitted.head));
+            let tags = tags(&admitted.head).unwrap_or_default().into();
+            let fresh = Arc::new(stored.freshened(admitted.meta, &admitted.head, tags, began));
             edge.memory.store(key, Arc::clone(&fresh));
             Outcome::Stored(fresh)
         }
         Err(reason) => {
             // What we hold is not what the upstream means: later requests fetch it whole.
-            edge.memory.remove(key);
+            edge.memory.remove(key, stored);
             tracing::debug!(key = key.as_str(), %reason, "a 304 does not fit what is stored");
             Outcome::Nothing
         }
@@ -201,14 +213,9 @@ async fn fill(edge: &Edge, key: &Key, lead: &Lead, filling: &Filling, mut body: 
         }
     }
     if let Some(segments) = recording.finish(trailers) {
-        let stored = Stored::new(
-            filling.meta.clone(),
-            filling.vary.clone(),
-            filling.variant.clone(),
-            filling.codable && segments.length() >= compress::SMALLEST,
-            &filling.head,
-            segments,
-        );
+        let codable = filling.facts.codable && segments.length() >= compress::SMALLEST;
+        let facts = Facts { codable, ..filling.facts.clone() };
+        let stored = Stored::new(facts, &filling.head, segments);
         edge.memory.store(key, Arc::new(stored));
     }
 }

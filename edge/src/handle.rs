@@ -7,7 +7,8 @@ use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use cache_policy::{
     Arrival, Decision, Failure as PolicyFailure, Meta, Moment, Plan, Reason, RequestFacts,
-    conditional_fields, decide, freshen_by_head, invalidates, may_share, stale_on_error, variant_key,
+    conditional_fields, decide, freshen_by_head, invalidated_groups, invalidated_targets, invalidates,
+    may_share, stale_on_error, tags, variant_key,
 };
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version, header, request,
@@ -18,7 +19,10 @@ use tokio::sync::oneshot;
 
 use crate::{
     body::Body,
-    cache::{Filling, Joined, Key, Lead, Outcome, Resource, Stored},
+    cache::{
+        Filling, Joined, Key, Lead, Outcome, Resource, Stored,
+        purge::{Force, Generation, Rule},
+    },
     client::{self, Client, ClientKey},
     fetch::{self, Fetch, Handover},
     inbound::{self, Inbound, Scheme},
@@ -217,7 +221,7 @@ impl Asked<'_> {
             }
             let variant =
                 resource.as_ref().map_or_else(Box::default, |resource| resource.collapse_key(&head.headers));
-            let mut shared = match self.edge.collapser.join(&self.key, variant, now) {
+            let mut shared = match self.edge.collapser.join(&self.key, variant, now, &self.edge.memory) {
                 Joined::Follower(mut follow) => {
                     Shared { outcome: follow.outcome().await, began: follow.began, leads: false, own: None }
                 }
@@ -234,8 +238,13 @@ impl Asked<'_> {
             };
             match &shared.outcome {
                 Outcome::Filling(filling) => {
-                    let suits =
-                        self.suits(head, &filling.meta, &filling.vary, &filling.variant, shared.began);
+                    let suits = self.suits(
+                        head,
+                        &filling.facts.meta,
+                        &filling.facts.vary,
+                        &filling.facts.variant,
+                        shared.began,
+                    );
                     if suits && let Some(response) = self.share(head, filling, &plan, shared.leads, record) {
                         return Ok(response);
                     }
@@ -340,7 +349,7 @@ impl Asked<'_> {
             return;
         }
         let variant = if stored.vary.is_empty() { Box::default() } else { stored.variant.clone() };
-        if let Joined::Leader(lead) = self.edge.collapser.join(&self.key, variant, now) {
+        if let Joined::Leader(lead) = self.edge.collapser.join(&self.key, variant, now, &self.edge.memory) {
             drop(self.fetch(head, lead, Some(stored), true));
         }
     }
@@ -423,11 +432,11 @@ impl Asked<'_> {
         record.upstream(filling.took);
         let verdict = if leads { Verdict::Miss } else { Verdict::Collapsed };
         let status = CacheStatus {
-            forward_status: Some(filling.meta.status),
+            forward_status: Some(filling.facts.meta.status),
             stored: leads,
             ..CacheStatus::new(verdict, Some(plan.reason))
         };
-        Some(self.finish_cached(response, &filling.meta, status, record))
+        Some(self.finish_cached(response, &filling.facts.meta, status, record))
     }
 
     /// What every answer out of the cache carries: its age, its freshness, and the route's word to browsers.
@@ -513,6 +522,7 @@ impl Asked<'_> {
             request.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
             request.headers_mut().insert(header::UPGRADE, protocol.clone());
         }
+        let began = self.edge.memory.generation();
         let requested_at = self.edge.clock.now();
         let mut answer = self.upstream.send(request, &self.edge.clock).await?;
         let received_at = self.edge.clock.now();
@@ -523,7 +533,7 @@ impl Asked<'_> {
         };
         record.verdict(status.verdict, status.word());
         if invalidates(&head.method, answer.status()) {
-            self.edge.memory.remove(&self.key);
+            self.invalidate(answer.headers(), received_at);
         }
         if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
             return match upgrades {
@@ -535,7 +545,7 @@ impl Asked<'_> {
         outbound::strip_hop_by_hop(&mut parts.headers);
         if head.method == Method::HEAD && parts.status == StatusCode::OK {
             let arrival = Arrival { requested_at, received_at, wall: self.edge.clock.wall_at(received_at) };
-            self.freshen_by_head(head, &parts.headers, arrival);
+            self.freshen_by_head(head, &parts.headers, arrival, began);
         }
         let body = Body::Upstream(Box::new(body));
         let mut response =
@@ -544,9 +554,39 @@ impl Asked<'_> {
         Ok(response)
     }
 
+    /// Forgets what a change made untrue: the target, what Location and Content-Location name on the same origin, and
+    /// the groups that the answer names (RFC 9111 §4.4, RFC 9875 §3).
+    fn invalidate(&self, answer: &HeaderMap, now: Moment) {
+        let memory = &self.edge.memory;
+        memory.invalidate(&self.key, now);
+        let authority = self.inbound.authority();
+        let target = cache_policy::Resource {
+            scheme: self.inbound.scheme.as_str(),
+            authority: &authority,
+            path_and_query: &self.inbound.path_and_query,
+        };
+        for named in invalidated_targets(&target, answer) {
+            memory.invalidate(&self.key.same_origin(&named), now);
+        }
+        let origin: Box<str> = format!("{}/", self.key.origin()).into();
+        let rules: Vec<Rule> = invalidated_groups(answer)
+            .into_iter()
+            .map(|group| Rule::Group { origin: origin.clone(), group })
+            .collect();
+        if !rules.is_empty() {
+            memory.purge(rules, Force::Hard, now);
+        }
+    }
+
     /// Takes what a HEAD's answer says of the stored GET into the entry, or drops an entry that it contradicts
     /// (RFC 9111 §4.3.5).
-    fn freshen_by_head(&self, head: &request::Parts, answer: &HeaderMap, arrival: Arrival) {
+    fn freshen_by_head(
+        &self,
+        head: &request::Parts,
+        answer: &HeaderMap,
+        arrival: Arrival,
+        began: Generation,
+    ) {
         let resource = self.edge.memory.look_up(&self.key);
         let Some(stored) = resource.as_ref().and_then(|resource| resource.select(&head.headers)) else {
             return;
@@ -554,11 +594,12 @@ impl Asked<'_> {
         let rules = &self.route.rules;
         match freshen_by_head(&stored.meta, &stored.identity().head, &self.facts, answer, arrival, rules) {
             Ok(admitted) => {
-                let fresh = stored.freshened(admitted.meta, &admitted.head);
+                let tags = tags(&admitted.head).unwrap_or_default().into();
+                let fresh = stored.freshened(admitted.meta, &admitted.head, tags, began);
                 self.edge.memory.replace(&self.key, stored, Arc::new(fresh));
             }
             Err(Reason::ValidatorMismatch | Reason::LengthMismatch) => {
-                self.edge.memory.remove(&self.key);
+                self.edge.memory.remove(&self.key, stored);
             }
             Err(_) => {}
         }

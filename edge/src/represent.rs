@@ -54,10 +54,10 @@ pub fn stored(request: &request::Parts, stored: &Arc<Stored>, key: &Key, coder: 
 
 /// Answers from a response whose body is arriving.
 pub fn filling(request: &request::Parts, filling: &Filling, reader: Reader) -> Response<Body> {
-    let meta = &filling.meta;
-    let coding = negotiate(request, filling.codable);
+    let meta = &filling.facts.meta;
+    let coding = negotiate(request, filling.facts.codable);
     let mut identity = filling.head.clone();
-    if filling.codable {
+    if filling.facts.codable {
         vary_on_coding(&mut identity);
     }
     let head = if coding == Coding::Identity { identity.clone() } else { fly_head(&identity, coding) };

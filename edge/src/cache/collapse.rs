@@ -3,20 +3,15 @@
 //! A [`Lead`] owns its place in the table. Whatever happens to the task that holds it, its `Drop` tells every follower,
 //! so nobody waits for a fetch that no longer runs.
 
-use std::{
-    collections::{HashMap, hash_map::Entry},
-    hash::BuildHasher,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::HashMap, hash::BuildHasher, sync::Arc, time::Duration};
 
-use cache_policy::{Meta, Moment, Reason};
+use cache_policy::{Moment, Reason};
 use foldhash::fast::RandomState;
-use http::{HeaderMap, HeaderName, StatusCode};
+use http::{HeaderMap, StatusCode};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
-use super::{Key, Recording, Stored};
+use super::{Key, Memory, Recording, Stored, purge::Generation, stored::Facts};
 use crate::upstream::Failure;
 
 /// What requests must agree on to share a fetch: the resource, and what its `Vary` was last known to tell apart.
@@ -40,6 +35,7 @@ impl Default for Collapser {
 #[derive(Debug)]
 struct Fetch {
     began: Moment,
+    generation: Generation,
     outcome: watch::Sender<Option<Outcome>>,
 }
 
@@ -72,16 +68,10 @@ pub enum Outcome {
 /// A response that is being filled.
 #[derive(Debug)]
 pub struct Filling {
-    /// What policy decides by.
-    pub meta: Meta,
+    /// What is known of it.
+    pub facts: Facts,
     /// Its head as it will be stored.
     pub head: HeaderMap,
-    /// The request fields its `Vary` names.
-    pub vary: Box<[HeaderName]>,
-    /// The leader's values of them.
-    pub variant: Box<str>,
-    /// Whether it may be coded.
-    pub codable: bool,
     /// Its length where the upstream stated it.
     pub length: Option<u64>,
     /// Its body.
@@ -91,20 +81,22 @@ pub struct Filling {
 }
 
 impl Collapser {
-    /// Joins the fetch under way for this key, or leads a new one that begins now.
-    pub fn join(self: &Arc<Self>, key: &Key, variant: Box<str>, now: Moment) -> Joined {
+    /// Joins the fetch under way for this key, or leads a new one that begins now. One whose answer may be what has been
+    /// purged since it began is not joined.
+    pub fn join(self: &Arc<Self>, key: &Key, variant: Box<str>, now: Moment, memory: &Memory) -> Joined {
+        let generation = memory.generation();
+        let resource = key;
         let key = FetchKey(key.clone(), variant);
-        match self.shard(&key).lock().entry(key.clone()) {
-            Entry::Occupied(entry) => {
-                let fetch = entry.get();
-                Joined::Follower(Follow { began: fetch.began, outcome: fetch.outcome.subscribe() })
-            }
-            Entry::Vacant(entry) => {
-                let fetch = Arc::new(Fetch { began: now, outcome: watch::Sender::new(None) });
-                entry.insert(Arc::clone(&fetch));
-                Joined::Leader(Lead { collapser: Arc::clone(self), key, fetch })
-            }
+        let mut shard = self.shard(&key).lock();
+        if let Some(fetch) = shard.get(&key)
+            && !memory.outdated(fetch.generation, resource)
+        {
+            return Joined::Follower(Follow { began: fetch.began, outcome: fetch.outcome.subscribe() });
         }
+        let fetch = Arc::new(Fetch { began: now, generation, outcome: watch::Sender::new(None) });
+        shard.insert(key.clone(), Arc::clone(&fetch));
+        drop(shard);
+        Joined::Leader(Lead { collapser: Arc::clone(self), key, fetch })
     }
 
     fn shard(&self, key: &FetchKey) -> &Mutex<HashMap<FetchKey, Arc<Fetch>>> {
@@ -131,6 +123,11 @@ pub struct Lead {
 }
 
 impl Lead {
+    /// The count of purges when the fetch began.
+    pub fn generation(&self) -> Generation {
+        self.fetch.generation
+    }
+
     /// Tells everyone who shares the fetch what it came to.
     pub fn publish(&self, outcome: Outcome) {
         self.fetch.outcome.send_replace(Some(outcome));
@@ -199,9 +196,12 @@ mod tests {
     #[tokio::test]
     async fn followers_learn_of_a_leader_that_vanished() {
         let collapser = Arc::new(Collapser::default());
+        let memory = Memory::new(1 << 20, 4);
         let now = Moment::from_epoch(Duration::ZERO);
-        let Joined::Leader(lead) = collapser.join(&key(), "".into(), now) else { panic!("the first leads") };
-        let Joined::Follower(mut follow) = collapser.join(&key(), "".into(), now) else {
+        let Joined::Leader(lead) = collapser.join(&key(), "".into(), now, &memory) else {
+            panic!("the first leads")
+        };
+        let Joined::Follower(mut follow) = collapser.join(&key(), "".into(), now, &memory) else {
             panic!("the second follows")
         };
         drop(lead);
@@ -212,9 +212,14 @@ mod tests {
     #[tokio::test]
     async fn other_variants_are_fetched_apart() {
         let collapser = Arc::new(Collapser::default());
+        let memory = Memory::new(1 << 20, 4);
         let now = Moment::from_epoch(Duration::ZERO);
-        let Joined::Leader(_german) = collapser.join(&key(), "de".into(), now) else { panic!("leads") };
-        let Joined::Leader(_english) = collapser.join(&key(), "en".into(), now) else { panic!("leads too") };
+        let Joined::Leader(_german) = collapser.join(&key(), "de".into(), now, &memory) else {
+            panic!("leads")
+        };
+        let Joined::Leader(_english) = collapser.join(&key(), "en".into(), now, &memory) else {
+            panic!("leads too")
+        };
         assert_eq!(collapser.len(), 2);
     }
 }

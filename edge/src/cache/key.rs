@@ -22,6 +22,18 @@ impl Key {
         Self(text.into())
     }
 
+    /// The key of another resource of the same origin.
+    pub fn same_origin(&self, path_and_query: &str) -> Self {
+        Self(format!("{}{path_and_query}", self.origin()).into())
+    }
+
+    /// Scheme, host and port, as every key of the origin begins.
+    pub fn origin(&self) -> &str {
+        let authority = self.0.find("://").map_or(0, |colon| colon + 3);
+        let end = self.0[authority..].find(['/', '*']).map_or(self.0.len(), |path| authority + path);
+        &self.0[..end]
+    }
+
     /// As text: an absolute URI that always names its port.
     pub fn as_str(&self) -> &str {
         &self.0
@@ -56,7 +68,9 @@ mod tests {
     #[test]
     fn the_same_target_has_the_same_key() {
         assert_eq!(key("/a?b", "Shop", Scheme::Http), key("/a?b", "shop:80", Scheme::Http));
-        assert_eq!(key("/a?b", "shop", Scheme::Https).as_str(), "https://shop:443/a?b");
+        let key = key("/a?b", "shop", Scheme::Https);
+        assert_eq!((key.as_str(), key.origin()), ("https://shop:443/a?b", "https://shop:443"));
+        assert_eq!(key.same_origin("/c").as_str(), "https://shop:443/c");
     }
 
     #[test]

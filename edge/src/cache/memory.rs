@@ -1,23 +1,25 @@
 //! The memory tier: resources within a budget of bytes, the popular ones kept (quick_cache's S3-FIFO).
 //!
-//! One entry is a [`Resource`]: all variants of one key. It is immutable; a change replaces it under a striped lock,
-//! which only writers take. A look-up takes no lock of ours.
+//! One entry is a [`Resource`]: all variants of one key. It is immutable; a change replaces it through the
+//! [`Gate`](super::purge::Gate), which only writers pass. A look-up takes no lock of ours.
 
 use std::{
     hash::BuildHasher,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
 };
 
 use cache_policy::{Moment, Reason, variant_key};
 use foldhash::fast::RandomState;
 use http::HeaderMap;
-use parking_lot::Mutex;
 use quick_cache::{Lifecycle, OptionsBuilder, Weighter, sync::Cache};
 
-use super::{Key, Stored};
+use super::{
+    Key, Stored,
+    purge::{Fate, Force, Gate, Generation, Rule},
+};
 use crate::settings::CACHE_SHARDS;
 
 /// Everything stored under one key.
@@ -52,6 +54,12 @@ impl Resource {
         }
     }
 
+    fn matching(&self, key: &Key, rules: &[Rule]) -> usize {
+        let matches =
+            |stored: &&Arc<Stored>| rules.iter().any(|rule| rule.matches(key.as_str(), &stored.tags));
+        self.variants.iter().filter(matches).count()
+    }
+
     /// The marker, while it lasts.
     pub fn marker(&self, now: Moment) -> Option<Marker> {
         self.marker.filter(|marker| now < marker.until)
@@ -67,8 +75,8 @@ fn matches(stored: &Stored, request: &HeaderMap) -> bool {
 pub struct Memory {
     cache: Cache<Key, Arc<Resource>, ByWeight, RandomState, CountEvictions>,
     hasher: RandomState,
-    /// Writers of one key take turns; readers never wait here.
-    stripes: [Mutex<()>; STRIPES],
+    /// Every write goes through it; look-ups do not.
+    gate: Gate,
     variants: usize,
     largest: u64,
     evictions: Arc<AtomicU64>,
@@ -94,7 +102,7 @@ impl Memory {
             cache: Cache::with_options(options, ByWeight, hasher.clone(), lifecycle),
             evictions,
             hasher,
-            stripes: [const { Mutex::new(()) }; STRIPES],
+            gate: Gate::default(),
             variants,
             // quick_cache silently refuses what is heavier than the hot part of a shard.
             largest: budget / SHARDS as u64 / 10 * 9,
@@ -107,9 +115,25 @@ impl Memory {
         self.cache.get(key)
     }
 
-    /// Stores a variant in place of the one it matches; the oldest goes when there are too many or too heavy ones.
+    /// The generation of a fetch that begins now.
+    pub fn generation(&self) -> Generation {
+        self.gate.generation()
+    }
+
+    /// Whether the answer of a fetch that began at `began` may be what has been purged since.
+    pub fn outdated(&self, began: Generation, key: &Key) -> bool {
+        self.gate.outdated(began, key.as_str())
+    }
+
+    /// Stores a variant in place of the one it matches, unless it has been purged since its fetch began; the oldest goes
+    /// when there are too many or too heavy ones.
     pub fn store(&self, key: &Key, stored: Arc<Stored>) {
         self.change(key, |variants, marker| {
+            let stored = match self.gate.fate_of_new(stored.began, key.as_str(), &stored.tags) {
+                Fate::Alive => stored,
+                Fate::StaleSince(moment) => Arc::new(stored.stale_since(moment)),
+                Fate::Gone => return,
+            };
             variants.retain(|other| other.vary != stored.vary || other.variant != stored.variant);
             variants.insert(0, stored);
             *marker = None;
@@ -130,35 +154,91 @@ impl Memory {
         self.change(key, |_, place| *place = Some(marker));
     }
 
-    /// Forgets everything under a key (RFC 9111 §4.4). Whether something was there.
-    pub fn remove(&self, key: &Key) -> bool {
-        let _turn = self.stripe(key).lock();
-        self.cache.remove(key).is_some()
+    /// Drops one entry, if it is still there.
+    pub fn remove(&self, key: &Key, stored: &Arc<Stored>) {
+        self.change(key, |variants, _| variants.retain(|other| !Arc::ptr_eq(other, stored)));
     }
 
-    fn change(&self, key: &Key, change: impl FnOnce(&mut Vec<Arc<Stored>>, &mut Option<Marker>)) {
-        let _turn = self.stripe(key).lock();
-        let old = self.cache.peek(key);
-        let (mut variants, mut marker) =
-            old.as_ref().map_or_else(Default::default, |old| (old.variants.clone(), old.marker));
-        change(&mut variants, &mut marker);
-        variants.truncate(self.variants);
-        let mut weight = 0;
-        variants.retain(|stored| {
-            weight += stored.weight();
-            weight <= self.largest
+    /// Purges what the rules are about. When it returns, no look-up that begins finds any of it, nor will what is being
+    /// fetched now be found later. Returns how many responses it was about.
+    pub fn purge(&self, rules: Vec<Rule>, force: Force, now: Moment) -> usize {
+        self.gate.purge(rules, force, now, |rules| match force {
+            Force::Hard => self.sweep(rules),
+            Force::Soft => {
+                let keys = self.matching(rules).into_iter();
+                // Every write makes stale what a soft purge was about; these write nothing else.
+                keys.map(|(key, count)| {
+                    self.change(&key, |_, _| ());
+                    count
+                })
+                .sum()
+            }
+        })
+    }
+
+    /// Forgets one resource in all its variants, also when it is being fetched now. Unlike a purge it looks at nothing
+    /// else.
+    pub fn invalidate(&self, key: &Key, now: Moment) {
+        self.gate
+            .purge(vec![Rule::Key(key.as_str().into())], Force::Hard, now, |_| self.change(key, |_, _| ()));
+    }
+
+    /// How many responses a purge would be about.
+    pub fn count(&self, rules: &[Rule]) -> usize {
+        self.matching(rules).into_iter().map(|(_, count)| count).sum()
+    }
+
+    /// Drops every resource of which a variant matches, and counts those variants.
+    fn sweep(&self, rules: &[Rule]) -> usize {
+        let swept = AtomicUsize::new(0);
+        self.cache.retain(|key, resource| {
+            let matching = resource.matching(key, rules);
+            swept.fetch_add(matching, Ordering::Relaxed);
+            matching == 0
         });
-        if variants.is_empty() && marker.is_none() {
-            self.cache.remove(key);
-        } else {
-            self.cache.insert(key.clone(), Arc::new(Resource { variants, marker }));
-        }
+        swept.into_inner()
     }
 
-    fn stripe(&self, key: &Key) -> &Mutex<()> {
-        // The hash's upper half: its lower bits choose quick_cache's shard.
-        let stripe = (self.hasher.hash_one(key) >> 32) as usize % STRIPES;
-        &self.stripes[stripe]
+    fn matching(&self, rules: &[Rule]) -> Vec<(Key, usize)> {
+        let keys = self.cache.iter().map(|(key, resource)| {
+            let count = resource.matching(&key, rules);
+            (key, count)
+        });
+        keys.filter(|(_, count)| *count > 0).collect()
+    }
+
+    /// Every write: what a purge was about is dropped or made stale on the way, so that no write brings it back.
+    fn change(&self, key: &Key, change: impl FnOnce(&mut Vec<Arc<Stored>>, &mut Option<Marker>)) {
+        self.gate.write(self.hasher.hash_one(key), || {
+            let old = self.cache.peek(key);
+            let marker = old.as_ref().and_then(|old| old.marker);
+            let mut variants: Vec<_> = old
+                .iter()
+                .flat_map(|old| &old.variants)
+                .filter_map(|stored| self.surviving(key, stored))
+                .collect();
+            let mut marker = marker;
+            change(&mut variants, &mut marker);
+            variants.truncate(self.variants);
+            let mut weight = 0;
+            variants.retain(|stored| {
+                weight += stored.weight();
+                weight <= self.largest
+            });
+            if variants.is_empty() && marker.is_none() {
+                self.cache.remove(key);
+            } else {
+                self.cache.insert(key.clone(), Arc::new(Resource { variants, marker }));
+            }
+        });
+    }
+
+    fn surviving(&self, key: &Key, stored: &Arc<Stored>) -> Option<Arc<Stored>> {
+        match self.gate.fate(stored.began, key.as_str(), &stored.tags) {
+            Fate::Alive => Some(Arc::clone(stored)),
+            Fate::StaleSince(moment) => Some(Arc::new(stored.stale_since(moment))),
+            Fate::Gone => None,
+        }
     }
 
     /// Asks for room for a piece of a body that is being filled; `None` when a quarter of the budget is in flight.
@@ -229,7 +309,6 @@ impl Lifecycle<Key, Arc<Resource>> for CountEvictions {
 
 /// Few shards, so that the largest object fits one; look-ups take only a shard's read lock.
 const SHARDS: usize = CACHE_SHARDS;
-const STRIPES: usize = 64;
 /// What an entry costs beside its variants: the table's slot, two reference counts, the vector.
 const RESOURCE: u64 = 192;
 /// Only sizes the table at the start.

@@ -3,25 +3,21 @@
 //! A [`Stored`] never changes. A new coding or a 304 makes a new one that shares the bodies, so readers need no lock and
 //! the weight that the memory tier accounts stays true.
 
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::{
+    ops::Deref,
+    sync::atomic::{AtomicU8, Ordering},
+};
 
 use bytes::Bytes;
-use cache_policy::{Coding, Meta};
+use cache_policy::{Coding, Meta, Moment, Tag};
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 
-use super::segments::Segments;
+use super::{purge::Generation, segments::Segments};
 
 /// A stored response, one variant of its resource.
 #[derive(Debug)]
 pub struct Stored {
-    /// What policy decides by.
-    pub meta: Meta,
-    /// The request fields its `Vary` names; empty when it has none.
-    pub vary: Box<[HeaderName]>,
-    /// Its value of [`cache_policy::variant_key`] for those fields.
-    pub variant: Box<str>,
-    /// Whether codings of it may be computed: a compressible type on a route that compresses.
-    pub codable: bool,
+    facts: Facts,
     identity: Representation,
     coded: [Option<Representation>; CODINGS.len()],
     /// One bit a coding: a computation of it has been asked for.
@@ -41,21 +37,36 @@ pub struct Representation {
 /// The codings that can be computed, in the order of [`Stored::coded`].
 const CODINGS: [Coding; 3] = [Coding::Gzip, Coding::Brotli, Coding::Zstd];
 
+impl Deref for Stored {
+    type Target = Facts;
+
+    fn deref(&self) -> &Facts {
+        &self.facts
+    }
+}
+
+/// What is known of a stored response beside its head and body.
+#[derive(Clone, Debug)]
+pub struct Facts {
+    /// What policy decides by.
+    pub meta: Meta,
+    /// The request fields its `Vary` names.
+    pub vary: Box<[HeaderName]>,
+    /// The request's values of them.
+    pub variant: Box<str>,
+    /// What it is purged by, sorted.
+    pub tags: Box<[Tag]>,
+    /// The count of purges when its fetch began.
+    pub began: Generation,
+    /// Whether codings of it may be computed.
+    pub codable: bool,
+}
+
 impl Stored {
     /// A response in the form the upstream sent.
-    pub fn new(
-        meta: Meta,
-        vary: Box<[HeaderName]>,
-        variant: Box<str>,
-        codable: bool,
-        head: &HeaderMap,
-        body: Segments,
-    ) -> Self {
-        let mut head = owned_head(head, Some(body.length()));
-        if codable {
-            vary_on_coding(&mut head);
-        }
-        Self::assemble(meta, vary, variant, codable, Representation { head, body }, [None, None, None], 0)
+    pub fn new(facts: Facts, head: &HeaderMap, body: Segments) -> Self {
+        let head = identity_head(head, &body, facts.codable);
+        Self::assemble(facts, Representation { head, body }, [None, None, None], 0)
     }
 
     /// The same response with one more coding of its body.
@@ -66,50 +77,44 @@ impl Stored {
         if let Some(slot) = slot(coding) {
             coded[slot] = Some(Representation { head, body });
         }
-        let asked = self.asked.load(Ordering::Relaxed);
-        Self::assemble(
-            self.meta.clone(),
-            self.vary.clone(),
-            self.variant.clone(),
-            self.codable,
-            self.identity.clone(),
-            coded,
-            asked,
-        )
+        Self::assemble(self.facts.clone(), self.identity.clone(), coded, self.asked.load(Ordering::Relaxed))
     }
 
-    /// The same bodies under the head that a 304 has freshened (RFC 9111 §4.3.4).
-    pub fn freshened(&self, meta: Meta, head: &HeaderMap) -> Self {
-        let mut head = owned_head(head, Some(self.identity.body.length()));
-        if self.codable {
-            vary_on_coding(&mut head);
-        }
-        let identity = Representation { head, body: self.identity.body.clone() };
+    /// The same bodies under the head that a 304 or a HEAD has freshened (RFC 9111 §4.3.4, §4.3.5), by a request that
+    /// was sent at `began`.
+    pub fn freshened(&self, meta: Meta, head: &HeaderMap, tags: Box<[Tag]>, began: Generation) -> Self {
+        let body = self.identity.body.clone();
+        let identity = Representation { head: identity_head(head, &body, self.facts.codable), body };
         let coded = CODINGS.map(|coding| {
             let old = self.coded(coding)?;
             let mut head = owned_head(&identity.head, Some(old.body.length()));
             code_head(&mut head, coding, Strength::Strong);
             Some(Representation { head, body: old.body.clone() })
         });
-        let asked = self.asked.load(Ordering::Relaxed);
-        Self::assemble(meta, self.vary.clone(), self.variant.clone(), self.codable, identity, coded, asked)
+        let facts = Facts { meta, tags, began, ..self.facts.clone() };
+        Self::assemble(facts, identity, coded, self.asked.load(Ordering::Relaxed))
+    }
+
+    /// The same response, no longer fresh since `moment`.
+    pub fn stale_since(&self, moment: Moment) -> Self {
+        let mut facts = self.facts.clone();
+        facts.meta.fresh_until = facts.meta.fresh_until.min(moment);
+        Self::assemble(facts, self.identity.clone(), self.coded.clone(), self.asked.load(Ordering::Relaxed))
     }
 
     fn assemble(
-        meta: Meta,
-        vary: Box<[HeaderName]>,
-        variant: Box<str>,
-        codable: bool,
+        facts: Facts,
         identity: Representation,
         coded: [Option<Representation>; CODINGS.len()],
         asked: u8,
     ) -> Self {
         let weight = size_of::<Self>() as u64
-            + variant.len() as u64
-            + vary.iter().map(|name| name.as_str().len() as u64 + 32).sum::<u64>()
+            + facts.variant.len() as u64
+            + facts.vary.iter().map(|name| name.as_str().len() as u64 + 32).sum::<u64>()
+            + facts.tags.iter().map(|tag| tag.as_str().len() as u64 + 40).sum::<u64>()
             + identity.weight()
             + coded.iter().flatten().map(Representation::weight).sum::<u64>();
-        Self { meta, vary, variant, codable, identity, coded, asked: AtomicU8::new(asked), weight }
+        Self { facts, identity, coded, asked: AtomicU8::new(asked), weight }
     }
 
     /// The form the upstream sent.
@@ -214,6 +219,15 @@ pub fn uncoded_tag(tag: &str) -> Option<String> {
 
 fn slot(coding: Coding) -> Option<usize> {
     CODINGS.iter().position(|known| *known == coding)
+}
+
+/// The head of the identity form, as it is stored.
+fn identity_head(head: &HeaderMap, body: &Segments, codable: bool) -> HeaderMap {
+    let mut head = owned_head(head, Some(body.length()));
+    if codable {
+        vary_on_coding(&mut head);
+    }
+    head
 }
 
 /// A deep copy: header values of a received head are slices of its connection's read buffer and would keep it alive.

@@ -6,5 +6,6 @@ mod caching;
 mod collapsing;
 mod failing;
 mod passing;
+mod purging;
 mod representing;
 mod script;

@@ -1,0 +1,299 @@
+//! Purge wins: what is purged is never served again, also when a fetch of it is under way.
+//!
+//! A purge is a [`Stamp`] with the next generation; everything remembers the generation at which its fetch *began*. Three
+//! steps make it safe, in this order: the stamp is set; every write that looked at the stamps before is waited for (the
+//! stripes); what is stored is swept. A write that looks after the stamp sees it. So when [`Gate::purge`] returns nothing
+//! older is stored or ever will be, and look-ups need not check anything: a hit pays nothing for purging.
+//!
+//! The locks are a parameter, so that an interleaving checker can run this very code.
+
+use std::collections::VecDeque;
+
+use cache_policy::{Moment, Tag};
+use parking_lot::Mutex;
+
+/// Counts purges.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Generation(u64);
+
+/// What a purge is about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Rule {
+    /// Everything stored.
+    Everything,
+    /// Everything of a host (lower case), on every port and scheme.
+    Host(Box<str>),
+    /// Every resource whose key begins so; a key is `scheme://host:port/path?query`.
+    Prefix(Box<str>),
+    /// One resource in all its variants.
+    Key(Box<str>),
+    /// Every response that carries this tag (Surrogate-Key, Cache-Tag).
+    Tag(Tag),
+    /// Every response of one origin (`scheme://host:port/`) that carries this group (RFC 9875 §2).
+    Group {
+        /// The origin, as keys begin.
+        origin: Box<str>,
+        /// The group.
+        group: Tag,
+    },
+}
+
+impl Rule {
+    /// Whether it is about what is stored under `key` with `tags` (sorted).
+    pub fn matches(&self, key: &str, tags: &[Tag]) -> bool {
+        match self {
+            Self::Everything => true,
+            Self::Host(host) => host_of(key).is_some_and(|of_key| *of_key == **host),
+            Self::Prefix(prefix) => key.starts_with(&**prefix),
+            Self::Key(one) => **one == *key,
+            Self::Tag(tag) => tags.binary_search(tag).is_ok(),
+            Self::Group { origin, group } => key.starts_with(&**origin) && tags.binary_search(group).is_ok(),
+        }
+    }
+}
+
+impl Stamp {
+    /// Whether it may be about a response for `key` of which nothing else is known yet.
+    fn may_concern(&self, key: &str) -> bool {
+        self.rules.iter().any(|rule| match rule {
+            Rule::Tag(_) => true,
+            Rule::Group { origin, .. } => key.starts_with(&**origin),
+            rule => rule.matches(key, &[]),
+        })
+    }
+}
+
+/// The host in a key: between `://` and the last colon of the authority.
+fn host_of(key: &str) -> Option<&str> {
+    let authority = key.split_once("://")?.1.split('/').next()?;
+    Some(authority.rsplit_once(':')?.0)
+}
+
+/// Whether what is purged is gone or only stale.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Force {
+    /// It is never served again.
+    Hard,
+    /// It is stale from now on: validated before use, and served as stale responses are where policy permits.
+    Soft,
+}
+
+/// What has become of a response since its fetch began.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// No purge was about it.
+    Alive,
+    /// A soft purge at this moment was.
+    StaleSince(Moment),
+    /// A hard purge was.
+    Gone,
+}
+
+#[derive(Debug)]
+struct Stamp {
+    generation: Generation,
+    rules: Vec<Rule>,
+    force: Force,
+    at: Moment,
+}
+
+#[derive(Debug, Default)]
+struct Stamps {
+    current: Generation,
+    /// Oldest first, at most [`MOST_STAMPS`].
+    recent: VecDeque<Stamp>,
+    /// The newest generation whose stamp has been forgotten: what began before it is not stored any more.
+    forgotten: Generation,
+}
+
+impl Stamps {
+    fn fate(&self, began: Generation, key: &str, tags: &[Tag]) -> Fate {
+        let mut fate = Fate::Alive;
+        for stamp in self.recent.iter().rev().take_while(|stamp| stamp.generation > began) {
+            if stamp.rules.iter().any(|rule| rule.matches(key, tags)) {
+                match stamp.force {
+                    Force::Hard => return Fate::Gone,
+                    Force::Soft if fate == Fate::Alive => fate = Fate::StaleSince(stamp.at),
+                    Force::Soft => {}
+                }
+            }
+        }
+        fate
+    }
+}
+
+/// How [`Gate`] locks: parking_lot, or an interleaving checker's own locks.
+pub trait Locking {
+    /// A lock round a value.
+    type Mutex<T: Send>: Send + Sync;
+    /// A new lock.
+    fn mutex<T: Send>(value: T) -> Self::Mutex<T>;
+    /// Runs `with` while holding the lock.
+    fn locked<T: Send, R>(mutex: &Self::Mutex<T>, with: impl FnOnce(&mut T) -> R) -> R;
+}
+
+/// The locks the edge runs with.
+#[derive(Debug)]
+pub struct ParkingLot;
+
+impl Locking for ParkingLot {
+    type Mutex<T: Send> = Mutex<T>;
+
+    fn mutex<T: Send>(value: T) -> Mutex<T> {
+        Mutex::new(value)
+    }
+
+    fn locked<T: Send, R>(mutex: &Mutex<T>, with: impl FnOnce(&mut T) -> R) -> R {
+        with(&mut mutex.lock())
+    }
+}
+
+/// Stands between writers and purges. Readers do not come here.
+pub struct Gate<L: Locking = ParkingLot> {
+    stamps: L::Mutex<Stamps>,
+    /// Writers of one key take turns; a purge waits for one turn of each stripe.
+    stripes: Vec<L::Mutex<()>>,
+}
+
+impl<L: Locking> Default for Gate<L> {
+    fn default() -> Self {
+        Self { stamps: L::mutex(Stamps::default()), stripes: (0..STRIPES).map(|_| L::mutex(())).collect() }
+    }
+}
+
+impl<L: Locking> Gate<L> {
+    /// The generation of what begins now.
+    pub fn generation(&self) -> Generation {
+        L::locked(&self.stamps, |stamps| stamps.current)
+    }
+
+    /// Runs a write for a key (by its hash), alone among the writes of its stripe. Every fate it asks for holds until it
+    /// has returned: no purge completes in between.
+    pub fn write<R>(&self, hash: u64, write: impl FnOnce() -> R) -> R {
+        // The hash's upper half: its lower bits choose the memory tier's shard.
+        let stripe = (hash >> 32) as usize % self.stripes.len();
+        L::locked(&self.stripes[stripe], |()| write())
+    }
+
+    /// What has become of a stored response whose fetch began at `began`.
+    pub fn fate(&self, began: Generation, key: &str, tags: &[Tag]) -> Fate {
+        L::locked(&self.stamps, |stamps| stamps.fate(began, key, tags))
+    }
+
+    /// Whether a fetch that began at `began`, and whose answer is not known yet, may bring what has been purged since.
+    pub fn outdated(&self, began: Generation, key: &str) -> bool {
+        L::locked(&self.stamps, |stamps| {
+            let since = stamps.recent.iter().rev().take_while(|stamp| stamp.generation > began);
+            began < stamps.forgotten || since.into_iter().any(|stamp| stamp.may_concern(key))
+        })
+    }
+
+    /// What has become of a response that is about to be stored for the first time.
+    pub fn fate_of_new(&self, began: Generation, key: &str, tags: &[Tag]) -> Fate {
+        L::locked(&self.stamps, |stamps| {
+            if began < stamps.forgotten { Fate::Gone } else { stamps.fate(began, key, tags) }
+        })
+    }
+
+    /// Purges: `sweep` takes what is stored and matches out of the tier, or makes it stale. When this returns, nothing
+    /// that the rules are about and that began before is served to anyone who asks from now on.
+    pub fn purge<R>(
+        &self,
+        rules: Vec<Rule>,
+        force: Force,
+        at: Moment,
+        sweep: impl FnOnce(&[Rule]) -> R,
+    ) -> R {
+        let for_sweep = rules.clone();
+        L::locked(&self.stamps, |stamps| {
+            stamps.current.0 += 1;
+            let generation = stamps.current;
+            stamps.recent.push_back(Stamp { generation, rules, force, at });
+            if stamps.recent.len() > MOST_STAMPS
+                && let Some(oldest) = stamps.recent.pop_front()
+            {
+                stamps.forgotten = oldest.generation;
+            }
+        });
+        for stripe in &self.stripes {
+            L::locked(stripe, |()| ());
+        }
+        sweep(&for_sweep)
+    }
+}
+
+impl<L: Locking> std::fmt::Debug for Gate<L> {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Gate").finish_non_exhaustive()
+    }
+}
+
+const STRIPES: usize = 64;
+/// Purges remembered for fetches under way; a fetch that outlasts so many is not stored.
+const MOST_STAMPS: usize = 4096;
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    const KEY: &str = "https://shop.example:443/a?b";
+
+    fn tag(text: &str) -> Tag {
+        Tag::Key(text.into())
+    }
+
+    #[test]
+    fn rules_match_what_they_name_and_nothing_else() {
+        let tags = [tag("one"), tag("two")];
+        let matching = [
+            Rule::Everything,
+            Rule::Host("shop.example".into()),
+            Rule::Prefix("https://shop.example:443/".into()),
+            Rule::Key(KEY.into()),
+            Rule::Tag(tag("two")),
+        ];
+        for rule in matching {
+            assert!(rule.matches(KEY, &tags), "{rule:?}");
+        }
+        let others = [
+            Rule::Host("shop".into()),
+            Rule::Prefix("https://shop.example:443/b".into()),
+            Rule::Key("https://shop.example:443/a".into()),
+            Rule::Tag(tag("three")),
+            Rule::Group { origin: "https://shop.example:443/".into(), group: Tag::Group("one".into()) },
+        ];
+        for rule in others {
+            assert!(!rule.matches(KEY, &tags), "{rule:?}");
+        }
+    }
+
+    #[test]
+    fn what_began_before_a_purge_is_gone_and_what_began_after_is_not() {
+        let gate = Gate::<ParkingLot>::default();
+        let at = Moment::from_epoch(Duration::from_secs(5));
+        let before = gate.generation();
+        gate.purge(vec![Rule::Tag(tag("one"))], Force::Hard, at, |_| ());
+        let after = gate.generation();
+        assert_eq!(gate.fate_of_new(before, KEY, &[tag("one")]), Fate::Gone);
+        assert_eq!(gate.fate_of_new(before, KEY, &[tag("two")]), Fate::Alive);
+        assert!(gate.outdated(before, KEY), "its tags are not known yet");
+        assert!(!gate.outdated(after, KEY));
+        assert_eq!(gate.fate_of_new(after, KEY, &[tag("one")]), Fate::Alive);
+        gate.purge(vec![Rule::Everything], Force::Soft, at, |_| ());
+        assert_eq!(gate.fate(after, KEY, &[]), Fate::StaleSince(at));
+        assert_eq!(gate.fate(before, KEY, &[tag("one")]), Fate::Gone, "an older hard purge still counts");
+    }
+
+    #[test]
+    fn a_fetch_that_outlasts_the_memory_of_purges_is_not_stored() {
+        let gate = Gate::<ParkingLot>::default();
+        let began = gate.generation();
+        for _ in 0..=MOST_STAMPS {
+            gate.purge(vec![Rule::Tag(tag("x"))], Force::Hard, Moment::from_epoch(Duration::ZERO), |_| ());
+        }
+        assert_eq!(gate.fate_of_new(began, KEY, &[]), Fate::Gone);
+        assert_eq!(gate.fate_of_new(gate.generation(), KEY, &[]), Fate::Alive);
+    }
+}

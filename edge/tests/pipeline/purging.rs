@@ -1,0 +1,142 @@
+//! Purge wins: by key, tag, prefix and host, hard and soft, also over fetches under way.
+
+use std::sync::Arc;
+
+use cache_policy::Tag;
+use edge::cache::purge::{Force, Rule};
+use http::Request;
+use tokio::sync::Notify;
+
+use crate::script::{Front, Origin, Reply, answer, front, settle};
+
+const TAGGED: &[(&str, &str)] = &[("cache-control", "max-age=60"), ("surrogate-key", "shoe all"), ("etag", "\"v1\"")];
+
+fn purge(front: &Front, rule: Rule, force: Force) -> usize {
+    front.edge.memory.purge(vec![rule], force, front.edge.clock.now())
+}
+
+fn tag(text: &str) -> Rule {
+    Rule::Tag(Tag::Key(text.into()))
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_tag_takes_everything_that_carries_it_and_nothing_else() {
+    let origin = Origin::new(|seen| {
+        let fields: &[_] = if seen.target == "/hat" { &[("cache-control", "max-age=60")] } else { TAGGED };
+        Reply::Now(answer(200, fields, "x"))
+    });
+    let front = front(&origin);
+    for target in ["/shoe", "/shoes", "/hat"] {
+        front.get(target).await;
+    }
+    assert_eq!(purge(&front, tag("shoe"), Force::Hard), 2);
+    assert_eq!(purge(&front, tag("shoe"), Force::Hard), 0);
+    assert_eq!(front.get("/shoe").await.cache(), "fwd=uri-miss");
+    assert_eq!(front.get("/hat").await.cache(), "hit");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_key_takes_all_its_variants_and_a_prefix_and_a_host_take_theirs() {
+    let origin = Origin::saying(&[("cache-control", "max-age=60"), ("vary", "x-language")], "x");
+    let front = front(&origin);
+    let fill = async || {
+        for target in ["/a/1", "/a/2", "/b"] {
+            for language in ["de", "en"] {
+                front.get_with(target, &[("x-language", language)]).await;
+            }
+        }
+    };
+    fill().await;
+    assert_eq!(purge(&front, Rule::Key("https://shop.example:443/a/1".into()), Force::Hard), 2);
+    assert_eq!(purge(&front, Rule::Prefix("https://shop.example:443/a/".into()), Force::Hard), 2);
+    fill().await;
+    assert_eq!(purge(&front, Rule::Host("shop.example".into()), Force::Hard), 6);
+    fill().await;
+    assert_eq!(purge(&front, Rule::Everything, Force::Hard), 6);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_being_fetched_when_the_purge_came_is_answered_but_never_stored_nor_joined() {
+    let (old, new) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let barriers = [Arc::clone(&old), Arc::clone(&new)];
+    let count = std::sync::atomic::AtomicUsize::new(0);
+    let origin = Origin::new(move |_| {
+        let turn = count.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        Reply::After(Arc::clone(&barriers[turn]), answer(200, TAGGED, if turn == 0 { "old" } else { "new" }))
+    });
+    let front = front(&origin);
+    let ask = |front: &Front| {
+        let front = front.clone();
+        tokio::spawn(async move { front.get("/").await })
+    };
+    let before = ask(&front);
+    settle().await;
+    purge(&front, tag("shoe"), Force::Hard);
+    let after = ask(&front);
+    settle().await;
+    assert_eq!(origin.requests(), 2, "the second does not share what began before the purge");
+    new.notify_one();
+    assert_eq!(after.await.unwrap().text(), "new");
+    old.notify_one();
+    assert_eq!(before.await.unwrap().text(), "old");
+    settle().await;
+    let later = front.get("/").await;
+    assert_eq!((later.text(), later.cache()), ("new", "hit"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_soft_purge_makes_stale_and_a_304_makes_fresh_again() {
+    let origin = Origin::new(|seen| {
+        let status = if seen.headers.contains_key("if-none-match") { 304 } else { 200 };
+        Reply::Now(answer(status, TAGGED, if status == 200 { "x" } else { "" }))
+    });
+    let front = front(&origin);
+    front.get("/").await;
+    assert_eq!(purge(&front, tag("all"), Force::Soft), 1);
+    let validated = front.get("/").await;
+    assert_eq!((validated.text(), validated.cache()), ("x", "fwd=stale"));
+    assert_eq!(front.get("/").await.cache(), "hit");
+    assert!(origin.seen()[1].headers.contains_key("if-none-match"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_change_elsewhere_does_not_keep_requests_from_sharing_a_fetch() {
+    let barrier = Arc::new(Notify::new());
+    let origin = Origin::new({
+        let barrier = Arc::clone(&barrier);
+        move |seen| match &*seen.method {
+            "POST" => Reply::Now(answer(200, &[], "")),
+            _ => Reply::After(Arc::clone(&barrier), answer(200, TAGGED, "x")),
+        }
+    });
+    let front = front(&origin);
+    let ask = |front: &Front| {
+        let front = front.clone();
+        tokio::spawn(async move { front.get("/a").await })
+    };
+    let first = ask(&front);
+    settle().await;
+    front.send_body(Request::post("/b"), "change").await;
+    let second = ask(&front);
+    settle().await;
+    barrier.notify_one();
+    assert_eq!((first.await.unwrap().text(), second.await.unwrap().text()), ("x", "x"));
+    assert_eq!(origin.requests(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_change_invalidates_what_its_answer_names_on_the_same_origin_only() {
+    let origin = Origin::new(|seen| {
+        Reply::Now(match &*seen.method {
+            "POST" => answer(201, &[("location", "/list"), ("content-location", "https://other.example/x")], ""),
+            _ => answer(200, TAGGED, "x"),
+        })
+    });
+    let front = front(&origin);
+    for target in ["/list", "/x"] {
+        front.get(target).await;
+    }
+    front.send_body(Request::post("/new"), "change").await;
+    assert_eq!(front.get("/list").await.cache(), "fwd=uri-miss");
+    assert_eq!(front.get("/x").await.cache(), "hit");
+}
