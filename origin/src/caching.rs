@@ -1,8 +1,11 @@
-//! What the origin tells caches: the Cache-Control values it uses, entity tags, and 304 (RFC 9110 §13.1.2, RFC 9111).
+//! What the origin tells caches: the Cache-Control values it uses, entity tags, 304 (RFC 9110 §13.1.2, RFC 9111), and the
+//! tags by which an answer is purged (`Surrogate-Key`, a space between any two).
+
+use std::fmt;
 
 use axum::response::{IntoResponse, Response};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
-use http::{HeaderMap, HeaderValue, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
@@ -12,8 +15,57 @@ use crate::{problem::Problem, storefront};
 pub const CATALOGUE: HeaderValue = HeaderValue::from_static(
     "public, max-age=300, s-maxage=600, stale-while-revalidate=60, stale-if-error=86400",
 );
-/// Errors, health, metrics: of this moment only.
+/// A number that changes with every sale: seconds.
+pub const STOCK: HeaderValue = HeaderValue::from_static("public, max-age=5");
+/// Errors, whatever depends on who asks, health, metrics: of this moment only.
 pub const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
+
+/// The field that carries the tags.
+pub const SURROGATE_KEY: HeaderName = HeaderName::from_static("surrogate-key");
+
+/// What a change purges: every answer that shows it carries its tag.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tag<'a> {
+    /// Lists over all categories, and the list of categories: a product that comes, goes or changes is in or near them.
+    Catalogue,
+    /// Lists of one category, by its slug, and the products in it, which show its name.
+    Category(&'a str),
+    /// Whatever shows one product by itself.
+    Product(i64),
+}
+
+impl fmt::Display for Tag<'_> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Catalogue => formatter.write_str("catalogue"),
+            Self::Category(slug) => write!(formatter, "category-{slug}"),
+            Self::Product(id) => write!(formatter, "product-{id}"),
+        }
+    }
+}
+
+/// How one answer is kept: for how long, under which entity tag, and until which of its tags is purged.
+#[derive(Debug)]
+pub struct Keeping<'a> {
+    /// Cache-Control.
+    pub control: HeaderValue,
+    /// ETag.
+    pub entity: EntityTag,
+    /// Surrogate-Key.
+    pub tags: &'a [Tag<'a>],
+}
+
+impl Keeping<'_> {
+    fn fields(&self) -> [(HeaderName, HeaderValue); 3] {
+        let tags = self.tags.iter().map(Tag::to_string).collect::<Vec<_>>().join(" ");
+        let tags = HeaderValue::from_str(&tags).expect("slugs and numbers are printable ASCII");
+        [
+            (header::ETAG, self.entity.header()),
+            (header::CACHE_CONTROL, self.control.clone()),
+            (SURROGATE_KEY, tags),
+        ]
+    }
+}
 
 /// A strong entity tag, quotes included.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -64,31 +116,21 @@ impl<'a> IfNoneMatch<'a> {
 }
 
 /// 304 with the fields a cache updates (RFC 9110 §15.4.5).
-pub fn not_modified(tag: &EntityTag, cache_control: HeaderValue) -> Response {
-    (StatusCode::NOT_MODIFIED, [(header::ETAG, tag.header()), (header::CACHE_CONTROL, cache_control)])
-        .into_response()
+pub fn not_modified(keeping: &Keeping<'_>) -> Response {
+    (StatusCode::NOT_MODIFIED, keeping.fields()).into_response()
 }
 
 /// 200 with the value as JSON, or 304 if the request's condition turns out to be met.
-pub fn json(
-    headers: &HeaderMap,
-    tag: &EntityTag,
-    cache_control: HeaderValue,
-    value: &impl Serialize,
-) -> Result<Response, Problem> {
-    if IfNoneMatch::of(headers).is_some_and(|condition| condition.any() || condition.lists(tag)) {
-        return Ok(not_modified(tag, cache_control));
+pub fn json(headers: &HeaderMap, keeping: &Keeping<'_>, value: &impl Serialize) -> Result<Response, Problem> {
+    if IfNoneMatch::of(headers).is_some_and(|condition| condition.any() || condition.lists(&keeping.entity)) {
+        return Ok(not_modified(keeping));
     }
     let body = serde_json::to_vec(value).map_err(|error| {
         tracing::error!(%error, "an answer cannot be written as JSON");
         Problem::internal()
     })?;
-    let fields = [
-        (header::CONTENT_TYPE, HeaderValue::from_static("application/json")),
-        (header::ETAG, tag.header()),
-        (header::CACHE_CONTROL, cache_control),
-    ];
-    Ok((fields, body).into_response())
+    let kind = [(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))];
+    Ok((kind, keeping.fields(), body).into_response())
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use sqlx::FromRow;
 
 use crate::{
-    caching::{self, CATALOGUE, EntityTag, IfNoneMatch},
+    caching::{self, CATALOGUE, EntityTag, IfNoneMatch, Keeping, Tag},
     problem::Problem,
     products::{CATALOGUE_VERSION, CatalogueVersion},
     server::Shop,
@@ -59,21 +59,21 @@ pub(crate) async fn list(
     parameters: Result<Query<NoParameters>, QueryRejection>,
 ) -> Result<Response, Problem> {
     parameters.map_err(|rejection| Problem::invalid(rejection.body_text()))?;
-    let tag = |catalogue: &CatalogueVersion| {
-        EntityTag::of(&["categories", &catalogue.epoch, &catalogue.version.to_string()])
+    let keeping = |catalogue: &CatalogueVersion| Keeping {
+        control: CATALOGUE,
+        entity: EntityTag::of(&["categories", &catalogue.epoch, &catalogue.version.to_string()]),
+        tags: &[Tag::Catalogue],
     };
     let mut connection = shop.database.acquire().await?;
     if let Some(condition) = IfNoneMatch::of(&headers) {
-        let query = sqlx::query_as(CATALOGUE_VERSION).fetch_one(&mut *connection);
-        let known = tag(&shop.database.query("catalogue.version", query).await?);
-        if condition.lists(&known) {
-            return Ok(caching::not_modified(&known, CATALOGUE));
+        let known = keeping(&connection.one("catalogue.version", sqlx::query_as(CATALOGUE_VERSION)).await?);
+        if condition.lists(&known.entity) {
+            return Ok(caching::not_modified(&known));
         }
     }
-    let query = sqlx::query_as::<_, Row>(LIST).fetch_all(&mut *connection);
-    let rows = shop.database.query("categories.list", query).await?;
+    let rows: Vec<Row> = connection.all("categories.list", sqlx::query_as(LIST)).await?;
     drop(connection);
-    let tag = rows.first().map(|row| tag(&row.catalogue)).ok_or_else(Problem::internal)?;
+    let keeping = rows.first().map(|row| keeping(&row.catalogue)).ok_or_else(Problem::internal)?;
     // The outer join leaves one row of nulls when there are none.
     let categories: Vec<Category> = rows
         .into_iter()
@@ -81,5 +81,5 @@ pub(crate) async fn list(
             Some(Category { id: row.id?, slug: row.slug?, name: row.name?, product_count: row.product_count })
         })
         .collect();
-    caching::json(&headers, &tag, CATALOGUE, &Categories { categories })
+    caching::json(&headers, &keeping, &Categories { categories })
 }

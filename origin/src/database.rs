@@ -1,17 +1,23 @@
-//! The pool of connections, and the schema's migrations.
+//! The pool of connections, the queue in front of it, and the schema's migrations.
 //!
-//! Every statement is prepared and bound by sqlx; none is put together from a request's text. A handler acquires a connection
-//! once, and runs its queries by name through [`Database::query`].
+//! Every statement is prepared and bound by sqlx; none is put together from a request's text. A handler acquires a
+//! [`Connection`] once, and runs its queries by name through it. What waits is bounded in number and in time: beyond that
+//! the answer is no, at once. What is dropped in the middle of a query (a deadline, a client that vanished) takes the
+//! query with it: the connection is closed, and the server looks every [`CLIENT_CHECK`] whether its client is still there.
 
 use std::{io, sync::Arc, time::Duration};
 
 use sqlx::{
-    ConnectOptions as _, Connection as _, PgConnection, PgPool, Postgres,
+    ConnectOptions as _, Connection as _, Executor as _, FromRow, PgConnection, PgPool, Postgres,
     migrate::{MigrateError, Migrator},
     pool::PoolConnection,
-    postgres::{PgConnectOptions, PgPoolOptions},
+    postgres::{PgArguments, PgConnectOptions, PgPoolOptions, PgRow},
+    query::{Query, QueryAs},
 };
-use tokio::time::{Instant, sleep, timeout};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::{Instant, sleep, timeout},
+};
 
 use crate::{observe::Metrics, settings::DatabaseSettings};
 
@@ -20,12 +26,29 @@ static MIGRATIONS: Migrator = sqlx::migrate!("../migrations");
 /// A server that has just been told to start may take this long to accept a connection.
 const START_PATIENCE: Duration = Duration::from_secs(10);
 const CONNECT_AGAIN: Duration = Duration::from_millis(50);
+/// `client_connection_check_interval` in milliseconds: how soon the server notices that nobody wants a result.
+const CLIENT_CHECK: &str = "100";
 
-/// A bounded pool that gives up in time.
+/// A bounded pool with a bounded queue.
 #[derive(Debug, Clone)]
 pub struct Database {
     pool: PgPool,
+    /// As many as the pool has connections: whoever holds one finds a connection or makes one.
+    slots: Arc<Semaphore>,
+    /// As many as may wait for a slot.
+    places: Arc<Semaphore>,
     metrics: Arc<Metrics>,
+}
+
+/// Why there is no connection.
+#[derive(Debug, thiserror::Error)]
+pub enum AcquireError {
+    /// As many requests as may wait are waiting.
+    #[error("too many requests wait for a database connection")]
+    Full,
+    /// It took too long, or the server cannot be reached.
+    #[error(transparent)]
+    Database(#[from] sqlx::Error),
 }
 
 impl Database {
@@ -34,8 +57,14 @@ impl Database {
         let statement_timeout = settings.statement_timeout.as_millis().to_string();
         let options = options
             .application_name("gatehouse-origin")
-            // Compiling a plan takes longer than any of these queries runs.
-            .options([("statement_timeout", statement_timeout.as_str()), ("jit", "off")])
+            .options([
+                ("statement_timeout", statement_timeout.as_str()),
+                // A transaction whose origin hangs must not keep its locks.
+                ("idle_in_transaction_session_timeout", statement_timeout.as_str()),
+                ("client_connection_check_interval", CLIENT_CHECK),
+                // Compiling a plan takes longer than any of these queries runs.
+                ("jit", "off"),
+            ])
             // `Metrics::query` logs slow queries by name; the driver would log their text.
             .disable_statement_logging();
         let pool = PgPoolOptions::new()
@@ -43,40 +72,170 @@ impl Database {
             .idle_timeout(settings.idle_timeout)
             .acquire_timeout(settings.acquire_timeout)
             .connect_lazy_with(options);
-        Self { pool, metrics }
+        let slots = Arc::new(Semaphore::new(settings.max_connections as usize));
+        let places = Arc::new(Semaphore::new(settings.max_waiting as usize));
+        Self { pool, slots, places, metrics }
     }
 
-    /// A connection of the pool, within the acquire timeout. Dropping the future gives up the place in the queue.
-    pub async fn acquire(&self) -> Result<PoolConnection<Postgres>, sqlx::Error> {
-        let acquire = async {
-            loop {
-                match self.pool.acquire().await {
-                    // A private server that starts again has no socket for a moment. The driver waits when a connection is
-                    // refused, not when there is nothing to refuse it.
-                    Err(sqlx::Error::Io(error)) if error.kind() == io::ErrorKind::NotFound => {
-                        sleep(CONNECT_AGAIN).await;
-                    }
-                    outcome => return outcome,
+    /// A connection of the pool, within the acquire timeout; no at once when the queue is full. Dropping the future gives
+    /// up the place in the queue.
+    ///
+    /// # Errors
+    /// See [`AcquireError`].
+    pub async fn acquire(&self) -> Result<Connection, AcquireError> {
+        let bounded = timeout(self.pool.options().get_acquire_timeout(), self.wait());
+        self.metrics.acquire(bounded).await.unwrap_or(Err(AcquireError::Database(sqlx::Error::PoolTimedOut)))
+    }
+
+    async fn wait(&self) -> Result<Connection, AcquireError> {
+        let slot = if let Ok(slot) = Arc::clone(&self.slots).try_acquire_owned() {
+            slot
+        } else {
+            let Ok(_place) = self.places.try_acquire() else {
+                self.metrics.refuse_to_wait();
+                return Err(AcquireError::Full);
+            };
+            Arc::clone(&self.slots).acquire_owned().await.map_err(|_| sqlx::Error::PoolClosed)?
+        };
+        loop {
+            match self.pool.acquire().await {
+                // A private server that starts again has no socket for a moment. The driver waits when a connection is
+                // refused, not when there is nothing to refuse it.
+                Err(sqlx::Error::Io(error)) if error.kind() == io::ErrorKind::NotFound => {
+                    sleep(CONNECT_AGAIN).await;
+                }
+                outcome => {
+                    return Ok(Connection {
+                        pooled: Some(outcome?),
+                        state: State::Clean,
+                        metrics: Arc::clone(&self.metrics),
+                        _slot: slot,
+                    });
                 }
             }
-        };
-        let bounded = timeout(self.pool.options().get_acquire_timeout(), acquire);
-        self.metrics.acquire(bounded).await.unwrap_or(Err(sqlx::Error::PoolTimedOut))
-    }
-
-    /// Runs a query under a name for metrics and the slow-query log. Dropping the future does not stop the server's work on
-    /// it; `statement_timeout` does.
-    pub async fn query<T>(
-        &self,
-        name: &'static str,
-        query: impl Future<Output = Result<T, sqlx::Error>>,
-    ) -> Result<T, sqlx::Error> {
-        self.metrics.query(name, query).await
+        }
     }
 
     /// For gauges and for closing.
     pub fn pool(&self) -> &PgPool {
         &self.pool
+    }
+}
+
+/// What a connection that is dropped leaves behind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// Nothing: back to the pool.
+    Clean,
+    /// A transaction without an end.
+    Transaction,
+    /// A statement under way.
+    Busy,
+}
+
+/// A connection for as long as it is needed. Goes back to the pool when dropped between statements and outside a
+/// transaction; otherwise it is closed, which ends the statement and rolls the transaction back.
+#[derive(Debug)]
+pub struct Connection {
+    pooled: Option<PoolConnection<Postgres>>,
+    state: State,
+    metrics: Arc<Metrics>,
+    _slot: OwnedSemaphorePermit,
+}
+
+type Rows<'q, T> = QueryAs<'q, Postgres, T, PgArguments>;
+type Statement<'q> = Query<'q, Postgres, PgArguments>;
+
+impl Connection {
+    /// All rows. `name` is for metrics and the slow-query log, here and below.
+    pub async fn all<T>(&mut self, name: &'static str, query: Rows<'_, T>) -> Result<Vec<T>, sqlx::Error>
+    where
+        T: for<'r> FromRow<'r, PgRow> + Send + Unpin,
+    {
+        let before = std::mem::replace(&mut self.state, State::Busy);
+        let result = self.metrics.query(name, query.fetch_all(live(&mut self.pooled))).await;
+        self.state = before;
+        result
+    }
+
+    /// The only row.
+    pub async fn one<T>(&mut self, name: &'static str, query: Rows<'_, T>) -> Result<T, sqlx::Error>
+    where
+        T: for<'r> FromRow<'r, PgRow> + Send + Unpin,
+    {
+        let before = std::mem::replace(&mut self.state, State::Busy);
+        let result = self.metrics.query(name, query.fetch_one(live(&mut self.pooled))).await;
+        self.state = before;
+        result
+    }
+
+    /// The row, if there is one.
+    pub async fn optional<T>(
+        &mut self,
+        name: &'static str,
+        query: Rows<'_, T>,
+    ) -> Result<Option<T>, sqlx::Error>
+    where
+        T: for<'r> FromRow<'r, PgRow> + Send + Unpin,
+    {
+        let before = std::mem::replace(&mut self.state, State::Busy);
+        let result = self.metrics.query(name, query.fetch_optional(live(&mut self.pooled))).await;
+        self.state = before;
+        result
+    }
+
+    /// How many rows were written.
+    pub async fn execute(&mut self, name: &'static str, query: Statement<'_>) -> Result<u64, sqlx::Error> {
+        let before = std::mem::replace(&mut self.state, State::Busy);
+        let result = self.metrics.query(name, query.execute(live(&mut self.pooled))).await;
+        self.state = before;
+        Ok(result?.rows_affected())
+    }
+
+    /// Begins a transaction. One that is neither committed nor rolled back costs the connection.
+    pub async fn begin(&mut self) -> Result<(), sqlx::Error> {
+        self.control("begin", "BEGIN", State::Transaction).await
+    }
+
+    /// Commits. After an error, or when the future is dropped, nobody knows whether it has happened.
+    pub async fn commit(&mut self) -> Result<(), sqlx::Error> {
+        self.control("commit", "COMMIT", State::Clean).await
+    }
+
+    /// Rolls back.
+    pub async fn rollback(&mut self) -> Result<(), sqlx::Error> {
+        self.control("rollback", "ROLLBACK", State::Clean).await
+    }
+
+    async fn control(
+        &mut self,
+        name: &'static str,
+        sql: &'static str,
+        then: State,
+    ) -> Result<(), sqlx::Error> {
+        // Whatever fails here leaves a connection that nobody should have next.
+        self.state = State::Busy;
+        self.metrics.query(name, live(&mut self.pooled).execute(sql)).await?;
+        self.state = then;
+        Ok(())
+    }
+}
+
+fn live(pooled: &mut Option<PoolConnection<Postgres>>) -> &mut PgConnection {
+    pooled.as_mut().expect("drop alone takes it out")
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        if self.state != State::Clean
+            && let Some(pooled) = self.pooled.take()
+        {
+            if self.state == State::Busy {
+                self.metrics.abandon();
+            }
+            // Closes the socket without a word: whatever is said could only wait behind the statement.
+            drop(pooled.detach());
+        }
     }
 }
 
@@ -107,12 +266,16 @@ pub async fn pending_migrations(connection: &mut PgConnection) -> Result<usize, 
     let known: bool = sqlx::query_scalar("SELECT to_regclass('_sqlx_migrations') IS NOT NULL")
         .fetch_one(&mut *connection)
         .await?;
-    let applied: Vec<i64> = if known {
-        sqlx::query_scalar("SELECT version FROM _sqlx_migrations WHERE success").fetch_all(connection).await?
-    } else {
-        Vec::new()
-    };
-    Ok(MIGRATIONS.iter().filter(|migration| !applied.contains(&migration.version)).count())
+    let applied = if known { sqlx::query_as(APPLIED).fetch_all(connection).await? } else { Vec::new() };
+    Ok(missing(&applied))
+}
+
+/// The migrations applied, for [`missing`].
+pub(crate) const APPLIED: &str = "SELECT version FROM _sqlx_migrations WHERE success";
+
+/// How many migrations of this build are not among those applied.
+pub(crate) fn missing(applied: &[(i64,)]) -> usize {
+    MIGRATIONS.iter().filter(|migration| !applied.contains(&(migration.version,))).count()
 }
 
 /// Loads `pg_stat_statements` into a private database whose server has it.

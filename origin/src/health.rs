@@ -9,7 +9,12 @@ use axum::{
 use http::header;
 use tokio::time::timeout;
 
-use crate::{caching::NO_STORE, database, problem::Problem, server::Shop};
+use crate::{
+    caching::NO_STORE,
+    database::{self, AcquireError},
+    problem::Problem,
+    server::Shop,
+};
 
 /// A probe wants a quick no rather than a late yes.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -19,11 +24,16 @@ pub(crate) async fn live() -> Response {
     ([(header::CACHE_CONTROL, NO_STORE)], "alive\n").into_response()
 }
 
-/// `GET /readyz`: 200 when the database answers and lacks no migration.
+/// `GET /readyz`: 200 when the database answers and lacks no migration. An origin whose queue is full is busy, not unready:
+/// sending its clients elsewhere would only fill the next one.
 pub(crate) async fn ready(State(shop): State<Shop>) -> Result<Response, Problem> {
     let check = async {
-        let mut connection = shop.database.acquire().await?;
-        shop.database.query("health.migrations", database::pending_migrations(&mut connection)).await
+        let mut connection = match shop.database.acquire().await {
+            Err(AcquireError::Full) => return Ok(0),
+            outcome => outcome?,
+        };
+        let applied = connection.all("health.migrations", sqlx::query_as(database::APPLIED)).await?;
+        Ok::<_, AcquireError>(database::missing(&applied))
     };
     match timeout(PATIENCE, check).await {
         Ok(Ok(0)) => Ok(([(header::CACHE_CONTROL, NO_STORE)], "ready\n").into_response()),

@@ -8,10 +8,17 @@ pub mod settings;
 
 pub mod server;
 
+mod cross_site;
+mod input;
+
+mod attempts;
 mod categories;
 mod health;
+pub mod passwords;
 mod products;
+mod sessions;
 pub mod storefront;
+pub mod users;
 
 pub mod caching;
 pub mod observe;

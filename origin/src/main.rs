@@ -1,4 +1,4 @@
-//! The `origin` command: `serve`, `migrate`, `seed`.
+//! The `origin` command: `serve`, `migrate`, `seed`, `promote`.
 
 use std::{
     io::{IsTerminal as _, Write as _},
@@ -13,10 +13,12 @@ use clap::{Parser, Subcommand};
 use origin::{
     database::{self, Database},
     observe::Metrics,
+    passwords::Passwords,
     private_postgres::{PrivatePostgres, RunPostgres},
     seed,
     server::{self, Shop},
     settings::Settings,
+    users,
 };
 use sqlx::{PgConnection, postgres::PgConnectOptions};
 use tokio::{
@@ -50,6 +52,11 @@ enum Command {
         /// How many there should be.
         #[arg(long, default_value_t = 600, value_parser = clap::value_parser!(u32).range(1..=5_000_000))]
         products: u32,
+    },
+    /// Make a registered customer an administrator, who may change the catalogue.
+    Promote {
+        /// The address of the account.
+        email: String,
     },
     /// Become the private PostgreSQL (started by the origin itself).
     #[command(hide = true)]
@@ -139,6 +146,12 @@ async fn prepare(command: Command, settings: &Settings) -> anyhow::Result<Option
             let added = seed::seed(&mut connection, products).await.context("cannot seed")?;
             tracing::info!("{added} products added");
         }
+        Command::Promote { email } => {
+            if !users::promote(&mut connection, &email).await.context("cannot promote")? {
+                bail!("there is no account with the address {email}");
+            }
+            tracing::info!("{email} is an administrator now");
+        }
         Command::RunPostgres(_) => bail!("run-postgres takes no settings"),
     }
     drop(connection);
@@ -205,7 +218,13 @@ impl Service {
     async fn open(server: Server, settings: &Settings) -> anyhow::Result<Self> {
         let metrics = Arc::new(Metrics::new(settings.database.slow_query, settings.database.max_connections));
         let database = Database::new(server.options.clone(), &settings.database, Arc::clone(&metrics));
-        let router = server::router(Shop { database: database.clone(), metrics }, settings.request_deadline);
+        let shop = Shop {
+            database: database.clone(),
+            metrics,
+            passwords: Passwords::default(),
+            proxies: settings.proxies.clone().into(),
+        };
+        let router = server::router(shop, settings.request_deadline);
         let listener = TcpListener::bind(settings.listen)
             .await
             .with_context(|| format!("cannot listen on {}", settings.listen))?;

@@ -1,16 +1,18 @@
 //! What the origin shows of itself: counters and histograms for Prometheus, and the log of slow queries.
 //!
+//! What one request spends in the database and waiting for it goes into its `Server-Timing`.
+//!
 //! Labels come from fixed sets (route patterns, statement names), so their number has a bound. Values of a request never
 //! become labels or log fields.
 
-use std::{sync::Arc, time::Duration};
+use std::{cell::Cell, sync::Arc, time::Duration};
 
 use axum::{
     extract::{MatchedPath, Request, State},
     middleware::Next,
     response::{IntoResponse as _, Response},
 };
-use http::{HeaderValue, Method, header};
+use http::{HeaderName, HeaderValue, Method, header};
 use prometheus_client::{
     encoding::{EncodeLabelSet, text},
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
@@ -46,6 +48,8 @@ pub struct Metrics {
     queries: Histograms<QueryLabels>,
     acquire: Histogram,
     slow: Family<QueryLabels, Counter>,
+    turned_away: Counter,
+    abandoned: Counter,
     connections: Gauge,
     idle: Gauge,
     resident: Gauge,
@@ -78,11 +82,26 @@ impl Metrics {
             acquire.clone(),
         );
         registry.register("slow_queries", "Queries that reached the threshold", slow.clone());
+        let (turned_away, abandoned) = (Counter::default(), Counter::default());
+        registry.register("acquire_refused", "Requests that found the queue full", turned_away.clone());
+        registry.register("queries_abandoned", "Queries cancelled because nobody waited", abandoned.clone());
         registry.register("connections", "Open database connections", connections.clone());
         registry.register("connections_idle", "Open database connections not in use", idle.clone());
         registry.register("connections_limit", "The most database connections the pool opens", limit);
         registry.register_with_unit("resident_memory", "Memory in use", bytes, resident.clone());
-        Self { registry, requests, queries, acquire, slow, connections, idle, resident, slow_threshold }
+        Self {
+            registry,
+            requests,
+            queries,
+            acquire,
+            slow,
+            turned_away,
+            abandoned,
+            connections,
+            idle,
+            resident,
+            slow_threshold,
+        }
     }
 
     /// Runs a named query and records how long it took; a slow one is logged without its parameters.
@@ -90,6 +109,7 @@ impl Metrics {
         let began = Instant::now();
         let result = query.await;
         let elapsed = began.elapsed();
+        Spent::add(|spent| &spent.querying, elapsed);
         let labels = QueryLabels { query: name };
         self.queries.get_or_create(&labels).observe(elapsed.as_secs_f64());
         if elapsed >= self.slow_threshold {
@@ -103,8 +123,20 @@ impl Metrics {
     pub async fn acquire<T>(&self, acquire: impl Future<Output = T>) -> T {
         let began = Instant::now();
         let result = acquire.await;
-        self.acquire.observe(began.elapsed().as_secs_f64());
+        let elapsed = began.elapsed();
+        Spent::add(|spent| &spent.waiting, elapsed);
+        self.acquire.observe(elapsed.as_secs_f64());
         result
+    }
+
+    /// Counts a request that found the queue full.
+    pub fn refuse_to_wait(&self) {
+        self.turned_away.inc();
+    }
+
+    /// Counts a query that was cancelled because nobody waited for it any more.
+    pub fn abandon(&self) {
+        self.abandoned.inc();
     }
 
     fn encode(&self, pool: &PgPool) -> Result<String, std::fmt::Error> {
@@ -114,6 +146,37 @@ impl Metrics {
         let mut output = String::with_capacity(16 << 10);
         text::encode(&mut output, &self.registry)?;
         Ok(output)
+    }
+}
+
+const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
+
+tokio::task_local! {
+    static SPENT: Spent;
+}
+
+/// Where the time of one request went.
+#[derive(Debug, Default, Clone)]
+struct Spent {
+    waiting: Cell<Duration>,
+    querying: Cell<Duration>,
+}
+
+impl Spent {
+    /// Nothing outside a request: workers query too.
+    fn add(part: impl Fn(&Self) -> &Cell<Duration>, elapsed: Duration) {
+        let _ = SPENT.try_with(|spent| part(spent).set(part(spent).get() + elapsed));
+    }
+
+    fn header(&self, total: Duration) -> HeaderValue {
+        let milliseconds = |duration: Duration| duration.as_secs_f64() * 1000.0;
+        let text = format!(
+            "wait;dur={:.2}, db;dur={:.2}, total;dur={:.2}",
+            milliseconds(self.waiting.get()),
+            milliseconds(self.querying.get()),
+            milliseconds(total)
+        );
+        HeaderValue::from_str(&text).expect("numbers and names are printable ASCII")
     }
 }
 
@@ -130,7 +193,13 @@ pub async fn record(State(metrics): State<Arc<Metrics>>, request: Request, next:
         _ => "other",
     };
     let route = request.extensions().get::<MatchedPath>().map_or("none", MatchedPath::as_str).to_owned();
-    let response = next.run(request).await;
+    let (mut response, spent) = SPENT
+        .scope(Spent::default(), async {
+            let response = next.run(request).await;
+            (response, SPENT.with(Clone::clone))
+        })
+        .await;
+    response.headers_mut().insert(SERVER_TIMING, spent.header(began.elapsed()));
     let labels = RequestLabels { method, route, status: response.status().as_u16() };
     metrics.requests.get_or_create(&labels).observe(began.elapsed().as_secs_f64());
     response

@@ -2,8 +2,9 @@
 //! not listed here is not tested, so a resource adds its own.
 
 use crate::{
-    categories,
+    attempts, categories,
     products::{self, ListShape, Sort},
+    sessions,
 };
 
 /// A statement as `PREPARE` takes it, and SQL literals for its parameters.
@@ -29,6 +30,10 @@ pub fn examples() -> Vec<Example> {
         example("catalogue.version", products::CATALOGUE_VERSION, Vec::new()),
         example("categories.list", categories::LIST, Vec::new()),
         example("products.version", products::VERSION_BY_SLUG, slug.clone()),
+        example("sessions.find", sessions::BY_TOKEN, vec!["sha256('token')"]),
+        example("sessions.account", sessions::BY_EMAIL, vec!["'somebody@example.org'"]),
+        example("attempts.count", attempts::COUNT, vec!["ARRAY[sha256('a'), sha256('b')]"]),
+        example("products.stock", products::STOCK_BY_SLUG, slug.clone()),
         example("products.show", products::BY_SLUG, slug),
     ];
     for sort in Sort::ALL {

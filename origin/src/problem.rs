@@ -16,7 +16,7 @@ use http::{HeaderValue, StatusCode, header};
 use serde::Serialize;
 use tokio::time::Instant;
 
-use crate::caching::NO_STORE;
+use crate::{caching::NO_STORE, database::AcquireError, input::FieldError};
 
 /// A refusal, an error, or a "not now".
 #[derive(Debug)]
@@ -27,6 +27,7 @@ pub struct Problem {
     title: &'static str,
     detail: Option<Cow<'static, str>>,
     retry_after: Option<Duration>,
+    errors: Vec<FieldError>,
 }
 
 impl Problem {
@@ -40,6 +41,57 @@ impl Problem {
         Self::new(StatusCode::BAD_REQUEST, "invalid-cursor", "The cursor is not valid").detail(
             "send `next_cursor` of the previous page unchanged, with the same `sort`, or leave it out",
         )
+    }
+
+    /// 422: the body is JSON, and these fields of it are not as documented.
+    pub(crate) fn invalid_fields(errors: Vec<FieldError>) -> Self {
+        let problem =
+            Self::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid-fields", "Some fields are not valid");
+        Self { errors, ..problem }
+    }
+
+    /// 415: bodies are JSON.
+    pub(crate) fn unsupported_media_type() -> Self {
+        Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported-media-type", "The body is of another type")
+            .detail("send JSON, with `Content-Type: application/json`")
+    }
+
+    /// 413.
+    pub(crate) fn body_too_large() -> Self {
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "body-too-large", "The body is too large")
+    }
+
+    /// 401: the same for an unknown address and for a wrong password.
+    pub(crate) fn wrong_credentials() -> Self {
+        Self::new(StatusCode::UNAUTHORIZED, "wrong-credentials", "Address and password do not fit together")
+    }
+
+    /// 401: this needs a session.
+    pub(crate) fn not_signed_in() -> Self {
+        Self::new(StatusCode::UNAUTHORIZED, "not-signed-in", "Sign in first")
+    }
+
+    /// 403: not with this account.
+    pub(crate) fn forbidden() -> Self {
+        Self::new(StatusCode::FORBIDDEN, "forbidden", "This account may not do that")
+    }
+
+    /// 403: another site may have caused this.
+    pub(crate) fn cross_site(detail: &'static str) -> Self {
+        Self::new(StatusCode::FORBIDDEN, "cross-site", "Not from there").detail(detail)
+    }
+
+    /// 409: somebody has registered with this address.
+    pub(crate) fn email_taken() -> Self {
+        Self::new(StatusCode::CONFLICT, "email-taken", "There is an account with this address")
+    }
+
+    /// 429: too many attempts to sign in or register.
+    pub(crate) fn too_many_attempts(retry_after: Duration) -> Self {
+        Self {
+            retry_after: Some(retry_after),
+            ..Self::new(StatusCode::TOO_MANY_REQUESTS, "too-many-attempts", "Too many attempts")
+        }
     }
 
     /// 404.
@@ -65,18 +117,42 @@ impl Problem {
         }
     }
 
+    /// 503: more requests wait than may; none of them would come sooner for one more.
+    pub fn overloaded() -> Self {
+        Self { name: "overloaded", title: "Too many requests at once", ..Self::unavailable() }
+    }
+
     /// 503: the request's time was up.
     pub fn too_slow() -> Self {
         Self { name: "deadline-exceeded", title: "The answer took too long", ..Self::unavailable() }
     }
 
     fn new(status: StatusCode, name: &'static str, title: &'static str) -> Self {
-        Self { status, name, title, detail: None, retry_after: None }
+        Self { status, name, title, detail: None, retry_after: None, errors: Vec::new() }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn status(&self) -> StatusCode {
+        self.status
+    }
+
+    #[cfg(test)]
+    pub(crate) fn errors(&self) -> &[FieldError] {
+        &self.errors
     }
 
     /// The same, with words on this very case.
     pub fn detail(self, detail: impl Into<Cow<'static, str>>) -> Self {
         Self { detail: Some(detail.into()), ..self }
+    }
+}
+
+impl From<AcquireError> for Problem {
+    fn from(error: AcquireError) -> Self {
+        match error {
+            AcquireError::Full => Self::overloaded(),
+            AcquireError::Database(error) => error.into(),
+        }
     }
 }
 
@@ -111,6 +187,7 @@ impl IntoResponse for Problem {
             title: self.title,
             status: self.status.as_u16(),
             detail: self.detail.as_deref(),
+            errors: &self.errors,
         };
         let body =
             serde_json::to_string(&members).expect("strings and a number have no value that JSON lacks");
@@ -118,6 +195,10 @@ impl IntoResponse for Problem {
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         headers.insert(header::CACHE_CONTROL, NO_STORE);
+        if self.status == StatusCode::UNAUTHORIZED {
+            // RFC 9110 §15.5.2 wants a challenge; there is no registered scheme for a form and a cookie.
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Session"));
+        }
         if let Some(after) = self.retry_after {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(after.as_secs().max(1)));
         }
@@ -133,6 +214,8 @@ struct Members<'a> {
     status: u16,
     #[serde(skip_serializing_if = "Option::is_none")]
     detail: Option<&'a str>,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    errors: &'a [FieldError],
 }
 
 /// An outage fails every request; one line a second tells as much as thousands.

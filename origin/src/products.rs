@@ -19,7 +19,7 @@ use sqlx::{AssertSqlSafe, FromRow, Postgres, query::QueryAs};
 use time::OffsetDateTime;
 
 use crate::{
-    caching::{self, CATALOGUE, EntityTag, IfNoneMatch},
+    caching::{self, CATALOGUE, EntityTag, IfNoneMatch, Keeping, STOCK, Tag},
     categories::NoParameters,
     problem::Problem,
     server::Shop,
@@ -35,21 +35,25 @@ const LONGEST_SLUG: usize = 120;
 /// What the tag of every list is made from.
 pub(crate) const CATALOGUE_VERSION: &str = "SELECT epoch, version FROM catalogue_state";
 
-/// What the tag of one product is made from: stock is not part of its version, but is shown.
+/// What the tag of one product is made from. The stock is no part of it: it has an answer of its own, and the version is
+/// raised when it runs out or comes back.
 pub(crate) const VERSION_BY_SLUG: &str = "
-    SELECT s.epoch, p.version, p.stock, c.version AS category_version
+    SELECT s.epoch, p.id, p.version, c.slug AS category, c.version AS category_version
       FROM products p
       JOIN categories c ON c.id = p.category_id
      CROSS JOIN catalogue_state s
      WHERE p.slug = $1 AND p.active";
 
 pub(crate) const BY_SLUG: &str = "
-    SELECT s.epoch, p.version, p.stock, c.version AS category_version,
-           p.id, p.slug, p.name, p.description, p.price_cents, p.currency, p.image, c.slug AS category, c.name AS category_name
+    SELECT s.epoch, p.id, p.version, c.slug AS category, c.version AS category_version,
+           p.slug, p.name, p.description, p.price_cents, p.currency, p.image, p.stock > 0 AS in_stock, c.name AS category_name
       FROM products p
       JOIN categories c ON c.id = p.category_id
      CROSS JOIN catalogue_state s
      WHERE p.slug = $1 AND p.active";
+
+pub(crate) const STOCK_BY_SLUG: &str = "
+    SELECT s.epoch, p.id, p.stock FROM products p CROSS JOIN catalogue_state s WHERE p.slug = $1 AND p.active";
 
 /// The state of the whole catalogue.
 #[derive(Debug, FromRow)]
@@ -213,7 +217,7 @@ impl ListRequest {
         }
     }
 
-    fn tag(&self, catalogue: &CatalogueVersion) -> EntityTag {
+    fn entity(&self, catalogue: &CatalogueVersion) -> EntityTag {
         let after = self.after.as_ref().map(|cursor| cursor.encode(self.sort));
         EntityTag::of(&[
             "products",
@@ -225,6 +229,11 @@ impl ListRequest {
             &self.limit.to_string(),
             after.as_deref().unwrap_or_default(),
         ])
+    }
+
+    /// A new product can appear in any list of its category, and in any over all of them.
+    fn purged_with(&self) -> [Tag<'_>; 1] {
+        [self.category.as_deref().map_or(Tag::Catalogue, Tag::Category)]
     }
 
     /// Binds in the order of [`ListShape::sql`]. One row more than the page tells whether there is another page.
@@ -318,22 +327,26 @@ pub(crate) async fn list(
 ) -> Result<Response, Problem> {
     let Query(parameters) = parameters.map_err(|rejection| Problem::invalid(rejection.body_text()))?;
     let request = ListRequest::check(parameters)?;
+    let tags = request.purged_with();
+    let keeping = |catalogue: &CatalogueVersion| Keeping {
+        control: CATALOGUE,
+        entity: request.entity(catalogue),
+        tags: &tags,
+    };
     let mut connection = shop.database.acquire().await?;
     if let Some(condition) = IfNoneMatch::of(&headers) {
-        let query = sqlx::query_as(CATALOGUE_VERSION).fetch_one(&mut *connection);
-        let known = request.tag(&shop.database.query("catalogue.version", query).await?);
-        if condition.lists(&known) {
-            return Ok(caching::not_modified(&known, CATALOGUE));
+        let known = keeping(&connection.one("catalogue.version", sqlx::query_as(CATALOGUE_VERSION)).await?);
+        if condition.lists(&known.entity) {
+            return Ok(caching::not_modified(&known));
         }
     }
-    let query = request.statement().fetch_all(&mut *connection);
-    let mut rows = shop.database.query(request.shape().name(), query).await?;
+    let mut rows = connection.all(request.shape().name(), request.statement()).await?;
     drop(connection);
     let first = rows.first().ok_or_else(Problem::internal)?;
     if !first.category_found {
         return Err(Problem::not_found("no such category"));
     }
-    let tag = request.tag(&first.catalogue);
+    let keeping = keeping(&first.catalogue);
     let page = request.limit as usize;
     let next_cursor = (rows.len() > page)
         .then(|| rows[page - 1].cursor(request.sort))
@@ -341,27 +354,31 @@ pub(crate) async fn list(
         .map(|cursor| cursor.encode(request.sort));
     rows.truncate(page);
     let products: Vec<ListedProduct> = rows.into_iter().filter_map(ListRow::into_product).collect();
-    caching::json(&headers, &tag, CATALOGUE, &Page { products, next_cursor })
+    caching::json(&headers, &keeping, &Page { products, next_cursor })
 }
 
 #[derive(FromRow)]
 struct ProductVersion {
     epoch: String,
+    id: i64,
     version: i64,
-    stock: i32,
+    category: String,
     category_version: i64,
 }
 
 impl ProductVersion {
-    fn tag(&self, slug: &str) -> EntityTag {
+    fn entity(&self, slug: &str) -> EntityTag {
         EntityTag::of(&[
             "product",
             slug,
             &self.epoch,
             &self.version.to_string(),
-            &self.stock.to_string(),
             &self.category_version.to_string(),
         ])
+    }
+
+    fn tags(&self) -> [Tag<'_>; 2] {
+        [Tag::Product(self.id), Tag::Category(&self.category)]
     }
 }
 
@@ -369,48 +386,45 @@ impl ProductVersion {
 struct ProductRow {
     #[sqlx(flatten)]
     version: ProductVersion,
-    id: i64,
     slug: String,
     name: String,
     description: String,
     price_cents: i64,
     currency: String,
     image: Option<String>,
-    category: String,
+    in_stock: bool,
     category_name: String,
 }
 
 /// A product in full.
 #[derive(Debug, Serialize)]
-struct Product {
+struct Product<'a> {
     id: i64,
-    slug: String,
-    name: String,
-    category: String,
-    category_name: String,
-    description: String,
+    slug: &'a str,
+    name: &'a str,
+    category: &'a str,
+    category_name: &'a str,
+    description: &'a str,
     price_cents: i64,
-    currency: String,
+    currency: &'a str,
     image: Option<&'static str>,
     in_stock: bool,
-    stock: i32,
     version: i64,
 }
 
-impl From<ProductRow> for Product {
-    fn from(row: ProductRow) -> Self {
+impl<'a> From<&'a ProductRow> for Product<'a> {
+    fn from(row: &'a ProductRow) -> Self {
         Self {
-            id: row.id,
-            slug: row.slug,
-            name: row.name,
-            category: row.category,
-            category_name: row.category_name,
-            description: row.description,
+            id: row.version.id,
+            slug: &row.slug,
+            name: &row.name,
+            category: &row.version.category,
+            category_name: &row.category_name,
+            description: &row.description,
             price_cents: row.price_cents,
-            currency: row.currency,
+            currency: &row.currency,
             image: row.image.as_deref().and_then(storefront::image_url),
-            in_stock: row.version.stock > 0,
-            stock: row.version.stock,
+            in_stock: row.in_stock,
             version: row.version.version,
         }
     }
@@ -423,23 +437,65 @@ pub(crate) async fn show(
     headers: HeaderMap,
     parameters: Result<Query<NoParameters>, QueryRejection>,
 ) -> Result<Response, Problem> {
-    parameters.map_err(|rejection| Problem::invalid(rejection.body_text()))?;
-    let none = || Problem::not_found("no such product");
-    let slug = slug.ok().map(|Path(slug)| slug).filter(|slug| is_slug(slug)).ok_or_else(none)?;
+    let slug = only_slug(slug, parameters)?;
     let mut connection = shop.database.acquire().await?;
     if let Some(condition) = IfNoneMatch::of(&headers) {
-        let query =
-            sqlx::query_as::<_, ProductVersion>(VERSION_BY_SLUG).bind(&slug).fetch_optional(&mut *connection);
-        let known = shop.database.query("products.version", query).await?.ok_or_else(none)?.tag(&slug);
-        if condition.lists(&known) {
-            return Ok(caching::not_modified(&known, CATALOGUE));
+        let query = sqlx::query_as::<_, ProductVersion>(VERSION_BY_SLUG).bind(&slug);
+        let version = connection.optional("products.version", query).await?.ok_or_else(none)?;
+        let entity = version.entity(&slug);
+        if condition.lists(&entity) {
+            return Ok(caching::not_modified(&Keeping { control: CATALOGUE, entity, tags: &version.tags() }));
         }
     }
-    let query = sqlx::query_as::<_, ProductRow>(BY_SLUG).bind(&slug).fetch_optional(&mut *connection);
-    let row = shop.database.query("products.show", query).await?.ok_or_else(none)?;
+    let query = sqlx::query_as::<_, ProductRow>(BY_SLUG).bind(&slug);
+    let row = connection.optional("products.show", query).await?.ok_or_else(none)?;
     drop(connection);
-    let tag = row.version.tag(&slug);
-    caching::json(&headers, &tag, CATALOGUE, &Product::from(row))
+    let keeping =
+        Keeping { control: CATALOGUE, entity: row.version.entity(&slug), tags: &row.version.tags() };
+    caching::json(&headers, &keeping, &Product::from(&row))
+}
+
+#[derive(FromRow)]
+struct StockRow {
+    epoch: String,
+    id: i64,
+    stock: i32,
+}
+
+/// How many pieces are left.
+#[derive(Debug, Serialize)]
+struct Stock {
+    stock: i32,
+}
+
+/// `GET /api/products/{slug}/stock`: the number that changes with every sale, apart from all that does not.
+pub(crate) async fn stock(
+    State(shop): State<Shop>,
+    slug: Result<Path<String>, PathRejection>,
+    headers: HeaderMap,
+    parameters: Result<Query<NoParameters>, QueryRejection>,
+) -> Result<Response, Problem> {
+    let slug = only_slug(slug, parameters)?;
+    let mut connection = shop.database.acquire().await?;
+    let query = sqlx::query_as::<_, StockRow>(STOCK_BY_SLUG).bind(&slug);
+    let row = connection.optional("products.stock", query).await?.ok_or_else(none)?;
+    drop(connection);
+    let entity = EntityTag::of(&["stock", &slug, &row.epoch, &row.stock.to_string()]);
+    let keeping = Keeping { control: STOCK, entity, tags: &[Tag::Product(row.id)] };
+    caching::json(&headers, &keeping, &Stock { stock: row.stock })
+}
+
+fn none() -> Problem {
+    Problem::not_found("no such product")
+}
+
+/// The slug of a request that has no parameters beside it.
+fn only_slug(
+    slug: Result<Path<String>, PathRejection>,
+    parameters: Result<Query<NoParameters>, QueryRejection>,
+) -> Result<String, Problem> {
+    parameters.map_err(|rejection| Problem::invalid(rejection.body_text()))?;
+    slug.ok().map(|Path(slug)| slug).filter(|slug| is_slug(slug)).ok_or_else(none)
 }
 
 /// What the schema's check allows: nothing else can be in the database, so nothing else is asked of it.
@@ -476,8 +532,8 @@ mod tests {
             ListRequest::check(parameters).expect("valid parameters")
         };
         let catalogue = CatalogueVersion { epoch: "e".to_owned(), version: 1 };
-        assert_eq!(request(" Red  Kettle").tag(&catalogue), request("red kettle").tag(&catalogue));
-        assert_ne!(request("kettle").tag(&catalogue), request("red kettle").tag(&catalogue));
+        assert_eq!(request(" Red  Kettle").entity(&catalogue), request("red kettle").entity(&catalogue));
+        assert_ne!(request("kettle").entity(&catalogue), request("red kettle").entity(&catalogue));
         assert!(request("  ").search.is_none());
     }
 }

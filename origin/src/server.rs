@@ -1,23 +1,39 @@
 //! The router, what surrounds every request, and the listener's life from bind to drained.
 
-use std::{future::IntoFuture as _, sync::Arc, time::Duration};
+use std::{
+    future::IntoFuture as _,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
 use axum::{
     Router,
-    extract::{Request, State},
+    extract::{DefaultBodyLimit, Request, State},
     middleware::{self, Next},
     response::{IntoResponse as _, Response},
-    routing::get,
+    routing::{get, post},
     serve::ListenerExt as _,
 };
-use http::header;
+use http::{HeaderName, HeaderValue, header};
 use tokio::net::TcpListener;
 use tower_http::{catch_panic::CatchPanicLayer, set_header::SetResponseHeaderLayer};
 
 use crate::{
-    caching::NO_STORE, categories, database::Database, health, observe, observe::Metrics, problem::Problem,
-    products, storefront,
+    caching::{NO_STORE, SURROGATE_KEY},
+    categories, cross_site,
+    database::Database,
+    health,
+    input::LARGEST_BODY,
+    observe,
+    observe::Metrics,
+    passwords::Passwords,
+    problem::Problem,
+    products, sessions, storefront, users,
 };
+
+/// The tag of what comes with the binary and not out of the database.
+const STOREFRONT: HeaderValue = HeaderValue::from_static("storefront");
 
 /// What handlers share.
 #[derive(Debug, Clone)]
@@ -26,24 +42,38 @@ pub struct Shop {
     pub database: Database,
     /// Counters of this process.
     pub metrics: Arc<Metrics>,
+    /// Where passwords are hashed.
+    pub passwords: Passwords,
+    /// Peers that may say for whom they ask.
+    pub proxies: Arc<[IpAddr]>,
 }
 
-/// Every resource of the origin. A request without an answer after `deadline` gets a 503.
+/// Milliseconds, counted from the arrival of a request, for which whoever sent it will wait. It can only shorten the
+/// origin's own deadline. Relative, because two machines seldom agree on what time it is.
+pub const REQUEST_DEADLINE: HeaderName = HeaderName::from_static("x-request-deadline");
+
+/// Every resource of the origin. A request without an answer after `deadline` (or less, see [`REQUEST_DEADLINE`]) gets a 503,
+/// and the query it waits for is cancelled.
 pub fn router(shop: Shop, deadline: Duration) -> Router {
     let metrics = Arc::clone(&shop.metrics);
     let api = Router::new()
         .route("/categories", get(categories::list))
         .route("/products", get(products::list))
         .route("/products/{slug}", get(products::show))
+        .route("/products/{slug}/stock", get(products::stock))
+        .route("/users", post(users::register))
+        .route("/session", get(sessions::show).post(sessions::sign_in).delete(sessions::sign_out))
         .fallback(|| async { Problem::not_found("no such resource") })
-        .method_not_allowed_fallback(|| async { Problem::method_not_allowed() });
+        .method_not_allowed_fallback(|| async { Problem::method_not_allowed() })
+        .layer(DefaultBodyLimit::max(LARGEST_BODY))
+        .layer(middleware::from_fn(cross_site::refuse));
     Router::new()
         .nest("/api", api)
         .route("/livez", get(health::live))
         .route("/readyz", get(health::ready))
         .route("/metrics", get(observe::show))
         .with_state(shop)
-        .merge(storefront::router())
+        .merge(storefront::router().layer(SetResponseHeaderLayer::if_not_present(SURROGATE_KEY, STOREFRONT)))
         // Each layer surrounds those above it.
         .layer(middleware::from_fn_with_state(deadline, give_up_late))
         .layer(CatchPanicLayer::custom(|_| {
@@ -73,7 +103,8 @@ pub async fn serve(
         // Without it, the second small write of an answer can wait for the client's delayed ACK.
         let _ = stream.set_nodelay(true);
     });
-    let serving = axum::serve(listener, router).with_graceful_shutdown(stop).into_future();
+    let service = router.into_make_service_with_connect_info::<SocketAddr>();
+    let serving = axum::serve(listener, service).with_graceful_shutdown(stop).into_future();
     let too_long = async {
         // An error means that the server ended by itself, and the other branch has the result.
         if drained_from.await.is_ok() {
@@ -92,6 +123,9 @@ pub async fn serve(
 }
 
 async fn give_up_late(State(deadline): State<Duration>, request: Request, next: Next) -> Response {
+    // What is no number is no promise: the origin's own deadline holds.
+    let sent = request.headers().get(REQUEST_DEADLINE).and_then(|value| value.to_str().ok()?.parse().ok());
+    let deadline = sent.map_or(deadline, |milliseconds| deadline.min(Duration::from_millis(milliseconds)));
     match tokio::time::timeout(deadline, next.run(request)).await {
         Ok(response) => response,
         Err(_) => Problem::too_slow().into_response(),

@@ -3,7 +3,7 @@
 
 use std::{
     fmt, fs, io,
-    net::SocketAddr,
+    net::{IpAddr, Ipv6Addr, SocketAddr},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -24,6 +24,8 @@ pub struct Settings {
     /// How long requests under way may take to end after SIGTERM.
     #[serde(deserialize_with = "duration")]
     pub drain: Duration,
+    /// Peers that may name the client they ask for in `X-Forwarded-For`.
+    pub proxies: Vec<IpAddr>,
     /// Products that an empty private database is filled with; 0: none. Never applies to a database of yours.
     pub seed_when_empty: u32,
     /// The database and the pool of connections to it.
@@ -39,6 +41,8 @@ pub struct DatabaseSettings {
     /// Connections at most, 1 to 50.
     #[serde(deserialize_with = "connections")]
     pub max_connections: u32,
+    /// Requests that may wait for a connection; one more is answered 503 at once.
+    pub max_waiting: u32,
     /// An unused connection is closed after this long.
     #[serde(deserialize_with = "duration")]
     pub idle_timeout: Duration,
@@ -62,6 +66,7 @@ impl Default for Settings {
             data: PathBuf::from("data"),
             request_deadline: Duration::from_secs(10),
             drain: Duration::from_secs(15),
+            proxies: vec![IpAddr::from([127, 0, 0, 1]), Ipv6Addr::LOCALHOST.into()],
             seed_when_empty: 600,
             database: DatabaseSettings::default(),
         }
@@ -73,6 +78,7 @@ impl Default for DatabaseSettings {
         Self {
             url: None,
             max_connections: 20,
+            max_waiting: 200,
             idle_timeout: Duration::from_secs(30),
             acquire_timeout: Duration::from_secs(2),
             statement_timeout: Duration::from_secs(5),
@@ -242,9 +248,11 @@ mod tests {
             "data",
             "request_deadline",
             "drain",
+            "proxies",
             "seed_when_empty",
             "url",
             "max_connections",
+            "max_waiting",
             "idle_timeout",
             "acquire_timeout",
             "statement_timeout",

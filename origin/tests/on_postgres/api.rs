@@ -123,7 +123,7 @@ async fn tags_change_with_what_is_shown_and_only_then() {
     let mut before = tags().await;
     for (change, changed) in [
         // [list, categories, the product, another product]
-        ("UPDATE products SET stock = stock - 1 WHERE slug = $1", [false, false, true, false]),
+        ("UPDATE products SET stock = stock - 1 WHERE slug = $1", [false, false, false, false]),
         ("UPDATE products SET stock = 0 WHERE slug = $1", [true, true, true, false]),
         ("UPDATE products SET price_cents = 4200 WHERE slug = $1", [true, true, true, false]),
         ("UPDATE products SET price_cents = 4200 WHERE slug = $1", [false, false, false, false]),
@@ -194,9 +194,10 @@ async fn answers_have_the_documented_members() {
     assert_eq!(list["products"][0]["slug"], "harbour-enamel-kettle");
 
     let product = get(&router, KETTLE).await.json();
-    let detail = [&listed[..], &["category_name", "description", "stock", "version"]].concat();
+    let detail = [&listed[..], &["category_name", "description", "version"]].concat();
     assert_eq!(members(&product), named(&detail));
     assert_eq!((&product["category"], &product["category_name"]), (&"kitchen".into(), &"Kitchen".into()));
+    assert_eq!(members(&get(&router, &format!("{KETTLE}/stock")).await.json()), named(&["stock"]));
     let image = product["image"].as_str().expect("an address");
     let picture = get(&router, image).await;
     assert_eq!((picture.status, picture.header("content-type")), (StatusCode::OK, "image/webp"));
@@ -270,6 +271,67 @@ async fn every_answer_states_its_caching() {
     let through_the_edge =
         Request::get("/metrics").header("via", "1.1 edge").body(Body::empty()).expect("a request");
     assert_eq!(send(&router, through_the_edge).await.status, StatusCode::NOT_FOUND);
+}
+
+/// Every path that a GET answers, with parameters filled in.
+const PATHS: [&str; 13] = [
+    "/api/categories",
+    "/api/products",
+    "/api/products?category=kitchen",
+    KETTLE,
+    "/api/products/harbour-enamel-kettle/stock",
+    "/",
+    "/category/kitchen",
+    "/product/harbour-enamel-kettle",
+    "/search",
+    "/assets/favicon.svg",
+    "/livez",
+    "/readyz",
+    "/metrics",
+];
+
+#[tokio::test]
+async fn what_may_be_stored_says_for_how_long_and_until_which_purge() {
+    let server = TestServer::start(12).await;
+    let router = server.router();
+    for path in PATHS {
+        let answer = get(&router, path).await;
+        let control = answer.header("cache-control");
+        assert!(!control.is_empty(), "{path} leaves its caching to guesswork");
+        if control != "no-store" {
+            assert_ne!(answer.header("surrogate-key"), "", "{path} can be stored and not be purged");
+            assert!(!answer.headers.contains_key("set-cookie"), "{path} gives everybody the same cookie");
+            let again = get_if_none_match(&router, path, answer.header("etag")).await;
+            assert_eq!(again.status, StatusCode::NOT_MODIFIED, "{path}");
+            assert_eq!(again.header("surrogate-key"), answer.header("surrogate-key"), "{path}");
+        }
+    }
+    for (path, tags) in [
+        ("/api/categories", "catalogue"),
+        ("/api/products?search=kettle", "catalogue"),
+        ("/api/products?category=kitchen", "category-kitchen"),
+        (KETTLE, "product-1 category-kitchen"),
+        ("/api/products/harbour-enamel-kettle/stock", "product-1"),
+    ] {
+        assert_eq!(get(&router, path).await.header("surrogate-key"), tags, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn a_sale_changes_the_stock_answer_and_not_the_product() {
+    let server = TestServer::start(12).await;
+    let router = server.router();
+    let stock = "/api/products/harbour-enamel-kettle/stock";
+    let (product, before) = (get(&router, KETTLE).await, get(&router, stock).await);
+    assert_eq!(before.header("cache-control"), "public, max-age=5");
+    sqlx::query("UPDATE products SET stock = stock - 1 WHERE id = 1")
+        .execute(&mut server.connect().await)
+        .await
+        .expect("a sale");
+    let after = get(&router, stock).await;
+    assert_eq!(after.json()["stock"].as_i64(), before.json()["stock"].as_i64().map(|stock| stock - 1));
+    assert_ne!(after.header("etag"), before.header("etag"));
+    assert_eq!(get(&router, KETTLE).await.header("etag"), product.header("etag"));
 }
 
 #[tokio::test]

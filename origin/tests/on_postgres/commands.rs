@@ -27,13 +27,16 @@ async fn a_foreign_database_is_migrated_on_request_only() {
 
     let refused = origin(&["serve"], Some(&url)).await;
     assert_eq!(refused.status.code(), Some(1));
-    assert!(errors(&refused).contains("lacks 3 migrations: run `origin migrate`"), "{}", errors(&refused));
+    let all =
+        std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/../migrations")).expect("a folder").count();
+    let lacking = format!("lacks {all} migrations: run `origin migrate`");
+    assert!(errors(&refused).contains(&lacking), "{}", errors(&refused));
     let refused = origin(&["seed", "--products", "5"], Some(&url)).await;
     assert!(errors(&refused).contains("run `origin migrate`"), "{}", errors(&refused));
 
-    for applied in ["3 migrations applied", "0 migrations applied"] {
+    for applied in [format!("{all} migrations applied"), "0 migrations applied".to_owned()] {
         let migrated = origin(&["migrate"], Some(&url)).await;
-        assert!(migrated.status.success() && errors(&migrated).contains(applied), "{}", errors(&migrated));
+        assert!(migrated.status.success() && errors(&migrated).contains(&applied), "{}", errors(&migrated));
     }
     let seeded = origin(&["seed", "--products", "5"], Some(&url)).await;
     assert!(seeded.status.success() && errors(&seeded).contains("5 products added"), "{}", errors(&seeded));

@@ -2,8 +2,10 @@
 //!
 //! Without PostgreSQL's server programs these tests fail, and say what to install.
 
+mod accounts;
 mod api;
 mod commands;
+mod pressure;
 mod private_server;
 mod schema;
 mod support;

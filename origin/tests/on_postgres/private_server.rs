@@ -10,7 +10,7 @@ use std::{
 use origin::private_postgres::PrivatePostgres;
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::support::{ORIGIN, Origin, cluster, folder, gone, postmaster};
+use crate::support::{ORIGIN, Origin, cluster, folder, gone, owner_and_server, postmaster};
 
 fn running(data: &Path) -> i32 {
     postmaster(data).expect("the server has written its process id")
@@ -58,19 +58,11 @@ async fn a_second_origin_joins_and_takes_over_when_the_first_goes() {
     // Both at once: exactly one may make and start the server.
     let (mut one, mut other) = tokio::join!(Origin::serve(data.path()), Origin::serve(data.path()));
     assert_eq!((one.status("/api/products").await, other.status("/api/products").await), (200, 200));
-    let server = running(data.path());
-    let parent = fs::read_to_string(format!("/proc/{server}/stat")).expect("the server's state");
-    let parent: i32 = parent
-        .rsplit(") ")
-        .next()
-        .and_then(|rest| rest.split(' ').nth(1))
-        .expect("a parent")
-        .parse()
-        .expect("a number");
-    if parent == other.pid() {
+    let (owner, server) = owner_and_server(data.path()).expect("a server");
+    if owner == other.pid() {
         std::mem::swap(&mut one, &mut other);
     }
-    assert_eq!(parent, one.pid());
+    assert_eq!(owner, one.pid());
 
     // The one that joined leaves: nothing happens to the server.
     let mut joined = Origin::serve(data.path()).await;

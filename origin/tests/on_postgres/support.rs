@@ -10,15 +10,20 @@ use std::{
 };
 
 use axum::{Router, body::Body};
-use http::{HeaderMap, Request, StatusCode};
+use http::{HeaderMap, Method, Request, StatusCode, request};
 use http_body_util::BodyExt as _;
 use origin::{
     database::{self, Database},
     observe::Metrics,
+    passwords::Passwords,
     private_postgres::PrivatePostgres,
     seed,
     server::{self, Shop},
     settings::DatabaseSettings,
+};
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open},
 };
 use serde_json::Value;
 use sqlx::{PgConnection, postgres::PgConnectOptions};
@@ -76,7 +81,8 @@ impl TestServer {
     pub(crate) fn router_with(&self, settings: &DatabaseSettings) -> Router {
         let metrics = Arc::new(Metrics::new(settings.slow_query, settings.max_connections));
         let database = Database::new(self.options.clone(), settings, Arc::clone(&metrics));
-        server::router(Shop { database, metrics }, Duration::from_secs(10))
+        let shop = Shop { database, metrics, passwords: Passwords::default(), proxies: Arc::default() };
+        server::router(shop, Duration::from_secs(10))
     }
 }
 
@@ -125,10 +131,88 @@ pub(crate) async fn get_if_none_match(router: &Router, uri: &str, tag: &str) -> 
         .await
 }
 
+/// A request with a body of JSON.
+pub(crate) fn json(method: Method, uri: &str, body: &Value) -> request::Builder {
+    let mut request = Request::builder().method(method).uri(uri).header("content-type", "application/json");
+    request.extensions_mut().expect("a valid request").insert(body.clone());
+    request
+}
+
+/// Sends what [`json`] has begun.
+pub(crate) async fn send_json(router: &Router, request: request::Builder) -> Answer {
+    let mut request = request.body(Body::empty()).expect("a valid request");
+    if let Some(body) = request.extensions_mut().remove::<Value>() {
+        *request.body_mut() = Body::from(body.to_string());
+    }
+    send(router, request).await
+}
+
+/// Somebody with an account and a session, as a browser that runs the storefront.
+pub(crate) struct Customer {
+    pub(crate) router: Router,
+    pub(crate) cookie: String,
+    pub(crate) id: i64,
+}
+
+impl Customer {
+    pub(crate) async fn register(router: &Router, email: &str) -> Self {
+        let body = serde_json::json!({ "email": email, "password": "correct horse" });
+        let answer = send_json(router, json(Method::POST, "/api/users", &body)).await;
+        assert_eq!(answer.status, StatusCode::CREATED, "{answer:?}");
+        let id = answer.json()["user"]["id"].as_i64().expect("an id");
+        Self { router: router.clone(), cookie: cookie(&answer), id }
+    }
+
+    /// One that may change the catalogue.
+    pub(crate) async fn administrator(server: &TestServer, router: &Router) -> Self {
+        let customer = Self::register(router, "admin@example.org").await;
+        let mut connection = server.connect().await;
+        assert!(origin::users::promote(&mut connection, "Admin@example.org").await.expect("promoted"));
+        customer
+    }
+
+    pub(crate) async fn get(&self, uri: &str) -> Answer {
+        send(
+            &self.router,
+            Request::get(uri).header("cookie", &self.cookie).body(Body::empty()).expect("a valid request"),
+        )
+        .await
+    }
+
+    pub(crate) async fn send(
+        &self,
+        method: Method,
+        uri: &str,
+        fields: &[(&str, &str)],
+        body: &Value,
+    ) -> Answer {
+        let mut request = json(method, uri, body);
+        request = request.header("cookie", &self.cookie).header("x-requested-with", "tests");
+        for (name, value) in fields {
+            request = request.header(*name, *value);
+        }
+        send_json(&self.router, request).await
+    }
+}
+
+/// The session cookie an answer sets, as a request sends it.
+pub(crate) fn cookie(answer: &Answer) -> String {
+    answer.header("set-cookie").split(';').next().expect("a cookie").to_owned()
+}
+
+/// The value of a metric without labels; 0 before its first.
+pub(crate) async fn metric(router: &Router, name: &str) -> f64 {
+    let text = String::from_utf8(get(router, "/metrics").await.body).expect("metrics are text");
+    text.lines()
+        .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '))
+        .map_or(0.0, |value| value.parse().expect("a number"))
+}
+
 /// A running `origin serve`; killed when dropped, and its server with it.
 pub(crate) struct Origin {
     pub(crate) child: Child,
     address: String,
+    data: PathBuf,
     _output: Lines<BufReader<ChildStdout>>,
 }
 
@@ -151,16 +235,16 @@ impl Origin {
         let line = line.expect("UTF-8").expect("origin listens before its output ends");
         let address =
             line.strip_prefix("origin: listening on http://").expect("the line names an address").to_owned();
-        Self { child, address, _output: output }
+        Self { child, address, data: data.to_owned(), _output: output }
     }
 
     pub(crate) fn pid(&self) -> i32 {
         self.child.id().expect("not waited for yet").try_into().expect("process ids are small")
     }
 
-    pub(crate) fn signal(&self, signal: rustix::process::Signal) {
-        let pid = rustix::process::Pid::from_raw(self.pid()).expect("not zero");
-        rustix::process::kill_process(pid, signal).expect("origin is there");
+    pub(crate) fn signal(&self, signal: Signal) {
+        let pid = Pid::from_raw(self.pid()).expect("not zero");
+        kill_process(pid, signal).expect("origin is there");
     }
 
     /// The status of a GET, over a connection of its own.
@@ -185,22 +269,37 @@ impl Origin {
     }
 }
 
+impl Drop for Origin {
+    /// The folder is removed next: its server must have written its last.
+    fn drop(&mut self) {
+        let Some(pid) = self.child.id() else { return };
+        let owned = owner_and_server(&self.data).filter(|(owner, _)| u32::try_from(*owner) == Ok(pid));
+        let _ = self.child.start_kill();
+        if let Some((_, server)) = owned {
+            wait_until_gone(server);
+        }
+    }
+}
+
 /// Resolves when the process has ended.
 pub(crate) async fn gone(pid: i32) {
-    use rustix::{
-        event::{PollFd, PollFlags, Timespec, poll},
-        process::{Pid, PidfdFlags, pidfd_open},
-    };
-    let wait = move || {
-        // No such process: it has ended already.
-        let Ok(handle) = pidfd_open(Pid::from_raw(pid).expect("not zero"), PidfdFlags::empty()) else {
-            return 1;
-        };
-        let patience = Timespec::try_from(PATIENCE).expect("a minute");
-        poll(&mut [PollFd::new(&handle, PollFlags::IN)], Some(&patience))
-            .expect("a process handle can be polled")
-    };
-    assert_eq!(tokio::task::spawn_blocking(wait).await.expect("no panic"), 1, "process {pid} has not ended");
+    tokio::task::spawn_blocking(move || wait_until_gone(pid)).await.expect("the process ends in time");
+}
+
+fn wait_until_gone(pid: i32) {
+    // No such process: it has ended already.
+    let Ok(handle) = pidfd_open(Pid::from_raw(pid).expect("not zero"), PidfdFlags::empty()) else { return };
+    let patience = Timespec::try_from(PATIENCE).expect("a minute");
+    let ended = poll(&mut [PollFd::new(&handle, PollFlags::IN)], Some(&patience));
+    assert_eq!(ended, Ok(1), "process {pid} has not ended");
+}
+
+/// The origin that has started the private server, and the server itself.
+pub(crate) fn owner_and_server(data: &Path) -> Option<(i32, i32)> {
+    let server = postmaster(data)?;
+    let stat = fs::read_to_string(format!("/proc/{server}/stat")).ok()?;
+    // `pid (name) state parent …`
+    Some((stat.rsplit(") ").next()?.split(' ').nth(1)?.parse().ok()?, server))
 }
 
 /// The process id of the private server of a data folder, from PostgreSQL's own file.

@@ -1,0 +1,243 @@
+//! What must be told to the edges, written in the transaction of the change that makes it true.
+//!
+//! ```text
+//!   handler ── INSERT ──▶ outbox ──(NOTIFY, or a poll)──▶ worker ── POST /purge ──▶ every edge
+//!                          row locked, SKIP LOCKED           all have it: row deleted
+//!                                                            otherwise: due again later, without those that have it
+//! ```
+//! Promises: a committed change is told to every edge at least once, through restarts of either side; one edge that is away
+//! delays the others by one delivery timeout at most, and then not again before its pause is over. It must never
+//! tell of a change that was rolled back. Any number of origins may work on one outbox.
+
+use std::{
+    cmp::min,
+    collections::BTreeSet,
+    sync::Arc,
+    time::Duration,
+};
+
+use sqlx::{Connection as _, FromRow, PgConnection, PgPool, postgres::PgListener, types::Json};
+use tokio::{
+    sync::{Notify, watch},
+    task::JoinSet,
+    time::{Instant, sleep, timeout},
+};
+
+use crate::{caching::Tag, database::Connection, observe::Metrics, purge::Edge};
+
+/// How late a wake-up that was lost is noticed.
+const POLL: Duration = Duration::from_secs(1);
+/// Rows of one transaction.
+const BATCH: i64 = 200;
+const FIRST_PAUSE: Duration = Duration::from_millis(200);
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+
+const INSERT: &str = "INSERT INTO outbox (topic, payload) VALUES ('purge', $1)";
+
+pub(crate) const DUE: &str = "
+    SELECT id, payload, delivered_to, attempts,
+           extract(epoch FROM clock_timestamp() - created_at)::double precision AS age
+      FROM outbox
+     WHERE due_at <= now() AND topic = 'purge'
+     ORDER BY due_at, id
+     LIMIT $1
+       FOR UPDATE SKIP LOCKED";
+
+const DELETE: &str = "DELETE FROM outbox WHERE id = ANY($1)";
+
+const POSTPONE: &str = "
+    UPDATE outbox
+       SET attempts = attempts + 1, delivered_to = $2, due_at = clock_timestamp() + make_interval(secs => $3)
+     WHERE id = $1";
+
+/// Writes into the transaction that these tags are to be purged once it commits.
+pub(crate) async fn purge(connection: &mut Connection, tags: &[Tag<'_>]) -> Result<(), sqlx::Error> {
+    let tags: BTreeSet<String> = tags.iter().map(Tag::to_string).collect();
+    let query = sqlx::query(INSERT).bind(Json(Tags { tags }));
+    connection.execute("outbox.insert", query).await.map(drop)
+}
+
+#[derive(Debug, serde::Serialize, serde::Deserialize)]
+struct Tags {
+    tags: BTreeSet<String>,
+}
+
+#[derive(Debug, FromRow)]
+struct Row {
+    id: i64,
+    payload: Json<Tags>,
+    delivered_to: Vec<String>,
+    attempts: i32,
+    /// Seconds since it was written.
+    age: f64,
+}
+
+/// Delivers what the outbox holds.
+#[derive(Debug)]
+pub struct Worker {
+    pool: PgPool,
+    edges: Vec<Receiver>,
+    metrics: Arc<Metrics>,
+}
+
+#[derive(Debug)]
+struct Receiver {
+    edge: Edge,
+    failures: u32,
+    /// It has failed: nothing is sent before.
+    pause_ends: Instant,
+}
+
+impl Worker {
+    /// A worker with connections of its own, so that full queues of requests do not hold up purges.
+    pub fn new(pool: PgPool, edges: Vec<Edge>, metrics: Arc<Metrics>) -> Self {
+        let edges = edges
+            .into_iter()
+            .map(|edge| Receiver { edge, failures: 0, pause_ends: Instant::now() })
+            .collect();
+        Self { pool, edges, metrics }
+    }
+
+    /// Works until `stop` says so; a delivery under way ends first.
+    pub async fn run(mut self, mut stop: watch::Receiver<bool>) {
+        let wake = Arc::new(Notify::new());
+        let mut listening = JoinSet::new();
+        listening.spawn(listen(self.pool.clone(), Arc::clone(&wake)));
+        while !*stop.borrow() {
+            match self.deliver_due().await {
+                // There may be more.
+                Ok(BATCH..) => continue,
+                Ok(_) => {}
+                Err(error) => tracing::warn!(%error, "the outbox cannot be read"),
+            }
+            tokio::select! {
+                () = wake.notified() => {}
+                () = sleep(POLL) => {}
+                _ = stop.changed() => {}
+            }
+        }
+    }
+
+    /// One transaction's worth; answers how many rows it has looked at.
+    async fn deliver_due(&mut self) -> Result<i64, sqlx::Error> {
+        let mut connection = self.pool.acquire().await?;
+        let mut transaction = connection.begin().await?;
+        let rows: Vec<Row> = sqlx::query_as(DUE).bind(BATCH).fetch_all(&mut *transaction).await?;
+        if rows.is_empty() {
+            return Ok(0);
+        }
+        let read = Instant::now();
+        let delivered = self.deliver(&rows).await;
+        self.record(&mut transaction, &rows, &delivered, read).await?;
+        transaction.commit().await?;
+        Ok(i64::try_from(rows.len()).unwrap_or(BATCH))
+    }
+
+    /// Tells every edge what it lacks, all at once; answers for each whether it has it all now.
+    async fn deliver(&mut self, rows: &[Row]) -> Vec<bool> {
+        let mut calls = JoinSet::new();
+        let mut delivered = vec![false; self.edges.len()];
+        for (index, receiver) in self.edges.iter().enumerate() {
+            let lacking = rows.iter().filter(|row| !row.delivered_to.iter().any(|name| name == receiver.edge.name()));
+            let tags: BTreeSet<String> = lacking.flat_map(|row| row.payload.tags.iter().cloned()).collect();
+            if tags.is_empty() {
+                delivered[index] = true;
+            } else if receiver.pause_ends <= Instant::now() {
+                let edge = receiver.edge.clone();
+                calls.spawn(async move { (index, edge.purge(&tags).await) });
+            }
+        }
+        while let Some(called) = calls.join_next().await {
+            let Ok((index, outcome)) = called else { continue };
+            let receiver = &mut self.edges[index];
+            match outcome {
+                Ok(()) => {
+                    receiver.failures = 0;
+                    delivered[index] = true;
+                }
+                Err(error) => {
+                    receiver.failures += 1;
+                    receiver.pause_ends = Instant::now() + pause(receiver.failures);
+                    self.metrics.purge_failed();
+                    if receiver.failures.is_power_of_two() {
+                        let (edge, failures) = (receiver.edge.name(), receiver.failures);
+                        tracing::warn!(%error, edge, failures, "a purge could not be delivered");
+                    }
+                }
+            }
+        }
+        delivered
+    }
+
+    async fn record(
+        &self,
+        transaction: &mut PgConnection,
+        rows: &[Row],
+        delivered: &[bool],
+        read: Instant,
+    ) -> Result<(), sqlx::Error> {
+        let mut done = Vec::new();
+        for row in rows {
+            let mut have = row.delivered_to.clone();
+            let mut lacking = false;
+            for (receiver, delivered) in self.edges.iter().zip(delivered) {
+                let name = receiver.edge.name();
+                if !delivered {
+                    lacking = true;
+                } else if !have.iter().any(|known| known == name) {
+                    have.push(name.to_owned());
+                    self.metrics.purged(Duration::from_secs_f64(row.age.max(0.0)) + read.elapsed());
+                }
+            }
+            if lacking {
+                let pause = pause(row.attempts.unsigned_abs() + 1);
+                sqlx::query(POSTPONE)
+                    .bind(row.id)
+                    .bind(have)
+                    .bind(pause.as_secs_f64())
+                    .execute(&mut *transaction)
+                    .await?;
+            } else {
+                done.push(row.id);
+            }
+        }
+        sqlx::query(DELETE).bind(done).execute(transaction).await.map(drop)
+    }
+}
+
+/// Turns notifications into wake-ups for as long as it lives.
+async fn listen(pool: PgPool, wake: Arc<Notify>) {
+    loop {
+        // The listener connects again by itself; what it has missed meanwhile, the poll finds.
+        let listening = async {
+            let mut listener = PgListener::connect_with(&pool).await?;
+            listener.listen("outbox").await?;
+            loop {
+                listener.recv().await?;
+                wake.notify_one();
+            }
+        };
+        let broken: Result<(), sqlx::Error> = listening.await;
+        tracing::debug!(?broken, "listening for the outbox again");
+        let _ = timeout(POLL, std::future::pending::<()>()).await;
+    }
+}
+
+/// Twice as long after each failure, up to a bound, less up to a half: those that failed together do not come back together.
+fn pause(failures: u32) -> Duration {
+    let doubled = FIRST_PAUSE.saturating_mul(1 << min(failures.saturating_sub(1), 16));
+    min(doubled, LONGEST_PAUSE).mul_f64(rand::random_range(0.5..=1.0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_grow_to_a_bound() {
+        for (failures, least, most) in [(1, 100, 200), (2, 200, 400), (20, 5_000, 10_000), (u32::MAX, 5_000, 10_000)] {
+            let pause = pause(failures).as_millis();
+            assert!((least..=most).contains(&pause), "{failures}: {pause}");
+        }
+    }
+}

@@ -1,0 +1,359 @@
+//! What administrators do to the catalogue. Each change writes the tags it makes wrong into the outbox, in its transaction.
+
+use axum::{
+    extract::{Path, State, rejection::PathRejection},
+    response::{IntoResponse as _, Response},
+};
+use http::{HeaderMap, StatusCode, header};
+use serde::{Deserialize, Deserializer, Serialize};
+use sqlx::FromRow;
+
+use super::{ProductVersion, is_slug, none};
+use crate::{
+    activity::Event,
+    caching::{EntityTag, IfMatch, Tag},
+    database::Connection,
+    input::{Checked, FieldError, Input, Wrong},
+    outbox,
+    problem::Problem,
+    server::Shop,
+    sessions, storefront,
+};
+
+const DEAREST: i64 = 1_000_000_000;
+const LARGEST_DELIVERY: i32 = 1_000_000;
+
+pub(crate) const LOCK_BY_SLUG: &str = "
+    SELECT s.epoch, p.id, p.version, c.slug AS category, c.version AS category_version, p.active, p.stock
+      FROM products p
+      JOIN categories c ON c.id = p.category_id
+     CROSS JOIN catalogue_state s
+     WHERE p.slug = $1
+       FOR NO KEY UPDATE OF p";
+
+const INSERT: &str = "
+    INSERT INTO products (category_id, slug, name, description, price_cents, currency, stock, image, active)
+    SELECT c.id, $2, $3, $4, $5, $6, $7, $8, $9 FROM categories c WHERE c.slug = $1
+    ON CONFLICT (slug) DO NOTHING
+    RETURNING id";
+
+const UPDATE: &str = "
+    UPDATE products
+       SET category_id = coalesce((SELECT id FROM categories WHERE slug = $2), category_id),
+           name = coalesce($3, name),
+           description = coalesce($4, description),
+           price_cents = coalesce($5, price_cents),
+           active = coalesce($6, active),
+           image = CASE WHEN $7 THEN $8 ELSE image END
+     WHERE id = $1";
+
+const RESTOCK: &str = "UPDATE products SET stock = stock + $2 WHERE id = $1";
+
+/// A new product.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct NewProduct {
+    slug: String,
+    name: String,
+    /// The category's slug.
+    category: String,
+    #[serde(default)]
+    description: String,
+    price_cents: i64,
+    #[serde(default = "euro")]
+    currency: String,
+    #[serde(default)]
+    stock: i32,
+    /// Stem of one of the storefront's images.
+    image: Option<String>,
+    #[serde(default = "offered")]
+    active: bool,
+}
+
+fn euro() -> String {
+    "EUR".to_owned()
+}
+
+const fn offered() -> bool {
+    true
+}
+
+impl Checked for NewProduct {
+    fn check(&self, wrong: &mut Wrong) {
+        wrong.unless(is_slug(&self.slug), "slug", "lower-case words joined by hyphens, 120 characters at most");
+        check_texts(Some(&self.name), Some(&self.description), wrong);
+        check_price(self.price_cents, wrong);
+        let currency = self.currency.len() == 3 && self.currency.bytes().all(|byte| byte.is_ascii_uppercase());
+        wrong.unless(currency, "currency", "three letters such as `EUR`");
+        wrong.unless((0..=LARGEST_DELIVERY).contains(&self.stock), "stock", "a number from 0 to 1000000");
+        check_image(self.image.as_deref(), wrong);
+    }
+}
+
+/// What is to be different; what is left out stays.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Change {
+    name: Option<String>,
+    category: Option<String>,
+    description: Option<String>,
+    price_cents: Option<i64>,
+    active: Option<bool>,
+    /// Null takes the image away.
+    #[serde(default, deserialize_with = "present")]
+    image: Option<Option<String>>,
+}
+
+/// Tells a null that was sent from a member that was not.
+fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<String>>, D::Error> {
+    Option::deserialize(deserializer).map(Some)
+}
+
+impl Checked for Change {
+    fn check(&self, wrong: &mut Wrong) {
+        check_texts(self.name.as_deref(), self.description.as_deref(), wrong);
+        if let Some(cents) = self.price_cents {
+            check_price(cents, wrong);
+        }
+        check_image(self.image.as_ref().and_then(Option::as_deref), wrong);
+    }
+}
+
+fn check_texts(name: Option<&str>, description: Option<&str>, wrong: &mut Wrong) {
+    if let Some(name) = name {
+        wrong.line(name, 1..=200, "name");
+    }
+    let short = description.is_none_or(|text| text.chars().count() <= 10_000 && !text.contains('\0'));
+    wrong.unless(short, "description", "10000 characters at most");
+}
+
+fn check_price(cents: i64, wrong: &mut Wrong) {
+    wrong.unless((0..=DEAREST).contains(&cents), "price_cents", "a number from 0 to 1000000000");
+}
+
+fn check_image(stem: Option<&str>, wrong: &mut Wrong) {
+    wrong.unless(
+        stem.is_none_or(|stem| storefront::image_url(stem).is_some()),
+        "image",
+        "one of the storefront's, such as `kettle-1`",
+    );
+}
+
+/// Pieces that have arrived.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Delivery {
+    quantity: i32,
+}
+
+impl Checked for Delivery {
+    fn check(&self, wrong: &mut Wrong) {
+        wrong.unless((1..=LARGEST_DELIVERY).contains(&self.quantity), "quantity", "a number from 1 to 1000000");
+    }
+}
+
+/// A product after a change.
+#[derive(Debug, Serialize)]
+pub(crate) struct Changed {
+    id: i64,
+    slug: String,
+    version: i64,
+    active: bool,
+    stock: i32,
+}
+
+#[derive(FromRow)]
+struct Locked {
+    #[sqlx(flatten)]
+    version: ProductVersion,
+    active: bool,
+    stock: i32,
+}
+
+impl Locked {
+    async fn find(connection: &mut Connection, slug: &str) -> Result<Self, Problem> {
+        let query = sqlx::query_as(LOCK_BY_SLUG).bind(slug.to_owned());
+        connection.optional("products.lock", query).await?.ok_or_else(none)
+    }
+
+    fn answer(self, slug: String, status: StatusCode) -> Response {
+        let entity = [(header::ETAG, self.version.entity(&slug).header())];
+        let ProductVersion { id, version, .. } = self.version;
+        let changed = Changed { id, slug, version, active: self.active, stock: self.stock };
+        (status, entity, axum::Json(changed)).into_response()
+    }
+}
+
+/// `POST /api/products`: a new product.
+pub(crate) async fn create(
+    State(shop): State<Shop>,
+    headers: HeaderMap,
+    Input(new): Input<NewProduct>,
+) -> Result<Response, Problem> {
+    let mut connection = shop.database.acquire().await?;
+    let administrator = sessions::administrator(&mut connection, &headers).await?;
+    connection.begin().await?;
+    let query = sqlx::query_as::<_, (i64,)>(INSERT)
+        .bind(new.category.clone())
+        .bind(new.slug.clone())
+        .bind(new.name)
+        .bind(new.description)
+        .bind(new.price_cents)
+        .bind(new.currency)
+        .bind(new.stock)
+        .bind(new.image)
+        .bind(new.active);
+    if connection.optional("products.insert", query).await?.is_none() {
+        let known = category_exists(&mut connection, &new.category).await?;
+        connection.rollback().await?;
+        return Err(if known { Problem::slug_taken() } else { no_such_category() });
+    }
+    let product = Locked::find(&mut connection, &new.slug).await?;
+    outbox::purge(&mut connection, &[Tag::Catalogue, Tag::Category(&new.category)]).await?;
+    connection.commit().await?;
+    shop.activity.record(Event::new("product.create").by(administrator.id).about(&new.slug));
+    let location = [(header::LOCATION, format!("/api/products/{}", new.slug))];
+    Ok((location, product.answer(new.slug, StatusCode::CREATED)).into_response())
+}
+
+/// `PATCH /api/products/{slug}` with `If-Match`: changes what is sent, if nobody has changed it since it was read.
+pub(crate) async fn change(
+    State(shop): State<Shop>,
+    slug: Result<Path<String>, PathRejection>,
+    headers: HeaderMap,
+    Input(change): Input<Change>,
+) -> Result<Response, Problem> {
+    let slug = checked(slug)?;
+    let mut connection = shop.database.acquire().await?;
+    let administrator = sessions::administrator(&mut connection, &headers).await?;
+    let condition = IfMatch::of(&headers)?;
+    connection.begin().await?;
+    let outcome = apply(&mut connection, &slug, &condition, change).await;
+    let product = ended(&mut connection, outcome).await?;
+    shop.activity.record(Event::new("product.change").by(administrator.id).about(&slug));
+    Ok(product.answer(slug, StatusCode::OK))
+}
+
+/// `DELETE /api/products/{slug}` with `If-Match`: no longer offered. The row stays, because orders point at it.
+pub(crate) async fn deactivate(
+    State(shop): State<Shop>,
+    slug: Result<Path<String>, PathRejection>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let slug = checked(slug)?;
+    let mut connection = shop.database.acquire().await?;
+    let administrator = sessions::administrator(&mut connection, &headers).await?;
+    let condition = IfMatch::of(&headers)?;
+    connection.begin().await?;
+    let nothing_else = Change {
+        name: None,
+        category: None,
+        description: None,
+        price_cents: None,
+        active: Some(false),
+        image: None,
+    };
+    let outcome = apply(&mut connection, &slug, &condition, nothing_else).await;
+    let product = ended(&mut connection, outcome).await?;
+    shop.activity.record(Event::new("product.deactivate").by(administrator.id).about(&slug));
+    Ok(product.answer(slug, StatusCode::OK))
+}
+
+/// `POST /api/products/{slug}/restock`: adds the pieces that have arrived.
+pub(crate) async fn restock(
+    State(shop): State<Shop>,
+    slug: Result<Path<String>, PathRejection>,
+    headers: HeaderMap,
+    Input(Delivery { quantity }): Input<Delivery>,
+) -> Result<Response, Problem> {
+    let slug = checked(slug)?;
+    let mut connection = shop.database.acquire().await?;
+    let administrator = sessions::administrator(&mut connection, &headers).await?;
+    connection.begin().await?;
+    let outcome = add(&mut connection, &slug, quantity).await;
+    let product = ended(&mut connection, outcome).await?;
+    shop.activity.record(Event::new("product.restock").by(administrator.id).about(&slug));
+    Ok(product.answer(slug, StatusCode::OK))
+}
+
+async fn apply(
+    connection: &mut Connection,
+    slug: &str,
+    condition: &IfMatch<'_>,
+    change: Change,
+) -> Result<Locked, Problem> {
+    let before = Locked::find(connection, slug).await?;
+    if !condition.lists(&before.version.entity(slug)) {
+        return Err(Problem::precondition_failed());
+    }
+    if let Some(category) = &change.category
+        && !category_exists(connection, category).await?
+    {
+        return Err(no_such_category());
+    }
+    let query = sqlx::query(UPDATE)
+        .bind(before.version.id)
+        .bind(change.category)
+        .bind(change.name)
+        .bind(change.description)
+        .bind(change.price_cents)
+        .bind(change.active)
+        .bind(change.image.is_some())
+        .bind(change.image.flatten());
+    connection.execute("products.update", query).await?;
+    announced(connection, slug, &before).await
+}
+
+async fn add(connection: &mut Connection, slug: &str, quantity: i32) -> Result<Locked, Problem> {
+    let before = Locked::find(connection, slug).await?;
+    if before.stock.checked_add(quantity).is_none() {
+        return Err(Problem::invalid_fields(vec![FieldError {
+            field: "quantity".to_owned(),
+            message: "more than the shop can count".to_owned(),
+        }]));
+    }
+    let query = sqlx::query(RESTOCK).bind(before.version.id).bind(quantity);
+    connection.execute("products.restock", query).await?;
+    announced(connection, slug, &before).await
+}
+
+/// The product as it is now; what shows it as it was is purged.
+async fn announced(connection: &mut Connection, slug: &str, before: &Locked) -> Result<Locked, Problem> {
+    let after = Locked::find(connection, slug).await?;
+    let product = Tag::Product(after.version.id);
+    if after.version.version != before.version.version {
+        let (left, entered) = (&before.version.category, &after.version.category);
+        outbox::purge(connection, &[product, Tag::Category(left), Tag::Category(entered), Tag::Catalogue]).await?;
+    } else if after.stock != before.stock {
+        outbox::purge(connection, &[product]).await?;
+    }
+    Ok(after)
+}
+
+/// Commits what has worked, rolls back what has not.
+async fn ended<T>(connection: &mut Connection, outcome: Result<T, Problem>) -> Result<T, Problem> {
+    match outcome {
+        Ok(value) => {
+            connection.commit().await?;
+            Ok(value)
+        }
+        Err(problem) => {
+            connection.rollback().await?;
+            Err(problem)
+        }
+    }
+}
+
+async fn category_exists(connection: &mut Connection, slug: &str) -> Result<bool, sqlx::Error> {
+    let query = sqlx::query_as::<_, (i64,)>("SELECT id FROM categories WHERE slug = $1").bind(slug.to_owned());
+    Ok(connection.optional("categories.find", query).await?.is_some())
+}
+
+fn no_such_category() -> Problem {
+    let message = "the slug of a category that is there".to_owned();
+    Problem::invalid_fields(vec![FieldError { field: "category".to_owned(), message }])
+}
+
+fn checked(slug: Result<Path<String>, PathRejection>) -> Result<String, Problem> {
+    slug.ok().map(|Path(slug)| slug).filter(|slug| is_slug(slug)).ok_or_else(none)
+}

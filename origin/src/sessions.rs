@@ -1,0 +1,177 @@
+//! Sessions: a random token in a cookie, its SHA-256 in the database.
+//!
+//! Nothing an answer says or how long it takes tells an unknown address from a wrong password. Whatever depends on who asks
+//! is never stored by a cache.
+
+use std::time::Duration;
+
+use axum::{
+    extract::State,
+    response::{IntoResponse as _, Response},
+};
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+use sqlx::FromRow;
+
+use crate::{
+    attempts::{self, Client},
+    database::Connection,
+    input::{Checked, Input, Wrong},
+    problem::Problem,
+    server::Shop,
+    users::{self, User},
+};
+
+/// `__Host-`: the browser takes it from this very host over TLS only, so no sibling domain can plant one (RFC 6265bis §4.1.3.2).
+const COOKIE: &str = "__Host-session";
+/// Then one signs in again.
+const LIFETIME: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+
+pub(crate) const BY_TOKEN: &str = "
+    SELECT u.id, u.email, u.name, u.role
+      FROM sessions s JOIN users u ON u.id = s.user_id
+     WHERE s.token_hash = $1 AND s.expires_at > now()";
+
+pub(crate) const BY_EMAIL: &str =
+    "SELECT id, email, name, role, password_hash FROM users WHERE lower(email) = lower($1)";
+
+const INSERT: &str = "INSERT INTO sessions (token_hash, user_id, expires_at) VALUES ($1, $2, now() + make_interval(secs => $3))";
+
+const DELETE: &str = "DELETE FROM sessions WHERE token_hash = $1";
+
+/// What signing in takes.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Credentials {
+    email: String,
+    password: String,
+}
+
+impl Checked for Credentials {
+    fn check(&self, wrong: &mut Wrong) {
+        users::check_email(&self.email, wrong);
+        wrong.unless(self.password.chars().count() <= 200, "password", "200 characters at most");
+    }
+}
+
+/// Who is signed in.
+#[derive(Debug, Serialize)]
+pub(crate) struct Session {
+    /// Null: nobody.
+    pub(crate) user: Option<User>,
+}
+
+#[derive(FromRow)]
+struct Account {
+    #[sqlx(flatten)]
+    user: User,
+    password_hash: String,
+}
+
+/// `POST /api/session`: signs in.
+pub(crate) async fn sign_in(
+    State(shop): State<Shop>,
+    client: Client,
+    headers: HeaderMap,
+    Input(credentials): Input<Credentials>,
+) -> Result<Response, Problem> {
+    let Credentials { email, password } = credentials;
+    let pair = client.with_account(&email);
+    let mut connection = shop.database.acquire().await?;
+    attempts::count(&mut connection, &[pair.clone(), attempts::account(&email), client.subject()]).await?;
+    let query = sqlx::query_as::<_, Account>(BY_EMAIL).bind(&email);
+    let account = connection.optional("sessions.account", query).await?;
+    // Nobody holds a connection while a password is hashed.
+    drop(connection);
+    let (user, known) = account.map(|account| (account.user, account.password_hash)).unzip();
+    let matches = shop.passwords.verify(password, known).await?;
+    let user = user.filter(|_| matches).ok_or_else(Problem::wrong_credentials)?;
+    let mut connection = shop.database.acquire().await?;
+    connection.begin().await?;
+    attempts::forgive(&mut connection, &pair).await?;
+    let cookie = open(&mut connection, &user, &headers).await?;
+    connection.commit().await?;
+    Ok((cookie, axum::Json(Session { user: Some(user) })).into_response())
+}
+
+/// `GET /api/session`: who is signed in. Nobody is no error: every page asks.
+pub(crate) async fn show(
+    State(shop): State<Shop>,
+    headers: HeaderMap,
+) -> Result<axum::Json<Session>, Problem> {
+    if token(&headers).is_none() {
+        return Ok(axum::Json(Session { user: None }));
+    }
+    let mut connection = shop.database.acquire().await?;
+    Ok(axum::Json(Session { user: find(&mut connection, &headers).await? }))
+}
+
+/// `DELETE /api/session`: signs out; also who is not signed in.
+pub(crate) async fn sign_out(State(shop): State<Shop>, headers: HeaderMap) -> Result<Response, Problem> {
+    if let Some(token) = token(&headers) {
+        let mut connection = shop.database.acquire().await?;
+        connection.execute("sessions.delete", sqlx::query(DELETE).bind(digest(token))).await?;
+    }
+    Ok((StatusCode::NO_CONTENT, set_cookie("", Duration::ZERO)).into_response())
+}
+
+/// The user of the request's session.
+///
+/// # Errors
+/// 401 without one.
+pub(crate) async fn user(connection: &mut Connection, headers: &HeaderMap) -> Result<User, Problem> {
+    find(connection, headers).await?.ok_or_else(Problem::not_signed_in)
+}
+
+/// The same, for what administrators alone may do.
+///
+/// # Errors
+/// 401 without a session, 403 in a customer's.
+pub(crate) async fn administrator(connection: &mut Connection, headers: &HeaderMap) -> Result<User, Problem> {
+    let user = user(connection, headers).await?;
+    if user.role == "administrator" { Ok(user) } else { Err(Problem::forbidden()) }
+}
+
+/// Opens a session in place of the one the request came with; the cookie to answer with. Always a new token: one that was there
+/// before could be known to somebody else.
+pub(crate) async fn open(
+    connection: &mut Connection,
+    user: &User,
+    headers: &HeaderMap,
+) -> Result<[(HeaderName, HeaderValue); 1], sqlx::Error> {
+    if let Some(old) = token(headers) {
+        connection.execute("sessions.delete", sqlx::query(DELETE).bind(digest(old))).await?;
+    }
+    let token = URL_SAFE_NO_PAD.encode(rand::random::<[u8; 32]>());
+    let query = sqlx::query(INSERT).bind(digest(&token)).bind(user.id).bind(LIFETIME.as_secs_f64());
+    connection.execute("sessions.insert", query).await?;
+    Ok(set_cookie(&token, LIFETIME))
+}
+
+/// The token a request brings.
+pub(crate) fn token(headers: &HeaderMap) -> Option<&str> {
+    headers
+        .get_all(header::COOKIE)
+        .iter()
+        .filter_map(|line| line.to_str().ok())
+        .find_map(|line| line.split(';').find_map(|pair| pair.trim().strip_prefix(COOKIE)?.strip_prefix('=')))
+}
+
+/// What the database knows of a token.
+pub(crate) fn digest(token: &str) -> Vec<u8> {
+    Sha256::digest(token).to_vec()
+}
+
+async fn find(connection: &mut Connection, headers: &HeaderMap) -> Result<Option<User>, sqlx::Error> {
+    let Some(token) = token(headers) else { return Ok(None) };
+    let query = sqlx::query_as(BY_TOKEN).bind(digest(token));
+    connection.optional("sessions.find", query).await
+}
+
+fn set_cookie(token: &str, age: Duration) -> [(HeaderName, HeaderValue); 1] {
+    let age = age.as_secs();
+    let cookie = format!("{COOKIE}={token}; Path=/; Max-Age={age}; Secure; HttpOnly; SameSite=Lax");
+    [(header::SET_COOKIE, HeaderValue::from_str(&cookie).expect("base64url is printable ASCII"))]
+}

@@ -1,0 +1,95 @@
+//! The customers of the shop, and how one becomes one.
+
+use axum::{
+    extract::State,
+    response::{IntoResponse as _, Response},
+};
+use http::{HeaderMap, StatusCode};
+use serde::{Deserialize, Serialize};
+use sqlx::{FromRow, PgConnection};
+
+use crate::{
+    attempts::{self, Client},
+    input::{Checked, Input, Wrong},
+    problem::Problem,
+    server::Shop,
+    sessions,
+};
+
+/// Somebody who has signed in.
+#[derive(Debug, Clone, FromRow, Serialize)]
+pub(crate) struct User {
+    pub(crate) id: i64,
+    pub(crate) email: String,
+    pub(crate) name: String,
+    /// `customer` or `administrator`.
+    pub(crate) role: String,
+}
+
+/// What registering takes.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Registration {
+    email: String,
+    #[serde(default)]
+    name: String,
+    password: String,
+}
+
+impl Checked for Registration {
+    fn check(&self, wrong: &mut Wrong) {
+        check_email(&self.email, wrong);
+        wrong.line(&self.name, 0..=200, "name");
+        // No rules on kinds of characters (NIST SP 800-63B §5.1.1.2); the upper bound keeps hashing cheap.
+        let length = self.password.chars().count();
+        wrong.unless((8..=200).contains(&length), "password", "8 to 200 characters");
+    }
+}
+
+/// The shape of an address: whether it exists only a message to it could tell.
+pub(crate) fn check_email(email: &str, wrong: &mut Wrong) {
+    let plausible = email.len() <= 254
+        && !email.chars().any(|character| character.is_whitespace() || character.is_control())
+        && email
+            .split_once('@')
+            .is_some_and(|(local, domain)| !local.is_empty() && !domain.is_empty() && !domain.contains('@'));
+    wrong.unless(plausible, "email", "an address such as `name@example.org`");
+}
+
+const INSERT: &str = "
+    INSERT INTO users (email, name, password_hash) VALUES ($1, $2, $3)
+    ON CONFLICT (lower(email)) DO NOTHING
+    RETURNING id, email, name, role";
+
+/// `POST /api/users`: registers, and signs in. Whether an address is taken cannot be hidden from whoever wants it, so it costs an
+/// attempt, and as much time either way.
+pub(crate) async fn register(
+    State(shop): State<Shop>,
+    client: Client,
+    headers: HeaderMap,
+    Input(registration): Input<Registration>,
+) -> Result<Response, Problem> {
+    let mut connection = shop.database.acquire().await?;
+    attempts::count(&mut connection, &[client.subject()]).await?;
+    drop(connection);
+    let hash = shop.passwords.hash(registration.password).await?;
+    let mut connection = shop.database.acquire().await?;
+    connection.begin().await?;
+    let query = sqlx::query_as::<_, User>(INSERT).bind(registration.email).bind(registration.name).bind(hash);
+    let Some(user) = connection.optional("users.insert", query).await? else {
+        connection.rollback().await?;
+        return Err(Problem::email_taken());
+    };
+    let cookie = sessions::open(&mut connection, &user, &headers).await?;
+    connection.commit().await?;
+    Ok((StatusCode::CREATED, cookie, axum::Json(sessions::Session { user: Some(user) })).into_response())
+}
+
+/// Makes the account with this address an administrator's; answers whether there is one.
+pub async fn promote(connection: &mut PgConnection, email: &str) -> Result<bool, sqlx::Error> {
+    let done = sqlx::query("UPDATE users SET role = 'administrator' WHERE lower(email) = lower($1)")
+        .bind(email)
+        .execute(connection)
+        .await?;
+    Ok(done.rows_affected() > 0)
+}
