@@ -27,6 +27,9 @@ pub enum BodyError {
     /// The upstream sent nothing for longer than its `idle_timeout`.
     #[error("the upstream's response stalled")]
     UpstreamStalled,
+    /// The client read so slowly that it held up others who share the response.
+    #[error("the client held up others who share the response")]
+    TooSlow,
     /// The fill's task ended without finishing.
     #[error("the response was abandoned")]
     Abandoned,

@@ -1,7 +1,8 @@
 //! The only place that reads a clock.
 //!
 //! Ages and deadlines are durations on the monotonic clock ([`Moment`]); the wall clock is derived from it, so that a
-//! step of the system's clock changes no age. Every few minutes [`Clock::correct`] takes the drift up.
+//! step of the system's clock changes no age. [`Clock::correct`], called now and then, takes
+//! the drift up.
 #![expect(
     clippy::disallowed_methods,
     reason = "this module is where the clock is read; all others are given times"

@@ -13,19 +13,24 @@ use std::{
 
 use async_compression::{
     Level,
+    brotli::EncoderParams,
     tokio::bufread::{BrotliEncoder, GzipEncoder, ZstdEncoder},
+    zstd::CParameter,
 };
 use bytes::{Bytes, BytesMut};
 use cache_policy::{Coding, Codings};
 use futures_util::Stream;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use http_body::{Body as HttpBody, Frame};
-use tokio::io::{AsyncBufRead, AsyncRead, AsyncReadExt as _, ReadBuf};
+use tokio::{
+    io::{AsyncBufRead, AsyncRead, AsyncReadExt as _, ReadBuf},
+    sync::{OwnedSemaphorePermit, Semaphore},
+};
 use tokio_util::io::StreamReader;
 
 use crate::{
     body::{Body, BodyError},
-    cache::{Key, Memory, Segments, Stored},
+    cache::{Key, Memory, Segments, Stored, segments::WeakSegments},
 };
 
 /// The codings the edge offers.
@@ -85,6 +90,7 @@ pub struct CodedBody {
     encoder: Pin<Box<dyn AsyncRead + Send>>,
     buffer: BytesMut,
     failure: Failures,
+    _slot: Slot,
 }
 
 type Failures = Arc<std::sync::OnceLock<BodyError>>;
@@ -95,15 +101,21 @@ impl std::fmt::Debug for CodedBody {
     }
 }
 
+/// Leave to code one body on the fly.
+#[derive(Debug)]
+pub struct Slot {
+    _permit: OwnedSemaphorePermit,
+}
+
 /// Codes a body on the fly.
-pub fn on_the_fly(body: Body, coding: Coding) -> Body {
+pub fn on_the_fly(body: Body, coding: Coding, slot: Slot) -> Body {
     let failure = Failures::default();
     let source = StreamReader::new(Data { body, failure: Arc::clone(&failure) });
     let encoder = match encoder(source, coding, Effort::OnTheFly) {
         Ok(encoder) => encoder,
         Err(source) => return source.into_inner().body,
     };
-    Body::Coded(Box::new(CodedBody { encoder, buffer: BytesMut::new(), failure }))
+    Body::Coded(Box::new(CodedBody { encoder, buffer: BytesMut::new(), failure, _slot: slot }))
 }
 
 impl CodedBody {
@@ -174,10 +186,21 @@ fn encoder<S: AsyncBufRead + Send + 'static>(
             Effort::Once => once,
         })
     };
+    // On the fly the windows are small, because every client holds one; 256 and 512 KiB are enough for pages and data.
+    let window = |on_the_fly, once| match effort {
+        Effort::OnTheFly => on_the_fly,
+        Effort::Once => once,
+    };
     Ok(match coding {
         Coding::Gzip => Box::pin(GzipEncoder::with_quality(source, level(6, 9))),
-        Coding::Brotli => Box::pin(BrotliEncoder::with_quality(source, level(4, 9))),
-        Coding::Zstd => Box::pin(ZstdEncoder::with_quality(source, level(3, 12))),
+        Coding::Brotli => {
+            let parameters = EncoderParams::default().quality(level(4, 9)).window_size(window(18, 22));
+            Box::pin(BrotliEncoder::with_params(source, parameters))
+        }
+        Coding::Zstd => {
+            let parameters = [CParameter::window_log(window(19, 21).unsigned_abs())];
+            Box::pin(ZstdEncoder::with_quality_and_params(source, level(3, 12), &parameters))
+        }
         Coding::Identity => return Err(source),
     })
 }
@@ -186,12 +209,15 @@ fn encoder<S: AsyncBufRead + Send + 'static>(
 #[derive(Clone, Debug)]
 pub struct Coder {
     queue: mpsc::SyncSender<Job>,
+    /// An encoder holds up to a megabyte for as long as its client reads.
+    slots: Arc<Semaphore>,
 }
 
 #[derive(Debug)]
 struct Job {
     key: Key,
-    stored: Arc<Stored>,
+    /// Weak, so that the queue keeps nothing in memory that has been evicted.
+    identity: WeakSegments,
     coding: Coding,
 }
 
@@ -207,15 +233,20 @@ impl Coder {
                 code(&memory, &job);
             }
         })?;
-        Ok(Self { queue })
+        Ok(Self { queue, slots: Arc::new(Semaphore::new(ENCODERS)) })
+    }
+
+    /// Leave to code one more body on the fly; `None` when too many are.
+    pub fn slot(&self) -> Option<Slot> {
+        Arc::clone(&self.slots).try_acquire_owned().ok().map(|permit| Slot { _permit: permit })
     }
 
     /// Has a coding of a stored body computed, once. When the queue is full a later request asks again.
-    pub fn ask(&self, key: &Key, stored: &Arc<Stored>, coding: Coding) {
+    pub fn ask(&self, key: &Key, stored: &Stored, coding: Coding) {
         if !stored.ask(coding) {
             return;
         }
-        let job = Job { key: key.clone(), stored: Arc::clone(stored), coding };
+        let job = Job { key: key.clone(), identity: stored.identity().body.downgrade(), coding };
         if self.queue.try_send(job).is_err() {
             stored.unask(coding);
         }
@@ -223,16 +254,13 @@ impl Coder {
 }
 
 fn code(memory: &Memory, job: &Job) {
-    let identity = &job.stored.identity().body;
-    match whole(identity, job.coding) {
-        // Longer than the original: remembered as asked for, and never served.
-        Ok(coded) if coded.length() >= identity.length() => {}
-        Ok(coded) => {
-            let with_coding = job.stored.with_coding(job.coding, coded);
-            memory.replace(&job.key, &job.stored, Arc::new(with_coding));
-        }
-        Err(error) => tracing::warn!(%error, key = job.key.as_str(), "a stored body could not be coded"),
-    }
+    let Some(identity) = job.identity.upgrade() else { return };
+    let coded = whole(&identity, job.coding).unwrap_or_else(|error| {
+        tracing::warn!(%error, key = job.key.as_str(), "a stored body could not be coded");
+        identity.clone()
+    });
+    let worth_it = coded.length() < identity.length();
+    memory.add_coding(&job.key, &identity, job.coding, worth_it.then_some(coded));
 }
 
 fn whole(body: &Segments, coding: Coding) -> io::Result<Segments> {
@@ -250,6 +278,8 @@ fn whole(body: &Segments, coding: Coding) -> io::Result<Segments> {
 
 const PIECE: usize = 16 * 1024;
 const QUEUE: usize = 1024;
+/// Bodies coded on the fly at once; more are sent as they are.
+const ENCODERS: usize = 128;
 
 #[cfg(test)]
 mod tests {

@@ -16,7 +16,7 @@ use std::{
     pin::{Pin, pin},
     sync::{
         Arc,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     task::{Context, Poll, ready},
     time::Duration,
@@ -35,10 +35,10 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
-    sync::OwnedSemaphorePermit,
+    sync::{Notify, OwnedSemaphorePermit},
 };
 use tokio_rustls::TlsAcceptor;
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::task_tracker::TaskTrackerToken};
 
 use crate::{
     body::BodyError,
@@ -59,7 +59,6 @@ pub async fn serve(
     address: SocketAddr,
     tls: Option<TlsAcceptor>,
     place: Place,
-    drain: CancellationToken,
 ) {
     let state = edge.state.load_full();
     let (timeouts, bounds) = (state.settings.timeouts.clone(), state.settings.bounds.clone());
@@ -67,6 +66,8 @@ pub async fn serve(
     let encrypted = tls.is_some();
     let scheme = if encrypted { Scheme::Https } else { Scheme::Http };
     let peer = Peer { address: address.ip().to_canonical(), scheme };
+    // A child of its own: looking at the shared one takes a lock that all connections share.
+    let drain = edge.drain.child_token();
     let shell = Shell { edge, peer, timeouts, bounds, drain };
     let Some(tls) = tls else { return shell.http1(stream, place).await };
     match tokio::time::timeout(shell.timeouts.handshake, tls.accept(stream)).await {
@@ -93,6 +94,8 @@ pub struct Place {
     pub permit: OwnedSemaphorePermit,
     /// Its count.
     pub open: OpenConnection,
+    /// What a drain waits for.
+    pub token: TaskTrackerToken,
 }
 
 /// What a connection needs beside its socket.
@@ -158,6 +161,15 @@ impl Shell {
         answer(Arc::clone(&self.edge), self.peer, Arc::clone(pulse), request).await
     }
 
+    /// Waits until the edge drains and the connection has had a first request, or had its chance to send one.
+    async fn drained(&self, pulse: &Pulse) {
+        self.drain.cancelled().await;
+        tokio::select! {
+            () = pulse.first_request() => {}
+            () = tokio::time::sleep(FIRST_HEAD) => {}
+        }
+    }
+
     /// Drives a connection, keeps its deadlines, and asks it to close when it is to drain or has been idle too long.
     /// Dropping it is the last resort.
     async fn watch<F>(&self, pulse: &Pulse, mut drive: F)
@@ -183,7 +195,8 @@ impl Shell {
                     }
                     return;
                 }
-                () = self.drain.cancelled(), if !closing => (close, closing) = (true, true),
+                // hyper would close a connection that has not had its first head yet, with the head under way.
+                () = self.drained(pulse), if !closing => (close, closing) = (true, true),
                 () = tokio::time::sleep(wait) => {}
             }
         }
@@ -212,12 +225,17 @@ struct Pulse {
     clock: Clock,
     protocol: Protocol,
     requests: AtomicUsize,
-    /// Milliseconds (plus one) since the clock's epoch when the current quiet began; see [`Pulse::state`].
+    /// Milliseconds (plus one) since the clock's epoch when the current quiet began.
     quiet_since: AtomicU64,
     /// When the first bytes of a head came, or 0.
     head_since: AtomicU64,
     /// When a write first found the socket full, or 0.
     blocked_since: AtomicU64,
+    /// Whether bytes of messages have moved since the timer last looked. Costs no clock.
+    moved: AtomicBool,
+    /// Whether there has been a request, and who waits for one.
+    served: AtomicBool,
+    first: Notify,
 }
 
 enum State {
@@ -238,6 +256,9 @@ impl Pulse {
             quiet_since: AtomicU64::new(0),
             head_since: AtomicU64::new(0),
             blocked_since: AtomicU64::new(0),
+            moved: AtomicBool::new(false),
+            served: AtomicBool::new(false),
+            first: Notify::new(),
         };
         // The first head is due as soon as the connection stands: a client that says nothing is a slow head.
         pulse.head_since.store(pulse.now(), Ordering::Relaxed);
@@ -250,11 +271,19 @@ impl Pulse {
         u64::try_from(since.as_millis()).unwrap_or(u64::MAX - 1) + 1
     }
 
+    /// Something of a message moved; the timer will find out when, to within one of its turns.
+    fn stir(&self) {
+        self.moved.store(true, Ordering::Relaxed);
+    }
+
     fn rest(&self) {
         self.quiet_since.store(self.now(), Ordering::Relaxed);
     }
 
     fn state(&self, timeouts: &Timeouts) -> State {
+        if self.moved.swap(false, Ordering::Relaxed) {
+            self.rest();
+        }
         let now = self.now();
         let left = |since: u64, limit: Duration| {
             let limit = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
@@ -292,12 +321,35 @@ impl Pulse {
         State::Fine { look_again: Duration::from_millis(look_again.max(1)) }
     }
 
-    fn bytes_came(&self) {
+    fn bytes_came(&self, count: usize) {
+        if self.requests.load(Ordering::Relaxed) > 0
+            && (self.protocol == Protocol::Http1 || count >= CONTROL_FRAMES)
+        {
+            self.stir();
+        }
         if self.protocol == Protocol::Http1
             && self.requests.load(Ordering::Relaxed) == 0
             && self.head_since.load(Ordering::Relaxed) == 0
         {
             self.head_since.store(self.now(), Ordering::Relaxed);
+        }
+    }
+}
+
+impl Pulse {
+    fn bytes_went(&self, count: usize) {
+        if count >= CONTROL_FRAMES {
+            self.stir();
+        }
+    }
+
+    async fn first_request(&self) {
+        loop {
+            let first = self.first.notified();
+            if self.served.load(Ordering::Acquire) {
+                return;
+            }
+            first.await;
         }
     }
 }
@@ -314,14 +366,17 @@ impl Busy {
     fn begin(pulse: Arc<Pulse>) -> Self {
         pulse.requests.fetch_add(1, Ordering::Relaxed);
         pulse.head_since.store(0, Ordering::Relaxed);
-        pulse.rest();
+        pulse.stir();
+        if !pulse.served.swap(true, Ordering::Release) {
+            pulse.first.notify_waiters();
+        }
         Self(pulse)
     }
 }
 
 impl Drop for Busy {
     fn drop(&mut self) {
-        self.0.rest();
+        self.0.stir();
         self.0.requests.fetch_sub(1, Ordering::Relaxed);
     }
 }
@@ -341,7 +396,7 @@ impl Body for Counted {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
-        self.busy.0.rest();
+        self.busy.0.stir();
         Poll::Ready(frame)
     }
 
@@ -362,7 +417,14 @@ struct Watched<S> {
 }
 
 impl<S> Watched<S> {
-    fn wrote<T>(&self, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+    fn wrote(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        if let Poll::Ready(Ok(count)) = written {
+            self.pulse.bytes_went(count);
+        }
+        self.blocked(written)
+    }
+
+    fn blocked<T>(&self, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         let blocked = &self.pulse.blocked_since;
         if written.is_ready() {
             if blocked.load(Ordering::Relaxed) != 0 {
@@ -383,8 +445,9 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         let read = ready!(Pin::new(&mut self.stream).poll_read(context, buffer));
-        if buffer.filled().len() > before {
-            self.pulse.bytes_came();
+        let came = buffer.filled().len() - before;
+        if came > 0 {
+            self.pulse.bytes_came(came);
         }
         Poll::Ready(read)
     }
@@ -415,7 +478,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let flushed = Pin::new(&mut self.stream).poll_flush(context);
-        self.wrote(flushed)
+        self.blocked(flushed)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -423,6 +486,10 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
     }
 }
 
+/// Fewer bytes at once than this may be nothing but HTTP/2's PING or WINDOW_UPDATE, which keep no connection alive.
+const CONTROL_FRAMES: usize = 64;
+/// What a connection without a request gets to send one when the edge drains.
+const FIRST_HEAD: Duration = Duration::from_secs(1);
 /// What a connection that was asked to close gets before it is dropped.
 const CLOSING: Duration = Duration::from_secs(5);
 const STREAM_WINDOW: u32 = 256 * 1024;
@@ -464,9 +531,10 @@ mod tests {
     async fn between_requests_the_idle_deadline_counts_until_a_head_begins() {
         let pulse = Pulse::new(&Clock::system(), Protocol::Http1);
         drop(Busy::begin(Arc::clone(&pulse)));
+        assert!(is_fine(&pulse));
         tokio::time::advance(Duration::from_secs(70)).await;
         assert!(is_fine(&pulse));
-        pulse.bytes_came();
+        pulse.bytes_came(1);
         tokio::time::advance(Duration::from_secs(4)).await;
         assert!(is_fine(&pulse));
         tokio::time::advance(Duration::from_secs(11)).await;
@@ -477,6 +545,7 @@ mod tests {
     async fn an_idle_connection_is_asked_to_close() {
         let pulse = Pulse::new(&Clock::system(), Protocol::Http1);
         drop(Busy::begin(Arc::clone(&pulse)));
+        assert!(is_fine(&pulse));
         tokio::time::advance(Duration::from_secs(76)).await;
         assert!(matches!(pulse.state(&timeouts()), State::Idle));
     }
@@ -485,6 +554,7 @@ mod tests {
     async fn a_busy_connection_is_never_idle_but_its_body_must_move() {
         let pulse = Pulse::new(&Clock::system(), Protocol::Http2);
         let _busy = Busy::begin(Arc::clone(&pulse));
+        assert!(is_fine(&pulse));
         tokio::time::advance(Duration::from_secs(80)).await;
         assert!(is_fine(&pulse));
         tokio::time::advance(Duration::from_secs(11)).await;

@@ -14,7 +14,7 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use cache_policy::{Arrival, Reason, RequestFacts, Vary, may_replace, tags, variant_key};
+use cache_policy::{Arrival, Reason, RequestFacts, Rules, Vary, may_replace, tags, variant_key};
 use http::{HeaderMap, Request, StatusCode};
 use http_body_util::BodyExt as _;
 use tokio::sync::oneshot;
@@ -22,7 +22,10 @@ use tokio::sync::oneshot;
 use crate::{
     body::BodyError,
     cache::{
-        Filling, Key, Lead, Outcome, Recording, Stored, memory::Marker, purge::Generation, recording::Room,
+        Filling, Key, Lead, Outcome, Recording, Segments, Stored,
+        memory::{Marker, Reservation},
+        purge::Generation,
+        recording::{Reader, Room},
         stored::Facts,
     },
     compress,
@@ -53,6 +56,14 @@ pub struct Fetch {
     pub largest: u64,
 }
 
+/// What the fetch gives to the client that began it, before anyone else learns of it.
+pub enum Own {
+    /// A response for it alone.
+    Answer(Box<Handover>),
+    /// Its place in the recording: taken first, so that the fill never finds itself without a reader.
+    Reader(Reader),
+}
+
 /// A response that its own client gets and nobody else.
 pub struct Handover {
     /// As the upstream sent it.
@@ -63,14 +74,14 @@ pub struct Handover {
     pub took: Duration,
 }
 
-/// Starts the fetch. The receiver yields the response when it is for the leader alone.
-pub fn start(edge: &Arc<Edge>, fetch: Fetch) -> oneshot::Receiver<Handover> {
+/// Starts the fetch. The receiver has what is the leader's before the outcome is published.
+pub fn start(edge: &Arc<Edge>, fetch: Fetch) -> oneshot::Receiver<Own> {
     let (leader, receiver) = oneshot::channel();
     tokio::spawn(run(Arc::clone(edge), fetch, leader));
     receiver
 }
 
-async fn run(edge: Arc<Edge>, fetch: Fetch, leader: oneshot::Sender<Handover>) {
+async fn run(edge: Arc<Edge>, fetch: Fetch, leader: oneshot::Sender<Own>) {
     let Fetch { key, lead, request, fields, facts, route, upstream, stored, largest } = fetch;
     let requested_at = edge.clock.now();
     let answer = match upstream.send(request, &edge.clock).await {
@@ -86,8 +97,19 @@ async fn run(edge: Arc<Edge>, fetch: Fetch, leader: oneshot::Sender<Handover>) {
     if head.status == StatusCode::NOT_MODIFIED
         && let Some(stored) = &stored
     {
-        let began = lead.generation();
-        let outcome = freshen(&edge, &key, stored, &facts, &head.headers, arrival, &route, began);
+        let outcome = match freshen(stored, &facts, &head.headers, arrival, &route.rules, lead.generation()) {
+            Ok(fresh) => {
+                let fresh = Arc::new(fresh);
+                edge.memory.store(&key, Arc::clone(&fresh));
+                Outcome::Stored(fresh)
+            }
+            Err(reason) => {
+                // What we hold is not what the upstream means: whoever waits fetches it whole.
+                tracing::debug!(key = key.as_str(), %reason, "a 304 does not fit what is stored");
+                edge.memory.remove(&key, stored);
+                Outcome::Nothing
+            }
+        };
         // A 304 has no content; reading its end gives the connection back.
         let _ = body.frame().await;
         return lead.publish(outcome);
@@ -98,27 +120,25 @@ async fn run(edge: Arc<Edge>, fetch: Fetch, leader: oneshot::Sender<Handover>) {
     if stored.as_ref().is_some_and(|stored| !may_replace(&stored.meta, head.status)) {
         let status = head.status;
         let reason = Some(Reason::StatusForbidsStoring);
-        hand_over(leader, Handover { answer: Answer::from_parts(head, body), reason, took });
+        let answer = Answer::from_parts(head, body);
+        hand_over(leader, Own::Answer(Box::new(Handover { answer, reason, took })));
         return lead.publish(Outcome::ErrorStatus(status));
     }
     let length = http_body::Body::size_hint(&body).exact();
-    let admitted = cache_policy::admit(&facts, head.status, &head.headers, arrival, &route.rules);
-    let admitted = match admitted.and_then(|admitted| Ok((tags(&admitted.head)?, admitted))) {
-        Ok(admitted) if length.is_none_or(|length| length <= largest) => admitted,
-        refused => {
-            let reason = refused.map_or_else(|reason| reason, |_| Reason::TooLarge);
-            // What one client's request brought about says nothing of the next client's answer.
-            if !reason.is_about_request() {
+    let admission = cache_policy::admit(&facts, head.status, &head.headers, arrival, &route.rules)
+        .and_then(|admitted| Ok((tags(&admitted.head)?, admitted)))
+        .and_then(|admitted| Ok((room(&edge, length, largest)?, admitted)));
+    let (room, (tags, admitted)) = match admission {
+        Ok(admission) => admission,
+        Err(reason) => {
+            if lasts(head.status, reason) {
                 edge.memory.mark(&key, Marker { until: received_at + MARKER, reason });
             }
-            hand_over(
-                leader,
-                Handover { answer: Answer::from_parts(head, body), reason: Some(reason), took },
-            );
+            let answer = Answer::from_parts(head, body);
+            hand_over(leader, Own::Answer(Box::new(Handover { answer, reason: Some(reason), took })));
             return lead.publish(Outcome::NotShared(reason));
         }
     };
-    let (tags, admitted) = admitted;
     let vary = match admitted.vary {
         Vary::Fields(fields) => fields,
         Vary::Nothing | Vary::Any => Box::default(),
@@ -140,97 +160,134 @@ async fn run(edge: Arc<Edge>, fetch: Fetch, leader: oneshot::Sender<Handover>) {
         recording: Arc::clone(&recording),
         took,
     });
+    if let Some(reader) = recording.reader() {
+        hand_over(leader, Own::Reader(reader));
+    }
     lead.publish(Outcome::Filling(Arc::clone(&filling)));
-    drop(leader);
-    fill(&edge, &key, &lead, &filling, body, largest).await;
+    Fill { edge: &edge, key: &key, lead: &lead, filling: &filling, largest, room: Some(room) }
+        .run(body)
+        .await;
 }
 
-/// The leader may have left; then dropping the response closes its connection.
-fn hand_over(leader: oneshot::Sender<Handover>, handover: Handover) {
-    drop(leader.send(handover));
+/// Takes room for a body before anyone is promised a share of it: all of it where its length is known.
+fn room(edge: &Edge, length: Option<u64>, largest: u64) -> Result<Reservation, Reason> {
+    match length {
+        Some(length) if length > largest => Err(Reason::TooLarge),
+        length => edge.memory.reserve(length.unwrap_or(FIRST_ROOM)).ok_or(Reason::NoRoom),
+    }
 }
 
-/// Puts the head that a 304 brought into the entry (RFC 9111 §4.3.4).
+/// Whether the next answers are likely to be refused for the same reason. What one client's request brought about says
+/// nothing of the next client's answer, nor does a failure or a moment without room.
+fn lasts(status: StatusCode, reason: Reason) -> bool {
+    (status.is_success() || status.is_redirection()) && !reason.is_about_request() && reason != Reason::NoRoom
+}
+
+/// The leader may have left; then its place is dropped, or its response, which closes the upstream's connection.
+fn hand_over(leader: oneshot::Sender<Own>, own: Own) {
+    drop(leader.send(own));
+}
+
+/// The entry under the head that a 304 has brought (RFC 9111 §4.3.4).
 fn freshen(
-    edge: &Edge,
-    key: &Key,
-    stored: &Arc<Stored>,
+    stored: &Stored,
     facts: &RequestFacts,
     head: &HeaderMap,
     arrival: Arrival,
-    route: &Route,
+    rules: &Rules,
     began: Generation,
-) -> Outcome {
-    match cache_policy::freshen(&stored.meta, &stored.identity().head, facts, head, arrival, &route.rules) {
-        Ok(admitted) => {
-            let tags = tags(&admitted.head).unwrap_or_default().into();
-            let fresh = Arc::new(stored.freshened(admitted.meta, &admitted.head, tags, began));
-            edge.memory.store(key, Arc::clone(&fresh));
-            Outcome::Stored(fresh)
-        }
-        Err(reason) => {
-            // What we hold is not what the upstream means: later requests fetch it whole.
-            edge.memory.remove(key, stored);
-            tracing::debug!(key = key.as_str(), %reason, "a 304 does not fit what is stored");
-            Outcome::Nothing
-        }
-    }
+) -> Result<Stored, Reason> {
+    let admitted = cache_policy::freshen(&stored.meta, &stored.identity().head, facts, head, arrival, rules)?;
+    let tags = tags(&admitted.head)?.into();
+    Ok(stored.freshened(admitted.meta, &admitted.head, tags, began))
 }
 
-/// Fills the recording to its end, and stores it.
-async fn fill(edge: &Edge, key: &Key, lead: &Lead, filling: &Filling, mut body: ResponseBody, largest: u64) {
-    let recording = FillGuard { recording: &filling.recording, ended: false };
-    let mut length = 0;
-    let mut reserved = None;
-    let mut trailers = None;
-    let mut keeps = true;
-    loop {
-        if recording.recording.room().await == Room::NobodyReads {
-            return;
-        }
-        let frame = match body.frame().await {
-            None => break,
-            Some(Ok(frame)) => frame,
-            Some(Err(error)) => {
-                tracing::info!(key = key.as_str(), %error, "a fill broke off and is not stored");
-                return recording.fail(error);
+/// The body of a response on its way into the cache.
+struct Fill<'a> {
+    edge: &'a Edge,
+    key: &'a Key,
+    lead: &'a Lead,
+    filling: &'a Filling,
+    largest: u64,
+    /// What is taken of the tier's room; given back when the body is stored or passed on.
+    room: Option<Reservation>,
+}
+
+impl Fill<'_> {
+    /// Fills the recording to its end, and stores it.
+    async fn run(mut self, mut body: ResponseBody) {
+        let recording = FillGuard { recording: &self.filling.recording, ended: false };
+        let mut length = 0;
+        let mut trailers = None;
+        let mut keeps = true;
+        loop {
+            if !keeps && self.wait_for_readers().await == Room::NobodyReads {
+                return;
             }
-        };
-        match frame.into_data() {
-            Ok(data) => {
-                length += data.len() as u64;
-                if keeps && (length > largest || !reserve(edge, &mut reserved, data.len())) {
-                    // Only those who already read it get the rest; it will not be stored.
-                    keeps = false;
-                    lead.close();
-                    recording.recording.let_go();
-                    reserved = None;
+            let frame = match body.frame().await {
+                None => break,
+                Some(Ok(frame)) => frame,
+                Some(Err(error)) => {
+                    tracing::info!(key = self.key.as_str(), %error, "a fill broke off and is not stored");
+                    return recording.fail(error);
                 }
-                // A deep copy while it is kept: the piece is a slice of the connection's read buffer.
-                recording.recording.push(if keeps { Bytes::copy_from_slice(&data) } else { data });
+            };
+            match frame.into_data() {
+                Ok(data) => {
+                    length += data.len() as u64;
+                    if keeps && !self.has_room(length) {
+                        keeps = false;
+                        self.let_go();
+                    }
+                    // A deep copy while it is kept: the piece is a slice of the connection's read buffer.
+                    self.filling.recording.push(if keeps { Bytes::copy_from_slice(&data) } else { data });
+                }
+                Err(frame) => trailers = frame.into_trailers().ok(),
             }
-            Err(frame) => trailers = frame.into_trailers().ok(),
+        }
+        if let Some(segments) = recording.finish(trailers) {
+            let codable = self.filling.facts.codable && segments.length() >= compress::SMALLEST;
+            let facts = Facts { codable, ..self.filling.facts.clone() };
+            let stored = Stored::new(facts, &self.filling.head, segments);
+            self.edge.memory.store(self.key, Arc::new(stored));
         }
     }
-    if let Some(segments) = recording.finish(trailers) {
-        let codable = filling.facts.codable && segments.length() >= compress::SMALLEST;
-        let facts = Facts { codable, ..filling.facts.clone() };
-        let stored = Stored::new(facts, &filling.head, segments);
-        edge.memory.store(key, Arc::new(stored));
-    }
-}
 
-/// Takes room for one more piece; what was taken for earlier ones stays taken.
-fn reserve(edge: &Edge, reserved: &mut Option<crate::cache::memory::Reservation>, bytes: usize) -> bool {
-    match (edge.memory.reserve(bytes as u64 + PIECE_OVERHEAD), &mut *reserved) {
-        (None, _) => false,
-        (Some(more), Some(reserved)) => {
-            reserved.join(more);
-            true
+    /// Whether `length` bytes may be kept; takes more room where the upstream did not say how many there would be.
+    fn has_room(&mut self, length: u64) -> bool {
+        let Some(room) = &mut self.room else { return false };
+        if length > self.largest {
+            return false;
         }
-        (Some(first), none) => {
-            *none = Some(first);
-            true
+        // Twice as much each time: few steps, and never more than twice what is held.
+        while room.bytes() < length {
+            match self.edge.memory.reserve(room.bytes().max(FIRST_ROOM)) {
+                Some(more) => room.join(more),
+                None => return false,
+            }
+        }
+        true
+    }
+
+    /// It turned out too large on the way: those who already read it get the rest, nobody else joins, nothing is stored.
+    fn let_go(&self) {
+        let until = self.edge.clock.now() + MARKER;
+        self.edge.memory.mark(self.key, Marker { until, reason: Reason::TooLarge });
+        self.lead.close();
+        self.filling.recording.let_go();
+    }
+
+    async fn wait_for_readers(&mut self) -> Room {
+        loop {
+            match tokio::time::timeout(PATIENCE, self.filling.recording.room()).await {
+                Ok(room) => {
+                    if self.filling.recording.is_small() {
+                        self.room = None;
+                    }
+                    return room;
+                }
+                Err(_) => self.filling.recording.cut_slowest(),
+            }
         }
     }
 }
@@ -247,7 +304,7 @@ impl FillGuard<'_> {
         self.recording.fail(error);
     }
 
-    fn finish(mut self, trailers: Option<HeaderMap>) -> Option<crate::cache::Segments> {
+    fn finish(mut self, trailers: Option<HeaderMap>) -> Option<Segments> {
         self.ended = true;
         self.recording.finish(trailers)
     }
@@ -261,7 +318,10 @@ impl Drop for FillGuard<'_> {
     }
 }
 
-/// How long requests for a resource go upstream side by side after an answer could not be shared.
+/// How long requests for a resource go upstream side by side after an answer could not be shared. Each still brings
+/// an answer that may be stored, which ends it.
 const MARKER: Duration = Duration::from_secs(30);
-/// What a piece costs beside its bytes.
-const PIECE_OVERHEAD: u64 = 64;
+/// Room taken at first for a body of unknown length.
+const FIRST_ROOM: u64 = 64 * 1024;
+/// How long one client's slow reading may hold up others who share a body that is not kept.
+const PATIENCE: Duration = Duration::from_secs(5);

@@ -22,9 +22,10 @@ use crate::{
     cache::{
         Filling, Joined, Key, Lead, Outcome, Resource, Stored,
         purge::{Force, Generation, Rule},
+        recording::Reader,
     },
     client::{self, Client, ClientKey},
-    fetch::{self, Fetch, Handover},
+    fetch::{self, Fetch, Handover, Own},
     inbound::{self, Inbound, Scheme},
     limit::{Admitted, Limiter},
     record::{Record, Recorded, Verdict},
@@ -33,9 +34,9 @@ use crate::{
     respond::{self, CacheStatus, RateLimited},
     route,
     settings::{Route, Settings},
-    state::{Edge, State},
+    state::{Edge, Lane, State},
     upgrade,
-    upstream::{ContinueGate, RequestBody, Upstream, outbound, outbound::Purpose},
+    upstream::{Answer, ContinueGate, RequestBody, Upstream, outbound, outbound::Purpose},
 };
 
 /// The client's end of a connection.
@@ -50,7 +51,7 @@ pub struct Peer {
 /// Answers one request. Dropped when the client leaves: what is being fetched for the cache goes on without it.
 pub async fn handle(edge: &Arc<Edge>, peer: Peer, request: Request<Incoming>) -> Response<Recorded> {
     let now = edge.clock.now();
-    let state = edge.state.load_full();
+    let state = edge.state.load();
     let (mut head, content) = request.into_parts();
     let mut record = Record::begin(&head, peer.scheme, peer.address, now, &edge.sink);
     let answered = match ask(edge, &state, peer, &head, now, &mut record) {
@@ -81,9 +82,10 @@ fn ask<'a>(
     let inbound = inbound::read(head, peer.scheme)?;
     let client = client::identify(peer.address, &head.headers, &settings.clients.trusted_proxies);
     record.client(client.address);
-    let route = route::find(&settings.routes, &inbound).ok_or(Refusal::NoRoute)?;
-    record.route(&route.name, &state.routes[&route.name]);
-    let limited = match route.limit.as_ref().and_then(|limit| state.limiters.get(limit)) {
+    let Lane { route, upstream, limiter, metrics } =
+        route::find(&state.lanes, &inbound).ok_or(Refusal::NoRoute)?;
+    record.route(&route.name, metrics);
+    let limited = match limiter {
         Some(limiter) => Some((limiter, admit(edge, limiter, client.key())?)),
         None => None,
     };
@@ -91,7 +93,7 @@ fn ask<'a>(
     Ok(Asked {
         edge,
         settings,
-        upstream: state.upstreams.get(&route.upstream.name),
+        upstream,
         facts: RequestFacts::read(&head.method, &head.headers, &route.rules),
         key: Key::new(&inbound),
         inbound,
@@ -155,8 +157,8 @@ struct Shared {
     began: Moment,
     /// Whether this request began it.
     leads: bool,
-    /// The response, when it is for this request alone.
-    own: Option<Handover>,
+    /// What the fetch gave to the request that began it.
+    own: Option<Own>,
 }
 
 impl Asked<'_> {
@@ -191,10 +193,16 @@ impl Asked<'_> {
         record: &mut Record,
     ) -> Result<Response<Body>, Refusal> {
         let total = self.settings.timeouts.total;
-        let answered = tokio::time::timeout(total, self.answer(looked?, head, content, record)).await;
-        let response = match answered {
-            Ok(answered) => answered?,
-            Err(_) => self.late(head, total, record)?,
+        let uploads = !content.is_end_stream();
+        let answer = self.answer(looked?, head, content, record);
+        let response = if uploads {
+            // How long sending takes is the client's affair; its pauses and the upstream's answer have their own bounds.
+            answer.await?
+        } else {
+            match tokio::time::timeout(total, answer).await {
+                Ok(answered) => answered?,
+                Err(_) => self.late(head, total, record)?,
+            }
         };
         Ok(self.limited(response))
     }
@@ -215,13 +223,20 @@ impl Asked<'_> {
             };
             let stored = stored.as_ref();
             let now = self.edge.clock.now();
-            let alone = alone(head, &content).or_else(|| Some(resource.as_ref()?.marker(now)?.reason));
-            if let Some(reason) = alone {
+            let marked = resource.as_ref().is_some_and(|resource| resource.marker(now).is_some());
+            if let Some(reason) = self.alone(head, &content, marked) {
                 return self.pass(head, content, reason, record).await;
             }
-            let variant =
-                resource.as_ref().map_or_else(Box::default, |resource| resource.collapse_key(&head.headers));
-            let mut shared = match self.edge.collapser.join(&self.key, variant, now, &self.edge.memory) {
+            let memory = &self.edge.memory;
+            let joined = if marked {
+                Joined::Leader(self.edge.collapser.alone(&self.key, now, memory))
+            } else {
+                let variant = resource
+                    .as_ref()
+                    .map_or_else(Box::default, |resource| resource.collapse_key(&head.headers));
+                self.edge.collapser.join(&self.key, variant, now, memory)
+            };
+            let mut shared = match joined {
                 Joined::Follower(mut follow) => {
                     Shared { outcome: follow.outcome().await, began: follow.began, leads: false, own: None }
                 }
@@ -238,15 +253,15 @@ impl Asked<'_> {
             };
             match &shared.outcome {
                 Outcome::Filling(filling) => {
-                    let suits = self.suits(
-                        head,
-                        &filling.facts.meta,
-                        &filling.facts.vary,
-                        &filling.facts.variant,
-                        shared.began,
-                    );
-                    if suits && let Some(response) = self.share(head, filling, &plan, shared.leads, record) {
-                        return Ok(response);
+                    let facts = &filling.facts;
+                    let reader = match shared.own.take() {
+                        Some(Own::Reader(reader)) => Some(reader),
+                        _ => filling.recording.reader(),
+                    };
+                    if let Some(reader) = reader
+                        && self.suits(head, &facts.meta, &facts.vary, &facts.variant, shared.began)
+                    {
+                        return Ok(self.share(head, filling, reader, &plan, shared.leads, record));
                     }
                 }
                 Outcome::Stored(fresh) => {
@@ -270,8 +285,8 @@ impl Asked<'_> {
                         return Ok(self.serve(head, stored, status, record));
                     }
                     return match shared.own.take() {
-                        Some(own) => Ok(self.deliver(head, own, &plan, record)),
-                        None => self.pass(head, content, plan.reason, record).await,
+                        Some(Own::Answer(own)) => Ok(self.deliver(head, *own, &plan, record)),
+                        _ => self.pass(head, content, plan.reason, record).await,
                     };
                 }
                 Outcome::Nothing => {}
@@ -279,17 +294,33 @@ impl Asked<'_> {
                     let reason = *reason;
                     match shared.own.take() {
                         // The upstream was asked for all of it. Of what is not stored, a part is asked for as such.
-                        Some(_) if self.facts.asks_for_range() => {
+                        Some(Own::Answer(_)) if self.facts.asks_for_range() => {
                             return self.pass(head, content, reason, record).await;
                         }
-                        Some(own) => return Ok(self.deliver(head, own, &plan, record)),
-                        None => return self.pass(head, content, reason, record).await,
+                        Some(Own::Answer(own)) => return Ok(self.deliver(head, *own, &plan, record)),
+                        _ => return self.pass(head, content, reason, record).await,
                     }
                 }
             }
             looked = self.look_up(head, record)?;
         }
         self.pass(head, content, Reason::VaryMiss, record).await
+    }
+
+    /// Why a request that policy would fetch for the cache goes by itself: it brings content, asks to switch protocols,
+    /// asks for a head only; or it asks for less than a whole of what lately could not be stored.
+    fn alone(&self, head: &request::Parts, content: &Incoming, marked: bool) -> Option<Reason> {
+        if !content.is_end_stream() {
+            Some(Reason::RequestContent)
+        } else if wants_upgrade(head).is_some() {
+            Some(Reason::Upgrade)
+        } else if head.method != Method::GET {
+            Some(Reason::Method)
+        } else {
+            let partly =
+                self.facts.asks_for_range() || CONDITIONS.iter().any(|name| head.headers.contains_key(name));
+            (marked && partly).then_some(Reason::RequestPart)
+        }
     }
 
     /// Tells the client how much of its limit is left.
@@ -321,7 +352,7 @@ impl Asked<'_> {
         lead: Lead,
         stored: Option<&Arc<Stored>>,
         validate: bool,
-    ) -> oneshot::Receiver<Handover> {
+    ) -> oneshot::Receiver<Own> {
         let conditions: Vec<(HeaderName, HeaderValue)> = stored
             .filter(|_| validate)
             .map(|stored| conditional_fields(&stored.meta).collect())
@@ -418,17 +449,17 @@ impl Asked<'_> {
         self.finish_cached(response, &stored.meta, status, record)
     }
 
-    /// Answers from a body that is being filled; `None` when it is too late to read it from its start.
+    /// Answers from a body that is being filled.
     fn share(
         &self,
         head: &request::Parts,
         filling: &Filling,
+        reader: Reader,
         plan: &Plan,
         leads: bool,
         record: &mut Record,
-    ) -> Option<Response<Body>> {
-        let reader = filling.recording.reader()?;
-        let response = represent::filling(head, filling, reader);
+    ) -> Response<Body> {
+        let response = represent::filling(head, filling, reader, &self.edge.coder);
         record.upstream(filling.took);
         let verdict = if leads { Verdict::Miss } else { Verdict::Collapsed };
         let status = CacheStatus {
@@ -436,7 +467,7 @@ impl Asked<'_> {
             stored: leads,
             ..CacheStatus::new(verdict, Some(plan.reason))
         };
-        Some(self.finish_cached(response, &filling.facts.meta, status, record))
+        self.finish_cached(response, &filling.facts.meta, status, record)
     }
 
     /// What every answer out of the cache carries: its age, its freshness, and the route's word to browsers.
@@ -488,7 +519,7 @@ impl Asked<'_> {
             parts.status,
             parts.headers,
             body,
-            self.route.compress,
+            self.route.compress.then_some(&self.edge.coder),
             Some(self.edge.clock.wall()),
         );
         respond::finish(response.headers_mut(), &status, parts.version);
@@ -524,7 +555,7 @@ impl Asked<'_> {
         }
         let began = self.edge.memory.generation();
         let requested_at = self.edge.clock.now();
-        let mut answer = self.upstream.send(request, &self.edge.clock).await?;
+        let answer = self.upstream.send(request, &self.edge.clock).await?;
         let received_at = self.edge.clock.now();
         record.upstream(received_at.since(requested_at));
         let status = CacheStatus {
@@ -537,19 +568,25 @@ impl Asked<'_> {
         }
         if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
             return match upgrades {
-                Some(_) => Ok(self.switch(head, &mut answer, &status)),
+                Some(_) => Ok(self.switch(head, answer, &status)),
                 None => Err(Refusal::Upstream(crate::upstream::Failure::Unasked)),
             };
         }
         let (mut parts, body) = answer.into_parts();
         outbound::strip_hop_by_hop(&mut parts.headers);
-        if head.method == Method::HEAD && parts.status == StatusCode::OK {
+        if head.method == Method::HEAD && reason == Reason::Method && parts.status == StatusCode::OK {
             let arrival = Arrival { requested_at, received_at, wall: self.edge.clock.wall_at(received_at) };
             self.freshen_by_head(head, &parts.headers, arrival, began);
         }
         let body = Body::Upstream(Box::new(body));
-        let mut response =
-            represent::passed(head, parts.status, parts.headers, body, self.route.compress, None);
+        let mut response = represent::passed(
+            head,
+            parts.status,
+            parts.headers,
+            body,
+            self.route.compress.then_some(&self.edge.coder),
+            None,
+        );
         respond::finish(response.headers_mut(), &status, parts.version);
         Ok(response)
     }
@@ -606,23 +643,16 @@ impl Asked<'_> {
     }
 
     /// Joins the client's connection with the upstream's; from here on it is theirs.
-    fn switch(
-        &self,
-        head: &mut request::Parts,
-        answer: &mut crate::upstream::Answer,
-        status: &CacheStatus,
-    ) -> Response<Body> {
+    fn switch(&self, head: &mut request::Parts, mut answer: Answer, status: &CacheStatus) -> Response<Body> {
         let mut switching = Response::new(Body::Empty);
         *switching.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
         *switching.headers_mut() = answer.headers().clone();
         respond::finish(switching.headers_mut(), status, answer.version());
         let mut downstream = Request::new(());
         *downstream.extensions_mut() = std::mem::take(&mut head.extensions);
-        upgrade::join(
-            hyper::upgrade::on(downstream),
-            hyper::upgrade::on(answer),
-            self.settings.timeouts.tunnel,
-        );
+        let ends = (hyper::upgrade::on(downstream), hyper::upgrade::on(&mut answer));
+        let drain = self.edge.drain.clone();
+        upgrade::join(ends, answer.into_body(), self.settings.timeouts.tunnel, drain);
         switching
     }
 }
@@ -630,18 +660,6 @@ impl Asked<'_> {
 /// Serving is only decided over a stored response.
 fn found(stored: Option<&Arc<Stored>>) -> &Arc<Stored> {
     stored.expect("policy decides to serve only when it was shown a stored response")
-}
-
-/// Why a request that policy would fetch for the cache goes by itself: it brings content, asks to switch protocols, or
-/// asks for a head only.
-fn alone(head: &request::Parts, content: &Incoming) -> Option<Reason> {
-    if !content.is_end_stream() {
-        return Some(Reason::RequestContent);
-    }
-    if wants_upgrade(head).is_some() {
-        return Some(Reason::Upgrade);
-    }
-    (head.method != Method::GET).then_some(Reason::Method)
 }
 
 fn expects_continue(head: &request::Parts, content: &Incoming) -> bool {
@@ -652,17 +670,19 @@ fn expects_continue(head: &request::Parts, content: &Incoming) -> bool {
             .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"))
 }
 
-/// The protocol an HTTP/1.1 client asks to switch to (RFC 9110 §7.8).
+/// The protocol an HTTP/1.1 client asks to switch to (RFC 9110 §7.8), if it is one the edge passes on: WebSocket. Anything
+/// else is ignored, as a server may; h2c would open a way round every stage above.
 fn wants_upgrade(head: &request::Parts) -> Option<HeaderValue> {
     let named = head.headers.get_all(header::CONNECTION).iter().any(|line| {
         line.to_str()
             .is_ok_and(|line| line.split(',').any(|name| name.trim().eq_ignore_ascii_case("upgrade")))
     });
-    if head.version != Version::HTTP_11 || !named {
-        return None;
-    }
-    head.headers.get(header::UPGRADE).cloned()
+    let protocol = head.headers.get(header::UPGRADE)?;
+    let websocket = protocol.as_bytes().eq_ignore_ascii_case(b"websocket");
+    (head.version == Version::HTTP_11 && named && websocket).then(|| protocol.clone())
 }
 
+/// With these a client asks for a response only if it differs from what it has.
+const CONDITIONS: [HeaderName; 2] = [header::IF_NONE_MATCH, header::IF_MODIFIED_SINCE];
 /// How often a request looks again after a fetch that did not suit it.
 const TURNS: usize = 4;

@@ -3,6 +3,8 @@
 //! hyper has parsed the bytes; this module refuses what is well-formed to a parser and ambiguous to the programs
 //! behind us: two framings, two hosts, dot segments. Everything after it may take [`Inbound`] at its word.
 
+use std::borrow::Cow;
+
 use http::{HeaderMap, Method, Version, header, request, uri::Authority};
 
 use crate::refusal::Refusal;
@@ -54,6 +56,28 @@ impl Inbound {
         &self.path_and_query[..self.path_length]
     }
 
+    /// The path as routes see it: unreserved octets decoded (RFC 3986 §6.2.2.2) and runs of slashes as one, so that no
+    /// other spelling of a path takes another route than the upstream would.
+    pub fn route_path(&self) -> Cow<'_, str> {
+        let path = self.path();
+        if !path.contains('%') && !path.contains("//") {
+            return Cow::Borrowed(path);
+        }
+        let mut plain = String::with_capacity(path.len());
+        let mut rest = path;
+        while let Some(character) = rest.chars().next() {
+            let (decoded, length) = match decode_unreserved(rest) {
+                Some(decoded) => (decoded, 3),
+                None => (character, character.len_utf8()),
+            };
+            if decoded != '/' || !plain.ends_with('/') {
+                plain.push(decoded);
+            }
+            rest = &rest[length..];
+        }
+        Cow::Owned(plain)
+    }
+
     /// `host`, with the port where it is not the scheme's own.
     pub fn authority(&self) -> String {
         if self.port == self.scheme.default_port() {
@@ -75,6 +99,11 @@ pub fn read(head: &request::Parts, scheme: Scheme) -> Result<Inbound, Refusal> {
         return Err(Refusal::NotImplemented("CONNECT is not offered"));
     }
     framing(&head.headers, head.version)?;
+    if head.method == Method::TRACE {
+        // It would show credentials to whoever can make a client send it (RFC 9110 §9.3.8).
+        return Err(Refusal::MethodNotAllowed);
+    }
+    target_form(head)?;
     let authority = host(head)?;
     let host = authority.host();
     if host.is_empty() || authority.as_str().contains('@') {
@@ -109,6 +138,13 @@ pub fn read(head: &request::Parts, scheme: Scheme) -> Result<Inbound, Refusal> {
     })
 }
 
+/// The unreserved character that a text begins with in percent-encoding.
+fn decode_unreserved(text: &str) -> Option<char> {
+    let digits = text.strip_prefix('%')?.get(..2)?;
+    let octet = char::from(u8::from_str_radix(digits, 16).ok()?);
+    (octet.is_ascii_alphanumeric() || matches!(octet, '-' | '.' | '_' | '~')).then_some(octet)
+}
+
 fn framing(headers: &HeaderMap, version: Version) -> Result<(), Refusal> {
     let Some(coding) = headers.get(header::TRANSFER_ENCODING) else { return Ok(()) };
     if version < Version::HTTP_11 {
@@ -134,9 +170,10 @@ fn host(head: &request::Parts) -> Result<Authority, Refusal> {
         })
         .transpose()?;
     match (head.uri.authority(), field) {
-        // An absolute target, or HTTP/2's :authority: Host must not say anything else (RFC 9113 §8.3.1).
-        (Some(target), Some(field)) if !target.as_str().eq_ignore_ascii_case(field.as_str()) => {
-            Err(Refusal::BadRequest("Host and the request target disagree"))
+        // HTTP/2's :authority: Host must not say anything else (RFC 9113 §8.3.1). In HTTP/1.1 an absolute target makes
+        // Host irrelevant (RFC 9112 §3.2.2).
+        (Some(target), Some(field)) if head.version == Version::HTTP_2 && !same_host(target, &field) => {
+            Err(Refusal::BadRequest("Host and :authority disagree"))
         }
         (Some(target), _) => Ok(target.clone()),
         (None, Some(field)) => Ok(field),
@@ -145,15 +182,35 @@ fn host(head: &request::Parts) -> Result<Authority, Refusal> {
     }
 }
 
+fn same_host(one: &Authority, other: &Authority) -> bool {
+    let ports_agree = match (one.port_u16(), other.port_u16()) {
+        (Some(one), Some(other)) => one == other,
+        // The one that names none means the scheme's own, which the other may spell out.
+        (Some(port), None) | (None, Some(port)) => matches!(port, 80 | 443),
+        (None, None) => true,
+    };
+    ports_agree && one.host().eq_ignore_ascii_case(other.host())
+}
+
+/// Refuses forms of the target that belong to other methods (RFC 9112 §3.2.3, §3.2.4).
+fn target_form(head: &request::Parts) -> Result<(), Refusal> {
+    if head.uri.path() == "*" && head.method != Method::OPTIONS {
+        return Err(Refusal::BadRequest("the target * is for OPTIONS"));
+    }
+    if head.uri.authority().is_some() && head.uri.scheme().is_none() {
+        return Err(Refusal::BadRequest("the target is neither a path nor a whole URI"));
+    }
+    Ok(())
+}
+
 /// Whether a path has a segment `.` or `..`, however it is percent-encoded.
 fn has_dot_segment(path: &str) -> bool {
-    if !path.contains('.') && !path.contains("%2") {
+    if !path.contains('.') && !path.contains('%') {
         return false;
     }
-    path.split(['/', '\\']).any(|segment| {
-        let decoded = segment.replace("%2e", ".").replace("%2E", ".");
-        decoded == "." || decoded == ".."
-    })
+    let path = path.to_ascii_lowercase().replace("%2e", ".").replace("%2f", "/").replace("%5c", "/");
+    // "..;x" is ".." to servers that know path parameters.
+    path.split(['/', '\\']).any(|segment| matches!(segment.split(';').next(), Some("." | "..")))
 }
 
 #[cfg(test)]
@@ -184,9 +241,33 @@ mod tests {
     }
 
     #[test]
-    fn contradictory_or_repeated_hosts_are_refused() {
-        let parts = request(|r| r.uri("http://a/").header("host", "b"));
+    fn routes_see_one_spelling_of_a_path() {
+        for (path, routed) in
+            [("/%61pi/x", "/api/x"), ("//api///x", "/api/x"), ("/a%2Fb", "/a%2Fb"), ("/%zz", "/%zz")]
+        {
+            let parts = request(|r| r.uri(path).header("host", "a"));
+            assert_eq!(read(&parts, Scheme::Http).unwrap().route_path(), routed, "{path}");
+        }
+    }
+
+    #[test]
+    fn an_absolute_target_makes_host_irrelevant_in_http_1() {
+        let parts = request(|r| r.uri("http://a:80/").header("host", "b"));
+        assert_eq!(&*read(&parts, Scheme::Http).unwrap().host, "a");
+        let parts = request(|r| r.uri("http://a/").version(Version::HTTP_2).header("host", "b"));
         assert!(matches!(read(&parts, Scheme::Http), Err(Refusal::BadRequest(_))));
+    }
+
+    #[test]
+    fn targets_of_other_methods_are_refused() {
+        for target in ["*", "a"] {
+            let parts = request(|r| r.uri(target).header("host", "a"));
+            assert!(matches!(read(&parts, Scheme::Http), Err(Refusal::BadRequest(_))), "{target}");
+        }
+    }
+
+    #[test]
+    fn contradictory_or_repeated_hosts_are_refused() {
         let parts = request(|r| r.uri("/").header("host", "a").header("host", "a"));
         assert!(matches!(read(&parts, Scheme::Http), Err(Refusal::BadRequest(_))));
         let parts = request(|r| r.uri("/"));
@@ -203,7 +284,16 @@ mod tests {
 
     #[test]
     fn dot_segments_are_refused_in_every_spelling() {
-        for path in ["/a/../b", "/./a", "/a/%2e%2E/b", "/a/.%2e", "/a\\..\\b"] {
+        for path in [
+            "/a/..%2Fb",
+            "/a/..;x/b",
+            "/a%5c..%5Cb",
+            "/a/../b",
+            "/./a",
+            "/a/%2e%2E/b",
+            "/a/.%2e",
+            "/a\\..\\b",
+        ] {
             assert!(has_dot_segment(path), "{path}");
         }
         for path in ["/a/..b", "/a.b/c", "/.well-known/x", "/%20", "/a/..."] {

@@ -2,6 +2,7 @@
 //! client has vanished*, whichever comes first. That is why it travels in the response's body.
 
 use std::{
+    cell::RefCell,
     fmt::Write as _,
     io::Write as _,
     net::IpAddr,
@@ -29,9 +30,12 @@ use crate::{
     settings::LogFormat,
 };
 
-/// What is known of a request so far.
+/// What is known of a request so far. Dropped without an answer, it is written as a request whose client has vanished.
 #[derive(Debug)]
-pub struct Record {
+pub struct Record(Option<Box<Facts>>);
+
+#[derive(Debug)]
+struct Facts {
     began: Moment,
     method: Method,
     target: Box<str>,
@@ -105,7 +109,7 @@ impl Record {
         let target = head.uri.path_and_query().map_or("*", http::uri::PathAndQuery::as_str);
         let host = head.uri.authority().map(http::uri::Authority::as_str);
         let host = host.or_else(|| head.headers.get(http::header::HOST)?.to_str().ok()).unwrap_or_default();
-        Self {
+        Self(Some(Box::new(Facts {
             began: now,
             method: head.method.clone(),
             target: target.into(),
@@ -119,52 +123,55 @@ impl Record {
             detail: None,
             upstream: None,
             sink: Arc::clone(sink),
-        }
+        })))
+    }
+
+    fn facts(&mut self) -> &mut Facts {
+        self.0.as_mut().expect("only `travel`, which consumes the record, takes its facts")
     }
 
     /// Who asks.
     pub fn client(&mut self, client: IpAddr) {
-        self.client = Some(client);
+        self.facts().client = Some(client);
     }
 
     /// Where the request goes.
     pub fn route(&mut self, name: &Arc<str>, metrics: &Arc<RouteMetrics>) {
-        self.route = Some((Arc::clone(name), Arc::clone(metrics)));
+        self.facts().route = Some((Arc::clone(name), Arc::clone(metrics)));
     }
 
     /// How the cache took part, and the reason's one word.
     pub fn verdict(&mut self, verdict: Verdict, detail: Option<&'static str>) {
-        self.verdict = verdict;
-        self.detail = detail;
+        let facts = self.facts();
+        facts.verdict = verdict;
+        facts.detail = detail;
     }
 
     /// How long the upstream took to the head of its response.
     pub fn upstream(&mut self, took: Duration) {
-        self.upstream = Some(took);
+        self.facts().upstream = Some(took);
     }
 
     /// Puts the record into the response, to be written at its end.
-    pub fn travel(self, response: Response<Body>) -> Response<Recorded> {
+    pub fn travel(mut self, response: Response<Body>) -> Response<Recorded> {
         let status = response.status();
-        let head_at = self.sink.clock.now().since(self.began);
-        response.map(|body| Recorded {
-            body,
-            travel: Some(Box::new(Travel { record: self, status, head_at, bytes: 0, broke: false })),
-        })
+        let travel = self.0.take().map(|record| Travel::begin(record, status));
+        response.map(|body| Recorded { body, travel })
     }
+}
 
-    /// The request as it is known when the client leaves before an answer.
-    pub fn vanish(self) {
-        let status = CLIENT_CLOSED_REQUEST;
-        let head_at = self.sink.clock.now().since(self.began);
-        Travel { record: self, status, head_at, bytes: 0, broke: true }.write();
+impl Drop for Record {
+    fn drop(&mut self) {
+        if let Some(record) = self.0.take() {
+            Travel { broke: true, ..Travel::begin(record, CLIENT_CLOSED_REQUEST) }.write();
+        }
     }
 }
 
 /// A record on its way with its response.
 #[derive(Debug)]
 struct Travel {
-    record: Record,
+    record: Box<Facts>,
     status: StatusCode,
     head_at: Duration,
     bytes: u64,
@@ -175,8 +182,7 @@ struct Travel {
 #[derive(Debug)]
 pub struct Recorded {
     body: Body,
-    /// Boxed: hyper moves bodies about.
-    travel: Option<Box<Travel>>,
+    travel: Option<Travel>,
 }
 
 impl HttpBody for Recorded {
@@ -219,6 +225,11 @@ impl Drop for Recorded {
 }
 
 impl Travel {
+    fn begin(record: Box<Facts>, status: StatusCode) -> Self {
+        let head_at = record.sink.clock.now().since(record.began);
+        Self { record, status, head_at, bytes: 0, broke: false }
+    }
+
     /// Whether a body that does not know its end by itself was dropped before it.
     fn ends_early(&self, body: &Body) -> bool {
         body.size_hint().exact().is_some_and(|left| left > 0)
@@ -340,7 +351,7 @@ fn timestamp(line: &mut String, wall: SystemTime) -> std::fmt::Result {
 }
 
 fn milliseconds(line: &mut String, duration: Duration) -> std::fmt::Result {
-    let micros = duration.as_micros();
+    let micros = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
     write!(line, "{}.{:03}", micros / 1000, micros % 1000)
 }
 
@@ -354,16 +365,22 @@ const fn version(version: Version) -> &'static str {
 
 /// JSON string content (RFC 8259 §7). Also keeps terminals safe: no control byte passes.
 fn escape(line: &mut String, text: &str) {
-    for character in text.chars() {
-        match character {
-            '"' => line.push_str("\\\""),
-            '\\' => line.push_str("\\\\"),
-            character if character.is_control() => {
-                let _ = write!(line, "\\u{:04x}", u32::from(character));
+    let special = |character: char| matches!(character, '"' | '\\') || character.is_control();
+    let mut rest = text;
+    while let Some(at) = rest.find(special) {
+        let (plain, from) = rest.split_at(at);
+        line.push_str(plain);
+        let mut characters = from.chars();
+        match characters.next() {
+            Some('"') => line.push_str("\\\""),
+            Some('\\') => line.push_str("\\\\"),
+            control => {
+                let _ = write!(line, "\\u{:04x}", control.map_or(0, u32::from));
             }
-            character => line.push(character),
         }
+        rest = characters.as_str();
     }
+    line.push_str(rest);
 }
 
 /// nginx's number for it; no RFC has one.
@@ -444,13 +461,22 @@ impl AccessLog {
         if format == LogFormat::Off {
             return;
         }
+        // Written beside the lock that all threads share, and copied under it.
+        LINE.with_borrow_mut(|text| {
+            text.clear();
+            line(text, format);
+            self.append(text);
+        });
+    }
+
+    fn append(&self, text: &str) {
         let mut pending = self.shared.pending.lock();
         if pending.lines.len() > LOG_BUFFER {
             self.shared.dropped.fetch_add(1, Ordering::Relaxed);
             return;
         }
         let was_empty = pending.lines.is_empty();
-        line(&mut pending.lines, format);
+        pending.lines.push_str(text);
         drop(pending);
         if was_empty {
             self.shared.wake.notify_one();
@@ -491,6 +517,10 @@ fn write_lines(shared: &Shared) {
             return;
         }
     }
+}
+
+thread_local! {
+    static LINE: RefCell<String> = const { RefCell::new(String::new()) };
 }
 
 const GATHER: Duration = Duration::from_millis(20);

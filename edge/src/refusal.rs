@@ -23,6 +23,9 @@ pub enum Refusal {
     /// The client asks more often than its route allows.
     #[error("more requests than the limit allows")]
     TooManyRequests(Box<RateLimited>),
+    /// A method that is never offered.
+    #[error("the method is not offered")]
+    MethodNotAllowed,
     /// Something HTTP knows and the edge does not do.
     #[error("{0}")]
     NotImplemented(&'static str),
@@ -48,6 +51,7 @@ impl Refusal {
             Self::ContentTooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::RequestTimeout => StatusCode::REQUEST_TIMEOUT,
             Self::TooManyRequests(_) => StatusCode::TOO_MANY_REQUESTS,
+            Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::NotImplemented(_) => StatusCode::NOT_IMPLEMENTED,
             Self::NoRoute => StatusCode::NOT_FOUND,
             Self::OnlyIfCached | Self::Deadline(_) => StatusCode::GATEWAY_TIMEOUT,
@@ -79,6 +83,7 @@ impl Refusal {
             Self::ContentTooLarge(_) => "content-too-large",
             Self::RequestTimeout => "request-timeout",
             Self::TooManyRequests(_) => "rate-limited",
+            Self::MethodNotAllowed => "method-not-allowed",
             Self::NotImplemented(_) => "not-implemented",
             Self::NoRoute => "no-route",
             Self::OnlyIfCached => "only-if-cached",

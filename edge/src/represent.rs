@@ -11,11 +11,11 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, hea
 use crate::{
     body::{Body, Cut},
     cache::{
-        Filling, Key, Stored,
+        Filling, Key, Segments, Stored,
         recording::Reader,
         stored::{Strength, code_head, coded_tag, vary_on_coding},
     },
-    compress::{self, Coder},
+    compress::{self, Coder, Slot},
 };
 
 /// Answers from a stored response.
@@ -23,24 +23,22 @@ pub fn stored(request: &request::Parts, stored: &Arc<Stored>, key: &Key, coder: 
     let identity = stored.identity();
     let length = identity.body.length();
     let meta = &stored.meta;
-    let coding = negotiate(request, stored.codable);
-    let (head, computed) = match coding {
-        Coding::Identity => (identity.head.clone(), None),
-        coding => match stored.coded(coding) {
-            Some(coded) => (coded.head.clone(), Some(&coded.body)),
-            None => {
-                coder.ask(key, stored, coding);
-                (fly_head(&identity.head, coding), None)
+    let wanted = negotiate(request, stored.codable);
+    let (coding, head, source) = match stored.coded(wanted) {
+        Some((coding, computed)) => (coding, computed.head.clone(), Source::Whole(&computed.body)),
+        None => match fly(wanted, coder) {
+            Some(slot) => {
+                coder.ask(key, stored, wanted);
+                (wanted, fly_head(&identity.head, wanted), Source::Coded(slot))
             }
+            None => (Coding::Identity, identity.head.clone(), Source::Whole(&identity.body)),
         },
     };
     match select(request, meta, &head, &identity.head, coding, Some(length)) {
         Selected::Whole => {
-            let body = match (computed, coding) {
-                (Some(coded), _) => Body::Stored(coded.read()),
-                (None, Coding::Identity) => Body::Stored(identity.body.read()),
-                (None, _) if request.method == Method::HEAD => Body::Empty,
-                (None, coding) => compress::on_the_fly(Body::Stored(identity.body.read()), coding),
+            let body = match source {
+                Source::Whole(body) => Body::Stored(body.read()),
+                Source::Coded(slot) => compress::on_the_fly(Body::Stored(identity.body.read()), coding, slot),
             };
             whole(request, meta.status, head, body)
         }
@@ -53,9 +51,11 @@ pub fn stored(request: &request::Parts, stored: &Arc<Stored>, key: &Key, coder: 
 }
 
 /// Answers from a response whose body is arriving.
-pub fn filling(request: &request::Parts, filling: &Filling, reader: Reader) -> Response<Body> {
+pub fn filling(request: &request::Parts, filling: &Filling, reader: Reader, coder: &Coder) -> Response<Body> {
     let meta = &filling.facts.meta;
-    let coding = negotiate(request, filling.facts.codable);
+    let wanted = negotiate(request, filling.facts.codable);
+    let slot = fly(wanted, coder);
+    let coding = if slot.is_some() { wanted } else { Coding::Identity };
     let mut identity = filling.head.clone();
     if filling.facts.codable {
         vary_on_coding(&mut identity);
@@ -64,7 +64,7 @@ pub fn filling(request: &request::Parts, filling: &Filling, reader: Reader) -> R
     match select(request, meta, &head, &identity, coding, filling.length) {
         Selected::Whole => {
             let body = Body::Filling(Box::new(Cut::whole(reader, filling.length)));
-            let body = if coding == Coding::Identity { body } else { compress::on_the_fly(body, coding) };
+            let body = code(body, coding, slot);
             whole(request, meta.status, head, body)
         }
         Selected::Part(part) => {
@@ -76,19 +76,22 @@ pub fn filling(request: &request::Parts, filling: &Filling, reader: Reader) -> R
     }
 }
 
-/// Answers with a response that is for this client alone. `evaluate` holds the wall-clock time when the upstream was
+/// Answers with a response that is for this client alone, coded if there is a coder. `evaluate` holds the wall-clock time when the upstream was
 /// asked without the client's conditions; then they are looked at here.
 pub fn passed(
     request: &request::Parts,
     status: StatusCode,
     mut head: HeaderMap,
     body: Body,
-    compresses: bool,
+    coder: Option<&Coder>,
     evaluate: Option<SystemTime>,
 ) -> Response<Body> {
     let length = http_body::Body::size_hint(&body).exact();
-    let codable = compresses && request.method != Method::HEAD && compress::codable(status, &head, length);
-    let coding = negotiate(request, codable);
+    let codable =
+        coder.is_some() && request.method != Method::HEAD && compress::codable(status, &head, length);
+    let wanted = negotiate(request, codable);
+    let slot = coder.and_then(|coder| fly(wanted, coder));
+    let coding = if slot.is_some() { wanted } else { Coding::Identity };
     if codable {
         vary_on_coding(&mut head);
     }
@@ -99,7 +102,7 @@ pub fn passed(
     {
         return not_modified(coded);
     }
-    let body = if coding == Coding::Identity { body } else { compress::on_the_fly(body, coding) };
+    let body = code(body, coding, slot);
     assemble(status, coded, body)
 }
 
@@ -115,6 +118,24 @@ fn negotiate(request: &request::Parts, codable: bool) -> Coding {
         return Coding::Identity;
     }
     choose_coding(&request.headers, compress::OFFERED).unwrap_or(Coding::Identity)
+}
+
+/// Leave to code a body on the fly, where it is to be coded at all and not too many others are.
+fn fly(wanted: Coding, coder: &Coder) -> Option<Slot> {
+    if wanted == Coding::Identity { None } else { coder.slot() }
+}
+
+fn code(body: Body, coding: Coding, slot: Option<Slot>) -> Body {
+    match slot {
+        Some(slot) => compress::on_the_fly(body, coding, slot),
+        None => body,
+    }
+}
+
+/// Where the bytes of a stored response come from.
+enum Source<'a> {
+    Whole(&'a Segments),
+    Coded(Slot),
 }
 
 /// The head of a body that will be coded while it is sent.

@@ -65,7 +65,8 @@ impl CacheStatus {
     }
 }
 
-/// Adds what every answer carries: `Via`, `Cache-Status`, and `Date` where a response has none (RFC 9110 §6.6.1).
+/// Adds what every answer that came from an upstream, now or before, carries: `Via` and `Cache-Status`. hyper adds `Date`
+/// where there is none (RFC 9110 §6.6.1).
 pub fn finish(headers: &mut HeaderMap, status: &CacheStatus, upstream: Version) {
     headers.append(header::VIA, outbound::via(upstream));
     headers.append(CACHE_STATUS, status.value());
@@ -118,6 +119,10 @@ pub fn refusal(refusal: &Refusal, head: &request::Parts) -> Response<Body> {
         // Whole seconds, rounded up: a client that waits as long as it is told is served.
         let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
         headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds.max(1)));
+    }
+    if let Refusal::MethodNotAllowed = refusal {
+        headers
+            .insert(header::ALLOW, HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"));
     }
     if let Refusal::TooManyRequests(limited) = refusal {
         headers.insert(RATE_LIMIT_POLICY, limited.policy.clone());

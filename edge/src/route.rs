@@ -1,17 +1,17 @@
 //! Which route a request takes: the first in the file whose host and path match.
 
-use std::sync::Arc;
-
 use crate::{
     inbound::Inbound,
     settings::{PathPattern, Route},
 };
 
-/// The first route that matches, if any does.
-pub fn find<'a>(routes: &'a [Arc<Route>], inbound: &Inbound) -> Option<&'a Arc<Route>> {
-    routes
-        .iter()
-        .find(|route| matches_host(route, &inbound.host) && matches_path(&route.path, inbound.path()))
+/// The first of the routes that matches, if any does.
+pub fn find<'a, T: AsRef<Route>>(routes: &'a [T], inbound: &Inbound) -> Option<&'a T> {
+    let path = inbound.route_path();
+    routes.iter().find(|route| {
+        let route: &Route = (*route).as_ref();
+        matches_host(route, &inbound.host) && matches_path(&route.path, &path)
+    })
 }
 
 fn matches_host(route: &Route, host: &str) -> bool {

@@ -23,6 +23,7 @@ use std::{
 };
 
 use anyhow::Context as _;
+use futures_util::FutureExt as _;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::{
     runtime,
@@ -30,7 +31,7 @@ use tokio::{
     sync::Semaphore,
 };
 use tokio_rustls::TlsAcceptor;
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     admin::{self, Readiness},
@@ -79,7 +80,7 @@ async fn serve(path: &Path, settings: Settings) -> anyhow::Result<()> {
         .context("no thread for content codings")?;
     observe(&edge, &roster);
 
-    let stop = Stop::default();
+    let stop = Stop { drain: edge.drain.clone(), ..Stop::default() };
     let mut signals = Signals::new().context("no signal handlers")?;
     let workers = start_workers(&edge, sockets, &stop)?;
     if let Some(socket) = admin {
@@ -107,7 +108,7 @@ async fn serve(path: &Path, settings: Settings) -> anyhow::Result<()> {
         }
     }
     ready.abort();
-    drain(&edge, &stop, &mut signals, &workers).await;
+    drain(&edge, &stop, &mut signals).await;
     workers.join();
     supervisor.stop().await;
     sink.log.close();
@@ -144,13 +145,12 @@ struct Stop {
     /// Nothing is waited for any more.
     end: CancellationToken,
     draining: Arc<AtomicBool>,
+    /// Open connections, and the listeners while they may still accept one.
+    connections: TaskTracker,
 }
 
 struct Workers {
     threads: Vec<thread::JoinHandle<()>>,
-    /// One permit a connection; all are back when no connection is open.
-    places: Arc<Semaphore>,
-    connections: usize,
 }
 
 impl Workers {
@@ -183,7 +183,7 @@ fn start_workers(edge: &Arc<Edge>, listeners: Vec<Bound>, stop: &Stop) -> anyhow
             .context("no thread for a worker")?;
         threads.push(thread);
     }
-    Ok(Workers { threads, places, connections })
+    Ok(Workers { threads })
 }
 
 /// One worker's socket on one listener.
@@ -208,30 +208,28 @@ fn work(edge: &Arc<Edge>, accepts: Vec<Accept>, places: &Arc<Semaphore>, stop: &
 }
 
 async fn accept_all(edge: Arc<Edge>, accept: Accept, places: Arc<Semaphore>, stop: Stop) {
+    let _accepting = stop.connections.token();
     let socket = match tokio::net::TcpListener::from_std(accept.socket) {
         Ok(socket) => socket,
         Err(error) => return tracing::error!(%error, "a worker cannot use its socket"),
     };
-    let mut draining = false;
+    let serve = |(stream, address), permit| {
+        let place = Place { permit, open: accept.metrics.accepted(), token: stop.connections.token() };
+        let (edge, tls) = (Arc::clone(&edge), accept.tls.clone());
+        tokio::spawn(connection::serve(edge, stream, address, tls, place));
+    };
     loop {
         // When every place is taken the kernel's queue holds newcomers back, instead of us turning them away.
-        let permit = Arc::clone(&places).acquire_owned().await.expect("the semaphore is never closed");
+        let permit = tokio::select! {
+            permit = Arc::clone(&places).acquire_owned() => permit.expect("the semaphore is never closed"),
+            () = stop.drain.cancelled() => break,
+        };
         let accepted = tokio::select! {
-            biased;
             accepted = socket.accept() => accepted,
-            // Who is in the kernel's queue when the drain begins is still served; then the socket closes.
-            () = std::future::ready(()), if draining => return,
-            () = stop.drain.cancelled(), if !draining => {
-                draining = true;
-                continue;
-            }
+            () = stop.drain.cancelled() => break,
         };
         match accepted {
-            Ok((stream, address)) => {
-                let place = Place { permit, open: accept.metrics.accepted() };
-                let (edge, tls, drain) = (Arc::clone(&edge), accept.tls.clone(), stop.drain.clone());
-                tokio::spawn(connection::serve(edge, stream, address, tls, place, drain));
-            }
+            Ok(newcomer) => serve(newcomer, permit),
             Err(error) => {
                 accept.metrics.refused();
                 if !of_one_connection(&error) {
@@ -241,6 +239,12 @@ async fn accept_all(edge: Arc<Edge>, accept: Accept, places: Arc<Semaphore>, sto
                 }
             }
         }
+    }
+    // Who is in the kernel's queue when the drain begins is still served; then the socket closes.
+    while let Ok(permit) = Arc::clone(&places).try_acquire_owned()
+        && let Some(Ok(newcomer)) = socket.accept().now_or_never()
+    {
+        serve(newcomer, permit);
     }
 }
 
@@ -344,17 +348,16 @@ fn renew(edge: &Edge, certificates: &Certificates) {
 }
 
 /// Waits for the connections to finish; a second signal cuts it short.
-async fn drain(edge: &Edge, stop: &Stop, signals: &mut Signals, workers: &Workers) {
+async fn drain(edge: &Edge, stop: &Stop, signals: &mut Signals) {
     let limit = edge.state.load().settings.timeouts.drain;
-    tracing::info!(connections = workers.connections - workers.places.available_permits(), "draining");
+    tracing::info!("draining");
     stop.draining.store(true, Ordering::Relaxed);
     stop.drain.cancel();
-    let all = u32::try_from(workers.connections).unwrap_or(u32::MAX);
+    stop.connections.close();
     tokio::select! {
-        _ = workers.places.acquire_many(all) => tracing::info!("drained"),
+        () = stop.connections.wait() => tracing::info!("drained"),
         () = tokio::time::sleep(limit) => {
-            let left = workers.connections - workers.places.available_permits();
-            tracing::warn!(connections = left, "not all connections finished in time");
+            tracing::warn!(connections = stop.connections.len(), "not all connections finished in time");
         }
         () = signals.stop() => tracing::warn!("told to stop again: open connections are cut"),
     }

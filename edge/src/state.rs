@@ -1,19 +1,20 @@
 //! What all threads share. [`Edge`] lives as long as the process; [`State`] is one generation of settings and what was
 //! built for them, swapped whole by a reload.
 
-use std::{collections::HashMap, sync::Arc};
+use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     cache::{Collapser, Memory},
     clock::Clock,
     compress::Coder,
-    limit::Limiters,
+    limit::{Limiter, Limiters},
     metrics::{Metrics, RouteMetrics},
     record::Sink,
-    settings::Settings,
-    upstream::{Commands, Upstreams, connect::Dial},
+    settings::{Route, Settings},
+    upstream::{Commands, Upstream, Upstreams, connect::Dial},
 };
 
 /// One edge.
@@ -32,6 +33,8 @@ pub struct Edge {
     pub metrics: Arc<Metrics>,
     /// Where records end.
     pub sink: Arc<Sink>,
+    /// Cancelled when the edge stops: finish what is under way, begin nothing.
+    pub drain: CancellationToken,
     dial: Arc<dyn Dial>,
     commands: Arc<dyn Commands>,
 }
@@ -44,8 +47,39 @@ pub struct State {
     pub upstreams: Upstreams,
     /// Limiters by limit.
     pub limiters: Limiters,
-    /// Metrics by route.
-    pub routes: HashMap<Arc<str>, Arc<RouteMetrics>>,
+    /// The routes in the file's order, each with what a request on it needs.
+    pub lanes: Vec<Lane>,
+}
+
+/// A route and what its name leads to, looked up once.
+pub struct Lane {
+    /// As resolved.
+    pub route: Arc<Route>,
+    /// Where its misses go.
+    pub upstream: Arc<Upstream>,
+    /// How often a client may ask.
+    pub limiter: Option<Arc<Limiter>>,
+    /// Its counts.
+    pub metrics: Arc<RouteMetrics>,
+}
+
+impl AsRef<Route> for Lane {
+    fn as_ref(&self) -> &Route {
+        &self.route
+    }
+}
+
+impl State {
+    fn new(settings: Settings, upstreams: Upstreams, limiters: Limiters, metrics: &Metrics) -> Self {
+        let lane = |route: &Arc<Route>| Lane {
+            route: Arc::clone(route),
+            upstream: Arc::clone(upstreams.get(&route.upstream.name)),
+            limiter: route.limit.as_ref().and_then(|limit| limiters.get(limit)).cloned(),
+            metrics: metrics.for_route(&route.name),
+        };
+        let lanes = settings.routes.iter().map(lane).collect();
+        Self { settings, upstreams, limiters, lanes }
+    }
 }
 
 impl Edge {
@@ -63,12 +97,9 @@ impl Edge {
     ) -> std::io::Result<Arc<Self>> {
         let memory = Arc::new(Memory::new(settings.cache.memory, settings.cache.variants));
         let coder = Coder::start(Arc::clone(&memory))?;
-        let state = State {
-            upstreams: Upstreams::new(&settings.upstreams, None, &metrics, &dial, &commands),
-            limiters: Limiters::new(&settings),
-            routes: route_metrics(&settings, &metrics),
-            settings,
-        };
+        let upstreams = Upstreams::new(&settings.upstreams, None, &metrics, &dial, &commands);
+        let limiters = Limiters::new(&settings);
+        let state = State::new(settings, upstreams, limiters, &metrics);
         Ok(Arc::new(Self {
             clock,
             state: ArcSwap::from_pointee(state),
@@ -77,6 +108,7 @@ impl Edge {
             coder,
             metrics,
             sink,
+            drain: CancellationToken::new(),
             dial,
             commands,
         }))
@@ -86,21 +118,9 @@ impl Edge {
     pub fn reload(&self, settings: Settings) {
         let old = self.state.load_full();
         self.sink.log.set_format(settings.log.format);
-        self.state.store(Arc::new(State {
-            upstreams: Upstreams::new(
-                &settings.upstreams,
-                Some(&old.upstreams),
-                &self.metrics,
-                &self.dial,
-                &self.commands,
-            ),
-            limiters: old.limiters.for_reload(&settings),
-            routes: route_metrics(&settings, &self.metrics),
-            settings,
-        }));
+        let (previous, metrics) = (Some(&old.upstreams), &self.metrics);
+        let upstreams = Upstreams::new(&settings.upstreams, previous, metrics, &self.dial, &self.commands);
+        let limiters = old.limiters.for_reload(&settings);
+        self.state.store(Arc::new(State::new(settings, upstreams, limiters, metrics)));
     }
-}
-
-fn route_metrics(settings: &Settings, metrics: &Metrics) -> HashMap<Arc<str>, Arc<RouteMetrics>> {
-    settings.routes.iter().map(|route| (Arc::clone(&route.name), metrics.for_route(&route.name))).collect()
 }

@@ -8,20 +8,29 @@ use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, split},
     sync::Notify,
 };
+use tokio_util::sync::CancellationToken;
 
-/// Joins the two connections once both have switched. Ends when both directions have ended, when nothing has moved
-/// either way for `silence`, or with the runtime.
-pub fn join(downstream: OnUpgrade, upstream: OnUpgrade, silence: Duration) {
+use crate::upstream::ResponseBody;
+
+/// Joins the two connections, client's and upstream's, once both have switched. Ends when both directions have ended, when
+/// nothing has moved either way for `silence`, or when the edge drains. `place` is the upstream connection's place in its
+/// pool.
+pub fn join(ends: (OnUpgrade, OnUpgrade), place: ResponseBody, silence: Duration, drain: CancellationToken) {
     tokio::spawn(async move {
-        match tokio::try_join!(downstream, upstream) {
-            Ok((downstream, upstream)) => {
-                if let Err(error) = tunnel(TokioIo::new(downstream), TokioIo::new(upstream), silence).await {
-                    tracing::debug!(%error, "a tunnel ended");
-                }
-            }
-            Err(error) => tracing::debug!(%error, "an upgrade was not completed"),
-        }
+        let _place = place;
+        drain.run_until_cancelled(switched(ends, silence)).await;
     });
+}
+
+async fn switched((downstream, upstream): (OnUpgrade, OnUpgrade), silence: Duration) {
+    match tokio::try_join!(downstream, upstream) {
+        Ok((downstream, upstream)) => {
+            if let Err(error) = tunnel(TokioIo::new(downstream), TokioIo::new(upstream), silence).await {
+                tracing::debug!(%error, "a tunnel ended");
+            }
+        }
+        Err(error) => tracing::debug!(%error, "an upgrade was not completed"),
+    }
 }
 
 async fn tunnel<A, B>(left: A, right: B, silence: Duration) -> io::Result<()>

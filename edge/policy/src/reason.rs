@@ -67,6 +67,8 @@ reasons! {
     OriginPrecondition => "origin-precondition",
     /// A GET or HEAD with content: its meaning is undefined, so its answer is nobody else's (RFC 9110 §9.3.1).
     RequestContent => "request-content",
+    /// The client asks for a part, or only for what has changed, of a response that lately could not be stored.
+    RequestPart => "request-part",
     /// The client asks to switch to another protocol (RFC 9110 §7.8).
     Upgrade => "upgrade",
 
@@ -118,8 +120,10 @@ reasons! {
     /// A part whose Content-Range or validator does not allow storing it (§3.3).
     PartialUnusable => "partial-unusable",
 
-    /// Larger than the cache keeps of one object, or than it has room for now.
+    /// Larger than the cache keeps of one object.
     TooLarge => "too-large",
+    /// Other bodies that are arriving take up the room for those.
+    NoRoom => "no-room",
 
     // Why a stored response is not freshened or completed.
     /// The validators of the new response are not those of the stored one (§4.3.4).

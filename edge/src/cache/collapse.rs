@@ -99,6 +99,13 @@ impl Collapser {
         Joined::Leader(Lead { collapser: Arc::clone(self), key, fetch })
     }
 
+    /// Leads a fetch that nobody joins.
+    pub fn alone(self: &Arc<Self>, key: &Key, now: Moment, memory: &Memory) -> Lead {
+        let (generation, outcome) = (memory.generation(), watch::Sender::new(None));
+        let fetch = Arc::new(Fetch { began: now, generation, outcome });
+        Lead { collapser: Arc::clone(self), key: FetchKey(key.clone(), Box::default()), fetch }
+    }
+
     fn shard(&self, key: &FetchKey) -> &Mutex<HashMap<FetchKey, Arc<Fetch>>> {
         &self.shards[(self.hasher.hash_one(key) >> 32) as usize % SHARDS]
     }

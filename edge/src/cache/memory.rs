@@ -11,13 +11,13 @@ use std::{
     },
 };
 
-use cache_policy::{Moment, Reason, variant_key};
+use cache_policy::{Coding, Moment, Reason, variant_key};
 use foldhash::fast::RandomState;
 use http::HeaderMap;
 use quick_cache::{Lifecycle, OptionsBuilder, Weighter, sync::Cache};
 
 use super::{
-    Key, Stored,
+    Key, Segments, Stored,
     purge::{Fate, Force, Gate, Generation, Rule},
 };
 use crate::settings::CACHE_SHARDS;
@@ -149,6 +149,16 @@ impl Memory {
         });
     }
 
+    /// Adds a coding to whichever response now holds the body it was computed from: a 304 or another coding may have
+    /// replaced the one it was asked for.
+    pub fn add_coding(&self, key: &Key, identity: &Segments, coding: Coding, coded: Option<Segments>) {
+        self.change(key, |variants, _| {
+            if let Some(place) = variants.iter_mut().find(|stored| stored.identity().body.same(identity)) {
+                *place = Arc::new(place.with_coding(coding, coded));
+            }
+        });
+    }
+
     /// Remembers that answers for this key are not shared.
     pub fn mark(&self, key: &Key, marker: Marker) {
         self.change(key, |_, place| *place = Some(marker));
@@ -273,6 +283,11 @@ pub struct Reservation {
 }
 
 impl Reservation {
+    /// Bytes it holds.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
     /// Adds another reservation of the same tier to this one.
     pub fn join(&mut self, mut other: Self) {
         self.bytes += std::mem::take(&mut other.bytes);

@@ -5,7 +5,8 @@
 //!      |  \---- fail -------> Broken          every reader ends with an error after the bytes it could read
 //!   let_go
 //!      v
-//!   Passing ---- finish ----> Complete        too large to keep: only a window stays, the slowest reader sets the pace
+//!   Passing ---- finish ----> Complete        too large to keep: only a window stays, the slowest reader sets the pace,
+//!         |                                   and is cut when it holds the others up for too long
 //!         \----- fail ------> Broken
 //! ```
 //!
@@ -28,7 +29,7 @@ use super::Segments;
 use crate::body::BodyError;
 
 /// Bytes that may wait for the slowest reader once the body is only passed on.
-const WINDOW: u64 = 1024 * 1024;
+const WINDOW: u64 = 256 * 1024;
 
 /// The shared state of a fill.
 #[derive(Debug, Default)]
@@ -63,6 +64,8 @@ struct Place {
     /// Index of the next piece, counted from the body's first.
     next: usize,
     waker: Option<Waker>,
+    /// It held the others up, and gets no more.
+    cut: bool,
 }
 
 impl Recording {
@@ -103,13 +106,13 @@ impl Recording {
         inner.wake_readers();
     }
 
-    /// A reader from the body's first byte; `None` once that is gone.
+    /// A reader from the body's first byte; `None` once that is gone, or when the body broke off.
     pub fn reader(self: &Arc<Self>) -> Option<Reader> {
         let mut inner = self.inner.lock();
-        if inner.gone > 0 || matches!(inner.state, State::Passing) {
+        if inner.gone > 0 || matches!(inner.state, State::Passing | State::Broken(_)) {
             return None;
         }
-        let place = Some(Place { next: 0, waker: None });
+        let place = Some(Place { next: 0, waker: None, cut: false });
         let slot = match inner.readers.iter().position(Option::is_none) {
             Some(free) => {
                 inner.readers[free] = place;
@@ -121,6 +124,28 @@ impl Recording {
             }
         };
         Some(Reader { recording: Arc::clone(self), slot, ended: false })
+    }
+
+    /// Whether no more is held than the window.
+    pub fn is_small(&self) -> bool {
+        self.inner.lock().held <= WINDOW
+    }
+
+    /// Ends the readers that hold the others up: those farthest behind, unless all are.
+    pub fn cut_slowest(&self) {
+        let mut inner = self.inner.lock();
+        let places = || inner.readers.iter().flatten().filter(|place| !place.cut).map(|place| place.next);
+        let (Some(slowest), Some(fastest)) = (places().min(), places().max()) else { return };
+        if slowest == fastest {
+            return;
+        }
+        for place in inner.readers.iter_mut().flatten().filter(|place| place.next == slowest) {
+            place.cut = true;
+            if let Some(waker) = place.waker.take() {
+                waker.wake();
+            }
+        }
+        inner.shrink();
     }
 
     /// Waits until the readers have room for more, or until nobody reads. Cancel-safe.
@@ -166,7 +191,8 @@ impl Inner {
         if !matches!(self.state, State::Passing) {
             return;
         }
-        let slowest = self.readers.iter().flatten().map(|place| place.next).min().unwrap_or(usize::MAX);
+        let counted = self.readers.iter().flatten().filter(|place| !place.cut);
+        let slowest = counted.map(|place| place.next).min().unwrap_or(usize::MAX);
         while self.gone < slowest {
             let Some(piece) = self.pieces.pop_front() else { break };
             self.gone += 1;
@@ -198,6 +224,10 @@ impl Reader {
         let inner = &mut *guard;
         let place =
             inner.readers[self.slot].as_mut().expect("a reader's slot is its own until it is dropped");
+        if place.cut {
+            self.ended = true;
+            return Poll::Ready(Some(Err(BodyError::TooSlow)));
+        }
         if let Some(piece) = inner.pieces.get(place.next - inner.gone) {
             let piece = piece.clone();
             place.next += 1;
@@ -276,6 +306,31 @@ mod tests {
         assert_eq!(reader.frame().await.unwrap().unwrap().into_data().unwrap(), "ab");
         assert!(matches!(reader.frame().await, Some(Err(BodyError::UpstreamStalled))));
         assert!(reader.frame().await.is_none());
+    }
+
+    #[tokio::test]
+    async fn the_slowest_of_several_is_cut_and_the_others_go_on() {
+        let recording = Recording::new();
+        let (mut slow, mut fast) = (recording.reader().unwrap(), recording.reader().unwrap());
+        recording.push(Bytes::from_static(b"one"));
+        recording.let_go();
+        fast.frame().await.unwrap().unwrap();
+        recording.cut_slowest();
+        assert!(matches!(slow.frame().await, Some(Err(BodyError::TooSlow))));
+        recording.cut_slowest();
+        recording.push(Bytes::from_static(b"two"));
+        assert_eq!(
+            fast.frame().await.unwrap().unwrap().into_data().unwrap(),
+            "two",
+            "one alone is never cut"
+        );
+    }
+
+    #[tokio::test]
+    async fn nobody_joins_what_broke_off() {
+        let recording = Recording::new();
+        recording.fail(BodyError::UpstreamStalled);
+        assert!(recording.reader().is_none());
     }
 
     #[tokio::test]

@@ -1,11 +1,15 @@
 //! A complete body in memory, as a few shared pieces.
 
-use std::{ops::Range, sync::Arc};
+use std::{
+    ops::Range,
+    sync::{Arc, Weak},
+};
 
 use bytes::Bytes;
 
 /// Bodies up to this many bytes are kept as one piece, so that a hit is one write.
-const ONE_PIECE: u64 = 64 * 1024;
+const ONE_PIECE: u64 = LARGEST_PIECE as u64;
+const LARGEST_PIECE: usize = 64 * 1024;
 
 /// A complete body. Cloning shares it.
 #[derive(Clone, Debug, Default)]
@@ -21,7 +25,23 @@ impl Segments {
         if length <= ONE_PIECE && pieces.len() > 1 {
             return Self { pieces: Arc::from([Bytes::from(pieces.concat())]), length };
         }
-        Self { pieces: pieces.into(), length }
+        // Sent piece by piece: what has not been sent yet is then known to within a piece.
+        let split = |piece: &Bytes| {
+            let piece = piece.clone();
+            let starts = (0..piece.len()).step_by(LARGEST_PIECE);
+            starts.map(move |start| piece.slice(start..piece.len().min(start + LARGEST_PIECE)))
+        };
+        Self { pieces: pieces.iter().flat_map(split).collect(), length }
+    }
+
+    /// Whether both are the very same body in memory.
+    pub fn same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.pieces, &other.pieces)
+    }
+
+    /// A handle that does not keep the body in memory.
+    pub fn downgrade(&self) -> WeakSegments {
+        WeakSegments { pieces: Arc::downgrade(&self.pieces), length: self.length }
     }
 
     /// Bytes in all.
@@ -55,6 +75,20 @@ impl Segments {
             next += 1;
         }
         SegmentsReader { segments: self.clone(), next, skip, left: range.end.saturating_sub(range.start) }
+    }
+}
+
+/// A body that may be gone.
+#[derive(Clone, Debug)]
+pub struct WeakSegments {
+    pieces: Weak<[Bytes]>,
+    length: u64,
+}
+
+impl WeakSegments {
+    /// The body, if anyone still holds it.
+    pub fn upgrade(&self) -> Option<Segments> {
+        Some(Segments { pieces: self.pieces.upgrade()?, length: self.length })
     }
 }
 

@@ -19,7 +19,7 @@ use super::{purge::Generation, segments::Segments};
 pub struct Stored {
     facts: Facts,
     identity: Representation,
-    coded: [Option<Representation>; CODINGS.len()],
+    coded: Coded,
     /// One bit a coding: a computation of it has been asked for.
     asked: AtomicU8,
     weight: u64,
@@ -33,6 +33,9 @@ pub struct Representation {
     /// Its complete body.
     pub body: Segments,
 }
+
+/// A computed coding; `None` inside where it came out no shorter, and the identity form is sent.
+type Coded = [Option<Option<Representation>>; CODINGS.len()];
 
 /// The codings that can be computed, in the order of [`Stored::coded`].
 const CODINGS: [Coding; 3] = [Coding::Gzip, Coding::Brotli, Coding::Zstd];
@@ -69,13 +72,11 @@ impl Stored {
         Self::assemble(facts, Representation { head, body }, [None, None, None], 0)
     }
 
-    /// The same response with one more coding of its body.
-    pub fn with_coding(&self, coding: Coding, body: Segments) -> Self {
+    /// The same response with one more coding of its body; `None` when that is not worth it.
+    pub fn with_coding(&self, coding: Coding, body: Option<Segments>) -> Self {
         let mut coded = self.coded.clone();
-        let mut head = owned_head(&self.identity.head, Some(body.length()));
-        code_head(&mut head, coding, Strength::Strong);
         if let Some(slot) = slot(coding) {
-            coded[slot] = Some(Representation { head, body });
+            coded[slot] = Some(body.map(|body| coded_form(&self.identity.head, coding, body)));
         }
         Self::assemble(self.facts.clone(), self.identity.clone(), coded, self.asked.load(Ordering::Relaxed))
     }
@@ -86,10 +87,8 @@ impl Stored {
         let body = self.identity.body.clone();
         let identity = Representation { head: identity_head(head, &body, self.facts.codable), body };
         let coded = CODINGS.map(|coding| {
-            let old = self.coded(coding)?;
-            let mut head = owned_head(&identity.head, Some(old.body.length()));
-            code_head(&mut head, coding, Strength::Strong);
-            Some(Representation { head, body: old.body.clone() })
+            let computed = self.coded[slot(coding)?].as_ref()?.as_ref();
+            Some(computed.map(|old| coded_form(&identity.head, coding, old.body.clone())))
         });
         let facts = Facts { meta, tags, began, ..self.facts.clone() };
         Self::assemble(facts, identity, coded, self.asked.load(Ordering::Relaxed))
@@ -102,18 +101,13 @@ impl Stored {
         Self::assemble(facts, self.identity.clone(), self.coded.clone(), self.asked.load(Ordering::Relaxed))
     }
 
-    fn assemble(
-        facts: Facts,
-        identity: Representation,
-        coded: [Option<Representation>; CODINGS.len()],
-        asked: u8,
-    ) -> Self {
+    fn assemble(facts: Facts, identity: Representation, coded: Coded, asked: u8) -> Self {
         let weight = size_of::<Self>() as u64
             + facts.variant.len() as u64
             + facts.vary.iter().map(|name| name.as_str().len() as u64 + 32).sum::<u64>()
             + facts.tags.iter().map(|tag| tag.as_str().len() as u64 + 40).sum::<u64>()
             + identity.weight()
-            + coded.iter().flatten().map(Representation::weight).sum::<u64>();
+            + coded.iter().flatten().flatten().map(Representation::weight).sum::<u64>();
         Self { facts, identity, coded, asked: AtomicU8::new(asked), weight }
     }
 
@@ -122,9 +116,10 @@ impl Stored {
         &self.identity
     }
 
-    /// A computed coding, once it is there.
-    pub fn coded(&self, coding: Coding) -> Option<&Representation> {
-        self.coded[slot(coding)?].as_ref()
+    /// A computed coding, once it is there: the identity form where coding was not worth it.
+    pub fn coded(&self, coding: Coding) -> Option<(Coding, &Representation)> {
+        let computed = self.coded[slot(coding)?].as_ref()?;
+        Some(computed.as_ref().map_or((Coding::Identity, &self.identity), |coded| (coding, coded)))
     }
 
     /// Whether the caller is the first to ask for this coding, and should have it computed.
@@ -219,6 +214,12 @@ pub fn uncoded_tag(tag: &str) -> Option<String> {
 
 fn slot(coding: Coding) -> Option<usize> {
     CODINGS.iter().position(|known| *known == coding)
+}
+
+fn coded_form(identity: &HeaderMap, coding: Coding, body: Segments) -> Representation {
+    let mut head = owned_head(identity, Some(body.length()));
+    code_head(&mut head, coding, Strength::Strong);
+    Representation { head, body }
 }
 
 /// The head of the identity form, as it is stored.

@@ -286,7 +286,7 @@ pub struct Timeouts {
     pub body: Duration,
     /// A connection without a request.
     pub idle: Duration,
-    /// From a request's head to the head of its answer.
+    /// From a request without content to the head of its answer.
     pub total: Duration,
     /// An upgraded connection (a WebSocket) on which neither side sends.
     pub tunnel: Duration,

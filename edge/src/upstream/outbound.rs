@@ -111,14 +111,20 @@ fn takes_trailers(headers: &HeaderMap) -> bool {
 }
 
 fn strip_impostors(headers: &mut HeaderMap) {
-    let forwarded: Vec<HeaderName> =
-        headers.keys().filter(|name| name.as_str().starts_with("x-forwarded-")).cloned().collect();
-    for name in &forwarded {
+    let impostors: Vec<HeaderName> =
+        headers.keys().filter(|name| is_impostor(name.as_str())).cloned().collect();
+    for name in &impostors {
         headers.remove(name);
     }
-    for name in IMPOSTORS {
-        headers.remove(name);
-    }
+}
+
+/// Whether a field pretends to come from a proxy, or to change the request. A name with `_` is one that CGI-like
+/// interfaces (WSGI, Rack, PHP) cannot tell from the name with `-`, so it would pass every check by name.
+fn is_impostor(name: &str) -> bool {
+    name.contains('_')
+        || name.starts_with("x-forwarded")
+        || name.starts_with("forwarded")
+        || IMPOSTORS.contains(&name)
 }
 
 /// Entity tags of our codings mean nothing upstream: each is replaced by the tag it was made from.
@@ -174,14 +180,23 @@ const KEPT: [HeaderName; 6] = [
 ];
 
 /// Fields by which a client pretends to be a proxy or another request.
-const IMPOSTORS: [&str; 8] = [
-    "forwarded",
+const IMPOSTORS: [&str; 17] = [
     "x-real-ip",
+    "x-client-ip",
+    "true-client-ip",
+    "cf-connecting-ip",
+    "fastly-client-ip",
+    "x-host",
+    "x-original-host",
+    "x-http-host-override",
     "x-original-url",
+    "x-original-uri",
     "x-rewrite-url",
     "x-http-method-override",
     "x-http-method",
     "x-method-override",
+    "x-request-deadline",
+    "http2-settings",
     // Becomes HTTP_PROXY in CGI programs ("httpoxy").
     "proxy",
 ];

@@ -12,14 +12,16 @@ use std::{
 };
 
 use cache_policy::Moment;
-use http::{Method, Request, header};
+use http::{Method, Request, StatusCode, header};
 use http_body::Body as _;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::{Answer, Failure, RequestBody, ResponseBody, choose::Health, connect::Dial};
+use super::{
+    Answer, Failure, RequestBody, ResponseBody, choose::Health, connect::Dial, request_body::Progress,
+};
 use crate::{clock::Clock, settings};
 
 /// A server's place on the network.
@@ -92,18 +94,24 @@ impl Pool {
     ) -> Result<Answer, Unsent> {
         let permit = match self.permit(settings).await {
             Ok(permit) => permit,
-            Err(failure) => return Err(Unsent { failure, request: Some(Box::new(request)) }),
+            // With a full queue another server may have room; a wait that was in vain is not repeated elsewhere.
+            Err(Queue::Full) => {
+                return Err(Unsent { failure: Failure::Busy, request: Some(Box::new(request)) });
+            }
+            Err(Queue::TooLong) => return Err(Unsent { failure: Failure::Busy, request: None }),
         };
         // At most two idle connections may turn out dead before a new one is dialled: bounded, and no request is lost to
         // a server that restarted.
         for _ in 0..2 {
             let Some(mut sender) = self.idle(clock.now()) else { break };
-            if sender.ready().await.is_err() {
+            // Its last response has been read to the end, so it is ready as soon as its task has run once more.
+            if !matches!(tokio::time::timeout(settings.connect_timeout, sender.ready()).await, Ok(Ok(()))) {
                 continue;
             }
             let again = repeatable(&request);
+            let progress = request.body().progress();
             match self.exchange(&mut sender, request, settings).await {
-                Ok(response) => return Ok(self.answer(response, sender, permit, settings, clock)),
+                Ok(response) => return Ok(self.answer(response, sender, progress, permit, settings, clock)),
                 Err(Unsent { failure: Failure::Closed, request: None }) => match again {
                     Some(again) => request = again,
                     None => return Err(Unsent { failure: Failure::Closed, request: None }),
@@ -116,22 +124,23 @@ impl Pool {
             Ok(sender) => sender,
             Err(failure) => return Err(Unsent { failure, request: Some(Box::new(request)) }),
         };
+        let progress = request.body().progress();
         let response = self.exchange(&mut sender, request, settings).await?;
-        Ok(self.answer(response, sender, permit, settings, clock))
+        Ok(self.answer(response, sender, progress, permit, settings, clock))
     }
 
-    async fn permit(&self, settings: &settings::Upstream) -> Result<OwnedSemaphorePermit, Failure> {
+    async fn permit(&self, settings: &settings::Upstream) -> Result<OwnedSemaphorePermit, Queue> {
         if let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() {
             return Ok(permit);
         }
         let place = Waiting::enter(&self.waiting);
         if place.before >= settings.waiting {
-            return Err(Failure::Busy);
+            return Err(Queue::Full);
         }
         match tokio::time::timeout(settings.response_timeout, Arc::clone(&self.permits).acquire_owned()).await
         {
             Ok(permit) => Ok(permit.expect("the semaphore is never closed")),
-            Err(_) => Err(Failure::Busy),
+            Err(_) => Err(Queue::TooLong),
         }
     }
 
@@ -177,17 +186,24 @@ impl Pool {
         request: Request<RequestBody>,
         settings: &settings::Upstream,
     ) -> Result<http::Response<hyper::body::Incoming>, Unsent> {
-        let broke = request.body().broke();
-        let sending = sender.try_send_request(request);
-        match tokio::time::timeout(settings.response_timeout, sending).await {
-            Err(_) => Err(Unsent { failure: Failure::Timeout, request: None }),
-            Ok(Ok(response)) => Ok(response),
-            Ok(Err(mut error)) => {
+        let progress = request.body().progress();
+        // The upstream's time runs from the request's end; until then the client's patience is what counts.
+        let overdue = async {
+            progress.end().await;
+            tokio::time::sleep(settings.response_timeout).await;
+        };
+        let sent = tokio::select! {
+            sent = sender.try_send_request(request) => sent,
+            () = overdue => return Err(Unsent { failure: Failure::Timeout, request: None }),
+        };
+        match sent {
+            Ok(response) => Ok(response),
+            Err(mut error) => {
                 if let Some(request) = error.take_message() {
                     return Err(Unsent { failure: Failure::Closed, request: Some(Box::new(request)) });
                 }
                 let error = error.into_error();
-                let failure = match broke.get() {
+                let failure = match progress.broke() {
                     Some(error) => Failure::RequestBody(error.clone()),
                     None if error.is_parse() || error.is_parse_too_large() => {
                         Failure::Malformed(Arc::new(error))
@@ -203,6 +219,7 @@ impl Pool {
         self: &Arc<Self>,
         response: http::Response<hyper::body::Incoming>,
         sender: SendRequest<RequestBody>,
+        request: Arc<Progress>,
         permit: OwnedSemaphorePermit,
         settings: &settings::Upstream,
         clock: &Clock,
@@ -212,9 +229,11 @@ impl Pool {
             // Transfer-Encoding overrides; passing the other on would smuggle a second framing (RFC 9112 §6.3).
             response.headers_mut().remove(header::CONTENT_LENGTH);
         }
-        let lease = Lease { pool: Arc::clone(self), sender, clock: clock.clone(), _permit: permit };
+        let switches = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+        let lease = Lease { pool: Arc::clone(self), sender, request, clock: clock.clone(), _permit: permit };
         response.map(|incoming| {
-            if incoming.is_end_stream() {
+            // After 101 the connection is no longer HTTP's: it keeps its place until the tunnel ends.
+            if incoming.is_end_stream() && !switches {
                 lease.give_back();
                 ResponseBody::new(incoming, settings.idle_timeout, None)
             } else {
@@ -232,8 +251,10 @@ impl Pool {
 /// A copy of a request that may be sent a second time although a server may have seen it: idempotent (RFC 9110 §9.2.2)
 /// and without a body.
 fn repeatable(request: &Request<RequestBody>) -> Option<Request<RequestBody>> {
-    let idempotent =
-        matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE);
+    let idempotent = matches!(
+        *request.method(),
+        Method::GET | Method::HEAD | Method::OPTIONS | Method::PUT | Method::DELETE
+    );
     if !idempotent || !request.body().is_end_stream() {
         return None;
     }
@@ -249,16 +270,27 @@ fn repeatable(request: &Request<RequestBody>) -> Option<Request<RequestBody>> {
 pub struct Lease {
     pool: Arc<Pool>,
     sender: SendRequest<RequestBody>,
+    request: Arc<Progress>,
     clock: Clock,
     _permit: OwnedSemaphorePermit,
 }
 
 impl Lease {
-    /// The response was read to its end: the connection may serve another request. Without this call it closes.
+    /// The response was read to its end: the connection may serve another request. Without this call it closes; so it
+    /// does when the answer came before the request's body had ended.
     pub fn give_back(self) {
+        if !self.request.ended() {
+            return;
+        }
         let since = self.clock.now();
         self.pool.idle.lock().push(Idle { sender: self.sender, since });
     }
+}
+
+/// Why there is no connection to be had.
+enum Queue {
+    Full,
+    TooLong,
 }
 
 /// A place in the queue for a connection.

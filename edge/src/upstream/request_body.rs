@@ -15,17 +15,52 @@ use bytes::Bytes;
 use futures_util::task::AtomicWaker;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
+use tokio::sync::Notify;
 
 use crate::body::{BodyError, Patience};
 
-/// Where the cause is kept when the client's side breaks: hyper reports only that the body failed.
-pub type Broke = Arc<OnceLock<BodyError>>;
+/// How far a body has come, for those who no longer hold it: hyper reports only that a body failed, and may have a
+/// response before the body has ended.
+#[derive(Debug, Default)]
+pub struct Progress {
+    broke: OnceLock<BodyError>,
+    ended: AtomicBool,
+    ending: Notify,
+}
+
+impl Progress {
+    /// Why the client's side broke, if it did.
+    pub fn broke(&self) -> Option<&BodyError> {
+        self.broke.get()
+    }
+
+    /// Whether all of the body has been taken.
+    pub fn ended(&self) -> bool {
+        self.ended.load(Ordering::Acquire)
+    }
+
+    /// Waits until all of the body has been taken. Cancel-safe.
+    pub async fn end(&self) {
+        loop {
+            let ending = self.ending.notified();
+            if self.ended() {
+                return;
+            }
+            ending.await;
+        }
+    }
+
+    fn set_ended(&self) {
+        self.ended.store(true, Ordering::Release);
+        self.ending.notify_waiters();
+    }
+}
 
 /// The body of a request to an upstream.
 #[derive(Debug)]
 pub struct RequestBody {
     source: Option<Box<Source>>,
-    broke: Broke,
+    progress: Arc<Progress>,
 }
 
 #[derive(Debug)]
@@ -40,7 +75,9 @@ struct Source {
 impl RequestBody {
     /// No body.
     pub fn empty() -> Self {
-        Self { source: None, broke: Broke::default() }
+        let progress = Progress::default();
+        progress.set_ended();
+        Self { source: None, progress: Arc::new(progress) }
     }
 
     /// A client's body of at most `bound` bytes, with at most `pause` between two pieces. With a `gate`, nothing is read
@@ -51,12 +88,12 @@ impl RequestBody {
         }
         let gate = gate.map(|gate| (gate, Patience::new(CONTINUE_WAIT)));
         let source = Source { incoming, left: bound, bound, patience: Patience::new(pause), gate };
-        Self { source: Some(Box::new(source)), broke: Broke::default() }
+        Self { source: Some(Box::new(source)), progress: Arc::default() }
     }
 
-    /// Where the cause will stand if the client's side breaks.
-    pub fn broke(&self) -> Broke {
-        Arc::clone(&self.broke)
+    /// How far it has come, now and later.
+    pub fn progress(&self) -> Arc<Progress> {
+        Arc::clone(&self.progress)
     }
 }
 
@@ -96,9 +133,12 @@ impl Body for RequestBody {
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let Some(source) = &mut self.source else { return Poll::Ready(None) };
         let frame = source.poll_frame(context);
-        if let Poll::Ready(Some(Err(error))) = &frame {
+        match &frame {
             // The first cause is the one that counts.
-            let _ = self.broke.set(error.clone());
+            Poll::Ready(Some(Err(error))) => drop(self.progress.broke.set(error.clone())),
+            Poll::Ready(None) => self.progress.set_ended(),
+            Poll::Ready(Some(Ok(_))) if source.incoming.is_end_stream() => self.progress.set_ended(),
+            _ => {}
         }
         frame
     }
