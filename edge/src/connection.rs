@@ -49,6 +49,7 @@ use crate::{
     record::Recorded,
     settings::{Bounds, Timeouts},
     state::Edge,
+    upstream::Activity,
 };
 
 /// Serves a connection until it closes, a deadline passes, or it has been drained.
@@ -62,13 +63,16 @@ pub async fn serve(
 ) {
     let state = edge.state.load_full();
     let (timeouts, bounds) = (state.settings.timeouts.clone(), state.settings.bounds.clone());
+    let silence =
+        state.settings.upstreams.values().map(|upstream| upstream.idle_timeout).max().unwrap_or_default();
+    let stall = timeouts.total + timeouts.body + silence;
     drop(state);
     let encrypted = tls.is_some();
     let scheme = if encrypted { Scheme::Https } else { Scheme::Http };
     let peer = Peer { address: address.ip().to_canonical(), scheme };
     // A child of its own: looking at the shared one takes a lock that all connections share.
     let drain = edge.drain.child_token();
-    let shell = Shell { edge, peer, timeouts, bounds, drain };
+    let shell = Shell { edge, peer, timeouts, bounds, stall, drain };
     let Some(tls) = tls else { return shell.http1(stream, place).await };
     match tokio::time::timeout(shell.timeouts.handshake, tls.accept(stream)).await {
         Ok(Ok(stream)) if stream.get_ref().1.alpn_protocol() == Some(b"h2") => {
@@ -104,12 +108,13 @@ struct Shell {
     peer: Peer,
     timeouts: Timeouts,
     bounds: Bounds,
+    stall: Duration,
     drain: CancellationToken,
 }
 
 impl Shell {
     async fn http1<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(&self, stream: S, place: Place) {
-        let pulse = Pulse::new(&self.edge.clock, Protocol::Http1);
+        let pulse = Pulse::new(&self.edge.clock, Protocol::Http1, self.stall);
         let io = TokioIo::new(Watched { stream, pulse: Arc::clone(&pulse), _place: place });
         let connection = http1::Builder::new()
             .max_header_size(self.bounds.head)
@@ -129,7 +134,7 @@ impl Shell {
     }
 
     async fn http2<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(&self, stream: S, place: Place) {
-        let pulse = Pulse::new(&self.edge.clock, Protocol::Http2);
+        let pulse = Pulse::new(&self.edge.clock, Protocol::Http2, self.stall);
         let io = TokioIo::new(Watched { stream, pulse: Arc::clone(&pulse), _place: place });
         let service = {
             let (edge, peer, pulse) = (Arc::clone(&self.edge), self.peer, Arc::clone(&pulse));
@@ -207,8 +212,9 @@ async fn answer(
     edge: Arc<Edge>,
     peer: Peer,
     pulse: Arc<Pulse>,
-    request: Request<Incoming>,
+    mut request: Request<Incoming>,
 ) -> Result<Response<Counted>, std::convert::Infallible> {
+    request.extensions_mut().insert(pulse.moved.clone());
     let busy = Busy::begin(pulse);
     let response = handle(&edge, peer, request).await;
     Ok(response.map(|body| Counted { body, busy }))
@@ -224,6 +230,8 @@ enum Protocol {
 struct Pulse {
     clock: Clock,
     protocol: Protocol,
+    /// How long a connection with a request may see nothing move: longer than every wait that has a bound of its own.
+    stall: Duration,
     requests: AtomicUsize,
     /// Milliseconds (plus one) since the clock's epoch when the current quiet began.
     quiet_since: AtomicU64,
@@ -231,8 +239,8 @@ struct Pulse {
     head_since: AtomicU64,
     /// When a write first found the socket full, or 0.
     blocked_since: AtomicU64,
-    /// Whether bytes of messages have moved since the timer last looked. Costs no clock.
-    moved: AtomicBool,
+    /// Whether messages have moved since the timer last looked. Costs no clock.
+    moved: Activity,
     /// Whether there has been a request, and who waits for one.
     served: AtomicBool,
     first: Notify,
@@ -248,15 +256,16 @@ enum State {
 }
 
 impl Pulse {
-    fn new(clock: &Clock, protocol: Protocol) -> Arc<Self> {
+    fn new(clock: &Clock, protocol: Protocol, stall: Duration) -> Arc<Self> {
         let pulse = Self {
             clock: clock.clone(),
             protocol,
+            stall,
             requests: AtomicUsize::new(0),
             quiet_since: AtomicU64::new(0),
             head_since: AtomicU64::new(0),
             blocked_since: AtomicU64::new(0),
-            moved: AtomicBool::new(false),
+            moved: Activity::default(),
             served: AtomicBool::new(false),
             first: Notify::new(),
         };
@@ -273,7 +282,7 @@ impl Pulse {
 
     /// Something of a message moved; the timer will find out when, to within one of its turns.
     fn stir(&self) {
-        self.moved.store(true, Ordering::Relaxed);
+        self.moved.stir();
     }
 
     fn rest(&self) {
@@ -281,7 +290,7 @@ impl Pulse {
     }
 
     fn state(&self, timeouts: &Timeouts) -> State {
-        if self.moved.swap(false, Ordering::Relaxed) {
+        if self.moved.take() {
             self.rest();
         }
         let now = self.now();
@@ -300,7 +309,7 @@ impl Pulse {
         let quiet = self.quiet_since.load(Ordering::Relaxed);
         if self.requests.load(Ordering::Relaxed) > 0 {
             // A stream that its client gives no window, however lively the connection is otherwise.
-            match left(quiet, timeouts.total + timeouts.body) {
+            match left(quiet, self.stall) {
                 0 => return State::Late,
                 left => look_again = look_again.min(left),
             }
@@ -321,12 +330,7 @@ impl Pulse {
         State::Fine { look_again: Duration::from_millis(look_again.max(1)) }
     }
 
-    fn bytes_came(&self, count: usize) {
-        if self.requests.load(Ordering::Relaxed) > 0
-            && (self.protocol == Protocol::Http1 || count >= CONTROL_FRAMES)
-        {
-            self.stir();
-        }
+    fn bytes_came(&self) {
         if self.protocol == Protocol::Http1
             && self.requests.load(Ordering::Relaxed) == 0
             && self.head_since.load(Ordering::Relaxed) == 0
@@ -337,8 +341,12 @@ impl Pulse {
 }
 
 impl Pulse {
+    /// What has been handed to hyper may take long to go out. In HTTP/2 that counts only between requests: there a stream
+    /// may be starved of its window while PINGs keep the connection lively.
     fn bytes_went(&self, count: usize) {
-        if count >= CONTROL_FRAMES {
+        if count >= CONTROL_FRAMES
+            && (self.protocol == Protocol::Http1 || self.requests.load(Ordering::Relaxed) == 0)
+        {
             self.stir();
         }
     }
@@ -445,9 +453,8 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         let read = ready!(Pin::new(&mut self.stream).poll_read(context, buffer));
-        let came = buffer.filled().len() - before;
-        if came > 0 {
-            self.pulse.bytes_came(came);
+        if buffer.filled().len() > before {
+            self.pulse.bytes_came();
         }
         Poll::Ready(read)
     }
@@ -501,6 +508,8 @@ const SEND_BUFFER: usize = 256 * 1024;
 mod tests {
     use super::*;
 
+    const STALL: Duration = Duration::from_secs(90);
+
     fn timeouts() -> Timeouts {
         let seconds = Duration::from_secs;
         Timeouts {
@@ -520,7 +529,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_client_that_says_nothing_is_late_after_the_header_deadline() {
-        let pulse = Pulse::new(&Clock::system(), Protocol::Http2);
+        let pulse = Pulse::new(&Clock::system(), Protocol::Http2, STALL);
         tokio::time::advance(Duration::from_millis(14_900)).await;
         assert!(is_fine(&pulse));
         tokio::time::advance(Duration::from_millis(200)).await;
@@ -529,12 +538,12 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn between_requests_the_idle_deadline_counts_until_a_head_begins() {
-        let pulse = Pulse::new(&Clock::system(), Protocol::Http1);
+        let pulse = Pulse::new(&Clock::system(), Protocol::Http1, STALL);
         drop(Busy::begin(Arc::clone(&pulse)));
         assert!(is_fine(&pulse));
         tokio::time::advance(Duration::from_secs(70)).await;
         assert!(is_fine(&pulse));
-        pulse.bytes_came(1);
+        pulse.bytes_came();
         tokio::time::advance(Duration::from_secs(4)).await;
         assert!(is_fine(&pulse));
         tokio::time::advance(Duration::from_secs(11)).await;
@@ -543,7 +552,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn an_idle_connection_is_asked_to_close() {
-        let pulse = Pulse::new(&Clock::system(), Protocol::Http1);
+        let pulse = Pulse::new(&Clock::system(), Protocol::Http1, STALL);
         drop(Busy::begin(Arc::clone(&pulse)));
         assert!(is_fine(&pulse));
         tokio::time::advance(Duration::from_secs(76)).await;
@@ -552,7 +561,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_busy_connection_is_never_idle_but_its_body_must_move() {
-        let pulse = Pulse::new(&Clock::system(), Protocol::Http2);
+        let pulse = Pulse::new(&Clock::system(), Protocol::Http2, STALL);
         let _busy = Busy::begin(Arc::clone(&pulse));
         assert!(is_fine(&pulse));
         tokio::time::advance(Duration::from_secs(80)).await;

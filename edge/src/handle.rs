@@ -36,7 +36,7 @@ use crate::{
     settings::{Route, Settings},
     state::{Edge, Lane, State},
     upgrade,
-    upstream::{Answer, ContinueGate, RequestBody, Upstream, outbound, outbound::Purpose},
+    upstream::{Activity, Answer, ContinueGate, RequestBody, Upstream, outbound, outbound::Purpose},
 };
 
 /// The client's end of a connection.
@@ -231,9 +231,7 @@ impl Asked<'_> {
             let joined = if marked {
                 Joined::Leader(self.edge.collapser.alone(&self.key, now, memory))
             } else {
-                let variant = resource
-                    .as_ref()
-                    .map_or_else(Box::default, |resource| resource.collapse_key(&head.headers));
+                let variant = collapse_variant(head, resource.as_deref());
                 self.edge.collapser.join(&self.key, variant, now, memory)
             };
             let mut shared = match joined {
@@ -537,7 +535,9 @@ impl Asked<'_> {
     ) -> Result<Response<Body>, Refusal> {
         let gate = expects_continue(head, &content).then(ContinueGate::default);
         let bounds = &self.settings.bounds;
-        let content = RequestBody::new(content, bounds.body, self.settings.timeouts.body, gate.clone());
+        let activity = head.extensions.get::<Activity>().cloned().unwrap_or_default();
+        let content =
+            RequestBody::new(content, bounds.body, self.settings.timeouts.body, gate.clone(), activity);
         let mut request =
             outbound::request(head, &self.inbound, &self.client, self.route, Purpose::Pass, content);
         if let Some(gate) = gate {
@@ -595,7 +595,7 @@ impl Asked<'_> {
     /// the groups that the answer names (RFC 9111 §4.4, RFC 9875 §3).
     fn invalidate(&self, answer: &HeaderMap, now: Moment) {
         let memory = &self.edge.memory;
-        memory.invalidate(&self.key, now);
+        memory.invalidate(&self.key);
         let authority = self.inbound.authority();
         let target = cache_policy::Resource {
             scheme: self.inbound.scheme.as_str(),
@@ -603,7 +603,7 @@ impl Asked<'_> {
             path_and_query: &self.inbound.path_and_query,
         };
         for named in invalidated_targets(&target, answer) {
-            memory.invalidate(&self.key.same_origin(&named), now);
+            memory.invalidate(&self.key.same_origin(&named));
         }
         let origin: Box<str> = format!("{}/", self.key.origin()).into();
         let rules: Vec<Rule> = invalidated_groups(answer)
@@ -655,6 +655,16 @@ impl Asked<'_> {
         upgrade::join(ends, answer.into_body(), self.settings.timeouts.tunnel, drain);
         switching
     }
+}
+
+/// What requests for one resource must agree on to share a fetch, as far as it is known before the answer.
+fn collapse_variant(head: &request::Parts, resource: Option<&Resource>) -> Box<str> {
+    let variant = resource.map_or_else(Box::default, |resource| resource.collapse_key(&head.headers));
+    if head.headers.contains_key(header::AUTHORIZATION) {
+        // What is fetched with credentials is as a rule not shared: nobody without them waits for it.
+        return format!("authorized {variant}").into();
+    }
+    variant
 }
 
 /// Serving is only decided over a stored response.

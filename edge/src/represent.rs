@@ -24,13 +24,13 @@ pub fn stored(request: &request::Parts, stored: &Arc<Stored>, key: &Key, coder: 
     let length = identity.body.length();
     let meta = &stored.meta;
     let wanted = negotiate(request, stored.codable);
+    if wanted != Coding::Identity && stored.coded(wanted).is_none() {
+        coder.ask(key, stored, wanted);
+    }
     let (coding, head, source) = match stored.coded(wanted) {
         Some((coding, computed)) => (coding, computed.head.clone(), Source::Whole(&computed.body)),
         None => match fly(wanted, coder) {
-            Some(slot) => {
-                coder.ask(key, stored, wanted);
-                (wanted, fly_head(&identity.head, wanted), Source::Coded(slot))
-            }
+            Some(slot) => (wanted, fly_head(&identity.head, wanted), Source::Coded(slot)),
             None => (Coding::Identity, identity.head.clone(), Source::Whole(&identity.body)),
         },
     };

@@ -63,11 +63,17 @@ pub fn run(path: &Path) -> anyhow::Result<()> {
 }
 
 async fn serve(path: &Path, settings: Settings) -> anyhow::Result<()> {
+    let token_file = settings.admin.as_ref().and_then(|admin| admin.token_file.as_deref());
+    let token = token_file.map(read_token).transpose()?;
     let clock = Clock::system();
     let certificates = Certificates::load(&settings.listeners, clock.wall())?;
     let sockets = bind(&settings, &certificates)?;
-    let admin =
-        settings.admin.map(|address| listen::bind(address, 1)).transpose()?.and_then(|mut one| one.pop());
+    let admin = settings
+        .admin
+        .as_ref()
+        .map(|admin| listen::bind(admin.address, 1))
+        .transpose()?
+        .and_then(|mut one| one.pop());
 
     let metrics = Arc::new(Metrics::new());
     let log = AccessLog::start(settings.log.format).context("no thread for the access log")?;
@@ -84,7 +90,7 @@ async fn serve(path: &Path, settings: Settings) -> anyhow::Result<()> {
     let mut signals = Signals::new().context("no signal handlers")?;
     let workers = start_workers(&edge, sockets, &stop)?;
     if let Some(socket) = admin {
-        start_admin(socket, &metrics, &roster, &stop)?;
+        start_admin(socket, &edge, &roster, token, &stop)?;
     }
     tracing::info!(threads = workers.threads.len(), "serving");
     let ready = tokio::spawn(announce_ready(Arc::clone(&roster)));
@@ -258,8 +264,9 @@ fn of_one_connection(error: &io::Error) -> bool {
 
 fn start_admin(
     socket: TcpListener,
-    metrics: &Arc<Metrics>,
+    edge: &Edge,
     roster: &Arc<Roster>,
+    token: Option<Arc<str>>,
     stop: &Stop,
 ) -> anyhow::Result<()> {
     let address: SocketAddr = socket.local_addr().context("a bound socket has an address")?;
@@ -267,10 +274,24 @@ fn start_admin(
         let (roster, draining) = (Arc::clone(roster), Arc::clone(&stop.draining));
         move || readiness(&roster, draining.load(Ordering::Relaxed))
     };
+    let cache = admin::Cache { memory: Arc::clone(&edge.memory), clock: edge.clock.clone(), token };
+    let state = admin::State::new(Arc::clone(&edge.metrics), readiness, Some(cache));
     let socket = tokio::net::TcpListener::from_std(socket).context("the admin socket cannot be used")?;
-    tokio::spawn(admin::serve(socket, admin::State::new(Arc::clone(metrics), readiness), stop.end.clone()));
+    tokio::spawn(admin::serve(socket, state, stop.end.clone()));
     tracing::info!("admin on http://{address}");
     Ok(())
+}
+
+fn read_token(file: &Path) -> anyhow::Result<Arc<str>> {
+    let text = std::fs::read_to_string(file)
+        .with_context(|| format!("admin.token_file {}: write a long random word into it", file.display()))?;
+    let token = text.trim();
+    anyhow::ensure!(
+        token.len() >= 16 && token.bytes().all(|byte| byte.is_ascii_graphic()),
+        "admin.token_file {}: one word of at least 16 printable characters is needed",
+        file.display()
+    );
+    Ok(token.into())
 }
 
 fn readiness(roster: &Roster, draining: bool) -> Readiness {

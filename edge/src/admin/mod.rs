@@ -1,4 +1,4 @@
-//! The operator's listener: health and metrics.
+//! The operator's listener: health, metrics, and what may be done to the cache.
 //!
 //! Owns: the HTTP service on the admin address, apart from the public side in everything: it runs on the main thread,
 //! so workers that are busy do not keep it from answering, and it never goes through the pipeline. It must never be
@@ -8,16 +8,29 @@
 //! GET /livez      200 while the process answers at all
 //! GET /readyz     200, or 503 with the reasons
 //! GET /metrics    OpenMetrics
+//! POST /purge     see [`purge`]
 //! ```
+//!
+//! Anyone who reaches the listener may read. Who changes something has the bearer token of `admin.token_file`, or, where
+//! there is none, comes from this machine and is no web page: the content is JSON, which a page of another site cannot
+//! send unasked, and Host is an address or `localhost`, which a name that was rebound to this machine is not.
 
-use std::{convert::Infallible, fmt, sync::Arc, time::Duration};
+pub mod purge;
+
+use std::{
+    convert::Infallible,
+    fmt,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
 use bytes::Bytes;
 use http::{
-    HeaderValue, Method, Request, Response, StatusCode,
-    header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE},
+    HeaderMap, HeaderValue, Method, Request, Response, StatusCode,
+    header::{ALLOW, AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, HOST},
 };
-use http_body_util::Full;
+use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
@@ -30,13 +43,20 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
-use crate::metrics::{self, Metrics};
+use crate::{
+    cache::Memory,
+    clock::Clock,
+    metrics::{self, Metrics},
+};
+use purge::Purge;
 
 /// Connections at once; more wait in the kernel's queue.
 const CONNECTIONS: usize = 64;
 /// For a request's whole head, and for a kept connection to send its next one.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// What connections get to finish their answers at a stop.
+/// Of a purge's JSON.
+const LARGEST_CONTENT: usize = 1024 * 1024;
 const STOP_GRACE: Duration = Duration::from_secs(1);
 /// After an accept that failed for lack of something the system may have again soon.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -48,13 +68,29 @@ pub struct State(Arc<Sources>);
 struct Sources {
     metrics: Arc<Metrics>,
     readiness: Box<dyn Fn() -> Readiness + Send + Sync>,
+    cache: Option<Cache>,
+}
+
+/// What changes are made to, and who may make them.
+#[derive(Clone)]
+pub struct Cache {
+    /// The memory tier.
+    pub memory: Arc<Memory>,
+    /// For the moment of a purge.
+    pub clock: Clock,
+    /// The bearer token that changes need; `None` lets this machine's users make them.
+    pub token: Option<Arc<str>>,
 }
 
 impl State {
     /// `readiness` is asked anew for each `/readyz`.
     #[must_use]
-    pub fn new(metrics: Arc<Metrics>, readiness: impl Fn() -> Readiness + Send + Sync + 'static) -> Self {
-        Self(Arc::new(Sources { metrics, readiness: Box::new(readiness) }))
+    pub fn new(
+        metrics: Arc<Metrics>,
+        readiness: impl Fn() -> Readiness + Send + Sync + 'static,
+        cache: Option<Cache>,
+    ) -> Self {
+        Self(Arc::new(Sources { metrics, readiness: Box::new(readiness), cache }))
     }
 }
 
@@ -83,8 +119,8 @@ pub async fn serve(socket: TcpListener, state: State, stop: CancellationToken) {
             accepted = async { (place.await, socket.accept().await) } => accepted,
         };
         match accepted {
-            (place, Ok((stream, _))) => {
-                let connection = connection(stream, state.clone(), stop.clone());
+            (place, Ok((stream, peer))) => {
+                let connection = connection(stream, peer, state.clone(), stop.clone());
                 connections.spawn(async move {
                     connection.await;
                     drop(place);
@@ -102,13 +138,13 @@ pub async fn serve(socket: TcpListener, state: State, stop: CancellationToken) {
 
 async fn connection(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    peer: SocketAddr,
     state: State,
     stop: CancellationToken,
 ) {
     let service = service_fn(move |request: Request<Incoming>| {
-        // The body, if any, is left unread: hyper then closes the connection instead of reading it to its end.
-        let answer = answer(&state, request.method(), request.uri().path());
-        async move { Ok::<_, Infallible>(answer) }
+        let state = state.clone();
+        async move { Ok::<_, Infallible>(answer(&state, peer.ip(), request).await) }
     });
     let mut connection = std::pin::pin!(
         http1::Builder::new()
@@ -131,20 +167,85 @@ async fn connection(
 
 type Answer = Response<Full<Bytes>>;
 
-fn answer(state: &State, method: &Method, path: &str) -> Answer {
-    let resource = match path {
+async fn answer(state: &State, peer: IpAddr, request: Request<Incoming>) -> Answer {
+    // A body that nobody asks for is left unread: hyper then closes the connection instead of reading it to its end.
+    let method = request.method();
+    let resource = match request.uri().path() {
         "/livez" => alive,
         "/readyz" => ready,
         "/metrics" => all_metrics,
-        _ => return problem(StatusCode::NOT_FOUND, "there are /livez, /readyz and /metrics", &[]),
+        "/purge" if method != Method::POST => return not_allowed("purges are posted", "POST"),
+        "/purge" => return purge(state, peer, request).await,
+        _ => {
+            let detail = "there are /livez, /readyz, /metrics and /purge";
+            return problem(StatusCode::NOT_FOUND, detail, &[]);
+        }
     };
     // hyper leaves the body of an answer to HEAD out (RFC 9110 §9.3.2).
     if method != Method::GET && method != Method::HEAD {
-        let mut refused = problem(StatusCode::METHOD_NOT_ALLOWED, "this resource can only be read", &[]);
-        refused.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
-        return refused;
+        return not_allowed("this resource can only be read", "GET, HEAD");
     }
     resource(state)
+}
+
+fn not_allowed(detail: &str, allowed: &'static str) -> Answer {
+    let mut refused = problem(StatusCode::METHOD_NOT_ALLOWED, detail, &[]);
+    refused.headers_mut().insert(ALLOW, HeaderValue::from_static(allowed));
+    refused
+}
+
+async fn purge(state: &State, peer: IpAddr, request: Request<Incoming>) -> Answer {
+    let Some(cache) = &state.0.cache else { return problem(StatusCode::NOT_FOUND, "there is no cache", &[]) };
+    if let Err((status, detail)) = may_change(cache, peer, request.headers()) {
+        return problem(status, detail, &[]);
+    }
+    let content = Limited::new(request.into_body(), LARGEST_CONTENT);
+    let content = match timeout(HEAD_TIMEOUT, content.collect()).await {
+        Ok(Ok(content)) => content.to_bytes(),
+        Ok(Err(_)) => return problem(StatusCode::PAYLOAD_TOO_LARGE, "more than 1 MiB of JSON", &[]),
+        Err(_) => return problem(StatusCode::REQUEST_TIMEOUT, "the content did not arrive in time", &[]),
+    };
+    let purged = serde_json::from_slice::<Purge>(&content)
+        .map_err(|error| error.to_string())
+        .and_then(|purge| purge.run(&cache.memory, cache.clock.now()));
+    match purged {
+        Ok(purged) => {
+            tracing::info!(purged = purged.purged, soft = purged.soft, dry_run = purged.dry_run, "purge");
+            with_body(StatusCode::OK, "application/json", serde_json::json!(purged).to_string() + "\n")
+        }
+        Err(error) => problem(StatusCode::BAD_REQUEST, &error, &[]),
+    }
+}
+
+/// Whether a request may change something; see the module's head.
+fn may_change(cache: &Cache, peer: IpAddr, headers: &HeaderMap) -> Result<(), (StatusCode, &'static str)> {
+    let field = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
+    if let Some(token) = &cache.token {
+        let given = field(AUTHORIZATION).and_then(|value| value.strip_prefix("Bearer "));
+        let right = given.is_some_and(|given| constant_time_eq(given.as_bytes(), token.as_bytes()));
+        return if right {
+            Ok(())
+        } else {
+            Err((StatusCode::UNAUTHORIZED, "the bearer token is missing or wrong"))
+        };
+    }
+    if !peer.to_canonical().is_loopback() {
+        return Err((StatusCode::FORBIDDEN, "changes from other machines need admin.token_file"));
+    }
+    if !field(CONTENT_TYPE).is_some_and(|value| value.starts_with("application/json")) {
+        return Err((StatusCode::UNSUPPORTED_MEDIA_TYPE, "send Content-Type: application/json"));
+    }
+    let host = field(HOST).and_then(|host| host.parse::<http::uri::Authority>().ok());
+    let direct = host.is_some_and(|host| {
+        let host = host.host().trim_start_matches('[').trim_end_matches(']');
+        host == "localhost" || host.parse::<IpAddr>().is_ok()
+    });
+    if direct { Ok(()) } else { Err((StatusCode::FORBIDDEN, "Host must be an address or localhost")) }
+}
+
+/// Takes as long for every wrong token of the right length.
+fn constant_time_eq(one: &[u8], other: &[u8]) -> bool {
+    one.len() == other.len() && one.iter().zip(other).fold(0, |differ, (a, b)| differ | (a ^ b)) == 0
 }
 
 fn alive(_: &State) -> Answer {
@@ -204,12 +305,15 @@ mod tests {
         let reasons = Reasons::default();
         let told = Arc::clone(&reasons);
         let readiness = move || Readiness { reasons: told.lock().unwrap().clone() };
-        (State::new(Arc::new(Metrics::new()), readiness), reasons)
+        let clock = Clock::system();
+        let cache = Cache { memory: Arc::new(Memory::new(1 << 20, 4)), clock, token: None };
+        (State::new(Arc::new(Metrics::new()), readiness, Some(cache)), reasons)
     }
 
     fn open(state: &State) -> DuplexStream {
         let (client, server) = duplex(64 * 1024);
-        tokio::spawn(connection(server, state.clone(), CancellationToken::new()));
+        let peer = SocketAddr::from(([127, 0, 0, 1], 40_000));
+        tokio::spawn(connection(server, peer, state.clone(), CancellationToken::new()));
         client
     }
 
@@ -249,6 +353,52 @@ mod tests {
         let answer = exchange(open(&state().0), "GET /metrics").await;
         assert!(answer.contains("content-type: application/openmetrics-text; version=1.0.0"), "{answer}");
         assert!(answer.contains("gatehouse_edge_build_info") && answer.ends_with("# EOF\n"), "{answer}");
+    }
+
+    async fn post(state: &State, fields: &str, content: &str) -> String {
+        let mut stream = open(state);
+        let length = content.len();
+        let head = format!(
+            "POST /purge HTTP/1.1\r\nConnection: close\r\nContent-Length: {length}\r\n{fields}\r\n{content}"
+        );
+        stream.write_all(head.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        answer
+    }
+
+    const JSON: &str = "Host: localhost:9900\r\nContent-Type: application/json\r\n";
+
+    #[tokio::test]
+    async fn a_purge_is_acknowledged_with_its_count_and_a_wrong_one_is_explained() {
+        let (state, _) = state();
+        let answer = post(&state, JSON, r#"{"tags": ["a"]}"#).await;
+        assert!(answer.starts_with("HTTP/1.1 200 ") && answer.contains("\"purged\":0"), "{answer}");
+        let answer = post(&state, JSON, r#"{"tag": "a"}"#).await;
+        assert!(answer.starts_with("HTTP/1.1 400 ") && answer.contains("unknown field `tag`"), "{answer}");
+        assert!(exchange(open(&state), "GET /purge").await.starts_with("HTTP/1.1 405 "));
+    }
+
+    #[tokio::test]
+    async fn a_web_page_cannot_purge() {
+        let (state, _) = state();
+        for (fields, status) in [
+            ("Host: localhost\r\nContent-Type: text/plain\r\n", 415),
+            ("Host: rebound.example\r\nContent-Type: application/json\r\n", 403),
+        ] {
+            let answer = post(&state, fields, r#"{"everything": true}"#).await;
+            assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{answer}");
+        }
+    }
+
+    #[tokio::test]
+    async fn with_a_token_nothing_else_counts() {
+        let (plain, _) = state();
+        let cache = Cache { token: Some("secret".into()), ..plain.0.cache.clone().unwrap() };
+        let state = State::new(Arc::new(Metrics::new()), Readiness::default, Some(cache));
+        assert!(post(&state, JSON, r#"{"everything": true}"#).await.starts_with("HTTP/1.1 401 "));
+        let fields = format!("{JSON}Authorization: Bearer secret\r\n");
+        assert!(post(&state, &fields, r#"{"everything": true}"#).await.starts_with("HTTP/1.1 200 "));
     }
 
     #[tokio::test]

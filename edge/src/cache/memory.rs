@@ -18,7 +18,7 @@ use quick_cache::{Lifecycle, OptionsBuilder, Weighter, sync::Cache};
 
 use super::{
     Key, Segments, Stored,
-    purge::{Fate, Force, Gate, Generation, Rule},
+    purge::{Fate, Force, Gate, Generation, Name, Rule},
 };
 use crate::settings::CACHE_SHARDS;
 
@@ -122,17 +122,23 @@ impl Memory {
 
     /// Whether the answer of a fetch that began at `began` may be what has been purged since.
     pub fn outdated(&self, began: Generation, key: &Key) -> bool {
-        self.gate.outdated(began, key.as_str())
+        self.gate.outdated(began, self.name(key))
     }
 
     /// Stores a variant in place of the one it matches, unless it has been purged since its fetch began; the oldest goes
     /// when there are too many or too heavy ones.
     pub fn store(&self, key: &Key, stored: Arc<Stored>) {
         self.change(key, |variants, marker| {
-            let stored = match self.gate.fate_of_new(stored.began, key.as_str(), &stored.tags) {
+            let stored = match self.gate.fate_of_new(stored.began, self.name(key), &stored.tags) {
                 Fate::Alive => stored,
                 Fate::StaleSince(moment) => Arc::new(stored.stale_since(moment)),
                 Fate::Gone => return,
+            };
+            // A coding may have been computed since a 304 took the entry's body over.
+            let same_body = |other: &&Arc<Stored>| other.identity().body.same(&stored.identity().body);
+            let stored = match variants.iter().find(same_body) {
+                Some(other) => Arc::new(stored.adopting(other)),
+                None => stored,
             };
             variants.retain(|other| other.vary != stored.vary || other.variant != stored.variant);
             variants.insert(0, stored);
@@ -188,9 +194,8 @@ impl Memory {
 
     /// Forgets one resource in all its variants, also when it is being fetched now. Unlike a purge it looks at nothing
     /// else.
-    pub fn invalidate(&self, key: &Key, now: Moment) {
-        self.gate
-            .purge(vec![Rule::Key(key.as_str().into())], Force::Hard, now, |_| self.change(key, |_, _| ()));
+    pub fn invalidate(&self, key: &Key) {
+        self.gate.invalidate(self.name(key).hash, || self.change(key, |_, _| ()));
     }
 
     /// How many responses a purge would be about.
@@ -219,7 +224,7 @@ impl Memory {
 
     /// Every write: what a purge was about is dropped or made stale on the way, so that no write brings it back.
     fn change(&self, key: &Key, change: impl FnOnce(&mut Vec<Arc<Stored>>, &mut Option<Marker>)) {
-        self.gate.write(self.hasher.hash_one(key), || {
+        self.gate.write(self.name(key).hash, || {
             let old = self.cache.peek(key);
             let marker = old.as_ref().and_then(|old| old.marker);
             let mut variants: Vec<_> = old
@@ -243,8 +248,12 @@ impl Memory {
         });
     }
 
+    fn name<'a>(&self, key: &'a Key) -> Name<'a> {
+        Name { key: key.as_str(), hash: self.hasher.hash_one(key) }
+    }
+
     fn surviving(&self, key: &Key, stored: &Arc<Stored>) -> Option<Arc<Stored>> {
-        match self.gate.fate(stored.began, key.as_str(), &stored.tags) {
+        match self.gate.fate(stored.began, self.name(key), &stored.tags) {
             Fate::Alive => Some(Arc::clone(stored)),
             Fate::StaleSince(moment) => Some(Arc::new(stored.stale_since(moment))),
             Fate::Gone => None,

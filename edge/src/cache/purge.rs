@@ -69,6 +69,15 @@ fn host_of(key: &str) -> Option<&str> {
     Some(authority.rsplit_once(':')?.0)
 }
 
+/// What a resource is called: its key, and the key's hash.
+#[derive(Clone, Copy, Debug)]
+pub struct Name<'a> {
+    /// As [`super::Key::as_str`] has it.
+    pub key: &'a str,
+    /// By a hasher that stays the same for the gate's life.
+    pub hash: u64,
+}
+
 /// Whether what is purged is gone or only stale.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Force {
@@ -97,17 +106,37 @@ struct Stamp {
     at: Moment,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Stamps {
     current: Generation,
     /// Oldest first, at most [`MOST_STAMPS`].
     recent: VecDeque<Stamp>,
     /// The newest generation whose stamp has been forgotten: what began before it is not stored any more.
     forgotten: Generation,
+    /// When resources were last invalidated, by a part of their key's hash. Unsafe requests are many, and must neither fill
+    /// the stamps nor grow anything; that two resources share a slot costs a fetch, and nothing else.
+    invalidated: Vec<Generation>,
 }
 
 impl Stamps {
-    fn fate(&self, began: Generation, key: &str, tags: &[Tag]) -> Fate {
+    fn new() -> Self {
+        Self {
+            current: Generation::default(),
+            recent: VecDeque::new(),
+            forgotten: Generation::default(),
+            invalidated: vec![Generation::default(); SLOTS],
+        }
+    }
+
+    fn invalidated_since(&self, began: Generation, hash: u64) -> bool {
+        self.invalidated[slot(hash)] > began
+    }
+
+    fn fate(&self, began: Generation, name: Name<'_>, tags: &[Tag]) -> Fate {
+        let Name { key, hash } = name;
+        if self.invalidated_since(began, hash) {
+            return Fate::Gone;
+        }
         let mut fate = Fate::Alive;
         for stamp in self.recent.iter().rev().take_while(|stamp| stamp.generation > began) {
             if stamp.rules.iter().any(|rule| rule.matches(key, tags)) {
@@ -157,7 +186,7 @@ pub struct Gate<L: Locking = ParkingLot> {
 
 impl<L: Locking> Default for Gate<L> {
     fn default() -> Self {
-        Self { stamps: L::mutex(Stamps::default()), stripes: (0..STRIPES).map(|_| L::mutex(())).collect() }
+        Self { stamps: L::mutex(Stamps::new()), stripes: (0..STRIPES).map(|_| L::mutex(())).collect() }
     }
 }
 
@@ -176,23 +205,35 @@ impl<L: Locking> Gate<L> {
     }
 
     /// What has become of a stored response whose fetch began at `began`.
-    pub fn fate(&self, began: Generation, key: &str, tags: &[Tag]) -> Fate {
-        L::locked(&self.stamps, |stamps| stamps.fate(began, key, tags))
+    pub fn fate(&self, began: Generation, name: Name<'_>, tags: &[Tag]) -> Fate {
+        L::locked(&self.stamps, |stamps| stamps.fate(began, name, tags))
     }
 
     /// Whether a fetch that began at `began`, and whose answer is not known yet, may bring what has been purged since.
-    pub fn outdated(&self, began: Generation, key: &str) -> bool {
+    pub fn outdated(&self, began: Generation, name: Name<'_>) -> bool {
         L::locked(&self.stamps, |stamps| {
             let since = stamps.recent.iter().rev().take_while(|stamp| stamp.generation > began);
-            began < stamps.forgotten || since.into_iter().any(|stamp| stamp.may_concern(key))
+            began < stamps.forgotten
+                || stamps.invalidated_since(began, name.hash)
+                || since.into_iter().any(|stamp| stamp.may_concern(name.key))
         })
     }
 
     /// What has become of a response that is about to be stored for the first time.
-    pub fn fate_of_new(&self, began: Generation, key: &str, tags: &[Tag]) -> Fate {
+    pub fn fate_of_new(&self, began: Generation, name: Name<'_>, tags: &[Tag]) -> Fate {
         L::locked(&self.stamps, |stamps| {
-            if began < stamps.forgotten { Fate::Gone } else { stamps.fate(began, key, tags) }
+            if began < stamps.forgotten { Fate::Gone } else { stamps.fate(began, name, tags) }
         })
+    }
+
+    /// Forgets one resource: as a hard purge of its key, but at the cost of this key alone. `drop_stored` is a write of
+    /// it, in which everything older meets its fate.
+    pub fn invalidate<R>(&self, hash: u64, drop_stored: impl FnOnce() -> R) -> R {
+        L::locked(&self.stamps, |stamps| {
+            stamps.current.0 += 1;
+            stamps.invalidated[slot(hash)] = stamps.current;
+        });
+        drop_stored()
     }
 
     /// Purges: `sweep` takes what is stored and matches out of the tier, or makes it stale. When this returns, nothing
@@ -228,7 +269,13 @@ impl<L: Locking> std::fmt::Debug for Gate<L> {
     }
 }
 
+fn slot(hash: u64) -> usize {
+    (hash >> 40) as usize % SLOTS
+}
+
 const STRIPES: usize = 64;
+/// 32 KiB of generations.
+const SLOTS: usize = 4096;
 /// Purges remembered for fetches under way; a fetch that outlasts so many is not stored.
 const MOST_STAMPS: usize = 4096;
 
@@ -239,6 +286,7 @@ mod tests {
     use super::*;
 
     const KEY: &str = "https://shop.example:443/a?b";
+    const NAME: Name<'_> = Name { key: KEY, hash: 7 };
 
     fn tag(text: &str) -> Tag {
         Tag::Key(text.into())
@@ -276,14 +324,28 @@ mod tests {
         let before = gate.generation();
         gate.purge(vec![Rule::Tag(tag("one"))], Force::Hard, at, |_| ());
         let after = gate.generation();
-        assert_eq!(gate.fate_of_new(before, KEY, &[tag("one")]), Fate::Gone);
-        assert_eq!(gate.fate_of_new(before, KEY, &[tag("two")]), Fate::Alive);
-        assert!(gate.outdated(before, KEY), "its tags are not known yet");
-        assert!(!gate.outdated(after, KEY));
-        assert_eq!(gate.fate_of_new(after, KEY, &[tag("one")]), Fate::Alive);
+        assert_eq!(gate.fate_of_new(before, NAME, &[tag("one")]), Fate::Gone);
+        assert_eq!(gate.fate_of_new(before, NAME, &[tag("two")]), Fate::Alive);
+        assert!(gate.outdated(before, NAME), "its tags are not known yet");
+        assert!(!gate.outdated(after, NAME));
+        assert_eq!(gate.fate_of_new(after, NAME, &[tag("one")]), Fate::Alive);
         gate.purge(vec![Rule::Everything], Force::Soft, at, |_| ());
-        assert_eq!(gate.fate(after, KEY, &[]), Fate::StaleSince(at));
-        assert_eq!(gate.fate(before, KEY, &[tag("one")]), Fate::Gone, "an older hard purge still counts");
+        assert_eq!(gate.fate(after, NAME, &[]), Fate::StaleSince(at));
+        assert_eq!(gate.fate(before, NAME, &[tag("one")]), Fate::Gone, "an older hard purge still counts");
+    }
+
+    #[test]
+    fn many_invalidations_elsewhere_leave_a_fetch_alone_and_one_of_its_own_ends_it() {
+        let gate = Gate::<ParkingLot>::default();
+        let began = gate.generation();
+        for _ in 0..2 * MOST_STAMPS {
+            gate.invalidate(1 << 40, || ());
+        }
+        assert_eq!(gate.fate_of_new(began, NAME, &[]), Fate::Alive);
+        assert!(!gate.outdated(began, NAME));
+        gate.invalidate(NAME.hash, || ());
+        assert_eq!(gate.fate_of_new(began, NAME, &[]), Fate::Gone);
+        assert_eq!(gate.fate_of_new(gate.generation(), NAME, &[]), Fate::Alive);
     }
 
     #[test]
@@ -293,7 +355,7 @@ mod tests {
         for _ in 0..=MOST_STAMPS {
             gate.purge(vec![Rule::Tag(tag("x"))], Force::Hard, Moment::from_epoch(Duration::ZERO), |_| ());
         }
-        assert_eq!(gate.fate_of_new(began, KEY, &[]), Fate::Gone);
-        assert_eq!(gate.fate_of_new(gate.generation(), KEY, &[]), Fate::Alive);
+        assert_eq!(gate.fate_of_new(began, NAME, &[]), Fate::Gone);
+        assert_eq!(gate.fate_of_new(gate.generation(), NAME, &[]), Fate::Alive);
     }
 }

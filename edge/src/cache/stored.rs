@@ -94,6 +94,21 @@ impl Stored {
         Self::assemble(facts, identity, coded, self.asked.load(Ordering::Relaxed))
     }
 
+    /// The same response with the codings that another entry of the same body has and this one lacks.
+    pub fn adopting(&self, other: &Self) -> Self {
+        let mut coded = self.coded.clone();
+        for (slot, coding) in coded.iter_mut().zip(CODINGS) {
+            if slot.is_none() {
+                let computed = other.coded.iter().zip(CODINGS).find(|(_, other)| *other == coding);
+                *slot = computed.and_then(|(computed, _)| computed.as_ref()).map(|computed| {
+                    let body = computed.as_ref().map(|computed| computed.body.clone());
+                    body.map(|body| coded_form(&self.identity.head, coding, body))
+                });
+            }
+        }
+        Self::assemble(self.facts.clone(), self.identity.clone(), coded, self.asked.load(Ordering::Relaxed))
+    }
+
     /// The same response, no longer fresh since `moment`.
     pub fn stale_since(&self, moment: Moment) -> Self {
         let mut facts = self.facts.clone();

@@ -1,9 +1,10 @@
-//! The commands: `edge run`, `edge check`, and the hidden step that ties a supervised program to the edge.
+//! The commands: `edge run`, `edge check`, `edge purge`, and the hidden step that ties a supervised program to the edge.
 //!
 //! Owns the arguments and the exit codes: 0 done, 1 refused or failed with the reason on standard error, 2 arguments
 //! that clap refused.
 
 pub mod check;
+pub mod purge;
 pub mod supervised;
 
 use std::{path::PathBuf, process::ExitCode};
@@ -24,6 +25,8 @@ enum Command {
     Run(File),
     /// Say whether a file of settings is right, and if not, what is wrong where
     Check(File),
+    /// Serve something no more: by URL, tag, prefix or host
+    Purge(purge::Arguments),
     #[command(hide = true)]
     Supervised(supervised::Supervised),
 }
@@ -47,6 +50,7 @@ pub fn main() -> ExitCode {
             }
         },
         Command::Check(File { config }) => check::run(&config),
+        Command::Purge(arguments) => purge::run(arguments),
         Command::Supervised(supervised) => supervised.run(),
     }
 }

@@ -71,6 +71,7 @@ pub(super) struct Tls {
 #[serde(deny_unknown_fields)]
 pub(super) struct Admin {
     pub(super) address: Option<Written<SocketAddr>>,
+    pub(super) token_file: Option<Written<PathBuf>>,
 }
 
 /// `[cache]`

@@ -66,7 +66,7 @@ pub struct Settings {
     /// Public listeners, at least one.
     pub listeners: Vec<Listen>,
     /// The operator's listener; `None` when the file has no `[admin]`.
-    pub admin: Option<SocketAddr>,
+    pub admin: Option<Admin>,
     /// The memory cache's budget.
     pub cache: CacheSettings,
     /// Who may speak for a client, and how many clients are remembered.
@@ -94,6 +94,15 @@ pub struct Listen {
     pub address: SocketAddr,
     /// Certificate to terminate TLS with; `None` for clear text.
     pub tls: Option<Certificate>,
+}
+
+/// The operator's listener.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Admin {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// The file whose content is the bearer token that changes need; without it only this machine may make any.
+    pub token_file: Option<PathBuf>,
 }
 
 /// Where a certificate chain and its key lie, both PEM.

@@ -32,7 +32,10 @@ pub fn needs_restart(running: &Settings, wanted: &Settings) -> Vec<Change> {
         [
             ("threads", settings.threads.to_string()),
             ("listen", sockets(&settings.listeners)),
-            ("admin.address", settings.admin.map_or("none".to_owned(), |address| address.to_string())),
+            (
+                "admin.address",
+                settings.admin.as_ref().map_or("none".to_owned(), |admin| admin.address.to_string()),
+            ),
             ("cache.memory", ByteSize(settings.cache.memory).to_string()),
             ("cache.variants", settings.cache.variants.to_string()),
             ("bounds.connections", settings.bounds.connections.to_string()),

@@ -17,8 +17,8 @@ use cache_policy::Rules;
 use toml::Spanned;
 
 use super::{
-    Bounds, CacheSettings, Certificate, ClientSettings, Command, Limit, Listen, LogSettings, PathPattern,
-    Route, Server, Settings, Timeouts, Upstream,
+    Admin, Bounds, CacheSettings, Certificate, ClientSettings, Command, Limit, Listen, LogSettings,
+    PathPattern, Route, Server, Settings, Timeouts, Upstream,
     error::{Fault, Place},
     file::{self, File, Named},
     value::{
@@ -125,12 +125,9 @@ impl Resolver<'_> {
         Some(Certificate { certificate: certificate?, key: key?, local_ca })
     }
 
-    fn admin(
-        &mut self,
-        written: Option<Table<file::Admin>>,
-        public: &[(Span, Listen)],
-    ) -> Option<SocketAddr> {
-        let Table { span, value: file::Admin { address: written } } = written?;
+    fn admin(&mut self, written: Option<Table<file::Admin>>, public: &[(Span, Listen)]) -> Option<Admin> {
+        let Table { span, value: file::Admin { address: written, token_file } } = written?;
+        let token_file = token_file.and_then(|file| self.value(file));
         let place = written.as_ref().map_or(span.clone(), |address| address.span.clone());
         let address = self.need(written, &span, "address", "\"127.0.0.1:9900\"")?;
         if let Some((listener, listen)) = public.iter().find(|(_, listen)| clash(listen.address, address)) {
@@ -141,7 +138,7 @@ impl Resolver<'_> {
             );
             self.fault(place, message, "give it a port that no client can reach, such as \"127.0.0.1:9900\"");
         }
-        Some(address)
+        Some(Admin { address, token_file })
     }
 
     fn cache(&mut self, written: Option<Table<file::Cache>>) -> CacheSettings {

@@ -22,7 +22,7 @@ use cache_policy::Moment;
 use http::{Request, StatusCode};
 use parking_lot::Mutex;
 
-pub use request_body::{ContinueGate, RequestBody};
+pub use request_body::{Activity, ContinueGate, RequestBody};
 pub use response_body::ResponseBody;
 
 use crate::{

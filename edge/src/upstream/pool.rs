@@ -189,7 +189,16 @@ impl Pool {
         let progress = request.body().progress();
         // The upstream's time runs from the request's end; until then the client's patience is what counts.
         let overdue = async {
-            progress.end().await;
+            // An upstream that takes nothing more of a body is as silent as one that does not answer.
+            let pause = settings.response_timeout + settings.idle_timeout;
+            let mut steps = progress.steps();
+            while tokio::time::timeout(pause, progress.end()).await.is_err() {
+                let taken = progress.steps();
+                if taken == steps {
+                    return;
+                }
+                steps = taken;
+            }
             tokio::time::sleep(settings.response_timeout).await;
         };
         let sent = tokio::select! {

@@ -5,7 +5,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc, OnceLock,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     task::{Context, Poll},
     time::Duration,
@@ -15,7 +15,7 @@ use bytes::Bytes;
 use futures_util::task::AtomicWaker;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
-use tokio::sync::Notify;
+use tokio::{sync::Notify, time::Instant};
 
 use crate::body::{BodyError, Patience};
 
@@ -26,6 +26,7 @@ pub struct Progress {
     broke: OnceLock<BodyError>,
     ended: AtomicBool,
     ending: Notify,
+    steps: AtomicU64,
 }
 
 impl Progress {
@@ -50,6 +51,15 @@ impl Progress {
         }
     }
 
+    /// Counts the pieces taken.
+    pub fn steps(&self) -> u64 {
+        self.steps.load(Ordering::Relaxed)
+    }
+
+    fn step(&self) {
+        self.steps.fetch_add(1, Ordering::Relaxed);
+    }
+
     fn set_ended(&self) {
         self.ended.store(true, Ordering::Release);
         self.ending.notify_waiters();
@@ -66,8 +76,14 @@ pub struct RequestBody {
 #[derive(Debug)]
 struct Source {
     incoming: Incoming,
-    left: u64,
+    /// Taken so far.
+    taken: u64,
     bound: u64,
+    /// As Content-Length declares it.
+    declared: Option<u64>,
+    began: Option<Instant>,
+    pause: Duration,
+    activity: Activity,
     patience: Patience,
     gate: Option<(ContinueGate, Patience)>,
 }
@@ -82,12 +98,28 @@ impl RequestBody {
 
     /// A client's body of at most `bound` bytes, with at most `pause` between two pieces. With a `gate`, nothing is read
     /// from the client before it opens.
-    pub fn new(incoming: Incoming, bound: u64, pause: Duration, gate: Option<ContinueGate>) -> Self {
+    pub fn new(
+        incoming: Incoming,
+        bound: u64,
+        pause: Duration,
+        gate: Option<ContinueGate>,
+        activity: Activity,
+    ) -> Self {
         if incoming.is_end_stream() {
             return Self::empty();
         }
         let gate = gate.map(|gate| (gate, Patience::new(CONTINUE_WAIT)));
-        let source = Source { incoming, left: bound, bound, patience: Patience::new(pause), gate };
+        let source = Source {
+            taken: 0,
+            bound,
+            declared: incoming.size_hint().exact(),
+            began: None,
+            pause,
+            activity,
+            patience: Patience::new(pause),
+            gate,
+            incoming,
+        };
         Self { source: Some(Box::new(source)), progress: Arc::default() }
     }
 
@@ -112,10 +144,15 @@ impl Source {
             Poll::Ready(Some(Err(error))) => Poll::Ready(Some(Err(BodyError::Client(Arc::new(error))))),
             Poll::Ready(Some(Ok(frame))) => {
                 self.patience.rest();
-                let length = frame.data_ref().map_or(0, |data| data.len() as u64);
-                match self.left.checked_sub(length) {
-                    Some(left) => self.left = left,
-                    None => return Poll::Ready(Some(Err(BodyError::TooLarge(self.bound)))),
+                self.activity.stir();
+                self.taken += frame.data_ref().map_or(0, |data| data.len() as u64);
+                if self.taken > self.bound {
+                    return Poll::Ready(Some(Err(BodyError::TooLarge(self.bound))));
+                }
+                // Pieces that never pause and never get anywhere would hold an upstream connection for ever.
+                let began = *self.began.get_or_insert_with(Instant::now);
+                if began.elapsed() > self.pause + Duration::from_secs(self.taken / SLOWEST) {
+                    return Poll::Ready(Some(Err(BodyError::ClientStalled)));
                 }
                 Poll::Ready(Some(Ok(frame)))
             }
@@ -137,7 +174,13 @@ impl Body for RequestBody {
             // The first cause is the one that counts.
             Poll::Ready(Some(Err(error))) => drop(self.progress.broke.set(error.clone())),
             Poll::Ready(None) => self.progress.set_ended(),
-            Poll::Ready(Some(Ok(_))) if source.incoming.is_end_stream() => self.progress.set_ended(),
+            // hyper stops asking once it has what Content-Length promised.
+            Poll::Ready(Some(Ok(_)))
+                if source.incoming.is_end_stream() || source.declared == Some(source.taken) =>
+            {
+                self.progress.set_ended();
+            }
+            Poll::Ready(Some(Ok(_))) => self.progress.step(),
             _ => {}
         }
         frame
@@ -149,6 +192,22 @@ impl Body for RequestBody {
 
     fn size_hint(&self) -> SizeHint {
         self.source.as_ref().map_or_else(|| SizeHint::with_exact(0), |source| source.incoming.size_hint())
+    }
+}
+
+/// Tells the client's connection that its messages move.
+#[derive(Clone, Debug, Default)]
+pub struct Activity(Arc<AtomicBool>);
+
+impl Activity {
+    /// Something moved.
+    pub fn stir(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether anything has moved since this was last asked.
+    pub fn take(&self) -> bool {
+        self.0.swap(false, Ordering::Relaxed)
     }
 }
 
@@ -175,5 +234,7 @@ impl ContinueGate {
     }
 }
 
+/// Bytes a second that a client must reach on the average, after one `timeouts.body`.
+const SLOWEST: u64 = 1024;
 /// RFC 9110 §10.1.1: a client must not wait indefinitely. nginx and curl wait about as long.
 const CONTINUE_WAIT: Duration = Duration::from_secs(1);

@@ -1,0 +1,120 @@
+//! `POST /purge`: what is to be served no more.
+//!
+//! ```json
+//! { "urls": ["https://shop.example/a?b"], "tags": ["product-7"], "prefixes": ["https://shop.example/img/"],
+//!   "hosts": ["shop.example"], "everything": false, "soft": false, "dry_run": false }
+//! ```
+//!
+//! When it is answered, no look-up that begins finds any of it, nor will what is being fetched now be found later.
+
+use cache_policy::{Moment, Tag};
+use http::{Method, Request, Uri};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    cache::{
+        Key, Memory,
+        purge::{Force, Rule},
+    },
+    inbound::{self, Scheme},
+};
+
+/// What to purge. A URL stands for all its variants.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Purge {
+    /// Absolute URLs, each one resource.
+    pub urls: Vec<String>,
+    /// Words of Surrogate-Key or Cache-Tag.
+    pub tags: Vec<String>,
+    /// Absolute URLs; every resource whose own begins so.
+    pub prefixes: Vec<String>,
+    /// Host names, on every port and scheme.
+    pub hosts: Vec<String>,
+    /// All of it.
+    pub everything: bool,
+    /// Stale instead of gone: validated before it is served again.
+    pub soft: bool,
+    /// Only say how many it would be.
+    pub dry_run: bool,
+}
+
+/// What a purge came to.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
+pub struct Purged {
+    /// Stored responses that matched; of one resource each variant counts.
+    pub purged: usize,
+    /// As it was asked.
+    pub soft: bool,
+    /// As it was asked.
+    pub dry_run: bool,
+}
+
+impl Purge {
+    /// Purges, or counts. It looks at every resource stored.
+    ///
+    /// # Errors
+    /// What is wrong with it, for the operator, when nothing is named or a URL is none.
+    pub fn run(&self, memory: &Memory, now: Moment) -> Result<Purged, String> {
+        let rules = self.rules()?;
+        let force = if self.soft { Force::Soft } else { Force::Hard };
+        let purged = if self.dry_run { memory.count(&rules) } else { memory.purge(rules, force, now) };
+        Ok(Purged { purged, soft: self.soft, dry_run: self.dry_run })
+    }
+
+    fn rules(&self) -> Result<Vec<Rule>, String> {
+        let mut rules = Vec::new();
+        if self.everything {
+            rules.push(Rule::Everything);
+        }
+        for url in &self.urls {
+            rules.push(Rule::Key(key(url)?.as_str().into()));
+        }
+        for prefix in &self.prefixes {
+            rules.push(Rule::Prefix(key(prefix)?.as_str().into()));
+        }
+        rules.extend(self.hosts.iter().map(|host| Rule::Host(host.to_ascii_lowercase().into())));
+        rules.extend(self.tags.iter().map(|tag| Rule::Tag(Tag::Key(tag.as_str().into()))));
+        if rules.is_empty() {
+            return Err("nothing to purge: name urls, tags, prefixes, hosts, or everything".to_owned());
+        }
+        Ok(rules)
+    }
+}
+
+/// The key under which a URL is stored, read just as a request for it would be.
+fn key(url: &str) -> Result<Key, String> {
+    let uri: Uri = url.parse().map_err(|error| format!("{url:?} is no URL: {error}"))?;
+    let scheme = match uri.scheme_str() {
+        Some("https") => Scheme::Https,
+        Some("http") => Scheme::Http,
+        _ => return Err(format!("{url:?} must begin with http:// or https://")),
+    };
+    let mut request = Request::new(());
+    *request.method_mut() = Method::GET;
+    *request.uri_mut() = uri;
+    let inbound =
+        inbound::read(&request.into_parts().0, scheme).map_err(|refusal| format!("{url:?}: {refusal}"))?;
+    Ok(Key::new(&inbound))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn urls_are_read_as_requests_for_them_would_be() {
+        assert_eq!(key("https://Shop.Example/a?b").unwrap().as_str(), "https://shop.example:443/a?b");
+        assert_eq!(key("http://shop:8080").unwrap().as_str(), "http://shop:8080/");
+        for wrong in ["/a", "ftp://a/", "https://a/../b", ""] {
+            assert!(key(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_purge_must_name_something() {
+        assert!(Purge::default().rules().unwrap_err().contains("name urls"));
+        let unknown = serde_json::from_str::<Purge>(r#"{"url": "https://a/"}"#).unwrap_err().to_string();
+        assert!(unknown.contains("unknown field `url`, expected one of `urls`"), "{unknown}");
+    }
+}
