@@ -32,6 +32,8 @@ pub enum Tag<'a> {
     Category(&'a str),
     /// Whatever shows one product by itself.
     Product(i64),
+    /// What comes with the binary and not out of the database.
+    Storefront,
 }
 
 impl fmt::Display for Tag<'_> {
@@ -39,6 +41,7 @@ impl fmt::Display for Tag<'_> {
         match self {
             Self::Catalogue => formatter.write_str("catalogue"),
             Self::Category(slug) => write!(formatter, "category-{slug}"),
+            Self::Storefront => formatter.write_str("storefront"),
             Self::Product(id) => write!(formatter, "product-{id}"),
         }
     }
@@ -84,7 +87,8 @@ impl EntityTag {
         Self(format!("\"{}\"", URL_SAFE_NO_PAD.encode(&digest.finalize()[..15])))
     }
 
-    fn header(&self) -> HeaderValue {
+    /// As `ETag` carries it.
+    pub(crate) fn header(&self) -> HeaderValue {
         HeaderValue::from_str(&self.0).expect("base64url in quotes is printable ASCII")
     }
 }
@@ -112,6 +116,30 @@ impl<'a> IfNoneMatch<'a> {
 
     fn any(&self) -> bool {
         self.0.iter().any(|line| line.trim() == "*")
+    }
+}
+
+/// The request's `If-Match`, without which nothing is changed.
+#[derive(Debug)]
+pub(crate) struct IfMatch<'a>(Vec<&'a str>);
+
+impl<'a> IfMatch<'a> {
+    /// # Errors
+    /// 428 without the field.
+    pub(crate) fn of(headers: &'a HeaderMap) -> Result<Self, Problem> {
+        let lines: Vec<&str> =
+            headers.get_all(header::IF_MATCH).iter().filter_map(|line| line.to_str().ok()).collect();
+        if lines.is_empty() { Err(Problem::precondition_required()) } else { Ok(Self(lines)) }
+    }
+
+    /// Whether the tag is among those listed, by strong comparison: a weak one is no proof (RFC 9110 §13.1.1). Ours hold no
+    /// comma. `*` lists every version there is.
+    pub(crate) fn lists(&self, tag: &EntityTag) -> bool {
+        self.0
+            .iter()
+            .flat_map(|line| line.split(','))
+            .map(str::trim)
+            .any(|listed| listed == tag.0 || listed == "*")
     }
 }
 

@@ -7,6 +7,7 @@ use axum::{
 use http::HeaderMap;
 use serde::{Deserialize, Serialize};
 use sqlx::FromRow;
+use utoipa::ToSchema;
 
 use crate::{
     caching::{self, CATALOGUE, EntityTag, IfNoneMatch, Keeping, Tag},
@@ -23,13 +24,14 @@ pub(crate) const LIST: &str = "
       LEFT JOIN categories c ON true
      ORDER BY c.position, c.id";
 
-#[derive(Debug, Serialize)]
+/// All categories.
+#[derive(Debug, Serialize, ToSchema)]
 struct Categories {
     categories: Vec<Category>,
 }
 
 /// One category as the interface shows it.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 struct Category {
     id: i64,
     slug: String,
@@ -53,6 +55,12 @@ struct Row {
 }
 
 /// `GET /api/categories`: all of them, in the order of menus, each with the number of products it offers.
+#[utoipa::path(
+    get,
+    path = "/categories",
+    tag = "catalogue",
+    responses((status = 200, description = "OK", body = Categories), (status = 304, description = "Not changed"))
+)]
 pub(crate) async fn list(
     State(shop): State<Shop>,
     headers: HeaderMap,

@@ -7,6 +7,7 @@ use axum::{
 use http::{HeaderMap, header};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::error::Category;
+use utoipa::ToSchema;
 
 use crate::problem::Problem;
 
@@ -14,12 +15,12 @@ use crate::problem::Problem;
 pub(crate) const LARGEST_BODY: usize = 64 << 10;
 
 /// What can be said about one field.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct FieldError {
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+pub(crate) struct FieldError {
     /// Name of the member; one in a list is `lines[2].quantity`.
-    pub field: String,
+    pub(crate) field: String,
     /// What to send instead.
-    pub message: String,
+    pub(crate) message: String,
 }
 
 /// What is wrong with an input, field by field.

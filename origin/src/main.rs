@@ -1,4 +1,4 @@
-//! The `origin` command: `serve`, `migrate`, `seed`, `promote`.
+//! The `origin` command: `serve`, `migrate`, `seed`, `promote`, `openapi`.
 
 use std::{
     io::{IsTerminal as _, Write as _},
@@ -11,6 +11,7 @@ use anyhow::{Context as _, bail};
 use axum::Router;
 use clap::{Parser, Subcommand};
 use origin::{
+    activity::ActivityLog,
     database::{self, Database},
     observe::Metrics,
     passwords::Passwords,
@@ -19,6 +20,7 @@ use origin::{
     server::{self, Shop},
     settings::Settings,
     users,
+    workers::Workers,
 };
 use sqlx::{PgConnection, postgres::PgConnectOptions};
 use tokio::{
@@ -58,6 +60,8 @@ enum Command {
         /// The address of the account.
         email: String,
     },
+    /// Print the description of the interface (OpenAPI), as origin/openapi.json has it.
+    Openapi,
     /// Become the private PostgreSQL (started by the origin itself).
     #[command(hide = true)]
     RunPostgres(RunPostgres),
@@ -68,6 +72,12 @@ fn main() -> ExitCode {
     let command = match arguments.command {
         // Before there is a second thread: it changes the credentials of the one that calls.
         Command::RunPostgres(run) => return failure(&run.run()),
+        Command::Openapi => {
+            return match std::io::stdout().write_all(server::description().as_bytes()) {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(error) => failure(&error),
+            };
+        }
         command => command,
     };
     // Whoever makes the data folder, PostgreSQL's user must get through it; what is secret in it has its own mode.
@@ -152,7 +162,7 @@ async fn prepare(command: Command, settings: &Settings) -> anyhow::Result<Option
             }
             tracing::info!("{email} is an administrator now");
         }
-        Command::RunPostgres(_) => bail!("run-postgres takes no settings"),
+        Command::RunPostgres(_) | Command::Openapi => bail!("this command takes no settings"),
     }
     drop(connection);
     server.stop().await;
@@ -210,6 +220,7 @@ impl Server {
 struct Service {
     server: Server,
     database: Database,
+    workers: Workers,
     router: Router,
     listener: TcpListener,
 }
@@ -218,9 +229,12 @@ impl Service {
     async fn open(server: Server, settings: &Settings) -> anyhow::Result<Self> {
         let metrics = Arc::new(Metrics::new(settings.database.slow_query, settings.database.max_connections));
         let database = Database::new(server.options.clone(), &settings.database, Arc::clone(&metrics));
+        let (activity, writer) = ActivityLog::new(Arc::clone(&metrics));
+        let workers = Workers::start(server.options.clone(), settings, writer, Arc::clone(&metrics));
         let shop = Shop {
             database: database.clone(),
             metrics,
+            activity,
             passwords: Passwords::default(),
             proxies: settings.proxies.clone().into(),
         };
@@ -228,7 +242,7 @@ impl Service {
         let listener = TcpListener::bind(settings.listen)
             .await
             .with_context(|| format!("cannot listen on {}", settings.listen))?;
-        Ok(Self { server, database, router, listener })
+        Ok(Self { server, database, workers, router, listener })
     }
 
     async fn run(self, mut stop: Stop, settings: &Settings) -> anyhow::Result<()> {
@@ -237,6 +251,8 @@ impl Service {
         server::serve(self.listener, self.router, async move { stop.requested().await }, settings.drain)
             .await?;
         tracing::info!("stopping");
+        // After the requests: what they have left is delivered and written.
+        self.workers.stop().await;
         // Requests that were cut off may still hold connections.
         let _ = tokio::time::timeout(settings.database.statement_timeout, self.database.pool().close()).await;
         self.server.stop().await;

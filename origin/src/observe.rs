@@ -12,7 +12,7 @@ use axum::{
     middleware::Next,
     response::{IntoResponse as _, Response},
 };
-use http::{HeaderName, HeaderValue, Method, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use prometheus_client::{
     encoding::{EncodeLabelSet, text},
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
@@ -20,6 +20,7 @@ use prometheus_client::{
 };
 use sqlx::PgPool;
 use tokio::time::Instant;
+use tracing::{Instrument as _, Span};
 
 use crate::{caching::NO_STORE, problem::Problem, server::Shop};
 
@@ -50,6 +51,9 @@ pub struct Metrics {
     slow: Family<QueryLabels, Counter>,
     turned_away: Counter,
     abandoned: Counter,
+    purge_delay: Histogram,
+    purge_failures: Counter,
+    activity_lost: Counter,
     connections: Gauge,
     idle: Gauge,
     resident: Gauge,
@@ -85,6 +89,20 @@ impl Metrics {
         let (turned_away, abandoned) = (Counter::default(), Counter::default());
         registry.register("acquire_refused", "Requests that found the queue full", turned_away.clone());
         registry.register("queries_abandoned", "Queries cancelled because nobody waited", abandoned.clone());
+        let (purge_delay, purge_failures, activity_lost) =
+            (histogram(), Counter::default(), Counter::default());
+        registry.register_with_unit(
+            "purge_delay",
+            "From a change to an edge's word that it is purged",
+            seconds(),
+            purge_delay.clone(),
+        );
+        registry.register(
+            "purge_failures",
+            "Purges that an edge did not acknowledge",
+            purge_failures.clone(),
+        );
+        registry.register("activity_lost", "Events that found the queue full", activity_lost.clone());
         registry.register("connections", "Open database connections", connections.clone());
         registry.register("connections_idle", "Open database connections not in use", idle.clone());
         registry.register("connections_limit", "The most database connections the pool opens", limit);
@@ -97,6 +115,9 @@ impl Metrics {
             slow,
             turned_away,
             abandoned,
+            purge_delay,
+            purge_failures,
+            activity_lost,
             connections,
             idle,
             resident,
@@ -137,6 +158,21 @@ impl Metrics {
     /// Counts a query that was cancelled because nobody waited for it any more.
     pub fn abandon(&self) {
         self.abandoned.inc();
+    }
+
+    /// Records how long after a change an edge has purged it.
+    pub fn purged(&self, delay: Duration) {
+        self.purge_delay.observe(delay.as_secs_f64());
+    }
+
+    /// Counts a purge that was not acknowledged.
+    pub fn purge_failed(&self) {
+        self.purge_failures.inc();
+    }
+
+    /// Counts events that nobody will read.
+    pub fn activity_lost(&self, events: u64) {
+        self.activity_lost.inc_by(events);
     }
 
     fn encode(&self, pool: &PgPool) -> Result<String, std::fmt::Error> {
@@ -193,11 +229,14 @@ pub async fn record(State(metrics): State<Arc<Metrics>>, request: Request, next:
         _ => "other",
     };
     let route = request.extensions().get::<MatchedPath>().map_or("none", MatchedPath::as_str).to_owned();
+    let span =
+        trace_id(request.headers()).map_or_else(Span::none, |id| tracing::info_span!("request", trace = id));
     let (mut response, spent) = SPENT
         .scope(Spent::default(), async {
             let response = next.run(request).await;
             (response, SPENT.with(Clone::clone))
         })
+        .instrument(span)
         .await;
     response.headers_mut().insert(SERVER_TIMING, spent.header(began.elapsed()));
     let labels = RequestLabels { method, route, status: response.status().as_u16() };
@@ -223,6 +262,21 @@ pub async fn show(State(shop): State<Shop>, request: Request) -> Response {
     }
 }
 
+/// The trace a request belongs to, by `traceparent` (W3C Trace Context §3.2): what is logged meanwhile carries it. One that is
+/// not as it should be is none.
+fn trace_id(headers: &HeaderMap) -> Option<&str> {
+    let mut parts = headers.get("traceparent")?.to_str().ok()?.split('-');
+    let [version, trace, parent, flags] = [parts.next()?, parts.next()?, parts.next()?, parts.next()?];
+    let hex = |text: &str, length| {
+        text.len() == length
+            && text.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte))
+    };
+    let given = |text: &str, length| hex(text, length) && text.bytes().any(|byte| byte != b'0');
+    // Only version 00 is known to end here.
+    let known = hex(version, 2) && version != "ff" && (version != "00" || parts.next().is_none());
+    (known && given(trace, 32) && given(parent, 16) && hex(flags, 2)).then_some(trace)
+}
+
 fn histogram() -> Histogram {
     Histogram::new(BUCKETS)
 }
@@ -233,4 +287,29 @@ fn resident_memory() -> Option<i64> {
     let kibibytes =
         status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?.trim().strip_suffix(" kB")?;
     kibibytes.parse::<i64>().ok()?.checked_mul(1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_trace_is_taken_as_it_should_be_or_not_at_all() {
+        let trace = "4bf92f3577b34da6a3ce929d0e0e4736";
+        for (field, taken) in [
+            (format!("00-{trace}-00f067aa0ba902b7-01"), true),
+            (format!("cc-{trace}-00f067aa0ba902b7-01-later"), true),
+            (format!("00-{trace}-00f067aa0ba902b7-01-later"), false),
+            (format!("ff-{trace}-00f067aa0ba902b7-01"), false),
+            (format!("00-{trace}-0000000000000000-01"), false),
+            (format!("00-{}-00f067aa0ba902b7-01", trace.to_uppercase()), false),
+            (format!("00-{}-00f067aa0ba902b7-01", "0".repeat(32)), false),
+            (format!("00-{trace}"), false),
+            (String::new(), false),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert("traceparent", field.parse().expect("a header value"));
+            assert_eq!(trace_id(&headers), taken.then_some(trace), "{field}");
+        }
+    }
 }

@@ -9,12 +9,7 @@
 //! delays the others by one delivery timeout at most, and then not again before its pause is over. It must never
 //! tell of a change that was rolled back. Any number of origins may work on one outbox.
 
-use std::{
-    cmp::min,
-    collections::BTreeSet,
-    sync::Arc,
-    time::Duration,
-};
+use std::{cmp::min, collections::BTreeSet, sync::Arc, time::Duration};
 
 use sqlx::{Connection as _, FromRow, PgConnection, PgPool, postgres::PgListener, types::Json};
 use tokio::{
@@ -138,7 +133,8 @@ impl Worker {
         let mut calls = JoinSet::new();
         let mut delivered = vec![false; self.edges.len()];
         for (index, receiver) in self.edges.iter().enumerate() {
-            let lacking = rows.iter().filter(|row| !row.delivered_to.iter().any(|name| name == receiver.edge.name()));
+            let lacking =
+                rows.iter().filter(|row| !row.delivered_to.iter().any(|name| name == receiver.edge.name()));
             let tags: BTreeSet<String> = lacking.flat_map(|row| row.payload.tags.iter().cloned()).collect();
             if tags.is_empty() {
                 delivered[index] = true;
@@ -235,7 +231,9 @@ mod tests {
 
     #[test]
     fn pauses_grow_to_a_bound() {
-        for (failures, least, most) in [(1, 100, 200), (2, 200, 400), (20, 5_000, 10_000), (u32::MAX, 5_000, 10_000)] {
+        for (failures, least, most) in
+            [(1, 100, 200), (2, 200, 400), (20, 5_000, 10_000), (u32::MAX, 5_000, 10_000)]
+        {
             let pause = pause(failures).as_millis();
             assert!((least..=most).contains(&pause), "{failures}: {pause}");
         }

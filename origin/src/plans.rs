@@ -2,8 +2,8 @@
 //! not listed here is not tested, so a resource adds its own.
 
 use crate::{
-    attempts, categories,
-    products::{self, ListShape, Sort},
+    activity, attempts, categories, orders, outbox,
+    products::{self, ListShape, Sort, change},
     sessions,
 };
 
@@ -20,6 +20,7 @@ pub struct Example {
 
 /// All of them; the arguments fit the demo catalogue.
 pub fn examples() -> Vec<Example> {
+    let page = vec!["7::bigint", "now() + interval '1 day'", "9::bigint", "21::bigint"];
     let slug = vec!["'harbour-enamel-kettle'"];
     let example = |name: &str, sql: &str, arguments: Vec<&'static str>| Example {
         name: name.to_owned(),
@@ -33,6 +34,16 @@ pub fn examples() -> Vec<Example> {
         example("sessions.find", sessions::BY_TOKEN, vec!["sha256('token')"]),
         example("sessions.account", sessions::BY_EMAIL, vec!["'somebody@example.org'"]),
         example("attempts.count", attempts::COUNT, vec!["ARRAY[sha256('a'), sha256('b')]"]),
+        example("products.lock", change::LOCK_BY_SLUG, slug.clone()),
+        example("orders.take", orders::TAKE, vec!["5::bigint", "1"]),
+        example("orders.give_back", orders::GIVE_BACK, vec!["5::bigint", "1"]),
+        example("orders.by_key", orders::BY_KEY, vec!["5::bigint", "'key'"]),
+        example("orders.list", orders::LIST, page.clone()),
+        example("orders.show", orders::BY_ID, vec!["5::bigint", "7::bigint"]),
+        example("orders.lines", orders::LINES, vec!["5::bigint"]),
+        example("orders.cancel", orders::CANCEL, vec!["5::bigint", "7::bigint"]),
+        example("activity.list", activity::BY_USER, page),
+        example("outbox.due", outbox::DUE, vec!["200::bigint"]),
         example("products.stock", products::STOCK_BY_SLUG, slug.clone()),
         example("products.show", products::BY_SLUG, slug),
     ];

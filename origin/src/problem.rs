@@ -15,6 +15,7 @@ use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
 use serde::Serialize;
 use tokio::time::Instant;
+use utoipa::ToSchema;
 
 use crate::{caching::NO_STORE, database::AcquireError, input::FieldError};
 
@@ -86,6 +87,53 @@ impl Problem {
         Self::new(StatusCode::CONFLICT, "email-taken", "There is an account with this address")
     }
 
+    /// 409: another product has this slug.
+    pub(crate) fn slug_taken() -> Self {
+        Self::new(StatusCode::CONFLICT, "slug-taken", "There is a product with this slug")
+    }
+
+    /// 428: a change says which version it is made to (RFC 6585 §3).
+    pub(crate) fn precondition_required() -> Self {
+        Self::new(StatusCode::PRECONDITION_REQUIRED, "precondition-required", "Which version?")
+            .detail("send the product's ETag in `If-Match`")
+    }
+
+    /// 412: somebody else has changed it since.
+    pub(crate) fn precondition_failed() -> Self {
+        Self::new(StatusCode::PRECONDITION_FAILED, "precondition-failed", "It has changed since you read it")
+    }
+
+    /// 400: an order needs a key of its own.
+    pub(crate) fn no_idempotency_key() -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "idempotency-key-required", "The order has no key")
+            .detail("send one `Idempotency-Key` of 1 to 255 visible characters, new for each order")
+    }
+
+    /// 409: a request with this key is under way.
+    pub(crate) fn in_progress() -> Self {
+        Self {
+            retry_after: Some(Duration::from_secs(1)),
+            ..Self::new(StatusCode::CONFLICT, "request-in-progress", "The same request is under way")
+        }
+    }
+
+    /// 422: the key belongs to another request.
+    pub(crate) fn key_reused() -> Self {
+        let status = StatusCode::UNPROCESSABLE_ENTITY;
+        Self::new(status, "idempotency-key-reused", "This key has been used for another order")
+    }
+
+    /// 409: some lines cannot be had.
+    pub(crate) fn out_of_stock(errors: Vec<FieldError>) -> Self {
+        Self { errors, ..Self::new(StatusCode::CONFLICT, "out-of-stock", "Some of that is not there") }
+    }
+
+    /// 422: one order, one currency.
+    pub(crate) fn mixed_currencies() -> Self {
+        let status = StatusCode::UNPROCESSABLE_ENTITY;
+        Self::new(status, "mixed-currencies", "These products are sold in different currencies")
+    }
+
     /// 429: too many attempts to sign in or register.
     pub(crate) fn too_many_attempts(retry_after: Duration) -> Self {
         Self {
@@ -131,6 +179,19 @@ impl Problem {
         Self { status, name, title, detail: None, retry_after: None, errors: Vec::new() }
     }
 
+    /// Status and body.
+    pub(crate) fn written(&self) -> (StatusCode, Vec<u8>) {
+        let members = Members {
+            kind: format!("urn:gatehouse:problem:{}", self.name),
+            title: self.title,
+            status: self.status.as_u16(),
+            detail: self.detail.as_deref(),
+            errors: &self.errors,
+        };
+        let body = serde_json::to_vec(&members).expect("strings and a number have no value that JSON lacks");
+        (self.status, body)
+    }
+
     #[cfg(test)]
     pub(crate) fn status(&self) -> StatusCode {
         self.status
@@ -163,9 +224,10 @@ impl From<sqlx::Error> for Problem {
             | sqlx::Error::PoolClosed
             | sqlx::Error::Io(_)
             | sqlx::Error::WorkerCrashed => true,
-            // SQLSTATE classes: connection lost, too many connections, cancelled (statement_timeout) or shutting down.
+            // SQLSTATE classes: connection lost, deadlock, too many connections, lock not free, cancelled (statement_timeout)
+            // or shutting down.
             sqlx::Error::Database(error) => error.code().is_some_and(|code| {
-                code.starts_with("08") || code.starts_with("53") || code.starts_with("57")
+                ["08", "40", "53", "55", "57"].iter().any(|class| code.starts_with(class))
             }),
             _ => false,
         };
@@ -182,16 +244,7 @@ impl From<sqlx::Error> for Problem {
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let members = Members {
-            kind: format!("urn:gatehouse:problem:{}", self.name),
-            title: self.title,
-            status: self.status.as_u16(),
-            detail: self.detail.as_deref(),
-            errors: &self.errors,
-        };
-        let body =
-            serde_json::to_string(&members).expect("strings and a number have no value that JSON lacks");
-        let mut response = (self.status, body).into_response();
+        let mut response = self.written().into_response();
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         headers.insert(header::CACHE_CONTROL, NO_STORE);
@@ -206,8 +259,11 @@ impl IntoResponse for Problem {
     }
 }
 
-#[derive(Serialize)]
-struct Members<'a> {
+/// What every refusal and error looks like (RFC 9457).
+#[derive(Serialize, ToSchema)]
+#[schema(as = Problem)]
+pub(crate) struct Members<'a> {
+    /// Stable: clients may branch on it.
     #[serde(rename = "type")]
     kind: String,
     title: &'static str,
@@ -215,6 +271,7 @@ struct Members<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     detail: Option<&'a str>,
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    /// One for each field that is wrong.
     errors: &'a [FieldError],
 }
 

@@ -4,6 +4,7 @@
 //! with the right `If-None-Match` costs one row. Pages are found by keyset (never OFFSET): a page deep in the list costs as
 //! much as the first, and products that come or go in between neither repeat nor hide others.
 
+pub(crate) mod change;
 mod cursor;
 
 use axum::{
@@ -17,15 +18,17 @@ use http::HeaderMap;
 use serde::{Deserialize, Serialize};
 use sqlx::{AssertSqlSafe, FromRow, Postgres, query::QueryAs};
 use time::OffsetDateTime;
+use utoipa::{IntoParams, ToSchema};
 
 use crate::{
+    activity::Event,
     caching::{self, CATALOGUE, EntityTag, IfNoneMatch, Keeping, STOCK, Tag},
     categories::NoParameters,
     problem::Problem,
     server::Shop,
     storefront,
 };
-use cursor::{Cursor, Key};
+pub(crate) use cursor::{Cursor, Key};
 
 const DEFAULT_LIMIT: u32 = 24;
 const LARGEST_LIMIT: u32 = 100;
@@ -63,7 +66,7 @@ pub(crate) struct CatalogueVersion {
 }
 
 /// The order of a list; the id makes each total.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Sort {
     #[default]
@@ -161,14 +164,21 @@ impl ListShape {
 }
 
 /// The parameters of a list as they are sent.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(crate) struct ListParameters {
+    /// The slug of a category.
     category: Option<String>,
+    /// Words that the name or the description holds.
+    #[param(max_length = 100)]
     search: Option<String>,
     #[serde(default)]
+    #[param(inline)]
     sort: Sort,
+    #[param(minimum = 1, maximum = 100, default = 24)]
     limit: Option<u32>,
+    /// `next_cursor` of the page before.
     cursor: Option<String>,
 }
 
@@ -297,7 +307,9 @@ impl ListRow {
     }
 }
 
-#[derive(Debug, Serialize)]
+/// A page of products.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = ProductPage)]
 struct Page {
     products: Vec<ListedProduct>,
     /// Null on the last page.
@@ -305,7 +317,7 @@ struct Page {
 }
 
 /// A product in a list.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 struct ListedProduct {
     id: i64,
     slug: String,
@@ -320,6 +332,13 @@ struct ListedProduct {
 }
 
 /// `GET /api/products?category=&search=&sort=&limit=&cursor=`: one page, and the cursor of the next if there is one.
+#[utoipa::path(
+    get,
+    path = "/products",
+    tag = "catalogue",
+    params(ListParameters),
+    responses((status = 200, description = "OK", body = Page), (status = 304, description = "Not changed"))
+)]
 pub(crate) async fn list(
     State(shop): State<Shop>,
     headers: HeaderMap,
@@ -397,7 +416,7 @@ struct ProductRow {
 }
 
 /// A product in full.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 struct Product<'a> {
     id: i64,
     slug: &'a str,
@@ -431,6 +450,13 @@ impl<'a> From<&'a ProductRow> for Product<'a> {
 }
 
 /// `GET /api/products/{slug}`: one product that is offered.
+#[utoipa::path(
+    get,
+    path = "/products/{slug}",
+    tag = "catalogue",
+    params(("slug" = String, Path, description = "The product's slug")),
+    responses((status = 200, description = "OK", body = Product<'_>), (status = 304, description = "Not changed"))
+)]
 pub(crate) async fn show(
     State(shop): State<Shop>,
     slug: Result<Path<String>, PathRejection>,
@@ -450,6 +476,7 @@ pub(crate) async fn show(
     let query = sqlx::query_as::<_, ProductRow>(BY_SLUG).bind(&slug);
     let row = connection.optional("products.show", query).await?.ok_or_else(none)?;
     drop(connection);
+    shop.activity.record(Event::new("product.view").by_session_of(&headers).about(&slug));
     let keeping =
         Keeping { control: CATALOGUE, entity: row.version.entity(&slug), tags: &row.version.tags() };
     caching::json(&headers, &keeping, &Product::from(&row))
@@ -463,12 +490,19 @@ struct StockRow {
 }
 
 /// How many pieces are left.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 struct Stock {
     stock: i32,
 }
 
 /// `GET /api/products/{slug}/stock`: the number that changes with every sale, apart from all that does not.
+#[utoipa::path(
+    get,
+    path = "/products/{slug}/stock",
+    tag = "catalogue",
+    params(("slug" = String, Path, description = "The product's slug")),
+    responses((status = 200, description = "OK", body = Stock), (status = 304, description = "Not changed"))
+)]
 pub(crate) async fn stock(
     State(shop): State<Shop>,
     slug: Result<Path<String>, PathRejection>,

@@ -72,7 +72,8 @@ impl Edge {
     async fn call(&self, tags: &BTreeSet<String>) -> Result<(), PurgeError> {
         let stream = TcpStream::connect(self.address.authority()).await.map_err(PurgeError::Connect)?;
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-        let body = serde_json::to_vec(&Purge { tags, soft: false }).expect("a list of strings and a boolean are JSON");
+        let body = serde_json::to_vec(&Purge { tags, soft: false })
+            .expect("a list of strings and a boolean are JSON");
         let mut request = Request::post("/purge")
             .header(header::HOST, self.address.authority())
             .header(header::CONTENT_TYPE, "application/json");
@@ -82,12 +83,16 @@ impl Edge {
             value.set_sensitive(true);
             request = request.header(header::AUTHORIZATION, value);
         }
-        let request = request.body(Full::new(Bytes::from(body))).expect("the settings have checked the authority");
+        let request =
+            request.body(Full::new(Bytes::from(body))).expect("the settings have checked the authority");
         let exchange = async {
             let response = sender.send_request(request).await?;
             let status = response.status();
             // The edge has done it when its answer has ended.
-            Limited::new(response.into_body(), LONGEST_ANSWER).collect().await.map_err(|_| PurgeError::Answer)?;
+            Limited::new(response.into_body(), LONGEST_ANSWER)
+                .collect()
+                .await
+                .map_err(|_| PurgeError::Answer)?;
             if status == StatusCode::OK { Ok(()) } else { Err(PurgeError::Refused(status)) }
         };
         // The connection does the work; the exchange ends before it does, or tells why it could not.

@@ -12,14 +12,18 @@ use axum::{
     extract::{DefaultBodyLimit, Request, State},
     middleware::{self, Next},
     response::{IntoResponse as _, Response},
-    routing::{get, post},
+    routing::get,
     serve::ListenerExt as _,
 };
-use http::{HeaderName, HeaderValue, header};
+use http::{HeaderMap, HeaderName, HeaderValue, header};
+use serde_json::Value;
 use tokio::net::TcpListener;
 use tower_http::{catch_panic::CatchPanicLayer, set_header::SetResponseHeaderLayer};
+use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
+    activity,
+    activity::ActivityLog,
     caching::{NO_STORE, SURROGATE_KEY},
     categories, cross_site,
     database::Database,
@@ -27,9 +31,12 @@ use crate::{
     input::LARGEST_BODY,
     observe,
     observe::Metrics,
+    openapi, orders,
     passwords::Passwords,
     problem::Problem,
-    products, sessions, storefront, users,
+    products,
+    products::change,
+    sessions, storefront, users,
 };
 
 /// The tag of what comes with the binary and not out of the database.
@@ -42,6 +49,8 @@ pub struct Shop {
     pub database: Database,
     /// Counters of this process.
     pub metrics: Arc<Metrics>,
+    /// Where events go.
+    pub activity: ActivityLog,
     /// Where passwords are hashed.
     pub passwords: Passwords,
     /// Peers that may say for whom they ask.
@@ -56,19 +65,13 @@ pub const REQUEST_DEADLINE: HeaderName = HeaderName::from_static("x-request-dead
 /// and the query it waits for is cancelled.
 pub fn router(shop: Shop, deadline: Duration) -> Router {
     let metrics = Arc::clone(&shop.metrics);
-    let api = Router::new()
-        .route("/categories", get(categories::list))
-        .route("/products", get(products::list))
-        .route("/products/{slug}", get(products::show))
-        .route("/products/{slug}/stock", get(products::stock))
-        .route("/users", post(users::register))
-        .route("/session", get(sessions::show).post(sessions::sign_in).delete(sessions::sign_out))
-        .fallback(|| async { Problem::not_found("no such resource") })
-        .method_not_allowed_fallback(|| async { Problem::method_not_allowed() })
-        .layer(DefaultBodyLimit::max(LARGEST_BODY))
-        .layer(middleware::from_fn(cross_site::refuse));
+    let (api, document) = interface();
+    let api = api.route(
+        "/api/openapi.json",
+        get(move |headers: HeaderMap| async move { openapi::show(&document, &headers) }),
+    );
     Router::new()
-        .nest("/api", api)
+        .merge(api)
         .route("/livez", get(health::live))
         .route("/readyz", get(health::ready))
         .route("/metrics", get(observe::show))
@@ -82,6 +85,35 @@ pub fn router(shop: Shop, deadline: Duration) -> Router {
         }))
         .layer(SetResponseHeaderLayer::if_not_present(header::CACHE_CONTROL, NO_STORE))
         .layer(middleware::from_fn_with_state(metrics, observe::record))
+}
+
+/// The description of everything under `/api`, as it is served and as it is written down.
+pub fn description() -> String {
+    openapi::text(&interface().1)
+}
+
+/// Everything under `/api`, and its description.
+fn interface() -> (Router<Shop>, Value) {
+    let api = OpenApiRouter::new()
+        .routes(routes!(categories::list))
+        .routes(routes!(products::list, change::create))
+        .routes(routes!(products::show, change::change, change::deactivate))
+        .routes(routes!(products::stock))
+        .routes(routes!(change::restock))
+        .routes(routes!(users::register))
+        .routes(routes!(sessions::show, sessions::sign_in, sessions::sign_out))
+        .routes(routes!(orders::list, orders::place))
+        .routes(routes!(orders::show))
+        .routes(routes!(orders::cancel))
+        .routes(routes!(activity::list))
+        .fallback(|| async { Problem::not_found("no such resource") });
+    let (router, document) =
+        OpenApiRouter::with_openapi(openapi::frame()).nest("/api", api).split_for_parts();
+    let router = router
+        .method_not_allowed_fallback(|| async { Problem::method_not_allowed() })
+        .layer(DefaultBodyLimit::max(LARGEST_BODY))
+        .layer(middleware::from_fn(cross_site::refuse));
+    (router, openapi::finish(&document))
 }
 
 /// Serves until `stop` resolves; then takes no new connection, and lets requests under way end for as long as `drain`.

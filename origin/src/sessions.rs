@@ -14,8 +14,10 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use sqlx::FromRow;
+use utoipa::ToSchema;
 
 use crate::{
+    activity::Event,
     attempts::{self, Client},
     database::Connection,
     input::{Checked, Input, Wrong},
@@ -42,7 +44,7 @@ const INSERT: &str = "INSERT INTO sessions (token_hash, user_id, expires_at) VAL
 const DELETE: &str = "DELETE FROM sessions WHERE token_hash = $1";
 
 /// What signing in takes.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Credentials {
     email: String,
@@ -57,7 +59,7 @@ impl Checked for Credentials {
 }
 
 /// Who is signed in.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Session {
     /// Null: nobody.
     pub(crate) user: Option<User>,
@@ -71,6 +73,13 @@ struct Account {
 }
 
 /// `POST /api/session`: signs in.
+#[utoipa::path(
+    post,
+    path = "/session",
+    tag = "account",
+    request_body = Credentials,
+    responses((status = 200, description = "Signed in", body = Session))
+)]
 pub(crate) async fn sign_in(
     State(shop): State<Shop>,
     client: Client,
@@ -93,10 +102,17 @@ pub(crate) async fn sign_in(
     attempts::forgive(&mut connection, &pair).await?;
     let cookie = open(&mut connection, &user, &headers).await?;
     connection.commit().await?;
+    shop.activity.record(Event::new("session.open").by(user.id));
     Ok((cookie, axum::Json(Session { user: Some(user) })).into_response())
 }
 
 /// `GET /api/session`: who is signed in. Nobody is no error: every page asks.
+#[utoipa::path(
+    get,
+    path = "/session",
+    tag = "account",
+    responses((status = 200, description = "OK", body = Session))
+)]
 pub(crate) async fn show(
     State(shop): State<Shop>,
     headers: HeaderMap,
@@ -109,6 +125,12 @@ pub(crate) async fn show(
 }
 
 /// `DELETE /api/session`: signs out; also who is not signed in.
+#[utoipa::path(
+    delete,
+    path = "/session",
+    tag = "account",
+    responses((status = 204, description = "Signed out"))
+)]
 pub(crate) async fn sign_out(State(shop): State<Shop>, headers: HeaderMap) -> Result<Response, Problem> {
     if let Some(token) = token(&headers) {
         let mut connection = shop.database.acquire().await?;

@@ -30,6 +30,34 @@ pub struct Settings {
     pub seed_when_empty: u32,
     /// The database and the pool of connections to it.
     pub database: DatabaseSettings,
+    /// Whom to tell what has changed.
+    pub purge: PurgeSettings,
+    /// The activity log.
+    pub activity: ActivitySettings,
+}
+
+/// The table `[purge]`.
+#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct PurgeSettings {
+    /// Admin addresses of every edge that keeps our answers.
+    pub edges: Vec<EdgeAddress>,
+    /// Sent to them as a bearer token; `PURGE_TOKEN` replaces it.
+    pub token: Option<Secret>,
+}
+
+/// The table `[activity]`.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ActivitySettings {
+    /// Whole months that are kept before the current one.
+    pub retention_months: u32,
+}
+
+impl Default for ActivitySettings {
+    fn default() -> Self {
+        Self { retention_months: 13 }
+    }
 }
 
 /// The table `[database]`.
@@ -69,6 +97,8 @@ impl Default for Settings {
             proxies: vec![IpAddr::from([127, 0, 0, 1]), Ipv6Addr::LOCALHOST.into()],
             seed_when_empty: 600,
             database: DatabaseSettings::default(),
+            purge: PurgeSettings::default(),
+            activity: ActivitySettings::default(),
         }
     }
 }
@@ -103,10 +133,10 @@ impl Settings {
         toml::from_str(text).map_err(|error| SettingsError::Wrong(explain(file, text, &error)))
     }
 
-    /// Lets `DATABASE_URL` and `PORT` replace what the file says; `variable` looks one up.
+    /// Lets `DATABASE_URL`, `PORT` and `PURGE_TOKEN` replace what the file says; `variable` looks one up.
     ///
     /// # Errors
-    /// One of the two is set and cannot be used.
+    /// One of them is set and cannot be used.
     pub fn override_from(mut self, variable: impl Fn(&str) -> Option<String>) -> Result<Self, SettingsError> {
         if let Some(url) = variable("DATABASE_URL").filter(|url| !url.is_empty()) {
             let url = DatabaseUrl::parse(url)
@@ -118,6 +148,11 @@ impl Settings {
                 SettingsError::Wrong(format!("PORT: `{port}` is no port: write a number from 0 to 65535"))
             })?;
             self.listen.set_port(port);
+        }
+        if let Some(token) = variable("PURGE_TOKEN").filter(|token| !token.is_empty()) {
+            let token = Secret::parse(token)
+                .map_err(|error| SettingsError::Wrong(format!("PURGE_TOKEN: {error}")))?;
+            self.purge.token = Some(token);
         }
         Ok(self)
     }
@@ -165,6 +200,70 @@ impl fmt::Debug for DatabaseUrl {
 }
 
 impl<'de> Deserialize<'de> for DatabaseUrl {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Self::parse(String::deserialize(deserializer)?).map_err(de::Error::custom)
+    }
+}
+
+/// Where an edge takes purges: `http://HOST:PORT`. In clear text, so on a network of ours.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EdgeAddress(String);
+
+impl EdgeAddress {
+    /// As it was written.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Host and port.
+    pub fn authority(&self) -> &str {
+        self.0.trim_start_matches("http://")
+    }
+
+    fn parse(text: String) -> Result<Self, String> {
+        let uri = text.parse::<http::Uri>().ok().filter(|uri| {
+            uri.scheme() == Some(&http::uri::Scheme::HTTP) && uri.path() == "/" && uri.port_u16().is_some()
+        });
+        if uri.is_some() && !text.ends_with('/') {
+            Ok(Self(text))
+        } else {
+            Err(format!("`{text}` is no edge's address: write one such as \"http://127.0.0.1:9900\""))
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for EdgeAddress {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Self::parse(String::deserialize(deserializer)?).map_err(de::Error::custom)
+    }
+}
+
+/// A token: never printed.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// The text, for whom it is meant.
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+
+    fn parse(text: String) -> Result<Self, &'static str> {
+        if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic()) {
+            Ok(Self(text))
+        } else {
+            Err("a token is made of visible ASCII characters")
+        }
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("Secret(…)")
+    }
+}
+
+impl<'de> Deserialize<'de> for Secret {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         Self::parse(String::deserialize(deserializer)?).map_err(de::Error::custom)
     }
@@ -242,7 +341,9 @@ mod tests {
         let settings = parse(&shown).expect("the example is valid");
         assert!(settings.database.url.is_some());
         let as_delivered = parse(EXAMPLE).expect("the example is valid as it is");
-        assert_eq!(as_delivered, Settings::default());
+        // The one thing an example knows that a default cannot: where the edge is.
+        assert_eq!(as_delivered.purge.edges.len(), 1);
+        assert_eq!(Settings { purge: PurgeSettings::default(), ..as_delivered }, Settings::default());
         for name in [
             "listen",
             "data",
@@ -258,6 +359,9 @@ mod tests {
             "statement_timeout",
             "slow_query",
             "migrate_on_start",
+            "edges",
+            "token",
+            "retention_months",
         ] {
             assert!(
                 shown.lines().any(|line| line.starts_with(&format!("{name} = "))),
@@ -278,6 +382,21 @@ mod tests {
     }
 
     #[test]
+    fn edges_are_hosts_with_ports() {
+        assert!(parse("[purge]\nedges = [\"http://10.0.0.7:9900\", \"http://[::1]:9900\"]\n").is_ok());
+        for wrong in [
+            "127.0.0.1:9900",
+            "https://edge:9900",
+            "http://edge",
+            "http://edge:9900/purge",
+            "http://edge:9900/",
+        ] {
+            let error = parse(&format!("[purge]\nedges = [\"{wrong}\"]\n")).expect_err(wrong).to_string();
+            assert!(error.contains("is no edge's address"), "{error}");
+        }
+    }
+
+    #[test]
     fn durations_have_a_unit_and_bounds() {
         assert_eq!(parse_duration("250ms"), Some(Duration::from_millis(250)));
         assert_eq!(parse_duration("30 s"), Some(Duration::from_secs(30)));
@@ -291,6 +410,7 @@ mod tests {
         let environment = |name: &str| match name {
             "PORT" => Some("4321".to_owned()),
             "DATABASE_URL" => Some("postgres://shop:secret@db/shop".to_owned()),
+            "PURGE_TOKEN" => Some("secret".to_owned()),
             _ => None,
         };
         let settings = Settings::default().override_from(environment).expect("both are valid");

@@ -7,8 +7,10 @@ use axum::{
 use http::{HeaderMap, StatusCode};
 use serde::{Deserialize, Serialize};
 use sqlx::{FromRow, PgConnection};
+use utoipa::ToSchema;
 
 use crate::{
+    activity::Event,
     attempts::{self, Client},
     input::{Checked, Input, Wrong},
     problem::Problem,
@@ -17,7 +19,7 @@ use crate::{
 };
 
 /// Somebody who has signed in.
-#[derive(Debug, Clone, FromRow, Serialize)]
+#[derive(Debug, Clone, FromRow, Serialize, ToSchema)]
 pub(crate) struct User {
     pub(crate) id: i64,
     pub(crate) email: String,
@@ -27,7 +29,7 @@ pub(crate) struct User {
 }
 
 /// What registering takes.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Registration {
     email: String,
@@ -63,6 +65,13 @@ const INSERT: &str = "
 
 /// `POST /api/users`: registers, and signs in. Whether an address is taken cannot be hidden from whoever wants it, so it costs an
 /// attempt, and as much time either way.
+#[utoipa::path(
+    post,
+    path = "/users",
+    tag = "account",
+    request_body = Registration,
+    responses((status = 201, description = "Registered and signed in", body = sessions::Session))
+)]
 pub(crate) async fn register(
     State(shop): State<Shop>,
     client: Client,
@@ -82,6 +91,7 @@ pub(crate) async fn register(
     };
     let cookie = sessions::open(&mut connection, &user, &headers).await?;
     connection.commit().await?;
+    shop.activity.record(Event::new("user.register").by(user.id));
     Ok((StatusCode::CREATED, cookie, axum::Json(sessions::Session { user: Some(user) })).into_response())
 }
 

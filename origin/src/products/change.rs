@@ -7,11 +7,12 @@ use axum::{
 use http::{HeaderMap, StatusCode, header};
 use serde::{Deserialize, Deserializer, Serialize};
 use sqlx::FromRow;
+use utoipa::ToSchema;
 
 use super::{ProductVersion, is_slug, none};
 use crate::{
     activity::Event,
-    caching::{EntityTag, IfMatch, Tag},
+    caching::{IfMatch, Tag},
     database::Connection,
     input::{Checked, FieldError, Input, Wrong},
     outbox,
@@ -50,7 +51,7 @@ const UPDATE: &str = "
 const RESTOCK: &str = "UPDATE products SET stock = stock + $2 WHERE id = $1";
 
 /// A new product.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct NewProduct {
     slug: String,
@@ -80,10 +81,15 @@ const fn offered() -> bool {
 
 impl Checked for NewProduct {
     fn check(&self, wrong: &mut Wrong) {
-        wrong.unless(is_slug(&self.slug), "slug", "lower-case words joined by hyphens, 120 characters at most");
+        wrong.unless(
+            is_slug(&self.slug),
+            "slug",
+            "lower-case words joined by hyphens, 120 characters at most",
+        );
         check_texts(Some(&self.name), Some(&self.description), wrong);
         check_price(self.price_cents, wrong);
-        let currency = self.currency.len() == 3 && self.currency.bytes().all(|byte| byte.is_ascii_uppercase());
+        let currency =
+            self.currency.len() == 3 && self.currency.bytes().all(|byte| byte.is_ascii_uppercase());
         wrong.unless(currency, "currency", "three letters such as `EUR`");
         wrong.unless((0..=LARGEST_DELIVERY).contains(&self.stock), "stock", "a number from 0 to 1000000");
         check_image(self.image.as_deref(), wrong);
@@ -91,7 +97,7 @@ impl Checked for NewProduct {
 }
 
 /// What is to be different; what is left out stays.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Change {
     name: Option<String>,
@@ -140,7 +146,7 @@ fn check_image(stem: Option<&str>, wrong: &mut Wrong) {
 }
 
 /// Pieces that have arrived.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Delivery {
     quantity: i32,
@@ -148,12 +154,16 @@ pub(crate) struct Delivery {
 
 impl Checked for Delivery {
     fn check(&self, wrong: &mut Wrong) {
-        wrong.unless((1..=LARGEST_DELIVERY).contains(&self.quantity), "quantity", "a number from 1 to 1000000");
+        wrong.unless(
+            (1..=LARGEST_DELIVERY).contains(&self.quantity),
+            "quantity",
+            "a number from 1 to 1000000",
+        );
     }
 }
 
 /// A product after a change.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Changed {
     id: i64,
     slug: String,
@@ -185,6 +195,13 @@ impl Locked {
 }
 
 /// `POST /api/products`: a new product.
+#[utoipa::path(
+    post,
+    path = "/products",
+    tag = "administration",
+    request_body = NewProduct,
+    responses((status = 201, description = "Created", body = Changed))
+)]
 pub(crate) async fn create(
     State(shop): State<Shop>,
     headers: HeaderMap,
@@ -217,6 +234,14 @@ pub(crate) async fn create(
 }
 
 /// `PATCH /api/products/{slug}` with `If-Match`: changes what is sent, if nobody has changed it since it was read.
+#[utoipa::path(
+    patch,
+    path = "/products/{slug}",
+    tag = "administration",
+    params(("slug" = String, Path, description = "The product's slug"), ("If-Match" = String, Header, description = "The product's ETag")),
+    request_body = Change,
+    responses((status = 200, description = "OK", body = Changed))
+)]
 pub(crate) async fn change(
     State(shop): State<Shop>,
     slug: Result<Path<String>, PathRejection>,
@@ -235,6 +260,13 @@ pub(crate) async fn change(
 }
 
 /// `DELETE /api/products/{slug}` with `If-Match`: no longer offered. The row stays, because orders point at it.
+#[utoipa::path(
+    delete,
+    path = "/products/{slug}",
+    tag = "administration",
+    params(("slug" = String, Path, description = "The product's slug"), ("If-Match" = String, Header, description = "The product's ETag")),
+    responses((status = 200, description = "OK", body = Changed))
+)]
 pub(crate) async fn deactivate(
     State(shop): State<Shop>,
     slug: Result<Path<String>, PathRejection>,
@@ -260,6 +292,14 @@ pub(crate) async fn deactivate(
 }
 
 /// `POST /api/products/{slug}/restock`: adds the pieces that have arrived.
+#[utoipa::path(
+    post,
+    path = "/products/{slug}/restock",
+    tag = "administration",
+    params(("slug" = String, Path, description = "The product's slug")),
+    request_body = Delivery,
+    responses((status = 200, description = "OK", body = Changed))
+)]
 pub(crate) async fn restock(
     State(shop): State<Shop>,
     slug: Result<Path<String>, PathRejection>,
@@ -323,7 +363,8 @@ async fn announced(connection: &mut Connection, slug: &str, before: &Locked) -> 
     let product = Tag::Product(after.version.id);
     if after.version.version != before.version.version {
         let (left, entered) = (&before.version.category, &after.version.category);
-        outbox::purge(connection, &[product, Tag::Category(left), Tag::Category(entered), Tag::Catalogue]).await?;
+        outbox::purge(connection, &[product, Tag::Category(left), Tag::Category(entered), Tag::Catalogue])
+            .await?;
     } else if after.stock != before.stock {
         outbox::purge(connection, &[product]).await?;
     }
@@ -345,7 +386,8 @@ async fn ended<T>(connection: &mut Connection, outcome: Result<T, Problem>) -> R
 }
 
 async fn category_exists(connection: &mut Connection, slug: &str) -> Result<bool, sqlx::Error> {
-    let query = sqlx::query_as::<_, (i64,)>("SELECT id FROM categories WHERE slug = $1").bind(slug.to_owned());
+    let query =
+        sqlx::query_as::<_, (i64,)>("SELECT id FROM categories WHERE slug = $1").bind(slug.to_owned());
     Ok(connection.optional("categories.find", query).await?.is_some())
 }
 

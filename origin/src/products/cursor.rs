@@ -15,7 +15,7 @@ const LONGEST: usize = 1200;
 
 /// The sort key of the last row.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Key {
+pub(crate) enum Key {
     /// Microseconds, as exact as PostgreSQL is.
     CreatedAt(OffsetDateTime),
     PriceCents(i64),
@@ -24,14 +24,14 @@ pub(super) enum Key {
 
 /// The position after one row.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Cursor {
-    pub(super) key: Key,
-    pub(super) id: i64,
+pub(crate) struct Cursor {
+    pub(crate) key: Key,
+    pub(crate) id: i64,
 }
 
 impl Cursor {
     /// Base64url of `<sort>:<id>:<key>`.
-    pub(super) fn encode(&self, sort: Sort) -> String {
+    pub(crate) fn encode(&self, sort: Sort) -> String {
         let key = match &self.key {
             Key::CreatedAt(time) => (time.unix_timestamp_nanos() / 1000).to_string(),
             Key::PriceCents(cents) => cents.to_string(),
@@ -41,7 +41,7 @@ impl Cursor {
     }
 
     /// `None` for what [`Cursor::encode`] did not make for this sort.
-    pub(super) fn decode(text: &str, sort: Sort) -> Option<Self> {
+    pub(crate) fn decode(text: &str, sort: Sort) -> Option<Self> {
         if text.len() > LONGEST {
             return None;
         }

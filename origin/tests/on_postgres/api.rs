@@ -5,10 +5,10 @@ use std::{collections::BTreeSet, time::Duration};
 use axum::{Router, body::Body};
 use http::{Method, Request, StatusCode};
 use origin::settings::DatabaseSettings;
-use serde_json::Value;
+use serde_json::{Value, json as value};
 use sqlx::Connection as _;
 
-use crate::support::{TestServer, get, get_if_none_match, send};
+use crate::support::{Customer, TestServer, get, get_if_none_match, send};
 
 const CATALOGUE: &str = "public, max-age=300, s-maxage=600, stale-while-revalidate=60, stale-if-error=86400";
 const KETTLE: &str = "/api/products/harbour-enamel-kettle";
@@ -273,39 +273,61 @@ async fn every_answer_states_its_caching() {
     assert_eq!(send(&router, through_the_edge).await.status, StatusCode::NOT_FOUND);
 }
 
-/// Every path that a GET answers, with parameters filled in.
-const PATHS: [&str; 13] = [
-    "/api/categories",
-    "/api/products",
-    "/api/products?category=kitchen",
-    KETTLE,
-    "/api/products/harbour-enamel-kettle/stock",
-    "/",
-    "/category/kitchen",
-    "/product/harbour-enamel-kettle",
-    "/search",
-    "/assets/favicon.svg",
-    "/livez",
-    "/readyz",
-    "/metrics",
-];
+/// Every path that a GET answers, with parameters filled in: those of the API from its own description.
+async fn paths(router: &Router) -> Vec<String> {
+    let description = get(router, "/api/openapi.json").await.json();
+    let described = description["paths"].as_object().expect("paths");
+    let readable = described.iter().filter(|(_, operations)| operations.get("get").is_some());
+    let mut paths: Vec<String> = readable
+        .map(|(path, _)| path.replace("{slug}", "harbour-enamel-kettle").replace("{id}", "1"))
+        .collect();
+    assert!(paths.len() >= 7, "{paths:?}");
+    let beside = [
+        "/api/openapi.json",
+        "/",
+        "/category/kitchen",
+        "/product/harbour-enamel-kettle",
+        "/search",
+        "/assets/favicon.svg",
+        "/livez",
+        "/readyz",
+        "/metrics",
+    ];
+    paths.extend(beside.map(str::to_owned));
+    paths
+}
 
 #[tokio::test]
-async fn what_may_be_stored_says_for_how_long_and_until_which_purge() {
+async fn what_may_be_stored_says_for_how_long_until_which_purge_and_nothing_of_who_asks() {
     let server = TestServer::start(12).await;
     let router = server.router();
-    for path in PATHS {
-        let answer = get(&router, path).await;
-        let control = answer.header("cache-control");
-        assert!(!control.is_empty(), "{path} leaves its caching to guesswork");
-        if control != "no-store" {
-            assert_ne!(answer.header("surrogate-key"), "", "{path} can be stored and not be purged");
-            assert!(!answer.headers.contains_key("set-cookie"), "{path} gives everybody the same cookie");
-            let again = get_if_none_match(&router, path, answer.header("etag")).await;
-            assert_eq!(again.status, StatusCode::NOT_MODIFIED, "{path}");
-            assert_eq!(again.header("surrogate-key"), answer.header("surrogate-key"), "{path}");
+    let customer = Customer::register(&router, "ada@example.org").await;
+    let order = value!({ "lines": [{ "product_id": 1, "quantity": 1 }] });
+    customer.send(Method::POST, "/api/orders", &[("idempotency-key", "k1")], &order).await;
+    let mut stored = 0;
+    for path in paths(&router).await {
+        let (anonymous, own) = (get(&router, &path).await, customer.get(&path).await);
+        for answer in [&anonymous, &own] {
+            let control = answer.header("cache-control");
+            assert!(!control.is_empty(), "{path} leaves its caching to guesswork");
+            assert!(answer.status.is_success() || control == "no-store", "{path}");
+            assert!(control == "no-store" || !answer.headers.contains_key("set-cookie"), "{path}");
         }
+        if anonymous.header("cache-control") == "no-store" {
+            continue;
+        }
+        stored += 1;
+        assert_eq!(
+            (own.status, &own.body),
+            (anonymous.status, &anonymous.body),
+            "{path} depends on who asks"
+        );
+        assert_ne!(anonymous.header("surrogate-key"), "", "{path} can be stored and not be purged");
+        let again = get_if_none_match(&router, &path, anonymous.header("etag")).await;
+        assert_eq!(again.status, StatusCode::NOT_MODIFIED, "{path}");
+        assert_eq!(again.header("surrogate-key"), anonymous.header("surrogate-key"), "{path}");
     }
+    assert!(stored >= 9, "only {stored} can be stored");
     for (path, tags) in [
         ("/api/categories", "catalogue"),
         ("/api/products?search=kettle", "catalogue"),
@@ -384,4 +406,16 @@ async fn readiness_follows_the_database() {
     assert_eq!(get(&router, "/readyz").await.status, StatusCode::SERVICE_UNAVAILABLE);
     assert_eq!(get(&router, "/api/products").await.status, StatusCode::SERVICE_UNAVAILABLE);
     assert_eq!(get(&router, "/livez").await.status, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn the_description_is_the_one_that_is_written_down() {
+    let server = TestServer::start(1).await;
+    let served = get(&server.router(), "/api/openapi.json").await.json();
+    let written = include_str!("../../openapi.json");
+    assert!(
+        origin::server::description() == written,
+        "the interface has changed: look at `git diff` after `target/release/origin openapi > origin/openapi.json`"
+    );
+    assert_eq!(served, serde_json::from_str::<Value>(written).expect("JSON"));
 }

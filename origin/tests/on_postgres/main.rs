@@ -3,8 +3,13 @@
 //! Without PostgreSQL's server programs these tests fail, and say what to install.
 
 mod accounts;
+mod activity;
 mod api;
+mod audits;
 mod commands;
+mod edge_double;
+mod orders;
+mod outbox;
 mod pressure;
 mod private_server;
 mod schema;

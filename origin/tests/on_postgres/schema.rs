@@ -7,12 +7,30 @@ use sqlx::{AssertSqlSafe, PgConnection};
 use crate::support::TestServer;
 
 /// Tables of so few rows that reading them whole is the best plan.
-const SMALL: [&str; 2] = ["categories", "catalogue_state"];
+const SMALL: [&str; 3] = ["categories", "catalogue_state", "activity_logs_default"];
+
+/// A shop after some years: what the plans have to be right for.
+const YEARS: &str = "
+    INSERT INTO users (email, password_hash) SELECT 'c' || n || '@example.org', '-' FROM generate_series(1, 20000) n;
+    INSERT INTO orders (user_id, total_cents, currency, created_at)
+    SELECT 1 + n % 20000, 100, 'EUR', now() - n * interval '1 minute' FROM generate_series(1, 1000000) n;
+    INSERT INTO order_lines (order_id, product_id, name, quantity, price_cents)
+    SELECT n, 1 + n % 90000, 'Thing', 1, 100 FROM generate_series(1, 100000) n;
+    INSERT INTO idempotency_keys (user_id, key, request_hash)
+    SELECT 1 + n % 20000, n::text, sha256('') FROM generate_series(1, 50000) n;
+    INSERT INTO sessions (token_hash, user_id, expires_at)
+    SELECT sha256(convert_to(n::text, 'UTF8')), 1 + n % 20000, now() + interval '1 day' FROM generate_series(1, 50000) n;
+    INSERT INTO activity_logs (timestamp, user_id, action)
+    SELECT now() - n * interval '1 second', 1 + n % 20000, 'product.view' FROM generate_series(1, 1000000) n;
+    INSERT INTO outbox (topic, payload, due_at)
+    SELECT 'purge', '{}', now() + interval '1 day' FROM generate_series(1, 20000);
+    ANALYZE;";
 
 #[tokio::test]
 async fn no_statement_scans_a_large_table() {
-    let server = TestServer::start(20_000).await;
+    let server = TestServer::start(100_000).await;
     let mut connection = server.connect().await;
+    run(&mut connection, YEARS).await;
     // A prepared statement changes to a plan for all arguments after five uses: both kinds have to be good.
     for mode in ["force_custom_plan", "force_generic_plan"] {
         run(&mut connection, &format!("SET plan_cache_mode = {mode}")).await;

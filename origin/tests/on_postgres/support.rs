@@ -13,6 +13,7 @@ use axum::{Router, body::Body};
 use http::{HeaderMap, Method, Request, StatusCode, request};
 use http_body_util::BodyExt as _;
 use origin::{
+    activity::ActivityLog,
     database::{self, Database},
     observe::Metrics,
     passwords::Passwords,
@@ -56,6 +57,8 @@ pub(crate) struct TestServer {
 
 impl TestServer {
     pub(crate) async fn start(products: u32) -> Self {
+        // What the origin would have logged is what explains a failure; a second test in this process has it already.
+        let _ = tracing_subscriber::fmt().with_test_writer().with_env_filter("warn").try_init();
         let folder = folder();
         let data = folder.path().to_owned();
         let private = tokio::task::spawn_blocking(move || PrivatePostgres::start(&data, Path::new(ORIGIN)))
@@ -81,7 +84,10 @@ impl TestServer {
     pub(crate) fn router_with(&self, settings: &DatabaseSettings) -> Router {
         let metrics = Arc::new(Metrics::new(settings.slow_query, settings.max_connections));
         let database = Database::new(self.options.clone(), settings, Arc::clone(&metrics));
-        let shop = Shop { database, metrics, passwords: Passwords::default(), proxies: Arc::default() };
+        // Nobody writes them down: they wait in their queue.
+        let (activity, _writer) = ActivityLog::new(Arc::clone(&metrics));
+        let shop =
+            Shop { database, metrics, activity, passwords: Passwords::default(), proxies: Arc::default() };
         server::router(shop, Duration::from_secs(10))
     }
 }
@@ -211,7 +217,7 @@ pub(crate) async fn metric(router: &Router, name: &str) -> f64 {
 /// A running `origin serve`; killed when dropped, and its server with it.
 pub(crate) struct Origin {
     pub(crate) child: Child,
-    address: String,
+    pub(crate) address: String,
     data: PathBuf,
     _output: Lines<BufReader<ChildStdout>>,
 }

@@ -1,0 +1,448 @@
+//! Orders: placed at most once for each Idempotency-Key, never for more than there is.
+//!
+//! ```text
+//!   BEGIN ─ lock (user, key) ─ known? ──────────────▶ the answer given then, or 422 for another body
+//!               │ taken: 409          │ no
+//!               │            one conditional UPDATE a line, by id ─ one fails ─▶ back to the savepoint, 409
+//!               │                     │
+//!               │            order, lines, emptied shelves into the outbox
+//!               └──────────── the key with the answer ─ COMMIT ─▶ the answer
+//! ```
+//! The answer is on disk with the order before it is given, so who did not get it asks again with the same key. Orders take
+//! their locks by product id, so that two of them cannot wait for one another in a circle.
+
+use std::collections::BTreeSet;
+
+use axum::{
+    Json,
+    extract::{
+        FromRequestParts, Path, Query, State,
+        rejection::{PathRejection, QueryRejection},
+    },
+    response::{IntoResponse as _, Response},
+};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header, request::Parts};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+use sqlx::FromRow;
+use time::OffsetDateTime;
+use utoipa::ToSchema;
+
+use crate::{
+    activity::Event,
+    caching::Tag,
+    database::Connection,
+    input::{Checked, FieldError, Input, Wrong},
+    newest_first::{Page, Parameters},
+    outbox,
+    problem::Problem,
+    server::Shop,
+    sessions,
+};
+
+const MOST_LINES: usize = 50;
+const MOST_PIECES: i32 = 1_000;
+
+const TRY_KEY: &str = "SELECT pg_try_advisory_xact_lock(hashtextextended($2, $1))";
+
+pub(crate) const BY_KEY: &str = "
+    SELECT request_hash, response_status, response_headers ->> 'content-type' AS content_type,
+           response_headers ->> 'location' AS location, response_body
+      FROM idempotency_keys
+     WHERE user_id = $1 AND key = $2 AND response_status IS NOT NULL";
+
+const KEEP_ANSWER: &str = "
+    INSERT INTO idempotency_keys (user_id, key, request_hash, response_status, response_headers, response_body)
+    VALUES ($1, $2, $3, $4, jsonb_build_object('content-type', $5::text, 'location', $6::text), $7)";
+
+/// The condition and the change are one statement: between them nobody else can take a piece.
+pub(crate) const TAKE: &str = "
+    UPDATE products p
+       SET stock = p.stock - $2
+      FROM categories c
+     WHERE p.id = $1 AND p.active AND p.stock >= $2 AND c.id = p.category_id
+    RETURNING p.name, p.price_cents, p.currency, p.stock, c.slug AS category";
+
+pub(crate) const GIVE_BACK: &str = "
+    UPDATE products p
+       SET stock = p.stock + $2
+      FROM categories c
+     WHERE p.id = $1 AND c.id = p.category_id
+    RETURNING p.name, p.price_cents, p.currency, p.stock, c.slug AS category";
+
+const INSERT: &str = "
+    INSERT INTO orders (user_id, total_cents, currency) VALUES ($1, $2, $3)
+    RETURNING id, status, total_cents, currency, created_at, cancelled_at";
+
+const INSERT_LINES: &str = "
+    INSERT INTO order_lines (order_id, product_id, name, quantity, price_cents)
+    SELECT $1::bigint, * FROM UNNEST($2::bigint[], $3::text[], $4::integer[], $5::bigint[])";
+
+pub(crate) const LIST: &str = "
+    SELECT id, status, total_cents, currency, created_at, cancelled_at
+      FROM orders
+     WHERE user_id = $1 AND (created_at, id) < ($2, $3)
+     ORDER BY created_at DESC, id DESC
+     LIMIT $4";
+
+pub(crate) const BY_ID: &str = "
+    SELECT id, status, total_cents, currency, created_at, cancelled_at FROM orders WHERE id = $1 AND user_id = $2";
+
+pub(crate) const LINES: &str = "
+    SELECT product_id, name, quantity, price_cents FROM order_lines WHERE order_id = $1 ORDER BY product_id";
+
+/// Once: of two cancellations one finds the order placed.
+pub(crate) const CANCEL: &str = "
+    UPDATE orders SET status = 'cancelled', cancelled_at = now()
+     WHERE id = $1 AND user_id = $2 AND status = 'placed'
+    RETURNING id, status, total_cents, currency, created_at, cancelled_at";
+
+/// What is ordered.
+#[derive(Debug, Deserialize, Serialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct NewOrder {
+    lines: Vec<NewLine>,
+}
+
+/// So many pieces of a product.
+#[derive(Debug, Clone, Copy, Deserialize, Serialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct NewLine {
+    product_id: i64,
+    quantity: i32,
+}
+
+impl Checked for NewOrder {
+    fn check(&self, wrong: &mut Wrong) {
+        wrong.unless((1..=MOST_LINES).contains(&self.lines.len()), "lines", "1 to 50 lines");
+        let mut products = BTreeSet::new();
+        for (index, line) in self.lines.iter().take(MOST_LINES).enumerate() {
+            let quantity = (1..=MOST_PIECES).contains(&line.quantity);
+            wrong.unless(quantity, format!("lines[{index}].quantity"), "a number from 1 to 1000");
+            let product = format!("lines[{index}].product_id");
+            wrong.unless(products.insert(line.product_id), product, "each product once");
+        }
+    }
+}
+
+/// An order as its customer reads it.
+#[derive(Debug, FromRow, Serialize, ToSchema)]
+pub(crate) struct Order {
+    id: i64,
+    /// `placed` or `cancelled`.
+    status: String,
+    total_cents: i64,
+    currency: String,
+    #[serde(with = "time::serde::rfc3339")]
+    #[schema(value_type = String, format = DateTime)]
+    created_at: OffsetDateTime,
+    #[serde(with = "time::serde::rfc3339::option")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    cancelled_at: Option<OffsetDateTime>,
+}
+
+/// The same with its lines.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct WholeOrder {
+    #[serde(flatten)]
+    order: Order,
+    lines: Vec<Line>,
+}
+
+/// A line of an order.
+#[derive(Debug, FromRow, Serialize, ToSchema)]
+pub(crate) struct Line {
+    product_id: i64,
+    /// Name and price of a piece as they were when the order was placed.
+    name: String,
+    quantity: i32,
+    price_cents: i64,
+}
+
+/// A page of orders.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Orders {
+    orders: Vec<Order>,
+    /// Null on the last page.
+    next_cursor: Option<String>,
+}
+
+/// The request's Idempotency-Key: 1 to 255 visible characters that the client has made up for this order.
+#[derive(Debug)]
+pub(crate) struct IdempotencyKey(String);
+
+impl<S: Sync> FromRequestParts<S> for IdempotencyKey {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        let mut sent = parts.headers.get_all("idempotency-key").iter();
+        let (Some(value), None) = (sent.next(), sent.next()) else {
+            return Err(Problem::no_idempotency_key());
+        };
+        let key = value
+            .to_str()
+            .ok()
+            .filter(|key| (1..=255).contains(&key.len()) && key.bytes().all(|byte| byte.is_ascii_graphic()));
+        key.map(|key| Self(key.to_owned())).ok_or_else(Problem::no_idempotency_key)
+    }
+}
+
+/// An answer as it is kept and given again.
+#[derive(Debug, FromRow)]
+struct Answer {
+    request_hash: Vec<u8>,
+    response_status: i16,
+    content_type: String,
+    location: Option<String>,
+    response_body: Vec<u8>,
+}
+
+impl Answer {
+    fn into_response(self, replayed: bool) -> Response {
+        let status =
+            u16::try_from(self.response_status).ok().and_then(|code| StatusCode::from_u16(code).ok());
+        let mut response = (status.unwrap_or_default(), self.response_body).into_response();
+        let fields = [
+            (header::CONTENT_TYPE, Some(self.content_type)),
+            (header::LOCATION, self.location),
+            (HeaderName::from_static("idempotency-replayed"), replayed.then(|| "true".to_owned())),
+        ];
+        for (name, value) in fields {
+            if let Some(value) = value.and_then(|value| HeaderValue::try_from(value).ok()) {
+                response.headers_mut().insert(name, value);
+            }
+        }
+        response
+    }
+}
+
+/// `POST /api/orders` with `Idempotency-Key`: places an order.
+#[utoipa::path(
+    post,
+    path = "/orders",
+    tag = "orders",
+    params(("Idempotency-Key" = String, Header, description = "Made up by the client, new for each order; 1 to 255 visible characters")),
+    request_body = NewOrder,
+    responses((status = 201, description = "Placed", body = WholeOrder))
+)]
+pub(crate) async fn place(
+    State(shop): State<Shop>,
+    headers: HeaderMap,
+    IdempotencyKey(key): IdempotencyKey,
+    Input(new): Input<NewOrder>,
+) -> Result<Response, Problem> {
+    let request_hash = Sha256::digest(serde_json::to_vec(&new).expect("a list of numbers is JSON")).to_vec();
+    let mut connection = shop.database.acquire().await?;
+    let user = sessions::user(&mut connection, &headers).await?;
+    connection.begin().await?;
+    let lock = sqlx::query_as::<_, (bool,)>(TRY_KEY).bind(user.id).bind(key.clone());
+    if !connection.one("orders.lock_key", lock).await?.0 {
+        connection.rollback().await?;
+        return Err(Problem::in_progress());
+    }
+    let known = sqlx::query_as::<_, Answer>(BY_KEY).bind(user.id).bind(key.clone());
+    if let Some(answer) = connection.optional("orders.by_key", known).await? {
+        connection.rollback().await?;
+        let same = answer.request_hash == request_hash;
+        return if same { Ok(answer.into_response(true)) } else { Err(Problem::key_reused()) };
+    }
+    connection.execute("savepoint", sqlx::query("SAVEPOINT untouched")).await?;
+    let outcome = buy(&mut connection, user.id, new.lines).await?;
+    let placed = outcome.as_ref().ok().map(|order| order.order.id);
+    let answer = match outcome {
+        Ok(order) => Answer {
+            request_hash,
+            response_status: 201,
+            content_type: "application/json".to_owned(),
+            location: Some(format!("/api/orders/{}", order.order.id)),
+            response_body: serde_json::to_vec(&order).map_err(|_| Problem::internal())?,
+        },
+        // Final as well: an order that could not be placed is not placed later by an old retry.
+        Err(refused) => {
+            connection.execute("savepoint", sqlx::query("ROLLBACK TO SAVEPOINT untouched")).await?;
+            let (status, response_body) = refused.written();
+            Answer {
+                request_hash,
+                response_status: i16::try_from(status.as_u16()).unwrap_or(500),
+                content_type: "application/problem+json".to_owned(),
+                location: None,
+                response_body,
+            }
+        }
+    };
+    let keep = sqlx::query(KEEP_ANSWER)
+        .bind(user.id)
+        .bind(key)
+        .bind(&answer.request_hash)
+        .bind(answer.response_status)
+        .bind(&answer.content_type)
+        .bind(&answer.location)
+        .bind(&answer.response_body);
+    connection.execute("orders.keep_answer", keep).await?;
+    connection.commit().await?;
+    if let Some(id) = placed {
+        shop.activity.record(Event::new("order.place").by(user.id).about(id.to_string()));
+    }
+    Ok(answer.into_response(false))
+}
+
+#[derive(Debug, FromRow)]
+struct Moved {
+    name: String,
+    price_cents: i64,
+    currency: String,
+    stock: i32,
+    category: String,
+}
+
+/// Takes the pieces and writes the order; or says why it cannot be.
+async fn buy(
+    connection: &mut Connection,
+    user: i64,
+    wanted: Vec<NewLine>,
+) -> Result<Result<WholeOrder, Problem>, sqlx::Error> {
+    let mut by_product: Vec<(usize, NewLine)> = wanted.into_iter().enumerate().collect();
+    by_product.sort_by_key(|(_, line)| line.product_id);
+    let mut lines = Vec::new();
+    let mut lacking = Vec::new();
+    let mut currency: Option<String> = None;
+    for (index, NewLine { product_id, quantity }) in by_product {
+        let query = sqlx::query_as::<_, Moved>(TAKE).bind(product_id).bind(quantity);
+        let Some(taken) = connection.optional("orders.take", query).await? else {
+            let message = "not as many as that are left".to_owned();
+            lacking.push(FieldError { field: format!("lines[{index}]"), message });
+            continue;
+        };
+        if taken.stock == 0 {
+            sold_out_or_back(connection, product_id, &taken).await?;
+        }
+        if currency.get_or_insert_with(|| taken.currency.clone()) != &taken.currency {
+            return Ok(Err(Problem::mixed_currencies()));
+        }
+        lines.push(Line { product_id, name: taken.name, quantity, price_cents: taken.price_cents });
+    }
+    let Some(currency) = currency.filter(|_| lacking.is_empty()) else {
+        lacking.sort_by(|one, other| one.field.cmp(&other.field));
+        return Ok(Err(Problem::out_of_stock(lacking)));
+    };
+    // At most 50 lines of 1000 pieces at a thousand million cents: far below the largest i64.
+    let total: i64 = lines.iter().map(|line| line.price_cents * i64::from(line.quantity)).sum();
+    let query = sqlx::query_as::<_, Order>(INSERT).bind(user).bind(total).bind(currency);
+    let order = connection.one("orders.insert", query).await?;
+    let query = sqlx::query(INSERT_LINES)
+        .bind(order.id)
+        .bind(lines.iter().map(|line| line.product_id).collect::<Vec<_>>())
+        .bind(lines.iter().map(|line| line.name.clone()).collect::<Vec<_>>())
+        .bind(lines.iter().map(|line| line.quantity).collect::<Vec<_>>())
+        .bind(lines.iter().map(|line| line.price_cents).collect::<Vec<_>>());
+    connection.execute("orders.insert_lines", query).await?;
+    Ok(Ok(WholeOrder { order, lines }))
+}
+
+/// Lists and pages show whether there is any: they change when the last piece goes and when the first comes back.
+async fn sold_out_or_back(
+    connection: &mut Connection,
+    product: i64,
+    moved: &Moved,
+) -> Result<(), sqlx::Error> {
+    outbox::purge(connection, &[Tag::Product(product), Tag::Category(&moved.category), Tag::Catalogue]).await
+}
+
+/// `GET /api/orders?limit=&cursor=`: one's own, newest first.
+#[utoipa::path(
+    get,
+    path = "/orders",
+    tag = "orders",
+    params(Parameters),
+    responses((status = 200, description = "OK", body = Orders))
+)]
+pub(crate) async fn list(
+    State(shop): State<Shop>,
+    headers: HeaderMap,
+    parameters: Result<Query<Parameters>, QueryRejection>,
+) -> Result<Json<Orders>, Problem> {
+    let page = Page::check(parameters)?;
+    let mut connection = shop.database.acquire().await?;
+    let user = sessions::user(&mut connection, &headers).await?;
+    let (time, id) = page.after;
+    let query = sqlx::query_as::<_, Order>(LIST).bind(user.id).bind(time).bind(id).bind(page.rows());
+    let mut orders = connection.all("orders.list", query).await?;
+    let next_cursor = page.cut(&mut orders, |order| (order.created_at, order.id));
+    Ok(Json(Orders { orders, next_cursor }))
+}
+
+/// `GET /api/orders/{id}`: one of one's own, with its lines.
+#[utoipa::path(
+    get,
+    path = "/orders/{id}",
+    tag = "orders",
+    params(("id" = i64, Path, description = "The order's number")),
+    responses((status = 200, description = "OK", body = WholeOrder))
+)]
+pub(crate) async fn show(
+    State(shop): State<Shop>,
+    id: Result<Path<i64>, PathRejection>,
+    headers: HeaderMap,
+) -> Result<Json<WholeOrder>, Problem> {
+    let mut connection = shop.database.acquire().await?;
+    let user = sessions::user(&mut connection, &headers).await?;
+    let id = number(id)?;
+    let order = find(&mut connection, id, user.id).await?;
+    Ok(Json(with_lines(&mut connection, order).await?))
+}
+
+/// `POST /api/orders/{id}/cancel`: cancels one of one's own, and puts its pieces back on the shelf, once however often it is
+/// asked.
+#[utoipa::path(
+    post,
+    path = "/orders/{id}/cancel",
+    tag = "orders",
+    params(("id" = i64, Path, description = "The order's number")),
+    responses((status = 200, description = "OK", body = WholeOrder))
+)]
+pub(crate) async fn cancel(
+    State(shop): State<Shop>,
+    id: Result<Path<i64>, PathRejection>,
+    headers: HeaderMap,
+) -> Result<Json<WholeOrder>, Problem> {
+    let mut connection = shop.database.acquire().await?;
+    let user = sessions::user(&mut connection, &headers).await?;
+    let id = number(id)?;
+    connection.begin().await?;
+    let query = sqlx::query_as::<_, Order>(CANCEL).bind(id).bind(user.id);
+    let Some(order) = connection.optional("orders.cancel", query).await? else {
+        connection.rollback().await?;
+        // Cancelled already, then; or not theirs.
+        let order = find(&mut connection, id, user.id).await?;
+        return Ok(Json(with_lines(&mut connection, order).await?));
+    };
+    let order = with_lines(&mut connection, order).await?;
+    for line in &order.lines {
+        let query = sqlx::query_as::<_, Moved>(GIVE_BACK).bind(line.product_id).bind(line.quantity);
+        let returned = connection.one("orders.give_back", query).await?;
+        if returned.stock == line.quantity {
+            sold_out_or_back(&mut connection, line.product_id, &returned).await?;
+        }
+    }
+    connection.commit().await?;
+    shop.activity.record(Event::new("order.cancel").by(user.id).about(id.to_string()));
+    Ok(Json(order))
+}
+
+async fn find(connection: &mut Connection, id: i64, user: i64) -> Result<Order, Problem> {
+    let query = sqlx::query_as(BY_ID).bind(id).bind(user);
+    connection.optional("orders.show", query).await?.ok_or_else(no_such_order)
+}
+
+async fn with_lines(connection: &mut Connection, order: Order) -> Result<WholeOrder, sqlx::Error> {
+    let lines = connection.all("orders.lines", sqlx::query_as(LINES).bind(order.id)).await?;
+    Ok(WholeOrder { order, lines })
+}
+
+fn number(id: Result<Path<i64>, PathRejection>) -> Result<i64, Problem> {
+    id.map(|Path(id)| id).map_err(|_| no_such_order())
+}
+
+fn no_such_order() -> Problem {
+    Problem::not_found("no such order")
+}

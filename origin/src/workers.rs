@@ -1,0 +1,63 @@
+//! What goes on beside requests: the outbox, the activity log, housekeeping. Each has a stop signal, and connections apart
+//! from the requests' pool.
+
+use std::{sync::Arc, time::Duration};
+
+use sqlx::{
+    ConnectOptions as _, PgPool,
+    postgres::{PgConnectOptions, PgPoolOptions},
+};
+use tokio::{sync::watch, task::JoinSet, time::timeout};
+
+use crate::{activity::Writer, housekeeping, observe::Metrics, outbox, purge::Edge, settings::Settings};
+
+/// One for the outbox, one that listens for it, one for the activity log, one for housekeeping.
+const CONNECTIONS: u32 = 4;
+/// After that they are cut off: what they had begun is rolled back, and done by the next start.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// The workers of one origin. Dropping it stops them where they are.
+#[derive(Debug)]
+pub struct Workers {
+    tasks: JoinSet<()>,
+    stop: watch::Sender<bool>,
+    pool: PgPool,
+}
+
+impl Workers {
+    /// Starts them.
+    pub fn start(
+        options: PgConnectOptions,
+        settings: &Settings,
+        activity: Writer,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        let options = options
+            .application_name("gatehouse-origin-worker")
+            .options([("idle_in_transaction_session_timeout", "60s"), ("jit", "off")])
+            .disable_statement_logging();
+        let pool = PgPoolOptions::new()
+            .max_connections(CONNECTIONS)
+            .idle_timeout(settings.database.idle_timeout)
+            .connect_lazy_with(options);
+        let (stop, stopped) = watch::channel(false);
+        let mut tasks = JoinSet::new();
+        let purge = &settings.purge;
+        let edges = purge.edges.iter().map(|edge| Edge::new(edge.clone(), purge.token.clone())).collect();
+        tasks.spawn(outbox::Worker::new(pool.clone(), edges, metrics).run(stopped.clone()));
+        tasks.spawn(activity.run(pool.clone(), stopped.clone()));
+        tasks.spawn(housekeeping::run(pool.clone(), settings.activity.retention_months, stopped));
+        Self { tasks, stop, pool }
+    }
+
+    /// Lets them end what they are at.
+    pub async fn stop(mut self) {
+        let _ = self.stop.send(true);
+        let ended = async { while self.tasks.join_next().await.is_some() {} };
+        if timeout(PATIENCE, ended).await.is_err() {
+            tracing::warn!("a worker did not end in time and is cut off");
+        }
+        self.tasks.shutdown().await;
+        self.pool.close().await;
+    }
+}

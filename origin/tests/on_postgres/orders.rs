@@ -1,0 +1,216 @@
+//! Orders: once for each key, never for more than there is.
+
+use http::{Method, StatusCode};
+use serde_json::{Value, json as value};
+use sqlx::Connection as _;
+
+use crate::support::{Answer, Customer, TestServer, json, send_json};
+
+async fn order(customer: &Customer, key: &str, lines: &Value) -> Answer {
+    customer.send(Method::POST, "/api/orders", &[("idempotency-key", key)], &value!({ "lines": lines })).await
+}
+
+async fn number(server: &TestServer, sql: &'static str) -> i64 {
+    sqlx::query_scalar(sql).fetch_one(&mut server.connect().await).await.expect("a number")
+}
+
+async fn set_stock(server: &TestServer, stock: i32) {
+    sqlx::query("UPDATE products SET stock = $1 WHERE id IN (1, 2)")
+        .bind(stock)
+        .execute(&mut server.connect().await)
+        .await
+        .expect("an update");
+}
+
+#[tokio::test]
+async fn an_order_takes_its_pieces_and_keeps_its_prices() {
+    let server = TestServer::start(12).await;
+    let customer = Customer::register(&server.router(), "ada@example.org").await;
+    set_stock(&server, 10).await;
+    let placed = order(
+        &customer,
+        "k1",
+        &value!([
+            { "product_id": 2, "quantity": 3 }, { "product_id": 1, "quantity": 1 }
+        ]),
+    )
+    .await;
+    assert_eq!(
+        (placed.status, placed.header("cache-control")),
+        (StatusCode::CREATED, "no-store"),
+        "{placed:?}"
+    );
+    sqlx::query("UPDATE products SET price_cents = 1")
+        .execute(&mut server.connect().await)
+        .await
+        .expect("a sale");
+    let shown = customer.get(placed.header("location")).await;
+    assert_eq!(shown.json(), placed.json());
+    let lines = placed.json()["lines"].clone();
+    let total: i64 = lines
+        .as_array()
+        .expect("lines")
+        .iter()
+        .map(|line| line["price_cents"].as_i64().unwrap() * line["quantity"].as_i64().unwrap())
+        .sum();
+    assert_eq!(placed.json()["total_cents"], total);
+    assert_eq!(number(&server, "SELECT stock::bigint FROM products WHERE id = 2").await, 7);
+    assert_eq!(
+        number(&server, "SELECT count(*) FROM outbox").await,
+        0,
+        "there are some left: no page is wrong"
+    );
+}
+
+#[tokio::test]
+async fn a_key_stands_for_one_order_for_good() {
+    let server = TestServer::start(12).await;
+    let router = server.router();
+    let customer = Customer::register(&router, "ada@example.org").await;
+    set_stock(&server, 10).await;
+    let one = value!([{ "product_id": 1, "quantity": 1 }]);
+    let first = order(&customer, "k1", &one).await;
+    let again = order(&customer, "k1", &one).await;
+    assert_eq!((first.status, &first.body), (again.status, &again.body));
+    assert_eq!(
+        (first.header("location"), again.header("idempotency-replayed")),
+        (again.header("location"), "true")
+    );
+    let other = order(&customer, "k1", &value!([{ "product_id": 1, "quantity": 2 }])).await;
+    assert_eq!(other.json()["type"], "urn:gatehouse:problem:idempotency-key-reused");
+    // A key belongs to its customer.
+    let eve = Customer::register(&router, "eve@example.org").await;
+    assert_ne!(order(&eve, "k1", &one).await.body, first.body);
+    assert_eq!(number(&server, "SELECT count(*) FROM orders").await, 2);
+    assert_eq!(number(&server, "SELECT stock::bigint FROM products WHERE id = 1").await, 8);
+
+    // A refusal is an answer too.
+    set_stock(&server, 0).await;
+    assert_eq!(order(&customer, "k2", &one).await.status, StatusCode::CONFLICT);
+    set_stock(&server, 10).await;
+    let refused = order(&customer, "k2", &one).await;
+    assert_eq!((refused.status, refused.header("idempotency-replayed")), (StatusCode::CONFLICT, "true"));
+    assert_eq!(order(&customer, "k3", &one).await.status, StatusCode::CREATED);
+}
+
+#[tokio::test]
+async fn a_request_under_way_keeps_its_key() {
+    let server = TestServer::start(12).await;
+    let customer = Customer::register(&server.router(), "ada@example.org").await;
+    let mut locker = server.connect().await;
+    let mut lock = locker.begin().await.expect("a transaction");
+    sqlx::query("SELECT pg_advisory_xact_lock(hashtextextended('k1', $1))")
+        .bind(customer.id)
+        .execute(&mut *lock)
+        .await
+        .expect("the lock of an order");
+    let one = value!([{ "product_id": 1, "quantity": 1 }]);
+    let answer = order(&customer, "k1", &one).await;
+    assert_eq!((answer.status, answer.header("retry-after")), (StatusCode::CONFLICT, "1"));
+    assert_eq!(answer.json()["type"], "urn:gatehouse:problem:request-in-progress");
+    lock.rollback().await.expect("the lock goes");
+    assert_ne!(order(&customer, "k1", &one).await.json()["type"], answer.json()["type"]);
+}
+
+#[tokio::test]
+async fn an_order_is_whole_or_not_at_all() {
+    let server = TestServer::start(12).await;
+    let customer = Customer::register(&server.router(), "ada@example.org").await;
+    set_stock(&server, 3).await;
+    let answer = order(&customer, "k1", &value!([
+        { "product_id": 2, "quantity": 4 }, { "product_id": 1, "quantity": 3 }, { "product_id": 999, "quantity": 1 }
+    ]))
+    .await;
+    assert_eq!(answer.status, StatusCode::CONFLICT);
+    let problem = answer.json();
+    assert_eq!(problem["type"], "urn:gatehouse:problem:out-of-stock");
+    let fields: Vec<_> = problem["errors"].as_array().expect("errors").iter().map(|e| &e["field"]).collect();
+    assert_eq!(fields, ["lines[0]", "lines[2]"]);
+    assert_eq!(number(&server, "SELECT sum(stock)::bigint FROM products WHERE id IN (1, 2)").await, 6);
+    assert_eq!(
+        number(&server, "SELECT (SELECT count(*) FROM orders) + (SELECT count(*) FROM outbox)").await,
+        0
+    );
+}
+
+#[tokio::test]
+async fn the_last_piece_goes_and_comes_back_in_every_cache() {
+    let server = TestServer::start(12).await;
+    let customer = Customer::register(&server.router(), "ada@example.org").await;
+    set_stock(&server, 2).await;
+    let placed = order(&customer, "k1", &value!([{ "product_id": 1, "quantity": 2 }])).await;
+    assert_eq!(number(&server, "SELECT count(*) FROM outbox").await, 1);
+    let cancel = format!("{}/cancel", placed.header("location"));
+    for _ in 0..3 {
+        let cancelled = customer.send(Method::POST, &cancel, &[], &Value::Null).await;
+        assert_eq!((cancelled.status, &cancelled.json()["status"]), (StatusCode::OK, &"cancelled".into()));
+    }
+    assert_eq!(number(&server, "SELECT stock::bigint FROM products WHERE id = 1").await, 2, "returned once");
+    assert_eq!(number(&server, "SELECT count(*) FROM outbox").await, 2);
+}
+
+#[tokio::test]
+async fn customers_see_their_own_orders_newest_first() {
+    let server = TestServer::start(12).await;
+    let router = server.router();
+    let (ada, eve) = (
+        Customer::register(&router, "ada@example.org").await,
+        Customer::register(&router, "eve@example.org").await,
+    );
+    set_stock(&server, 100).await;
+    for number in 0..5 {
+        order(&ada, &format!("k{number}"), &value!([{ "product_id": 1, "quantity": 1 }])).await;
+    }
+    let mut ids = Vec::new();
+    let mut uri = "/api/orders?limit=2".to_owned();
+    loop {
+        let page = ada.get(&uri).await.json();
+        ids.extend(
+            page["orders"].as_array().expect("orders").iter().map(|order| order["id"].as_i64().unwrap()),
+        );
+        let Some(cursor) = page["next_cursor"].as_str() else { break };
+        uri = format!("/api/orders?limit=2&cursor={cursor}");
+    }
+    assert_eq!((ids.len(), ids.is_sorted_by(|one, next| one > next)), (5, true), "{ids:?}");
+
+    let location = format!("/api/orders/{}", ids[0]);
+    assert_eq!(eve.get("/api/orders").await.json()["orders"], value!([]));
+    assert_eq!(eve.get(&location).await.status, StatusCode::NOT_FOUND);
+    let cancelled = eve.send(Method::POST, &format!("{location}/cancel"), &[], &Value::Null).await;
+    assert_eq!(cancelled.status, StatusCode::NOT_FOUND);
+    assert_eq!(ada.get(&location).await.json()["status"], "placed");
+    for uri in ["/api/orders", &location, "/api/activity"] {
+        let stranger = crate::support::get(&router, uri).await;
+        assert_eq!(
+            (stranger.status, stranger.header("cache-control")),
+            (StatusCode::UNAUTHORIZED, "no-store")
+        );
+    }
+}
+
+#[tokio::test]
+async fn an_order_without_a_key_or_with_a_wrong_line_is_refused() {
+    let server = TestServer::start(12).await;
+    let router = server.router();
+    let customer = Customer::register(&router, "ada@example.org").await;
+    let body = value!({ "lines": [{ "product_id": 1, "quantity": 1 }] });
+    for fields in [&[][..], &[("idempotency-key", "")], &[("idempotency-key", "a"), ("idempotency-key", "b")]]
+    {
+        let answer = customer.send(Method::POST, "/api/orders", fields, &body).await;
+        assert_eq!(answer.status, StatusCode::BAD_REQUEST, "{fields:?}");
+        assert_eq!(answer.json()["type"], "urn:gatehouse:problem:idempotency-key-required");
+    }
+    for (lines, field) in [
+        (value!([]), "lines"),
+        (value!([{ "product_id": 1, "quantity": 0 }]), "lines[0].quantity"),
+        (
+            value!([{ "product_id": 1, "quantity": 1 }, { "product_id": 1, "quantity": 1 }]),
+            "lines[1].product_id",
+        ),
+    ] {
+        let answer = order(&customer, "k1", &lines).await;
+        assert_eq!((answer.status.as_u16(), &answer.json()["errors"][0]["field"]), (422, &field.into()));
+    }
+    let nobody = json(Method::POST, "/api/orders", &body).header("idempotency-key", "k1");
+    assert_eq!(send_json(&router, nobody).await.status, StatusCode::UNAUTHORIZED);
+}

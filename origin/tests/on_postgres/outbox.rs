@@ -1,0 +1,216 @@
+//! What administrators change, and how the edges hear of it.
+
+use std::sync::Arc;
+
+use axum::Router;
+use http::{Method, StatusCode};
+use origin::{
+    activity::ActivityLog,
+    observe::Metrics,
+    settings::{PurgeSettings, Settings},
+    workers::Workers,
+};
+use serde_json::{Value, json as value};
+
+use crate::{
+    edge_double::EdgeDouble,
+    support::{Customer, PATIENCE, TestServer, get, json, send_json},
+};
+
+const KETTLE: &str = "/api/products/harbour-enamel-kettle";
+
+/// Workers that tell these edges.
+fn workers(server: &TestServer, edges: &[&EdgeDouble]) -> Workers {
+    let list: Vec<String> = edges.iter().map(|edge| format!("http://{}", edge.address)).collect();
+    let purge: PurgeSettings =
+        serde_json::from_value(value!({ "edges": list, "token": "secret" })).expect("settings");
+    let settings = Settings { purge, ..Settings::default() };
+    let metrics = Arc::new(Metrics::new(settings.database.slow_query, 1));
+    let (_, writer) = ActivityLog::new(Arc::clone(&metrics));
+    Workers::start(server.options.clone(), &settings, writer, metrics)
+}
+
+async fn waiting(server: &TestServer) -> i64 {
+    sqlx::query_scalar("SELECT count(*) FROM outbox")
+        .fetch_one(&mut server.connect().await)
+        .await
+        .expect("a count")
+}
+
+async fn until_told(server: &TestServer) {
+    let told = async { while waiting(server).await > 0 {} };
+    tokio::time::timeout(PATIENCE, told).await.expect("the outbox empties");
+}
+
+async fn patch(customer: &Customer, slug: &str, body: &Value) -> crate::support::Answer {
+    let tag = get(&customer.router, slug).await.header("etag").to_owned();
+    customer.send(Method::PATCH, slug, &[("if-match", &tag)], body).await
+}
+
+async fn shop() -> (TestServer, Router, Customer) {
+    let server = TestServer::start(60).await;
+    let router = server.router();
+    let administrator = Customer::administrator(&server, &router).await;
+    (server, router, administrator)
+}
+
+#[tokio::test]
+async fn a_change_is_told_to_every_edge_with_the_tags_of_what_showed_it() {
+    let (server, router, administrator) = shop().await;
+    let (mut one, mut other) = (EdgeDouble::start().await, EdgeDouble::start().await);
+    let workers = workers(&server, &[&one, &other]);
+    for (body, tags) in [
+        (value!({ "price_cents": 4200 }), &["catalogue", "category-kitchen", "product-1"][..]),
+        (
+            value!({ "category": "garden" }),
+            &["catalogue", "category-garden", "category-kitchen", "product-1"],
+        ),
+        (value!({ "image": null, "name": "Kettle" }), &["catalogue", "category-garden", "product-1"]),
+    ] {
+        let answer = patch(&administrator, KETTLE, &body).await;
+        assert_eq!(answer.status, StatusCode::OK, "{answer:?}");
+        assert_eq!((one.purged().await, other.purged().await), (tags.to_vec(), tags.to_vec()).map_strings());
+    }
+    let product = get(&router, KETTLE).await.json();
+    assert_eq!((&product["price_cents"], &product["category"]), (&4200.into(), &"garden".into()));
+    assert!(product["image"].is_null());
+    until_told(&server).await;
+    workers.stop().await;
+}
+
+trait MapStrings {
+    fn map_strings(self) -> (Vec<String>, Vec<String>);
+}
+
+impl MapStrings for (Vec<&str>, Vec<&str>) {
+    fn map_strings(self) -> (Vec<String>, Vec<String>) {
+        let owned = |list: Vec<&str>| list.into_iter().map(str::to_owned).collect();
+        (owned(self.0), owned(self.1))
+    }
+}
+
+#[tokio::test]
+async fn an_edge_that_was_away_hears_it_when_it_is_back() {
+    let (server, _, administrator) = shop().await;
+    let (mut steady, mut shaky) = (EdgeDouble::start().await, EdgeDouble::start().await);
+    shaky.answer(503);
+    let first = workers(&server, &[&steady, &shaky]);
+    assert_eq!(patch(&administrator, KETTLE, &value!({ "price_cents": 1 })).await.status, StatusCode::OK);
+    assert_eq!(steady.purged().await.len(), 3);
+    assert_eq!(shaky.next().await.0, 503);
+
+    // Gone altogether, and the worker with it.
+    let address = shaky.address;
+    drop(shaky);
+    first.stop().await;
+    assert_eq!(patch(&administrator, KETTLE, &value!({ "price_cents": 2 })).await.status, StatusCode::OK);
+    let mut shaky = EdgeDouble::start_on(address).await;
+    let second = workers(&server, &[&steady, &shaky]);
+    assert_eq!(shaky.purged().await, ["catalogue", "category-kitchen", "product-1"]);
+    assert_eq!(steady.purged().await, ["catalogue", "category-kitchen", "product-1"]);
+    until_told(&server).await;
+    second.stop().await;
+}
+
+#[tokio::test]
+async fn a_purge_is_found_by_polling_where_no_notification_comes() {
+    let (server, _, administrator) = shop().await;
+    sqlx::query("ALTER TABLE outbox DISABLE TRIGGER outbox_wakes_its_worker")
+        .execute(&mut server.connect().await)
+        .await
+        .expect("no more notifications");
+    let mut edge = EdgeDouble::start().await;
+    let workers = workers(&server, &[&edge]);
+    assert_eq!(patch(&administrator, KETTLE, &value!({ "price_cents": 3 })).await.status, StatusCode::OK);
+    assert_eq!(edge.purged().await.len(), 3);
+    workers.stop().await;
+}
+
+#[tokio::test]
+async fn what_is_rolled_back_or_changes_nothing_is_told_to_nobody() {
+    let (server, router, administrator) = shop().await;
+    let tag = get(&router, KETTLE).await.header("etag").to_owned();
+    for (fields, body, status, name) in [
+        (&[][..], value!({ "name": "X" }), 428, "precondition-required"),
+        (&[("if-match", "\"other\"")], value!({ "name": "X" }), 412, "precondition-failed"),
+        (&[("if-match", &*format!("W/{tag}"))], value!({ "name": "X" }), 412, "precondition-failed"),
+        (&[("if-match", &*tag)], value!({ "name": "" }), 422, "invalid-fields"),
+        (&[("if-match", &*tag)], value!({ "category": "nowhere" }), 422, "invalid-fields"),
+        (&[("if-match", &*tag)], value!({ "image": "unicorn-1" }), 422, "invalid-fields"),
+        (&[("if-match", &*tag)], value!({ "stock": 5 }), 422, "invalid-fields"),
+    ] {
+        let answer = administrator.send(Method::PATCH, KETTLE, fields, &body).await;
+        assert_eq!(answer.status.as_u16(), status, "{fields:?} {body}");
+        assert_eq!(answer.json()["type"], format!("urn:gatehouse:problem:{name}"));
+    }
+    assert_eq!(patch(&administrator, KETTLE, &value!({})).await.status, StatusCode::OK);
+    assert_eq!(waiting(&server).await, 0);
+    assert_eq!(get(&router, KETTLE).await.header("etag"), tag);
+}
+
+#[tokio::test]
+async fn of_two_changes_to_one_version_the_second_is_refused() {
+    let (_server, router, administrator) = shop().await;
+    let tag = get(&router, KETTLE).await.header("etag").to_owned();
+    let fields = [("if-match", tag.as_str())];
+    let first = administrator.send(Method::PATCH, KETTLE, &fields, &value!({ "price_cents": 10 })).await;
+    let second = administrator.send(Method::PATCH, KETTLE, &fields, &value!({ "price_cents": 20 })).await;
+    assert_eq!((first.status, second.status), (StatusCode::OK, StatusCode::PRECONDITION_FAILED));
+    let shown = get(&router, KETTLE).await;
+    assert_eq!((shown.header("etag"), &shown.json()["price_cents"]), (first.header("etag"), &10.into()));
+}
+
+#[tokio::test]
+async fn products_come_go_and_are_restocked() {
+    let (server, router, administrator) = shop().await;
+    let new =
+        value!({ "slug": "red-kettle", "name": "Red Kettle", "category": "kitchen", "price_cents": 500 });
+    let made = administrator.send(Method::POST, "/api/products", &[], &new).await;
+    assert_eq!((made.status, made.header("location")), (StatusCode::CREATED, "/api/products/red-kettle"));
+    let again = administrator.send(Method::POST, "/api/products", &[], &new).await;
+    assert_eq!(again.json()["type"], "urn:gatehouse:problem:slug-taken");
+    let homeless = value!({ "slug": "x", "name": "X", "category": "nowhere", "price_cents": 5 });
+    let homeless = administrator.send(Method::POST, "/api/products", &[], &homeless).await;
+    assert_eq!(homeless.json()["errors"][0]["field"], "category");
+    assert_eq!(waiting(&server).await, 1);
+
+    let restock = "/api/products/red-kettle/restock";
+    let stocked = administrator.send(Method::POST, restock, &[], &value!({ "quantity": 7 })).await;
+    assert_eq!((stocked.status, &stocked.json()["stock"]), (StatusCode::OK, &7.into()));
+    assert_eq!(get(&router, "/api/products/red-kettle/stock").await.json()["stock"], 7);
+    assert_eq!(get(&router, "/api/products/red-kettle").await.json()["in_stock"], true);
+
+    let tag = get(&router, "/api/products/red-kettle").await.header("etag").to_owned();
+    let gone = administrator
+        .send(Method::DELETE, "/api/products/red-kettle", &[("if-match", &tag)], &Value::Null)
+        .await;
+    assert_eq!((gone.status, &gone.json()["active"]), (StatusCode::OK, &false.into()));
+    assert_eq!(get(&router, "/api/products/red-kettle").await.status, StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
+async fn only_administrators_change_the_catalogue() {
+    let server = TestServer::start(12).await;
+    let router = server.router();
+    let customer = Customer::register(&router, "ada@example.org").await;
+    for (method, uri) in [
+        (Method::POST, "/api/products"),
+        (Method::PATCH, KETTLE),
+        (Method::DELETE, KETTLE),
+        (Method::POST, "/api/products/harbour-enamel-kettle/restock"),
+    ] {
+        let body = match uri {
+            "/api/products" => value!({ "slug": "x", "name": "X", "category": "kitchen", "price_cents": 5 }),
+            KETTLE => value!({}),
+            _ => value!({ "quantity": 1 }),
+        };
+        let answer = customer.send(method.clone(), uri, &[("if-match", "*")], &body).await;
+        assert_eq!(
+            (answer.status, answer.header("cache-control")),
+            (StatusCode::FORBIDDEN, "no-store"),
+            "{uri}"
+        );
+        let answer = send_json(&router, json(method, uri, &body).header("if-match", "*")).await;
+        assert_eq!(answer.status, StatusCode::UNAUTHORIZED, "{uri}");
+    }
+}
