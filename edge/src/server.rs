@@ -11,7 +11,7 @@
 //! the signal that keeps them from outliving the edge is tied to the thread that started them.
 
 use std::{
-    io,
+    io::{self, IsTerminal as _},
     net::{SocketAddr, TcpListener},
     path::Path,
     sync::{
@@ -422,12 +422,10 @@ enum Asked {
 fn start_log() {
     use tracing_subscriber::EnvFilter;
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let colours = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    let log = tracing_subscriber::fmt().with_writer(io::stderr).with_ansi(colours).with_target(false);
     // Fails only when a log has been set up before, which then stays.
-    let _ = tracing_subscriber::fmt()
-        .with_writer(io::stderr)
-        .with_target(false)
-        .with_env_filter(filter)
-        .try_init();
+    let _ = log.with_env_filter(filter).try_init();
 }
 
 /// A connection is a file: take as many as the system lets us.
