@@ -46,5 +46,6 @@ pub mod upgrade;
 
 pub mod admin;
 pub mod clock;
+pub mod explain;
 pub mod metrics;
 pub mod record;

@@ -264,7 +264,7 @@ fn of_one_connection(error: &io::Error) -> bool {
 
 fn start_admin(
     socket: TcpListener,
-    edge: &Edge,
+    edge: &Arc<Edge>,
     roster: &Arc<Roster>,
     token: Option<Arc<str>>,
     stop: &Stop,
@@ -274,7 +274,12 @@ fn start_admin(
         let (roster, draining) = (Arc::clone(roster), Arc::clone(&stop.draining));
         move || readiness(&roster, draining.load(Ordering::Relaxed))
     };
-    let cache = admin::Cache { memory: Arc::clone(&edge.memory), clock: edge.clock.clone(), token };
+    let settings = {
+        let edge = Arc::clone(edge);
+        move || edge.state.load().settings.clone()
+    };
+    let (memory, clock) = (Arc::clone(&edge.memory), edge.clock.clone());
+    let cache = admin::Cache { memory, clock, settings: Arc::new(settings), token };
     let state = admin::State::new(Arc::clone(&edge.metrics), readiness, Some(cache));
     let socket = tokio::net::TcpListener::from_std(socket).context("the admin socket cannot be used")?;
     tokio::spawn(admin::serve(socket, state, stop.end.clone()));

@@ -8,6 +8,7 @@
 //! GET /livez      200 while the process answers at all
 //! GET /readyz     200, or 503 with the reasons
 //! GET /metrics    OpenMetrics
+//! POST /explain   see [`crate::explain`]
 //! POST /purge     see [`purge`]
 //! ```
 //!
@@ -46,7 +47,9 @@ use tracing::{debug, warn};
 use crate::{
     cache::Memory,
     clock::Clock,
+    explain::{self, Question},
     metrics::{self, Metrics},
+    settings::Settings,
 };
 use purge::Purge;
 
@@ -78,6 +81,8 @@ pub struct Cache {
     pub memory: Arc<Memory>,
     /// For the moment of a purge.
     pub clock: Clock,
+    /// The settings in force, asked anew for each explanation.
+    pub settings: Arc<dyn Fn() -> Settings + Send + Sync>,
     /// The bearer token that changes need; `None` lets this machine's users make them.
     pub token: Option<Arc<str>>,
 }
@@ -174,10 +179,13 @@ async fn answer(state: &State, peer: IpAddr, request: Request<Incoming>) -> Answ
         "/livez" => alive,
         "/readyz" => ready,
         "/metrics" => all_metrics,
-        "/purge" if method != Method::POST => return not_allowed("purges are posted", "POST"),
-        "/purge" => return purge(state, peer, request).await,
+        "/explain" | "/purge" if method != Method::POST => {
+            return not_allowed("questions are posted", "POST");
+        }
+        "/explain" => return change(state, peer, request, explain).await,
+        "/purge" => return change(state, peer, request, purge).await,
         _ => {
-            let detail = "there are /livez, /readyz, /metrics and /purge";
+            let detail = "there are /livez, /readyz, /metrics, /explain and /purge";
             return problem(StatusCode::NOT_FOUND, detail, &[]);
         }
     };
@@ -194,7 +202,14 @@ fn not_allowed(detail: &str, allowed: &'static str) -> Answer {
     refused
 }
 
-async fn purge(state: &State, peer: IpAddr, request: Request<Incoming>) -> Answer {
+/// Reads JSON from who may change something, and answers with what `work` makes of it. Explaining counts: it tells what is
+/// stored.
+async fn change(
+    state: &State,
+    peer: IpAddr,
+    request: Request<Incoming>,
+    work: fn(&Cache, &[u8]) -> Result<serde_json::Value, String>,
+) -> Answer {
     let Some(cache) = &state.0.cache else { return problem(StatusCode::NOT_FOUND, "there is no cache", &[]) };
     if let Err((status, detail)) = may_change(cache, peer, request.headers()) {
         return problem(status, detail, &[]);
@@ -205,16 +220,24 @@ async fn purge(state: &State, peer: IpAddr, request: Request<Incoming>) -> Answe
         Ok(Err(_)) => return problem(StatusCode::PAYLOAD_TOO_LARGE, "more than 1 MiB of JSON", &[]),
         Err(_) => return problem(StatusCode::REQUEST_TIMEOUT, "the content did not arrive in time", &[]),
     };
-    let purged = serde_json::from_slice::<Purge>(&content)
-        .map_err(|error| error.to_string())
-        .and_then(|purge| purge.run(&cache.memory, cache.clock.now()));
-    match purged {
-        Ok(purged) => {
-            tracing::info!(purged = purged.purged, soft = purged.soft, dry_run = purged.dry_run, "purge");
-            with_body(StatusCode::OK, "application/json", serde_json::json!(purged).to_string() + "\n")
-        }
+    match work(cache, &content) {
+        Ok(answer) => with_body(StatusCode::OK, "application/json", answer.to_string() + "\n"),
         Err(error) => problem(StatusCode::BAD_REQUEST, &error, &[]),
     }
+}
+
+fn purge(cache: &Cache, content: &[u8]) -> Result<serde_json::Value, String> {
+    let purge: Purge = serde_json::from_slice(content).map_err(|error| error.to_string())?;
+    let purged = purge.run(&cache.memory, cache.clock.now())?;
+    tracing::info!(purged = purged.purged, soft = purged.soft, dry_run = purged.dry_run, "purge");
+    Ok(serde_json::json!(purged))
+}
+
+fn explain(cache: &Cache, content: &[u8]) -> Result<serde_json::Value, String> {
+    let question: Question = serde_json::from_slice(content).map_err(|error| error.to_string())?;
+    let settings = (cache.settings)();
+    let explanation = explain::live(&settings, &cache.memory, cache.clock.now(), &question)?;
+    Ok(serde_json::json!(explanation))
 }
 
 /// Whether a request may change something; see the module's head.
@@ -306,7 +329,15 @@ mod tests {
         let told = Arc::clone(&reasons);
         let readiness = move || Readiness { reasons: told.lock().unwrap().clone() };
         let clock = Clock::system();
-        let cache = Cache { memory: Arc::new(Memory::new(1 << 20, 4)), clock, token: None };
+        let settings = "[[listen]]\naddress = \"127.0.0.1:0\"\n[upstreams.o]\nservers = [\"http://o:80\"]\n\
+                        [[routes]]\nname = \"all\"\npath = \"/*\"\nupstream = \"o\"\n";
+        let settings = crate::settings::parse(settings, "test.toml").unwrap();
+        let cache = Cache {
+            memory: Arc::new(Memory::new(1 << 20, 4)),
+            clock,
+            settings: Arc::new(move || settings.clone()),
+            token: None,
+        };
         (State::new(Arc::new(Metrics::new()), readiness, Some(cache)), reasons)
     }
 
@@ -356,10 +387,14 @@ mod tests {
     }
 
     async fn post(state: &State, fields: &str, content: &str) -> String {
+        exchange_posted(state, "/purge", fields, content).await
+    }
+
+    async fn exchange_posted(state: &State, path: &str, fields: &str, content: &str) -> String {
         let mut stream = open(state);
         let length = content.len();
         let head = format!(
-            "POST /purge HTTP/1.1\r\nConnection: close\r\nContent-Length: {length}\r\n{fields}\r\n{content}"
+            "POST {path} HTTP/1.1\r\nConnection: close\r\nContent-Length: {length}\r\n{fields}\r\n{content}"
         );
         stream.write_all(head.as_bytes()).await.unwrap();
         let mut answer = String::new();
@@ -377,6 +412,14 @@ mod tests {
         let answer = post(&state, JSON, r#"{"tag": "a"}"#).await;
         assert!(answer.starts_with("HTTP/1.1 400 ") && answer.contains("unknown field `tag`"), "{answer}");
         assert!(exchange(open(&state), "GET /purge").await.starts_with("HTTP/1.1 405 "));
+    }
+
+    #[tokio::test]
+    async fn a_request_is_explained() {
+        let (state, _) = state();
+        let content = r#"{"url": "https://shop.example/a"}"#;
+        let answer = exchange_posted(&state, "/explain", JSON, content).await;
+        assert!(answer.starts_with("HTTP/1.1 200 ") && answer.contains("\"reason\":\"miss\""), "{answer}");
     }
 
     #[tokio::test]

@@ -1,9 +1,11 @@
-//! The commands: `edge run`, `edge check`, `edge purge`, and the hidden step that ties a supervised program to the edge.
+//! The commands: `edge run`, `edge check`, `edge explain`, `edge purge`, and the hidden step that ties a supervised program to the edge.
 //!
 //! Owns the arguments and the exit codes: 0 done, 1 refused or failed with the reason on standard error, 2 arguments
 //! that clap refused.
 
+mod admin;
 pub mod check;
+pub mod explain;
 pub mod purge;
 pub mod supervised;
 
@@ -25,6 +27,8 @@ enum Command {
     Run(File),
     /// Say whether a file of settings is right, and if not, what is wrong where
     Check(File),
+    /// Say why a request is answered as it is, or what would become of a response
+    Explain(explain::Arguments),
     /// Serve something no more: by URL, tag, prefix or host
     Purge(purge::Arguments),
     #[command(hide = true)]
@@ -50,6 +54,7 @@ pub fn main() -> ExitCode {
             }
         },
         Command::Check(File { config }) => check::run(&config),
+        Command::Explain(arguments) => explain::run(arguments),
         Command::Purge(arguments) => purge::run(arguments),
         Command::Supervised(supervised) => supervised.run(),
     }
