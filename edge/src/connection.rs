@@ -53,7 +53,6 @@ use crate::{
 };
 
 /// Serves a connection until it closes, a deadline passes, or it has been drained.
-///
 pub async fn serve(
     edge: Arc<Edge>,
     stream: TcpStream,
@@ -214,7 +213,9 @@ async fn answer(
     pulse: Arc<Pulse>,
     mut request: Request<Incoming>,
 ) -> Result<Response<Counted>, std::convert::Infallible> {
-    request.extensions_mut().insert(pulse.moved.clone());
+    if !request.body().is_end_stream() {
+        request.extensions_mut().insert(pulse.moved.clone());
+    }
     let busy = Busy::begin(pulse);
     let response = handle(&edge, peer, request).await;
     Ok(response.map(|body| Counted { body, busy }))
@@ -338,9 +339,7 @@ impl Pulse {
             self.head_since.store(self.now(), Ordering::Relaxed);
         }
     }
-}
 
-impl Pulse {
     /// What has been handed to hyper may take long to go out. In HTTP/2 that counts only between requests: there a stream
     /// may be starved of its window while PINGs keep the connection lively.
     fn bytes_went(&self, count: usize) {
