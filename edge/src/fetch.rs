@@ -29,9 +29,10 @@ use crate::{
         stored::Facts,
     },
     compress,
+    failure::Failure,
     settings::Route,
     state::Edge,
-    upstream::{Answer, Failure, RequestBody, ResponseBody, Upstream, outbound},
+    upstream::{Answer, RequestBody, ResponseBody, Upstream, outbound},
 };
 
 /// Everything a fetch needs; it borrows nothing of the request that began it.

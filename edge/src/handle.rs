@@ -25,6 +25,7 @@ use crate::{
         recording::Reader,
     },
     client::{self, Client, ClientKey},
+    failure::Failure,
     fetch::{self, Fetch, Handover, Own},
     inbound::{self, Inbound, Scheme},
     limit::{Admitted, Limiter},
@@ -569,7 +570,7 @@ impl Asked<'_> {
         if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
             return match upgrades {
                 Some(_) => Ok(self.switch(head, answer, &status)),
-                None => Err(Refusal::Upstream(crate::upstream::Failure::Unasked)),
+                None => Err(Refusal::Upstream(Failure::Unasked)),
             };
         }
         let (mut parts, body) = answer.into_parts();

@@ -39,6 +39,7 @@ pub mod upstream;
 
 pub mod body;
 pub mod compress;
+pub mod failure;
 pub mod refusal;
 pub mod represent;
 pub mod respond;

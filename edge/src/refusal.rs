@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use http::StatusCode;
 
-use crate::{respond::RateLimited, upstream::Failure};
+use crate::{failure::Failure, respond::RateLimited};
 
 /// A request the edge answers by itself, and why.
 #[derive(Debug, thiserror::Error)]

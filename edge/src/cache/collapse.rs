@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use super::{Key, Memory, Recording, Stored, purge::Generation, stored::Facts};
-use crate::upstream::Failure;
+use crate::failure::Failure;
 
 /// What requests must agree on to share a fetch: the resource, and what its `Vary` was last known to tell apart.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

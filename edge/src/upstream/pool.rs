@@ -19,10 +19,8 @@ use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::{
-    Answer, Failure, RequestBody, ResponseBody, choose::Health, connect::Dial, request_body::Progress,
-};
-use crate::{clock::Clock, settings};
+use super::{Answer, RequestBody, ResponseBody, choose::Health, connect::Dial, request_body::Progress};
+use crate::{clock::Clock, failure::Failure, settings};
 
 /// A server's place on the network.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
