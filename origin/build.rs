@@ -20,8 +20,12 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     // Directory order differs between machines; the binary should not.
     paths.sort();
-    let rows: String =
-        paths.iter().map(|path| format!("({path:?}, include_bytes!({:?})),\n", root.join(path))).collect();
+    // Resolved where it is compiled: two checkouts that share a target folder share this table.
+    let row = |path: &String| {
+        let file = format!("/storefront/{path}");
+        format!("({path:?}, include_bytes!(concat!(env!(\"CARGO_MANIFEST_DIR\"), {file:?}))),\n")
+    };
+    let rows: String = paths.iter().map(row).collect();
     fs::write(Path::new(&env::var("OUT_DIR")?).join("storefront_files.rs"), format!("&[\n{rows}]"))?;
     Ok(())
 }

@@ -196,7 +196,7 @@ pub(crate) async fn list(
     parameters: Result<Query<Parameters>, QueryRejection>,
 ) -> Result<Json<Entries>, Problem> {
     let page = Page::check(parameters)?;
-    let mut connection = shop.database.acquire().await?;
+    let mut connection = shop.reads.acquire(&headers).await?;
     let user = sessions::user(&mut connection, &headers).await?;
     let (time, id) = page.after;
     let query = sqlx::query_as::<_, Entry>(BY_USER).bind(user.id).bind(time).bind(id).bind(page.rows());

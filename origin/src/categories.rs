@@ -72,7 +72,7 @@ pub(crate) async fn list(
         entity: EntityTag::of(&["categories", &catalogue.epoch, &catalogue.version.to_string()]),
         tags: &[Tag::Catalogue],
     };
-    let mut connection = shop.database.acquire().await?;
+    let mut connection = shop.reads.acquire(&headers).await?;
     if let Some(condition) = IfNoneMatch::of(&headers) {
         let known = keeping(&connection.one("catalogue.version", sqlx::query_as(CATALOGUE_VERSION)).await?);
         if condition.lists(&known.entity) {

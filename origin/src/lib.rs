@@ -34,6 +34,7 @@ pub mod housekeeping;
 pub mod outbox;
 pub mod private_postgres;
 pub mod purge;
+pub mod replicas;
 pub mod seed;
 
 pub mod plans;

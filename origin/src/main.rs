@@ -16,9 +16,10 @@ use origin::{
     observe::Metrics,
     passwords::Passwords,
     private_postgres::{PrivatePostgres, RunPostgres},
+    replicas::{self, Reads},
     seed,
     server::{self, Shop},
-    settings::Settings,
+    settings::{Secret, Settings},
     users,
     workers::Workers,
 };
@@ -229,10 +230,15 @@ impl Service {
     async fn open(server: Server, settings: &Settings) -> anyhow::Result<Self> {
         let metrics = Arc::new(Metrics::new(settings.database.slow_query, settings.database.max_connections));
         let database = Database::new(server.options.clone(), &settings.database, Arc::clone(&metrics));
+        let replicas = replicas::pools(&settings.database, &metrics).context("the URL of a replica")?;
+        let key = settings.database.cookie_key.as_ref().map(Secret::reveal);
+        let reads = Reads::new(database.clone(), replicas, settings.database.max_replica_lag, key);
         let (activity, writer) = ActivityLog::new(Arc::clone(&metrics));
-        let workers = Workers::start(server.options.clone(), settings, writer, Arc::clone(&metrics));
+        let workers =
+            Workers::start(server.options.clone(), settings, writer, reads.clone(), Arc::clone(&metrics));
         let shop = Shop {
             database: database.clone(),
+            reads,
             metrics,
             activity,
             passwords: Passwords::default(),

@@ -101,6 +101,7 @@ pub(crate) const CANCEL: &str = "
 #[derive(Debug, Deserialize, Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct NewOrder {
+    #[schema(min_items = 1, max_items = 50)]
     lines: Vec<NewLine>,
 }
 
@@ -109,6 +110,7 @@ pub(crate) struct NewOrder {
 #[serde(deny_unknown_fields)]
 pub(crate) struct NewLine {
     product_id: i64,
+    #[schema(minimum = 1, maximum = 1_000)]
     quantity: i32,
 }
 
@@ -362,7 +364,7 @@ pub(crate) async fn list(
     parameters: Result<Query<Parameters>, QueryRejection>,
 ) -> Result<Json<Orders>, Problem> {
     let page = Page::check(parameters)?;
-    let mut connection = shop.database.acquire().await?;
+    let mut connection = shop.reads.acquire(&headers).await?;
     let user = sessions::user(&mut connection, &headers).await?;
     let (time, id) = page.after;
     let query = sqlx::query_as::<_, Order>(LIST).bind(user.id).bind(time).bind(id).bind(page.rows());
@@ -384,7 +386,7 @@ pub(crate) async fn show(
     id: Result<Path<i64>, PathRejection>,
     headers: HeaderMap,
 ) -> Result<Json<WholeOrder>, Problem> {
-    let mut connection = shop.database.acquire().await?;
+    let mut connection = shop.reads.acquire(&headers).await?;
     let user = sessions::user(&mut connection, &headers).await?;
     let id = number(id)?;
     let order = find(&mut connection, id, user.id).await?;

@@ -18,7 +18,7 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-use crate::{caching::Tag, database::Connection, observe::Metrics, purge::Edge};
+use crate::{caching::Tag, database::Connection, observe::Metrics, purge::Edge, replicas::Reads};
 
 /// How late a wake-up that was lost is noticed.
 const POLL: Duration = Duration::from_secs(1);
@@ -72,6 +72,7 @@ struct Row {
 pub struct Worker {
     pool: PgPool,
     edges: Vec<Receiver>,
+    reads: Reads,
     metrics: Arc<Metrics>,
 }
 
@@ -85,12 +86,12 @@ struct Receiver {
 
 impl Worker {
     /// A worker with connections of its own, so that full queues of requests do not hold up purges.
-    pub fn new(pool: PgPool, edges: Vec<Edge>, metrics: Arc<Metrics>) -> Self {
+    pub fn new(pool: PgPool, edges: Vec<Edge>, reads: Reads, metrics: Arc<Metrics>) -> Self {
         let edges = edges
             .into_iter()
             .map(|edge| Receiver { edge, failures: 0, pause_ends: Instant::now() })
             .collect();
-        Self { pool, edges, metrics }
+        Self { pool, edges, reads, metrics }
     }
 
     /// Works until `stop` says so; a delivery under way ends first.
@@ -122,6 +123,11 @@ impl Worker {
             return Ok(0);
         }
         let read = Instant::now();
+        // What an edge asks for next must not come from a node that has not heard of the change.
+        if let Err(error) = self.reads.replayed().await {
+            tracing::warn!(%error, "purges wait: nobody knows how far the replicas are");
+            return Ok(0);
+        }
         let delivered = self.deliver(&rows).await;
         self.record(&mut transaction, &rows, &delivered, read).await?;
         transaction.commit().await?;

@@ -169,6 +169,7 @@ impl ListShape {
 #[into_params(parameter_in = Query)]
 pub(crate) struct ListParameters {
     /// The slug of a category.
+    #[param(pattern = "^[a-z0-9]+(-[a-z0-9]+)*$", max_length = 120)]
     category: Option<String>,
     /// Words that the name or the description holds.
     #[param(max_length = 100)]
@@ -352,7 +353,7 @@ pub(crate) async fn list(
         entity: request.entity(catalogue),
         tags: &tags,
     };
-    let mut connection = shop.database.acquire().await?;
+    let mut connection = shop.reads.acquire(&headers).await?;
     if let Some(condition) = IfNoneMatch::of(&headers) {
         let known = keeping(&connection.one("catalogue.version", sqlx::query_as(CATALOGUE_VERSION)).await?);
         if condition.lists(&known.entity) {
@@ -464,7 +465,7 @@ pub(crate) async fn show(
     parameters: Result<Query<NoParameters>, QueryRejection>,
 ) -> Result<Response, Problem> {
     let slug = only_slug(slug, parameters)?;
-    let mut connection = shop.database.acquire().await?;
+    let mut connection = shop.reads.acquire(&headers).await?;
     if let Some(condition) = IfNoneMatch::of(&headers) {
         let query = sqlx::query_as::<_, ProductVersion>(VERSION_BY_SLUG).bind(&slug);
         let version = connection.optional("products.version", query).await?.ok_or_else(none)?;
@@ -510,7 +511,7 @@ pub(crate) async fn stock(
     parameters: Result<Query<NoParameters>, QueryRejection>,
 ) -> Result<Response, Problem> {
     let slug = only_slug(slug, parameters)?;
-    let mut connection = shop.database.acquire().await?;
+    let mut connection = shop.reads.acquire(&headers).await?;
     let query = sqlx::query_as::<_, StockRow>(STOCK_BY_SLUG).bind(&slug);
     let row = connection.optional("products.stock", query).await?.ok_or_else(none)?;
     drop(connection);

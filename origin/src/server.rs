@@ -36,6 +36,7 @@ use crate::{
     problem::Problem,
     products,
     products::change,
+    replicas::{self, Reads},
     sessions, storefront, users,
 };
 
@@ -47,6 +48,8 @@ const STOREFRONT: HeaderValue = HeaderValue::from_static("storefront");
 pub struct Shop {
     /// The catalogue and all else that lasts.
     pub database: Database,
+    /// The same for reading, from replicas where there are any.
+    pub reads: Reads,
     /// Counters of this process.
     pub metrics: Arc<Metrics>,
     /// Where events go.
@@ -66,7 +69,7 @@ pub const REQUEST_DEADLINE: HeaderName = HeaderName::from_static("x-request-dead
 pub fn router(shop: Shop, deadline: Duration) -> Router {
     let metrics = Arc::clone(&shop.metrics);
     let (api, document) = interface();
-    let api = api.route(
+    let api = api.layer(middleware::from_fn_with_state(shop.clone(), replicas::remember_writes)).route(
         "/api/openapi.json",
         get(move |headers: HeaderMap| async move { openapi::show(&document, &headers) }),
     );

@@ -47,7 +47,9 @@ const DELETE: &str = "DELETE FROM sessions WHERE token_hash = $1";
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Credentials {
+    #[schema(pattern = "^[^@\\s\\x00-\\x1f\\x7f-\\x9f]+@[^@\\s\\x00-\\x1f\\x7f-\\x9f]+$", max_length = 254)]
     email: String,
+    #[schema(max_length = 200)]
     password: String,
 }
 
@@ -120,7 +122,7 @@ pub(crate) async fn show(
     if token(&headers).is_none() {
         return Ok(axum::Json(Session { user: None }));
     }
-    let mut connection = shop.database.acquire().await?;
+    let mut connection = shop.reads.acquire(&headers).await?;
     Ok(axum::Json(Session { user: find(&mut connection, &headers).await? }))
 }
 
@@ -174,11 +176,16 @@ pub(crate) async fn open(
 
 /// The token a request brings.
 pub(crate) fn token(headers: &HeaderMap) -> Option<&str> {
+    cookie(headers, COOKIE)
+}
+
+/// The value of a cookie.
+pub(crate) fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     headers
         .get_all(header::COOKIE)
         .iter()
         .filter_map(|line| line.to_str().ok())
-        .find_map(|line| line.split(';').find_map(|pair| pair.trim().strip_prefix(COOKIE)?.strip_prefix('=')))
+        .find_map(|line| line.split(';').find_map(|pair| pair.trim().strip_prefix(name)?.strip_prefix('=')))
 }
 
 /// What the database knows of a token.

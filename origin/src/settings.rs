@@ -66,6 +66,13 @@ impl Default for ActivitySettings {
 pub struct DatabaseSettings {
     /// `postgres://user:password@host/database`; `DATABASE_URL` replaces it; `None`: a private PostgreSQL.
     pub url: Option<DatabaseUrl>,
+    /// Streaming replicas of it, to read from.
+    pub replicas: Vec<DatabaseUrl>,
+    /// A replica that is further behind is left out; below a minute.
+    #[serde(deserialize_with = "duration")]
+    pub max_replica_lag: Duration,
+    /// Signs the cookie by which a client reads its own writes; the same in all instances. `COOKIE_KEY` replaces it.
+    pub cookie_key: Option<Secret>,
     /// Connections at most, 1 to 50.
     #[serde(deserialize_with = "connections")]
     pub max_connections: u32,
@@ -107,6 +114,9 @@ impl Default for DatabaseSettings {
     fn default() -> Self {
         Self {
             url: None,
+            replicas: Vec::new(),
+            max_replica_lag: Duration::from_secs(1),
+            cookie_key: None,
             max_connections: 20,
             max_waiting: 200,
             idle_timeout: Duration::from_secs(30),
@@ -133,7 +143,7 @@ impl Settings {
         toml::from_str(text).map_err(|error| SettingsError::Wrong(explain(file, text, &error)))
     }
 
-    /// Lets `DATABASE_URL`, `PORT` and `PURGE_TOKEN` replace what the file says; `variable` looks one up.
+    /// Lets `DATABASE_URL`, `PORT`, `COOKIE_KEY` and `PURGE_TOKEN` replace what the file says; `variable` looks one up.
     ///
     /// # Errors
     /// One of them is set and cannot be used.
@@ -148,6 +158,11 @@ impl Settings {
                 SettingsError::Wrong(format!("PORT: `{port}` is no port: write a number from 0 to 65535"))
             })?;
             self.listen.set_port(port);
+        }
+        if let Some(key) = variable("COOKIE_KEY").filter(|key| !key.is_empty()) {
+            let key =
+                Secret::parse(key).map_err(|error| SettingsError::Wrong(format!("COOKIE_KEY: {error}")))?;
+            self.database.cookie_key = Some(key);
         }
         if let Some(token) = variable("PURGE_TOKEN").filter(|token| !token.is_empty()) {
             let token = Secret::parse(token)
@@ -352,6 +367,9 @@ mod tests {
             "proxies",
             "seed_when_empty",
             "url",
+            "replicas",
+            "max_replica_lag",
+            "cookie_key",
             "max_connections",
             "max_waiting",
             "idle_timeout",
@@ -410,6 +428,7 @@ mod tests {
         let environment = |name: &str| match name {
             "PORT" => Some("4321".to_owned()),
             "DATABASE_URL" => Some("postgres://shop:secret@db/shop".to_owned()),
+            "COOKIE_KEY" => Some("secret".to_owned()),
             "PURGE_TOKEN" => Some("secret".to_owned()),
             _ => None,
         };

@@ -32,9 +32,12 @@ pub(crate) struct User {
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Registration {
+    #[schema(pattern = "^[^@\\s\\x00-\\x1f\\x7f-\\x9f]+@[^@\\s\\x00-\\x1f\\x7f-\\x9f]+$", max_length = 254)]
     email: String,
     #[serde(default)]
+    #[schema(pattern = "^[^\\x00-\\x1f\\x7f-\\x9f]*$", max_length = 200)]
     name: String,
+    #[schema(min_length = 8, max_length = 200)]
     password: String,
 }
 

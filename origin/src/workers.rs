@@ -9,7 +9,10 @@ use sqlx::{
 };
 use tokio::{sync::watch, task::JoinSet, time::timeout};
 
-use crate::{activity::Writer, housekeeping, observe::Metrics, outbox, purge::Edge, settings::Settings};
+use crate::{
+    activity::Writer, housekeeping, observe::Metrics, outbox, purge::Edge, replicas::Reads,
+    settings::Settings,
+};
 
 /// One for the outbox, one that listens for it, one for the activity log, one for housekeeping.
 const CONNECTIONS: u32 = 4;
@@ -30,6 +33,7 @@ impl Workers {
         options: PgConnectOptions,
         settings: &Settings,
         activity: Writer,
+        reads: Reads,
         metrics: Arc<Metrics>,
     ) -> Self {
         let options = options
@@ -44,7 +48,8 @@ impl Workers {
         let mut tasks = JoinSet::new();
         let purge = &settings.purge;
         let edges = purge.edges.iter().map(|edge| Edge::new(edge.clone(), purge.token.clone())).collect();
-        tasks.spawn(outbox::Worker::new(pool.clone(), edges, metrics).run(stopped.clone()));
+        tasks.spawn(outbox::Worker::new(pool.clone(), edges, reads.clone(), metrics).run(stopped.clone()));
+        tasks.spawn(reads.watch(stopped.clone()));
         tasks.spawn(activity.run(pool.clone(), stopped.clone()));
         tasks.spawn(housekeeping::run(pool.clone(), settings.activity.retention_months, stopped));
         Self { tasks, stop, pool }

@@ -54,16 +54,23 @@ const RESTOCK: &str = "UPDATE products SET stock = stock + $2 WHERE id = $1";
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct NewProduct {
+    #[schema(pattern = "^[a-z0-9]+(-[a-z0-9]+)*$", max_length = 120)]
     slug: String,
+    #[schema(pattern = "^[^\\x00-\\x1f\\x7f-\\x9f]+$", max_length = 200)]
     name: String,
     /// The category's slug.
+    #[schema(pattern = "^[a-z0-9]+(-[a-z0-9]+)*$", max_length = 120)]
     category: String,
     #[serde(default)]
+    #[schema(pattern = "^[^\\x00]*$", max_length = 10_000)]
     description: String,
+    #[schema(minimum = 0, maximum = 1_000_000_000)]
     price_cents: i64,
     #[serde(default = "euro")]
+    #[schema(pattern = "^[A-Z]{3}$")]
     currency: String,
     #[serde(default)]
+    #[schema(minimum = 0, maximum = 1_000_000)]
     stock: i32,
     /// Stem of one of the storefront's images.
     image: Option<String>,
@@ -100,9 +107,13 @@ impl Checked for NewProduct {
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Change {
+    #[schema(pattern = "^[^\\x00-\\x1f\\x7f-\\x9f]+$", max_length = 200)]
     name: Option<String>,
+    #[schema(pattern = "^[a-z0-9]+(-[a-z0-9]+)*$", max_length = 120)]
     category: Option<String>,
+    #[schema(pattern = "^[^\\x00]*$", max_length = 10_000)]
     description: Option<String>,
+    #[schema(minimum = 0, maximum = 1_000_000_000)]
     price_cents: Option<i64>,
     active: Option<bool>,
     /// Null takes the image away.
@@ -149,6 +160,7 @@ fn check_image(stem: Option<&str>, wrong: &mut Wrong) {
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Delivery {
+    #[schema(minimum = 1, maximum = 1_000_000)]
     quantity: i32,
 }
 

@@ -5,8 +5,8 @@ use std::{sync::Arc, time::Duration};
 use axum::Router;
 use http::Method;
 use origin::{
-    activity::ActivityLog, database::Database, housekeeping, observe::Metrics, passwords::Passwords, server,
-    server::Shop, settings::DatabaseSettings,
+    activity::ActivityLog, database::Database, housekeeping, observe::Metrics, passwords::Passwords,
+    replicas::Reads, server, server::Shop, settings::DatabaseSettings,
 };
 use serde_json::json as value;
 use sqlx::PgPool;
@@ -21,7 +21,9 @@ fn shop(server: &TestServer) -> (Router, origin::activity::Writer) {
     let metrics = Arc::new(Metrics::new(settings.slow_query, settings.max_connections));
     let database = Database::new(server.options.clone(), &settings, Arc::clone(&metrics));
     let (activity, writer) = ActivityLog::new(Arc::clone(&metrics));
-    let shop = Shop { database, metrics, activity, passwords: Passwords::default(), proxies: Arc::default() };
+    let reads = Reads::new(database.clone(), Vec::new(), Duration::from_secs(1), None);
+    let (passwords, proxies) = (Passwords::default(), Arc::default());
+    let shop = Shop { database, reads, metrics, activity, passwords, proxies };
     (server::router(shop, Duration::from_secs(10)), writer)
 }
 

@@ -12,5 +12,6 @@ mod orders;
 mod outbox;
 mod pressure;
 mod private_server;
+mod replicas;
 mod schema;
 mod support;

@@ -1,12 +1,14 @@
 //! What administrators change, and how the edges hear of it.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use axum::Router;
 use http::{Method, StatusCode};
 use origin::{
     activity::ActivityLog,
+    database::Database,
     observe::Metrics,
+    replicas::Reads,
     settings::{PurgeSettings, Settings},
     workers::Workers,
 };
@@ -27,7 +29,9 @@ fn workers(server: &TestServer, edges: &[&EdgeDouble]) -> Workers {
     let settings = Settings { purge, ..Settings::default() };
     let metrics = Arc::new(Metrics::new(settings.database.slow_query, 1));
     let (_, writer) = ActivityLog::new(Arc::clone(&metrics));
-    Workers::start(server.options.clone(), &settings, writer, metrics)
+    let database = Database::new(server.options.clone(), &settings.database, Arc::clone(&metrics));
+    let reads = Reads::new(database, Vec::new(), Duration::from_secs(1), None);
+    Workers::start(server.options.clone(), &settings, writer, reads, metrics)
 }
 
 async fn waiting(server: &TestServer) -> i64 {

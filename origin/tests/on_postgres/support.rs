@@ -18,6 +18,7 @@ use origin::{
     observe::Metrics,
     passwords::Passwords,
     private_postgres::PrivatePostgres,
+    replicas::Reads,
     seed,
     server::{self, Shop},
     settings::DatabaseSettings,
@@ -86,8 +87,9 @@ impl TestServer {
         let database = Database::new(self.options.clone(), settings, Arc::clone(&metrics));
         // Nobody writes them down: they wait in their queue.
         let (activity, _writer) = ActivityLog::new(Arc::clone(&metrics));
-        let shop =
-            Shop { database, metrics, activity, passwords: Passwords::default(), proxies: Arc::default() };
+        let reads = Reads::new(database.clone(), Vec::new(), Duration::from_secs(1), None);
+        let (passwords, proxies) = (Passwords::default(), Arc::default());
+        let shop = Shop { database, reads, metrics, activity, passwords, proxies };
         server::router(shop, Duration::from_secs(10))
     }
 }
