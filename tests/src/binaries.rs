@@ -24,9 +24,13 @@ pub fn origin() -> &'static Path {
 }
 
 /// The root of the repository.
-#[must_use]
-pub fn repository() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the tests lie in the repository")
+///
+/// # Panics
+/// When not started by cargo, which says where the crate lies. (Asked when run, not when built: the same build serves
+/// every copy of the repository that shares the build folder.)
+pub fn repository() -> PathBuf {
+    let tests = std::env::var_os("CARGO_MANIFEST_DIR").expect("cargo starts the tests");
+    Path::new(&tests).parent().expect("the tests lie in the repository").into()
 }
 
 /// `target/release` or `target/debug`: where the test programs themselves were built.

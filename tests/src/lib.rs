@@ -4,7 +4,7 @@
 //! never for time to pass, prints the programs' output when it fails, and leaves no process behind, also when it
 //! panics. A program that is missing fails the test and is named with the package that holds it.
 //!
-//! A scenario reads: an [`upstream::Upstream`] with a script (or the real shop, [`shop::Shop`]), an [`edge::Edge`] over
+//! A scenario reads: an [`upstream::Upstream`] with a script (or the real [`shop`]), an [`edge::Edge`] over
 //! it, clients ([`curl`], [`raw`], [`load`], [`browser`]), and what must be true of the answers.
 
 pub mod binaries;

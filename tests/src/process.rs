@@ -22,7 +22,16 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts it in a process group of its own, with nothing to read.
+    /// Starts it in a process group of its own, as a shell does: [`signal_group`](Self::signal_group) reaches all of it.
+    ///
+    /// # Panics
+    /// When the program cannot be started.
+    #[track_caller]
+    pub fn start_group(name: &str, command: &mut Command) -> Self {
+        Self::start(name, command.process_group(0))
+    }
+
+    /// Starts it with nothing to read. It stays in the test's process group: whoever kills a test that hangs kills it, too.
     ///
     /// # Panics
     /// When the program cannot be started.
@@ -30,7 +39,7 @@ impl Process {
     pub fn start(name: &str, command: &mut Command) -> Self {
         let output = NamedTempFile::new().expect("a temporary file can be made");
         let append = || std::fs::File::options().append(true).open(output.path()).expect("the file is ours");
-        command.stdin(Stdio::null()).stdout(append()).stderr(append()).process_group(0);
+        command.stdin(Stdio::null()).stdout(append()).stderr(append());
         let child = command.spawn().unwrap_or_else(|error| panic!("cannot start {command:?}: {error}"));
         Self { name: name.into(), child, output, ended: None }
     }
@@ -84,7 +93,7 @@ impl Process {
         kill_process(self.pid(), signal).expect("the child has not been waited for");
     }
 
-    /// Sends a signal to its whole group, as a terminal does.
+    /// Sends a signal to its whole group, as a terminal does; for what was started as one.
     pub fn signal_group(&self, signal: Signal) {
         kill_process_group(self.pid(), signal).expect("the child has not been waited for");
     }
@@ -120,7 +129,7 @@ impl Drop for Process {
             self.signal(Signal::TERM);
             if wait::until_within(wait::PATIENCE, || self.ended()).is_none() {
                 eprintln!("{} ignores SIGTERM: killed", self.name);
-                self.signal_group(Signal::KILL);
+                self.signal(Signal::KILL);
                 let _ = self.child.wait();
             }
         }
@@ -136,7 +145,7 @@ impl Drop for Process {
 
 /// Processes that were started under `folder`: it is in their command line, environment or working directory.
 ///
-/// Reads `/proc`, so it needs Linux; zombies do not count.
+/// Reads `/proc`, so it needs Linux; zombies show none of the three and do not count.
 #[must_use]
 pub fn left_running(folder: &Path) -> Vec<(u32, String)> {
     let mark = folder.to_str().expect("temporary folders have plain names");
@@ -151,7 +160,7 @@ pub fn left_running(folder: &Path) -> Vec<(u32, String)> {
             let marked = command.contains(mark)
                 || read_proc(id, "environ").contains(mark)
                 || directory.starts_with(mark);
-            (marked && !command.is_empty()).then_some((id, command))
+            marked.then_some((id, command))
         })
         .collect()
 }

@@ -4,6 +4,8 @@
 #![expect(clippy::unwrap_used, reason = "a test that unwraps says where")]
 
 use std::{
+    collections::BTreeSet,
+    fs::File,
     net::{SocketAddr, TcpListener},
     os::unix::fs::symlink,
     path::Path,
@@ -44,7 +46,7 @@ fn make_run_starts_the_shop_as_the_readme_says() {
             command.env_remove(name);
         }
     }
-    let mut project = Process::start("make run", &mut command);
+    let mut project = Process::start_group("make run", &mut command);
 
     let [clear, tls]: [SocketAddr; 2] =
         ["127.0.0.1:8080", "127.0.0.1:8443"].map(|address| address.parse().unwrap());
@@ -85,18 +87,29 @@ fn commands_of_the_readme() -> Vec<String> {
 /// Copies every file that git knows or would take, with its times, and shares the build folder: cargo finds everything built.
 fn copy_repository(into: &Path) {
     let git = tool::find(&["git"], "git");
-    let root = repository().to_str().unwrap();
-    let listing =
-        tool::run(&git, ["-C", root, "ls-files", "-z", "--cached", "--others", "--exclude-standard"]);
-    for name in listing.split('\0').filter(|name| !name.is_empty()) {
-        let (from, to) = (repository().join(name), into.join(name));
-        if !from.is_file() {
-            continue;
+    let root = repository();
+    let listing = tool::run(
+        &git,
+        ["-C", root.to_str().unwrap(), "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+    );
+    let mut folders = BTreeSet::new();
+    for name in listing.split('\0').filter(|name| !name.is_empty()).map(Path::new) {
+        if repository().join(name).is_file() {
+            let parent = into.join(name).parent().unwrap().to_owned();
+            std::fs::create_dir_all(parent).unwrap();
+            std::fs::copy(repository().join(name), into.join(name)).unwrap();
+            copy_times(name, into);
+            folders.extend(name.ancestors().skip(1));
         }
-        std::fs::create_dir_all(to.parent().unwrap()).unwrap();
-        std::fs::copy(&from, &to).unwrap();
-        let modified = from.metadata().unwrap().modified().unwrap();
-        std::fs::File::options().write(true).open(&to).unwrap().set_modified(modified).unwrap();
+    }
+    // After the files in them; build scripts watch folders, too.
+    for folder in folders {
+        copy_times(folder, into);
     }
     symlink(build_folder().parent().unwrap(), into.join("target")).unwrap();
+}
+
+fn copy_times(name: &Path, into: &Path) {
+    let modified = repository().join(name).metadata().unwrap().modified().unwrap();
+    File::open(into.join(name)).unwrap().set_modified(modified).unwrap();
 }

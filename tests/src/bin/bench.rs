@@ -34,12 +34,12 @@ fn main() -> Result<()> {
     });
     println!("edge: {}", options.edge.display());
     println!(
-        "1 KiB JSON from the cache, {WORKERS} workers each, {CONNECTIONS} connections, {} rounds of {} s, medians\n",
+        "1 KiB JSON from the cache, {WORKERS} workers each, {CONNECTIONS} connections, {} rounds of {} s, medians; µs: CPU time of the server per request\n",
         options.rounds, options.seconds
     );
     println!(
         "{:<22}{:>12}{:>12}{:>8}   {:>12}{:>12}{:>8}",
-        "", "edge req/s", "nginx req/s", "ratio", "edge us CPU", "nginx us CPU", "ratio"
+        "", "edge req/s", "nginx req/s", "ratio", "edge µs", "nginx µs", "ratio"
     );
     for log in [false, true] {
         compare(&options, &upstream, log)?;

@@ -10,7 +10,7 @@ fn a_browser_loads_the_shop_over_http_2_and_follows_a_product() {
     let shop = shop::start();
     let mut browser = Browser::start();
     browser.open(&url(&shop, "/"));
-    browser.wait_until("document.querySelectorAll('#shelf a[href^=\"/product/\"] img').length >= 10");
+    browser.wait_until("document.querySelectorAll('#shelf a[href^=\"/product/\"] img').length >= 8");
     browser.screenshot(&build_folder().join("screenshots/home.png"));
     let first_load = browser.bytes_received();
     assert!(first_load > 0 && first_load < FIRST_LOAD_BYTES, "the first load costs {first_load} bytes");

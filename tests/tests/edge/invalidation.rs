@@ -1,0 +1,53 @@
+//! What has been changed is not served as it was before (RFC 9111 §4.4), whatever was under way.
+
+use gatehouse_tests::{
+    edge::Edge,
+    upstream::{Gate, Reply, Upstream},
+};
+
+#[test]
+fn a_fetch_under_way_when_its_resource_is_changed_is_never_stored_nor_joined() {
+    // Review of the edge, 15.
+    let gate = Gate::closed();
+    let held = gate.clone();
+    let upstream = Upstream::start(move |seen| match (seen.method.as_str(), seen.earlier) {
+        ("GET", 0) => Reply::streamed().then("old ").then_wait(&held).then("end").cache_control("max-age=600"),
+        _ => Reply::ok("new").cache_control("max-age=600"),
+    });
+    let edge = Edge::over(&upstream).start();
+    let mut before = edge.raw();
+    before.send("GET /x HTTP/1.1\r\nHost: a\r\n\r\n").read_until(b"old ");
+    let host = "Host: a";
+    assert_eq!(edge.curl("/x").header(host).post("PUT", "new").send().status, 200);
+    // While the old one still comes: this one asks for itself.
+    let after = edge.curl("/x").header(host).send();
+    assert_eq!(after.text(), "new", "{after:#?}");
+    gate.open();
+    before.read_until(b"0\r\n\r\n");
+    for _ in 0..3 {
+        let later = edge.curl("/x").header(host).send();
+        assert_eq!(later.text(), "new", "{later:#?}");
+    }
+}
+
+#[test]
+fn a_validation_under_way_when_its_resource_is_changed_freshens_nothing() {
+    // Review of the edge, 15: a 304 to a question asked before the change.
+    let gate = Gate::closed();
+    let held = gate.clone();
+    let upstream = Upstream::start(move |seen| match (seen.method.as_str(), seen.earlier) {
+        ("GET", 0) => Reply::ok("old").cache_control("max-age=0").header("etag", "\"1\""),
+        ("GET", 1) => Reply::status(304).cache_control("max-age=600").header("etag", "\"1\"").after(&held),
+        _ => Reply::ok("new").cache_control("max-age=600").header("etag", "\"2\""),
+    });
+    let edge = Edge::over(&upstream).start();
+    let _ = edge.get("/x");
+    let validating = edge.curl("/x").start();
+    upstream.wait_for(2);
+    assert_eq!(edge.curl("/x").post("PUT", "new").send().status, 200);
+    gate.open();
+    let _ = validating.answer();
+    for _ in 0..3 {
+        assert_eq!(edge.get("/x").text(), "new");
+    }
+}
