@@ -3,7 +3,7 @@
 //! Every statement is prepared and bound by sqlx; none is put together from a request's text. A handler acquires a
 //! [`Connection`] once, and runs its queries by name through it. What waits is bounded in number and in time: beyond that
 //! the answer is no, at once. What is dropped in the middle of a query (a deadline, a client that vanished) takes the
-//! query with it: the connection is closed, and the server looks every [`CLIENT_CHECK`] whether its client is still there.
+//! query with it: the connection is closed, and the server looks every `CLIENT_CHECK` whether its client is still there.
 
 use std::{io, sync::Arc, time::Duration};
 

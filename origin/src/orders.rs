@@ -223,7 +223,7 @@ impl Answer {
     post,
     path = "/orders",
     tag = "orders",
-    params(("Idempotency-Key" = String, Header, description = "Made up by the client, new for each order; 1 to 255 visible characters")),
+    params(("Idempotency-Key" = String, Header, pattern = "^[!-~]{1,255}$", description = "Made up by the client, new for each order; 1 to 255 visible characters")),
     request_body = NewOrder,
     responses((status = 201, description = "Placed", body = WholeOrder))
 )]

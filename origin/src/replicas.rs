@@ -6,7 +6,7 @@
 //! ```
 //! Promises: a replica is read only while it is trusted, so what it shows is at most `max_lag` old; one that lags, dies or
 //! is not watched is left out by itself. Who has written reads what they wrote: the answer to a write carries the log's
-//! position in a signed cookie, and only nodes at or past it answer them. And [`Reads::replayed`] lets the outbox wait
+//! position in a signed cookie, and only nodes at or past it answer them. And `Reads::replayed` lets the outbox wait
 //! until no node that is read from is before a change, so that what an edge fetches after a purge is new.
 //! It must never choose for writes.
 

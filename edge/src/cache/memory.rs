@@ -1,7 +1,7 @@
 //! The memory tier: resources within a budget of bytes, the popular ones kept (quick_cache's S3-FIFO).
 //!
 //! One entry is a [`Resource`]: all variants of one key. It is immutable; a change replaces it through the
-//! [`Gate`](super::purge::Gate), which only writers pass. A look-up takes no lock of ours.
+//! [`Gate`], which only writers pass. A look-up takes no lock of ours.
 
 use std::{
     hash::BuildHasher,

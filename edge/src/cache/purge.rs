@@ -1,6 +1,6 @@
 //! Purge wins: what is purged is never served again, also when a fetch of it is under way.
 //!
-//! A purge is a [`Stamp`] with the next generation; everything remembers the generation at which its fetch *began*. Three
+//! A purge is a stamp with the next generation; everything remembers the generation at which its fetch *began*. Three
 //! steps make it safe, in this order: the stamp is set; every write that looked at the stamps before is waited for (the
 //! stripes); what is stored is swept. A write that looks after the stamp sees it. So when [`Gate::purge`] returns nothing
 //! older is stored or ever will be, and look-ups need not check anything: a hit pays nothing for purging.

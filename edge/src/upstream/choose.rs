@@ -56,7 +56,7 @@ impl Health {
         }
     }
 
-    /// No connection could be made: the server rests, twice as long after each failure in a row, up to [`LONGEST_REST`].
+    /// No connection could be made: the server rests, twice as long after each failure in a row, up to ten seconds.
     pub fn failed(&self, now: Moment) {
         let failures = self.failures.fetch_add(1, Ordering::Relaxed).min(16);
         let rest = FIRST_REST.saturating_mul(1 << failures).min(LONGEST_REST);

@@ -9,7 +9,8 @@ use tokio::sync::Notify;
 
 use crate::script::{Front, Origin, Reply, answer, front, settle};
 
-const TAGGED: &[(&str, &str)] = &[("cache-control", "max-age=60"), ("surrogate-key", "shoe all"), ("etag", "\"v1\"")];
+const TAGGED: &[(&str, &str)] =
+    &[("cache-control", "max-age=60"), ("surrogate-key", "shoe all"), ("etag", "\"v1\"")];
 
 fn purge(front: &Front, rule: Rule, force: Force) -> usize {
     front.edge.memory.purge(vec![rule], force, front.edge.clock.now())
@@ -128,7 +129,9 @@ async fn a_change_elsewhere_does_not_keep_requests_from_sharing_a_fetch() {
 async fn a_change_invalidates_what_its_answer_names_on_the_same_origin_only() {
     let origin = Origin::new(|seen| {
         Reply::Now(match &*seen.method {
-            "POST" => answer(201, &[("location", "/list"), ("content-location", "https://other.example/x")], ""),
+            "POST" => {
+                answer(201, &[("location", "/list"), ("content-location", "https://other.example/x")], "")
+            }
             _ => answer(200, TAGGED, "x"),
         })
     });
