@@ -3,6 +3,8 @@
 //! Whatever could change a stored response is in the cache key or in `Vary`. Fields that are neither and that upstreams
 //! are known to act upon are set by the edge or dropped here, so that no client can poison the answer of another.
 
+use std::time::Duration;
+
 use cache_policy::Cookies;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Uri, Version, header, request};
 
@@ -62,6 +64,8 @@ pub fn request(
         headers.insert("x-forwarded-for", address);
     }
     headers.insert("x-forwarded-proto", HeaderValue::from_static(inbound.scheme.as_str()));
+    // Work for an answer that comes later than this is wasted; an upstream that knows the field stops in time.
+    headers.insert(REQUEST_DEADLINE, HeaderValue::from(milliseconds(route.upstream.response_timeout)));
     headers.append(header::VIA, via(head.version));
 
     let mut request = Request::new(body);
@@ -70,6 +74,10 @@ pub fn request(
         inbound.path_and_query.parse::<Uri>().expect("the path and query were part of a URI that parsed");
     *request.headers_mut() = headers;
     request
+}
+
+fn milliseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// The edge's own entry in `Via` (RFC 9110 §7.6.3) for a message received in this version.
@@ -159,6 +167,9 @@ fn strip_ignored_cookies(headers: &mut HeaderMap, cookies: &Cookies) {
         }
     }
 }
+
+/// How long the edge waits for the answer, in milliseconds from the request's end. A convention of this project.
+const REQUEST_DEADLINE: HeaderName = HeaderName::from_static("x-request-deadline");
 
 const HOP_BY_HOP: [HeaderName; 6] = [
     header::CONNECTION,

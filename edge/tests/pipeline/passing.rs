@@ -13,6 +13,7 @@ async fn the_upstream_hears_who_asks_from_the_edge_alone() {
         ("x-http-method-override", "DELETE"),
         ("connection", "x-hop"),
         ("x-hop", "1"),
+        ("x-request-deadline", "1"),
     ];
     front(&origin).get_with("/a?b=c", &fields).await;
     let seen = &origin.seen()[0];
@@ -22,6 +23,7 @@ async fn the_upstream_hears_who_asks_from_the_edge_alone() {
     assert_eq!(seen.headers["x-forwarded-host"], "shop.example");
     assert_eq!(seen.headers["host"], "shop.example");
     assert_eq!(seen.headers["via"], "1.1 gatehouse");
+    assert_eq!(seen.headers["x-request-deadline"], "30000");
     for gone in ["x-original-url", "x-http-method-override", "x-hop", "connection"] {
         assert!(!seen.headers.contains_key(gone), "{gone}");
     }
