@@ -38,7 +38,9 @@ impl Passwords {
         static NOBODY: OnceLock<String> = OnceLock::new();
         self.work(move || {
             let exists = known.is_some();
-            let phc = known.unwrap_or_else(|| NOBODY.get_or_init(|| hash("nobody's password")).clone());
+            // Made for the first who asks, whether they exist or not.
+            let nobody = NOBODY.get_or_init(|| hash("nobody's password"));
+            let phc = known.unwrap_or_else(|| nobody.clone());
             let parsed = PasswordHash::new(&phc);
             let matches = parsed
                 .is_ok_and(|parsed| Argon2::default().verify_password(password.as_bytes(), &parsed).is_ok());
