@@ -162,6 +162,14 @@ pub struct Validators {
     pub last_modified_is_strong: bool,
 }
 
+/// A copy: a received value is a slice of its connection's read buffer and would keep all of that in memory.
+fn owned(value: &HeaderValue) -> HeaderValue {
+    HeaderValue::from_bytes(value.as_bytes()).expect("the octets of a valid value are valid")
+}
+
+/// What an allocation costs beside its bytes: the allocator's own, and the reference count.
+const ALLOCATION: u64 = 48;
+
 impl Validators {
     pub(crate) fn read(head: &HeaderMap, wall: SystemTime) -> Validators {
         let field = head.get(LAST_MODIFIED);
@@ -171,11 +179,17 @@ impl Validators {
             dated.duration_since(modified).is_ok_and(|distance| distance >= Duration::from_secs(1))
         });
         Validators {
-            etag: head.get(ETAG).cloned(),
+            etag: head.get(ETAG).map(owned),
             last_modified,
-            last_modified_field: last_modified.and(field).cloned(),
+            last_modified_field: last_modified.and(field).map(owned),
             last_modified_is_strong: strong,
         }
+    }
+
+    /// Bytes of memory the fields hold.
+    pub fn weight(&self) -> u64 {
+        let fields = [&self.etag, &self.last_modified_field].into_iter().flatten();
+        fields.map(|field| field.len() as u64 + ALLOCATION).sum()
     }
 
     /// Whether there is nothing to validate with.

@@ -11,9 +11,9 @@ use std::{
     },
 };
 
-use cache_policy::{Coding, Moment, Reason, variant_key};
+use cache_policy::{Coding, Moment, Reason, prefers_language, variant_key};
 use foldhash::fast::RandomState;
-use http::HeaderMap;
+use http::{HeaderMap, HeaderName, header};
 use quick_cache::{Lifecycle, OptionsBuilder, Weighter, sync::Cache};
 
 use super::{
@@ -43,7 +43,29 @@ pub struct Marker {
 impl Resource {
     /// The stored variant whose `Vary` fields this request matches.
     pub fn select(&self, request: &HeaderMap) -> Option<&Arc<Stored>> {
-        self.variants.iter().find(|stored| matches(stored, request))
+        self.variants.iter().find(|stored| stored.parts().is_none() && matches(stored, request))
+    }
+
+    /// What is stored of that variant where it is not all of it.
+    pub fn select_part(&self, request: &HeaderMap) -> Option<&Arc<Stored>> {
+        self.variants.iter().find(|stored| stored.parts().is_some() && matches(stored, request))
+    }
+
+    /// The part stored of a variant.
+    pub fn part_of(&self, vary: &[HeaderName], variant: &str) -> Option<&Arc<Stored>> {
+        self.variants
+            .iter()
+            .find(|stored| stored.parts().is_some() && *stored.vary == *vary && *stored.variant == *variant)
+    }
+
+    /// A variant in the client's favourite language, where nothing but the language makes variants.
+    pub fn select_language(&self, request: &HeaderMap) -> Option<&Arc<Stored>> {
+        self.variants.iter().find(|stored| {
+            let language = stored.identity().head.get(header::CONTENT_LANGUAGE);
+            stored.parts().is_none()
+                && *stored.vary == [header::ACCEPT_LANGUAGE]
+                && language.is_some_and(|language| prefers_language(request, language))
+        })
     }
 
     /// What requests are told apart by while the variant they want is being fetched: the newest variant's `Vary`.
@@ -140,7 +162,12 @@ impl Memory {
                 Some(other) => Arc::new(stored.adopting(other)),
                 None => stored,
             };
-            variants.retain(|other| other.vary != stored.vary || other.variant != stored.variant);
+            let same = |other: &&Arc<Stored>| other.vary == stored.vary && other.variant == stored.variant;
+            if stored.parts().is_some() && variants.iter().filter(same).any(|other| other.parts().is_none()) {
+                // A whole that came meanwhile serves every part.
+                return;
+            }
+            variants.retain(|other| !same(&other));
             variants.insert(0, stored);
             *marker = None;
         });
@@ -333,7 +360,8 @@ impl Lifecycle<Key, Arc<Resource>> for CountEvictions {
 
 /// Few shards, so that the largest object fits one; look-ups take only a shard's read lock.
 const SHARDS: usize = CACHE_SHARDS;
-/// What an entry costs beside its variants: the table's slot, two reference counts, the vector.
-const RESOURCE: u64 = 192;
+/// What an entry costs beside its variants: the table's slot and its share of the free ones, the ghost that remembers it
+/// when it is gone, reference counts, the vector. Calibrated by the flood test, which prints what is resident.
+const RESOURCE: u64 = 640;
 /// Only sizes the table at the start.
 const TYPICAL_ENTRY: u64 = 16 * 1024;

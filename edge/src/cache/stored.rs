@@ -4,15 +4,18 @@
 //! the weight that the memory tier accounts stays true.
 
 use std::{
-    ops::Deref,
+    ops::{Deref, Range},
     sync::atomic::{AtomicU8, Ordering},
 };
 
 use bytes::Bytes;
-use cache_policy::{Coding, Meta, Moment, Tag};
+use cache_policy::{Coding, ContentRange, Meta, Moment, Parts, Tag};
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 
-use super::{purge::Generation, segments::Segments};
+use super::{
+    purge::Generation,
+    segments::{Segments, SegmentsReader},
+};
 
 /// A stored response, one variant of its resource.
 #[derive(Debug)]
@@ -22,6 +25,8 @@ pub struct Stored {
     coded: Coded,
     /// One bit a coding: a computation of it has been asked for.
     asked: AtomicU8,
+    /// Which octets the identity body holds, one after the other; `None`: all.
+    parts: Option<Box<Parts>>,
     weight: u64,
 }
 
@@ -69,7 +74,67 @@ impl Stored {
     /// A response in the form the upstream sent.
     pub fn new(facts: Facts, head: &HeaderMap, body: Segments) -> Self {
         let head = identity_head(head, &body, facts.codable);
-        Self::assemble(facts, Representation { head, body }, [None, None, None], 0)
+        Self::assemble(facts, Representation { head, body }, [None, None, None], 0, None)
+    }
+
+    /// One part of a response: `body` is what stands at `place`. `None` for a place that contradicts itself.
+    pub fn part(facts: Facts, head: &HeaderMap, body: Segments, place: &ContentRange) -> Option<Self> {
+        let mut parts = Parts::default();
+        parts.add(place).then(|| Self::of_parts(facts, head, body, parts))
+    }
+
+    /// Parts of a response, their octets one after the other in `body`.
+    pub fn of_parts(facts: Facts, head: &HeaderMap, body: Segments, parts: Parts) -> Self {
+        let head = owned_head(head, None);
+        let identity = Representation { head, body };
+        Self::assemble(facts, identity, [None, None, None], 0, Some(Box::new(parts)))
+    }
+
+    /// Which octets are there, where they are not all.
+    pub fn parts(&self) -> Option<&Parts> {
+        self.parts.as_deref()
+    }
+
+    /// Reads octets of a stored part; `None` where not all of them are there.
+    pub fn read_part(&self, wanted: &Range<u64>) -> Option<SegmentsReader> {
+        let mut before = 0;
+        for held in self.parts.as_ref()?.held() {
+            if held.start <= wanted.start && wanted.end <= held.end {
+                let start = before + (wanted.start - held.start);
+                return Some(self.identity.body.read_range(start..start + (wanted.end - wanted.start)));
+            }
+            before += held.end - held.start;
+        }
+        None
+    }
+
+    /// What is held of this part together with another of the same representation; `None` where they contradict.
+    pub fn joined(&self, place: &ContentRange, body: &Segments) -> Option<(Parts, Segments)> {
+        let mut parts = self.parts.as_deref()?.clone();
+        if !parts.add(place) {
+            return None;
+        }
+        let mut pieces = Vec::new();
+        for range in parts.held() {
+            // What is not of the new part is of the old one, up to where the new one begins.
+            let mut from = range.start;
+            while from < range.end {
+                let (mut reader, end) = if place.range.contains(&from) {
+                    let end = place.range.end.min(range.end);
+                    (body.read_range(from - place.range.start..end - place.range.start), end)
+                } else {
+                    let held = self.parts.as_ref()?.held().iter().find(|held| held.contains(&from))?;
+                    let end =
+                        if from < place.range.start { held.end.min(place.range.start) } else { held.end };
+                    (self.read_part(&(from..end))?, end)
+                };
+                while let Some(piece) = reader.next_piece() {
+                    pieces.push(piece);
+                }
+                from = end;
+            }
+        }
+        Some((parts, Segments::new(&pieces)))
     }
 
     /// The same response with one more coding of its body; `None` when that is not worth it.
@@ -78,7 +143,13 @@ impl Stored {
         if let Some(slot) = slot(coding) {
             coded[slot] = Some(body.map(|body| coded_form(&self.identity.head, coding, body)));
         }
-        Self::assemble(self.facts.clone(), self.identity.clone(), coded, self.asked.load(Ordering::Relaxed))
+        Self::assemble(
+            self.facts.clone(),
+            self.identity.clone(),
+            coded,
+            self.asked.load(Ordering::Relaxed),
+            self.parts.clone(),
+        )
     }
 
     /// The same bodies under the head that a 304 or a HEAD has freshened (RFC 9111 §4.3.4, §4.3.5), by a request that
@@ -91,7 +162,7 @@ impl Stored {
             Some(computed.map(|old| coded_form(&identity.head, coding, old.body.clone())))
         });
         let facts = Facts { meta, tags, began, ..self.facts.clone() };
-        Self::assemble(facts, identity, coded, self.asked.load(Ordering::Relaxed))
+        Self::assemble(facts, identity, coded, self.asked.load(Ordering::Relaxed), self.parts.clone())
     }
 
     /// The same response with the codings that another entry of the same body has and this one lacks.
@@ -106,24 +177,44 @@ impl Stored {
                 });
             }
         }
-        Self::assemble(self.facts.clone(), self.identity.clone(), coded, self.asked.load(Ordering::Relaxed))
+        Self::assemble(
+            self.facts.clone(),
+            self.identity.clone(),
+            coded,
+            self.asked.load(Ordering::Relaxed),
+            self.parts.clone(),
+        )
     }
 
     /// The same response, no longer fresh since `moment`.
     pub fn stale_since(&self, moment: Moment) -> Self {
         let mut facts = self.facts.clone();
         facts.meta.fresh_until = facts.meta.fresh_until.min(moment);
-        Self::assemble(facts, self.identity.clone(), self.coded.clone(), self.asked.load(Ordering::Relaxed))
+        Self::assemble(
+            facts,
+            self.identity.clone(),
+            self.coded.clone(),
+            self.asked.load(Ordering::Relaxed),
+            self.parts.clone(),
+        )
     }
 
-    fn assemble(facts: Facts, identity: Representation, coded: Coded, asked: u8) -> Self {
+    fn assemble(
+        facts: Facts,
+        identity: Representation,
+        coded: Coded,
+        asked: u8,
+        parts: Option<Box<Parts>>,
+    ) -> Self {
         let weight = size_of::<Self>() as u64
             + facts.variant.len() as u64
+            + facts.meta.validators.weight()
             + facts.vary.iter().map(|name| name.as_str().len() as u64 + 32).sum::<u64>()
             + facts.tags.iter().map(|tag| tag.as_str().len() as u64 + 40).sum::<u64>()
+            + parts.as_ref().map_or(0, |parts| (size_of::<Parts>() + 16 * parts.held().len()) as u64)
             + identity.weight()
             + coded.iter().flatten().flatten().map(Representation::weight).sum::<u64>();
-        Self { facts, identity, coded, asked: AtomicU8::new(asked), weight }
+        Self { facts, identity, coded, asked: AtomicU8::new(asked), parts, weight }
     }
 
     /// The form the upstream sent.
@@ -163,11 +254,14 @@ impl Representation {
     }
 }
 
-/// An estimate, in bytes, of the memory a head holds.
+/// An estimate, in bytes, of the memory a head holds: what `HeaderMap` has allocated, not only what it uses.
 pub fn head_weight(head: &HeaderMap) -> u64 {
-    // A bucket of `HeaderMap` (hash, links, name, value) and an index slot, and an allocation for the value.
-    const LINE: u64 = 104 + 8 + 32;
-    head.iter().map(|(name, value)| LINE + name.as_str().len() as u64 + value.len() as u64).sum()
+    /// A bucket (hash, links, name, value) and its share of the index.
+    const BUCKET: u64 = 104 + 6;
+    /// Names that are not in the standard table are allocated each; so is, once, what all values share.
+    const LINE: u64 = 16;
+    let lines = head.iter().map(|(name, value)| LINE + name.as_str().len() as u64 + value.len() as u64);
+    BUCKET * head.capacity() as u64 + ALLOCATION + lines.sum::<u64>()
 }
 
 /// Whether an entity tag made for a coded body stands for equal bytes or only for equal meaning.
@@ -255,7 +349,7 @@ fn owned_head(head: &HeaderMap, length: Option<u64>) -> HeaderMap {
         buffer.extend_from_slice(value.as_bytes());
     }
     let buffer = Bytes::from(buffer);
-    let mut copy = HeaderMap::with_capacity(head.len() + 4);
+    let mut copy = HeaderMap::with_capacity(head.len() + 1);
     let mut start = 0;
     for (name, value) in head {
         let end = start + value.len();
@@ -269,6 +363,9 @@ fn owned_head(head: &HeaderMap, length: Option<u64>) -> HeaderMap {
     }
     copy
 }
+
+/// What an allocation costs beside its bytes: the allocator's own, and the reference count.
+const ALLOCATION: u64 = 48;
 
 #[cfg(test)]
 mod tests {
