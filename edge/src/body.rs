@@ -56,6 +56,8 @@ pub enum Body {
     Whole(Bytes),
     /// A stored body, or a part of one.
     Stored(SegmentsReader),
+    /// Several parts of a stored body, framed.
+    Parts(Box<Framed>),
     /// A body that is being filled.
     Filling(Box<Cut>),
     /// Straight from the upstream, with its back-pressure.
@@ -79,6 +81,7 @@ impl HttpBody for Body {
                 Poll::Ready((!bytes.is_empty()).then(|| Ok(Frame::data(bytes))))
             }
             Self::Stored(reader) => Poll::Ready(reader.next_piece().map(|piece| Ok(Frame::data(piece)))),
+            Self::Parts(framed) => Poll::Ready(framed.next_piece().map(|piece| Ok(Frame::data(piece)))),
             Self::Filling(cut) => cut.poll_frame(context),
             Self::Upstream(body) => Pin::new(&mut **body).poll_frame(context),
             Self::Coded(coded) => coded.poll_frame(context),
@@ -90,6 +93,7 @@ impl HttpBody for Body {
             Self::Empty => true,
             Self::Whole(bytes) => bytes.is_empty(),
             Self::Stored(reader) => reader.left() == 0,
+            Self::Parts(framed) => framed.left == 0,
             Self::Filling(_) | Self::Coded(_) => false,
             Self::Upstream(body) => body.is_end_stream(),
         }
@@ -100,10 +104,43 @@ impl HttpBody for Body {
             Self::Empty => SizeHint::with_exact(0),
             Self::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Self::Stored(reader) => SizeHint::with_exact(reader.left()),
+            Self::Parts(framed) => SizeHint::with_exact(framed.left),
             Self::Filling(cut) => cut.left.map_or_else(SizeHint::default, SizeHint::with_exact),
             Self::Upstream(body) => body.size_hint(),
             Self::Coded(_) => SizeHint::default(),
         }
+    }
+}
+
+/// Parts of a stored body as multipart/byteranges (RFC 9110 §14.6).
+#[derive(Debug)]
+pub struct Framed {
+    parts: std::vec::IntoIter<(Bytes, SegmentsReader)>,
+    current: Option<SegmentsReader>,
+    closing: Bytes,
+    left: u64,
+}
+
+impl Framed {
+    /// Each part's preamble and its octets, then the closing delimiter.
+    pub fn new(parts: Vec<(Bytes, SegmentsReader)>, closing: Bytes) -> Self {
+        let framed: u64 = parts.iter().map(|(preamble, octets)| preamble.len() as u64 + octets.left()).sum();
+        Self { left: framed + closing.len() as u64, parts: parts.into_iter(), current: None, closing }
+    }
+
+    fn next_piece(&mut self) -> Option<Bytes> {
+        let piece = match self.current.as_mut().and_then(SegmentsReader::next_piece) {
+            Some(piece) => piece,
+            None => match self.parts.next() {
+                Some((preamble, octets)) => {
+                    self.current = Some(octets);
+                    preamble
+                }
+                None => std::mem::take(&mut self.closing),
+            },
+        };
+        self.left -= piece.len() as u64;
+        (!piece.is_empty()).then_some(piece)
     }
 }
 

@@ -22,9 +22,9 @@ use std::{
     time::Duration,
 };
 
-use bytes::Bytes;
+use bytes::{Buf as _, Bytes};
 use cache_policy::Moment;
-use http::{Request, Response};
+use http::{Request, Response, Version};
 use http_body::{Body, Frame, SizeHint};
 use hyper::{
     body::Incoming,
@@ -45,6 +45,7 @@ use crate::{
     clock::Clock,
     handle::{Peer, handle},
     inbound::Scheme,
+    interim::Interim,
     metrics::OpenConnection,
     record::Recorded,
     settings::{Bounds, Timeouts},
@@ -114,7 +115,8 @@ struct Shell {
 impl Shell {
     async fn http1<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(&self, stream: S, place: Place) {
         let pulse = Pulse::new(&self.edge.clock, Protocol::Http1, self.stall);
-        let io = TokioIo::new(Watched { stream, pulse: Arc::clone(&pulse), _place: place });
+        let io =
+            TokioIo::new(Watched { stream, pulse: Arc::clone(&pulse), interim: Bytes::new(), _place: place });
         let connection = http1::Builder::new()
             .max_header_size(self.bounds.head)
             .timer(TokioTimer::new())
@@ -134,7 +136,8 @@ impl Shell {
 
     async fn http2<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(&self, stream: S, place: Place) {
         let pulse = Pulse::new(&self.edge.clock, Protocol::Http2, self.stall);
-        let io = TokioIo::new(Watched { stream, pulse: Arc::clone(&pulse), _place: place });
+        let io =
+            TokioIo::new(Watched { stream, pulse: Arc::clone(&pulse), interim: Bytes::new(), _place: place });
         let service = {
             let (edge, peer, pulse) = (Arc::clone(&self.edge), self.peer, Arc::clone(&pulse));
             service_fn(move |request| answer(Arc::clone(&edge), peer, Arc::clone(&pulse), request))
@@ -217,7 +220,9 @@ async fn answer(
         request.extensions_mut().insert(pulse.moved.clone());
     }
     let busy = Busy::begin(pulse);
-    let response = handle(&edge, peer, request).await;
+    // hyper answers an HTTP/1.0 client in its own version, which knows no interim responses (RFC 9110 §15.2).
+    let interim = (request.version() == Version::HTTP_11).then_some(&busy.0.interim);
+    let response = handle(&edge, peer, interim, request).await;
     Ok(response.map(|body| Counted { body, busy }))
 }
 
@@ -242,6 +247,7 @@ struct Pulse {
     blocked_since: AtomicU64,
     /// Whether messages have moved since the timer last looked. Costs no clock.
     moved: Activity,
+    interim: Interim,
     /// Whether there has been a request, and who waits for one.
     served: AtomicBool,
     first: Notify,
@@ -267,6 +273,7 @@ impl Pulse {
             head_since: AtomicU64::new(0),
             blocked_since: AtomicU64::new(0),
             moved: Activity::default(),
+            interim: Interim::default(),
             served: AtomicBool::new(false),
             first: Notify::new(),
         };
@@ -420,7 +427,30 @@ impl Body for Counted {
 struct Watched<S> {
     stream: S,
     pulse: Arc<Pulse>,
+    /// Interim responses that are being written.
+    interim: Bytes,
     _place: Place,
+}
+
+impl<S: AsyncWrite + Unpin> Watched<S> {
+    /// Writes the interim responses that wait. Called when hyper flushes, so that it has nothing half sent.
+    fn poll_interim(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        loop {
+            if self.interim.is_empty() {
+                self.interim = self.pulse.interim.take();
+            }
+            while !self.interim.is_empty() {
+                match ready!(Pin::new(&mut self.stream).poll_write(context, &self.interim))? {
+                    0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                    count => self.interim.advance(count),
+                }
+            }
+            self.pulse.interim.written();
+            if !self.pulse.interim.waits() {
+                return Poll::Ready(Ok(()));
+            }
+        }
+    }
 }
 
 impl<S> Watched<S> {
@@ -483,6 +513,10 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.pulse.interim.waits() {
+            let written = self.poll_interim(context);
+            ready!(self.blocked(written))?;
+        }
         let flushed = Pin::new(&mut self.stream).poll_flush(context);
         self.blocked(flushed)
     }

@@ -92,7 +92,7 @@ pub fn live(
 ) -> Result<Explanation, String> {
     let (head, inbound, route) = read(settings, question)?;
     let facts = RequestFacts::read(&head.method, &head.headers, &route.rules);
-    let key = Key::new(&inbound);
+    let key = Key::on_route(&inbound, &route.query);
     let resource = memory.look_up(&key);
     let stored = resource.as_ref().and_then(|resource| resource.select(&head.headers));
     let decision = decide(&facts, stored.map(|stored| &stored.meta), &route.rules, now);
@@ -136,7 +136,7 @@ pub fn dry(
     let facts = RequestFacts::read(&head.method, &head.headers, &route.rules);
     let moment = Moment::from_epoch(std::time::Duration::from_secs(1));
     let arrival = Arrival { requested_at: moment, received_at: moment, wall: now };
-    let key = Key::new(&inbound);
+    let key = Key::on_route(&inbound, &route.query);
     let admitted = match decide(&facts, None, &route.rules, moment) {
         Decision::Pass(reason) => Err(reason),
         _ => admit(&facts, status, response, arrival, &route.rules),

@@ -3,22 +3,24 @@
 //! A stage is a function that takes what it needs and returns a named value; `?` leaves with a [`Refusal`], and
 //! [`respond::refusal`] is the one place that turns it into a response. Only this file knows the order of the stages.
 
-use std::{net::IpAddr, sync::Arc, time::Duration};
+use std::{net::IpAddr, ops::Range, pin::pin, sync::Arc, time::Duration};
 
 use cache_policy::{
-    Arrival, Decision, Failure as PolicyFailure, Meta, Moment, Plan, Reason, RequestFacts,
-    conditional_fields, decide, freshen_by_head, invalidated_groups, invalidated_targets, invalidates,
-    may_share, stale_on_error, tags, variant_key,
+    Arrival, Decision, Failure as PolicyFailure, Meta, Moment, PartAnswer, Plan, RangeAnswer, Ranges, Reason,
+    RequestFacts, asks_for_one_part, conditional_fields, decide, freshen_by_head, if_range_field,
+    invalidated_groups, invalidated_targets, invalidates, may_share, range, stale_on_error, stands_for_get,
+    tags, variant_key,
 };
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version, header, request,
+    response,
 };
 use http_body::Body as _;
 use hyper::body::Incoming;
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 
 use crate::{
-    body::Body,
+    body::{Body, Cut},
     cache::{
         Filling, Joined, Key, Lead, Outcome, Resource, Stored,
         purge::{Force, Generation, Rule},
@@ -26,8 +28,9 @@ use crate::{
     },
     client::{self, Client, ClientKey},
     failure::Failure,
-    fetch::{self, Fetch, Handover, Own},
+    fetch::{self, Fetch, Handover, Keep, Own, Rest, Want},
     inbound::{self, Inbound, Scheme},
+    interim::{self, Interim, Relay},
     limit::{Admitted, Limiter},
     record::{Record, Recorded, Verdict},
     refusal::Refusal,
@@ -37,7 +40,9 @@ use crate::{
     settings::{Route, Settings},
     state::{Edge, Lane, State},
     upgrade,
-    upstream::{Activity, Answer, ContinueGate, RequestBody, Upstream, outbound, outbound::Purpose},
+    upstream::{
+        Activity, Answer, ContinueGate, RequestBody, ResponseBody, Upstream, outbound, outbound::Purpose,
+    },
 };
 
 /// The client's end of a connection.
@@ -50,7 +55,14 @@ pub struct Peer {
 }
 
 /// Answers one request. Dropped when the client leaves: what is being fetched for the cache goes on without it.
-pub async fn handle(edge: &Arc<Edge>, peer: Peer, request: Request<Incoming>) -> Response<Recorded> {
+///
+/// `interim` is where the connection takes interim responses, where it does.
+pub async fn handle(
+    edge: &Arc<Edge>,
+    peer: Peer,
+    interim: Option<&Interim>,
+    request: Request<Incoming>,
+) -> Response<Recorded> {
     let now = edge.clock.now();
     let state = edge.state.load();
     let (mut head, content) = request.into_parts();
@@ -59,7 +71,7 @@ pub async fn handle(edge: &Arc<Edge>, peer: Peer, request: Request<Incoming>) ->
         Ok(asked) => match asked.look_up(&head, &mut record) {
             Ok(Looked::Answered(response)) => Ok(asked.limited(response)),
             // Boxed, so that a hit, which awaits nothing, is not moved about with room for all of this.
-            looked => Box::pin(asked.go_upstream(looked, &mut head, content, &mut record)).await,
+            looked => Box::pin(asked.go_upstream(looked, &mut head, content, interim, &mut record)).await,
         },
         Err(refusal) => Err(refusal),
     };
@@ -96,7 +108,7 @@ fn ask<'a>(
         settings,
         upstream,
         facts: RequestFacts::read(&head.method, &head.headers, &route.rules),
-        key: Key::new(&inbound),
+        key: Key::on_route(&inbound, &route.query),
         inbound,
         client,
         route,
@@ -146,6 +158,8 @@ enum Looked {
         stored: Option<Arc<Stored>>,
         /// Why, and how.
         plan: Plan,
+        /// What of it.
+        want: Want,
     },
     /// Upstream, for this client alone.
     Pass(Reason),
@@ -167,7 +181,17 @@ impl Asked<'_> {
     fn look_up(&self, head: &request::Parts, record: &mut Record) -> Result<Looked, Refusal> {
         let now = self.edge.clock.now();
         let resource = self.edge.memory.look_up(&self.key);
-        let stored = resource.as_ref().and_then(|resource| resource.select(&head.headers));
+        let stored = match &resource {
+            Some(resource) => match resource.select(&head.headers) {
+                None if self.facts.reads() => match self.second_choice(head, resource, now, record)? {
+                    Second::Stored(stored) => Some(stored),
+                    Second::Looked(looked) => return Ok(looked),
+                    Second::Nothing => None,
+                },
+                stored => stored,
+            },
+            None => None,
+        };
         Ok(match decide(&self.facts, stored.map(|stored| &stored.meta), &self.route.rules, now) {
             Decision::Serve { stale } => {
                 let verdict = if stale.is_some() { Verdict::Stale } else { Verdict::Hit };
@@ -181,8 +205,64 @@ impl Asked<'_> {
             }
             Decision::OnlyIfCached => return Err(Refusal::OnlyIfCached),
             Decision::Pass(reason) => Looked::Pass(reason),
-            Decision::Fetch(plan) => Looked::Fetch { stored: stored.cloned(), resource, plan },
+            Decision::Fetch(plan) => {
+                let want = if stored.is_none() && self.wants_part(head) { Want::Part } else { Want::Whole };
+                Looked::Fetch { stored: stored.cloned(), resource, plan, want }
+            }
         })
+    }
+
+    fn wants_part(&self, head: &request::Parts) -> bool {
+        self.route.rules.ranges != Ranges::Whole
+            && self.facts.asks_for_range()
+            && asks_for_one_part(&head.headers)
+    }
+
+    /// What is stored for a request that no whole variant matches: one in its language, or a part.
+    fn second_choice<'r>(
+        &self,
+        head: &request::Parts,
+        resource: &'r Arc<Resource>,
+        now: Moment,
+        record: &mut Record,
+    ) -> Result<Second<'r>, Refusal> {
+        if self.route.rules.by_language
+            && let Some(stored) = resource.select_language(&head.headers)
+        {
+            return Ok(Second::Stored(stored));
+        }
+        let part = resource.select_part(&head.headers).filter(|_| head.method == Method::GET);
+        let Some(part) = part else { return Ok(Second::Nothing) };
+        let Decision::Serve { stale } = decide(&self.facts, Some(&part.meta), &self.route.rules, now) else {
+            return Ok(Second::Nothing);
+        };
+        let verdict = if stale.is_some() { Verdict::Stale } else { Verdict::Hit };
+        let status = CacheStatus::new(verdict, stale);
+        let response = match held(head, part) {
+            Held::All(wanted) => match represent::part(head, part, wanted) {
+                Some(response) => response,
+                None => return Ok(Second::Nothing),
+            },
+            Held::Beyond(length) => represent::not_satisfiable(length),
+            Held::But(rest) => {
+                return match decide(&self.facts, None, &self.route.rules, now) {
+                    Decision::Fetch(plan) => {
+                        let (resource, plan) =
+                            (Some(Arc::clone(resource)), Plan { reason: Reason::PartialMiss, ..plan });
+                        Ok(Second::Looked(Looked::Fetch {
+                            resource,
+                            stored: None,
+                            plan,
+                            want: Want::Rest(rest),
+                        }))
+                    }
+                    Decision::OnlyIfCached => Err(Refusal::OnlyIfCached),
+                    _ => Ok(Second::Nothing),
+                };
+            }
+            Held::TooLittle => return Ok(Second::Nothing),
+        };
+        Ok(Second::Looked(Looked::Answered(self.finish_cached(response, &part.meta, status, record))))
     }
 
     /// Answers what the cache alone cannot, within the request's time.
@@ -191,11 +271,19 @@ impl Asked<'_> {
         looked: Result<Looked, Refusal>,
         head: &mut request::Parts,
         content: Incoming,
+        interim: Option<&Interim>,
         record: &mut Record,
     ) -> Result<Response<Body>, Refusal> {
         let total = self.settings.timeouts.total;
         let uploads = !content.is_end_stream();
-        let answer = self.answer(looked?, head, content, record);
+        let looked = looked?;
+        let relayed = interim.map(|interim| {
+            self.hint(&looked, interim);
+            let (relay, received) = interim::relay();
+            head.extensions.insert(relay);
+            (interim, received)
+        });
+        let answer = relaying(relayed, self.answer(looked, head, content, record));
         let response = if uploads {
             // How long sending takes is the client's affair; its pauses and the upstream's answer have their own bounds.
             answer.await?
@@ -208,6 +296,19 @@ impl Asked<'_> {
         Ok(self.limited(response))
     }
 
+    /// Sends the preloads of a stored page ahead while the origin is asked about it (RFC 8297), where the route says so.
+    fn hint(&self, looked: &Looked, interim: &Interim) {
+        let Looked::Fetch { stored: Some(stored), .. } = looked else { return };
+        if !self.route.early_hints {
+            return;
+        }
+        let links: HeaderMap =
+            represent::preloads(&stored.identity().head).map(|link| (header::LINK, link.clone())).collect();
+        if !links.is_empty() {
+            interim.send(StatusCode::EARLY_HINTS, &links);
+        }
+    }
+
     async fn answer(
         &self,
         mut looked: Looked,
@@ -217,10 +318,10 @@ impl Asked<'_> {
     ) -> Result<Response<Body>, Refusal> {
         // A turn answers, or it waits for a fetch that turns out not to suit: another variant, or stale at once.
         for _ in 0..TURNS {
-            let (resource, stored, plan) = match looked {
+            let (resource, stored, plan, want) = match looked {
                 Looked::Answered(response) => return Ok(response),
                 Looked::Pass(reason) => return self.pass(head, content, reason, record).await,
-                Looked::Fetch { resource, stored, plan } => (resource, stored, plan),
+                Looked::Fetch { resource, stored, plan, want } => (resource, stored, plan, want),
             };
             let stored = stored.as_ref();
             let now = self.edge.clock.now();
@@ -232,7 +333,7 @@ impl Asked<'_> {
             let joined = if marked {
                 Joined::Leader(self.edge.collapser.alone(&self.key, now, memory))
             } else {
-                let variant = collapse_variant(head, resource.as_deref());
+                let variant = collapse_variant(head, resource.as_deref(), &want);
                 self.edge.collapser.join(&self.key, variant, now, memory)
             };
             let mut shared = match joined {
@@ -247,20 +348,22 @@ impl Asked<'_> {
                         looked = self.look_up(head, record)?;
                         continue;
                     }
-                    self.lead(head, lead, stored, &plan).await
+                    self.lead(head, lead, stored, &want, &plan).await
                 }
             };
             match &shared.outcome {
                 Outcome::Filling(filling) => {
                     let facts = &filling.facts;
-                    let reader = match shared.own.take() {
-                        Some(Own::Reader(reader)) => Some(reader),
-                        _ => filling.recording.reader(),
+                    let (reader, own_fields) = match shared.own.take() {
+                        Some(Own::Reader(reader, fields)) => (Some(reader), fields),
+                        _ => (filling.recording.reader(), HeaderMap::new()),
                     };
                     if let Some(reader) = reader
                         && self.suits(head, &facts.meta, &facts.vary, &facts.variant, shared.began)
                     {
-                        return Ok(self.share(head, filling, reader, &plan, shared.leads, record));
+                        let mut response = self.share(head, filling, reader, &plan, shared.leads, record);
+                        response.headers_mut().extend(own_fields);
+                        return Ok(response);
                     }
                 }
                 Outcome::Stored(fresh) => {
@@ -293,7 +396,9 @@ impl Asked<'_> {
                     let reason = *reason;
                     match shared.own.take() {
                         // The upstream was asked for all of it. Of what is not stored, a part is asked for as such.
-                        Some(Own::Answer(_)) if self.facts.asks_for_range() => {
+                        Some(Own::Answer(_))
+                            if self.facts.asks_for_range() && !matches!(want, Want::Part) =>
+                        {
                             return self.pass(head, content, reason, record).await;
                         }
                         Some(Own::Answer(own)) => return Ok(self.deliver(head, *own, &plan, record)),
@@ -336,10 +441,11 @@ impl Asked<'_> {
         head: &request::Parts,
         lead: Lead,
         stored: Option<&Arc<Stored>>,
+        want: &Want,
         plan: &Plan,
     ) -> Shared {
         let mut follow = lead.follow();
-        let mut own = self.fetch(head, lead, stored, plan.validate);
+        let mut own = self.fetch(head, lead, stored, want, plan.validate);
         let outcome = follow.outcome().await;
         // The fetch hands its response over before it publishes.
         Shared { outcome, began: follow.began, leads: true, own: own.try_recv().ok() }
@@ -350,15 +456,28 @@ impl Asked<'_> {
         head: &request::Parts,
         lead: Lead,
         stored: Option<&Arc<Stored>>,
+        want: &Want,
         validate: bool,
     ) -> oneshot::Receiver<Own> {
-        let conditions: Vec<(HeaderName, HeaderValue)> = stored
-            .filter(|_| validate)
-            .map(|stored| conditional_fields(&stored.meta).collect())
-            .unwrap_or_default();
-        let purpose = Purpose::Store(&conditions);
-        let request =
+        let conditions: Vec<(HeaderName, HeaderValue)> = match want {
+            Want::Whole => stored
+                .filter(|_| validate)
+                .map(|stored| conditional_fields(&stored.meta).collect())
+                .unwrap_or_default(),
+            Want::Part => [header::RANGE, header::IF_RANGE]
+                .into_iter()
+                .filter_map(|name| head.headers.get(&name).cloned().map(|value| (name, value)))
+                .collect(),
+            Want::Rest(rest) => {
+                let range = rest.part.parts().map(|parts| (header::RANGE, parts.range_field(&rest.gap)));
+                let same = if_range_field(&rest.part.meta.validators).map(|value| (header::IF_RANGE, value));
+                range.into_iter().chain(same).collect()
+            }
+        };
+        let purpose = Purpose::Store { target: self.key.path_and_query(), conditions: &conditions };
+        let mut request =
             outbound::request(head, &self.inbound, &self.client, self.route, purpose, RequestBody::empty());
+        relay_to(&mut request, head, None);
         let fetch = Fetch {
             key: self.key.clone(),
             lead,
@@ -368,6 +487,7 @@ impl Asked<'_> {
             route: Arc::clone(self.route),
             upstream: Arc::clone(self.upstream),
             stored: stored.cloned(),
+            want: want.clone(),
             largest: self.settings.cache.largest_object,
         };
         fetch::start(self.edge, fetch)
@@ -380,7 +500,7 @@ impl Asked<'_> {
         }
         let variant = if stored.vary.is_empty() { Box::default() } else { stored.variant.clone() };
         if let Joined::Leader(lead) = self.edge.collapser.join(&self.key, variant, now, &self.edge.memory) {
-            drop(self.fetch(head, lead, Some(stored), true));
+            drop(self.fetch(head, lead, Some(stored), &Want::Whole, true));
         }
     }
 
@@ -444,7 +564,7 @@ impl Asked<'_> {
         status: CacheStatus,
         record: &mut Record,
     ) -> Response<Body> {
-        let response = represent::stored(head, stored, &self.key, &self.edge.coder);
+        let response = represent::stored(head, stored, &self.key, &self.route.rules, &self.edge.coder);
         self.finish_cached(response, &stored.meta, status, record)
     }
 
@@ -458,7 +578,7 @@ impl Asked<'_> {
         leads: bool,
         record: &mut Record,
     ) -> Response<Body> {
-        let response = represent::filling(head, filling, reader, &self.edge.coder);
+        let response = represent::filling(head, filling, reader, &self.route.rules, &self.edge.coder);
         record.upstream(filling.took);
         let verdict = if leads { Verdict::Miss } else { Verdict::Collapsed };
         let status = CacheStatus {
@@ -541,14 +661,10 @@ impl Asked<'_> {
             RequestBody::new(content, bounds.body, self.settings.timeouts.body, gate.clone(), activity);
         let mut request =
             outbound::request(head, &self.inbound, &self.client, self.route, Purpose::Pass, content);
-        if let Some(gate) = gate {
+        if gate.is_some() {
             request.headers_mut().insert(header::EXPECT, HeaderValue::from_static("100-continue"));
-            hyper::ext::on_informational(&mut request, move |interim| {
-                if interim.status() == StatusCode::CONTINUE {
-                    gate.open();
-                }
-            });
         }
+        relay_to(&mut request, head, gate);
         let upgrades = wants_upgrade(head);
         if let Some(protocol) = &upgrades {
             request.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
@@ -564,9 +680,16 @@ impl Asked<'_> {
             ..CacheStatus::new(Verdict::Pass, Some(reason))
         };
         record.verdict(status.verdict, status.word());
-        if invalidates(&head.method, answer.status()) {
+        let keeping = if invalidates(&head.method, answer.status()) {
+            let (before, purged) =
+                (self.edge.memory.generation(), self.edge.memory.outdated(began, &self.key));
             self.invalidate(answer.headers(), received_at);
-        }
+            // Kept for later only where nothing was purged but by this answer itself.
+            let lead = self.edge.collapser.alone(&self.key, received_at, &self.edge.memory);
+            Some(lead).filter(|lead| !purged && lead.generation().is_next_after(before))
+        } else {
+            None
+        };
         if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
             return match upgrades {
                 Some(_) => Ok(self.switch(head, answer, &status)),
@@ -579,7 +702,15 @@ impl Asked<'_> {
             let arrival = Arrival { requested_at, received_at, wall: self.edge.clock.wall_at(received_at) };
             self.freshen_by_head(head, &parts.headers, arrival, began);
         }
-        let body = Body::Upstream(Box::new(body));
+        let mut status = status;
+        let body = match keeping {
+            Some(lead) => {
+                let arrival =
+                    Arrival { requested_at, received_at, wall: self.edge.clock.wall_at(received_at) };
+                self.keep(head, &parts, body, lead, arrival, &mut status)
+            }
+            None => Body::Upstream(Box::new(body)),
+        };
         let mut response = represent::passed(
             head,
             parts.status,
@@ -592,17 +723,53 @@ impl Asked<'_> {
         Ok(response)
     }
 
+    /// The body of an answer to an unsafe request; stored on the way where it stands for a later GET (RFC 9110 §9.3.3).
+    fn keep(
+        &self,
+        head: &request::Parts,
+        answer: &response::Parts,
+        body: ResponseBody,
+        lead: Lead,
+        arrival: Arrival,
+        status: &mut CacheStatus,
+    ) -> Body {
+        let authority = self.inbound.authority();
+        let target = self.target(&authority);
+        let facts = stands_for_get(&head.method, &self.facts, &target, answer.status, &answer.headers);
+        let Some(facts) = facts else { return Body::Upstream(Box::new(body)) };
+        let keep = Keep {
+            key: self.key.clone(),
+            lead,
+            fields: head.headers.clone(),
+            facts,
+            route: Arc::clone(self.route),
+            arrival,
+            largest: self.settings.cache.largest_object,
+        };
+        match fetch::keep(self.edge, keep, answer, body) {
+            Ok((reader, length)) => {
+                status.stored = true;
+                Body::Filling(Box::new(Cut::whole(reader, length)))
+            }
+            Err(body) => Body::Upstream(Box::new(body)),
+        }
+    }
+
+    fn target<'t>(&'t self, authority: &'t str) -> cache_policy::Resource<'t> {
+        cache_policy::Resource {
+            scheme: self.inbound.scheme.as_str(),
+            authority,
+            path_and_query: &self.inbound.path_and_query,
+        }
+    }
+
     /// Forgets what a change made untrue: the target, what Location and Content-Location name on the same origin, and
     /// the groups that the answer names (RFC 9111 §4.4, RFC 9875 §3).
     fn invalidate(&self, answer: &HeaderMap, now: Moment) {
         let memory = &self.edge.memory;
         memory.invalidate(&self.key);
         let authority = self.inbound.authority();
-        let target = cache_policy::Resource {
-            scheme: self.inbound.scheme.as_str(),
-            authority: &authority,
-            path_and_query: &self.inbound.path_and_query,
-        };
+        let target = self.target(&authority);
         for named in invalidated_targets(&target, answer) {
             memory.invalidate(&self.key.same_origin(&named));
         }
@@ -659,13 +826,106 @@ impl Asked<'_> {
 }
 
 /// What requests for one resource must agree on to share a fetch, as far as it is known before the answer.
-fn collapse_variant(head: &request::Parts, resource: Option<&Resource>) -> Box<str> {
-    let variant = resource.map_or_else(Box::default, |resource| resource.collapse_key(&head.headers));
+fn collapse_variant(head: &request::Parts, resource: Option<&Resource>, want: &Want) -> Box<str> {
+    let mut variant = resource.map_or_else(Box::default, |resource| resource.collapse_key(&head.headers));
+    let partial = match want {
+        Want::Whole => false,
+        Want::Part => true,
+        Want::Rest(rest) => rest.wanted != (0..rest.complete),
+    };
+    if partial {
+        // The very same part: what one octet more would need is another answer. No variant holds a NUL.
+        let field = |name| head.headers.get(name).map(HeaderValue::as_bytes).unwrap_or_default();
+        let (range, same) = (field(header::RANGE), field(header::IF_RANGE));
+        variant = format!("{variant}\0{}\0{}", range.escape_ascii(), same.escape_ascii()).into();
+    }
     if head.headers.contains_key(header::AUTHORIZATION) {
         // What is fetched with credentials is as a rule not shared: nobody without them waits for it.
         return format!("authorized {variant}").into();
     }
     variant
+}
+
+/// Has an upstream's interim responses go to the request's client, and its 100 (Continue) to the request's body.
+fn relay_to(request: &mut Request<RequestBody>, head: &request::Parts, gate: Option<ContinueGate>) {
+    let relay = head.extensions.get::<Relay>().cloned();
+    if relay.is_none() && gate.is_none() {
+        return;
+    }
+    hyper::ext::on_informational(request, move |interim| {
+        if interim.status() == StatusCode::CONTINUE {
+            gate.iter().for_each(ContinueGate::open);
+        } else if let Some(relay) = &relay {
+            relay.pass(interim.status(), interim.headers());
+        }
+    });
+}
+
+/// Awaits an answer; the interim responses that come before it go ahead to the client.
+async fn relaying<T>(
+    relayed: Option<(&Interim, mpsc::Receiver<interim::Received>)>,
+    answer: impl Future<Output = T>,
+) -> T {
+    let Some((interim, mut received)) = relayed else { return answer.await };
+    let mut answer = pin!(answer);
+    let answered = loop {
+        tokio::select! {
+            // What came before the answer goes before it.
+            biased;
+            Some((status, mut headers)) = received.recv() => {
+                outbound::strip_hop_by_hop(&mut headers);
+                interim.send(status, &headers);
+            }
+            answered = &mut answer => break answered,
+        }
+    };
+    interim.sent().await;
+    answered
+}
+
+/// What a second look at a resource comes to.
+enum Second<'r> {
+    /// As if it had matched.
+    Stored(&'r Arc<Stored>),
+    /// The answer, or what to fetch.
+    Looked(Looked),
+    Nothing,
+}
+
+/// What a stored part holds of what a request asks for.
+enum Held {
+    All(Range<u64>),
+    /// All but one stretch.
+    But(Rest),
+    /// The request asks for what lies beyond the end.
+    Beyond(u64),
+    TooLittle,
+}
+
+fn held(head: &request::Parts, part: &Arc<Stored>) -> Held {
+    let Some(parts) = part.parts() else { return Held::TooLittle };
+    let Some(complete) = parts.complete_length() else {
+        // Without the length of the whole nothing can be said of a client's If-Range either.
+        return match parts.answer(&head.headers) {
+            PartAnswer::Held(RangeAnswer::Single(wanted)) if !head.headers.contains_key(header::IF_RANGE) => {
+                Held::All(wanted)
+            }
+            _ => Held::TooLittle,
+        };
+    };
+    let etag = part.identity().head.get(header::ETAG);
+    let strong = part.meta.validators.strong_last_modified();
+    let wanted = match range(&head.method, &head.headers, etag, strong, complete) {
+        RangeAnswer::Single(wanted) => wanted,
+        RangeAnswer::Whole => 0..complete,
+        RangeAnswer::NotSatisfiable => return Held::Beyond(complete),
+        RangeAnswer::Several(_) => return Held::TooLittle,
+    };
+    match &parts.missing(&wanted)[..] {
+        [] => Held::All(wanted),
+        [gap] => Held::But(Rest { part: Arc::clone(part), gap: gap.clone(), wanted, complete }),
+        _ => Held::TooLittle,
+    }
 }
 
 /// Serving is only decided over a stored response.

@@ -56,6 +56,11 @@ impl Inbound {
         &self.path_and_query[..self.path_length]
     }
 
+    /// Query, without its `?`; `None` where there is none.
+    pub fn query(&self) -> Option<&str> {
+        self.path_and_query.get(self.path_length + 1..)
+    }
+
     /// The path as routes see it: unreserved octets decoded (RFC 3986 §6.2.2.2) and runs of slashes as one, so that no
     /// other spelling of a path takes another route than the upstream would.
     pub fn route_path(&self) -> Cow<'_, str> {

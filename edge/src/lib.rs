@@ -27,6 +27,7 @@ pub mod connection;
 
 pub mod client;
 pub mod inbound;
+pub mod interim;
 pub mod limit;
 pub mod route;
 

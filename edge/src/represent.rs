@@ -3,13 +3,21 @@
 //! Everything here works on a complete response in the form the upstream sent. It adds nothing that depends on the
 //! moment or on the verdict; that is [`crate::respond`]'s.
 
-use std::{ops::Range, sync::Arc, time::SystemTime};
+use std::{
+    hash::{BuildHasher as _, Hasher as _, RandomState},
+    ops::Range,
+    sync::Arc,
+    time::SystemTime,
+};
 
-use cache_policy::{Coding, Meta, Precondition, RangeAnswer, choose_coding, parse_date, precondition, range};
+use cache_policy::{
+    Coding, ContentRange, Meta, Precondition, RangeAnswer, Rules, choose_coding, multipart, parse_date,
+    precondition, range, unsatisfied_range,
+};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header, request};
 
 use crate::{
-    body::{Body, Cut},
+    body::{Body, Cut, Framed},
     cache::{
         Filling, Key, Segments, Stored,
         recording::Reader,
@@ -19,7 +27,13 @@ use crate::{
 };
 
 /// Answers from a stored response.
-pub fn stored(request: &request::Parts, stored: &Arc<Stored>, key: &Key, coder: &Coder) -> Response<Body> {
+pub fn stored(
+    request: &request::Parts,
+    stored: &Arc<Stored>,
+    key: &Key,
+    rules: &Rules,
+    coder: &Coder,
+) -> Response<Body> {
     let identity = stored.identity();
     let length = identity.body.length();
     let meta = &stored.meta;
@@ -34,7 +48,7 @@ pub fn stored(request: &request::Parts, stored: &Arc<Stored>, key: &Key, coder: 
             None => (Coding::Identity, identity.head.clone(), Source::Whole(&identity.body)),
         },
     };
-    match select(request, meta, &head, &identity.head, coding, Some(length)) {
+    match select(request, meta, rules, &head, &identity.head, coding, Some(length)) {
         Selected::Whole => {
             let body = match source {
                 Source::Whole(body) => Body::Stored(body.read()),
@@ -44,14 +58,48 @@ pub fn stored(request: &request::Parts, stored: &Arc<Stored>, key: &Key, coder: 
         }
         Selected::Part(part) => {
             let body = Body::Stored(identity.body.read_range(part.clone()));
-            partial(request, head, body, part, length)
+            partial(request, head, body, part, Some(length))
         }
+        Selected::Parts(parts) => several(head, &identity.body, &parts),
         Selected::Answered(response) => *response,
     }
 }
 
+/// Answers with octets of a response of which only parts are stored. `None` where they are not there.
+pub fn part(request: &request::Parts, stored: &Stored, wanted: Range<u64>) -> Option<Response<Body>> {
+    let body = Body::Stored(stored.read_part(&wanted)?);
+    let head = stored.identity().head.clone();
+    if let Some(response) = conditional(request, &head, stored.meta.validators.last_modified) {
+        return Some(response);
+    }
+    Some(partial(request, head, body, wanted, stored.parts()?.complete_length()))
+}
+
 /// Answers from a response whose body is arriving.
-pub fn filling(request: &request::Parts, filling: &Filling, reader: Reader, coder: &Coder) -> Response<Body> {
+pub fn filling(
+    request: &request::Parts,
+    filling: &Filling,
+    reader: Reader,
+    rules: &Rules,
+    coder: &Coder,
+) -> Response<Body> {
+    let meta = &filling.facts.meta;
+    if filling.partial {
+        return conditional(request, &filling.head, meta.validators.last_modified).unwrap_or_else(|| {
+            let body = Body::Filling(Box::new(Cut::whole(reader, filling.length)));
+            assemble(StatusCode::PARTIAL_CONTENT, filling.head.clone(), body)
+        });
+    }
+    whole_filling(request, filling, reader, rules, coder)
+}
+
+fn whole_filling(
+    request: &request::Parts,
+    filling: &Filling,
+    reader: Reader,
+    rules: &Rules,
+    coder: &Coder,
+) -> Response<Body> {
     let meta = &filling.facts.meta;
     let wanted = negotiate(request, filling.facts.codable);
     let slot = fly(wanted, coder);
@@ -61,8 +109,9 @@ pub fn filling(request: &request::Parts, filling: &Filling, reader: Reader, code
         vary_on_coding(&mut identity);
     }
     let head = if coding == Coding::Identity { identity.clone() } else { fly_head(&identity, coding) };
-    match select(request, meta, &head, &identity, coding, filling.length) {
-        Selected::Whole => {
+    match select(request, meta, rules, &head, &identity, coding, filling.length) {
+        // Several parts may be answered with the whole (RFC 9110 §14.2); these would have to wait for one another.
+        Selected::Whole | Selected::Parts(_) => {
             let body = Body::Filling(Box::new(Cut::whole(reader, filling.length)));
             let body = code(body, coding, slot);
             whole(request, meta.status, head, body)
@@ -70,7 +119,7 @@ pub fn filling(request: &request::Parts, filling: &Filling, reader: Reader, code
         Selected::Part(part) => {
             let length = filling.length.expect("a range is only selected from a known length");
             let body = Body::Filling(Box::new(Cut::range(reader, part.clone())));
-            partial(request, head, body, part, length)
+            partial(request, head, body, part, Some(length))
         }
         Selected::Answered(response) => *response,
     }
@@ -104,6 +153,14 @@ pub fn passed(
     }
     let body = code(body, coding, slot);
     assemble(status, coded, body)
+}
+
+/// The links of a head that a client should load ahead of the page.
+pub fn preloads(head: &HeaderMap) -> impl Iterator<Item = &HeaderValue> {
+    head.get_all(header::LINK).iter().filter(|link| {
+        let link = link.to_str().unwrap_or_default().to_ascii_lowercase().replace(['"', ' '], "");
+        link.contains("rel=preload") || link.contains("rel=preconnect")
+    })
 }
 
 fn answers_not_modified(request: &request::Parts, head: &HeaderMap, now: SystemTime) -> bool {
@@ -149,6 +206,7 @@ fn fly_head(identity: &HeaderMap, coding: Coding) -> HeaderMap {
 enum Selected {
     Whole,
     Part(Range<u64>),
+    Parts(Vec<Range<u64>>),
     Answered(Box<Response<Body>>),
 }
 
@@ -156,6 +214,7 @@ enum Selected {
 fn select(
     request: &request::Parts,
     meta: &Meta,
+    rules: &Rules,
     head: &HeaderMap,
     identity: &HeaderMap,
     coding: Coding,
@@ -165,15 +224,9 @@ fn select(
         return Selected::Whole;
     }
     let modified = meta.validators.last_modified;
-    match precondition(&request.method, &request.headers, head.get(header::ETAG), modified) {
-        Precondition::NotModified => return Selected::Answered(Box::new(not_modified(head.clone()))),
-        Precondition::Failed => {
-            return Selected::Answered(Box::new(without_body(
-                StatusCode::PRECONDITION_FAILED,
-                HeaderMap::new(),
-            )));
-        }
-        Precondition::Proceed => {}
+    if let Some(response) = conditional(request, head, modified.or_else(|| undated(request, identity, rules)))
+    {
+        return Selected::Answered(Box::new(response));
     }
     if let Some(response) = holds_another_form(request, identity, coding, modified) {
         return Selected::Answered(Box::new(response));
@@ -183,9 +236,33 @@ fn select(
     match range(&request.method, &request.headers, head.get(header::ETAG), strong, length) {
         RangeAnswer::Single(part) => Selected::Part(part),
         RangeAnswer::NotSatisfiable => Selected::Answered(Box::new(not_satisfiable(length))),
-        // Several parts may be answered with the whole (RFC 9110 §14.2).
-        RangeAnswer::Whole | RangeAnswer::Several(_) => Selected::Whole,
+        RangeAnswer::Several(parts) => Selected::Parts(parts),
+        RangeAnswer::Whole => Selected::Whole,
     }
+}
+
+/// The answer that the client's conditions alone decide.
+fn conditional(
+    request: &request::Parts,
+    head: &HeaderMap,
+    modified: Option<SystemTime>,
+) -> Option<Response<Body>> {
+    match precondition(&request.method, &request.headers, head.get(header::ETAG), modified) {
+        Precondition::NotModified => Some(not_modified(head.clone())),
+        Precondition::Failed => Some(without_body(StatusCode::PRECONDITION_FAILED, HeaderMap::new())),
+        Precondition::Proceed => None,
+    }
+}
+
+/// What If-Modified-Since is compared with where there is no Last-Modified: the response's Date (RFC 9111 §4.3.2).
+fn undated(request: &request::Parts, head: &HeaderMap, rules: &Rules) -> Option<SystemTime> {
+    if !request.headers.contains_key(header::IF_MODIFIED_SINCE) {
+        return None;
+    }
+    if rules.undated_unmodified {
+        return Some(SystemTime::UNIX_EPOCH);
+    }
+    parse_date(head.get(header::DATE)?.as_bytes(), SystemTime::UNIX_EPOCH)
 }
 
 /// A client may hold another coding of the same response than the one it would get now: its tag validates all the same,
@@ -228,24 +305,29 @@ fn partial(
     mut head: HeaderMap,
     body: Body,
     part: Range<u64>,
-    length: u64,
+    length: Option<u64>,
 ) -> Response<Body> {
-    let content_range = format!("bytes {}-{}/{length}", part.start, part.end - 1);
     head.insert(header::CONTENT_LENGTH, HeaderValue::from(part.end - part.start));
-    head.insert(
-        header::CONTENT_RANGE,
-        HeaderValue::from_str(&content_range).expect("digits and punctuation are a valid value"),
-    );
+    head.insert(header::CONTENT_RANGE, ContentRange { range: part, complete: length }.to_field());
     whole(request, StatusCode::PARTIAL_CONTENT, head, body)
 }
 
-fn not_satisfiable(length: u64) -> Response<Body> {
+fn several(mut head: HeaderMap, content: &Segments, parts: &[Range<u64>]) -> Response<Body> {
+    // Drawn at random, so that no content can hold it by design.
+    let draw = || RandomState::new().build_hasher().finish();
+    let boundary = format!("{:016x}{:016x}", draw(), draw());
+    let framed = multipart(parts, content.length(), head.get(header::CONTENT_TYPE), &boundary);
+    head.insert(header::CONTENT_LENGTH, HeaderValue::from(framed.length));
+    head.insert(header::CONTENT_TYPE, framed.content_type);
+    let parts = framed.parts.into_iter().map(|part| (part.preamble.into(), content.read_range(part.range)));
+    let body = Body::Parts(Box::new(Framed::new(parts.collect(), framed.closing.into())));
+    assemble(StatusCode::PARTIAL_CONTENT, head, body)
+}
+
+/// 416 for a representation of this length.
+pub fn not_satisfiable(length: u64) -> Response<Body> {
     let mut head = HeaderMap::new();
-    let content_range = format!("bytes */{length}");
-    head.insert(
-        header::CONTENT_RANGE,
-        HeaderValue::from_str(&content_range).expect("digits and punctuation are a valid value"),
-    );
+    head.insert(header::CONTENT_RANGE, unsatisfied_range(length));
     without_body(StatusCode::RANGE_NOT_SATISFIABLE, head)
 }
 

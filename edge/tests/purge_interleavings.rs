@@ -28,7 +28,7 @@ use shuttle::{
 };
 
 /// Interleavings tried by each scheduler for each story.
-const EACH: usize = 4_000;
+const EACH: usize = 10_000;
 /// Places at which PCT lets a thread fall behind all others: enough for the races known of this design, with one to spare.
 const CHANGES: usize = 4;
 

@@ -15,6 +15,8 @@
 //! - By default, Set-Cookie keeps a response out of the cache and Cookie makes a request pass; the RFC lets both be
 //!   cached. [`SetCookie::Store`] with [`Cookies::IgnoreAll`] is the RFC's letter (`rules.rs`).
 //! - [`ClientDirectives::IgnoreAll`] ignores a request's `no-store` too, where a route says so (`rules.rs`).
+//! - [`Ranges::Fitted`] and [`Rules::undated_unmodified`] believe an origin more than the standards do, where a route says so
+//!   (`rules.rs`).
 //! - [`prefers_language`] chooses a variant by Content-Language, where a route asks for it (`language.rs`).
 
 mod admit;
@@ -58,8 +60,8 @@ pub use meta::{LifetimeSource, Meta, StaleBan, Validators};
 pub use moment::{Arrival, Moment};
 pub use multipart::{Multipart, Part, multipart};
 pub use partial::{
-    ContentRange, MOST_PARTS, PartAnswer, Parts, admit_part, combined_head, if_range_field, may_combine,
-    unsatisfied_range,
+    ContentRange, MOST_PARTS, PartAnswer, Parts, admit_part, asks_for_one_part, combined_head,
+    if_range_field, may_combine, unsatisfied_range,
 };
 pub use precondition::{Precondition, precondition};
 pub use query::{NoVarySearch, QueryRules, normalise_query};
@@ -67,6 +69,6 @@ pub use range::{MOST_RANGES, RangeAnswer, range};
 pub use reason::Reason;
 pub use reference::Resource;
 pub use request::RequestFacts;
-pub use rules::{ClientDirectives, Cookies, Rules, SetCookie};
+pub use rules::{ClientDirectives, Cookies, Ranges, Rules, SetCookie};
 pub use tags::{LONGEST_TAG, MOST_TAGS, Tag, invalidated_groups, tags};
 pub use vary::{LARGEST_VARY, Vary, variant_key};

@@ -78,6 +78,13 @@ pub fn unsatisfied_range(length: u64) -> HeaderValue {
     HeaderValue::try_from(format!("bytes */{length}")).expect("digits and punctuation are visible ASCII")
 }
 
+/// Whether a request asks for one part, and not for everything by way of a range: `bytes=0-` is how players ask for a
+/// film.
+pub fn asks_for_one_part(request: &HeaderMap) -> bool {
+    let asked = request.get(RANGE).and_then(|field| parse(field.as_bytes()));
+    matches!(asked.as_deref(), Some([only]) if *only != Asked::From(0, None))
+}
+
 /// Judges a 206 with one part. The meta's status is 206 until the whole is there.
 ///
 /// # Errors
@@ -192,12 +199,12 @@ impl Parts {
         let asked = request.get(RANGE).and_then(|field| parse(field.as_bytes()));
         match (asked, self.complete) {
             (None, _) if self.is_whole() => PartAnswer::Held(RangeAnswer::Whole),
-            (None, Some(length)) => {
-                PartAnswer::Missing(self.missing(&(0..length)).iter().map(|gap| self.request(gap)).collect())
-            }
+            (None, Some(length)) => PartAnswer::Missing(
+                self.missing(&(0..length)).iter().map(|gap| self.range_field(gap)).collect(),
+            ),
             (None, None) => match self.held_from_start() {
                 0 => PartAnswer::Unknown,
-                from => PartAnswer::Missing(vec![self.request(&(from..u64::MAX))]),
+                from => PartAnswer::Missing(vec![self.range_field(&(from..u64::MAX))]),
             },
             (Some(asked), Some(length)) => self.answer_ranges(answer(&asked, length), length),
             (Some(asked), None) => self.answer_unbounded(&asked),
@@ -215,7 +222,7 @@ impl Parts {
         let gaps: Vec<_> = wanted.iter().flat_map(|range| self.missing(range)).collect();
         match gaps.is_empty() {
             true => PartAnswer::Held(answer),
-            false => PartAnswer::Missing(gaps.iter().map(|gap| self.request(gap)).collect()),
+            false => PartAnswer::Missing(gaps.iter().map(|gap| self.range_field(gap)).collect()),
         }
     }
 
@@ -234,7 +241,7 @@ impl Parts {
     }
 
     /// A Range field for a gap; open where it reaches the end, so that a grown whole shows itself.
-    fn request(&self, gap: &Range<u64>) -> HeaderValue {
+    pub fn range_field(&self, gap: &Range<u64>) -> HeaderValue {
         let to_end = gap.end == u64::MAX || self.complete == Some(gap.end);
         let field = if to_end {
             format!("bytes={}-", gap.start)

@@ -55,6 +55,11 @@ impl RequestFacts {
         self.range && self.method == MethodClass::Get
     }
 
+    /// Whether it is a GET or HEAD.
+    pub fn reads(&self) -> bool {
+        self.method != MethodClass::Other
+    }
+
     /// The facts of a GET for the same resource by the same client: to admit a whole fetched on behalf of a HEAD.
     #[must_use]
     pub fn as_get(mut self) -> RequestFacts {

@@ -32,6 +32,13 @@ pub struct Rules {
     pub edge_codes: bool,
     /// The targeted fields this cache obeys, first match first (RFC 9213 §2.2).
     pub targeted: Vec<HeaderName>,
+    /// What becomes of a request for a part of what is not stored.
+    pub ranges: Ranges,
+    /// Choose among stored variants by Content-Language where no variant matches; see [`crate::prefers_language`].
+    pub by_language: bool,
+    /// A response without Last-Modified counts as unmodified since whatever date a client names. DEVIATION: RFC 9111 §4.3.2 has
+    /// its Date compared.
+    pub undated_unmodified: bool,
 }
 
 impl Default for Rules {
@@ -48,8 +55,24 @@ impl Default for Rules {
             client_directives: ClientDirectives::Honour,
             edge_codes: true,
             targeted: vec![HeaderName::from_static("cdn-cache-control")],
+            ranges: Ranges::Parts,
+            by_language: false,
+            undated_unmodified: false,
         }
     }
+}
+
+/// What becomes of a request for a part of what is not stored.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Ranges {
+    /// The part is fetched and stored.
+    #[default]
+    Parts,
+    /// As `Parts`, for an origin whose Content-Range contradicts the length of what it sends: the length is believed.
+    /// DEVIATION: RFC 9110 §14.4 has such a part be treated as unusable.
+    Fitted,
+    /// The whole is fetched and stored, and the part cut from it.
+    Whole,
 }
 
 /// What becomes of a response with Set-Cookie.

@@ -228,7 +228,7 @@ async fn change(
 
 fn purge(cache: &Cache, content: &[u8]) -> Result<serde_json::Value, String> {
     let purge: Purge = serde_json::from_slice(content).map_err(|error| error.to_string())?;
-    let purged = purge.run(&cache.memory, cache.clock.now())?;
+    let purged = purge.run(&(cache.settings)().routes, &cache.memory, cache.clock.now())?;
     tracing::info!(purged = purged.purged, soft = purged.soft, dry_run = purged.dry_run, "purge");
     Ok(serde_json::json!(purged))
 }

@@ -7,6 +7,8 @@
 //!
 //! When it is answered, no look-up that begins finds any of it, nor will what is being fetched now be found later.
 
+use std::sync::Arc;
+
 use cache_policy::{Moment, Tag};
 use http::{Method, Request, Uri};
 use serde::{Deserialize, Serialize};
@@ -16,7 +18,9 @@ use crate::{
         Key, Memory,
         purge::{Force, Rule},
     },
-    inbound::{self, Scheme},
+    inbound::{self, Inbound, Scheme},
+    route,
+    settings::Route,
 };
 
 /// What to purge. A URL stands for all its variants.
@@ -55,23 +59,33 @@ impl Purge {
     ///
     /// # Errors
     /// What is wrong with it, for the operator, when nothing is named or a URL is none.
-    pub fn run(&self, memory: &Memory, now: Moment) -> Result<Purged, String> {
-        let rules = self.rules()?;
+    pub fn run(&self, routes: &[Arc<Route>], memory: &Memory, now: Moment) -> Result<Purged, String> {
+        let rules = self.rules(routes)?;
         let force = if self.soft { Force::Soft } else { Force::Hard };
         let purged = if self.dry_run { memory.count(&rules) } else { memory.purge(rules, force, now) };
         Ok(Purged { purged, soft: self.soft, dry_run: self.dry_run })
     }
 
-    fn rules(&self) -> Result<Vec<Rule>, String> {
+    fn rules(&self, routes: &[Arc<Route>]) -> Result<Vec<Rule>, String> {
         let mut rules = Vec::new();
         if self.everything {
             rules.push(Rule::Everything);
         }
         for url in &self.urls {
-            rules.push(Rule::Key(key(url)?.as_str().into()));
+            let inbound = read(url)?;
+            let named = Key::new(&inbound);
+            // Under what its route makes of the query, and as it is written: the route may have changed since.
+            if let Some(route) = route::find(routes, &inbound) {
+                let key = Key::on_route(&inbound, &route.query);
+                if key != named {
+                    rules.push(Rule::Key(key.as_str().into()));
+                }
+            }
+            rules.push(Rule::Key(named.as_str().into()));
         }
         for prefix in &self.prefixes {
-            rules.push(Rule::Prefix(key(prefix)?.as_str().into()));
+            let key = Key::new(&read(prefix)?);
+            rules.push(Rule::Prefix(key.as_str().into()));
         }
         rules.extend(self.hosts.iter().map(|host| Rule::Host(host.to_ascii_lowercase().into())));
         rules.extend(self.tags.iter().map(|tag| Rule::Tag(Tag::Key(tag.as_str().into()))));
@@ -82,8 +96,8 @@ impl Purge {
     }
 }
 
-/// The key under which a URL is stored, read just as a request for it would be.
-fn key(url: &str) -> Result<Key, String> {
+/// A URL, read just as a request for it would be.
+fn read(url: &str) -> Result<Inbound, String> {
     let uri: Uri = url.parse().map_err(|error| format!("{url:?} is no URL: {error}"))?;
     let scheme = match uri.scheme_str() {
         Some("https") => Scheme::Https,
@@ -93,14 +107,16 @@ fn key(url: &str) -> Result<Key, String> {
     let mut request = Request::new(());
     *request.method_mut() = Method::GET;
     *request.uri_mut() = uri;
-    let inbound =
-        inbound::read(&request.into_parts().0, scheme).map_err(|refusal| format!("{url:?}: {refusal}"))?;
-    Ok(Key::new(&inbound))
+    inbound::read(&request.into_parts().0, scheme).map_err(|refusal| format!("{url:?}: {refusal}"))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn key(url: &str) -> Result<Key, String> {
+        read(url).map(|inbound| Key::new(&inbound))
+    }
 
     #[test]
     fn urls_are_read_as_requests_for_them_would_be() {
@@ -113,7 +129,7 @@ mod tests {
 
     #[test]
     fn a_purge_must_name_something() {
-        assert!(Purge::default().rules().unwrap_err().contains("name urls"));
+        assert!(Purge::default().rules(&[]).unwrap_err().contains("name urls"));
         let unknown = serde_json::from_str::<Purge>(r#"{"url": "https://a/"}"#).unwrap_err().to_string();
         assert!(unknown.contains("unknown field `url`, expected one of `urls`"), "{unknown}");
     }

@@ -76,6 +76,8 @@ pub struct Filling {
     pub length: Option<u64>,
     /// Its body.
     pub recording: Arc<Recording>,
+    /// Whether this is a 206 with the part that was asked for, and not a whole to cut parts from.
+    pub partial: bool,
     /// From sending the request to the response's head.
     pub took: Duration,
 }

@@ -16,6 +16,13 @@ use parking_lot::Mutex;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Generation(u64);
 
+impl Generation {
+    /// Whether exactly one purge lies between the two.
+    pub fn is_next_after(self, earlier: Self) -> bool {
+        self.0 == earlier.0 + 1
+    }
+}
+
 /// What a purge is about.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Rule {
@@ -114,8 +121,16 @@ struct Stamps {
     /// The newest generation whose stamp has been forgotten: what began before it is not stored any more.
     forgotten: Generation,
     /// When resources were last invalidated, by a part of their key's hash. Unsafe requests are many, and must neither fill
-    /// the stamps nor grow anything; that two resources share a slot costs a fetch, and nothing else.
-    invalidated: Vec<Generation>,
+    /// the stamps nor grow anything; that three resources share a slot may cost a fetch, and nothing else.
+    invalidated: Vec<Invalidated>,
+}
+
+/// The last invalidation in a slot, and when there was last one of any other resource.
+#[derive(Clone, Copy, Debug, Default)]
+struct Invalidated {
+    hash: u64,
+    at: Generation,
+    others: Generation,
 }
 
 impl Stamps {
@@ -124,12 +139,14 @@ impl Stamps {
             current: Generation::default(),
             recent: VecDeque::new(),
             forgotten: Generation::default(),
-            invalidated: vec![Generation::default(); SLOTS],
+            invalidated: vec![Invalidated::default(); SLOTS],
         }
     }
 
     fn invalidated_since(&self, began: Generation, hash: u64) -> bool {
-        self.invalidated[slot(hash)] > began
+        let last = &self.invalidated[slot(hash)];
+        let at = if last.hash == hash { last.at } else { last.others };
+        at > began
     }
 
     fn fate(&self, began: Generation, name: Name<'_>, tags: &[Tag]) -> Fate {
@@ -231,7 +248,11 @@ impl<L: Locking> Gate<L> {
     pub fn invalidate<R>(&self, hash: u64, drop_stored: impl FnOnce() -> R) -> R {
         L::locked(&self.stamps, |stamps| {
             stamps.current.0 += 1;
-            stamps.invalidated[slot(hash)] = stamps.current;
+            let at = stamps.current;
+            let last = &mut stamps.invalidated[slot(hash)];
+            // What is forgotten here counts for every resource of the slot but the one that is remembered.
+            let others = if last.hash == hash { last.others } else { last.at.max(last.others) };
+            *last = Invalidated { hash, at, others };
         });
         drop_stored()
     }
@@ -274,7 +295,7 @@ fn slot(hash: u64) -> usize {
 }
 
 const STRIPES: usize = 64;
-/// 32 KiB of generations.
+/// 96 KiB.
 const SLOTS: usize = 4096;
 /// Purges remembered for fetches under way; a fetch that outlasts so many is not stored.
 const MOST_STAMPS: usize = 4096;

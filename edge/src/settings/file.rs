@@ -5,8 +5,8 @@
 
 use std::{collections::BTreeMap, net::SocketAddr, ops::Range, path::PathBuf, time::Duration};
 
-use cache_policy::{ClientDirectives, Cookies, SetCookie};
-use http::HeaderValue;
+use cache_policy::{ClientDirectives, Cookies, Ranges, SetCookie};
+use http::{HeaderName, HeaderValue};
 use ipnet::IpNet;
 use serde::Deserialize;
 use toml::{
@@ -137,6 +137,7 @@ pub(super) struct Route {
     pub(super) upstream: Option<Written<Text>>,
     pub(super) limit: Option<Written<Text>>,
     pub(super) compress: Option<Written<bool>>,
+    pub(super) early_hints: Option<Written<bool>>,
     pub(super) cache: Option<Table<RouteCache>>,
 }
 
@@ -152,6 +153,23 @@ pub(super) struct RouteCache {
     pub(super) set_cookie: Option<Written<SetCookie>>,
     pub(super) ignore_cookies: Option<Written<Cookies>>,
     pub(super) client_directives: Option<Written<ClientDirectives>>,
+    pub(super) heuristic: Option<Written<bool>>,
+    pub(super) stale_on_status: Option<Written<bool>>,
+    pub(super) targeted: Option<Vec<Written<HeaderName>>>,
+    pub(super) ranges: Option<Written<Ranges>>,
+    pub(super) by_language: Option<Written<bool>>,
+    pub(super) undated_unmodified: Option<Written<bool>>,
+    pub(super) query: Option<Table<Query>>,
+}
+
+/// `query = { .. }` of a route's cache.
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Query {
+    pub(super) keep: Option<Vec<Written<Text>>>,
+    #[serde(default)]
+    pub(super) drop: Vec<Written<Text>>,
+    pub(super) sort: Option<Written<bool>>,
 }
 
 /// `[timeouts]`
@@ -291,6 +309,7 @@ pub(super) fn known_keys() -> Vec<String> {
         of::<Upstream>(),
         of::<Route>(),
         of::<RouteCache>(),
+        of::<Query>(),
         of::<Timeouts>(),
         of::<Bounds>(),
         of::<Log>(),

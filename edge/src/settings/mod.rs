@@ -27,7 +27,7 @@ use std::{
     time::Duration,
 };
 
-use cache_policy::Rules;
+use cache_policy::{QueryRules, Rules};
 use http::HeaderValue;
 use ipnet::IpNet;
 
@@ -269,10 +269,14 @@ pub struct Route {
     pub limit: Option<Arc<Limit>>,
     /// What is stored and for how long.
     pub rules: Rules,
+    /// Which differences of the query make another resource.
+    pub query: QueryRules,
     /// `Cache-Control` sent downstream in place of the origin's, for successful cacheable answers.
     pub browser: Option<HeaderValue>,
     /// Whether answers are coded (gzip, br, zstd) for clients that accept it.
     pub compress: bool,
+    /// Whether the preloads of a stored page go ahead as 103 (RFC 8297) while the origin is asked about it.
+    pub early_hints: bool,
 }
 
 /// A path as routes write it.

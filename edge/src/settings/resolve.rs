@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use cache_policy::Rules;
+use cache_policy::{QueryRules, Rules};
 use toml::Spanned;
 
 use super::{
@@ -315,7 +315,9 @@ impl Resolver<'_> {
         });
         let compress = self.or(table.compress, true);
         let mut cache = inner(table.cache);
+        let early_hints = self.or(table.early_hints, false);
         let browser = cache.browser.take().and_then(|browser| self.value(browser));
+        let query = self.query(inner(cache.query.take()));
         let rules = self.rules(cache, compress);
         Some(Route {
             name: name?.0.into(),
@@ -324,9 +326,19 @@ impl Resolver<'_> {
             upstream: upstream?,
             limit,
             rules,
+            query,
             browser,
             compress,
+            early_hints,
         })
+    }
+
+    fn query(&mut self, written: file::Query) -> QueryRules {
+        let mut names = |list: Vec<Written<Text>>| {
+            list.into_iter().filter_map(|name| Some(self.value(name)?.0)).collect::<Vec<_>>()
+        };
+        let (keep, drop) = (written.keep.map(&mut names), names(written.drop));
+        QueryRules { keep, drop, sort: self.or(written.sort, false) }
     }
 
     fn rules(&mut self, written: file::RouteCache, compress: bool) -> Rules {
@@ -341,7 +353,15 @@ impl Resolver<'_> {
             client_directives: self.or(written.client_directives, defaults.client_directives),
             // A route that does not code leaves the choice to the origin, and then it makes variants.
             edge_codes: compress,
-            ..Rules::default()
+            heuristic: self.or(written.heuristic, defaults.heuristic),
+            stale_on_status: self.or(written.stale_on_status, defaults.stale_on_status),
+            targeted: match written.targeted {
+                Some(names) => names.into_iter().filter_map(|name| self.value(name)).collect(),
+                None => defaults.targeted,
+            },
+            ranges: self.or(written.ranges, defaults.ranges),
+            by_language: self.or(written.by_language, defaults.by_language),
+            undated_unmodified: self.or(written.undated_unmodified, defaults.undated_unmodified),
         }
     }
 

@@ -13,8 +13,8 @@ use std::{
     time::Duration,
 };
 
-use cache_policy::{ClientDirectives, Cookies, SetCookie};
-use http::{HeaderValue, Uri, uri::Scheme};
+use cache_policy::{ClientDirectives, Cookies, Ranges, SetCookie};
+use http::{HeaderName, HeaderValue, Uri, uri::Scheme};
 use ipnet::IpNet;
 use serde::de::{
     Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor, value::MapAccessDeserializer,
@@ -646,6 +646,24 @@ impl Value for ClientDirectives {
                 ("ignore-all", ClientDirectives::IgnoreAll),
             ],
         )
+    }
+}
+
+impl Value for Ranges {
+    const EXPECTED: &'static str = "a rule for ranges";
+
+    fn from_text(text: &str) -> Result<Self, Refused> {
+        choose(text, &[("parts", Ranges::Parts), ("fitted", Ranges::Fitted), ("whole", Ranges::Whole)])
+    }
+}
+
+impl Value for HeaderName {
+    const EXPECTED: &'static str = "a field name such as \"CDN-Cache-Control\"";
+
+    fn from_text(text: &str) -> Result<Self, Refused> {
+        HeaderName::from_bytes(text.as_bytes()).map_err(|_| {
+            Refused::new(format!("{text:?} is no field name"), "write a name such as \"CDN-Cache-Control\"")
+        })
     }
 }
 

@@ -16,9 +16,13 @@ use crate::{cache::stored::uncoded_tag, client::Client, inbound::Inbound, settin
 pub enum Purpose<'a> {
     /// This client alone.
     Pass,
-    /// The cache: a complete response, whatever part of it this client has or wants. Holds the conditional fields that
-    /// validate what is stored.
-    Store(&'a [(HeaderName, HeaderValue)]),
+    /// The cache: a response that does not depend on what this client has.
+    Store {
+        /// Path and query of the key.
+        target: &'a str,
+        /// What of it is wanted: the conditions that validate what is stored, or a range.
+        conditions: &'a [(HeaderName, HeaderValue)],
+    },
 }
 
 /// Writes a request's head and puts `body` behind it.
@@ -34,15 +38,16 @@ pub fn request(
     strip_hop_by_hop(&mut headers);
     strip_impostors(&mut headers);
     headers.remove(header::EXPECT);
-    match purpose {
+    let target = match purpose {
         Purpose::Pass => {
             uncode_conditions(&mut headers);
             if takes_trailers(&head.headers) {
                 headers.insert(header::TE, HeaderValue::from_static("trailers"));
                 headers.insert(header::CONNECTION, HeaderValue::from_static("te"));
             }
+            &inbound.path_and_query
         }
-        Purpose::Store(conditions) => {
+        Purpose::Store { target, conditions } => {
             for name in CONDITIONS {
                 headers.remove(name);
             }
@@ -53,8 +58,9 @@ pub fn request(
             for (name, value) in conditions {
                 headers.insert(name, value.clone());
             }
+            target
         }
-    }
+    };
     let authority = inbound.authority();
     if let Ok(host) = HeaderValue::from_str(&authority) {
         headers.insert(header::HOST, host.clone());
@@ -70,8 +76,7 @@ pub fn request(
 
     let mut request = Request::new(body);
     *request.method_mut() = head.method.clone();
-    *request.uri_mut() =
-        inbound.path_and_query.parse::<Uri>().expect("the path and query were part of a URI that parsed");
+    *request.uri_mut() = target.parse::<Uri>().expect("parts of a path and query that parsed do so too");
     *request.headers_mut() = headers;
     request
 }
@@ -135,9 +140,10 @@ fn is_impostor(name: &str) -> bool {
         || IMPOSTORS.contains(&name)
 }
 
-/// Entity tags of our codings mean nothing upstream: each is replaced by the tag it was made from.
+/// Entity tags of our codings mean nothing upstream: each is replaced by the tag it was made from. Not in If-Range: who
+/// holds a part of a coded body has no use for a part of the identity form.
 fn uncode_conditions(headers: &mut HeaderMap) {
-    for name in [header::IF_MATCH, header::IF_NONE_MATCH, header::IF_RANGE] {
+    for name in [header::IF_MATCH, header::IF_NONE_MATCH] {
         let lines: Vec<HeaderValue> = headers.get_all(&name).iter().cloned().collect();
         if !lines.iter().any(|line| line.as_bytes().contains(&b';')) {
             continue;

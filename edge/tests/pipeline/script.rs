@@ -293,7 +293,7 @@ impl Front {
             let service = service_fn(move |request| {
                 let edge = Arc::clone(&edge);
                 let peer = Peer { address: [192, 0, 2, 1].into(), scheme: Scheme::Https };
-                async move { Ok::<_, std::convert::Infallible>(handle(&edge, peer, request).await) }
+                async move { Ok::<_, std::convert::Infallible>(handle(&edge, peer, None, request).await) }
             });
             let _ =
                 hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(far), service).await;
