@@ -439,17 +439,23 @@ impl<S: AsyncWrite + Unpin> Watched<S> {
             if self.interim.is_empty() {
                 self.interim = self.pulse.interim.take();
             }
-            while !self.interim.is_empty() {
-                match ready!(Pin::new(&mut self.stream).poll_write(context, &self.interim))? {
-                    0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-                    count => self.interim.advance(count),
-                }
-            }
+            ready!(self.poll_half_sent(context))?;
             self.pulse.interim.written();
             if !self.pulse.interim.waits() {
                 return Poll::Ready(Ok(()));
             }
         }
+    }
+
+    fn poll_half_sent(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.interim.is_empty() {
+            let written = Pin::new(&mut self.stream).poll_write(context, &self.interim);
+            match ready!(self.blocked(written))? {
+                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                count => self.interim.advance(count),
+            }
+        }
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -495,6 +501,9 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
+        if !self.interim.is_empty() {
+            ready!(self.poll_half_sent(context))?;
+        }
         let written = Pin::new(&mut self.stream).poll_write(context, bytes);
         self.wrote(written)
     }
@@ -504,6 +513,9 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
         context: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        if !self.interim.is_empty() {
+            ready!(self.poll_half_sent(context))?;
+        }
         let written = Pin::new(&mut self.stream).poll_write_vectored(context, slices);
         self.wrote(written)
     }
@@ -514,8 +526,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.pulse.interim.waits() {
-            let written = self.poll_interim(context);
-            ready!(self.blocked(written))?;
+            ready!(self.poll_interim(context))?;
         }
         let flushed = Pin::new(&mut self.stream).poll_flush(context);
         self.blocked(flushed)

@@ -192,6 +192,16 @@ impl Asked<'_> {
             },
             None => None,
         };
+        if stored.is_none()
+            && self.facts.reads()
+            && let Some((key, stored)) = self.edge.memory.look_up_equivalent(&self.key, &head.headers)
+            && let Decision::Serve { stale: None } =
+                decide(&self.facts, Some(&stored.meta), &self.route.rules, now)
+        {
+            let response = represent::stored(head, &stored, &key, &self.route.rules, &self.edge.coder);
+            let status = CacheStatus::new(Verdict::Hit, None);
+            return Ok(Looked::Answered(self.finish_cached(response, &stored.meta, status, record)));
+        }
         Ok(match decide(&self.facts, stored.map(|stored| &stored.meta), &self.route.rules, now) {
             Decision::Serve { stale } => {
                 let verdict = if stale.is_some() { Verdict::Stale } else { Verdict::Hit };
@@ -861,6 +871,17 @@ fn relay_to(request: &mut Request<RequestBody>, head: &request::Parts, gate: Opt
     });
 }
 
+/// A request whose time is up answers although its interim responses are not out yet.
+struct Withdraws<'a>(&'a Interim);
+
+impl Drop for Withdraws<'_> {
+    fn drop(&mut self) {
+        if self.0.waits() {
+            self.0.withdraw();
+        }
+    }
+}
+
 /// Awaits an answer; the interim responses that come before it go ahead to the client.
 async fn relaying<T>(
     relayed: Option<(&Interim, mpsc::Receiver<interim::Received>)>,
@@ -868,6 +889,7 @@ async fn relaying<T>(
 ) -> T {
     let Some((interim, mut received)) = relayed else { return answer.await };
     let mut answer = pin!(answer);
+    let _withdraws = Withdraws(interim);
     let answered = loop {
         tokio::select! {
             // What came before the answer goes before it.

@@ -2,7 +2,7 @@
 //!
 //! hyper's server sends none, so they are written on the connection's own socket. Two promises keep the framing whole: the
 //! socket takes them only while hyper has nothing unsent ([`Interim::take`], called when it flushes), and a request whose
-//! interim responses are not out yet does not answer ([`Interim::sent`]). HTTP/2 has no such place between hyper and
+//! interim responses are not out yet does not answer ([`Interim::sent`]), or takes them back ([`Interim::withdraw`]). HTTP/2 has no such place between hyper and
 //! the stream: there they end here.
 
 use std::{
@@ -85,6 +85,11 @@ impl Interim {
             Poll::Pending
         })
         .await;
+    }
+
+    /// Takes back what is not being written yet: the answer comes first after all.
+    pub fn withdraw(&self) {
+        self.inner.lock().bytes.clear();
     }
 
     /// Whether anything waits.

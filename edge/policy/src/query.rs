@@ -95,6 +95,12 @@ impl NoVarySearch {
         key.into()
     }
 
+    /// About how many bytes of memory it holds.
+    pub fn weight(&self) -> u64 {
+        let (Ignored::These(names) | Ignored::AllBut(names)) = &self.ignored;
+        96 + names.iter().map(|name| 48 + name.len() as u64).sum::<u64>()
+    }
+
     fn ignores(&self, name: &str) -> bool {
         match &self.ignored {
             Ignored::These(names) => names.contains(name),

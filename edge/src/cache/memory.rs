@@ -18,6 +18,7 @@ use quick_cache::{Lifecycle, OptionsBuilder, Weighter, sync::Cache};
 
 use super::{
     Key, Segments, Stored,
+    equivalent::{Equivalents, mean_the_same},
     purge::{Fate, Force, Gate, Generation, Name, Rule},
 };
 use crate::settings::CACHE_SHARDS;
@@ -99,6 +100,7 @@ pub struct Memory {
     hasher: RandomState,
     /// Every write goes through it; look-ups do not.
     gate: Gate,
+    equivalents: Equivalents,
     variants: usize,
     largest: u64,
     evictions: Arc<AtomicU64>,
@@ -125,6 +127,7 @@ impl Memory {
             evictions,
             hasher,
             gate: Gate::default(),
+            equivalents: Equivalents::default(),
             variants,
             // quick_cache silently refuses what is heavier than the hot part of a shard.
             largest: budget / SHARDS as u64 / 10 * 9,
@@ -135,6 +138,14 @@ impl Memory {
     /// What is stored under a key.
     pub fn look_up(&self, key: &Key) -> Option<Arc<Resource>> {
         self.cache.get(key)
+    }
+
+    /// What is stored under another query that means the same as this one's (No-Vary-Search), with its key.
+    pub fn look_up_equivalent(&self, key: &Key, request: &HeaderMap) -> Option<(Key, Arc<Stored>)> {
+        self.equivalents.find(key).into_iter().find_map(|other| {
+            let stored = Arc::clone(self.look_up(&other)?.select(request)?);
+            mean_the_same(key, &other, &stored.identity().head).then_some((other, stored))
+        })
     }
 
     /// The generation of a fetch that begins now.
@@ -150,6 +161,9 @@ impl Memory {
     /// Stores a variant in place of the one it matches, unless it has been purged since its fetch began; the oldest goes
     /// when there are too many or too heavy ones.
     pub fn store(&self, key: &Key, stored: Arc<Stored>) {
+        if stored.parts().is_none() {
+            self.equivalents.learn(key, &stored.identity().head);
+        }
         self.change(key, |variants, marker| {
             let stored = match self.gate.fate_of_new(stored.began, self.name(key), &stored.tags) {
                 Fate::Alive => stored,

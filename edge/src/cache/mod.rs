@@ -1,10 +1,11 @@
 //! What the edge remembers, and how many requests share one fetch.
 //!
 //! [`key`] names a resource; [`stored`] is one stored response with its codings; [`memory`] keeps them inside a budget;
-//! [`purge`] keeps what was purged from coming back; [`recording`] is a body while it is being filled; [`collapse`] lets one fetch answer many requests.
+//! [`purge`] keeps what was purged from coming back; [`equivalent`] knows queries that mean the same; [`recording`] is a body while it is being filled; [`collapse`] lets one fetch answer many requests.
 //! Nothing in here knows an upstream or a client.
 
 pub mod collapse;
+pub mod equivalent;
 pub mod key;
 pub mod memory;
 pub mod purge;

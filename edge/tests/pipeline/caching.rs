@@ -190,3 +190,60 @@ async fn a_response_larger_than_the_largest_object_is_passed_on_whole_and_not_st
         assert_eq!(origin.requests(), expected);
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn the_answer_to_a_post_about_itself_answers_later_gets() {
+    let origin = Origin::new(|seen| {
+        let fields = &[("cache-control", "max-age=60"), ("content-location", "/own")];
+        Reply::Now(answer(200, fields, if seen.method == "POST" { "posted" } else { "got" }))
+    });
+    let front = front(&origin);
+    front.get("/own").await;
+    assert_eq!(front.send_body(Request::post("/own"), "change").await.text(), "posted");
+    let hit = front.get("/own").await;
+    assert_eq!((hit.text(), hit.cache()), ("posted", "hit"));
+    // One about another resource answers nobody.
+    front.send_body(Request::post("/other"), "change").await;
+    assert_eq!(front.get("/other").await.cache(), "fwd=uri-miss");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_route_drops_of_a_query_neither_makes_a_key_nor_reaches_a_shared_fetch() {
+    let origin = Origin::saying(&[("cache-control", "max-age=60")], "hello");
+    let front = front_with(
+        &origin,
+        "[[routes]]\nname = \"all\"\npath = \"/*\"\nupstream = \"origin\"\n\
+         cache = { query = { drop = [\"utm_*\"], sort = true } }\n",
+    );
+    front.get("/?utm_source=x&b=2&a=1").await;
+    assert_eq!(front.get("/?a=1&b=2&utm_medium=y").await.cache(), "hit");
+    assert_eq!(front.get("/?a=2").await.cache(), "fwd=uri-miss");
+    assert_eq!(origin.seen()[0].target, "/?a=1&b=2");
+    front.send_body(Request::post("/?utm_source=x"), "all of it").await;
+    assert_eq!(origin.seen()[2].target, "/?utm_source=x");
+}
+
+#[tokio::test(start_paused = true)]
+async fn fields_that_no_cache_names_go_to_the_client_that_asked_alone() {
+    let origin =
+        Origin::saying(&[("cache-control", "max-age=60, no-cache=\"x-own\""), ("x-own", "1")], "hello");
+    let front = front(&origin);
+    assert_eq!(front.get("/").await.field("x-own"), "1");
+    let hit = front.get("/").await;
+    assert_eq!((hit.cache(), hit.field("x-own")), ("hit", ""));
+}
+
+#[tokio::test(start_paused = true)]
+async fn queries_that_the_origin_says_mean_the_same_share_an_answer_and_its_purge() {
+    let origin = Origin::saying(
+        &[("cache-control", "max-age=60"), ("no-vary-search", "key-order, params=(\"session\")")],
+        "hello",
+    );
+    let front = front(&origin);
+    front.get("/?a=1&b=2&session=x").await;
+    assert_eq!(front.get("/?b=2&session=y&a=1").await.cache(), "hit");
+    assert_eq!(front.get("/?b=3&a=1").await.cache(), "fwd=uri-miss");
+    assert_eq!(front.get("/other?b=2&a=1").await.cache(), "fwd=uri-miss");
+    front.send_body(Request::post("/?a=1&b=2&session=x"), "change").await;
+    assert_eq!(front.get("/?b=2&session=y&a=1").await.cache(), "fwd=uri-miss");
+}

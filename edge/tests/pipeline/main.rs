@@ -5,6 +5,7 @@
 mod caching;
 mod collapsing;
 mod failing;
+mod parts;
 mod passing;
 mod purging;
 mod representing;

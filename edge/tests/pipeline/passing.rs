@@ -47,3 +47,16 @@ async fn a_body_that_says_it_is_too_large_is_refused_unread() {
     let response = front(&origin).begin(request).await;
     assert_eq!((response.status().as_u16(), origin.requests()), (413, 0));
 }
+
+#[tokio::test(start_paused = true)]
+async fn query_passes_with_its_content_and_invalidates_nothing() {
+    let origin = Origin::saying(&[("cache-control", "max-age=60")], "x");
+    let front = front(&origin);
+    front.get("/").await;
+    let query = || Request::builder().method("QUERY").uri("/");
+    for expected in [2, 3] {
+        assert_eq!(front.send_body(query(), "select").await.text(), "x");
+        assert_eq!(origin.requests(), expected);
+    }
+    assert_eq!(front.get("/").await.cache(), "hit");
+}
