@@ -32,7 +32,11 @@ fn an_upgrade_to_http_2_is_never_passed_on() {
         let offered = seen.as_ref().map_or("", |seen| seen.header("upgrade"));
         assert!(!head.starts_with("http/1.1 101") || offered == "websocket", "{upgrade}: {head}");
         assert!(offered.is_empty() || offered == "websocket", "{upgrade}: {seen:#?}");
-        assert_eq!(seen.map_or(String::new(), |seen| seen.header("http2-settings").to_owned()), "", "{upgrade}");
+        assert_eq!(
+            seen.map_or(String::new(), |seen| seen.header("http2-settings").to_owned()),
+            "",
+            "{upgrade}"
+        );
     }
 }
 
@@ -60,7 +64,11 @@ fn no_field_that_is_outside_the_key_can_change_an_answer() {
     ];
     let upstream = Upstream::start(|seen| {
         let reply = Reply::ok("text");
-        if seen.target == "/stored" { reply.cache_control("max-age=60") } else { reply.cache_control("no-store") }
+        if seen.target == "/stored" {
+            reply.cache_control("max-age=60")
+        } else {
+            reply.cache_control("no-store")
+        }
     });
     let edge = Edge::over(&upstream).start();
     for curl in [
@@ -127,7 +135,11 @@ fn an_absolute_target_makes_host_irrelevant() {
         ("GET http://A:8080/x?y HTTP/1.1\r\nHost: a\r\n\r\n", "GET /x?y for a:8080"),
     ] {
         let answer = edge.raw().send(request).answer();
-        assert_eq!((answer.status, String::from_utf8_lossy(&answer.body).as_ref()), (200, expected), "{request}");
+        assert_eq!(
+            (answer.status, String::from_utf8_lossy(&answer.body).as_ref()),
+            (200, expected),
+            "{request}"
+        );
     }
 }
 

@@ -11,7 +11,9 @@ fn a_fetch_under_way_when_its_resource_is_changed_is_never_stored_nor_joined() {
     let gate = Gate::closed();
     let held = gate.clone();
     let upstream = Upstream::start(move |seen| match (seen.method.as_str(), seen.earlier) {
-        ("GET", 0) => Reply::streamed().then("old ").then_wait(&held).then("end").cache_control("max-age=600"),
+        ("GET", 0) => {
+            Reply::streamed().then("old ").then_wait(&held).then("end").cache_control("max-age=600")
+        }
         _ => Reply::ok("new").cache_control("max-age=600"),
     });
     let edge = Edge::over(&upstream).start();

@@ -1,14 +1,26 @@
 //! The edge alone, over a scripted upstream: real program, real sockets, real clients.
+#![expect(clippy::unwrap_used, reason = "a test that panics has failed")]
 
 mod caching;
 mod coding;
+mod codings_kept;
+mod collapse;
+mod disguise;
 mod drain;
 mod failure;
+mod flood;
 mod http2;
+mod interim;
+mod invalidation;
 mod limits;
 mod load;
 mod memory;
+mod metrics;
+mod overload;
 mod protocol;
+mod purge;
 mod reload;
+mod slowness;
+mod stopping;
 mod streaming;
 mod upgrade;

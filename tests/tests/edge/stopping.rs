@@ -8,6 +8,8 @@ use gatehouse_tests::{
 };
 use rustix::process::Signal;
 
+use crate::metrics;
+
 const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
 
 #[test]
@@ -39,12 +41,31 @@ fn during_a_drain_nobody_is_accepted_and_then_left_unserved() {
 }
 
 #[test]
-fn who_connected_before_the_drain_may_still_ask_once() {
-    // Review of the edge, 13: hyper closed a connection whose first head was under way.
+fn who_was_accepted_before_the_drain_may_still_ask_once() {
+    // Review of the edge, 13: hyper closed each connection that had not sent its first head yet.
     let upstream = Upstream::start(|_| Reply::ok("text").cache_control("no-store"));
     let mut edge = Edge::over(&upstream).start();
-    let mut clients: Vec<_> = (0..20).map(|_| edge.raw()).collect();
+    let clients: Vec<_> = (0..20).map(|_| edge.raw()).collect();
+    wait::until("all are accepted", || {
+        (metrics::sum(&edge, "gatehouse_edge_connections_open") == 20).then_some(())
+    });
     edge.process().signal(Signal::TERM);
+    wait::until("the drain has begun", || (edge.admin_status("/readyz") != Some(200)).then_some(()));
+    ask_for_the_last_time(clients);
+    edge.assert_stopped_cleanly();
+}
+
+#[test]
+fn who_is_in_the_kernels_queue_when_the_drain_begins_is_still_served() {
+    let upstream = Upstream::start(|_| Reply::ok("text").cache_control("no-store"));
+    let mut edge = Edge::over(&upstream).start();
+    let clients: Vec<_> = (0..20).map(|_| edge.raw()).collect();
+    edge.process().signal(Signal::TERM);
+    ask_for_the_last_time(clients);
+    edge.assert_stopped_cleanly();
+}
+
+fn ask_for_the_last_time(mut clients: Vec<Raw>) {
     for client in &mut clients {
         client.send(GET);
     }
@@ -53,7 +74,6 @@ fn who_connected_before_the_drain_may_still_ask_once() {
         assert_eq!((answer.status, answer.body.as_slice()), (200, &b"text"[..]), "{}", answer.head);
         assert_eq!(client.read_to_close(), b"", "and that was all");
     }
-    edge.assert_stopped_cleanly();
 }
 
 #[test]

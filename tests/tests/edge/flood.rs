@@ -1,0 +1,135 @@
+//! A flood of answers nobody asks for twice: it stays within the budget, and it does not push out what is popular.
+
+use std::{
+    io::{BufRead as _, BufReader, Write as _},
+    net::{SocketAddr, TcpListener, TcpStream},
+};
+
+use gatehouse_tests::{
+    edge::{Edge, Setup},
+    process::resident_kib,
+    raw::{Raw, RawAnswer},
+};
+
+use crate::metrics;
+
+const BUDGET_KIB: u64 = 64 << 10;
+/// What the edge may take beside its budget under this load: buffers of its connections, the coder's state, and what the
+/// allocator has not given back.
+const ALLOWANCE_KIB: u64 = 240 << 10;
+
+/// Stored answers that are asked for again and again.
+const POPULAR: usize = 300;
+
+#[test]
+fn resident_memory_stays_within_the_budget_and_the_popular_stay_in_it() {
+    let edge = Setup::over_address(warehouse())
+        .tables("[cache]\nmemory = \"64 MiB\"\nlargest_object = \"1 MiB\"\n[log]\nformat = \"off\"")
+        .start();
+    let mut clients: Vec<Raw> = (0..4).map(|_| edge.raw()).collect();
+    for client in &mut clients {
+        get(client, "/bytes/warm-up/1000", "identity");
+    }
+    let (baseline, _) = resident_kib(edge.id());
+    let limit = baseline + BUDGET_KIB + BUDGET_KIB / 50 + ALLOWANCE_KIB;
+    println!("{:<44} {:>9} {:>10} {:>9} {:>9}", "", "resident", "accounted", "entries", "evicted");
+    println!("{:<44} {baseline:>5} KiB", "before");
+
+    for _ in 0..3 {
+        for number in 0..POPULAR {
+            get(&mut clients[0], &popular(number), "identity");
+        }
+    }
+    let mut serial = 0..;
+    let mut flood = |what: &str, count: usize, kind: &str, coding: &str, sizes: &[usize]| {
+        for size in sizes.iter().cycle().take(count) {
+            let number = serial.next().unwrap();
+            get(&mut clients[number % 4], &format!("/{kind}/{number}/{size}"), coding);
+            if number % 512 == 0 {
+                assert_within(&edge, limit, what);
+            }
+        }
+        report(&edge, what);
+        assert_within(&edge, limit, what);
+    };
+    flood("40,000 of 300 bytes", 40_000, "bytes", "identity", &[300]);
+    flood("6,000 of 1 to 200 KB", 6_000, "bytes", "identity", &[1_000, 4_000, 16_000, 60_000, 200_000]);
+    flood("200 of 900 KB", 200, "bytes", "identity", &[900_000]);
+    flood("3,000 texts of 2 to 60 KB, coded", 3_000, "text", "gzip", &[2_000, 8_000, 60_000]);
+    flood("10,000 of 3 KB", 10_000, "bytes", "identity", &[3_000]);
+
+    let kept =
+        (0..POPULAR).filter(|number| is_hit(&get(&mut clients[0], &popular(*number), "identity"))).count();
+    println!("{kept} of {POPULAR} popular answers outlasted about 60,000 one-hit wonders");
+    assert!(kept * 100 >= POPULAR * 95, "{kept} of {POPULAR}");
+}
+
+fn popular(number: usize) -> String {
+    format!("/bytes/popular-{number}/10000")
+}
+
+fn get(raw: &mut Raw, path: &str, coding: &str) -> RawAnswer {
+    let answer =
+        raw.send(format!("GET {path} HTTP/1.1\r\nHost: a\r\nAccept-Encoding: {coding}\r\n\r\n")).answer();
+    assert_eq!(answer.status, 200, "{path}: {}", answer.head);
+    answer
+}
+
+fn is_hit(answer: &RawAnswer) -> bool {
+    answer.header("cache-status").unwrap_or_default().contains("; hit")
+}
+
+#[track_caller]
+fn assert_within(edge: &Edge, limit: u64, what: &str) {
+    let (now, _) = resident_kib(edge.id());
+    assert!(now <= limit, "{what}: {now} KiB resident, at most {limit} KiB allowed");
+}
+
+fn report(edge: &Edge, what: &str) {
+    let value = |name: &str| metrics::sum(edge, name);
+    let (resident, _) = resident_kib(edge.id());
+    println!(
+        "{what:<44} {resident:>5} KiB {:>6} KiB {:>9} {:>9}",
+        value("gatehouse_edge_cache_bytes") >> 10,
+        value("gatehouse_edge_cache_entries"),
+        value("gatehouse_edge_cache_evictions_total"),
+    );
+    assert!(value("gatehouse_edge_cache_bytes") <= BUDGET_KIB << 10);
+}
+
+/// An upstream for many requests: `/KIND/NAME/SIZE`, and it remembers none. It ends with the test's process.
+fn warehouse() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for stream in listener.incoming().map_while(Result::ok) {
+            std::thread::spawn(move || deliver(stream));
+        }
+    });
+    address
+}
+
+fn deliver(mut stream: TcpStream) {
+    let words = "Shelves, boxes and labels with numbers. ".repeat(30_000);
+    let mut target = String::new();
+    for line in BufReader::new(stream.try_clone().unwrap()).lines().map_while(Result::ok) {
+        if let Some(path) = line.strip_prefix("GET ") {
+            target = path.split(' ').next().unwrap().to_owned();
+        }
+        if !line.is_empty() {
+            continue;
+        }
+        let mut parts = target.split('/').skip(1);
+        let content_type =
+            if parts.next() == Some("text") { "text/plain" } else { "application/octet-stream" };
+        let size: usize = parts.nth(1).and_then(|size| size.parse().ok()).unwrap_or_default();
+        let head = format!(
+            "HTTP/1.1 200 OK\r\nContent-Type: {content_type}\r\nContent-Length: {size}\r\n\
+             Cache-Control: max-age=600\r\nETag: \"{target}\"\r\n\r\n"
+        );
+        let answer = [head.as_bytes(), &words.as_bytes()[..size]].concat();
+        if stream.write_all(&answer).is_err() {
+            return;
+        }
+    }
+}

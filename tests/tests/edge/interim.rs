@@ -1,0 +1,70 @@
+//! Interim responses (RFC 9110 §15.2) go ahead of the answer over HTTP/1.1.
+
+use gatehouse_tests::{
+    edge::Edge,
+    upstream::{Gate, RawUpstream, Reply, Upstream},
+};
+
+const HINT: &str = "HTTP/1.1 103 Early Hints\r\nlink: </style.css>; rel=preload; as=style\r\n\r\n";
+
+#[test]
+fn those_of_the_upstream_come_before_its_answer_and_are_not_stored() {
+    let upstream = RawUpstream::start(
+        b"HTTP/1.1 102 Processing\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </style.css>; rel=preload; as=style\r\n\
+          Connection: x-hop\r\nX-Hop: 1\r\n\r\nHTTP/1.1 200 OK\r\nCache-Control: max-age=60\r\nContent-Length: 2\r\n\r\nok",
+    );
+    let edge = Edge::over_raw(&upstream).start();
+    let mut raw = edge.raw();
+    raw.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    let before = raw.read_until(b"HTTP/1.1 200 OK\r\n");
+    let before = String::from_utf8_lossy(&before);
+    assert!(
+        before.starts_with(&format!("HTTP/1.1 102 Processing\r\n\r\n{HINT}HTTP/1.1 200 OK\r\n")),
+        "{before}"
+    );
+    raw.read_until(b"\r\n\r\nok");
+    // The connection goes on, and what is stored has no hints.
+    raw.send("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+    let hit = raw.read_to_close();
+    assert!(hit.starts_with(b"HTTP/1.1 200 OK\r\n"), "{}", String::from_utf8_lossy(&hit));
+}
+
+#[test]
+fn a_client_of_http_1_0_gets_the_answer_alone() {
+    let upstream = RawUpstream::start(
+        b"HTTP/1.1 103 Early Hints\r\nLink: </style.css>\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
+    );
+    let edge = Edge::over_raw(&upstream).start();
+    let mut raw = edge.raw();
+    raw.send("GET / HTTP/1.0\r\nHost: a\r\n\r\n");
+    let answer = raw.read_to_close();
+    assert!(answer.starts_with(b"HTTP/1.0 200 OK\r\n"), "{}", String::from_utf8_lossy(&answer));
+}
+
+#[test]
+fn preloads_of_a_stored_page_go_ahead_while_the_origin_is_asked() {
+    let gate = Gate::closed();
+    let held = gate.clone();
+    let upstream = Upstream::start(move |seen| {
+        if seen.header("if-none-match").is_empty() {
+            Reply::ok("page")
+                .cache_control("no-cache")
+                .header("ETag", "\"v1\"")
+                .header("Link", "</style.css>; rel=preload; as=style")
+                .header("Link", "</about>; rel=author")
+        } else {
+            Reply::status(304).header("ETag", "\"v1\"").after(&held)
+        }
+    });
+    let edge = Edge::over(&upstream).route("path = \"/*\"\nearly_hints = true").start();
+    let mut raw = edge.raw();
+    raw.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    let first = raw.answer();
+    assert_eq!(first.status, 200, "nothing is known of it before");
+    raw.send("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+    let hint = raw.read_until(b"\r\n\r\n");
+    assert_eq!(String::from_utf8_lossy(&hint), HINT);
+    gate.open();
+    let answer = raw.read_to_close();
+    assert!(answer.starts_with(b"HTTP/1.1 200 OK\r\n") && answer.ends_with(b"page"));
+}
