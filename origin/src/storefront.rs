@@ -1,10 +1,12 @@
 //! The shop people see: its pages, scripts, styles and pictures, embedded in the binary.
 //!
-//! Owns everything under `storefront/` and the addresses `/`, `/category/*`, `/product/*`, `/search` and `/assets/*`.
+//! Owns everything under `storefront/` and the addresses `/`, `/category/*`, `/product/*`, `/search`, `/cart`, `/account`,
+//! `/orders` and `/assets/*`.
 //! Promises that an asset's name changes when its content or anything it refers to changes, so assets may be kept for
 //! a year and pages are always revalidated; that no page needs inline script or style; that a reference to a file that is
 //! not there stops the origin at its start (and a test before that), never a visitor.
-//! Must never touch the database: pages are shells, and their scripts read `/api`.
+//! Must never touch the database nor look at who asks: pages are shells, the same for everybody, and their scripts read
+//! `/api`.
 //!
 //! In every file an asset is written `/assets/NAME`, whether in HTML, in CSS or as a JavaScript specifier; that literal is
 //! what gets the hash. Nothing else is parsed, so nothing else can be misread.
@@ -16,7 +18,7 @@ use axum::{
     body::Body,
     extract::{Path, rejection::PathRejection},
     response::Response,
-    routing::get,
+    routing::{MethodRouter, get},
 };
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
@@ -29,10 +31,13 @@ use sha2::{Digest, Sha256};
 pub fn router() -> Router {
     LazyLock::force(&STOREFRONT);
     Router::new()
-        .route("/", get(home))
+        .route("/", shell("home"))
         .route("/category/{slug}", get(category))
         .route("/product/{slug}", get(product))
-        .route("/search", get(search))
+        .route("/search", shell("search"))
+        .route("/cart", shell("cart"))
+        .route("/account", shell("account"))
+        .route("/orders", shell("orders"))
         .route("/assets/{name}", get(asset))
         .fallback(not_found)
 }
@@ -48,8 +53,11 @@ pub fn fingerprint() -> &'static str {
     &STOREFRONT.images_hash
 }
 
-async fn home(request: HeaderMap) -> Response {
-    STOREFRONT.page("home").answer(StatusCode::OK, REVALIDATE, &request)
+/// A page with one address.
+fn shell(page: &'static str) -> MethodRouter {
+    get(move |request: HeaderMap| async move {
+        STOREFRONT.page(page).answer(StatusCode::OK, REVALIDATE, &request)
+    })
 }
 
 async fn category(slug: Result<Path<String>, PathRejection>, request: HeaderMap) -> Response {
@@ -58,10 +66,6 @@ async fn category(slug: Result<Path<String>, PathRejection>, request: HeaderMap)
 
 async fn product(slug: Result<Path<String>, PathRejection>, request: HeaderMap) -> Response {
     page_of("product", slug, &request)
-}
-
-async fn search(request: HeaderMap) -> Response {
-    STOREFRONT.page("search").answer(StatusCode::OK, REVALIDATE, &request)
 }
 
 async fn asset(name: Result<Path<String>, PathRejection>, request: HeaderMap) -> Response {
@@ -334,6 +338,9 @@ const PAGES: &[Page] = &[
     Page { name: "category", title: "Shelf — Gatehouse Goods", script: Some("category.js") },
     Page { name: "product", title: "Product — Gatehouse Goods", script: Some("product.js") },
     Page { name: "search", title: "Search — Gatehouse Goods", script: Some("search.js") },
+    Page { name: "cart", title: "Your cart — Gatehouse Goods", script: Some("cart-page.js") },
+    Page { name: "account", title: "Your account — Gatehouse Goods", script: Some("account.js") },
+    Page { name: "orders", title: "Your orders — Gatehouse Goods", script: Some("orders.js") },
     Page { name: "not-found", title: "Not found — Gatehouse Goods", script: None },
 ];
 
@@ -421,8 +428,16 @@ mod tests {
 
     #[tokio::test]
     async fn pages_are_revalidated_and_allow_nothing_inline() {
-        for path in ["/", "/category/kitchen", "/product/enamel-kettle-7", "/search?q=lamp", "/no/such/page"]
-        {
+        for path in [
+            "/",
+            "/category/kitchen",
+            "/product/enamel-kettle-7",
+            "/search?q=lamp",
+            "/cart",
+            "/account?next=/cart",
+            "/orders",
+            "/no/such/page",
+        ] {
             let (answer, html) = read(path).await;
             let policy = answer.headers()[header::CONTENT_SECURITY_POLICY].to_str().unwrap();
             assert!(
@@ -439,6 +454,26 @@ mod tests {
             assert_eq!(answer.status(), if known { StatusCode::OK } else { StatusCode::NOT_FOUND }, "{path}");
             assert_eq!(answer.headers()[header::CACHE_CONTROL], if known { "no-cache" } else { "no-store" });
             assert!(!answer.headers().contains_key(header::LAST_MODIFIED));
+        }
+    }
+
+    #[tokio::test]
+    async fn no_page_depends_on_who_asks() {
+        for path in ["/", "/product/enamel-kettle-7", "/cart", "/account", "/orders"] {
+            let stranger = ask(Method::GET, path, None).await;
+            let request = Request::builder().uri(path).header(header::COOKIE, "__Host-session=AAAA");
+            let customer = router().oneshot(request.body(Body::empty()).unwrap()).await.unwrap();
+            assert_eq!(stranger.headers(), customer.headers(), "{path}");
+            assert!(!customer.headers().contains_key(header::SET_COOKIE), "{path}");
+            let [one, other] = [stranger, customer].map(|answer| to_bytes(answer.into_body(), usize::MAX));
+            assert_eq!(one.await.unwrap(), other.await.unwrap(), "{path}");
+        }
+    }
+
+    #[test]
+    fn no_page_holds_a_form_that_could_send_a_password_in_its_address() {
+        for (name, page) in &STOREFRONT.pages {
+            assert!(!std::str::from_utf8(&page.body).unwrap().contains("type=\"password\""), "{name}");
         }
     }
 
@@ -511,7 +546,7 @@ mod tests {
         for stem in ["numbers", "shelf", "home", "product", "suggest", "shop"] {
             assert_ne!(named(&changed, stem, ".js"), named(&STOREFRONT, stem, ".js"), "{stem}");
         }
-        for stem in ["element", "catalogue", "order"] {
+        for stem in ["element", "catalogue", "sorting", "checkout"] {
             assert_eq!(named(&changed, stem, ".js"), named(&STOREFRONT, stem, ".js"), "{stem}");
         }
         assert_ne!(changed.page("home").etag, STOREFRONT.page("home").etag);
@@ -540,7 +575,7 @@ mod tests {
     fn page_modules_are_imported_on_demand_and_preloaded_only_where_they_run() {
         let shop = &STOREFRONT.assets[named(&STOREFRONT, "shop", ".js")].body;
         let shop = std::str::from_utf8(shop).unwrap();
-        for stem in ["home", "category", "product", "search", "suggest"] {
+        for stem in ["home", "category", "product", "search", "cart-page", "account", "orders", "suggest"] {
             assert!(
                 shop.contains(&format!("import(\"/assets/{}\")", named(&STOREFRONT, stem, ".js"))),
                 "{stem}"
@@ -553,8 +588,11 @@ mod tests {
         for stem in ["shop", "home", "shelf", "numbers"] {
             assert!(preloads("home", stem), "{stem}");
         }
-        for stem in ["product", "search", "suggest"] {
+        for stem in ["product", "search", "suggest", "customer", "checkout", "buy"] {
             assert!(!preloads("home", stem), "{stem}");
+        }
+        for stem in ["cart-page", "checkout", "customer"] {
+            assert!(preloads("cart", stem), "{stem}");
         }
     }
 

@@ -2,8 +2,8 @@
 import { categories } from "/assets/catalogue.js";
 import { element } from "/assets/element.js";
 import { productCount } from "/assets/numbers.js";
-import { chosenOrder, offerOrders } from "/assets/order.js";
 import { fill } from "/assets/shelf.js";
+import { chosenOrder, offerOrders } from "/assets/sorting.js";
 
 export function show() {
   const slug = location.pathname.split("/")[2];

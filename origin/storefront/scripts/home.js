@@ -1,8 +1,9 @@
 // The front page: a tile for each category and the newest products.
 import { categories } from "/assets/catalogue.js";
 import { element } from "/assets/element.js";
+import { failure } from "/assets/failure.js";
 import { productCount } from "/assets/numbers.js";
-import { failure, fill } from "/assets/shelf.js";
+import { fill } from "/assets/shelf.js";
 
 // A category this list does not know is shown by its name alone.
 const pictures = {

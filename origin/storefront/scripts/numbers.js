@@ -9,3 +9,13 @@ export function price(cents, currency) {
 export function productCount(count) {
   return count === 1 ? "1 product" : `${count.toLocaleString(document.documentElement.lang)} products`;
 }
+
+/** "1 piece", "12 pieces". */
+export function pieceCount(count) {
+  return count === 1 ? "1 piece" : `${count.toLocaleString(document.documentElement.lang)} pieces`;
+}
+
+/** A moment as the shop writes it (RFC 3339), in the customer's own time: "23 Nov 2025, 12:01". */
+export function moment(text) {
+  return new Intl.DateTimeFormat(document.documentElement.lang, { dateStyle: "medium", timeStyle: "short" }).format(new Date(text));
+}

@@ -1,16 +1,20 @@
 // One product, and a few others of its category.
-import { product } from "/assets/catalogue.js";
+import { buying } from "/assets/buy.js";
+import { product, stock } from "/assets/catalogue.js";
 import { element } from "/assets/element.js";
+import { failure } from "/assets/failure.js";
 import { price } from "/assets/numbers.js";
-import { failure, fill } from "/assets/shelf.js";
+import { fill } from "/assets/shelf.js";
 
 export async function show() {
   const slug = location.pathname.split("/")[2];
   const place = document.getElementById("product");
+  // Asked for at once with the product; without an answer the page says as much as the product itself tells.
+  const counted = stock(slug).catch(() => null);
   try {
     const item = await product(slug);
     document.title = `${item.name} — Gatehouse Goods`;
-    place.replaceChildren(...describe(item));
+    place.replaceChildren(...describe(item, counted));
     document.getElementById("aisle").replaceChildren(aisle(item));
     document.getElementById("related").hidden = false;
     fill(document.getElementById("shelf"), { category: item.category, limit: 5 }, { eager: 0, without: slug, most: 4 });
@@ -21,7 +25,20 @@ export async function show() {
   place.removeAttribute("aria-busy");
 }
 
-function describe(item) {
+function describe(item, counted) {
+  const shelf = element("p", { class: "stock" });
+  const purchase = buying(item);
+  const tell = (left) => {
+    shelf.classList.toggle("none", left === 0);
+    shelf.textContent = left === 0 ? "Sold out for now" : left <= 5 ? `Only ${left} left` : "In stock";
+    purchase.node.hidden = left === 0;
+  };
+  tell(item.in_stock ? Infinity : 0);
+  counted.then((left) => {
+    if (left === null) return;
+    tell(left);
+    purchase.limit(left);
+  });
   return [
     element("img", { class: "picture", width: 640, height: 640, alt: item.name, decoding: "async", fetchpriority: "high", src: item.image }),
     element(
@@ -29,15 +46,11 @@ function describe(item) {
       { class: "about" },
       element("h1", {}, item.name),
       element("p", { class: "price" }, price(item.price_cents, item.currency)),
-      element("p", { class: item.in_stock ? "stock" : "stock none" }, stock(item)),
+      shelf,
+      purchase.node,
       ...item.description.split(/\n+/).map((paragraph) => element("p", {}, paragraph)),
     ),
   ];
-}
-
-function stock({ in_stock: available, stock: left }) {
-  if (!available) return "Sold out for now";
-  return left <= 5 ? `Only ${left} left` : "In stock";
 }
 
 function aisle({ category, category_name: name }) {

@@ -1,7 +1,7 @@
 // What a search found.
 import { element } from "/assets/element.js";
-import { chosenOrder, offerOrders } from "/assets/order.js";
 import { fill } from "/assets/shelf.js";
+import { chosenOrder, offerOrders } from "/assets/sorting.js";
 
 export function show() {
   const wanted = (new URLSearchParams(location.search).get("q") ?? "").trim();

@@ -1,18 +1,8 @@
 // A shelf: a grid of products with its waiting, empty and failed states, and "Load more" along the cursor.
 import { products } from "/assets/catalogue.js";
 import { element } from "/assets/element.js";
+import { failure } from "/assets/failure.js";
 import { price } from "/assets/numbers.js";
-
-/** What to say when something failed, with a way to try again. */
-export function failure(error, again) {
-  const wait = error.retryAfter ? ` Please try again in ${error.retryAfter} s.` : "";
-  return element(
-    "div",
-    { class: "notice", role: "alert" },
-    element("p", {}, `${error.message}${wait}`),
-    element("button", { class: "button", type: "button", click: again }, "Try again"),
-  );
-}
 
 /**
  * Fills `place` with the products of one query and offers the rest page by page. `options.empty` is the node shown when

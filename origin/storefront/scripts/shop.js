@@ -1,5 +1,6 @@
 // What every page runs: the header, and the one module this page needs. Each page's module is fetched only by the page
 // that names it in <body data-page>, the suggestions only when someone turns to the search box.
+import { onChange, pieces } from "/assets/cart.js";
 import { categories } from "/assets/catalogue.js";
 import { element } from "/assets/element.js";
 
@@ -8,13 +9,21 @@ const pages = {
   category: () => import("/assets/category.js"),
   product: () => import("/assets/product.js"),
   search: () => import("/assets/search.js"),
+  cart: () => import("/assets/cart-page.js"),
+  account: () => import("/assets/account.js"),
+  orders: () => import("/assets/orders.js"),
 };
+const personal = ["account", "orders"];
 
-const page = pages[document.body.dataset.page];
-if (page) {
-  page().then((module) => module.show(), showLoadFailure);
+const { page } = document.body.dataset;
+if (pages[page]) {
+  const module = pages[page]();
+  module.then(({ show }) => show(), showLoadFailure);
+  // A page that the browser has kept alive shows whoever was signed in then.
+  addEventListener("pageshow", ({ persisted }) => persisted && personal.includes(page) && module.then(({ show }) => show()));
 }
 showAisles();
+showOwn();
 suggestOnceFocused(document.getElementById("q"));
 
 /** Fills the row of categories; without an answer the row stays empty and the page still works. */
@@ -32,6 +41,20 @@ async function showAisles() {
   } catch (error) {
     console.warn("The categories could not be read:", error.message);
   }
+}
+
+/** The customer's own links: which of them is here, and how many pieces are in the cart. */
+function showOwn() {
+  const here = [...document.querySelectorAll(".own a")].find(({ pathname }) => pathname === location.pathname);
+  here?.setAttribute("aria-current", "page");
+  const count = () => {
+    const badge = document.getElementById("pieces");
+    const now = pieces();
+    badge.hidden = now === 0;
+    badge.firstElementChild.textContent = now > 99 ? "99+" : now;
+  };
+  count();
+  onChange(count);
 }
 
 function suggestOnceFocused(box) {
