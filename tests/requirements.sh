@@ -11,13 +11,14 @@ nghttp2='nghttp2 clients|command -v nghttp && command -v h2load|nghttp2-client|n
 ab='ApacheBench|command -v ab|apache2-utils|httpd'
 browser='Chromium|command -v chromium || command -v google-chrome || command -v chromium-browser|chromium|--cask chromium'
 git='git|command -v git|git|git'
+node='Node.js with npm|command -v node && command -v npm|nodejs npm|node'
 wrk='wrk|command -v wrk|wrk|wrk'
 nginx='nginx|command -v nginx || test -x /usr/sbin/nginx|nginx-light|nginx'
 
 case "${1:-}" in
   build) needs=("$compiler") ;;
   run)   needs=("$compiler" "$postgres") ;;
-  test)  needs=("$compiler" "$postgres" "$curl" "$nghttp2" "$ab" "$browser" "$git") ;;
+  test)  needs=("$compiler" "$postgres" "$curl" "$nghttp2" "$ab" "$browser" "$git" "$node") ;;
   bench) needs=("$compiler" "$nghttp2" "$wrk" "$nginx") ;;
   *) echo "usage: $0 build|run|test|bench" >&2; exit 2 ;;
 esac
