@@ -23,7 +23,6 @@ use std::{
 };
 
 use anyhow::Context as _;
-use futures_util::FutureExt as _;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::{
     runtime,
@@ -246,11 +245,17 @@ async fn accept_all(edge: Arc<Edge>, accept: Accept, places: Arc<Semaphore>, sto
             }
         }
     }
-    // Who is in the kernel's queue when the drain begins is still served; then the socket closes.
+    // Who is in the kernel's queue when the drain begins is still served; then the socket closes. The kernel itself is
+    // asked: the runtime may not have heard of the newest yet.
+    let Ok(socket) = socket.into_std() else { return };
     while let Ok(permit) = Arc::clone(&places).try_acquire_owned()
-        && let Some(Ok(newcomer)) = socket.accept().now_or_never()
+        && let Ok((stream, address)) = socket.accept()
     {
-        serve(newcomer, permit);
+        let stream = stream.set_nonblocking(true).and_then(|()| tokio::net::TcpStream::from_std(stream));
+        match stream {
+            Ok(stream) => serve((stream, address), permit),
+            Err(error) => tracing::debug!(%error, "a connection was lost at the drain"),
+        }
     }
 }
 
