@@ -3,13 +3,11 @@
 //! A stage is a function that takes what it needs and returns a named value; `?` leaves with a [`Refusal`], and
 //! [`respond::refusal`] is the one place that turns it into a response. Only this file knows the order of the stages.
 
-use std::{net::IpAddr, ops::Range, pin::pin, sync::Arc, time::Duration};
+use std::{net::IpAddr, pin::pin, sync::Arc, time::Duration};
 
 use cache_policy::{
-    Arrival, Decision, Failure as PolicyFailure, Meta, Moment, PartAnswer, Plan, RangeAnswer, Ranges, Reason,
-    RequestFacts, asks_for_one_part, conditional_fields, decide, freshen_by_head, if_range_field,
-    invalidated_groups, invalidated_targets, invalidates, may_share, range, stale_on_error, stands_for_get,
-    tags, variant_key,
+    Arrival, Decision, Failure as PolicyFailure, Meta, Moment, Plan, Reason, RequestFacts, decide,
+    invalidates, may_share, stale_on_error, stands_for_get, variant_key,
 };
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version, header, request,
@@ -21,17 +19,15 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::{
     body::{Body, Cut},
-    cache::{
-        Filling, Joined, Key, Lead, Outcome, Resource, Stored,
-        purge::{Force, Generation, Rule},
-        recording::Reader,
-    },
+    cache::{Filling, Joined, Key, Lead, Outcome, Resource, Stored, recording::Reader},
     client::{self, Client, ClientKey},
+    consequences::{self, Told},
     failure::Failure,
-    fetch::{self, Fetch, Handover, Keep, Own, Rest, Want},
+    fetch::{self, Fetch, Handover, Keep, Own, Want},
     inbound::{self, Inbound, Scheme},
     interim::{self, Interim, Relay},
     limit::{Admitted, Limiter},
+    partial::{self, FromPart},
     record::{Record, Recorded, Verdict},
     refusal::Refusal,
     represent,
@@ -216,16 +212,11 @@ impl Asked<'_> {
             Decision::OnlyIfCached => return Err(Refusal::OnlyIfCached),
             Decision::Pass(reason) => Looked::Pass(reason),
             Decision::Fetch(plan) => {
-                let want = if stored.is_none() && self.wants_part(head) { Want::Part } else { Want::Whole };
+                let part = stored.is_none() && partial::wanted(head, &self.facts, &self.route.rules);
+                let want = if part { Want::Part } else { Want::Whole };
                 Looked::Fetch { stored: stored.cloned(), resource, plan, want }
             }
         })
-    }
-
-    fn wants_part(&self, head: &request::Parts) -> bool {
-        self.route.rules.ranges != Ranges::Whole
-            && self.facts.asks_for_range()
-            && asks_for_one_part(&head.headers)
     }
 
     /// What is stored for a request that no whole variant matches: one in its language, or a part.
@@ -243,36 +234,21 @@ impl Asked<'_> {
         }
         let part = resource.select_part(&head.headers).filter(|_| head.method == Method::GET);
         let Some(part) = part else { return Ok(Second::Nothing) };
-        let Decision::Serve { stale } = decide(&self.facts, Some(&part.meta), &self.route.rules, now) else {
-            return Ok(Second::Nothing);
-        };
-        let verdict = if stale.is_some() { Verdict::Stale } else { Verdict::Hit };
-        let status = CacheStatus::new(verdict, stale);
-        let response = match held(head, part) {
-            Held::All(wanted) => match represent::part(head, part, wanted) {
-                Some(response) => response,
-                None => return Ok(Second::Nothing),
-            },
-            Held::Beyond(length) => represent::not_satisfiable(length),
-            Held::But(rest) => {
-                return match decide(&self.facts, None, &self.route.rules, now) {
-                    Decision::Fetch(plan) => {
-                        let (resource, plan) =
-                            (Some(Arc::clone(resource)), Plan { reason: Reason::PartialMiss, ..plan });
-                        Ok(Second::Looked(Looked::Fetch {
-                            resource,
-                            stored: None,
-                            plan,
-                            want: Want::Rest(rest),
-                        }))
-                    }
-                    Decision::OnlyIfCached => Err(Refusal::OnlyIfCached),
-                    _ => Ok(Second::Nothing),
-                };
+        Ok(match partial::answer(head, part, &self.facts, &self.route.rules, now) {
+            FromPart::Answered { response, stale } => {
+                let verdict = if stale.is_some() { Verdict::Stale } else { Verdict::Hit };
+                let status = CacheStatus::new(verdict, stale);
+                Second::Looked(Looked::Answered(self.finish_cached(response, &part.meta, status, record)))
             }
-            Held::TooLittle => return Ok(Second::Nothing),
-        };
-        Ok(Second::Looked(Looked::Answered(self.finish_cached(response, &part.meta, status, record))))
+            FromPart::Fetch(plan, rest) => Second::Looked(Looked::Fetch {
+                resource: Some(Arc::clone(resource)),
+                stored: None,
+                plan,
+                want: Want::Rest(rest),
+            }),
+            FromPart::OnlyIfCached => return Err(Refusal::OnlyIfCached),
+            FromPart::Nothing => Second::Nothing,
+        })
     }
 
     /// Answers what the cache alone cannot, within the request's time.
@@ -426,7 +402,7 @@ impl Asked<'_> {
     fn alone(&self, head: &request::Parts, content: &Incoming, marked: bool) -> Option<Reason> {
         if !content.is_end_stream() {
             Some(Reason::RequestContent)
-        } else if wants_upgrade(head).is_some() {
+        } else if upgrade::wanted(head).is_some() {
             Some(Reason::Upgrade)
         } else if head.method != Method::GET {
             Some(Reason::Method)
@@ -469,21 +445,7 @@ impl Asked<'_> {
         want: &Want,
         validate: bool,
     ) -> oneshot::Receiver<Own> {
-        let conditions: Vec<(HeaderName, HeaderValue)> = match want {
-            Want::Whole => stored
-                .filter(|_| validate)
-                .map(|stored| conditional_fields(&stored.meta).collect())
-                .unwrap_or_default(),
-            Want::Part => [header::RANGE, header::IF_RANGE]
-                .into_iter()
-                .filter_map(|name| head.headers.get(&name).cloned().map(|value| (name, value)))
-                .collect(),
-            Want::Rest(rest) => {
-                let range = rest.part.parts().map(|parts| (header::RANGE, parts.range_field(&rest.gap)));
-                let same = if_range_field(&rest.part.meta.validators).map(|value| (header::IF_RANGE, value));
-                range.into_iter().chain(same).collect()
-            }
-        };
+        let conditions = partial::fields(want, head, stored.filter(|_| validate));
         let purpose = Purpose::Store { target: self.key.path_and_query(), conditions: &conditions };
         let mut request =
             outbound::request(head, &self.inbound, &self.client, self.route, purpose, RequestBody::empty());
@@ -675,7 +637,7 @@ impl Asked<'_> {
             request.headers_mut().insert(header::EXPECT, HeaderValue::from_static("100-continue"));
         }
         relay_to(&mut request, head, gate);
-        let upgrades = wants_upgrade(head);
+        let upgrades = upgrade::wanted(head);
         if let Some(protocol) = &upgrades {
             request.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
             request.headers_mut().insert(header::UPGRADE, protocol.clone());
@@ -693,7 +655,9 @@ impl Asked<'_> {
         let keeping = if invalidates(&head.method, answer.status()) {
             let (before, purged) =
                 (self.edge.memory.generation(), self.edge.memory.outdated(began, &self.key));
-            self.invalidate(answer.headers(), received_at);
+            let authority = self.inbound.authority();
+            let target = self.target(&authority);
+            consequences::invalidate(&self.edge.memory, &self.key, &target, answer.headers(), received_at);
             // Kept for later only where nothing was purged but by this answer itself.
             let lead = self.edge.collapser.alone(&self.key, received_at, &self.edge.memory);
             Some(lead).filter(|lead| !purged && lead.generation().is_next_after(before))
@@ -710,7 +674,12 @@ impl Asked<'_> {
         outbound::strip_hop_by_hop(&mut parts.headers);
         if head.method == Method::HEAD && reason == Reason::Method && parts.status == StatusCode::OK {
             let arrival = Arrival { requested_at, received_at, wall: self.edge.clock.wall_at(received_at) };
-            self.freshen_by_head(head, &parts.headers, arrival, began);
+            let resource = self.edge.memory.look_up(&self.key);
+            if let Some(stored) = resource.as_ref().and_then(|resource| resource.select(&head.headers)) {
+                let rules = &self.route.rules;
+                let told = Told { facts: &self.facts, answer: &parts.headers, arrival, rules, began };
+                consequences::freshen_by_head(&self.edge.memory, &self.key, stored, &told);
+            }
         }
         let mut status = status;
         let body = match keeping {
@@ -773,53 +742,6 @@ impl Asked<'_> {
         }
     }
 
-    /// Forgets what a change made untrue: the target, what Location and Content-Location name on the same origin, and
-    /// the groups that the answer names (RFC 9111 §4.4, RFC 9875 §3).
-    fn invalidate(&self, answer: &HeaderMap, now: Moment) {
-        let memory = &self.edge.memory;
-        memory.invalidate(&self.key);
-        let authority = self.inbound.authority();
-        let target = self.target(&authority);
-        for named in invalidated_targets(&target, answer) {
-            memory.invalidate(&self.key.same_origin(&named));
-        }
-        let origin: Box<str> = format!("{}/", self.key.origin()).into();
-        let rules: Vec<Rule> = invalidated_groups(answer)
-            .into_iter()
-            .map(|group| Rule::Group { origin: origin.clone(), group })
-            .collect();
-        if !rules.is_empty() {
-            memory.purge(rules, Force::Hard, now);
-        }
-    }
-
-    /// Takes what a HEAD's answer says of the stored GET into the entry, or drops an entry that it contradicts
-    /// (RFC 9111 §4.3.5).
-    fn freshen_by_head(
-        &self,
-        head: &request::Parts,
-        answer: &HeaderMap,
-        arrival: Arrival,
-        began: Generation,
-    ) {
-        let resource = self.edge.memory.look_up(&self.key);
-        let Some(stored) = resource.as_ref().and_then(|resource| resource.select(&head.headers)) else {
-            return;
-        };
-        let rules = &self.route.rules;
-        match freshen_by_head(&stored.meta, &stored.identity().head, &self.facts, answer, arrival, rules) {
-            Ok(admitted) => {
-                let tags = tags(&admitted.head).unwrap_or_default().into();
-                let fresh = stored.freshened(admitted.meta, &admitted.head, tags, began);
-                self.edge.memory.replace(&self.key, stored, Arc::new(fresh));
-            }
-            Err(Reason::ValidatorMismatch | Reason::LengthMismatch) => {
-                self.edge.memory.remove(&self.key, stored);
-            }
-            Err(_) => {}
-        }
-    }
-
     /// Joins the client's connection with the upstream's; from here on it is theirs.
     fn switch(&self, head: &mut request::Parts, mut answer: Answer, status: &CacheStatus) -> Response<Body> {
         let mut switching = Response::new(Body::Empty);
@@ -838,16 +760,9 @@ impl Asked<'_> {
 /// What requests for one resource must agree on to share a fetch, as far as it is known before the answer.
 fn collapse_variant(head: &request::Parts, resource: Option<&Resource>, want: &Want) -> Box<str> {
     let mut variant = resource.map_or_else(Box::default, |resource| resource.collapse_key(&head.headers));
-    let partial = match want {
-        Want::Whole => false,
-        Want::Part => true,
-        Want::Rest(rest) => rest.wanted != (0..rest.complete),
-    };
-    if partial {
-        // The very same part: what one octet more would need is another answer. No variant holds a NUL.
-        let field = |name| head.headers.get(name).map(HeaderValue::as_bytes).unwrap_or_default();
-        let (range, same) = (field(header::RANGE), field(header::IF_RANGE));
-        variant = format!("{variant}\0{}\0{}", range.escape_ascii(), same.escape_ascii()).into();
+    if let Some(part) = partial::collapse_key(want, head) {
+        // No variant holds a NUL.
+        variant = format!("{variant}\0{part}").into();
     }
     if head.headers.contains_key(header::AUTHORIZATION) {
         // What is fetched with credentials is as a rule not shared: nobody without them waits for it.
@@ -914,42 +829,6 @@ enum Second<'r> {
     Nothing,
 }
 
-/// What a stored part holds of what a request asks for.
-enum Held {
-    All(Range<u64>),
-    /// All but one stretch.
-    But(Rest),
-    /// The request asks for what lies beyond the end.
-    Beyond(u64),
-    TooLittle,
-}
-
-fn held(head: &request::Parts, part: &Arc<Stored>) -> Held {
-    let Some(parts) = part.parts() else { return Held::TooLittle };
-    let Some(complete) = parts.complete_length() else {
-        // Without the length of the whole nothing can be said of a client's If-Range either.
-        return match parts.answer(&head.headers) {
-            PartAnswer::Held(RangeAnswer::Single(wanted)) if !head.headers.contains_key(header::IF_RANGE) => {
-                Held::All(wanted)
-            }
-            _ => Held::TooLittle,
-        };
-    };
-    let etag = part.identity().head.get(header::ETAG);
-    let strong = part.meta.validators.strong_last_modified();
-    let wanted = match range(&head.method, &head.headers, etag, strong, complete) {
-        RangeAnswer::Single(wanted) => wanted,
-        RangeAnswer::Whole => 0..complete,
-        RangeAnswer::NotSatisfiable => return Held::Beyond(complete),
-        RangeAnswer::Several(_) => return Held::TooLittle,
-    };
-    match &parts.missing(&wanted)[..] {
-        [] => Held::All(wanted),
-        [gap] => Held::But(Rest { part: Arc::clone(part), gap: gap.clone(), wanted, complete }),
-        _ => Held::TooLittle,
-    }
-}
-
 /// Serving is only decided over a stored response.
 fn found(stored: Option<&Arc<Stored>>) -> &Arc<Stored> {
     stored.expect("policy decides to serve only when it was shown a stored response")
@@ -961,18 +840,6 @@ fn expects_continue(head: &request::Parts, content: &Incoming) -> bool {
             .headers
             .get(header::EXPECT)
             .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"))
-}
-
-/// The protocol an HTTP/1.1 client asks to switch to (RFC 9110 §7.8), if it is one the edge passes on: WebSocket. Anything
-/// else is ignored, as a server may; h2c would open a way round every stage above.
-fn wants_upgrade(head: &request::Parts) -> Option<HeaderValue> {
-    let named = head.headers.get_all(header::CONNECTION).iter().any(|line| {
-        line.to_str()
-            .is_ok_and(|line| line.split(',').any(|name| name.trim().eq_ignore_ascii_case("upgrade")))
-    });
-    let protocol = head.headers.get(header::UPGRADE)?;
-    let websocket = protocol.as_bytes().eq_ignore_ascii_case(b"websocket");
-    (head.version == Version::HTTP_11 && named && websocket).then(|| protocol.clone())
 }
 
 /// With these a client asks for a response only if it differs from what it has.

@@ -31,8 +31,10 @@ pub mod interim;
 pub mod limit;
 pub mod route;
 
+pub mod consequences;
 pub mod fetch;
 pub mod handle;
+pub mod partial;
 pub mod state;
 
 pub mod cache;

@@ -1,0 +1,66 @@
+//! What an answer that is not stored itself does to what is stored.
+
+use std::sync::Arc;
+
+use cache_policy::{
+    Arrival, Moment, Reason, RequestFacts, Rules, invalidated_groups, invalidated_targets, tags,
+};
+use http::HeaderMap;
+
+use crate::cache::{
+    Key, Memory, Stored,
+    purge::{Force, Generation, Rule},
+};
+
+/// Forgets what a change made untrue: the target, what Location and Content-Location name on the same origin, and
+/// the groups that the answer names (RFC 9111 §4.4, RFC 9875 §3).
+pub fn invalidate(
+    memory: &Memory,
+    key: &Key,
+    target: &cache_policy::Resource<'_>,
+    answer: &HeaderMap,
+    now: Moment,
+) {
+    memory.invalidate(key);
+    for named in invalidated_targets(target, answer) {
+        memory.invalidate(&key.same_origin(&named));
+    }
+    let origin: Box<str> = format!("{}/", key.origin()).into();
+    let rules: Vec<Rule> = invalidated_groups(answer)
+        .into_iter()
+        .map(|group| Rule::Group { origin: origin.clone(), group })
+        .collect();
+    if !rules.is_empty() {
+        memory.purge(rules, Force::Hard, now);
+    }
+}
+
+/// What a HEAD's answer tells of the stored GET.
+pub struct Told<'a> {
+    /// The request.
+    pub facts: &'a RequestFacts,
+    /// The answer's head.
+    pub answer: &'a HeaderMap,
+    /// When it came.
+    pub arrival: Arrival,
+    /// The route's rules.
+    pub rules: &'a Rules,
+    /// The count of purges when the request was sent.
+    pub began: Generation,
+}
+
+/// Takes what a HEAD's answer says of the stored GET into the entry, or drops an entry that it contradicts
+/// (RFC 9111 §4.3.5).
+pub fn freshen_by_head(memory: &Memory, key: &Key, stored: &Arc<Stored>, told: &Told<'_>) {
+    let &Told { facts, answer, arrival, rules, began } = told;
+    let head = &stored.identity().head;
+    match cache_policy::freshen_by_head(&stored.meta, head, facts, answer, arrival, rules) {
+        Ok(admitted) => {
+            let tags = tags(&admitted.head).unwrap_or_default().into();
+            let fresh = stored.freshened(admitted.meta, &admitted.head, tags, began);
+            memory.replace(key, stored, Arc::new(fresh));
+        }
+        Err(Reason::ValidatorMismatch | Reason::LengthMismatch) => memory.remove(key, stored),
+        Err(_) => {}
+    }
+}
