@@ -2,8 +2,9 @@
 //! decision they must lead to. `cases/README.md` describes the format.
 
 use cache_policy::{
-    Admitted, Arrival, ClientDirectives, Cookies, Decision, Failure, Moment, Reason, RequestFacts, Rules,
-    SetCookie, admit, decide, format_date, freshen, freshen_by_head, stale_on_error,
+    Admitted, Arrival, ClientDirectives, ContentRange, Cookies, Decision, Failure, Moment, PartAnswer, Parts,
+    RangeAnswer, Reason, RequestFacts, Rules, SetCookie, admit, decide, format_date, freshen,
+    freshen_by_head, stale_on_error,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use std::fmt::Write;
@@ -87,6 +88,12 @@ fn cases(text: &str) -> Vec<Case<'_>> {
     cases
 }
 
+/// As Content-Range has them.
+fn octets(ranges: &[std::ops::Range<u64>]) -> String {
+    let ranges: Vec<_> = ranges.iter().map(|range| format!("{}-{}", range.start, range.end - 1)).collect();
+    ranges.join(" ")
+}
+
 struct Story {
     now: Duration,
     delay: Duration,
@@ -94,6 +101,7 @@ struct Story {
     first: Option<RequestFacts>,
     stored: Option<Admitted>,
     request: Option<RequestFacts>,
+    parts: Parts,
     outcome: Option<String>,
 }
 
@@ -106,6 +114,7 @@ impl Story {
             first: None,
             stored: None,
             request: None,
+            parts: Parts::default(),
             outcome: None,
         }
     }
@@ -120,6 +129,29 @@ impl Story {
         Ok(())
     }
 
+    fn part(&mut self, place: &str) {
+        let place = ContentRange::parse(place.as_bytes());
+        let added = place.is_some_and(|place| self.parts.add(&place));
+        self.outcome =
+            Some(if added { format!("held {}", octets(self.parts.held())) } else { "refused".to_owned() });
+    }
+
+    fn range(&mut self, field: &str) {
+        let field = (!field.is_empty()).then(|| HeaderValue::from_str(field).expect("a field value"));
+        let request = field.into_iter().map(|field| (http::header::RANGE, field)).collect();
+        self.outcome = Some(match self.parts.answer(&request) {
+            PartAnswer::Held(RangeAnswer::Whole) => "answered whole".to_owned(),
+            PartAnswer::Held(RangeAnswer::NotSatisfiable) => "answered 416".to_owned(),
+            PartAnswer::Held(RangeAnswer::Single(range)) => format!("answered {}", octets(&[range])),
+            PartAnswer::Held(RangeAnswer::Several(ranges)) => format!("answered {}", octets(&ranges)),
+            PartAnswer::Missing(fields) => {
+                let fields: Vec<_> = fields.iter().map(|field| field.to_str().expect("ASCII")).collect();
+                format!("missing {}", fields.join(" "))
+            }
+            PartAnswer::Unknown => "unknown".to_owned(),
+        });
+    }
+
     fn take(&mut self, step: &Step<'_>) -> Result<(), String> {
         match step.verb {
             "rules" => step.rest.split_whitespace().for_each(|rule| set(&mut self.rules, rule)),
@@ -130,6 +162,8 @@ impl Story {
             "freshened" => self.freshen(step),
             "request" => self.request(step),
             "failure" => self.fail(step.rest),
+            "part" => self.part(step.rest),
+            "range" => self.range(step.rest),
             "->" => return self.expect(step.rest),
             "head" => return self.expect_head(step.rest),
             "age" => return self.expect_age(step.rest),
@@ -199,9 +233,14 @@ impl Story {
 
     fn expect(&mut self, expected: &str) -> Result<(), String> {
         let outcome = self.outcome.take().unwrap_or_else(|| "stored".to_owned());
-        let reason = expected.split_whitespace().nth(1);
+        let mut words = expected.split_whitespace();
+        // What is said of parts is said in octets.
+        let reasoned = words.next().is_some_and(|verb| !matches!(verb, "held" | "answered" | "missing"));
         assert!(
-            reason.is_none_or(|token| Reason::ALL.iter().any(|known| known.as_str() == token)),
+            words
+                .next()
+                .filter(|_| reasoned)
+                .is_none_or(|token| Reason::ALL.iter().any(|known| known.as_str() == token)),
             "{expected}: no such reason"
         );
         if outcome == expected { Ok(()) } else { Err(format!("expected `{expected}`, got `{outcome}`")) }

@@ -1,16 +1,30 @@
-//! References and queries: no input panics, and a resolved path never climbs.
+//! References (Location, Content-Location): no input panics, a resolved path never climbs, and nothing of another origin is
+//! found.
 #![no_main]
 
-use cache_policy::{QueryRules, Resource, normalise_query};
+use cache_policy::{RequestFacts, Resource, Rules, invalidated_targets, invalidates, stands_for_get};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use libfuzzer_sys::fuzz_target;
 
-fuzz_target!(|input: (&str, &[u8])| {
-    let (query, reference) = input;
-    let base = Resource { scheme: "https", authority: "a.test:8443", path_and_query: "/b/c?d" };
-    if let Some(found) = base.same_origin(reference) {
-        assert!(found.starts_with('/'));
+const BASE: Resource<'_> = Resource { scheme: "https", authority: "a.test:8443", path_and_query: "/b/c?d" };
+
+fuzz_target!(|input: (u16, &[u8], &[u8])| {
+    let (status, location, content_location) = input;
+    let status = StatusCode::from_u16(status).unwrap_or(StatusCode::OK);
+    if let Some(found) = BASE.same_origin(location) {
+        let path = found.split('?').next().unwrap_or_default();
+        assert!(path.starts_with('/') && !path.split('/').any(|segment| segment == ".."), "{found}");
     }
-    let rules = QueryRules { drop: vec!["utm_*".to_owned()], sort: true, ..QueryRules::default() };
-    let once = normalise_query(query, &rules).into_owned();
-    assert_eq!(normalise_query(&once, &rules), once);
+    let mut head = HeaderMap::new();
+    for (name, value) in [(header::LOCATION, location), (header::CONTENT_LOCATION, content_location)] {
+        if let Ok(value) = HeaderValue::from_bytes(value) {
+            head.insert(name, value);
+        }
+    }
+    assert!(invalidated_targets(&BASE, &head).iter().all(|target| target.starts_with('/')));
+    for method in [Method::GET, Method::POST, Method::DELETE] {
+        assert!(method != Method::GET || !invalidates(&method, status));
+        let facts = RequestFacts::read(&method, &HeaderMap::new(), &Rules::default());
+        let _ = stands_for_get(&method, &facts, &BASE, status, &head);
+    }
 });
