@@ -40,9 +40,11 @@ export function write(method, address, value, headers = {}) {
 async function refusal(answer) {
   const seconds = Number.parseInt(answer.headers.get("retry-after") ?? "", 10);
   const facts = { status: answer.status, retryAfter: Number.isNaN(seconds) ? null : seconds };
+  // What a failing server says is meant for those who run it.
+  if (answer.status >= 500) return new Refusal("The shop cannot answer just now.", facts);
   if (answer.headers.get("content-type")?.startsWith("application/problem+json")) {
     const { type, title, detail, errors } = await answer.json().catch(() => ({}));
     if (title || detail) return new Refusal(detail || title, { ...facts, kind: type?.split(":").pop(), errors });
   }
-  return new Refusal(answer.status === 429 ? "That was a little fast for the shop." : "The shop could not answer.", facts);
+  return new Refusal(answer.status === 429 ? "That was a little fast for the shop." : "The shop does not take that.", facts);
 }

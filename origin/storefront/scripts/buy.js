@@ -1,5 +1,5 @@
 // Into the cart, on the page of a product.
-import { add, lines, mostPieces } from "/assets/cart.js";
+import { add, lines, mostPieces, notKept } from "/assets/cart.js";
 import { element } from "/assets/element.js";
 import { quantityField } from "/assets/quantity.js";
 
@@ -25,7 +25,7 @@ export function buying(item) {
       told.replaceChildren(words, " ", element("a", { href: "/cart" }, "See the cart"));
       quantity.show(1);
     } catch (error) {
-      told.textContent = error instanceof RangeError ? error.message : "This browser keeps no cart: it lets the shop store nothing.";
+      told.textContent = notKept(error);
     }
   }
 }

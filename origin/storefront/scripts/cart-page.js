@@ -10,24 +10,38 @@ import { quantityField } from "/assets/quantity.js";
 
 const atOnce = 4; // products asked about at the same time
 
+/** Asks once more who is signed in; made by `show`. */
+export let renew = null;
+
 export function show() {
   const place = document.getElementById("cart");
   const rows = new Map(); // by product id
   const list = element("ul", { class: "lines", "aria-label": "Products" });
-  const sums = element("div", { class: "sums" });
+  const sums = element("div", { class: "sums", "aria-live": "polite", "aria-atomic": "true" });
   const told = element("p", { class: "told", role: "alert" });
   const action = element("div", { class: "action" });
   const summary = element("section", { class: "summary", "aria-label": "Summary" }, sums, told, action);
   let user; // undefined as long as the shop has not said who is signed in
   let asked = false;
+  let offered = null; // what the summary offers: made anew only when that changes, so that nobody's press or focus is lost
   let thanked = false;
 
   draw();
   onChange(draw);
+  place.removeAttribute("aria-busy");
   check().catch(() => {}); // The rows say for themselves what could not be read.
-  session()
-    .then((found) => (user = found), () => {})
-    .finally(() => ((asked = true), draw()));
+  identify();
+  renew = identify;
+
+  async function identify() {
+    try {
+      user = await session();
+    } catch {
+      // Asked again with the order; an answer from before stands until then.
+    }
+    asked = true;
+    draw();
+  }
 
   function draw() {
     if (thanked) return;
@@ -44,7 +58,8 @@ export function show() {
       }
       rows.get(line.id).draw(line);
     }
-    sums.replaceChildren(...sumsOf(all));
+    const next = sumsOf(all);
+    if (sums.textContent !== next.map((node) => node.textContent).join("")) sums.replaceChildren(...next);
     drawAction();
     const shown = all.length > 0 ? [list, summary] : waits() ? [summary] : [empty()];
     if (shown.length !== place.children.length || shown[0] !== place.firstElementChild) place.replaceChildren(...shown);
@@ -52,9 +67,12 @@ export function show() {
 
   function drawAction() {
     if (!asked) return;
-    if (user === null) {
+    const offer = user === null ? "sign in" : waits() ? "ask again" : "order";
+    if (offer === offered) return;
+    offered = offer;
+    if (offer === "sign in") {
       action.replaceChildren(element("p", {}, "Sign in to place the order. The cart stays as it is."), element("a", { class: "button", href: "/account?next=/cart" }, "Sign in"));
-    } else if (waits()) {
+    } else if (offer === "ask again") {
       action.replaceChildren(
         element("p", {}, `Your order of ${totalText(underWay(user.id).totals)} has not been answered yet. Asking again cannot place it twice.`),
         element("button", { class: "button", type: "button", click: buy }, "Ask again"),
@@ -86,6 +104,7 @@ export function show() {
   }
 
   async function buy() {
+    if (place.inert) return; // the second half of a double click
     busy(true);
     say("");
     try {
@@ -95,7 +114,7 @@ export function show() {
       if (!waits()) {
         await check();
         const stopped = lines().some((line) => rows.get(line.id)?.stops(line));
-        if (stopped) return say("Some of this cannot be ordered. Please change the lines marked above.");
+        if (stopped) return say("Some of this cannot be ordered. Please change the marked lines.");
         if (totalText(totals(lines())) !== totalText(shown)) {
           return say("A price has changed since you looked. Please read the new total and place the order again.");
         }
@@ -117,6 +136,7 @@ export function show() {
     summary.setAttribute("aria-busy", now);
     place.inert = now;
     if (now) action.querySelector(".button").textContent = "One moment…";
+    else offered = null;
   }
 
   function say(words) {
@@ -127,29 +147,40 @@ export function show() {
     thanked = true;
     const count = placed.lines.reduce((sum, line) => sum + line.quantity, 0);
     const total = totalText({ [placed.currency]: placed.total_cents });
-    const heading = element("h2", { tabindex: -1 }, "Thank you");
+    const heading = document.getElementById("title");
+    heading.textContent = "Thank you";
+    document.title = "Thank you — Gatehouse Goods";
     place.replaceChildren(
       element(
         "div",
         { class: "notice" },
-        heading,
         element("p", {}, `Order ${placed.id} is placed: ${pieceCount(count)}, ${total}.`),
         total !== totalText(expected) &&
           element("p", {}, `A price changed at that very moment: you were shown ${totalText(expected)}. You can still cancel the order.`),
-        element("a", { class: "button", href: "/orders" }, "See your orders"),
+        element(
+          "p",
+          { class: "choices" },
+          element("a", { class: "button", href: "/orders" }, "See your orders"),
+          element("a", { class: "button plain", href: "/" }, "Back to the shop"),
+        ),
       ),
     );
-    heading.focus();
+    heading.focus({ preventScroll: true });
   }
 
   function empty() {
-    return element("div", { class: "notice" }, element("p", {}, "There is nothing in it yet."), element("a", { class: "button", href: "/" }, "To the shop"));
+    return element(
+      "div",
+      { class: "notice" },
+      element("p", {}, "There is nothing in it yet. What you add stays in this browser until you order it."),
+      element("a", { class: "button", href: "/" }, "To the shop"),
+    );
   }
 
   /** One line: its node and what the shop has said about the product. */
   function rowOf(first) {
     const { id, slug, name } = first;
-    let known = null; // `{gone}` or `{left}`, and `before`: the price that was shown until now
+    let known = null; // `{gone}`, `{unread}` or `{left}`, and `before`: the price that was shown until now
     const picture = element("img", { alt: "", width: 640, height: 640, decoding: "async", src: first.image });
     const each = element("p", { class: "quiet" });
     const note = element("p", { class: "note", id: `note-${id}`, role: "status" });
@@ -185,8 +216,8 @@ export function show() {
         const { name: called, image, price_cents, currency } = item;
         if (changed || image !== line.image || called !== line.name) update(id, { name: called, image, price_cents, currency });
       } catch (error) {
+        known = error.status === 404 ? { gone: true } : { ...known, unread: true };
         if (error.status !== 404) throw error;
-        known = { gone: true };
       }
     }
 
@@ -202,6 +233,7 @@ export function show() {
       if (known?.gone) return "No longer sold: please remove it.";
       if (known?.left === 0) return "Sold out for now: please remove it, or come back.";
       if (known?.left < line.quantity) return `Only ${known.left} left: please take fewer.`;
+      if (known?.unread) return "Whether it is still there at this price could not be checked just now.";
       if (known?.before) return `The price has changed: it was ${price(known.before.price_cents, known.before.currency)}.`;
       return "";
     }
@@ -210,7 +242,7 @@ export function show() {
       const next = node.nextElementSibling ?? node.previousElementSibling;
       remove(id);
       // The focus goes on with the list, and does not fall back to the top of the page.
-      (next?.querySelector(".link") ?? document.getElementById("main")).focus();
+      (next?.querySelector(".link") ?? document.getElementById("title")).focus();
     }
   }
 }

@@ -34,6 +34,11 @@ export function add({ id, slug, name, image, price_cents, currency }, quantity, 
   return sum;
 }
 
+/** Why something could not be added, in words. */
+export function notKept(error) {
+  return error instanceof RangeError ? error.message : "This browser keeps no cart: it lets the shop store nothing.";
+}
+
 /** Changes some members of a line. */
 export function update(id, members) {
   keep(lines().map((line) => (line.id === id ? { ...line, ...members } : line)));

@@ -7,15 +7,25 @@ export async function session() {
 }
 
 export function register(email, name, password) {
-  return write("POST", "/api/users", { email, name, password });
+  return noted(write("POST", "/api/users", { email, name, password }));
 }
 
 export function signIn(email, password) {
-  return write("POST", "/api/session", { email, password });
+  return noted(write("POST", "/api/session", { email, password }));
 }
 
 export function signOut() {
-  return write("DELETE", "/api/session");
+  return noted(write("DELETE", "/api/session"));
+}
+
+async function noted(change) {
+  const answer = await change;
+  try {
+    localStorage.setItem("session", crypto.randomUUID());
+  } catch {
+    // Without storage the other windows find out with their next request.
+  }
+  return answer;
 }
 
 /** One page of orders, newest first: `{orders, next_cursor}`. */

@@ -1,41 +1,65 @@
 // The orders of one customer, newest first: each opens to its lines, and can be cancelled.
-import { cancelOrder, order, orders } from "/assets/customer.js";
+import { cancelOrder, order, orders, session } from "/assets/customer.js";
 import { element } from "/assets/element.js";
 import { failure, inWords, signInFirst } from "/assets/failure.js";
 import { moment, price } from "/assets/numbers.js";
 
 const atOnce = 10;
+let shows = 0; // of this page so far: what an earlier one still waits for may belong to somebody who has left
 
 export function show() {
+  shows += 1;
+  const current = shows;
   const place = document.getElementById("orders");
-  const list = element("ul", { class: "orders", "aria-busy": "true" });
+  const list = element("ul", { class: "orders" });
   const told = element("p", { class: "unseen", role: "status" });
   const rest = element("div", { class: "rest" });
-  place.replaceChildren(list, told, rest);
   load(null);
 
   async function load(cursor) {
-    rest.replaceChildren(element("p", { class: "quiet" }, "Loading…"));
+    if (cursor) rest.replaceChildren(element("p", { class: "quiet" }, "Loading…"));
     try {
-      const answer = await orders(atOnce, cursor);
+      // Asked first, because nobody is no error there: strangers get a notice, and their console no refusal.
+      const answer = cursor === null && (await session()) === null ? null : await orders(atOnce, cursor);
+      if (current !== shows) return;
+      if (answer === null) return showStranger();
       const items = answer.orders.map((each) => item(each, say));
       list.append(...items);
-      rest.replaceChildren(answer.next_cursor ? element("button", { class: "button", type: "button", click: () => load(answer.next_cursor) }, "Load more") : "");
-      if (list.children.length === 0) place.replaceChildren(none());
+      rest.replaceChildren(answer.next_cursor ? element("button", { class: "button plain", type: "button", click: () => load(answer.next_cursor) }, "Load more") : "");
+      place.replaceChildren(...(list.children.length === 0 ? [none()] : [list, told, rest]));
       if (cursor) {
         say(`${items.length} more orders`);
         items[0]?.querySelector("summary").focus({ preventScroll: true });
       }
     } catch (error) {
-      if (error.status === 401) place.replaceChildren(signInFirst("/orders", "Your orders are shown to you alone."));
-      else rest.replaceChildren(failure(error, () => load(cursor)));
+      if (current !== shows) return;
+      if (error.status === 401) return showStranger();
+      rest.replaceChildren(failure(error, () => load(cursor)));
+      place.replaceChildren(list, told, rest);
     }
-    list.removeAttribute("aria-busy");
+    place.removeAttribute("aria-busy");
+  }
+
+  function showStranger() {
+    place.replaceChildren(stranger());
+    place.removeAttribute("aria-busy");
   }
 
   function say(words) {
     told.textContent = words;
   }
+}
+
+/** Shows nothing of what stood there until the shop has said whose orders these are. */
+export function renew() {
+  const place = document.getElementById("orders");
+  place.setAttribute("aria-busy", "true");
+  place.replaceChildren();
+  show();
+}
+
+function stranger() {
+  return signInFirst("/orders", "Your orders are shown to you alone.");
 }
 
 function none() {
@@ -73,6 +97,7 @@ function item(first, say) {
     try {
       draw(await order(first.id));
     } catch (error) {
+      if (error.status === 401) return renew();
       loaded = false;
       inside.replaceChildren(failure(error, load));
     }
@@ -80,46 +105,51 @@ function item(first, say) {
 
   function draw(whole) {
     drawState(whole);
-    inside.replaceChildren(table(whole), whole.status === "placed" ? offer() : element("p", { class: "quiet" }, `Cancelled ${moment(whole.cancelled_at)}.`));
+    inside.replaceChildren(bill(whole), whole.status === "placed" ? offer() : element("p", { class: "quiet" }, `Cancelled on ${moment(whole.cancelled_at)}.`));
   }
 
   /** Asks once more before it cancels. */
   function offer() {
     const told = element("p", { class: "told", role: "alert" });
-    const choices = element("p", { class: "choices" });
-    const node = element("div", {}, told, choices);
+    const question = element("p", { id: `question-${first.id}` }, "Cancel this order? That cannot be undone.");
+    const choices = element("div", { class: "choices", role: "group", "aria-labelledby": question.id });
+    const withdraw = button("Cancel the order", "plain", () => ask(true));
     ask(false);
-    return node;
+    return element("div", { class: "offer" }, told, choices);
 
     function ask(sure) {
-      const button = (words, click, plain = true) => element("button", { class: plain ? "button plain" : "button", type: "button", click }, words);
-      choices.replaceChildren(
-        ...(sure ? [button(`Cancel order ${first.id} for good`, cancel, false), button("Keep it", () => ask(false))] : [button("Cancel the order", () => ask(true))]),
-      );
-      if (document.activeElement === document.body) choices.lastElementChild.focus({ preventScroll: true }); // the one that does no harm
+      const keep = button("Keep it", "plain", () => ask(false));
+      choices.replaceChildren(...(sure ? [question, button("Yes, cancel it", "grave", cancel), keep] : [withdraw]));
+      // What was pressed is gone; the focus goes to what does no harm.
+      if (document.activeElement === document.body) (sure ? keep : withdraw).focus({ preventScroll: true });
     }
 
     async function cancel() {
+      told.textContent = "";
       choices.replaceChildren("One moment…");
       try {
         draw(await cancelOrder(first.id));
         say(`Order ${first.id} is cancelled.`);
         details.firstElementChild.focus({ preventScroll: true });
       } catch (error) {
-        told.textContent = inWords(error);
+        told.textContent = error.status === 401 ? "You are signed out. Nothing has been cancelled." : inWords(error);
         ask(false);
       }
     }
   }
 }
 
-function table({ lines, currency, total_cents: total }) {
-  const row = (cell, ...texts) => element("tr", {}, ...texts.map((text) => element(cell, cell === "th" ? { scope: "col" } : {}, text)));
+function button(words, kind, click) {
+  return element("button", { class: `button ${kind}`, type: "button", click }, words);
+}
+
+function bill({ lines, currency, total_cents: total }) {
+  const row = (attributes, name, pieces, cents) =>
+    element("li", attributes, element("span", { class: "name" }, name), element("span", { class: "quiet" }, pieces), element("span", { class: "price" }, price(cents, currency)));
   return element(
-    "table",
-    {},
-    element("thead", {}, row("th", "Product", "Pieces", "Each", "Sum")),
-    element("tbody", {}, ...lines.map((line) => row("td", line.name, String(line.quantity), price(line.price_cents, currency), price(line.price_cents * line.quantity, currency)))),
-    element("tfoot", {}, element("tr", {}, element("th", { scope: "row", colspan: 3 }, "Total"), element("td", {}, price(total, currency)))),
+    "ul",
+    { class: "bill" },
+    ...lines.map((line) => row({}, line.name, `${line.quantity} × ${price(line.price_cents, currency)}`, line.price_cents * line.quantity)),
+    row({ class: "total" }, "Total", "", total),
   );
 }

@@ -9,17 +9,19 @@ import { fill } from "/assets/shelf.js";
 export async function show() {
   const slug = location.pathname.split("/")[2];
   const place = document.getElementById("product");
+  const trail = document.getElementById("aisle");
   // Asked for at once with the product; without an answer the page says as much as the product itself tells.
   const counted = stock(slug).catch(() => null);
   try {
     const item = await product(slug);
     document.title = `${item.name} — Gatehouse Goods`;
     place.replaceChildren(...describe(item, counted));
-    document.getElementById("aisle").replaceChildren(aisle(item));
+    trail.replaceChildren(aisle(item));
+    trail.hidden = false;
     document.getElementById("related").hidden = false;
     fill(document.getElementById("shelf"), { category: item.category, limit: 5 }, { eager: 0, without: slug, most: 4 });
   } catch (error) {
-    document.getElementById("aisle").replaceChildren();
+    trail.hidden = true;
     place.replaceChildren(error.status === 404 ? missing() : failure(error, show));
   }
   place.removeAttribute("aria-busy");

@@ -9,7 +9,9 @@ export function quantityField({ label, value, most, changed = () => {} }) {
   let now = value;
   const input = element("input", { type: "number", inputmode: "numeric", min: 1, max: most, value, "aria-label": label, change: () => choose(input.valueAsNumber) });
   const step = (by, name, sign) => element("button", { type: "button", "aria-label": `${name}: ${label}`, click: () => choose(now + by) }, sign);
-  const node = element("span", { class: "quantity" }, step(-1, "One fewer", "−"), input, step(1, "One more", "+"));
+  const [fewer, more] = [step(-1, "One fewer", "−"), step(1, "One more", "+")];
+  const node = element("span", { class: "quantity" }, fewer, input, more);
+  bound();
   return { node, value: () => now, show, limit };
 
   function choose(wanted) {
@@ -21,10 +23,18 @@ export function quantityField({ label, value, most, changed = () => {} }) {
   function show(shown) {
     now = shown;
     input.value = shown;
+    bound();
   }
 
   function limit(left) {
     most = left;
     input.max = Math.max(left, 1);
+    bound();
+  }
+
+  /** Not `disabled`, which would take the focus away from whoever has just pressed it. */
+  function bound() {
+    fewer.setAttribute("aria-disabled", now <= 1);
+    more.setAttribute("aria-disabled", now >= most);
   }
 }

@@ -1,4 +1,5 @@
 // A shelf: a grid of products with its waiting, empty and failed states, and "Load more" along the cursor.
+import { add, mostPieces, notKept } from "/assets/cart.js";
 import { products } from "/assets/catalogue.js";
 import { element } from "/assets/element.js";
 import { failure } from "/assets/failure.js";
@@ -10,9 +11,10 @@ import { price } from "/assets/numbers.js";
  * samples names the slug it does `without` and how many it shows at `most`; it has no "Load more".
  */
 export function fill(place, query, { empty = null, eager = 4, without = null, most = Infinity } = {}) {
-  const grid = element("ul", { class: "grid", "aria-busy": "true" }, ...ghosts(Math.min(query.limit ?? 8, 8)));
+  const grid = element("ul", { class: "grid" }, ...ghosts(Math.min(query.limit ?? 8, most, 8)));
   const told = element("p", { class: "unseen", role: "status" });
   const rest = element("div", { class: "rest" });
+  place.setAttribute("aria-busy", "true");
   place.replaceChildren(grid, told, rest);
   load(null);
 
@@ -23,22 +25,25 @@ export function fill(place, query, { empty = null, eager = 4, without = null, mo
       const cards = answer.products
         .filter(({ slug }) => slug !== without)
         .slice(0, most)
-        .map((item, index) => card(item, cursor === null && index < eager));
+        .map((item, index) => card(item, cursor === null && index < eager, say));
       show(cards, cursor === null, answer.next_cursor);
     } catch (error) {
-      grid.removeAttribute("aria-busy");
       if (cursor === null) grid.replaceChildren();
       rest.replaceChildren(failure(error, () => load(cursor)));
     }
+    place.removeAttribute("aria-busy");
+  }
+
+  function say(words) {
+    told.textContent = words;
   }
 
   function show(cards, first, next) {
-    grid.removeAttribute("aria-busy");
     if (first) grid.replaceChildren(...cards);
     else grid.append(...cards);
     if (first && cards.length === 0 && empty) place.replaceChildren(empty);
     if (!first) {
-      told.textContent = `${cards.length} more products`;
+      say(`${cards.length} more products`);
       cards[0]?.querySelector("a").focus({ preventScroll: true });
     }
     rest.replaceChildren(
@@ -47,7 +52,7 @@ export function fill(place, query, { empty = null, eager = 4, without = null, mo
   }
 }
 
-function card(item, eager) {
+function card(item, eager, say) {
   return element(
     "li",
     { class: item.in_stock ? "card" : "card sold-out" },
@@ -62,9 +67,27 @@ function card(item, eager) {
       "p",
       { class: "terms" },
       element("span", { class: "price" }, price(item.price_cents, item.currency)),
-      !item.in_stock && element("span", { class: "label" }, "Sold out"),
+      item.in_stock ? adding(item, say) : element("span", { class: "label" }, "Sold out"),
     ),
   );
+}
+
+/** One piece into the cart. How many there are is not known here: the page of the cart asks. */
+function adding(item, say) {
+  const button = element("button", { class: "add", type: "button", "aria-label": `Add ${item.name} to the cart`, click: put }, "+");
+  let shown = null;
+  return button;
+
+  function put() {
+    try {
+      say(`${item.name}: ${add(item, 1, mostPieces)} in your cart.`);
+      button.textContent = "✓";
+      clearTimeout(shown);
+      shown = setTimeout(() => (button.textContent = "+"), 1500);
+    } catch (error) {
+      button.replaceWith(element("span", { class: "wrong", role: "alert" }, notKept(error)));
+    }
+  }
 }
 
 function ghosts(count) {

@@ -13,14 +13,14 @@ const pages = {
   account: () => import("/assets/account.js"),
   orders: () => import("/assets/orders.js"),
 };
-const personal = ["account", "orders"];
-
 const { page } = document.body.dataset;
 if (pages[page]) {
   const module = pages[page]();
   module.then(({ show }) => show(), showLoadFailure);
-  // A page that the browser has kept alive shows whoever was signed in then.
-  addEventListener("pageshow", ({ persisted }) => persisted && personal.includes(page) && module.then(({ show }) => show()));
+  // A page that was kept alive, or stands in another window, shows whoever was signed in then.
+  const renew = () => module.then(({ renew: again }) => again?.());
+  addEventListener("pageshow", ({ persisted }) => persisted && renew());
+  addEventListener("storage", ({ key }) => key === "session" && renew());
 }
 showAisles();
 showOwn();
@@ -37,10 +37,17 @@ async function showAisles() {
         return element("li", {}, element("a", { href: address, "aria-current": address === here ? "page" : null }, name));
       }),
     );
-    document.querySelector("#aisles [aria-current]")?.scrollIntoView({ block: "nearest", inline: "center" });
+    const current = document.querySelector("#aisles [aria-current]");
+    if (current) center(current, document.querySelector(".aisles"));
   } catch (error) {
     console.warn("The categories could not be read:", error.message);
   }
+}
+
+/** Not `scrollIntoView`: from there on the Tab key would go, past the link that skips the header. */
+function center(link, row) {
+  const [inner, outer] = [link, row].map((each) => each.getBoundingClientRect());
+  row.scrollLeft += inner.left + inner.width / 2 - (outer.left + outer.width / 2);
 }
 
 /** The customer's own links: which of them is here, and how many pieces are in the cart. */
@@ -58,7 +65,10 @@ function showOwn() {
 }
 
 function suggestOnceFocused(box) {
-  const load = () => import("/assets/suggest.js").then((module) => module.suggest(box), () => {});
+  const load = () => {
+    const before = box.value;
+    import("/assets/suggest.js").then((module) => module.suggest(box, before), () => {});
+  };
   if (document.activeElement === box) {
     load();
   } else {
@@ -69,6 +79,10 @@ function suggestOnceFocused(box) {
 /** A module that does not arrive (a lost connection, a release between page and script) is told, not swallowed. */
 function showLoadFailure(error) {
   console.warn("The page's script could not be read:", error.message);
+  for (const place of document.querySelectorAll("main [aria-busy]")) {
+    place.replaceChildren();
+    place.removeAttribute("aria-busy");
+  }
   document.getElementById("main").append(
     element("p", { class: "notice", role: "alert" }, "This page did not load completely. ", element("a", { href: location.href }, "Try again"), "."),
   );

@@ -17,7 +17,7 @@ export function offerOrders(place, changed) {
     { id: "sort", change: () => (remember(select.value), changed()) },
     ...Object.entries(orders).map(([value, name]) => element("option", { value, selected: value === now }, name)),
   );
-  place.replaceChildren(element("label", { class: "sorting" }, element("span", {}, "Order"), select));
+  place.replaceChildren(element("label", { class: "sorting" }, element("span", {}, "Sort by"), select));
 }
 
 function remember(order) {

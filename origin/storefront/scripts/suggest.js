@@ -5,8 +5,11 @@ import { price } from "/assets/numbers.js";
 
 const pause = 200; // milliseconds without a key before the shop is asked
 
-/** Gives the search box its suggestions. The box stays an ordinary form field: Enter without a choice searches. */
-export function suggest(box) {
+/**
+ * Gives the search box its suggestions. The box stays an ordinary form field: Enter without a choice searches. `before` is what
+ * stood in it when this script was sent for: whoever types faster than it arrives is not forgotten.
+ */
+export function suggest(box, before) {
   const list = element("ul", { id: "suggestions", class: "suggestions", role: "listbox", "aria-label": "Suggestions", hidden: true });
   box.after(list);
   for (const [name, value] of Object.entries({ role: "combobox", "aria-autocomplete": "list", "aria-controls": list.id, "aria-expanded": "false" })) {
@@ -16,13 +19,7 @@ export function suggest(box) {
   let asking = null;
   let chosen = -1;
 
-  box.addEventListener("input", () => {
-    clearTimeout(timer);
-    asking?.abort();
-    const typed = box.value.trim();
-    if (typed.length < 2) return close();
-    timer = setTimeout(() => ask(typed), pause);
-  });
+  box.addEventListener("input", read);
   box.addEventListener("keydown", (event) => {
     if (event.key === "Escape") return close();
     if (list.hidden) return;
@@ -41,6 +38,15 @@ export function suggest(box) {
     const option = event.target.closest("[data-address]");
     if (option) location.assign(option.dataset.address);
   });
+  if (box.value !== before) read();
+
+  function read() {
+    clearTimeout(timer);
+    asking?.abort();
+    const typed = box.value.trim();
+    if (typed.length < 2) return close();
+    timer = setTimeout(() => ask(typed), pause);
+  }
 
   async function ask(typed) {
     asking = new AbortController();
