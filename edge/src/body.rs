@@ -15,6 +15,7 @@ use tokio::time::{Instant, Sleep};
 use crate::{
     cache::{recording, segments::SegmentsReader},
     compress::CodedBody,
+    content::ContentError,
     upstream::ResponseBody,
 };
 
@@ -35,7 +36,7 @@ pub enum BodyError {
     Abandoned,
     /// The client's connection broke.
     #[error("the client's content broke off")]
-    Client(#[source] Arc<hyper::Error>),
+    Client(#[source] Arc<ContentError>),
     /// The client sent nothing for longer than `timeouts.body`.
     #[error("the client's content stalled")]
     ClientStalled,
@@ -56,7 +57,7 @@ pub enum Body {
     Whole(Bytes),
     /// A stored body, or a part of one.
     Stored(SegmentsReader),
-    /// Several parts of a stored body, framed.
+    /// Several parts of a body that is stored or being filled, framed.
     Parts(Box<Framed>),
     /// A body that is being filled.
     Filling(Box<Cut>),
@@ -81,7 +82,7 @@ impl HttpBody for Body {
                 Poll::Ready((!bytes.is_empty()).then(|| Ok(Frame::data(bytes))))
             }
             Self::Stored(reader) => Poll::Ready(reader.next_piece().map(|piece| Ok(Frame::data(piece)))),
-            Self::Parts(framed) => Poll::Ready(framed.next_piece().map(|piece| Ok(Frame::data(piece)))),
+            Self::Parts(framed) => framed.poll_frame(context),
             Self::Filling(cut) => cut.poll_frame(context),
             Self::Upstream(body) => Pin::new(&mut **body).poll_frame(context),
             Self::Coded(coded) => coded.poll_frame(context),
@@ -94,7 +95,8 @@ impl HttpBody for Body {
             Self::Whole(bytes) => bytes.is_empty(),
             Self::Stored(reader) => reader.left() == 0,
             Self::Parts(framed) => framed.left == 0,
-            Self::Filling(_) | Self::Coded(_) => false,
+            Self::Filling(cut) => cut.is_cut_off(),
+            Self::Coded(_) => false,
             Self::Upstream(body) => body.is_end_stream(),
         }
     }
@@ -112,35 +114,71 @@ impl HttpBody for Body {
     }
 }
 
-/// Parts of a stored body as multipart/byteranges (RFC 9110 §14.6).
+/// Parts of a body as multipart/byteranges (RFC 9110 §14.6).
 #[derive(Debug)]
 pub struct Framed {
-    parts: std::vec::IntoIter<(Bytes, SegmentsReader)>,
-    current: Option<SegmentsReader>,
+    parts: std::vec::IntoIter<(Bytes, Octets)>,
+    current: Option<Octets>,
     closing: Bytes,
     left: u64,
 }
 
+/// The octets of one part.
+#[derive(Debug)]
+pub enum Octets {
+    /// They are there.
+    Stored(SegmentsReader),
+    /// They are arriving.
+    Filling(Cut),
+}
+
+impl Octets {
+    fn left(&self) -> u64 {
+        match self {
+            Self::Stored(reader) => reader.left(),
+            Self::Filling(cut) => cut.left.unwrap_or_default(),
+        }
+    }
+
+    fn poll_piece(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyError>>> {
+        match self {
+            Self::Stored(reader) => Poll::Ready(reader.next_piece().map(Ok)),
+            Self::Filling(cut) => {
+                let frame = ready!(cut.poll_frame(context));
+                Poll::Ready(frame.map(|frame| frame.map(|frame| frame.into_data().unwrap_or_default())))
+            }
+        }
+    }
+}
+
 impl Framed {
     /// Each part's preamble and its octets, then the closing delimiter.
-    pub fn new(parts: Vec<(Bytes, SegmentsReader)>, closing: Bytes) -> Self {
+    pub fn new(parts: Vec<(Bytes, Octets)>, closing: Bytes) -> Self {
         let framed: u64 = parts.iter().map(|(preamble, octets)| preamble.len() as u64 + octets.left()).sum();
         Self { left: framed + closing.len() as u64, parts: parts.into_iter(), current: None, closing }
     }
 
-    fn next_piece(&mut self) -> Option<Bytes> {
-        let piece = match self.current.as_mut().and_then(SegmentsReader::next_piece) {
-            Some(piece) => piece,
+    fn poll_frame(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let octets = match &mut self.current {
+            Some(octets) => ready!(octets.poll_piece(context)),
+            None => None,
+        };
+        let piece = match octets {
+            Some(Ok(piece)) => piece,
+            Some(Err(error)) => return Poll::Ready(Some(Err(error))),
             None => match self.parts.next() {
                 Some((preamble, octets)) => {
                     self.current = Some(octets);
                     preamble
                 }
-                None => std::mem::take(&mut self.closing),
+                None => {
+                    self.current = None;
+                    std::mem::take(&mut self.closing)
+                }
             },
         };
         self.left -= piece.len() as u64;
-        (!piece.is_empty()).then_some(piece)
+        Poll::Ready((!piece.is_empty()).then(|| Ok(Frame::data(piece))))
     }
 }
 
@@ -150,21 +188,28 @@ pub struct Cut {
     reader: recording::Reader,
     skip: u64,
     left: Option<u64>,
+    /// It ends with its last octet, whatever follows in the recording.
+    part: bool,
 }
 
 impl Cut {
     /// All of it; `length` where it is known.
     pub fn whole(reader: recording::Reader, length: Option<u64>) -> Self {
-        Self { reader, skip: 0, left: length }
+        Self { reader, skip: 0, left: length, part: false }
     }
 
     /// `range` of it.
     pub fn range(reader: recording::Reader, range: std::ops::Range<u64>) -> Self {
-        Self { reader, skip: range.start, left: Some(range.end - range.start) }
+        Self { reader, skip: range.start, left: Some(range.end - range.start), part: true }
+    }
+
+    /// Whether it is a part of which every octet has been read: nobody waits for what comes after.
+    fn is_cut_off(&self) -> bool {
+        self.part && self.left == Some(0)
     }
 
     fn poll_frame(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        loop {
+        while !self.is_cut_off() {
             let frame = match ready!(self.reader.poll_frame(context)) {
                 None => return Poll::Ready(None),
                 Some(Err(error)) => return Poll::Ready(Some(Err(error))),
@@ -188,6 +233,7 @@ impl Cut {
                 return Poll::Ready(Some(Ok(Frame::data(data))));
             }
         }
+        Poll::Ready(None)
     }
 }
 

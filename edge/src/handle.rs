@@ -14,20 +14,21 @@ use http::{
     response,
 };
 use http_body::Body as _;
-use hyper::body::Incoming;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
     body::{Body, Cut},
     cache::{Filling, Joined, Key, Lead, Outcome, Resource, Stored, recording::Reader},
+    candidate::{Candidate, Sought},
     client::{self, Client, ClientKey},
     consequences::{self, Told},
+    content::{Content, expects_continue},
     failure::Failure,
     fetch::{self, Fetch, Handover, Keep, Own, Want},
     inbound::{self, Inbound, Scheme},
     interim::{self, Interim, Relay},
     limit::{Admitted, Limiter},
-    partial::{self, FromPart},
+    partial::{self, Extent},
     record::{Record, Recorded, Verdict},
     refusal::Refusal,
     represent,
@@ -57,7 +58,7 @@ pub async fn handle(
     edge: &Arc<Edge>,
     peer: Peer,
     interim: Option<&Interim>,
-    request: Request<Incoming>,
+    request: Request<Content>,
 ) -> Response<Recorded> {
     let now = edge.clock.now();
     let state = edge.state.load();
@@ -175,80 +176,41 @@ struct Shared {
 impl Asked<'_> {
     /// Looks up, decides, and answers what can be answered at once.
     fn look_up(&self, head: &request::Parts, record: &mut Record) -> Result<Looked, Refusal> {
-        let now = self.edge.clock.now();
+        let sought = self.sought(head);
         let resource = self.edge.memory.look_up(&self.key);
-        let stored = match &resource {
-            Some(resource) => match resource.select(&head.headers) {
-                None if self.facts.reads() => match self.second_choice(head, resource, now, record)? {
-                    Second::Stored(stored) => Some(stored),
-                    Second::Looked(looked) => return Ok(looked),
-                    Second::Nothing => None,
-                },
-                stored => stored,
-            },
-            None => None,
-        };
-        if stored.is_none()
-            && self.facts.reads()
-            && let Some((key, stored)) = self.edge.memory.look_up_equivalent(&self.key, &head.headers)
-            && let Decision::Serve { stale: None } =
-                decide(&self.facts, Some(&stored.meta), &self.route.rules, now)
-        {
-            let response = represent::stored(head, &stored, &key, &self.route.rules, &self.edge.coder);
-            let status = CacheStatus::new(Verdict::Hit, None);
-            return Ok(Looked::Answered(self.finish_cached(response, &stored.meta, status, record)));
-        }
-        Ok(match decide(&self.facts, stored.map(|stored| &stored.meta), &self.route.rules, now) {
+        let candidate = sought.find(&self.edge.memory, resource.as_deref());
+        let candidate = candidate.as_ref();
+        Ok(match sought.decide(resource.as_deref(), candidate) {
             Decision::Serve { stale } => {
                 let verdict = if stale.is_some() { Verdict::Stale } else { Verdict::Hit };
-                Looked::Answered(self.serve(head, found(stored), CacheStatus::new(verdict, stale), record))
+                Looked::Answered(self.serve(head, found(candidate), CacheStatus::new(verdict, stale), record))
             }
             Decision::ServeAndRefresh { reason } => {
-                let stored = found(stored);
-                self.refresh(head, stored, now);
+                let candidate = found(candidate);
+                self.refresh(head, resource.as_deref(), candidate, sought.now);
                 let status = CacheStatus::new(Verdict::Stale, Some(reason));
-                Looked::Answered(self.serve(head, stored, status, record))
+                Looked::Answered(self.serve(head, candidate, status, record))
             }
             Decision::OnlyIfCached => return Err(Refusal::OnlyIfCached),
             Decision::Pass(reason) => Looked::Pass(reason),
             Decision::Fetch(plan) => {
-                let part = stored.is_none() && partial::wanted(head, &self.facts, &self.route.rules);
-                let want = if part { Want::Part } else { Want::Whole };
-                Looked::Fetch { stored: stored.cloned(), resource, plan, want }
+                let rules = &self.route.rules;
+                let (want, stored) = match candidate {
+                    None => (partial::want(head, None, &self.facts, rules), None),
+                    Some(Candidate::Part(part, held)) => {
+                        let validated = held.suffices().then(|| Arc::clone(part));
+                        (partial::want(head, Some(held), &self.facts, rules), validated)
+                    }
+                    Some(candidate) => (Want::Whole, Some(Arc::clone(candidate.stored()))),
+                };
+                Looked::Fetch { stored, resource, plan, want }
             }
         })
     }
 
-    /// What is stored for a request that no whole variant matches: one in its language, or a part.
-    fn second_choice<'r>(
-        &self,
-        head: &request::Parts,
-        resource: &'r Arc<Resource>,
-        now: Moment,
-        record: &mut Record,
-    ) -> Result<Second<'r>, Refusal> {
-        if self.route.rules.by_language
-            && let Some(stored) = resource.select_language(&head.headers)
-        {
-            return Ok(Second::Stored(stored));
-        }
-        let part = resource.select_part(&head.headers).filter(|_| head.method == Method::GET);
-        let Some(part) = part else { return Ok(Second::Nothing) };
-        Ok(match partial::answer(head, part, &self.facts, &self.route.rules, now) {
-            FromPart::Answered { response, stale } => {
-                let verdict = if stale.is_some() { Verdict::Stale } else { Verdict::Hit };
-                let status = CacheStatus::new(verdict, stale);
-                Second::Looked(Looked::Answered(self.finish_cached(response, &part.meta, status, record)))
-            }
-            FromPart::Fetch(plan, rest) => Second::Looked(Looked::Fetch {
-                resource: Some(Arc::clone(resource)),
-                stored: None,
-                plan,
-                want: Want::Rest(rest),
-            }),
-            FromPart::OnlyIfCached => return Err(Refusal::OnlyIfCached),
-            FromPart::Nothing => Second::Nothing,
-        })
+    fn sought<'s>(&'s self, head: &'s request::Parts) -> Sought<'s> {
+        let now = self.edge.clock.now();
+        Sought { head, facts: &self.facts, key: &self.key, rules: &self.route.rules, now }
     }
 
     /// Answers what the cache alone cannot, within the request's time.
@@ -256,7 +218,7 @@ impl Asked<'_> {
         &self,
         looked: Result<Looked, Refusal>,
         head: &mut request::Parts,
-        content: Incoming,
+        content: Content,
         interim: Option<&Interim>,
         record: &mut Record,
     ) -> Result<Response<Body>, Refusal> {
@@ -291,7 +253,7 @@ impl Asked<'_> {
         let links: HeaderMap =
             represent::preloads(&stored.identity().head).map(|link| (header::LINK, link.clone())).collect();
         if !links.is_empty() {
-            interim.send(StatusCode::EARLY_HINTS, &links);
+            interim.send(StatusCode::EARLY_HINTS, links);
         }
     }
 
@@ -299,7 +261,7 @@ impl Asked<'_> {
         &self,
         mut looked: Looked,
         head: &mut request::Parts,
-        content: Incoming,
+        content: Content,
         record: &mut Record,
     ) -> Result<Response<Body>, Refusal> {
         // A turn answers, or it waits for a fetch that turns out not to suit: another variant, or stale at once.
@@ -312,19 +274,18 @@ impl Asked<'_> {
             let stored = stored.as_ref();
             let now = self.edge.clock.now();
             let marked = resource.as_ref().is_some_and(|resource| resource.marker(now).is_some());
-            if let Some(reason) = self.alone(head, &content, marked) {
+            if let Some(reason) = self.sought(head).alone(content.is_end_stream(), marked) {
                 return self.pass(head, content, reason, record).await;
             }
-            let memory = &self.edge.memory;
             let joined = if marked {
-                Joined::Leader(self.edge.collapser.alone(&self.key, now, memory))
+                Joined::Leader(self.edge.collapser.alone(&self.key, now, &self.edge.memory))
             } else {
-                let variant = collapse_variant(head, resource.as_deref(), &want);
-                self.edge.collapser.join(&self.key, variant, now, memory)
+                self.join(head, resource.as_deref(), &want, now)
             };
             let mut shared = match joined {
                 Joined::Follower(mut follow) => {
-                    Shared { outcome: follow.outcome().await, began: follow.began, leads: false, own: None }
+                    let outcome = follow.outcome(head.extensions.get()).await;
+                    Shared { outcome, began: follow.began, leads: false, own: None }
                 }
                 Joined::Leader(lead) => {
                     // A fetch that ended between the look-up above and this join has left its answer behind.
@@ -344,33 +305,42 @@ impl Asked<'_> {
                         Some(Own::Reader(reader, fields)) => (Some(reader), fields),
                         _ => (filling.recording.reader(), HeaderMap::new()),
                     };
-                    if let Some(reader) = reader
+                    if let Some(mut reader) = reader
                         && self.suits(head, &facts.meta, &facts.vary, &facts.variant, shared.began)
                     {
-                        let mut response = self.share(head, filling, reader, &plan, shared.leads, record);
+                        let extent = partial::extent(head, filling, &mut reader).await;
+                        let place = (reader, extent);
+                        let mut response = self.share(head, filling, place, &plan, shared.leads, record);
                         response.headers_mut().extend(own_fields);
                         return Ok(response);
                     }
                 }
                 Outcome::Stored(fresh) => {
-                    if self.suits(head, &fresh.meta, &fresh.vary, &fresh.variant, shared.began) {
+                    if self.suits(head, &fresh.meta, &fresh.vary, &fresh.variant, shared.began)
+                        && let Some(fresh) = Candidate::of(head, fresh)
+                    {
                         let status = CacheStatus {
                             forward_status: Some(StatusCode::NOT_MODIFIED),
                             stored: true,
                             ..CacheStatus::new(Verdict::Revalidated, Some(plan.reason))
                         };
-                        return Ok(self.serve(head, fresh, status, record));
+                        return Ok(self.serve(head, &fresh, status, record));
+                    }
+                }
+                Outcome::Found(found, tier) => {
+                    if let Some(response) = self.serve_found(head, found, tier, record) {
+                        return Ok(response);
                     }
                 }
                 Outcome::Failed(failure) => {
-                    return match self.stale(stored, PolicyFailure::Disconnected) {
-                        Some((stored, status)) => Ok(self.serve(head, stored, status, record)),
-                        None => Err(Refusal::Upstream(failure.clone())),
-                    };
+                    return self
+                        .stale(head, stored, PolicyFailure::Disconnected, record)
+                        .ok_or_else(|| Refusal::Upstream(failure.clone()));
                 }
                 Outcome::ErrorStatus(status) => {
-                    if let Some((stored, status)) = self.stale(stored, PolicyFailure::Status(*status)) {
-                        return Ok(self.serve(head, stored, status, record));
+                    let failure = PolicyFailure::Status(*status);
+                    if let Some(response) = self.stale(head, stored, failure, record) {
+                        return Ok(response);
                     }
                     return match shared.own.take() {
                         Some(Own::Answer(own)) => Ok(self.deliver(head, *own, &plan, record)),
@@ -397,22 +367,6 @@ impl Asked<'_> {
         self.pass(head, content, Reason::VaryMiss, record).await
     }
 
-    /// Why a request that policy would fetch for the cache goes by itself: it brings content, asks to switch protocols,
-    /// asks for a head only; or it asks for less than a whole of what lately could not be stored.
-    fn alone(&self, head: &request::Parts, content: &Incoming, marked: bool) -> Option<Reason> {
-        if !content.is_end_stream() {
-            Some(Reason::RequestContent)
-        } else if upgrade::wanted(head).is_some() {
-            Some(Reason::Upgrade)
-        } else if head.method != Method::GET {
-            Some(Reason::Method)
-        } else {
-            let partly =
-                self.facts.asks_for_range() || CONDITIONS.iter().any(|name| head.headers.contains_key(name));
-            (marked && partly).then_some(Reason::RequestPart)
-        }
-    }
-
     /// Tells the client how much of its limit is left.
     fn limited(&self, mut response: Response<Body>) -> Response<Body> {
         if let Some((limiter, admitted)) = self.limited {
@@ -432,7 +386,7 @@ impl Asked<'_> {
     ) -> Shared {
         let mut follow = lead.follow();
         let mut own = self.fetch(head, lead, stored, want, plan.validate);
-        let outcome = follow.outcome().await;
+        let outcome = follow.outcome(head.extensions.get()).await;
         // The fetch hands its response over before it publishes.
         Shared { outcome, began: follow.began, leads: true, own: own.try_recv().ok() }
     }
@@ -449,7 +403,10 @@ impl Asked<'_> {
         let purpose = Purpose::Store { target: self.key.path_and_query(), conditions: &conditions };
         let mut request =
             outbound::request(head, &self.inbound, &self.client, self.route, purpose, RequestBody::empty());
-        relay_to(&mut request, head, None);
+        let informing = lead.informing();
+        hyper::ext::on_informational(&mut request, move |interim| {
+            informing.pass(interim.status(), interim.headers());
+        });
         let fetch = Fetch {
             key: self.key.clone(),
             lead,
@@ -465,14 +422,37 @@ impl Asked<'_> {
         fetch::start(self.edge, fetch)
     }
 
+    /// Joins the fetch under way for what is wanted, or leads one. A part is not fetched where the whole is on its way.
+    fn join(&self, head: &request::Parts, resource: Option<&Resource>, want: &Want, now: Moment) -> Joined {
+        let (collapser, memory) = (&self.edge.collapser, &self.edge.memory);
+        if !matches!(want, Want::Whole) {
+            let whole = collapse_variant(head, resource, &Want::Whole);
+            if let Some(follow) = collapser.follow(&self.key, whole, memory) {
+                return Joined::Follower(follow);
+            }
+        }
+        collapser.join(&self.key, collapse_variant(head, resource, want), now, memory)
+    }
+
     /// Freshens a stored response behind the client's back (RFC 5861 §3), once however many ask.
-    fn refresh(&self, head: &request::Parts, stored: &Arc<Stored>, now: Moment) {
+    fn refresh(
+        &self,
+        head: &request::Parts,
+        resource: Option<&Resource>,
+        candidate: &Candidate<'_>,
+        now: Moment,
+    ) {
         if head.method != Method::GET {
             return;
         }
-        let variant = if stored.vary.is_empty() { Box::default() } else { stored.variant.clone() };
+        let stored = candidate.stored();
+        let (variant, want) = match candidate {
+            Candidate::Part(..) => (collapse_variant(head, resource, &Want::Part), Want::Part),
+            _ if stored.vary.is_empty() => (Box::default(), Want::Whole),
+            _ => (stored.variant.clone(), Want::Whole),
+        };
         if let Joined::Leader(lead) = self.edge.collapser.join(&self.key, variant, now, &self.edge.memory) {
-            drop(self.fetch(head, lead, Some(stored), &Want::Whole, true));
+            drop(self.fetch(head, lead, Some(stored), &want, true));
         }
     }
 
@@ -496,21 +476,24 @@ impl Asked<'_> {
                 ))
     }
 
-    /// The stored response that may stand in for a failure, if policy lets it.
-    fn stale<'s>(
+    /// The stored response in place of a failure, if policy lets it.
+    fn stale(
         &self,
-        stored: Option<&'s Arc<Stored>>,
+        head: &request::Parts,
+        stored: Option<&Arc<Stored>>,
         failure: PolicyFailure,
-    ) -> Option<(&'s Arc<Stored>, CacheStatus)> {
+        record: &mut Record,
+    ) -> Option<Response<Body>> {
         let stored = stored?;
-        let reason =
-            stale_on_error(&self.facts, &stored.meta, &self.route.rules, failure, self.edge.clock.now())
-                .ok()?;
+        let rules = &self.route.rules;
+        let now = self.edge.clock.now();
+        let reason = stale_on_error(&self.facts, &stored.meta, rules, failure, now).ok()?;
         let forward_status = match failure {
             PolicyFailure::Status(status) => Some(status),
             PolicyFailure::Disconnected => None,
         };
-        Some((stored, CacheStatus { forward_status, ..CacheStatus::new(Verdict::Stale, Some(reason)) }))
+        let status = CacheStatus { forward_status, ..CacheStatus::new(Verdict::Stale, Some(reason)) };
+        Some(self.serve(head, &Candidate::of(head, stored)?, status, record))
     }
 
     /// The request's time is up before its answer began: stale if policy lets it, else 504. A fetch goes on.
@@ -521,23 +504,55 @@ impl Asked<'_> {
         record: &mut Record,
     ) -> Result<Response<Body>, Refusal> {
         let resource = self.edge.memory.look_up(&self.key);
-        let stored = resource.as_ref().and_then(|resource| resource.select(&head.headers));
-        match self.stale(stored, PolicyFailure::Disconnected) {
-            Some((stored, status)) => Ok(self.serve(head, stored, status, record)),
-            None => Err(Refusal::Deadline(total)),
-        }
+        let candidate = self.sought(head).find(&self.edge.memory, resource.as_deref());
+        let stored = candidate.as_ref().map(Candidate::stored);
+        self.stale(head, stored, PolicyFailure::Disconnected, record).ok_or(Refusal::Deadline(total))
     }
 
     /// Answers from the cache.
     fn serve(
         &self,
         head: &request::Parts,
-        stored: &Arc<Stored>,
+        candidate: &Candidate<'_>,
         status: CacheStatus,
         record: &mut Record,
     ) -> Response<Body> {
-        let response = represent::stored(head, stored, &self.key, &self.route.rules, &self.edge.coder);
-        self.finish_cached(response, &stored.meta, status, record)
+        let (rules, coder) = (&self.route.rules, &self.edge.coder);
+        let response = match candidate {
+            Candidate::Variant(stored) | Candidate::Language(stored) => {
+                represent::stored(head, stored, &self.key, rules, coder)
+            }
+            Candidate::Query(key, stored) => represent::stored(head, stored, key, rules, coder),
+            Candidate::Part(part, held) => represent::part(head, part, held)
+                .expect("a part is only served where every octet that is asked for is held"),
+        };
+        self.finish_cached(response, &candidate.stored().meta, status, record)
+    }
+
+    /// Answers with what a tier behind memory had, if policy lets it answer this request.
+    fn serve_found(
+        &self,
+        head: &request::Parts,
+        stored: &Arc<Stored>,
+        tier: &'static str,
+        record: &mut Record,
+    ) -> Option<Response<Body>> {
+        if !stored.vary.is_empty() && variant_key(&stored.vary, &head.headers) != stored.variant {
+            return None;
+        }
+        let candidate = Candidate::of(head, stored)?;
+        let now = self.edge.clock.now();
+        let (verdict, reason) = match decide(&self.facts, Some(&stored.meta), &self.route.rules, now) {
+            Decision::Serve { stale: None } => (Verdict::Hit, None),
+            Decision::Serve { stale } => (Verdict::Stale, stale),
+            Decision::ServeAndRefresh { reason } => {
+                self.refresh(head, None, &candidate, now);
+                (Verdict::Stale, Some(reason))
+            }
+            Decision::Fetch(_) | Decision::Pass(_) | Decision::OnlyIfCached => return None,
+        };
+        let status = CacheStatus { detail: Some(tier), ..CacheStatus::new(verdict, reason) };
+        Some(self.serve(head, &candidate, status, record))
     }
 
     /// Answers from a body that is being filled.
@@ -545,12 +560,13 @@ impl Asked<'_> {
         &self,
         head: &request::Parts,
         filling: &Filling,
-        reader: Reader,
+        (reader, extent): (Reader, Extent),
         plan: &Plan,
         leads: bool,
         record: &mut Record,
     ) -> Response<Body> {
-        let response = represent::filling(head, filling, reader, &self.route.rules, &self.edge.coder);
+        let rules = &self.route.rules;
+        let response = represent::filling(head, filling, reader, extent, rules, &self.edge.coder);
         record.upstream(filling.took);
         let verdict = if leads { Verdict::Miss } else { Verdict::Collapsed };
         let status = CacheStatus {
@@ -622,11 +638,12 @@ impl Asked<'_> {
     async fn pass(
         &self,
         head: &mut request::Parts,
-        content: Incoming,
+        content: Content,
         reason: Reason,
         record: &mut Record,
     ) -> Result<Response<Body>, Refusal> {
-        let gate = expects_continue(head, &content).then(ContinueGate::default);
+        let waits = !content.is_end_stream() && expects_continue(&head.headers);
+        let gate = waits.then(ContinueGate::default);
         let bounds = &self.settings.bounds;
         let activity = head.extensions.get::<Activity>().cloned().unwrap_or_default();
         let content =
@@ -657,9 +674,12 @@ impl Asked<'_> {
                 (self.edge.memory.generation(), self.edge.memory.outdated(began, &self.key));
             let authority = self.inbound.authority();
             let target = self.target(&authority);
-            consequences::invalidate(&self.edge.memory, &self.key, &target, answer.headers(), received_at);
+            let memory = &self.edge.memory;
+            let telling = consequences::invalidate(memory, &self.key, &target, answer.headers(), received_at);
             // Kept for later only where nothing was purged but by this answer itself.
-            let lead = self.edge.collapser.alone(&self.key, received_at, &self.edge.memory);
+            let lead = self.edge.collapser.alone(&self.key, received_at, memory);
+            // Boxed: as a rule there is no tier to be told.
+            Box::pin(telling.finish()).await;
             Some(lead).filter(|lead| !purged && lead.generation().is_next_after(before))
         } else {
             None
@@ -771,7 +791,7 @@ fn collapse_variant(head: &request::Parts, resource: Option<&Resource>, want: &W
     variant
 }
 
-/// Has an upstream's interim responses go to the request's client, and its 100 (Continue) to the request's body.
+/// Has an upstream's interim responses go to the one client, and its 100 (Continue) to the request's body.
 fn relay_to(request: &mut Request<RequestBody>, head: &request::Parts, gate: Option<ContinueGate>) {
     let relay = head.extensions.get::<Relay>().cloned();
     if relay.is_none() && gate.is_none() {
@@ -805,44 +825,29 @@ async fn relaying<T>(
     let Some((interim, mut received)) = relayed else { return answer.await };
     let mut answer = pin!(answer);
     let _withdraws = Withdraws(interim);
+    let send = |(status, mut headers)| {
+        outbound::strip_hop_by_hop(&mut headers);
+        interim.send(status, headers);
+    };
     let answered = loop {
         tokio::select! {
-            // What came before the answer goes before it.
             biased;
-            Some((status, mut headers)) = received.recv() => {
-                outbound::strip_hop_by_hop(&mut headers);
-                interim.send(status, &headers);
-            }
+            Some(received) = received.recv() => send(received),
             answered = &mut answer => break answered,
         }
     };
+    // What came before the answer goes before it.
+    while let Ok(received) = received.try_recv() {
+        send(received);
+    }
     interim.sent().await;
     answered
 }
 
-/// What a second look at a resource comes to.
-enum Second<'r> {
-    /// As if it had matched.
-    Stored(&'r Arc<Stored>),
-    /// The answer, or what to fetch.
-    Looked(Looked),
-    Nothing,
-}
-
 /// Serving is only decided over a stored response.
-fn found(stored: Option<&Arc<Stored>>) -> &Arc<Stored> {
-    stored.expect("policy decides to serve only when it was shown a stored response")
+fn found<'c, 'r>(candidate: Option<&'c Candidate<'r>>) -> &'c Candidate<'r> {
+    candidate.expect("policy decides to serve only when it was shown a stored response")
 }
 
-fn expects_continue(head: &request::Parts, content: &Incoming) -> bool {
-    !content.is_end_stream()
-        && head
-            .headers
-            .get(header::EXPECT)
-            .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"))
-}
-
-/// With these a client asks for a response only if it differs from what it has.
-const CONDITIONS: [HeaderName; 2] = [header::IF_NONE_MATCH, header::IF_MODIFIED_SINCE];
 /// How often a request looks again after a fetch that did not suit it.
 const TURNS: usize = 4;

@@ -221,6 +221,7 @@ fn has_dot_segment(path: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use http::Request;
+    use proptest::prelude::*;
 
     use super::*;
 
@@ -303,6 +304,32 @@ mod tests {
         }
         for path in ["/a/..b", "/a.b/c", "/.well-known/x", "/%20", "/a/..."] {
             assert!(!has_dot_segment(path), "{path}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_taken_has_one_host_and_a_path_that_climbs_nowhere(
+            target in "(/|http://[a-c.:@]{0,6}|\\*)?[/a.%2eEfF5cC;\\\\?]{0,16}",
+            hosts in proptest::collection::vec("[A-Za-c.:0-9\\[\\]@% ]{0,12}", 0..3),
+            lines in proptest::collection::vec(("transfer-encoding|content-length|connection", "[ -~]{0,12}"), 0..3),
+            http2 in any::<bool>(),
+        ) {
+            let version = if http2 { Version::HTTP_2 } else { Version::HTTP_11 };
+            let mut built = Request::builder().uri(&target).version(version);
+            for host in &hosts {
+                built = built.header("host", host);
+            }
+            for (name, value) in &lines {
+                built = built.header(name, value);
+            }
+            let Ok(built) = built.body(()) else { return Ok(()) };
+            let Ok(inbound) = read(&built.into_parts().0, Scheme::Https) else { return Ok(()) };
+            prop_assert!(!inbound.host.is_empty() && !inbound.host.contains(['/', '@', ' ']));
+            prop_assert_eq!(&*inbound.host, inbound.host.to_ascii_lowercase());
+            let path = inbound.route_path();
+            prop_assert!(path.starts_with('/') || path == "*", "{}", path);
+            prop_assert!(!path.split('/').any(|segment| matches!(segment, "." | "..")), "{}", path);
         }
     }
 }

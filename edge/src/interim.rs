@@ -1,9 +1,9 @@
-//! Interim responses (RFC 9110 §15.2) on their way to an HTTP/1.1 client.
+//! Interim responses (RFC 9110 §15.2) on their way to a client.
 //!
-//! hyper's server sends none, so they are written on the connection's own socket. Two promises keep the framing whole: the
-//! socket takes them only while hyper has nothing unsent ([`Interim::take`], called when it flushes), and a request whose
-//! interim responses are not out yet does not answer ([`Interim::sent`]), or takes them back ([`Interim::withdraw`]). HTTP/2 has no such place between hyper and
-//! the stream: there they end here.
+//! A request has one place to put them, [`Interim`], whichever protocol its client speaks. Who serves the connection takes
+//! them from there: in HTTP/2 the request's own stream, in HTTP/1.1 the socket, because hyper's server sends none. Two
+//! promises keep the framing whole: they are taken only between messages ([`Interim::take`]), and a request whose interim
+//! responses are not out yet does not answer ([`Interim::sent`]), or takes them back ([`Interim::withdraw`]).
 
 use std::{
     future::poll_fn,
@@ -16,7 +16,7 @@ use http::{HeaderMap, StatusCode};
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
-/// What waits to be written on one connection.
+/// What waits to be sent before an answer.
 #[derive(Debug, Default)]
 pub struct Interim {
     waiting: AtomicBool,
@@ -25,7 +25,8 @@ pub struct Interim {
 
 #[derive(Debug, Default)]
 struct Inner {
-    bytes: Vec<u8>,
+    heads: Vec<Received>,
+    bytes: usize,
     sender: Option<Waker>,
 }
 
@@ -52,29 +53,24 @@ impl Relay {
 }
 
 /// 100 is answered on each connection for itself, 101 is a final answer (RFC 9110 §15.2).
-fn is_for_clients(status: StatusCode) -> bool {
+pub fn is_for_clients(status: StatusCode) -> bool {
     status.is_informational() && status != StatusCode::CONTINUE && status != StatusCode::SWITCHING_PROTOCOLS
 }
 
 impl Interim {
     /// Puts an interim response in the queue. Its fields must not be those of one connection.
-    pub fn send(&self, status: StatusCode, headers: &HeaderMap) {
+    pub fn send(&self, status: StatusCode, headers: HeaderMap) {
         let mut inner = self.inner.lock();
-        if inner.bytes.len() > MOST_BYTES {
+        if inner.bytes > MOST_BYTES {
             return;
         }
-        let line = format!("HTTP/1.1 {} {}\r\n", status.as_str(), status.canonical_reason().unwrap_or(""));
-        inner.bytes.extend_from_slice(line.as_bytes());
-        for (name, value) in headers {
-            for part in [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"] {
-                inner.bytes.extend_from_slice(part);
-            }
-        }
-        inner.bytes.extend_from_slice(b"\r\n");
+        inner.bytes += LINE
+            + headers.iter().map(|(name, value)| LINE + name.as_str().len() + value.len()).sum::<usize>();
+        inner.heads.push((status, headers));
         self.waiting.store(true, Ordering::Release);
     }
 
-    /// Waits until all that was put in the queue has been written. Cancel-safe.
+    /// Waits until all that was put in the queue has been sent. Cancel-safe.
     pub async fn sent(&self) {
         poll_fn(|context| {
             let mut inner = self.inner.lock();
@@ -87,9 +83,11 @@ impl Interim {
         .await;
     }
 
-    /// Takes back what is not being written yet: the answer comes first after all.
+    /// Takes back what is not being sent yet: the answer comes first after all.
     pub fn withdraw(&self) {
-        self.inner.lock().bytes.clear();
+        let mut inner = self.inner.lock();
+        inner.heads.clear();
+        inner.bytes = 0;
     }
 
     /// Whether anything waits.
@@ -97,15 +95,17 @@ impl Interim {
         self.waiting.load(Ordering::Acquire)
     }
 
-    /// What waits; the caller writes it and then calls [`Interim::written`].
-    pub fn take(&self) -> Bytes {
-        std::mem::take(&mut self.inner.lock().bytes).into()
+    /// What waits, in order; the caller sends it and then calls [`Interim::written`].
+    pub fn take(&self) -> Vec<Received> {
+        let mut inner = self.inner.lock();
+        inner.bytes = 0;
+        std::mem::take(&mut inner.heads)
     }
 
-    /// What was taken has been written.
+    /// What was taken has been sent.
     pub fn written(&self) {
         let mut inner = self.inner.lock();
-        if inner.bytes.is_empty() {
+        if inner.heads.is_empty() {
             self.waiting.store(false, Ordering::Release);
             if let Some(sender) = inner.sender.take() {
                 sender.wake();
@@ -114,7 +114,25 @@ impl Interim {
     }
 }
 
+/// Interim responses as HTTP/1.1 writes them (RFC 9112 §4).
+pub fn in_http1(heads: &[Received]) -> Bytes {
+    let mut bytes = Vec::new();
+    for (status, headers) in heads {
+        let line = format!("HTTP/1.1 {} {}\r\n", status.as_str(), status.canonical_reason().unwrap_or(""));
+        bytes.extend_from_slice(line.as_bytes());
+        for (name, value) in headers {
+            for part in [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"] {
+                bytes.extend_from_slice(part);
+            }
+        }
+        bytes.extend_from_slice(b"\r\n");
+    }
+    bytes.into()
+}
+
 /// Interim responses of one upstream that may wait for their request to look.
-const MOST_WAITING: usize = 8;
-/// Beyond this many bytes unsent, further ones are left out.
+pub const MOST_WAITING: usize = 8;
+/// Beyond about this many bytes unsent, further ones are left out.
 const MOST_BYTES: usize = 64 * 1024;
+/// What a line costs beside its name and value.
+const LINE: usize = 32;

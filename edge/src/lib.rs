@@ -4,7 +4,7 @@
 //! accept -> TLS -> h1/h2 -> inbound::read -> client::identify -> route::find -> limit::admit -> cache::Key
 //!    -> cache.look_up -> policy::decide
 //!         Serve | ServeAndRefresh      the stored answer
-//!         Fetch                        collapse -> upstream -> policy::admit -> recording -> answer
+//!         Fetch                        collapse -> tiers -> upstream -> policy::admit -> recording -> answer
 //!         Pass                         upstream, nothing stored
 //!    -> preconditions, range -> content coding -> respond (Age, Via, Cache-Status) -> record
 //! ```
@@ -24,15 +24,23 @@ pub mod local_ca;
 pub mod tls;
 
 pub mod connection;
+pub mod gather;
+pub mod http2;
+pub mod pulse;
+pub mod socket;
 
 pub mod client;
+pub mod content;
 pub mod inbound;
 pub mod interim;
 pub mod limit;
 pub mod route;
 
+pub mod candidate;
 pub mod consequences;
+pub mod continuation;
 pub mod fetch;
+pub mod fill;
 pub mod handle;
 pub mod partial;
 pub mod state;
@@ -50,6 +58,7 @@ pub mod upgrade;
 
 pub mod admin;
 pub mod clock;
+pub mod deciding;
 pub mod explain;
 pub mod metrics;
 pub mod record;

@@ -1,6 +1,9 @@
 //! The last steps of every answer: the fields that depend on the moment or on this edge, and the edge's own words.
 
-use std::time::Duration;
+use std::{
+    cell::RefCell,
+    time::{Duration, SystemTime},
+};
 
 use bytes::Bytes;
 use cache_policy::{Forward, Outcome, Reason};
@@ -8,6 +11,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Ver
 
 use crate::{
     body::Body,
+    clock::Clock,
     limit::{Admission, Exceeded, Limiter},
     record::Verdict,
     refusal::Refusal,
@@ -65,11 +69,30 @@ impl CacheStatus {
     }
 }
 
-/// Adds what every answer that came from an upstream, now or before, carries: `Via` and `Cache-Status`. hyper adds `Date`
-/// where there is none (RFC 9110 §6.6.1).
+/// Adds what every answer that came from an upstream, now or before, carries: `Via` and `Cache-Status`.
 pub fn finish(headers: &mut HeaderMap, status: &CacheStatus, upstream: Version) {
     headers.append(header::VIA, outbound::via(upstream));
     headers.append(CACHE_STATUS, status.value());
+}
+
+/// Adds `Date` where there is none (RFC 9110 §6.6.1). In HTTP/1.x hyper does.
+pub fn date(headers: &mut HeaderMap, clock: &Clock) {
+    let header::Entry::Vacant(entry) = headers.entry(header::DATE) else { return };
+    let wall = clock.wall();
+    let second = wall.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+    let value = DATE.with_borrow_mut(|(of, value)| {
+        if *of != second {
+            let text = httpdate::fmt_http_date(wall);
+            (*of, *value) = (second, HeaderValue::from_str(&text).expect("a date is ASCII"));
+        }
+        value.clone()
+    });
+    entry.insert(value);
+}
+
+thread_local! {
+    /// The second since the epoch that was last written out, and how.
+    static DATE: RefCell<(u64, HeaderValue)> = const { RefCell::new((u64::MAX, HeaderValue::from_static(""))) };
 }
 
 /// What a request that was refused by a limit is told.

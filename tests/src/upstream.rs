@@ -72,6 +72,10 @@ impl Gate {
         self.0.send_replace(true);
     }
 
+    fn is_open(&self) -> bool {
+        *self.0.borrow()
+    }
+
     async fn passed(self) {
         self.0.subscribe().wait_for(|open| *open).await.expect("this gate holds its own sender");
     }
@@ -452,6 +456,7 @@ impl Body for Script {
 pub struct RawUpstream {
     address: SocketAddr,
     stopping: Arc<AtomicBool>,
+    asked: Arc<AtomicUsize>,
 }
 
 impl RawUpstream {
@@ -461,27 +466,53 @@ impl RawUpstream {
     /// When no port can be had.
     #[must_use]
     pub fn start(bytes: &'static [u8]) -> Self {
+        let open = Gate::closed();
+        open.open();
+        Self::pausing(bytes, &open, b"")
+    }
+
+    /// Starts answering every request head with `before`, and with `after` once the gate is open.
+    ///
+    /// # Panics
+    /// When no port can be had.
+    #[must_use]
+    pub fn pausing(before: &'static [u8], gate: &Gate, after: &'static [u8]) -> Self {
+        let gate = gate.clone();
         let listener = BlockingListener::bind("127.0.0.1:0").expect("loopback has free ports");
         let address = listener.local_addr().expect("a bound socket has an address");
-        let stopping = Arc::new(AtomicBool::new(false));
-        let stop = Arc::clone(&stopping);
+        let (stopping, asked) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+        let (stop, count) = (Arc::clone(&stopping), Arc::clone(&asked));
         std::thread::spawn(move || {
             while let Ok((mut stream, _)) = listener.accept() {
                 if stop.load(Ordering::SeqCst) {
                     return;
                 }
-                let reader = BufReader::new(stream.try_clone().expect("sockets can be shared"));
-                let _ = reader.lines().map_while(Result::ok).find(String::is_empty);
-                let _ = stream.write_all(bytes);
+                count.fetch_add(1, Ordering::SeqCst);
+                let gate = gate.clone();
+                std::thread::spawn(move || {
+                    let reader = BufReader::new(stream.try_clone().expect("sockets can be shared"));
+                    let _ = reader.lines().map_while(Result::ok).find(String::is_empty);
+                    let _ = stream.write_all(before);
+                    if !after.is_empty() {
+                        wait::until("the gate is open", || gate.is_open().then_some(()));
+                        let _ = stream.write_all(after);
+                    }
+                });
             }
         });
-        Self { address, stopping }
+        Self { address, stopping, asked }
     }
 
     /// Where it listens.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// How many requests came so far.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.asked.load(Ordering::SeqCst)
     }
 }
 

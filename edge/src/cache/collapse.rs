@@ -3,7 +3,12 @@
 //! A [`Lead`] owns its place in the table. Whatever happens to the task that holds it, its `Drop` tells every follower,
 //! so nobody waits for a fetch that no longer runs.
 
-use std::{collections::HashMap, hash::BuildHasher, sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, VecDeque},
+    hash::BuildHasher,
+    sync::Arc,
+    time::Duration,
+};
 
 use cache_policy::{Moment, Reason};
 use foldhash::fast::RandomState;
@@ -12,7 +17,10 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use super::{Key, Memory, Recording, Stored, purge::Generation, stored::Facts};
-use crate::failure::Failure;
+use crate::{
+    failure::Failure,
+    interim::{self, Relay},
+};
 
 /// What requests must agree on to share a fetch: the resource, and what its `Vary` was last known to tell apart.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -36,7 +44,17 @@ impl Default for Collapser {
 struct Fetch {
     began: Moment,
     generation: Generation,
-    outcome: watch::Sender<Option<Outcome>>,
+    progress: watch::Sender<Progress>,
+}
+
+/// How far a fetch has come.
+#[derive(Debug, Default)]
+struct Progress {
+    /// The latest interim responses.
+    interim: VecDeque<interim::Received>,
+    /// How many there have been.
+    informed: usize,
+    outcome: Option<Outcome>,
 }
 
 /// What a request finds when it joins.
@@ -55,6 +73,8 @@ pub enum Outcome {
     Filling(Arc<Filling>),
     /// A stored response, complete: freshened by a 304.
     Stored(Arc<Stored>),
+    /// A response that the tier of this name behind memory had, fresh or inside a window that lets it be served.
+    Found(Arc<Stored>, &'static str),
     /// A response for its own request alone. Followers go upstream by themselves.
     NotShared(Reason),
     /// Nothing to go by: whoever shares it looks again.
@@ -93,18 +113,27 @@ impl Collapser {
         if let Some(fetch) = shard.get(&key)
             && !memory.outdated(fetch.generation, resource)
         {
-            return Joined::Follower(Follow { began: fetch.began, outcome: fetch.outcome.subscribe() });
+            return Joined::Follower(Follow::of(fetch));
         }
-        let fetch = Arc::new(Fetch { began: now, generation, outcome: watch::Sender::new(None) });
+        let fetch = Arc::new(Fetch { began: now, generation, progress: watch::Sender::default() });
         shard.insert(key.clone(), Arc::clone(&fetch));
         drop(shard);
         Joined::Leader(Lead { collapser: Arc::clone(self), key, fetch })
     }
 
+    /// A place in the fetch under way for this key, if there is one that may be joined.
+    pub fn follow(&self, key: &Key, variant: Box<str>, memory: &Memory) -> Option<Follow> {
+        let resource = key;
+        let key = FetchKey(key.clone(), variant);
+        let shard = self.shard(&key).lock();
+        let fetch = shard.get(&key).filter(|fetch| !memory.outdated(fetch.generation, resource))?;
+        Some(Follow::of(fetch))
+    }
+
     /// Leads a fetch that nobody joins.
     pub fn alone(self: &Arc<Self>, key: &Key, now: Moment, memory: &Memory) -> Lead {
-        let (generation, outcome) = (memory.generation(), watch::Sender::new(None));
-        let fetch = Arc::new(Fetch { began: now, generation, outcome });
+        let (generation, progress) = (memory.generation(), watch::Sender::default());
+        let fetch = Arc::new(Fetch { began: now, generation, progress });
         Lead { collapser: Arc::clone(self), key: FetchKey(key.clone(), Box::default()), fetch }
     }
 
@@ -137,14 +166,25 @@ impl Lead {
         self.fetch.generation
     }
 
+    /// Whether others may join: not where answers of late could not be shared.
+    pub fn is_shared(&self) -> bool {
+        let shard = self.collapser.shard(&self.key).lock();
+        shard.get(&self.key).is_some_and(|fetch| Arc::ptr_eq(fetch, &self.fetch))
+    }
+
     /// Tells everyone who shares the fetch what it came to.
     pub fn publish(&self, outcome: Outcome) {
-        self.fetch.outcome.send_replace(Some(outcome));
+        self.fetch.progress.send_modify(|progress| progress.outcome = Some(outcome));
     }
 
     /// The leader's own view of the outcome.
     pub fn follow(&self) -> Follow {
-        Follow { began: self.fetch.began, outcome: self.fetch.outcome.subscribe() }
+        Follow::of(&self.fetch)
+    }
+
+    /// Where the upstream's interim responses go, so that everyone who shares the fetch may have them.
+    pub fn informing(&self) -> Informing {
+        Informing(Arc::clone(&self.fetch))
     }
 
     /// Leaves the table: later requests no longer join.
@@ -159,13 +199,32 @@ impl Lead {
 impl Drop for Lead {
     fn drop(&mut self) {
         self.close();
-        self.fetch.outcome.send_if_modified(|outcome| {
-            let silent = outcome.is_none();
+        self.fetch.progress.send_if_modified(|progress| {
+            let silent = progress.outcome.is_none();
             if silent {
-                *outcome = Some(Outcome::Nothing);
+                progress.outcome = Some(Outcome::Nothing);
             }
             silent
         });
+    }
+}
+
+/// Tells those who share a fetch of the upstream's interim responses.
+#[derive(Clone, Debug)]
+pub struct Informing(Arc<Fetch>);
+
+impl Informing {
+    /// Passes one on, if it is for clients. Those who join later find the latest few.
+    pub fn pass(&self, status: StatusCode, headers: &HeaderMap) {
+        if interim::is_for_clients(status) {
+            self.0.progress.send_modify(|progress| {
+                if progress.interim.len() == interim::MOST_WAITING {
+                    progress.interim.pop_front();
+                }
+                progress.interim.push_back((status, headers.clone()));
+                progress.informed += 1;
+            });
+        }
     }
 }
 
@@ -174,16 +233,37 @@ impl Drop for Lead {
 pub struct Follow {
     /// When the fetch began: its answer is as good as validated for every request that came before.
     pub began: Moment,
-    outcome: watch::Receiver<Option<Outcome>>,
+    progress: watch::Receiver<Progress>,
+    /// How many interim responses have been passed on.
+    passed: usize,
 }
 
 impl Follow {
-    /// The outcome, as soon as it is known. Cancel-safe; the caller sets the deadline.
-    pub async fn outcome(&mut self) -> Outcome {
-        match self.outcome.wait_for(Option::is_some).await {
-            Ok(outcome) => outcome.clone().expect("waited for Some"),
-            // The sender lives in a `Lead`, whose `Drop` publishes first.
-            Err(_) => Outcome::Nothing,
+    fn of(fetch: &Fetch) -> Self {
+        Self { began: fetch.began, progress: fetch.progress.subscribe(), passed: 0 }
+    }
+
+    /// The outcome, as soon as it is known; the interim responses before it go to `relay`. Cancel-safe; the caller sets the
+    /// deadline.
+    pub async fn outcome(&mut self, relay: Option<&Relay>) -> Outcome {
+        loop {
+            {
+                let progress = self.progress.borrow_and_update();
+                let new = (progress.informed - self.passed).min(progress.interim.len());
+                self.passed = progress.informed;
+                if let Some(relay) = relay {
+                    for (status, headers) in progress.interim.range(progress.interim.len() - new..) {
+                        relay.pass(*status, headers);
+                    }
+                }
+                if let Some(outcome) = &progress.outcome {
+                    return outcome.clone();
+                }
+            }
+            if self.progress.changed().await.is_err() {
+                // The sender lives in a `Lead`, whose `Drop` publishes first.
+                return Outcome::Nothing;
+            }
         }
     }
 }
@@ -214,8 +294,37 @@ mod tests {
             panic!("the second follows")
         };
         drop(lead);
-        assert!(matches!(follow.outcome().await, Outcome::Nothing));
+        assert!(matches!(follow.outcome(None).await, Outcome::Nothing));
         assert!(collapser.is_empty());
+    }
+
+    #[tokio::test]
+    async fn interim_responses_reach_everyone_who_shares_the_fetch_however_late() {
+        let collapser = Arc::new(Collapser::default());
+        let memory = Memory::new(1 << 20, 4);
+        let now = Moment::from_epoch(Duration::ZERO);
+        let Joined::Leader(lead) = collapser.join(&key(), "".into(), now, &memory) else {
+            panic!("the first leads")
+        };
+        let mut early = lead.follow();
+        let (relay, mut received) = interim::relay();
+        for number in 0..20 {
+            let headers = HeaderMap::from_iter([(http::header::LINK, number.into())]);
+            lead.informing().pass(StatusCode::EARLY_HINTS, &headers);
+        }
+        lead.informing().pass(StatusCode::CONTINUE, &HeaderMap::new());
+        let Joined::Follower(mut late) = collapser.join(&key(), "".into(), now, &memory) else {
+            panic!("the second follows")
+        };
+        drop(lead);
+        for follow in [&mut early, &mut late] {
+            assert!(matches!(follow.outcome(Some(&relay)).await, Outcome::Nothing));
+            let numbers: Vec<_> = std::iter::from_fn(|| received.try_recv().ok())
+                .map(|(status, headers)| (status.as_u16(), headers["link"].to_str().unwrap().to_owned()))
+                .collect();
+            let latest: Vec<_> = (12..20).map(|number| (103, number.to_string())).collect();
+            assert_eq!(numbers, latest, "the latest few, in order");
+        }
     }
 
     #[tokio::test]

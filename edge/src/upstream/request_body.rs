@@ -14,10 +14,12 @@ use std::{
 use bytes::Bytes;
 use futures_util::task::AtomicWaker;
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 use tokio::{sync::Notify, time::Instant};
 
-use crate::body::{BodyError, Patience};
+use crate::{
+    body::{BodyError, Patience},
+    content::Content,
+};
 
 /// How far a body has come, for those who no longer hold it: hyper reports only that a body failed, and may have a
 /// response before the body has ended.
@@ -75,7 +77,7 @@ pub struct RequestBody {
 
 #[derive(Debug)]
 struct Source {
-    incoming: Incoming,
+    content: Content,
     /// Taken so far.
     taken: u64,
     bound: u64,
@@ -99,26 +101,26 @@ impl RequestBody {
     /// A client's body of at most `bound` bytes, with at most `pause` between two pieces. With a `gate`, nothing is read
     /// from the client before it opens.
     pub fn new(
-        incoming: Incoming,
+        content: Content,
         bound: u64,
         pause: Duration,
         gate: Option<ContinueGate>,
         activity: Activity,
     ) -> Self {
-        if incoming.is_end_stream() {
+        if content.is_end_stream() {
             return Self::empty();
         }
         let gate = gate.map(|gate| (gate, Patience::new(CONTINUE_WAIT)));
         let source = Source {
             taken: 0,
             bound,
-            declared: incoming.size_hint().exact(),
+            declared: content.size_hint().exact(),
             began: None,
             pause,
             activity,
             patience: Patience::new(pause),
             gate,
-            incoming,
+            content,
         };
         Self { source: Some(Box::new(source)), progress: Arc::default() }
     }
@@ -138,7 +140,7 @@ impl Source {
             }
             self.gate = None;
         }
-        match Pin::new(&mut self.incoming).poll_frame(context) {
+        match Pin::new(&mut self.content).poll_frame(context) {
             Poll::Pending => self.patience.poll(context).map(|()| Some(Err(BodyError::ClientStalled))),
             Poll::Ready(None) => Poll::Ready(None),
             Poll::Ready(Some(Err(error))) => Poll::Ready(Some(Err(BodyError::Client(Arc::new(error))))),
@@ -176,7 +178,7 @@ impl Body for RequestBody {
             Poll::Ready(None) => self.progress.set_ended(),
             // hyper stops asking once it has what Content-Length promised.
             Poll::Ready(Some(Ok(_)))
-                if source.incoming.is_end_stream() || source.declared == Some(source.taken) =>
+                if source.content.is_end_stream() || source.declared == Some(source.taken) =>
             {
                 self.progress.set_ended();
             }
@@ -187,11 +189,11 @@ impl Body for RequestBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.source.as_ref().is_none_or(|source| source.incoming.is_end_stream())
+        self.source.as_ref().is_none_or(|source| source.content.is_end_stream())
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.source.as_ref().map_or_else(|| SizeHint::with_exact(0), |source| source.incoming.size_hint())
+        self.source.as_ref().map_or_else(|| SizeHint::with_exact(0), |source| source.content.size_hint())
     }
 }
 
@@ -211,7 +213,7 @@ impl Activity {
     }
 }
 
-/// Opens when the upstream has said 100 (Continue).
+/// Opens when the upstream has said 100 (Continue); and a client's, when its content is first asked for.
 #[derive(Clone, Debug, Default)]
 pub struct ContinueGate(Arc<Gate>);
 
@@ -228,7 +230,8 @@ impl ContinueGate {
         self.0.waker.wake();
     }
 
-    fn poll_open(&self, context: &Context<'_>) -> Poll<()> {
+    /// Waits for it to open.
+    pub fn poll_open(&self, context: &Context<'_>) -> Poll<()> {
         self.0.waker.register(context.waker());
         if self.0.open.load(Ordering::Acquire) { Poll::Ready(()) } else { Poll::Pending }
     }

@@ -4,9 +4,13 @@
 
 mod caching;
 mod collapsing;
+mod continuing;
+mod explaining;
 mod failing;
+mod http2;
 mod parts;
 mod passing;
 mod purging;
 mod representing;
 mod script;
+mod tiers;

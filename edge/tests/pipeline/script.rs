@@ -10,7 +10,12 @@ use std::{
 
 use bytes::Bytes;
 use edge::{
+    cache::{
+        tier::Tier,
+        tiers::{Bounds, Tiers},
+    },
     clock::Clock,
+    content::Content,
     handle::{Peer, handle},
     inbound::Scheme,
     metrics::Metrics,
@@ -238,17 +243,32 @@ pub(crate) fn front(origin: &Origin) -> Front {
 }
 
 pub(crate) fn front_with(origin: &Origin, more: &str) -> Front {
+    front_over(Arc::new(origin.clone()), more)
+}
+
+/// Settings with these routes, and whatever is dialled behind them.
+pub(crate) fn front_over(dial: Arc<dyn Dial>, more: &str) -> Front {
+    front_before(Vec::new(), start(), dial, more)
+}
+
+/// As [`front_over`], with tiers behind memory, by a wall clock that shows `wall` now.
+pub(crate) fn front_before(
+    tiers: Vec<(Arc<dyn Tier>, Bounds)>,
+    wall: SystemTime,
+    dial: Arc<dyn Dial>,
+    more: &str,
+) -> Front {
     let text = format!(
         "threads = 1\n[[listen]]\naddress = \"127.0.0.1:0\"\n[cache]\nmemory = \"32 MiB\"\nlargest_object = \"1 MiB\"\n\
          [upstreams.origin]\nservers = [\"http://origin:80\"]\n{more}"
     );
     let settings = settings::parse(&text, "test.toml").unwrap_or_else(|error| panic!("{error}"));
-    let clock = Clock::starting_at(start());
+    let clock = Clock::starting_at(wall);
     let metrics = Arc::new(Metrics::new());
+    let tiers = Tiers::new(tiers, &clock, &metrics);
     let log = AccessLog::start(LogFormat::Off).unwrap();
     let sink = Arc::new(Sink { clock: clock.clone(), metrics: Arc::clone(&metrics), log });
-    let edge =
-        Edge::new(settings, clock, metrics, sink, Arc::new(origin.clone()), Arc::new(NoCommands)).unwrap();
+    let edge = Edge::before(tiers, settings, clock, metrics, sink, dial, Arc::new(NoCommands)).unwrap();
     Front { edge }
 }
 
@@ -293,7 +313,10 @@ impl Front {
             let service = service_fn(move |request| {
                 let edge = Arc::clone(&edge);
                 let peer = Peer { address: [192, 0, 2, 1].into(), scheme: Scheme::Https };
-                async move { Ok::<_, std::convert::Infallible>(handle(&edge, peer, None, request).await) }
+                async move {
+                    let request = request.map(Content::http1);
+                    Ok::<_, std::convert::Infallible>(handle(&edge, peer, None, request).await)
+                }
             });
             let _ =
                 hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(far), service).await;

@@ -5,7 +5,8 @@ use std::fmt::Write as _;
 use gatehouse_tests::{
     edge::Edge,
     frames::{END_HEADERS, END_STREAM, Kind, Outcome, get, head},
-    upstream::{Reply, Upstream},
+    process::resident_kib,
+    upstream::{Gate, Reply, Upstream},
 };
 
 #[test]
@@ -101,7 +102,7 @@ fn a_head_without_end_is_bounded() {
     // CVE-2024-27316 and its kin: CONTINUATION frames that never end the head.
     let upstream = Upstream::start(|_| Reply::ok("text"));
     let mut edge = Edge::over(&upstream).start();
-    let (before, _) = gatehouse_tests::process::resident_kib(edge.id());
+    let (before, _) = resident_kib(edge.id());
     let mut frames = edge.frames();
     frames.send(Kind::Headers, END_STREAM, 1, &head(&get("/")));
     let value = "x".repeat(10_000);
@@ -111,7 +112,7 @@ fn a_head_without_end_is_bounded() {
         pieces += 1;
     }
     assert!(pieces < 10_000, "the edge took 100 MB of one head");
-    let (_, highest) = gatehouse_tests::process::resident_kib(edge.process().id());
+    let (_, highest) = resident_kib(edge.process().id());
     assert!(highest < before + (16 << 10), "{before} KiB before, {highest} KiB at the highest");
     assert_eq!(edge.curl_h2("/").send().status, 200);
 }
@@ -136,4 +137,62 @@ fn a_client_that_opens_no_window_holds_nobody_up() {
     stuck.send(Kind::Headers, END_HEADERS | END_STREAM, 1, &head(&get("/")));
     assert_eq!(stuck.outcome(1), Outcome::Answered);
     assert_eq!(edge.curl_h2("/").header("Host: localhost").send().body.len(), 1 << 20);
+}
+
+#[test]
+fn a_client_that_never_opens_a_window_is_cut_off() {
+    let upstream = Upstream::start(|_| Reply::ok("text").cache_control("max-age=60"));
+    let edge = Edge::over(&upstream)
+        .upstream("response_timeout = \"200ms\"\nidle_timeout = \"200ms\"")
+        .tables("[timeouts]\nheader = \"300ms\"\ntotal = \"300ms\"\nbody = \"300ms\"")
+        .start();
+    let mut stuck = edge.frames();
+    stuck.send(Kind::Settings, 0, 0, &[0, 4, 0, 0, 0, 0]);
+    for stream in [1, 3, 5] {
+        assert!(stuck.request(stream, &get("/")));
+        assert_eq!(stuck.outcome(stream), Outcome::Answered, "the head needs no window");
+    }
+    assert!(matches!(stuck.outcome(0), Outcome::Ended(_)));
+    assert_eq!(edge.curl_h2("/").send().status, 200);
+}
+
+#[test]
+fn streams_opened_and_reset_leave_nothing_behind() {
+    let never = Gate::closed();
+    let upstream = Upstream::start(move |seen| match seen.target.as_str() {
+        "/now" => Reply::ok("text").cache_control("max-age=60"),
+        _ => Reply::ok("").after(&never),
+    });
+    let edge = Edge::over(&upstream).start();
+    assert_eq!(edge.curl_h2("/now").send().status, 200);
+    let reset = |path: &str| {
+        let mut frames = edge.frames();
+        for stream in (1..30).step_by(2) {
+            let began = frames.request(stream, &get(path));
+            assert!(began && frames.send(Kind::ResetStream, 0, stream, &8_u32.to_be_bytes()));
+        }
+        // Frames are handled in order: what follows the resets is answered after them.
+        assert!(frames.request(31, &get("/now")));
+        assert_eq!(frames.outcome(31), Outcome::Answered);
+    };
+    for _ in 0..20 {
+        reset("/never");
+    }
+    let (before, _) = resident_kib(edge.id());
+    for _ in 0..200 {
+        reset("/never");
+    }
+    let (after, _) = resident_kib(edge.id());
+    assert!(after < before + (4 << 10), "{before} KiB before 3,000 resets, {after} KiB after");
+}
+
+#[test]
+fn an_early_answer_reaches_a_client_that_still_sends() {
+    let upstream = Upstream::start(|_| Reply::ok("text"));
+    let edge = Edge::over(&upstream).tables("[bounds]\nbody = \"1 KiB\"").start();
+    for _ in 0..10 {
+        let answer = edge.curl_h2("/").header("Expect:").post("PUT", vec![b'x'; 8 << 20]).send();
+        answer.assert_problem(413);
+    }
+    assert_eq!(upstream.count(), 0);
 }
