@@ -1,6 +1,8 @@
 //! One fetch for the cache: a task that owns the request to the upstream, fills a recording, and stores it.
 //!
 //! ```text
+//!   the tiers behind memory, if there are any --- have it ---> Found, or in memory and stale: whoever waits looks again
+//!     |
 //!   send --- no response ------------------> Failed                followers and leader decide on stale
 //!     |---- 304 to our validators ---------> Stored                freshened in place
 //!     |---- a failure status over an entry > ErrorStatus           the entry stays; the leader has the response
@@ -14,27 +16,29 @@
 
 use std::{ops::Range, sync::Arc, time::Duration};
 
-use bytes::Bytes;
 use cache_policy::{
-    Admitted, Arrival, ContentRange, Ranges, Reason, RequestFacts, Rules, Tag, Vary, admit_part,
-    combined_head, may_combine, may_replace, tags, variant_key,
+    Admitted, Arrival, ContentRange, Decision, Meta, Ranges, Reason, RequestFacts, Rules, Tag, Vary,
+    admit_part, combined_head, may_combine, may_replace, tags, variant_key,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode, header, response};
 use http_body_util::BodyExt as _;
 use tokio::sync::oneshot;
 
 use crate::{
-    body::BodyError,
     cache::{
-        Filling, Key, Lead, Outcome, Recording, Segments, Stored,
+        Filling, Key, Lead, Outcome, Recording, Stored,
         memory::{Marker, Reservation},
         purge::Generation,
-        recording::{Reader, Room},
-        segments::SegmentsReader,
+        recording::Reader,
+        refused::Refused,
         stored::Facts,
+        tiers::Sought,
     },
     compress,
+    continuation::{self, Continuation},
+    deciding,
     failure::Failure,
+    fill::{FIRST_ROOM, Fill, Placed},
     settings::Route,
     state::Edge,
     upstream::{Answer, RequestBody, ResponseBody, Upstream, outbound},
@@ -115,8 +119,15 @@ pub fn start(edge: &Arc<Edge>, fetch: Fetch) -> oneshot::Receiver<Own> {
 }
 
 async fn run(edge: Arc<Edge>, fetch: Fetch, leader: oneshot::Sender<Own>) {
+    // Boxed: as a rule there is no tier, and nobody carries the room for asking one about.
+    if !edge.memory.tiers().is_empty()
+        && let Some(outcome) = Box::pin(behind(&edge, &fetch)).await
+    {
+        return fetch.lead.publish(outcome);
+    }
     let Fetch { key, lead, request, fields, facts, route, upstream, stored, want, largest } = fetch;
     let requested_at = edge.clock.now();
+    let asked = continuation::copy(&request);
     let answer = match upstream.send(request, &edge.clock).await {
         Ok(answer) => answer,
         Err(failure) => return lead.publish(Outcome::Failed(failure)),
@@ -157,12 +168,15 @@ async fn run(edge: Arc<Edge>, fetch: Fetch, leader: oneshot::Sender<Own>) {
         hand_over(leader, Own::Answer(Box::new(Handover { answer, reason, took })));
         return lead.publish(Outcome::ErrorStatus(status));
     }
-    if let Want::Rest(rest) = &want
-        && head.status == StatusCode::RANGE_NOT_SATISFIABLE
-    {
+    if head.status == StatusCode::RANGE_NOT_SATISFIABLE {
         // It is shorter than it was.
-        edge.memory.remove(&key, &rest.part);
-        return lead.publish(Outcome::Nothing);
+        if let Want::Rest(rest) = &want {
+            edge.memory.remove(&key, &rest.part);
+            return lead.publish(Outcome::Nothing);
+        }
+        if let (Want::Part, Some(part)) = (&want, &stored) {
+            edge.memory.remove(&key, part);
+        }
     }
     let judge = Judge { edge: &edge, facts: &facts, fields: &fields, route: &route, arrival, largest };
     let judged = match &want {
@@ -185,21 +199,73 @@ async fn run(edge: Arc<Edge>, fetch: Fetch, leader: oneshot::Sender<Own>) {
             if lasts(head.status, reason) {
                 edge.memory.mark(&key, Marker { until: received_at + MARKER, reason });
             }
+            let lines = [
+                deciding::request_lines(reason, &fields),
+                deciding::response_lines(Some(reason), &head.headers, None, &route.rules),
+            ];
+            let (status, lines) = (head.status, lines.concat());
+            edge.memory.refused().remember(&key, Refused { reason, status, at: received_at, lines });
             let answer = Answer::from_parts(head, body);
             hand_over(leader, Own::Answer(Box::new(Handover { answer, reason: Some(reason), took })));
             return lead.publish(Outcome::NotShared(reason));
         }
     };
     let own_fields = withheld(&head.headers, &judged.head);
+    let continuation = Continuation::of(
+        asked,
+        (head.status, &head.headers),
+        &judged.facts.meta.validators,
+        judged.length,
+        facts,
+        (&route, &upstream),
+    );
     let (filling, place, room) = judged.filling(lead.generation(), took);
     if let Some(reader) = filling.recording.reader() {
         hand_over(leader, Own::Reader(reader, own_fields));
     }
     lead.publish(Outcome::Filling(Arc::clone(&filling)));
     let parts = place.map(|place| Placed { place, route: Arc::clone(&route), want });
-    Fill { edge: &edge, key: &key, lead: &lead, filling: &filling, largest, room: Some(room), parts }
-        .run(body)
-        .await;
+    Fill {
+        edge: &edge,
+        key: &key,
+        lead: &lead,
+        filling: &filling,
+        largest,
+        room: Some(room),
+        parts,
+        continuation,
+    }
+    .run(body)
+    .await;
+}
+
+/// What the tiers behind memory have, before the upstream is asked: once for everybody who waits. It is put in memory; what
+/// policy does not let be served at once is validated, or stands in for an error, as if it had been there all the time.
+async fn behind(edge: &Edge, fetch: &Fetch) -> Option<Outcome> {
+    let tiers = edge.memory.tiers();
+    let Fetch { key, lead, fields, facts, route, stored, want, largest, .. } = fetch;
+    // What memory has is no older; what could not be shared of late is in no tier.
+    if stored.is_some() || matches!(want, Want::Rest(_)) || !lead.is_shared() {
+        return None;
+    }
+    let decide = |meta: &Meta, now| cache_policy::decide(facts, Some(meta), &route.rules, now);
+    let serves = |decision| matches!(decision, Decision::Serve { .. } | Decision::ServeAndRefresh { .. });
+    let wanted = |meta: &Meta, now| match decide(meta, now) {
+        Decision::Fetch(plan) => {
+            let failure = cache_policy::Failure::Disconnected;
+            plan.validate || cache_policy::stale_on_error(facts, meta, &route.rules, failure, now).is_ok()
+        }
+        decision => serves(decision),
+    };
+    let sought = Sought { key, request: fields, began: lead.generation(), largest: *largest };
+    let (found, tier) = tiers.look_up(&sought, &edge.memory, wanted).await?;
+    let found = Arc::new(found);
+    edge.memory.store_found(key, Arc::clone(&found));
+    Some(match serves(decide(&found.meta, edge.clock.now())) {
+        true => Outcome::Found(found, tier),
+        // Whoever waits looks again, and finds it in memory.
+        false => Outcome::Nothing,
+    })
 }
 
 /// An answer to an unsafe request that is to be kept for later GETs (RFC 9110 §9.3.3).
@@ -250,6 +316,8 @@ pub fn keep(
             largest,
             room: Some(room),
             parts: None,
+            // A change is not asked for twice.
+            continuation: None,
         }
         .run(body)
         .await;
@@ -417,205 +485,6 @@ fn freshen(
     Ok(stored.freshened(admitted.meta, &admitted.head, tags, began))
 }
 
-/// The body of a response on its way into the cache.
-struct Fill<'a> {
-    edge: &'a Edge,
-    key: &'a Key,
-    lead: &'a Lead,
-    filling: &'a Filling,
-    largest: u64,
-    /// What is taken of the tier's room; given back when the body is stored or passed on.
-    room: Option<Reservation>,
-    /// Where it is a part.
-    parts: Option<Placed>,
-}
-
-/// A part on its way into the cache.
-struct Placed {
-    /// Where it stands, with the octets that were stored before.
-    place: ContentRange,
-    route: Arc<Route>,
-    want: Want,
-}
-
-impl Placed {
-    /// Octets stored already that come before, or after, what is fetched.
-    fn stored(&self, after: bool) -> Option<SegmentsReader> {
-        let Want::Rest(rest) = &self.want else { return None };
-        let range = if after { rest.gap.end..rest.wanted.end } else { rest.wanted.start..rest.gap.start };
-        if range.is_empty() { None } else { rest.part.read_part(&range) }
-    }
-}
-
-impl Fill<'_> {
-    /// Fills the recording to its end, and stores it.
-    async fn run(mut self, mut body: ResponseBody) {
-        let recording = FillGuard { recording: &self.filling.recording, ended: false };
-        let mut length = 0;
-        let mut trailers = None;
-        let mut keeps = true;
-        length += self.push_stored(false);
-        loop {
-            if !keeps && self.wait_for_readers().await == Room::NobodyReads {
-                return;
-            }
-            let frame = match body.frame().await {
-                None => break,
-                Some(Ok(frame)) => frame,
-                Some(Err(error)) => {
-                    tracing::info!(key = self.key.as_str(), %error, "a fill broke off and is not stored");
-                    return recording.fail(error);
-                }
-            };
-            match frame.into_data() {
-                Ok(data) => {
-                    length += data.len() as u64;
-                    if keeps && !self.has_room(length) {
-                        keeps = false;
-                        self.let_go();
-                    }
-                    // A deep copy while it is kept: the piece is a slice of the connection's read buffer.
-                    self.filling.recording.push(if keeps { Bytes::copy_from_slice(&data) } else { data });
-                }
-                Err(frame) => trailers = frame.into_trailers().ok(),
-            }
-        }
-        length += self.push_stored(true);
-        if let Some(parts) = &self.parts
-            && length != parts.place.range.end - parts.place.range.start
-        {
-            tracing::info!(key = self.key.as_str(), "a part is not as long as it said and is not stored");
-            // Who follows an answer put together from two was promised its length.
-            return if matches!(parts.want, Want::Rest(_)) {
-                recording.fail(BodyError::Abandoned);
-            } else {
-                drop(recording.finish(trailers));
-            };
-        }
-        let Some(segments) = recording.finish(trailers) else { return };
-        if let Some(parts) = &self.parts
-            && self.filling.partial
-        {
-            self.store_part(parts, segments);
-        } else {
-            let codable = self.filling.facts.codable && segments.length() >= compress::SMALLEST;
-            let facts = Facts { codable, ..self.filling.facts.clone() };
-            let stored = Stored::new(facts, &self.filling.head, segments);
-            self.edge.memory.store(self.key, Arc::new(stored));
-        }
-    }
-
-    /// Adds the stored octets round what is fetched; says how many.
-    fn push_stored(&self, after: bool) -> u64 {
-        let Some(mut reader) = self.parts.as_ref().and_then(|parts| parts.stored(after)) else { return 0 };
-        let length = reader.left();
-        while let Some(piece) = reader.next_piece() {
-            self.filling.recording.push(piece);
-        }
-        length
-    }
-
-    /// Stores a part, together with what is stored of the same representation; all of it becomes a whole.
-    fn store_part(&self, parts: &Placed, segments: Segments) {
-        let Filling { facts, head, .. } = self.filling;
-        let resource = self.edge.memory.look_up(self.key);
-        let held = resource
-            .as_ref()
-            .and_then(|resource| resource.part_of(&facts.vary, &facts.variant))
-            .filter(|held| may_combine(&held.meta.validators, &facts.meta.validators));
-        let joined = held.and_then(|held| {
-            let (held_now, body) = held.joined(&parts.place, &segments)?;
-            (body.length() <= self.largest).then(|| {
-                let whole = held_now.complete_length().filter(|_| held_now.is_whole());
-                let head = combined_head(&held.identity().head, head, whole);
-                match whole {
-                    Some(length) => {
-                        let mut facts = facts.clone();
-                        facts.meta.status = StatusCode::OK;
-                        facts.codable = parts.route.compress
-                            && length >= compress::SMALLEST
-                            && compress::codable(StatusCode::OK, &head, Some(length));
-                        Stored::new(facts, &head, body)
-                    }
-                    None => Stored::of_parts(facts.clone(), &head, body, held_now),
-                }
-            })
-        });
-        let stored = joined.or_else(|| Stored::part(facts.clone(), head, segments, &parts.place));
-        if let Some(stored) = stored {
-            self.edge.memory.store(self.key, Arc::new(stored));
-        }
-    }
-
-    /// Whether `length` bytes may be kept; takes more room where the upstream did not say how many there would be.
-    fn has_room(&mut self, length: u64) -> bool {
-        let Some(room) = &mut self.room else { return false };
-        if length > self.largest {
-            return false;
-        }
-        // Twice as much each time: few steps, and never more than twice what is held.
-        while room.bytes() < length {
-            match self.edge.memory.reserve(room.bytes().max(FIRST_ROOM)) {
-                Some(more) => room.join(more),
-                None => return false,
-            }
-        }
-        true
-    }
-
-    /// It turned out too large on the way: those who already read it get the rest, nobody else joins, nothing is stored.
-    fn let_go(&self) {
-        let until = self.edge.clock.now() + MARKER;
-        self.edge.memory.mark(self.key, Marker { until, reason: Reason::TooLarge });
-        self.lead.close();
-        self.filling.recording.let_go();
-    }
-
-    async fn wait_for_readers(&mut self) -> Room {
-        loop {
-            match tokio::time::timeout(PATIENCE, self.filling.recording.room()).await {
-                Ok(room) => {
-                    if self.filling.recording.is_small() {
-                        self.room = None;
-                    }
-                    return room;
-                }
-                Err(_) => self.filling.recording.cut_slowest(),
-            }
-        }
-    }
-}
-
-/// Ends the recording whatever happens to the task, so that no reader waits for ever.
-struct FillGuard<'a> {
-    recording: &'a Arc<Recording>,
-    ended: bool,
-}
-
-impl FillGuard<'_> {
-    fn fail(mut self, error: BodyError) {
-        self.ended = true;
-        self.recording.fail(error);
-    }
-
-    fn finish(mut self, trailers: Option<HeaderMap>) -> Option<Segments> {
-        self.ended = true;
-        self.recording.finish(trailers)
-    }
-}
-
-impl Drop for FillGuard<'_> {
-    fn drop(&mut self) {
-        if !self.ended {
-            self.recording.fail(BodyError::Abandoned);
-        }
-    }
-}
-
 /// How long requests for a resource go upstream side by side after an answer could not be shared. Each still brings
 /// an answer that may be stored, which ends it.
-const MARKER: Duration = Duration::from_secs(30);
-/// Room taken at first for a body of unknown length.
-const FIRST_ROOM: u64 = 64 * 1024;
-/// How long one client's slow reading may hold up others who share a body that is not kept.
-const PATIENCE: Duration = Duration::from_secs(5);
+pub const MARKER: Duration = Duration::from_secs(30);

@@ -86,6 +86,7 @@ impl Recording {
     pub fn let_go(&self) {
         let mut inner = self.inner.lock();
         inner.state = State::Passing;
+        inner.wake_readers();
         inner.shrink();
     }
 
@@ -124,6 +125,11 @@ impl Recording {
             }
         };
         Some(Reader { recording: Arc::clone(self), slot, ended: false })
+    }
+
+    /// Whether anybody reads it now.
+    pub fn is_read(&self) -> bool {
+        self.inner.lock().readers.iter().any(Option::is_some)
     }
 
     /// Whether no more is held than the window.
@@ -236,10 +242,7 @@ impl Reader {
         }
         match &inner.state {
             State::Keeping | State::Passing => {
-                match &mut place.waker {
-                    Some(waker) => waker.clone_from(context.waker()),
-                    none => *none = Some(context.waker().clone()),
-                }
+                place.wake(context);
                 Poll::Pending
             }
             State::Complete => {
@@ -257,6 +260,47 @@ impl Reader {
     pub async fn frame(&mut self) -> Option<Result<Frame<Bytes>, BodyError>> {
         let mut reader = Pin::new(self);
         std::future::poll_fn(|context| reader.poll_frame(context)).await
+    }
+
+    /// Waits until the first `octets` octets have come, reading none of them. Cancel-safe; the caller sets the deadline.
+    pub async fn reach(&mut self, octets: u64) -> Reached {
+        std::future::poll_fn(|context| {
+            let mut guard = self.recording.inner.lock();
+            let inner = &mut *guard;
+            let place =
+                inner.readers[self.slot].as_mut().expect("a reader's slot is its own until it is dropped");
+            match &inner.state {
+                // Nothing has been let go of, so what is held is all that has come.
+                State::Complete if inner.gone == 0 => Poll::Ready(Reached::End(inner.held)),
+                State::Keeping if inner.held >= octets => Poll::Ready(Reached::There),
+                State::Keeping => {
+                    place.wake(context);
+                    Poll::Pending
+                }
+                State::Passing | State::Complete | State::Broken(_) => Poll::Ready(Reached::Never),
+            }
+        })
+        .await
+    }
+}
+
+/// How far a recording has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reached {
+    /// As far as was asked for.
+    There,
+    /// To its end: so many octets.
+    End(u64),
+    /// It is no longer kept, or it broke off.
+    Never,
+}
+
+impl Place {
+    fn wake(&mut self, context: &Context<'_>) {
+        match &mut self.waker {
+            Some(waker) => waker.clone_from(context.waker()),
+            none => *none = Some(context.waker().clone()),
+        }
     }
 }
 
@@ -324,6 +368,32 @@ mod tests {
             "two",
             "one alone is never cut"
         );
+    }
+
+    #[tokio::test]
+    async fn a_reader_may_wait_for_octets_without_reading_them() {
+        let recording = Recording::new();
+        let mut reader = recording.reader().unwrap();
+        let waiting = tokio::spawn(async move { (reader.reach(3).await, reader) });
+        recording.push(Bytes::from_static(b"ab"));
+        tokio::task::yield_now().await;
+        assert!(!waiting.is_finished());
+        recording.push(Bytes::from_static(b"cd"));
+        let (reached, mut reader) = waiting.await.unwrap();
+        assert_eq!(reached, Reached::There);
+        recording.finish(None).unwrap();
+        assert_eq!(reader.reach(9).await, Reached::End(4));
+        assert_eq!(read_all(reader).await.unwrap(), b"abcd");
+    }
+
+    #[tokio::test]
+    async fn nobody_waits_for_octets_that_are_not_kept() {
+        let recording = Recording::new();
+        let mut reader = recording.reader().unwrap();
+        let waiting = tokio::spawn(async move { reader.reach(3).await });
+        tokio::task::yield_now().await;
+        recording.let_go();
+        assert_eq!(waiting.await.unwrap(), Reached::Never);
     }
 
     #[tokio::test]

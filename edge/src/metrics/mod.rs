@@ -35,6 +35,7 @@ struct Counts {
     routes: ByName<RouteMetrics>,
     unrouted: RouteMetrics,
     upstreams: ByName<UpstreamMetrics>,
+    tiers: ByName<TierMetrics>,
     limited: ByName<AtomicU64>,
     clear: Arc<ConnectionMetrics>,
     tls: Arc<ConnectionMetrics>,
@@ -118,6 +119,12 @@ impl Metrics {
         named(&self.counts.upstreams, name)
     }
 
+    /// The handle of a tier behind the cache's memory, to be kept with it.
+    #[must_use]
+    pub fn for_tier(&self, name: &str) -> Arc<TierMetrics> {
+        named(&self.counts.tiers, &name.into())
+    }
+
     /// The handle of all listeners of a kind, to be kept with each.
     #[must_use]
     pub fn for_listener(&self, kind: ListenerKind) -> Arc<ConnectionMetrics> {
@@ -130,6 +137,13 @@ impl Metrics {
     /// A response that no route is responsible for: `bytes` of body were sent. Its series has the route [`UNROUTED`].
     pub fn unrouted(&self, status: StatusCode, bytes: u64) {
         self.counts.unrouted.count(status, Verdict::Refused, bytes);
+    }
+
+    /// Why a response was no plain hit, in the word that Cache-Status and the log have for it; the route is `None` where no
+    /// route is responsible.
+    pub fn reasoned(&self, route: Option<&RouteMetrics>, reason: &'static str) {
+        let numbers = route.unwrap_or(&self.counts.unrouted);
+        *numbers.reasons.lock().entry(reason).or_default() += 1;
     }
 
     /// A request was refused because its client used up the limit of this name.
@@ -184,6 +198,7 @@ pub struct RouteMetrics {
     requests: [[AtomicU64; Verdict::ALL.len()]; CLASSES.len()],
     bytes: AtomicU64,
     duration: Durations,
+    reasons: Mutex<BTreeMap<&'static str, u64>>,
 }
 
 /// Status classes (RFC 9110 §15), 1xx first.
@@ -209,6 +224,7 @@ pub struct UpstreamMetrics {
     /// From the request to the response's head.
     answered: Durations,
     failed: Mutex<BTreeMap<&'static str, u64>>,
+    continued: Mutex<BTreeMap<&'static str, u64>>,
 }
 
 impl UpstreamMetrics {
@@ -220,6 +236,30 @@ impl UpstreamMetrics {
     /// No response came, for a reason of one word.
     pub fn failed(&self, reason: &'static str) {
         *self.failed.lock().entry(reason).or_default() += 1;
+    }
+
+    /// The rest of a body that broke off was asked for; what came of it, in one word.
+    pub fn continued(&self, outcome: &'static str) {
+        *self.continued.lock().entry(outcome).or_default() += 1;
+    }
+}
+
+/// The numbers of one tier behind the cache's memory.
+#[derive(Debug, Default)]
+pub struct TierMetrics {
+    looked_up: Mutex<BTreeMap<&'static str, u64>>,
+    purged: Mutex<BTreeMap<&'static str, u64>>,
+}
+
+impl TierMetrics {
+    /// A look-up ended, in one word.
+    pub fn looked_up(&self, outcome: &'static str) {
+        *self.looked_up.lock().entry(outcome).or_default() += 1;
+    }
+
+    /// It was told of a purge; what came of it, in one word.
+    pub fn purged(&self, outcome: &'static str) {
+        *self.purged.lock().entry(outcome).or_default() += 1;
     }
 }
 
@@ -379,6 +419,31 @@ mod tests {
             r#"gatehouse_edge_upstream_failures_total{upstream="origin",reason="upstream-closed"} 2"#;
         shows(&metrics, failures);
         shows(&metrics, r#"gatehouse_edge_upstream_response_duration_seconds_count{upstream="origin"} 1"#);
+    }
+
+    #[test]
+    fn tiers_are_counted_by_what_came_of_asking_them() {
+        let metrics = Metrics::new();
+        assert!(!metrics.encode().contains("_tier_"), "what is not there is not shown");
+        let disk = metrics.for_tier("disk");
+        disk.looked_up("found");
+        disk.looked_up("found");
+        disk.purged("late");
+        shows(&metrics, r#"gatehouse_edge_tier_look_ups_total{tier="disk",outcome="found"} 2"#);
+        shows(&metrics, r#"gatehouse_edge_tier_purges_total{tier="disk",outcome="late"} 1"#);
+    }
+
+    #[test]
+    fn bodies_that_broke_off_are_counted_by_what_became_of_them() {
+        let metrics = Metrics::new();
+        let origin = metrics.for_upstream(&name("origin"));
+        origin.continued("continued");
+        origin.continued("refused");
+        origin.continued("continued");
+        let continued =
+            r#"gatehouse_edge_upstream_continuations_total{upstream="origin",outcome="continued"} 2"#;
+        shows(&metrics, continued);
+        shows(&metrics, &continued.replace("outcome=\"continued\"} 2", "outcome=\"refused\"} 1"));
     }
 
     #[test]

@@ -36,6 +36,7 @@ impl Collector for Scrape {
         self.routes(&mut page)?;
         self.connections(&mut page)?;
         self.upstreams(&mut page)?;
+        self.tiers(&mut page)?;
         if let Some(observe) = self.0.observe.get() {
             observed(&mut page, &observe())?;
         }
@@ -73,6 +74,15 @@ impl Scrape {
                         )?;
                     }
                 }
+            }
+        }
+        let mut reasons = page.counter(
+            "gatehouse_edge_reasons",
+            "Responses that were no plain hits, by why: the detail of Cache-Status, logs and edge explain",
+        )?;
+        for (route, numbers) in all() {
+            for (reason, count) in &*numbers.reasons.lock() {
+                reasons.with(&[("route", route), ("reason", reason)], *count)?;
             }
         }
         let mut bytes = page.family(
@@ -150,6 +160,39 @@ impl Scrape {
         for (upstream, numbers) in &*upstreams {
             for (reason, count) in &*numbers.failed.lock() {
                 failures.with(&[("upstream", &**upstream), ("reason", reason)], *count)?;
+            }
+        }
+        let mut continuations = page.counter(
+            "gatehouse_edge_upstream_continuations",
+            "Requests for the rest of a body that broke off",
+        )?;
+        for (upstream, numbers) in &*upstreams {
+            for (outcome, count) in &*numbers.continued.lock() {
+                continuations.with(&[("upstream", &**upstream), ("outcome", outcome)], *count)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn tiers(&self, page: &mut Page<'_>) -> fmt::Result {
+        let tiers = self.0.tiers.read();
+        if tiers.is_empty() {
+            return Ok(());
+        }
+        let mut look_ups = page.counter(
+            "gatehouse_edge_tier_look_ups",
+            "Look-ups in a tier behind memory, by what came of them",
+        )?;
+        for (tier, numbers) in &*tiers {
+            for (outcome, count) in &*numbers.looked_up.lock() {
+                look_ups.with(&[("tier", &**tier), ("outcome", outcome)], *count)?;
+            }
+        }
+        let mut purges =
+            page.counter("gatehouse_edge_tier_purges", "Purges that a tier behind memory was told of")?;
+        for (tier, numbers) in &*tiers {
+            for (outcome, count) in &*numbers.purged.lock() {
+                purges.with(&[("tier", &**tier), ("outcome", outcome)], *count)?;
             }
         }
         Ok(())

@@ -117,6 +117,11 @@ impl Upstream {
         answer
     }
 
+    /// Counts what became of a body that broke off, in one word.
+    pub fn continued(&self, outcome: &'static str) {
+        self.metrics.continued(outcome);
+    }
+
     async fn try_servers(&self, mut request: Request<RequestBody>, clock: &Clock) -> Result<Answer, Failure> {
         let pools = self.pools();
         let mut failure = Failure::NoServer;

@@ -81,6 +81,17 @@ pub fn request(
     request
 }
 
+/// Makes of a request's head one for what comes from `from` on of the representation that a strong validator names
+/// (RFC 9110 §14.2, §13.1.5).
+pub fn ask_for_rest(headers: &mut HeaderMap, from: u64, same: &HeaderValue) {
+    for name in CONDITIONS {
+        headers.remove(name);
+    }
+    let range = HeaderValue::try_from(format!("bytes={from}-"));
+    headers.insert(header::RANGE, range.expect("digits and punctuation are visible ASCII"));
+    headers.insert(header::IF_RANGE, same.clone());
+}
+
 fn milliseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

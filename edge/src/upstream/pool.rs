@@ -12,7 +12,7 @@ use std::{
 };
 
 use cache_policy::Moment;
-use http::{Method, Request, StatusCode, header};
+use http::{HeaderMap, Method, Request, StatusCode, header};
 use http_body::Body as _;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
@@ -44,7 +44,8 @@ pub struct Pool {
 
 struct Idle {
     sender: SendRequest<RequestBody>,
-    since: Moment,
+    /// When it is old enough to be closed.
+    until: Moment,
 }
 
 /// A request that got no response: why, and the request itself when it surely was not acted upon.
@@ -146,7 +147,7 @@ impl Pool {
     fn idle(&self, now: Moment) -> Option<SendRequest<RequestBody>> {
         let mut idle = self.idle.lock();
         while let Some(candidate) = idle.pop() {
-            if !candidate.sender.is_closed() && now.since(candidate.since) < self.keep_alive {
+            if !candidate.sender.is_closed() && now < candidate.until {
                 return Some(candidate.sender);
             }
         }
@@ -237,7 +238,10 @@ impl Pool {
             response.headers_mut().remove(header::CONTENT_LENGTH);
         }
         let switches = response.status() == StatusCode::SWITCHING_PROTOCOLS;
-        let lease = Lease { pool: Arc::clone(self), sender, request, clock: clock.clone(), _permit: permit };
+        let idle =
+            announced_idle(response.headers()).map_or(self.keep_alive, |idle| idle.min(self.keep_alive));
+        let lease =
+            Lease { pool: Arc::clone(self), sender, request, idle, clock: clock.clone(), _permit: permit };
         response.map(|incoming| {
             // After 101 the connection is no longer HTTP's: it keeps its place until the tunnel ends.
             if incoming.is_end_stream() && !switches {
@@ -251,8 +255,22 @@ impl Pool {
 
     /// Closes what has been idle for long enough, or is closed already.
     pub fn sweep(&self, now: Moment) {
-        self.idle.lock().retain(|idle| !idle.sender.is_closed() && now.since(idle.since) < self.keep_alive);
+        self.idle.lock().retain(|idle| !idle.sender.is_closed() && now < idle.until);
     }
+}
+
+/// How long a connection may be idle and surely still be open, as the server's `Keep-Alive: timeout=5` says (RFC 2068
+/// §19.7.1, still sent by many): a request that may not be sent twice would be lost with a connection that closes just then.
+fn announced_idle(headers: &HeaderMap) -> Option<Duration> {
+    let fields = headers.get_all(header::HeaderName::from_static("keep-alive"));
+    let mut parameters =
+        fields.iter().filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(','));
+    parameters.find_map(|parameter| {
+        let (name, seconds) = parameter.split_once('=')?;
+        let seconds = seconds.trim().trim_matches('"').parse().ok()?;
+        let announced = Duration::from_secs(seconds);
+        name.trim().eq_ignore_ascii_case("timeout").then(|| announced.saturating_sub(CLOSING))
+    })
 }
 
 /// A copy of a request that may be sent a second time although a server may have seen it: idempotent (RFC 9110 §9.2.2)
@@ -278,6 +296,8 @@ pub struct Lease {
     pool: Arc<Pool>,
     sender: SendRequest<RequestBody>,
     request: Arc<Progress>,
+    /// How long it may then be idle.
+    idle: Duration,
     clock: Clock,
     _permit: OwnedSemaphorePermit,
 }
@@ -289,8 +309,8 @@ impl Lease {
         if !self.request.ended() {
             return;
         }
-        let since = self.clock.now();
-        self.pool.idle.lock().push(Idle { sender: self.sender, since });
+        let until = self.clock.now() + self.idle;
+        self.pool.idle.lock().push(Idle { sender: self.sender, until });
     }
 }
 
@@ -320,3 +340,31 @@ impl Drop for Waiting<'_> {
 
 /// Also the bound of a response's head.
 const READ_BUFFER: usize = 64 * 1024;
+/// How long before a server's announced close a connection is no longer used: what a request may take to arrive.
+const CLOSING: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn announced(value: &'static str) -> Option<u64> {
+        let mut headers = HeaderMap::new();
+        headers.insert("keep-alive", http::HeaderValue::from_static(value));
+        announced_idle(&headers).map(|idle| idle.as_secs())
+    }
+
+    #[test]
+    fn a_connection_is_left_a_second_before_its_server_closes_it() {
+        assert_eq!(announced("timeout=5"), Some(4));
+        assert_eq!(announced("max=100, Timeout=\"30\""), Some(29));
+        assert_eq!(announced("timeout=0"), Some(0));
+    }
+
+    #[test]
+    fn without_a_readable_announcement_the_setting_stands() {
+        assert_eq!(announced("max=100"), None);
+        assert_eq!(announced("timeout=soon"), None);
+        assert_eq!(announced("timeout"), None);
+        assert_eq!(announced_idle(&HeaderMap::new()), None);
+    }
+}

@@ -5,6 +5,7 @@ mod caching;
 mod coding;
 mod codings_kept;
 mod collapse;
+mod continuing;
 mod disguise;
 mod drain;
 mod failure;
