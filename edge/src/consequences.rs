@@ -10,29 +10,35 @@ use http::HeaderMap;
 use crate::cache::{
     Key, Memory, Stored,
     purge::{Force, Generation, Rule},
+    tiers::Telling,
 };
 
 /// Forgets what a change made untrue: the target, what Location and Content-Location name on the same origin, and
-/// the groups that the answer names (RFC 9111 §4.4, RFC 9875 §3).
+/// the groups that the answer names (RFC 9111 §4.4, RFC 9875 §3). In memory that is done when this returns; what it returns
+/// tells the tiers behind it.
 pub fn invalidate(
     memory: &Memory,
     key: &Key,
     target: &cache_policy::Resource<'_>,
     answer: &HeaderMap,
     now: Moment,
-) {
-    memory.invalidate(key);
-    for named in invalidated_targets(target, answer) {
-        memory.invalidate(&key.same_origin(&named));
-    }
+) -> Telling {
+    let named = invalidated_targets(target, answer).into_iter().map(|named| key.same_origin(&named));
+    let keys: Vec<Key> = std::iter::once(key.clone()).chain(named).collect();
     let origin: Box<str> = format!("{}/", key.origin()).into();
-    let rules: Vec<Rule> = invalidated_groups(answer)
+    let groups: Vec<Rule> = invalidated_groups(answer)
         .into_iter()
         .map(|group| Rule::Group { origin: origin.clone(), group })
         .collect();
-    if !rules.is_empty() {
-        memory.purge(rules, Force::Hard, now);
+    let rules = || keys.iter().map(|key| Rule::Key(key.as_str().into())).chain(groups.iter().cloned());
+    let telling = memory.tiers().begin(|| rules().collect(), Force::Hard, now);
+    for key in &keys {
+        memory.invalidate(key);
     }
+    if !groups.is_empty() {
+        memory.purge(groups, Force::Hard, now);
+    }
+    telling
 }
 
 /// What a HEAD's answer tells of the stored GET.

@@ -105,6 +105,10 @@ async fn serve(path: &Path, settings: Settings) -> anyhow::Result<()> {
                 edge.clock.correct();
                 let now = edge.clock.now();
                 edge.state.load().upstreams.sweep(now);
+                let tiers = Arc::clone(edge.memory.tiers());
+                if tiers.out_of_step() {
+                    tokio::spawn(async move { tiers.catch_up().await });
+                }
                 if now >= certificates_due {
                     certificates_due = now + RENEWAL;
                     renew(&edge, &certificates);

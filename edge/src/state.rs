@@ -7,7 +7,7 @@ use arc_swap::ArcSwap;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    cache::{Collapser, Memory},
+    cache::{Collapser, Memory, Tiers},
     clock::Clock,
     compress::Coder,
     limit::{Limiter, Limiters},
@@ -95,7 +95,24 @@ impl Edge {
         dial: Arc<dyn Dial>,
         commands: Arc<dyn Commands>,
     ) -> std::io::Result<Arc<Self>> {
-        let memory = Arc::new(Memory::new(settings.cache.memory, settings.cache.variants));
+        Self::before(Tiers::default(), settings, clock, metrics, sink, dial, commands)
+    }
+
+    /// As [`Edge::new`], with these tiers behind the cache's memory.
+    ///
+    /// # Errors
+    /// When the system gives no thread for the coder.
+    pub fn before(
+        tiers: Tiers,
+        settings: Settings,
+        clock: Clock,
+        metrics: Arc<Metrics>,
+        sink: Arc<Sink>,
+        dial: Arc<dyn Dial>,
+        commands: Arc<dyn Commands>,
+    ) -> std::io::Result<Arc<Self>> {
+        let (budget, variants) = (settings.cache.memory, settings.cache.variants);
+        let memory = Arc::new(Memory::before(Arc::new(tiers), budget, variants));
         let coder = Coder::start(Arc::clone(&memory))?;
         let upstreams = Upstreams::new(&settings.upstreams, None, &metrics, &dial, &commands);
         let limiters = Limiters::new(&settings);

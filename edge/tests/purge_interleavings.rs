@@ -6,6 +6,9 @@
 //! every change is followed by a purge. The property, asserted at every look-up: **what is found is no older than the last
 //! purge that had been acknowledged when the look-up began** (or it is stale, where the purge was soft).
 //!
+//! A tier behind memory is another such map, offered what is stored and purged in its own time; what it may be asked for
+//! while it is, the edge's own [`Underway`] says.
+//!
 //! Both schedulers have fixed seeds: a failure repeats, and shuttle prints the schedule that led to it.
 #![expect(clippy::unwrap_used, reason = "a test that panics has failed")]
 
@@ -14,13 +17,17 @@ use std::{
     hash::{DefaultHasher, Hash as _, Hasher as _},
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use cache_policy::{Moment, Tag};
-use edge::cache::purge::{Fate, Force, Gate, Generation, Locking, Name, Rule};
+use edge::cache::{
+    purge::{Fate, Force, Gate, Generation, Locking, Name, Rule},
+    tier,
+    underway::Underway,
+};
 use shuttle::{
     Config, Runner,
     scheduler::{PctScheduler, RandomScheduler, Scheduler},
@@ -112,6 +119,29 @@ fn an_unsafe_request_ends_its_own_resource_and_no_other() {
     assert!(tally.refused.load(Relaxed) > 0 && tally.found.load(Relaxed) > 0);
 }
 
+#[test]
+fn what_a_tier_behind_memory_had_before_a_purge_is_never_found_afterwards() {
+    let tally = explore("a tier's look-ups, a fetch and one purge of both", |world| {
+        world.tiered.store(true, Relaxed);
+        world.fetch(A);
+        world.evict(A);
+        world.spawn(|world| world.look_behind(A));
+        world.spawn(|world| world.fetch_at_once(A));
+        world.spawn(|world| world.purge_all_tiers(by_tag()));
+        world.spawn(|world| {
+            world.look_up(A);
+            world.look_behind(A);
+            world.look_up(A);
+        });
+    });
+    assert!(tally.refused.load(Relaxed) > 0 && tally.found.load(Relaxed) > 0);
+    assert!(
+        tally.behind.load(Relaxed) > 0,
+        "some look-up found something in the tier, or nothing was tested"
+    );
+    assert!(tally.left_alone.load(Relaxed) > 0, "some came while it was being purged, or nothing was tested");
+}
+
 /// shuttle's locks: each is a place where another thread may go first.
 struct Shuttled;
 
@@ -162,6 +192,10 @@ struct Entry {
 struct World {
     gate: Gate<Shuttled>,
     shelves: [shuttle::sync::Mutex<Option<Entry>>; 2],
+    /// The tier behind the map, where a story has one.
+    tiered: AtomicBool,
+    behind: [shuttle::sync::Mutex<Option<Entry>>; 2],
+    underway: Underway<Shuttled>,
     /// What the origin would answer now.
     origin: [AtomicU64; 2],
     /// The newest version whose purge has returned.
@@ -178,6 +212,8 @@ struct Tally {
     refused: AtomicU64,
     found: AtomicU64,
     stale: AtomicU64,
+    behind: AtomicU64,
+    left_alone: AtomicU64,
     /// Hashes of the orders in which things were seen to happen.
     orders: std::sync::Mutex<HashSet<u64>>,
 }
@@ -187,6 +223,9 @@ impl World {
         Arc::new(Self {
             gate: Gate::default(),
             shelves: [None, None].map(shuttle::sync::Mutex::new),
+            tiered: AtomicBool::default(),
+            behind: [None, None].map(shuttle::sync::Mutex::new),
+            underway: Underway::default(),
             origin: Default::default(),
             acknowledged: Default::default(),
             threads: std::sync::Mutex::default(),
@@ -210,6 +249,13 @@ impl World {
         self.store(resource, began, version);
     }
 
+    /// A request without a pause. PCT takes who pauses for the least urgent of all, and would hardly ever stop it between
+    /// its write and what comes after.
+    fn fetch_at_once(&self, resource: Resource) {
+        let began = self.gate.generation();
+        self.store(resource, began, self.origin[resource].load(Relaxed));
+    }
+
     /// A 304 stores the old body under a new head; anything else stores what came.
     fn validate(&self, resource: Resource) {
         let began = self.gate.generation();
@@ -219,15 +265,25 @@ impl World {
         self.store(resource, began, seen.map_or(version, |entry| entry.version));
     }
 
-    /// As `Memory::store`.
+    /// As `Memory::store`: the tier is offered it in the same write.
     fn store(&self, resource: Resource, began: Generation, version: u64) {
+        self.store_and(resource, began, version, |entry| {
+            if self.tiered.load(Relaxed) {
+                *self.behind[resource].lock().unwrap() = Some(entry.clone());
+            }
+        });
+    }
+
+    fn store_and(&self, resource: Resource, began: Generation, version: u64, stores: impl FnOnce(&Entry)) {
         self.change(resource, |place| {
             let stale = match self.gate.fate_of_new(began, NAMES[resource], &tags()) {
                 Fate::Alive => false,
                 Fate::StaleSince(_) => true,
                 Fate::Gone => return self.event('r', version, &self.tally.refused),
             };
-            *place = Some(Entry { began, version, stale });
+            let entry = Entry { began, version, stale };
+            stores(&entry);
+            *place = Some(entry);
         });
     }
 
@@ -254,12 +310,54 @@ impl World {
         });
     }
 
+    /// Memory has no room for it any more.
+    fn evict(&self, resource: Resource) {
+        *self.shelves[resource].lock().unwrap() = None;
+    }
+
+    /// As a fetch that asks the tier, and puts what it finds in memory.
+    fn look_behind(&self, resource: Resource) {
+        let floor = self.acknowledged[resource].load(Relaxed);
+        let began = self.gate.generation();
+        if self.underway.concerns(NAMES[resource].key) {
+            return self.event('u', floor, &self.tally.left_alone);
+        }
+        let found = self.behind[resource].lock().unwrap().clone();
+        thread::yield_now();
+        let Some(Entry { version, .. }) = found else { return };
+        assert!(
+            version >= floor,
+            "the tier had version {version} after the purge of {floor} was acknowledged"
+        );
+        self.event('t', version, &self.tally.behind);
+        self.store_and(resource, began, version, |_| ());
+    }
+
+    /// As `Memory::purge_all_tiers`.
+    fn purge_all_tiers(&self, rule: Rule) {
+        let purge = tier::Purge { rules: vec![rule.clone()], force: Force::Hard, at: SystemTime::UNIX_EPOCH };
+        let purge = Arc::new(purge);
+        let ticket = self.underway.begin(&purge);
+        self.purge_and(rule, Force::Hard, || {
+            for resource in [A, B] {
+                if purge.rules.iter().any(|rule| rule.matches(NAMES[resource].key, &tags())) {
+                    *self.behind[resource].lock().unwrap() = None;
+                }
+            }
+            self.underway.acknowledged(ticket);
+        });
+    }
+
     fn peek(&self, resource: Resource) -> Option<Entry> {
         self.shelves[resource].lock().unwrap().clone()
     }
 
     /// Changes both resources at the origin, and purges.
     fn purge(&self, rule: Rule, force: Force) {
+        self.purge_and(rule, force, || ());
+    }
+
+    fn purge_and(&self, rule: Rule, force: Force, tell_tiers: impl FnOnce()) {
         let versions = [A, B].map(|resource| self.origin[resource].fetch_add(1, Relaxed) + 1);
         self.gate.purge(vec![rule], force, moment(), |rules| {
             for resource in [A, B] {
@@ -271,6 +369,7 @@ impl World {
                 }
             }
         });
+        tell_tiers();
         for resource in [A, B] {
             self.acknowledged[resource].fetch_max(versions[resource], Relaxed);
         }
@@ -280,7 +379,14 @@ impl World {
     /// Changes one resource at the origin through an unsafe request, as `Memory::invalidate`.
     fn invalidate(&self, resource: Resource) {
         let version = self.origin[resource].fetch_add(1, Relaxed) + 1;
-        self.gate.invalidate(NAMES[resource].hash, || self.rewrite(resource));
+        self.gate.invalidate(NAMES[resource].hash, |at| {
+            self.change(resource, |place| {
+                if place.as_ref().is_some_and(|entry| entry.began < at) {
+                    self.event('g', 0, &self.tally.refused);
+                    *place = None;
+                }
+            });
+        });
         self.acknowledged[resource].fetch_max(version, Relaxed);
         self.events.lock().unwrap().push(('i', version));
     }
@@ -315,6 +421,8 @@ impl World {
         }
         self.look_up(A);
         self.look_up(B);
+        self.look_behind(A);
+        self.look_up(A);
         self.fetch(A);
         let entry = self.peek(A).expect("what is fetched after every purge is stored");
         assert_eq!((entry.version, entry.stale), (self.origin[A].load(Relaxed), false));
@@ -330,14 +438,17 @@ fn explore(name: &str, story: fn(&Arc<World>)) -> Arc<Tally> {
     let tally = Arc::<Tally>::default();
     run(RandomScheduler::new_from_seed(1, EACH), &tally, story);
     run(PctScheduler::new_from_seed(1, CHANGES, EACH), &tally, story);
-    let Tally { interleavings, refused, found, stale, orders } = &*tally;
+    let Tally { interleavings, refused, found, stale, behind, left_alone, orders } = &*tally;
     println!(
-        "{name}: {} interleavings, {} different orders of events; {} writes refused, {} entries found, {} as stale",
+        "{name}: {} interleavings, {} different orders of events; {} writes refused, {} entries found, {} as stale, {} in \
+         the tier, which was left alone {} times",
         interleavings.load(Relaxed),
         orders.lock().unwrap().len(),
         refused.load(Relaxed),
         found.load(Relaxed),
         stale.load(Relaxed),
+        behind.load(Relaxed),
+        left_alone.load(Relaxed),
     );
     assert_eq!(interleavings.load(Relaxed), 2 * EACH as u64);
     tally

@@ -51,7 +51,7 @@ use crate::{
     metrics::{self, Metrics},
     settings::Settings,
 };
-use purge::Purge;
+use purge::{NotPurged, Purge};
 
 /// Connections at once; more wait in the kernel's queue.
 const CONNECTIONS: usize = 64;
@@ -182,8 +182,13 @@ async fn answer(state: &State, peer: IpAddr, request: Request<Incoming>) -> Answ
         "/explain" | "/purge" if method != Method::POST => {
             return not_allowed("questions are posted", "POST");
         }
-        "/explain" => return change(state, peer, request, explain).await,
-        "/purge" => return change(state, peer, request, purge).await,
+        "/explain" => return answered(posted(state, peer, request).await.and_then(explain)),
+        "/purge" => {
+            return answered(match posted(state, peer, request).await {
+                Ok(posted) => purge(posted).await,
+                Err(refused) => Err(refused),
+            });
+        }
         _ => {
             let detail = "there are /livez, /readyz, /metrics, /explain and /purge";
             return problem(StatusCode::NOT_FOUND, detail, &[]);
@@ -202,41 +207,53 @@ fn not_allowed(detail: &str, allowed: &'static str) -> Answer {
     refused
 }
 
-/// Reads JSON from who may change something, and answers with what `work` makes of it. Explaining counts: it tells what is
-/// stored.
-async fn change(
-    state: &State,
-    peer: IpAddr,
-    request: Request<Incoming>,
-    work: fn(&Cache, &[u8]) -> Result<serde_json::Value, String>,
-) -> Answer {
-    let Some(cache) = &state.0.cache else { return problem(StatusCode::NOT_FOUND, "there is no cache", &[]) };
-    if let Err((status, detail)) = may_change(cache, peer, request.headers()) {
-        return problem(status, detail, &[]);
-    }
+/// What somebody who may change something has posted, and what it is about.
+type Posted<'a> = (&'a Cache, Bytes);
+
+/// A status and what is to be said of it.
+type Refused = (StatusCode, String);
+
+/// Reads JSON from who may change something. Explaining counts: it tells what is stored.
+async fn posted(state: &State, peer: IpAddr, request: Request<Incoming>) -> Result<Posted<'_>, Refused> {
+    let refused = |status, detail: &str| (status, detail.to_owned());
+    let cache = state.0.cache.as_ref().ok_or_else(|| refused(StatusCode::NOT_FOUND, "there is no cache"))?;
+    may_change(cache, peer, request.headers()).map_err(|(status, detail)| refused(status, detail))?;
     let content = Limited::new(request.into_body(), LARGEST_CONTENT);
-    let content = match timeout(HEAD_TIMEOUT, content.collect()).await {
-        Ok(Ok(content)) => content.to_bytes(),
-        Ok(Err(_)) => return problem(StatusCode::PAYLOAD_TOO_LARGE, "more than 1 MiB of JSON", &[]),
-        Err(_) => return problem(StatusCode::REQUEST_TIMEOUT, "the content did not arrive in time", &[]),
-    };
-    match work(cache, &content) {
-        Ok(answer) => with_body(StatusCode::OK, "application/json", answer.to_string() + "\n"),
-        Err(error) => problem(StatusCode::BAD_REQUEST, &error, &[]),
+    match timeout(HEAD_TIMEOUT, content.collect()).await {
+        Ok(Ok(content)) => Ok((cache, content.to_bytes())),
+        Ok(Err(_)) => Err(refused(StatusCode::PAYLOAD_TOO_LARGE, "more than 1 MiB of JSON")),
+        Err(_) => Err(refused(StatusCode::REQUEST_TIMEOUT, "the content did not arrive in time")),
     }
 }
 
-fn purge(cache: &Cache, content: &[u8]) -> Result<serde_json::Value, String> {
-    let purge: Purge = serde_json::from_slice(content).map_err(|error| error.to_string())?;
-    let purged = purge.run(&(cache.settings)().routes, &cache.memory, cache.clock.now())?;
+fn answered(answer: Result<serde_json::Value, Refused>) -> Answer {
+    match answer {
+        Ok(answer) => with_body(StatusCode::OK, "application/json", answer.to_string() + "\n"),
+        Err((status, detail)) => problem(status, &detail, &[]),
+    }
+}
+
+async fn purge((cache, content): Posted<'_>) -> Result<serde_json::Value, Refused> {
+    let purge: Purge =
+        serde_json::from_slice(&content).map_err(|error| (StatusCode::BAD_REQUEST, error.to_string()))?;
+    let routes = (cache.settings)().routes;
+    let purged = purge.run(&routes, &cache.memory, cache.clock.now()).await.map_err(|error| {
+        let status = match error {
+            NotPurged::Unclear(_) => StatusCode::BAD_REQUEST,
+            NotPurged::Unacknowledged(..) => StatusCode::SERVICE_UNAVAILABLE,
+        };
+        (status, error.to_string())
+    })?;
     tracing::info!(purged = purged.purged, soft = purged.soft, dry_run = purged.dry_run, "purge");
     Ok(serde_json::json!(purged))
 }
 
-fn explain(cache: &Cache, content: &[u8]) -> Result<serde_json::Value, String> {
-    let question: Question = serde_json::from_slice(content).map_err(|error| error.to_string())?;
+fn explain((cache, content): Posted<'_>) -> Result<serde_json::Value, Refused> {
+    let unclear = |error: String| (StatusCode::BAD_REQUEST, error);
+    let question: Question = serde_json::from_slice(&content).map_err(|error| unclear(error.to_string()))?;
     let settings = (cache.settings)();
-    let explanation = explain::live(&settings, &cache.memory, cache.clock.now(), &question)?;
+    let explanation =
+        explain::live(&settings, &cache.memory, cache.clock.now(), &question).map_err(unclear)?;
     Ok(serde_json::json!(explanation))
 }
 
@@ -321,10 +338,19 @@ mod tests {
     };
 
     use super::*;
+    use crate::cache::{
+        Key, Segments, Tiers,
+        tier::{self, Asked, Found, Kept, Tier},
+        tiers::Bounds,
+    };
 
     type Reasons = Arc<Mutex<Vec<String>>>;
 
     fn state() -> (State, Reasons) {
+        state_of(Memory::new(1 << 20, 4))
+    }
+
+    fn state_of(memory: Memory) -> (State, Reasons) {
         let reasons = Reasons::default();
         let told = Arc::clone(&reasons);
         let readiness = move || Readiness { reasons: told.lock().unwrap().clone() };
@@ -333,7 +359,7 @@ mod tests {
                         [[routes]]\nname = \"all\"\npath = \"/*\"\nupstream = \"o\"\n";
         let settings = crate::settings::parse(settings, "test.toml").unwrap();
         let cache = Cache {
-            memory: Arc::new(Memory::new(1 << 20, 4)),
+            memory: Arc::new(memory),
             clock,
             settings: Arc::new(move || settings.clone()),
             token: None,
@@ -412,6 +438,37 @@ mod tests {
         let answer = post(&state, JSON, r#"{"tag": "a"}"#).await;
         assert!(answer.starts_with("HTTP/1.1 400 ") && answer.contains("unknown field `tag`"), "{answer}");
         assert!(exchange(open(&state), "GET /purge").await.starts_with("HTTP/1.1 405 "));
+    }
+
+    /// A tier that cannot write.
+    struct Broken;
+
+    impl Tier for Broken {
+        fn name(&self) -> &'static str {
+            "disk"
+        }
+
+        fn look_up<'a>(&'a self, _: &'a Key, _: &'a HeaderMap) -> Asked<'a, Option<Found>> {
+            Box::pin(async { Ok(None) })
+        }
+
+        fn offer(&self, _: &Key, _: Kept, _: Segments) {}
+
+        fn forget(&self, _: &Key) {}
+
+        fn purge<'a>(&'a self, _: &'a tier::Purge) -> Asked<'a, u64> {
+            Box::pin(async { Err("read-only file system".into()) })
+        }
+    }
+
+    #[tokio::test]
+    async fn a_purge_that_a_tier_has_not_acknowledged_is_an_error_that_says_so() {
+        let tier: (Arc<dyn Tier>, Bounds) = (Arc::new(Broken), Bounds::default());
+        let tiers = Tiers::new(vec![tier], &Clock::system(), &Metrics::new());
+        let (state, _) = state_of(Memory::before(Arc::new(tiers), 1 << 20, 4));
+        let answer = post(&state, JSON, r#"{"everything": true}"#).await;
+        assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
+        assert!(answer.contains("tier disk") && answer.contains("read-only file system"), "{answer}");
     }
 
     #[tokio::test]

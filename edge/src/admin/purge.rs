@@ -5,7 +5,10 @@
 //!   "hosts": ["shop.example"], "everything": false, "soft": false, "dry_run": false }
 //! ```
 //!
-//! When it is answered, no look-up that begins finds any of it, nor will what is being fetched now be found later.
+//! When it is answered, no look-up that begins finds any of it, nor will what is being fetched now be found later. A tier
+//! behind memory that has not acknowledged it makes the answer an error: this edge does not ask that tier for what was to
+//! be purged until it has been told again, but the purge would not survive a restart, nor does it bind others that share
+//! the tier.
 
 use std::sync::Arc;
 
@@ -17,6 +20,7 @@ use crate::{
     cache::{
         Key, Memory,
         purge::{Force, Rule},
+        tiers::{self, Unacknowledged},
     },
     inbound::{self, Inbound, Scheme},
     route,
@@ -43,10 +47,21 @@ pub struct Purge {
     pub dry_run: bool,
 }
 
+/// Why a purge is not done.
+#[derive(Debug, thiserror::Error)]
+pub enum NotPurged {
+    /// Nothing is named, or a URL is none; said so for the operator.
+    #[error("{0}")]
+    Unclear(String),
+    /// The tier of this name behind memory has not acknowledged it; memory is purged.
+    #[error("memory is purged, but tier {0} has not acknowledged it and will be told again: {1}")]
+    Unacknowledged(&'static str, #[source] Unacknowledged),
+}
+
 /// What a purge came to.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
 pub struct Purged {
-    /// Stored responses that matched; of one resource each variant counts.
+    /// Stored responses in memory that matched; of one resource each variant counts.
     pub purged: usize,
     /// As it was asked.
     pub soft: bool,
@@ -58,12 +73,24 @@ impl Purge {
     /// Purges, or counts. It looks at every resource stored.
     ///
     /// # Errors
-    /// What is wrong with it, for the operator, when nothing is named or a URL is none.
-    pub fn run(&self, routes: &[Arc<Route>], memory: &Memory, now: Moment) -> Result<Purged, String> {
-        let rules = self.rules(routes)?;
+    /// [`NotPurged`]. Dropped, it may have purged memory, and the tiers behind it are told later.
+    pub async fn run(
+        &self,
+        routes: &[Arc<Route>],
+        memory: &Memory,
+        now: Moment,
+    ) -> Result<Purged, NotPurged> {
+        let rules = self.rules(routes).map_err(NotPurged::Unclear)?;
         let force = if self.soft { Force::Soft } else { Force::Hard };
-        let purged = if self.dry_run { memory.count(&rules) } else { memory.purge(rules, force, now) };
-        Ok(Purged { purged, soft: self.soft, dry_run: self.dry_run })
+        let done = |purged| Purged { purged, soft: self.soft, dry_run: self.dry_run };
+        if self.dry_run {
+            return Ok(done(memory.count(&rules)));
+        }
+        let tiers::Purged { memory, tiers } = memory.purge_all_tiers(rules, force, now).await;
+        match tiers.into_iter().find_map(|(tier, told)| told.err().map(|why| (tier, why))) {
+            Some((tier, why)) => Err(NotPurged::Unacknowledged(tier, why)),
+            None => Ok(done(memory)),
+        }
     }
 
     fn rules(&self, routes: &[Arc<Route>]) -> Result<Vec<Rule>, String> {

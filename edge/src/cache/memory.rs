@@ -17,9 +17,10 @@ use http::{HeaderMap, HeaderName, header};
 use quick_cache::{Lifecycle, OptionsBuilder, Weighter, sync::Cache};
 
 use super::{
-    Key, Segments, Stored,
+    Key, Segments, Stored, Tiers,
     equivalent::{Equivalents, mean_the_same},
     purge::{Fate, Force, Gate, Generation, Name, Rule},
+    refused::LastRefused,
 };
 use crate::settings::CACHE_SHARDS;
 
@@ -42,6 +43,11 @@ pub struct Marker {
 }
 
 impl Resource {
+    /// All that is stored under the key, newest first.
+    pub fn variants(&self) -> &[Arc<Stored>] {
+        &self.variants
+    }
+
     /// The stored variant whose `Vary` fields this request matches.
     pub fn select(&self, request: &HeaderMap) -> Option<&Arc<Stored>> {
         self.variants.iter().find(|stored| stored.parts().is_none() && matches(stored, request))
@@ -101,6 +107,9 @@ pub struct Memory {
     /// Every write goes through it; look-ups do not.
     gate: Gate,
     equivalents: Equivalents,
+    refused: LastRefused,
+    /// What is stored here is offered to them.
+    tiers: Arc<Tiers>,
     variants: usize,
     largest: u64,
     evictions: Arc<AtomicU64>,
@@ -109,8 +118,13 @@ pub struct Memory {
 }
 
 impl Memory {
-    /// An empty tier of `budget` bytes that keeps up to `variants` variants a resource.
+    /// An empty tier of `budget` bytes that keeps up to `variants` variants a resource, with nothing behind it.
     pub fn new(budget: u64, variants: usize) -> Self {
+        Self::before(Arc::default(), budget, variants)
+    }
+
+    /// As [`Memory::new`], with these tiers behind it.
+    pub fn before(tiers: Arc<Tiers>, budget: u64, variants: usize) -> Self {
         let options = OptionsBuilder::new()
             .weight_capacity(budget)
             .estimated_items_capacity(
@@ -128,6 +142,8 @@ impl Memory {
             hasher,
             gate: Gate::default(),
             equivalents: Equivalents::default(),
+            refused: LastRefused::default(),
+            tiers,
             variants,
             // quick_cache silently refuses what is heavier than the hot part of a shard.
             largest: budget / SHARDS as u64 / 10 * 9,
@@ -148,6 +164,11 @@ impl Memory {
         })
     }
 
+    /// Why the last answer of each key was not stored.
+    pub fn refused(&self) -> &LastRefused {
+        &self.refused
+    }
+
     /// The generation of a fetch that begins now.
     pub fn generation(&self) -> Generation {
         self.gate.generation()
@@ -158,9 +179,23 @@ impl Memory {
         self.gate.outdated(began, self.name(key))
     }
 
+    /// The tiers behind this one.
+    pub fn tiers(&self) -> &Arc<Tiers> {
+        &self.tiers
+    }
+
     /// Stores a variant in place of the one it matches, unless it has been purged since its fetch began; the oldest goes
-    /// when there are too many or too heavy ones.
+    /// when there are too many or too heavy ones. The tiers behind memory are offered it.
     pub fn store(&self, key: &Key, stored: Arc<Stored>) {
+        self.store_and(key, stored, |stored| self.tiers.offer(key, stored));
+    }
+
+    /// Stores what a tier behind memory had.
+    pub fn store_found(&self, key: &Key, stored: Arc<Stored>) {
+        self.store_and(key, stored, |_| ());
+    }
+
+    fn store_and(&self, key: &Key, stored: Arc<Stored>, stores: impl FnOnce(&Stored)) {
         if stored.parts().is_none() {
             self.equivalents.learn(key, &stored.identity().head);
         }
@@ -182,6 +217,7 @@ impl Memory {
                 return;
             }
             variants.retain(|other| !same(&other));
+            stores(&stored);
             variants.insert(0, stored);
             *marker = None;
         });
@@ -191,6 +227,7 @@ impl Memory {
     pub fn replace(&self, key: &Key, old: &Arc<Stored>, new: Arc<Stored>) {
         self.change(key, |variants, _| {
             if let Some(place) = variants.iter_mut().find(|stored| Arc::ptr_eq(stored, old)) {
+                self.tiers.offer(key, &new);
                 *place = new;
             }
         });
@@ -211,13 +248,18 @@ impl Memory {
         self.change(key, |_, place| *place = Some(marker));
     }
 
-    /// Drops one entry, if it is still there.
+    /// Drops one entry, if it is still there, and what the tiers behind memory have of its resource.
     pub fn remove(&self, key: &Key, stored: &Arc<Stored>) {
-        self.change(key, |variants, _| variants.retain(|other| !Arc::ptr_eq(other, stored)));
+        self.change(key, |variants, _| {
+            if stored.parts().is_none() {
+                self.tiers.forget(key);
+            }
+            variants.retain(|other| !Arc::ptr_eq(other, stored));
+        });
     }
 
-    /// Purges what the rules are about. When it returns, no look-up that begins finds any of it, nor will what is being
-    /// fetched now be found later. Returns how many responses it was about.
+    /// Purges what the rules are about, in memory alone: see [`Memory::purge_all_tiers`]. When it returns, no look-up that
+    /// begins finds any of it, nor will what is being fetched now be found later. Returns how many responses it was about.
     pub fn purge(&self, rules: Vec<Rule>, force: Force, now: Moment) -> usize {
         self.gate.purge(rules, force, now, |rules| match force {
             Force::Hard => self.sweep(rules),
@@ -233,10 +275,12 @@ impl Memory {
         })
     }
 
-    /// Forgets one resource in all its variants, also when it is being fetched now. Unlike a purge it looks at nothing
-    /// else.
+    /// Forgets one resource in all its variants, also when it is being fetched now, in memory alone. Unlike a purge it looks
+    /// at nothing else.
     pub fn invalidate(&self, key: &Key) {
-        self.gate.invalidate(self.name(key).hash, || self.change(key, |_, _| ()));
+        self.gate.invalidate(self.name(key).hash, |at| {
+            self.change(key, |variants, _| variants.retain(|stored| stored.began >= at));
+        });
     }
 
     /// How many responses a purge would be about.

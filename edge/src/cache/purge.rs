@@ -57,16 +57,20 @@ impl Rule {
             Self::Group { origin, group } => key.starts_with(&**origin) && tags.binary_search(group).is_ok(),
         }
     }
+
+    /// Whether it may be about a response for `key` of which nothing else is known yet.
+    pub fn may_concern(&self, key: &str) -> bool {
+        match self {
+            Self::Tag(_) => true,
+            Self::Group { origin, .. } => key.starts_with(&**origin),
+            rule => rule.matches(key, &[]),
+        }
+    }
 }
 
 impl Stamp {
-    /// Whether it may be about a response for `key` of which nothing else is known yet.
     fn may_concern(&self, key: &str) -> bool {
-        self.rules.iter().any(|rule| match rule {
-            Rule::Tag(_) => true,
-            Rule::Group { origin, .. } => key.starts_with(&**origin),
-            rule => rule.matches(key, &[]),
-        })
+        self.rules.iter().any(|rule| rule.may_concern(key))
     }
 }
 
@@ -120,8 +124,9 @@ struct Stamps {
     recent: VecDeque<Stamp>,
     /// The newest generation whose stamp has been forgotten: what began before it is not stored any more.
     forgotten: Generation,
-    /// When resources were last invalidated, by a part of their key's hash. Unsafe requests are many, and must neither fill
-    /// the stamps nor grow anything; that three resources share a slot may cost a fetch, and nothing else.
+    /// When resources were last invalidated, by a part of their key's hash: for fetches under way, as what is stored is
+    /// dropped on the spot. Unsafe requests are many, and must neither fill the stamps nor grow anything; that three resources
+    /// share a slot may cost a fetch, and nothing else.
     invalidated: Vec<Invalidated>,
 }
 
@@ -149,11 +154,7 @@ impl Stamps {
         at > began
     }
 
-    fn fate(&self, began: Generation, name: Name<'_>, tags: &[Tag]) -> Fate {
-        let Name { key, hash } = name;
-        if self.invalidated_since(began, hash) {
-            return Fate::Gone;
-        }
+    fn fate(&self, began: Generation, key: &str, tags: &[Tag]) -> Fate {
         let mut fate = Fate::Alive;
         for stamp in self.recent.iter().rev().take_while(|stamp| stamp.generation > began) {
             if stamp.rules.iter().any(|rule| rule.matches(key, tags)) {
@@ -221,9 +222,10 @@ impl<L: Locking> Gate<L> {
         L::locked(&self.stripes[stripe], |()| write())
     }
 
-    /// What has become of a stored response whose fetch began at `began`.
+    /// What has become, by purges, of a stored response whose fetch began at `began`. What is invalidated is not stored any
+    /// more: see [`Gate::invalidate`].
     pub fn fate(&self, began: Generation, name: Name<'_>, tags: &[Tag]) -> Fate {
-        L::locked(&self.stamps, |stamps| stamps.fate(began, name, tags))
+        L::locked(&self.stamps, |stamps| stamps.fate(began, name.key, tags))
     }
 
     /// Whether a fetch that began at `began`, and whose answer is not known yet, may bring what has been purged since.
@@ -239,22 +241,27 @@ impl<L: Locking> Gate<L> {
     /// What has become of a response that is about to be stored for the first time.
     pub fn fate_of_new(&self, began: Generation, name: Name<'_>, tags: &[Tag]) -> Fate {
         L::locked(&self.stamps, |stamps| {
-            if began < stamps.forgotten { Fate::Gone } else { stamps.fate(began, name, tags) }
+            if began < stamps.forgotten || stamps.invalidated_since(began, name.hash) {
+                Fate::Gone
+            } else {
+                stamps.fate(began, name.key, tags)
+            }
         })
     }
 
     /// Forgets one resource: as a hard purge of its key, but at the cost of this key alone. `drop_stored` is a write of
-    /// it, in which everything older meets its fate.
-    pub fn invalidate<R>(&self, hash: u64, drop_stored: impl FnOnce() -> R) -> R {
-        L::locked(&self.stamps, |stamps| {
+    /// it, which drops everything that began before the generation it is given.
+    pub fn invalidate<R>(&self, hash: u64, drop_stored: impl FnOnce(Generation) -> R) -> R {
+        let at = L::locked(&self.stamps, |stamps| {
             stamps.current.0 += 1;
             let at = stamps.current;
             let last = &mut stamps.invalidated[slot(hash)];
             // What is forgotten here counts for every resource of the slot but the one that is remembered.
             let others = if last.hash == hash { last.others } else { last.at.max(last.others) };
             *last = Invalidated { hash, at, others };
+            at
         });
-        drop_stored()
+        drop_stored(at)
     }
 
     /// Purges: `sweep` takes what is stored and matches out of the tier, or makes it stale. When this returns, nothing
@@ -360,13 +367,29 @@ mod tests {
         let gate = Gate::<ParkingLot>::default();
         let began = gate.generation();
         for _ in 0..2 * MOST_STAMPS {
-            gate.invalidate(1 << 40, || ());
+            gate.invalidate(1 << 40, |_| ());
         }
         assert_eq!(gate.fate_of_new(began, NAME, &[]), Fate::Alive);
         assert!(!gate.outdated(began, NAME));
-        gate.invalidate(NAME.hash, || ());
+        gate.invalidate(NAME.hash, |_| ());
         assert_eq!(gate.fate_of_new(began, NAME, &[]), Fate::Gone);
         assert_eq!(gate.fate_of_new(gate.generation(), NAME, &[]), Fate::Alive);
+    }
+
+    #[test]
+    fn invalidations_that_share_a_slot_cost_a_fetch_and_nothing_that_is_stored() {
+        let gate = Gate::<ParkingLot>::default();
+        let began = gate.generation();
+        for other in [1, 2, 3] {
+            assert_eq!(slot(other), slot(NAME.hash));
+            gate.invalidate(other, |_| ());
+        }
+        assert_eq!(
+            gate.fate(began, NAME, &[]),
+            Fate::Alive,
+            "whatever is written next of what is stored stays"
+        );
+        assert_eq!(gate.fate_of_new(began, NAME, &[]), Fate::Gone, "a fetch may have been of any of them");
     }
 
     #[test]

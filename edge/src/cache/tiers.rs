@@ -1,0 +1,322 @@
+//! The tiers behind memory, as the edge uses them: asked in turn and within bounds, offered what is stored, told of every
+//! purge before it is acknowledged.
+//!
+//! Whatever a tier does, requests go on: a look-up that takes too long, fails or finds all places taken is as if nothing had
+//! been found. A purge that a tier does not acknowledge is reported, and the tier is not asked for what it was about until
+//! it has been told again ([`Tiers::catch_up`]).
+
+use std::{sync::Arc, time::Duration};
+
+use cache_policy::{Meta, Moment};
+use futures_util::future::join_all;
+use http::HeaderMap;
+use tokio::sync::Semaphore;
+
+use super::{
+    Key, Memory, Stored,
+    purge::{Force, Generation, Rule},
+    tier::{Found, Kept, Purge, Tier, TierError},
+    underway::{Ticket, Underway},
+};
+use crate::{
+    clock::Clock,
+    metrics::{Metrics, TierMetrics},
+};
+
+/// What the edge grants a tier.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    /// For a look-up, the body included. The upstream waits for it.
+    pub look_up: Duration,
+    /// For a purge. Whoever purges waits for it, and so does an unsafe request.
+    pub purge: Duration,
+    /// Look-ups at once.
+    pub look_ups: usize,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self { look_up: Duration::from_millis(250), purge: Duration::from_secs(2), look_ups: 64 }
+    }
+}
+
+/// All tiers behind memory, the nearest first. As a rule there is none: then nothing here costs anything.
+#[derive(Debug, Default)]
+pub struct Tiers {
+    links: Vec<Link>,
+    /// One at a time tells the tiers again what they have missed.
+    catching_up: tokio::sync::Mutex<()>,
+}
+
+/// One tier, and how it stands with it.
+struct Link {
+    tier: Arc<dyn Tier>,
+    bounds: Bounds,
+    places: Semaphore,
+    underway: Underway,
+    metrics: Arc<TierMetrics>,
+    clock: Clock,
+}
+
+/// What a look-up asks for.
+pub struct Sought<'a> {
+    /// The resource.
+    pub key: &'a Key,
+    /// The request's fields.
+    pub request: &'a HeaderMap,
+    /// Of the fetch; taken before any tier is asked.
+    pub began: Generation,
+    /// Largest body to take, in bytes.
+    pub largest: u64,
+}
+
+/// What a purge came to.
+#[derive(Debug)]
+pub struct Purged {
+    /// Responses in memory that it was about.
+    pub memory: usize,
+    /// Each tier's answer, in order: how many responses it had of it, or why it has not acknowledged.
+    pub tiers: Vec<(&'static str, Result<u64, Unacknowledged>)>,
+}
+
+/// Why a tier has not acknowledged a purge. It will be told again, and is not asked for what the purge is about until then.
+#[derive(Debug, thiserror::Error)]
+pub enum Unacknowledged {
+    /// It did not answer in time.
+    #[error("no answer in time")]
+    Late,
+    /// It could not.
+    #[error("{0}")]
+    Failed(#[source] TierError),
+    /// It has not acknowledged earlier ones either, and is told them all later.
+    #[error("it has not acknowledged earlier purges")]
+    OutOfStep,
+}
+
+impl Unacknowledged {
+    fn word(&self) -> &'static str {
+        match self {
+            Self::Late => "late",
+            Self::Failed(_) => "failed",
+            Self::OutOfStep => "out-of-step",
+        }
+    }
+}
+
+impl Tiers {
+    /// These tiers, the nearest first, each with what it is granted.
+    pub fn new(tiers: Vec<(Arc<dyn Tier>, Bounds)>, clock: &Clock, metrics: &Metrics) -> Self {
+        let link = |(tier, bounds): (Arc<dyn Tier>, Bounds)| Link {
+            metrics: metrics.for_tier(tier.name()),
+            tier,
+            places: Semaphore::new(bounds.look_ups),
+            bounds,
+            underway: Underway::default(),
+            clock: clock.clone(),
+        };
+        Self { links: tiers.into_iter().map(link).collect(), catching_up: tokio::sync::Mutex::default() }
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.links.is_empty()
+    }
+
+    /// The first tier's response that is `wanted` at this moment, with the tier's name. `memory` gives the room it takes while it
+    /// is read.
+    pub async fn look_up(
+        &self,
+        sought: &Sought<'_>,
+        memory: &Memory,
+        wanted: impl Fn(&Meta, Moment) -> bool,
+    ) -> Option<(Stored, &'static str)> {
+        for link in &self.links {
+            let ended = link.look_up(sought, memory, &wanted).await;
+            link.metrics.looked_up(ended.as_ref().map_or_else(NotFound::word, |_| "found"));
+            match ended {
+                Ok(stored) => return Some((stored, link.tier.name())),
+                Err(NotFound::Failed(error)) => {
+                    tracing::warn!(tier = link.tier.name(), %error, "a tier's look-up failed");
+                }
+                Err(_) => {}
+            }
+        }
+        None
+    }
+
+    /// Offers what has just been stored. Called while the write of it holds the gate's stripe: a purge waits for that, so
+    /// that no offer of what it is about comes after it.
+    pub(super) fn offer(&self, key: &Key, stored: &Stored) {
+        for link in &self.links {
+            let Some(kept) = Kept::of(stored, |moment| link.clock.wall_at(moment)) else { return };
+            link.tier.offer(key, kept, stored.identity().body.clone());
+        }
+    }
+
+    /// Has every tier forget a resource that the upstream contradicts.
+    pub(super) fn forget(&self, key: &Key) {
+        for link in &self.links {
+            link.tier.forget(key);
+        }
+    }
+
+    /// Begins a purge: from now on no tier is asked for what it may be about. The caller stamps and sweeps memory next, and
+    /// then has [`Telling::finish`] tell the tiers.
+    pub fn begin(self: &Arc<Self>, rules: impl FnOnce() -> Vec<Rule>, force: Force, at: Moment) -> Telling {
+        let Some(first) = self.links.first() else { return Telling(None) };
+        let purge = Arc::new(Purge { rules: rules(), force, at: first.clock.wall_at(at) });
+        let tickets = self.links.iter().map(|link| Some(link.underway.begin(&purge))).collect();
+        Telling(Some(Noted { tiers: Arc::clone(self), purge, tickets }))
+    }
+
+    /// Whether a tier has missed a purge.
+    pub fn out_of_step(&self) -> bool {
+        self.links.iter().any(|link| link.underway.oldest_missed().is_some())
+    }
+
+    /// Tells the tiers again what they have missed, each until it fails once more. Dropped, it leaves what is not
+    /// acknowledged for the next time.
+    pub async fn catch_up(&self) {
+        let Ok(_one) = self.catching_up.try_lock() else { return };
+        for link in &self.links {
+            while let Some((ticket, purge)) = link.underway.oldest_missed() {
+                if let Err(error) = link.tell(&purge).await {
+                    tracing::warn!(tier = link.tier.name(), %error, "a tier is still out of step with purges");
+                    break;
+                }
+                link.underway.acknowledged(ticket);
+            }
+        }
+    }
+}
+
+impl Link {
+    async fn look_up(
+        &self,
+        sought: &Sought<'_>,
+        memory: &Memory,
+        wanted: impl Fn(&Meta, Moment) -> bool,
+    ) -> Result<Stored, NotFound> {
+        // After `sought.began` was taken: see `underway`.
+        if self.underway.concerns(sought.key.as_str()) {
+            return Err(NotFound::OutOfStep);
+        }
+        let _place = self.places.try_acquire().map_err(|_| NotFound::Busy)?;
+        let read = async {
+            let found = self.tier.look_up(sought.key, sought.request).await.map_err(NotFound::Failed)?;
+            let Found { kept, length, body } = found.ok_or(NotFound::Nothing)?;
+            let now = self.clock.now();
+            let answers = kept.answers(sought.request);
+            let (facts, head) = kept.revived(sought.began, now, self.clock.wall_at(now));
+            if length > sought.largest || !answers || !wanted(&facts.meta, now) {
+                return Err(NotFound::Unwanted);
+            }
+            let _room = memory.reserve(length).ok_or(NotFound::NoRoom)?;
+            let body = body.await.map_err(NotFound::Failed)?;
+            if body.length() != length {
+                return Err(NotFound::Failed("a body is not as long as it should be".into()));
+            }
+            Ok(Stored::new(facts, &head, body))
+        };
+        tokio::time::timeout(self.bounds.look_up, read).await.unwrap_or(Err(NotFound::Late))
+    }
+
+    /// Tells the tier of a purge, and counts what comes of it.
+    async fn tell(&self, purge: &Purge) -> Result<u64, Unacknowledged> {
+        let told = tokio::time::timeout(self.bounds.purge, self.tier.purge(purge)).await;
+        let told = told.map_or(Err(Unacknowledged::Late), |told| told.map_err(Unacknowledged::Failed));
+        self.metrics.purged(told.as_ref().map_or_else(Unacknowledged::word, |_| "acknowledged"));
+        told
+    }
+}
+
+impl std::fmt::Debug for Link {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Link").field("tier", &self.tier.name()).finish_non_exhaustive()
+    }
+}
+
+/// Why a tier's look-up gave nothing.
+enum NotFound {
+    Nothing,
+    /// It has something that this request has no use for.
+    Unwanted,
+    Late,
+    Busy,
+    NoRoom,
+    OutOfStep,
+    Failed(TierError),
+}
+
+impl NotFound {
+    fn word(&self) -> &'static str {
+        match self {
+            Self::Nothing => "nothing",
+            Self::Unwanted => "unwanted",
+            Self::Late => "late",
+            Self::Busy => "busy",
+            Self::NoRoom => "no-room",
+            Self::OutOfStep => "out-of-step",
+            Self::Failed(_) => "failed",
+        }
+    }
+}
+
+/// A purge that has been noted for every tier and not been told yet. Dropped, it is told when the tiers catch up.
+#[derive(Debug)]
+#[must_use = "a purge is acknowledged only when the tiers have been told"]
+pub struct Telling(Option<Noted>);
+
+#[derive(Debug)]
+struct Noted {
+    tiers: Arc<Tiers>,
+    purge: Arc<Purge>,
+    /// One a tier; `None` once that has acknowledged.
+    tickets: Vec<Option<Ticket>>,
+}
+
+impl Telling {
+    /// Tells every tier, all at once, and waits for their answers.
+    pub async fn finish(self) -> Vec<(&'static str, Result<u64, Unacknowledged>)> {
+        let Some(mut underway) = self.0 else { return Vec::new() };
+        let Noted { tiers, purge, tickets } = &mut underway;
+        let told = tiers.links.iter().zip(tickets).map(async |(link, ticket)| {
+            // It is not waited for again and again; and it must hear of purges in order.
+            let told = match link.underway.oldest_missed() {
+                Some(_) => Err(Unacknowledged::OutOfStep),
+                None => link.tell(purge).await,
+            };
+            match (&told, ticket.take()) {
+                (Ok(_), Some(acknowledged)) => link.underway.acknowledged(acknowledged),
+                (Err(error), missed) => {
+                    tracing::warn!(tier = link.tier.name(), %error, "a tier has not acknowledged a purge");
+                    *ticket = missed;
+                }
+                (Ok(_), None) => {}
+            }
+            (link.tier.name(), told)
+        });
+        join_all(told).await
+    }
+}
+
+impl Drop for Noted {
+    fn drop(&mut self) {
+        for (link, ticket) in self.tiers.links.iter().zip(&self.tickets) {
+            if let Some(missed) = *ticket {
+                link.underway.missed(missed);
+            }
+        }
+    }
+}
+
+impl Memory {
+    /// Purges memory and every tier behind it. When it returns and every tier has acknowledged, nothing of what the rules
+    /// are about is found any more; where one has not, nothing of it is found by this process. Dropped, it purges memory, and the tiers
+    /// when they catch up.
+    pub async fn purge_all_tiers(&self, rules: Vec<Rule>, force: Force, now: Moment) -> Purged {
+        let telling = self.tiers().begin(|| rules.clone(), force, now);
+        let memory = self.purge(rules, force, now);
+        Purged { memory, tiers: telling.finish().await }
+    }
+}

@@ -1,0 +1,458 @@
+//! A tier behind memory: asked once for all who wait, before the upstream; never in anybody's way; purged before a purge is
+//! acknowledged.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use cache_policy::Tag;
+use edge::{
+    admin::purge::{NotPurged, Purge as Posted},
+    cache::{
+        Key, Segments,
+        purge::{Force, Rule},
+        tier::{Asked, Found, Kept, Purge, Tier},
+        tiers::Bounds,
+    },
+};
+use http::{HeaderMap, Request};
+use tokio::sync::Notify;
+
+use crate::script::{Front, Got, Origin, Reply, answer, front_before, pass, settle};
+
+const ALL: &str = "[[routes]]\nname = \"all\"\npath = \"/*\"\nupstream = \"origin\"\ncache = {}\n";
+const FRESH: &[(&str, &str)] =
+    &[("cache-control", "max-age=60, stale-if-error=600"), ("etag", "\"v1\""), ("surrogate-key", "shoe")];
+
+/// A tier in memory that does as it is told.
+#[derive(Default)]
+struct Shelf {
+    kept: Mutex<HashMap<String, (Kept, Segments)>>,
+    acts: Mutex<Act>,
+    looked_up: AtomicUsize,
+    offered: AtomicUsize,
+}
+
+/// How it answers when it is asked for something.
+#[derive(Clone, Default)]
+enum Act {
+    #[default]
+    AtOnce,
+    /// With what was there when it was asked, once the barrier is opened.
+    After(Arc<Notify>),
+    Late,
+    Fails,
+}
+
+impl Act {
+    async fn perform(self) -> Result<(), edge::cache::tier::TierError> {
+        match self {
+            Self::AtOnce => {}
+            Self::After(barrier) => barrier.notified().await,
+            Self::Late => tokio::time::sleep(Duration::from_secs(3600)).await,
+            Self::Fails => return Err("scripted".into()),
+        }
+        Ok(())
+    }
+}
+
+impl Tier for Shelf {
+    fn name(&self) -> &'static str {
+        "shelf"
+    }
+
+    fn look_up<'a>(&'a self, key: &'a Key, request: &'a HeaderMap) -> Asked<'a, Option<Found>> {
+        self.looked_up.fetch_add(1, Relaxed);
+        let act = self.acts.lock().unwrap().clone();
+        let kept = self.kept.lock().unwrap().get(key.as_str()).cloned();
+        Box::pin(async move {
+            act.perform().await?;
+            Ok(kept.filter(|(kept, _)| kept.answers(request)).map(|(kept, body)| Found {
+                kept,
+                length: body.length(),
+                body: Box::pin(async { Ok(body) }),
+            }))
+        })
+    }
+
+    fn offer(&self, key: &Key, kept: Kept, body: Segments) {
+        self.offered.fetch_add(1, Relaxed);
+        self.kept.lock().unwrap().insert(key.as_str().to_owned(), (kept, body));
+    }
+
+    fn forget(&self, key: &Key) {
+        self.kept.lock().unwrap().remove(key.as_str());
+    }
+
+    fn purge<'a>(&'a self, purge: &'a Purge) -> Asked<'a, u64> {
+        let act = self.acts.lock().unwrap().clone();
+        Box::pin(async move {
+            act.perform().await?;
+            let mut purged = 0;
+            self.kept.lock().unwrap().retain(|key, (kept, _)| {
+                let matches = purge.rules.iter().any(|rule| rule.matches(key, &kept.tags));
+                purged += u64::from(matches);
+                if matches && purge.force == Force::Soft {
+                    kept.fresh_until = kept.fresh_until.min(purge.at);
+                }
+                !matches || purge.force == Force::Soft
+            });
+            Ok(purged)
+        })
+    }
+}
+
+impl Shelf {
+    fn acts(&self, act: Act) {
+        *self.acts.lock().unwrap() = act;
+    }
+
+    fn has(&self, target: &str) -> bool {
+        self.kept.lock().unwrap().contains_key(&format!("https://shop.example:443{target}"))
+    }
+
+    fn looked_up(&self) -> usize {
+        self.looked_up.load(Relaxed)
+    }
+}
+
+fn front(shelf: &Arc<Shelf>, origin: &Origin) -> Front {
+    front_bounded(shelf, Bounds::default(), origin, crate::script::start())
+}
+
+fn front_bounded(shelf: &Arc<Shelf>, bounds: Bounds, origin: &Origin, wall: std::time::SystemTime) -> Front {
+    let tier: Arc<dyn Tier> = Arc::clone(shelf) as Arc<dyn Tier>;
+    front_before(vec![(tier, bounds)], wall, Arc::new(origin.clone()), ALL)
+}
+
+/// A shelf on which an edge that is gone has left the answers to these targets, `seconds` ago, and an edge that has just
+/// started.
+async fn restarted(origin: &Origin, targets: &[&str], seconds: u64) -> (Arc<Shelf>, Front) {
+    let shelf = Arc::<Shelf>::default();
+    let before = front(&shelf, origin);
+    for target in targets {
+        assert_eq!(before.get(target).await.cache(), "fwd=uri-miss");
+    }
+    pass(seconds).await;
+    shelf.looked_up.store(0, Relaxed);
+    let after = front_bounded(&shelf, Bounds::default(), origin, before.edge.clock.wall());
+    (shelf, after)
+}
+
+fn outcomes(front: &Front, what: &str) -> Vec<String> {
+    let page = front.edge.metrics.encode();
+    let start = format!("gatehouse_edge_tier_{what}_total{{tier=\"shelf\",outcome=");
+    page.lines().filter_map(|line| line.strip_prefix(&start)).map(ToOwned::to_owned).collect()
+}
+
+fn ask(front: &Front, target: &'static str) -> tokio::task::JoinHandle<Got> {
+    let front = front.clone();
+    tokio::spawn(async move { front.get(target).await })
+}
+
+async fn purge(front: &Front, rule: Rule, force: Force) -> usize {
+    let purged = front.edge.memory.purge_all_tiers(vec![rule], force, front.edge.clock.now()).await;
+    assert!(purged.tiers.iter().all(|(_, told)| told.is_ok()), "{purged:?}");
+    purged.memory
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_thousand_requests_for_what_a_tier_has_look_it_up_once_and_ask_nobody_else() {
+    let origin = Origin::saying(FRESH, "hello");
+    let (shelf, front) = restarted(&origin, &["/"], 20).await;
+    let barrier = Arc::new(Notify::new());
+    shelf.acts(Act::After(Arc::clone(&barrier)));
+    let requests: Vec<_> = (0..1000).map(|_| ask(&front, "/")).collect();
+    settle().await;
+    barrier.notify_one();
+    for request in requests {
+        let got = request.await.unwrap();
+        assert_eq!((got.text(), got.field("age")), ("hello", "20"), "as old as it is on every clock");
+        assert_eq!(got.field("cache-status"), "gatehouse; hit; ttl=40; detail=shelf");
+    }
+    assert_eq!((shelf.looked_up(), origin.requests()), (1, 1));
+    let hit = front.get("/").await;
+    assert_eq!(hit.field("cache-status"), "gatehouse; hit; ttl=40", "it is in memory now");
+    assert_eq!(
+        (shelf.looked_up(), shelf.offered.load(Relaxed)),
+        (1, 1),
+        "and not offered to where it came from"
+    );
+    assert_eq!(outcomes(&front, "look_ups"), [r#""found"} 1"#]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_stored_is_offered_and_a_miss_asks_the_tier_before_the_origin() {
+    let origin = Origin::saying(FRESH, "hello");
+    let shelf = Arc::<Shelf>::default();
+    let front = front(&shelf, &origin);
+    assert_eq!(front.get("/").await.cache(), "fwd=uri-miss");
+    assert_eq!((shelf.looked_up(), shelf.offered.load(Relaxed), shelf.has("/")), (1, 1, true));
+    assert_eq!(front.get("/").await.cache(), "hit");
+    assert_eq!(shelf.looked_up(), 1, "memory is asked first");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_part_is_cut_from_what_a_tier_has_and_a_condition_answered_by_it() {
+    let origin = Origin::saying(FRESH, "hello");
+    let (_shelf, front) = restarted(&origin, &["/", "/b"], 1).await;
+    let part = front.get_with("/", &[("range", "bytes=1-2")]).await;
+    assert_eq!((part.status, part.text()), (206, "el"));
+    assert_eq!(front.get_with("/b", &[("if-none-match", "\"v1\"")]).await.status, 304);
+    assert_eq!(origin.requests(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_variant_that_a_tier_does_not_have_is_fetched() {
+    let vary = &[("cache-control", "max-age=60"), ("vary", "x-language")];
+    let origin = Origin::saying(vary, "hello");
+    let (_shelf, front) = restarted(&origin, &["/"], 1).await;
+    assert_eq!(front.get_with("/", &[("x-language", "de")]).await.cache(), "fwd=uri-miss");
+    assert_eq!(
+        front.get("/").await.cache(),
+        "fwd=vary-miss",
+        "the tier keeps one variant, and that is another now"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_stale_in_a_tier_is_validated_once_and_offered_again() {
+    let origin = Origin::saying(FRESH, "hello");
+    let (shelf, front) = restarted(&origin, &["/"], 100).await;
+    origin.change(|seen| {
+        assert_eq!(seen.headers["if-none-match"], "\"v1\"");
+        Reply::Late(Duration::from_secs(1), answer(304, FRESH, ""))
+    });
+    let requests: Vec<_> = (0..100).map(|_| ask(&front, "/")).collect();
+    for request in requests {
+        let got = request.await.unwrap();
+        assert_eq!((got.status, got.text(), got.cache()), (200, "hello", "fwd=stale"));
+    }
+    assert_eq!((origin.requests(), shelf.looked_up()), (2, 1));
+    assert_eq!(shelf.offered.load(Relaxed), 2, "as fresh as it is now");
+    assert_eq!(front.get("/").await.cache(), "hit");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_stale_in_a_tier_stands_in_for_a_dead_origin() {
+    let origin = Origin::saying(FRESH, "hello");
+    let (_shelf, front) = restarted(&origin, &["/"], 100).await;
+    origin.unplug();
+    let got = front.get("/").await;
+    assert_eq!((got.status, got.text(), got.field("age")), (200, "hello", "100"));
+    assert!(got.field("cache-status").contains("stale-if-error"), "{got:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_origin_contradicts_is_forgotten_in_the_tier_too() {
+    let origin = Origin::saying(FRESH, "old");
+    let (shelf, front) = restarted(&origin, &["/"], 100).await;
+    origin.change(|seen| {
+        Reply::Now(match seen.headers.contains_key("if-none-match") {
+            true => answer(304, &[("etag", "\"v2\"")], ""),
+            false => answer(200, &[("cache-control", "max-age=60"), ("etag", "\"v2\"")], "new"),
+        })
+    });
+    assert_eq!(front.get("/").await.text(), "new");
+    assert_eq!(origin.requests(), 3);
+    let kept = shelf.kept.lock().unwrap();
+    let (kept, _) = kept.values().next().unwrap();
+    assert_eq!(kept.head["etag"], "\"v2\"");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_tier_that_is_slow_or_fails_is_as_good_as_none() {
+    for (act, word) in [(Act::Late, "late"), (Act::Fails, "failed")] {
+        let origin = Origin::saying(FRESH, "hello");
+        let (shelf, front) = restarted(&origin, &["/"], 1).await;
+        shelf.acts(act);
+        let began = front.edge.clock.now();
+        assert_eq!(front.get("/").await.cache(), "fwd=uri-miss");
+        assert!(front.edge.clock.now().since(began) <= Bounds::default().look_up, "{word}");
+        assert_eq!(outcomes(&front, "look_ups"), [format!("\"{word}\"}} 1")]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_more_look_ups_than_are_granted_are_under_way() {
+    let origin = Origin::saying(FRESH, "hello");
+    let shelf = Arc::<Shelf>::default();
+    let bounds = Bounds { look_ups: 1, ..Bounds::default() };
+    let front = front_bounded(&shelf, bounds, &origin, crate::script::start());
+    shelf.acts(Act::Late);
+    let waits = ask(&front, "/a");
+    settle().await;
+    assert_eq!(front.get("/b").await.cache(), "fwd=uri-miss");
+    assert_eq!(outcomes(&front, "look_ups"), [r#""busy"} 1"#], "the other waits still");
+    assert_eq!(waits.await.unwrap().text(), "hello");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_is_not_as_long_as_the_tier_says_is_not_served() {
+    let origin = Origin::saying(FRESH, "hello");
+    let (shelf, front) = restarted(&origin, &["/"], 1).await;
+    struct Torn(Arc<Shelf>);
+    impl Tier for Torn {
+        fn name(&self) -> &'static str {
+            "shelf"
+        }
+        fn look_up<'a>(&'a self, key: &'a Key, request: &'a HeaderMap) -> Asked<'a, Option<Found>> {
+            Box::pin(async move {
+                Ok(self
+                    .0
+                    .look_up(key, request)
+                    .await?
+                    .map(|found| Found { length: found.length + 1, ..found }))
+            })
+        }
+        fn offer(&self, _: &Key, _: Kept, _: Segments) {}
+        fn forget(&self, _: &Key) {}
+        fn purge<'a>(&'a self, _: &'a Purge) -> Asked<'a, u64> {
+            Box::pin(async { Ok(0) })
+        }
+    }
+    let tier: Arc<dyn Tier> = Arc::new(Torn(shelf));
+    let wall = front.edge.clock.wall();
+    let torn = front_before(vec![(tier, Bounds::default())], wall, Arc::new(origin.clone()), ALL);
+    assert_eq!(torn.get("/").await.cache(), "fwd=uri-miss");
+    assert_eq!(outcomes(&torn, "look_ups"), [r#""failed"} 1"#]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_purge_reaches_the_tier_by_every_rule_before_it_is_acknowledged() {
+    for rule in [
+        Rule::Key("https://shop.example:443/a".into()),
+        Rule::Prefix("https://shop.example:443/a".into()),
+        Rule::Host("shop.example".into()),
+        Rule::Tag(Tag::Key("shoe".into())),
+        Rule::Everything,
+    ] {
+        let origin = Origin::saying(FRESH, "old");
+        let (shelf, front) = restarted(&origin, &["/a"], 1).await;
+        assert_eq!(purge(&front, rule.clone(), Force::Hard).await, 0, "memory has nothing of it yet");
+        assert!(!shelf.has("/a"), "{rule:?}");
+        assert_eq!(front.get("/a").await.cache(), "fwd=uri-miss");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_tier_was_looking_for_when_the_purge_came_is_not_found_by_anyone_later() {
+    let origin = Origin::saying(FRESH, "old");
+    let (shelf, front) = restarted(&origin, &["/"], 1).await;
+    origin.change(|_| Reply::Now(answer(200, FRESH, "new")));
+    let barrier = Arc::new(Notify::new());
+    shelf.acts(Act::After(Arc::clone(&barrier)));
+    let before = ask(&front, "/");
+    settle().await;
+    shelf.acts(Act::AtOnce);
+    purge(&front, Rule::Everything, Force::Hard).await;
+    let after = front.get("/").await;
+    assert_eq!((after.text(), after.cache()), ("new", "fwd=uri-miss"), "it does not join what began before");
+    barrier.notify_one();
+    assert_eq!(before.await.unwrap().text(), "old", "who asked before the purge may have what was there");
+    assert_eq!(front.get("/").await.text(), "new");
+}
+
+#[tokio::test(start_paused = true)]
+async fn while_a_tier_is_being_purged_it_is_not_asked_for_what_that_is_about() {
+    let origin = Origin::saying(FRESH, "old");
+    let (shelf, front) = restarted(&origin, &["/a", "/b"], 1).await;
+    origin.change(|_| Reply::Now(answer(200, FRESH, "new")));
+    let barrier = Arc::new(Notify::new());
+    shelf.acts(Act::After(Arc::clone(&barrier)));
+    let purging = tokio::spawn({
+        let front = front.clone();
+        async move { purge(&front, Rule::Key("https://shop.example:443/a".into()), Force::Hard).await }
+    });
+    settle().await;
+    shelf.acts(Act::AtOnce);
+    assert!(shelf.has("/a") && !purging.is_finished(), "the tier still has it");
+    assert_eq!(front.get("/a").await.text(), "new");
+    assert_eq!(front.get("/b").await.text(), "old", "another resource is none of the purge's concern");
+    barrier.notify_one();
+    purging.await.unwrap();
+    assert_eq!(front.get("/a").await.text(), "new");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_purge_that_a_tier_does_not_acknowledge_is_an_error_and_holds_all_the_same() {
+    for act in [Act::Fails, Act::Late] {
+        let origin = Origin::saying(FRESH, "old");
+        let (shelf, front) = restarted(&origin, &["/"], 1).await;
+        shelf.acts(act);
+        let posted = Posted { everything: true, ..Posted::default() };
+        let told = posted.run(&[], &front.edge.memory, front.edge.clock.now()).await;
+        assert!(matches!(told, Err(NotPurged::Unacknowledged("shelf", _))), "{told:?}");
+        shelf.acts(Act::AtOnce);
+        origin.change(|_| Reply::Now(answer(200, &[("cache-control", "max-age=5")], "new")));
+        assert_eq!(front.get("/").await.text(), "new");
+        assert_eq!(shelf.looked_up(), 0, "it is out of step, and not asked");
+        assert!(front.edge.memory.tiers().out_of_step());
+        front.edge.memory.tiers().catch_up().await;
+        assert!(!front.edge.memory.tiers().out_of_step() && !shelf.has("/"));
+        front.get("/other").await;
+        assert_eq!(shelf.looked_up(), 1, "now it is asked again");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_purge_that_nobody_waits_for_any_more_is_told_later() {
+    let origin = Origin::saying(FRESH, "old");
+    let (shelf, front) = restarted(&origin, &["/"], 1).await;
+    shelf.acts(Act::Late);
+    let purging = tokio::spawn({
+        let front = front.clone();
+        async move { purge(&front, Rule::Everything, Force::Hard).await }
+    });
+    settle().await;
+    purging.abort();
+    assert!(purging.await.unwrap_err().is_cancelled());
+    shelf.acts(Act::AtOnce);
+    assert!(front.edge.memory.tiers().out_of_step());
+    front.edge.memory.tiers().catch_up().await;
+    assert!(!shelf.has("/"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_soft_purge_makes_stale_in_the_tier() {
+    let origin = Origin::saying(FRESH, "hello");
+    let (_shelf, front) = restarted(&origin, &["/"], 1).await;
+    purge(&front, Rule::Everything, Force::Soft).await;
+    pass(1).await;
+    origin.change(|seen| {
+        assert!(seen.headers.contains_key("if-none-match"));
+        Reply::Now(answer(304, FRESH, ""))
+    });
+    let got = front.get("/").await;
+    assert_eq!((got.text(), got.cache()), ("hello", "fwd=stale"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_change_is_answered_when_the_tier_has_forgotten_what_it_made_untrue() {
+    let origin = Origin::new(|seen| {
+        Reply::Now(match &*seen.method {
+            "POST" => answer(200, &[("location", "/list")], ""),
+            _ => answer(200, FRESH, "x"),
+        })
+    });
+    let (shelf, front) = restarted(&origin, &["/item", "/list", "/other"], 1).await;
+    front.send_body(Request::post("/item"), "change").await;
+    assert_eq!((shelf.has("/item"), shelf.has("/list"), shelf.has("/other")), (false, false, true));
+    shelf.acts(Act::Late);
+    let began = front.edge.clock.now();
+    front.send_body(Request::post("/other"), "change").await;
+    assert!(
+        front.edge.clock.now().since(began) <= Bounds::default().purge,
+        "a slow tier holds nobody up for long"
+    );
+    let began = front.edge.clock.now();
+    front.send_body(Request::post("/other"), "change").await;
+    assert_eq!(front.edge.clock.now(), began, "nor anybody else while it is out of step");
+    shelf.acts(Act::AtOnce);
+    assert_eq!(front.get("/other").await.cache(), "fwd=uri-miss");
+}
