@@ -180,26 +180,27 @@ fn encoder<S: AsyncBufRead + Send + 'static>(
     coding: Coding,
     effort: Effort,
 ) -> Result<Pin<Box<dyn AsyncRead + Send>>, S> {
-    let level = |on_the_fly, once| {
-        Level::Precise(match effort {
-            Effort::OnTheFly => on_the_fly,
-            Effort::Once => once,
-        })
-    };
-    // On the fly the windows are small, because every client holds one; 256 and 512 KiB are enough for pages and data.
-    let window = |on_the_fly, once| match effort {
+    let choose = |on_the_fly, once| match effort {
         Effort::OnTheFly => on_the_fly,
         Effort::Once => once,
     };
+    let level = |on_the_fly, once| Level::Precise(choose(on_the_fly, once));
+    // On the fly windows and tables are small, because every client holds some; 64 and 128 KiB are enough for pages and
+    // data. What each then holds is in `held_on_the_fly`.
     Ok(match coding {
         Coding::Gzip => Box::pin(GzipEncoder::with_quality(source, level(6, 9))),
         Coding::Brotli => {
-            let parameters = EncoderParams::default().quality(level(4, 9)).window_size(window(18, 22));
+            let parameters = EncoderParams::default().quality(level(3, 9)).window_size(choose(16, 22));
             Box::pin(BrotliEncoder::with_params(source, parameters))
         }
         Coding::Zstd => {
-            let parameters = [CParameter::window_log(window(19, 21).unsigned_abs())];
-            Box::pin(ZstdEncoder::with_quality_and_params(source, level(3, 12), &parameters))
+            let parameters: &[CParameter] = match effort {
+                Effort::OnTheFly => {
+                    &[CParameter::window_log(17), CParameter::hash_log(15), CParameter::chain_log(15)]
+                }
+                Effort::Once => &[CParameter::window_log(21)],
+            };
+            Box::pin(ZstdEncoder::with_quality_and_params(source, level(3, 12), parameters))
         }
         Coding::Identity => return Err(source),
     })
@@ -209,8 +210,8 @@ fn encoder<S: AsyncBufRead + Send + 'static>(
 #[derive(Clone, Debug)]
 pub struct Coder {
     queue: mpsc::SyncSender<Job>,
-    /// An encoder holds up to a megabyte for as long as its client reads.
-    slots: Arc<Semaphore>,
+    /// Memory that encoders may hold, for as long as their clients read: a permit a KiB.
+    encoders: Arc<Semaphore>,
 }
 
 #[derive(Debug)]
@@ -233,12 +234,14 @@ impl Coder {
                 code(&memory, &job);
             }
         })?;
-        Ok(Self { queue, slots: Arc::new(Semaphore::new(ENCODERS)) })
+        Ok(Self { queue, encoders: Arc::new(Semaphore::new(ENCODERS)) })
     }
 
-    /// Leave to code one more body on the fly; `None` when too many are.
-    pub fn slot(&self) -> Option<Slot> {
-        Arc::clone(&self.slots).try_acquire_owned().ok().map(|permit| Slot { _permit: permit })
+    /// Leave to code one more body on the fly; `None` when those under way hold all the memory that they may.
+    pub fn slot(&self, coding: Coding) -> Option<Slot> {
+        let encoders = Arc::clone(&self.encoders);
+        let permit = encoders.try_acquire_many_owned(held_on_the_fly(coding)).ok()?;
+        Some(Slot { _permit: permit })
     }
 
     /// Has a coding of a stored body computed, once. When the queue is full a later request asks again.
@@ -276,10 +279,21 @@ fn whole(body: &Segments, coding: Coding) -> io::Result<Segments> {
     Ok(Segments::new(&[Bytes::from(coded)]))
 }
 
+/// What a body holds in KiB while it is coded on the fly: measured, and a little more (see the test of it).
+const fn held_on_the_fly(coding: Coding) -> u32 {
+    match coding {
+        Coding::Gzip => 384,
+        Coding::Brotli => 704,
+        Coding::Zstd => 896,
+        Coding::Identity => 0,
+    }
+}
+
 const PIECE: usize = 16 * 1024;
 const QUEUE: usize = 1024;
-/// Bodies coded on the fly at once; more are sent as they are.
-const ENCODERS: usize = 128;
+/// Memory in KiB for all bodies that are coded on the fly at once, beside the cache's budget: enough for 68 of any coding.
+/// Bodies beyond it are sent as they are.
+const ENCODERS: usize = 60 * 1024;
 
 #[cfg(test)]
 mod tests {

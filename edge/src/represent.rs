@@ -17,13 +17,14 @@ use cache_policy::{
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header, request};
 
 use crate::{
-    body::{Body, Cut, Framed},
+    body::{Body, Cut, Framed, Octets},
     cache::{
         Filling, Key, Segments, Stored,
         recording::Reader,
         stored::{Strength, code_head, coded_tag, vary_on_coding},
     },
     compress::{self, Coder, Slot},
+    partial::{Extent, Held},
 };
 
 /// Answers from a stored response.
@@ -48,7 +49,7 @@ pub fn stored(
             None => (Coding::Identity, identity.head.clone(), Source::Whole(&identity.body)),
         },
     };
-    match select(request, meta, rules, &head, &identity.head, coding, Some(length)) {
+    match select(request, meta, rules, &head, &identity.head, coding, Extent::Complete(length)) {
         Selected::Whole => {
             let body = match source {
                 Source::Whole(body) => Body::Stored(body.read()),
@@ -60,26 +61,41 @@ pub fn stored(
             let body = Body::Stored(identity.body.read_range(part.clone()));
             partial(request, head, body, part, Some(length))
         }
-        Selected::Parts(parts) => several(head, &identity.body, &parts),
+        Selected::Parts(parts) => {
+            let octets = |part: &Range<u64>| Octets::Stored(identity.body.read_range(part.clone()));
+            let octets = parts.iter().map(octets).collect();
+            several(head, length, &parts, octets)
+        }
         Selected::Answered(response) => *response,
     }
 }
 
-/// Answers with octets of a response of which only parts are stored. `None` where they are not there.
-pub fn part(request: &request::Parts, stored: &Stored, wanted: Range<u64>) -> Option<Response<Body>> {
-    let body = Body::Stored(stored.read_part(&wanted)?);
+/// Answers with octets of a response of which only parts are stored. `None` where not all of them are there.
+pub fn part(request: &request::Parts, stored: &Stored, held: &Held) -> Option<Response<Body>> {
     let head = stored.identity().head.clone();
-    if let Some(response) = conditional(request, &head, stored.meta.validators.last_modified) {
-        return Some(response);
-    }
-    Some(partial(request, head, body, wanted, stored.parts()?.complete_length()))
+    let complete = stored.parts()?.complete_length();
+    let answer = match held {
+        Held::All(wanted) => {
+            let body = Body::Stored(stored.read_part(wanted)?);
+            partial(request, head, body, wanted.clone(), complete)
+        }
+        Held::Several(wanted) => {
+            let octets = wanted.iter().map(|part| stored.read_part(part).map(Octets::Stored));
+            several(head, complete?, wanted, octets.collect::<Option<_>>()?)
+        }
+        Held::Beyond(length) => not_satisfiable(*length),
+        Held::But(_) => return None,
+    };
+    let modified = stored.meta.validators.last_modified;
+    Some(conditional(request, &stored.identity().head, modified).unwrap_or(answer))
 }
 
-/// Answers from a response whose body is arriving.
+/// Answers from a response whose body is arriving; `extent` is what is known of its length.
 pub fn filling(
     request: &request::Parts,
     filling: &Filling,
     reader: Reader,
+    extent: Extent,
     rules: &Rules,
     coder: &Coder,
 ) -> Response<Body> {
@@ -90,13 +106,14 @@ pub fn filling(
             assemble(StatusCode::PARTIAL_CONTENT, filling.head.clone(), body)
         });
     }
-    whole_filling(request, filling, reader, rules, coder)
+    whole_filling(request, filling, reader, extent, rules, coder)
 }
 
 fn whole_filling(
     request: &request::Parts,
     filling: &Filling,
     reader: Reader,
+    extent: Extent,
     rules: &Rules,
     coder: &Coder,
 ) -> Response<Body> {
@@ -109,20 +126,36 @@ fn whole_filling(
         vary_on_coding(&mut identity);
     }
     let head = if coding == Coding::Identity { identity.clone() } else { fly_head(&identity, coding) };
-    match select(request, meta, rules, &head, &identity, coding, filling.length) {
-        // Several parts may be answered with the whole (RFC 9110 §14.2); these would have to wait for one another.
-        Selected::Whole | Selected::Parts(_) => {
+    match select(request, meta, rules, &head, &identity, coding, extent) {
+        Selected::Whole => {
             let body = Body::Filling(Box::new(Cut::whole(reader, filling.length)));
             let body = code(body, coding, slot);
             whole(request, meta.status, head, body)
         }
         Selected::Part(part) => {
-            let length = filling.length.expect("a range is only selected from a known length");
             let body = Body::Filling(Box::new(Cut::range(reader, part.clone())));
-            partial(request, head, body, part, Some(length))
+            partial(request, head, body, part, extent.complete())
         }
+        Selected::Parts(parts) => match (extent.complete(), readers(filling, parts.len())) {
+            (Some(length), Some(readers)) => {
+                let cut =
+                    |(reader, part): (_, &Range<u64>)| Octets::Filling(Cut::range(reader, part.clone()));
+                let octets = readers.into_iter().zip(&parts).map(cut).collect();
+                several(head, length, &parts, octets)
+            }
+            // Several parts may be answered with the whole (RFC 9110 §14.2).
+            _ => {
+                let body = Body::Filling(Box::new(Cut::whole(reader, filling.length)));
+                whole(request, meta.status, head, body)
+            }
+        },
         Selected::Answered(response) => *response,
     }
+}
+
+/// A reader a part, each of which waits at its own place: parts need not come in the order of the octets.
+fn readers(filling: &Filling, parts: usize) -> Option<Vec<Reader>> {
+    (0..parts).map(|_| filling.recording.reader()).collect()
 }
 
 /// Answers with a response that is for this client alone, coded if there is a coder. `evaluate` holds the wall-clock time when the upstream was
@@ -179,7 +212,7 @@ fn negotiate(request: &request::Parts, codable: bool) -> Coding {
 
 /// Leave to code a body on the fly, where it is to be coded at all and not too many others are.
 fn fly(wanted: Coding, coder: &Coder) -> Option<Slot> {
-    if wanted == Coding::Identity { None } else { coder.slot() }
+    if wanted == Coding::Identity { None } else { coder.slot(wanted) }
 }
 
 fn code(body: Body, coding: Coding, slot: Option<Slot>) -> Body {
@@ -218,7 +251,7 @@ fn select(
     head: &HeaderMap,
     identity: &HeaderMap,
     coding: Coding,
-    length: Option<u64>,
+    extent: Extent,
 ) -> Selected {
     if meta.status != StatusCode::OK {
         return Selected::Whole;
@@ -231,13 +264,23 @@ fn select(
     if let Some(response) = holds_another_form(request, identity, coding, modified) {
         return Selected::Answered(Box::new(response));
     }
-    let Some(length) = length.filter(|_| coding == Coding::Identity) else { return Selected::Whole };
+    if coding != Coding::Identity {
+        return Selected::Whole;
+    }
     let strong = meta.validators.strong_last_modified();
-    match range(&request.method, &request.headers, head.get(header::ETAG), strong, length) {
-        RangeAnswer::Single(part) => Selected::Part(part),
-        RangeAnswer::NotSatisfiable => Selected::Answered(Box::new(not_satisfiable(length))),
-        RangeAnswer::Several(parts) => Selected::Parts(parts),
-        RangeAnswer::Whole => Selected::Whole,
+    let answer = |length| range(&request.method, &request.headers, head.get(header::ETAG), strong, length);
+    match extent {
+        Extent::Complete(length) => match answer(length) {
+            RangeAnswer::Single(part) => Selected::Part(part),
+            RangeAnswer::NotSatisfiable => Selected::Answered(Box::new(not_satisfiable(length))),
+            RangeAnswer::Several(parts) => Selected::Parts(parts),
+            RangeAnswer::Whole => Selected::Whole,
+        },
+        Extent::First(octets) => match answer(u64::MAX) {
+            RangeAnswer::Single(part) if part.end <= octets => Selected::Part(part),
+            _ => Selected::Whole,
+        },
+        Extent::Unknown => Selected::Whole,
     }
 }
 
@@ -312,20 +355,23 @@ fn partial(
     whole(request, StatusCode::PARTIAL_CONTENT, head, body)
 }
 
-fn several(mut head: HeaderMap, content: &Segments, parts: &[Range<u64>]) -> Response<Body> {
+/// Several parts of a representation of this length, framed; `octets` are theirs.
+fn several(mut head: HeaderMap, length: u64, parts: &[Range<u64>], octets: Vec<Octets>) -> Response<Body> {
     // Drawn at random, so that no content can hold it by design.
     let draw = || RandomState::new().build_hasher().finish();
     let boundary = format!("{:016x}{:016x}", draw(), draw());
-    let framed = multipart(parts, content.length(), head.get(header::CONTENT_TYPE), &boundary);
+    let framed = multipart(parts, length, head.get(header::CONTENT_TYPE), &boundary);
     head.insert(header::CONTENT_LENGTH, HeaderValue::from(framed.length));
     head.insert(header::CONTENT_TYPE, framed.content_type);
-    let parts = framed.parts.into_iter().map(|part| (part.preamble.into(), content.read_range(part.range)));
-    let body = Body::Parts(Box::new(Framed::new(parts.collect(), framed.closing.into())));
-    assemble(StatusCode::PARTIAL_CONTENT, head, body)
+    // Each part has its own (RFC 9110 §15.3.7.2).
+    head.remove(header::CONTENT_RANGE);
+    let preambles = framed.parts.into_iter().map(|part| part.preamble.into());
+    let body = Framed::new(preambles.zip(octets).collect(), framed.closing.into());
+    assemble(StatusCode::PARTIAL_CONTENT, head, Body::Parts(Box::new(body)))
 }
 
 /// 416 for a representation of this length.
-pub fn not_satisfiable(length: u64) -> Response<Body> {
+fn not_satisfiable(length: u64) -> Response<Body> {
     let mut head = HeaderMap::new();
     head.insert(header::CONTENT_RANGE, unsatisfied_range(length));
     without_body(StatusCode::RANGE_NOT_SATISFIABLE, head)

@@ -119,8 +119,8 @@ fn fills_that_stall_take_room_but_never_an_answer() {
 fn what_coding_on_the_fly_may_take_is_bounded() {
     // Review of the edge, 16: each slow stream of a private page held an encoder of several megabytes.
     const STREAMS: usize = 200;
-    // 128 encoders of some 2 MiB (br; gzip has a quarter of one), and the buffers of 200 connections each way.
-    const ALLOWED_KIB: u64 = 320 << 10;
+    // 64 MiB of encoders, and the buffers of 200 connections each way.
+    const ALLOWED_KIB: u64 = 96 << 10;
     let gate = Gate::closed();
     let held = gate.clone();
     let page: Vec<u8> = (0..40_000_u32)
