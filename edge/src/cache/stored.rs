@@ -156,7 +156,11 @@ impl Stored {
     /// was sent at `began`.
     pub fn freshened(&self, meta: Meta, head: &HeaderMap, tags: Box<[Tag]>, began: Generation) -> Self {
         let body = self.identity.body.clone();
-        let identity = Representation { head: identity_head(head, &body, self.facts.codable), body };
+        let head = match self.parts {
+            None => identity_head(head, &body, self.facts.codable),
+            Some(_) => owned_head(head, None),
+        };
+        let identity = Representation { head, body };
         let coded = CODINGS.map(|coding| {
             let computed = self.coded[slot(coding)?].as_ref()?.as_ref();
             Some(computed.map(|old| coded_form(&identity.head, coding, old.body.clone())))

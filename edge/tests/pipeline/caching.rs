@@ -123,6 +123,7 @@ async fn variants_are_kept_apart_by_vary() {
         assert_eq!(front.get_with("/", &[("x-language", "en")]).await.text(), "hello");
     }
     assert_eq!(origin.requests(), 2);
+    assert_eq!(front.get_with("/", &[("x-language", "fr")]).await.cache(), "fwd=vary-miss");
 }
 
 #[tokio::test(start_paused = true)]

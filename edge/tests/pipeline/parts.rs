@@ -1,8 +1,12 @@
 //! Parts: fetched as parts, stored, combined and completed (RFC 9111 §3.3, §3.4), and several at once (RFC 9110 §14.6).
 
+use std::sync::Mutex;
+
 use http::Request;
 
-use crate::script::{Origin, Reply, Seen, answer, front, front_with};
+use crate::script::{
+    Front, Got, Origin, Pieces, Reply, Seen, answer, finish, front, front_with, in_pieces, pass, settle,
+};
 
 const WHOLE: &str = "0123456789";
 const TAGGED: (&str, &str) = ("etag", "\"v1\"");
@@ -134,4 +138,251 @@ async fn a_purge_takes_parts_too() {
     front.send_body(Request::post("/"), "change").await;
     assert_eq!(front.get_with("/", &[("range", "bytes=0-3")]).await.cache(), "fwd=uri-miss");
     assert_eq!(origin.seen().last().unwrap().headers["range"], "bytes=0-3");
+}
+
+/// As [`ranged`]; and it knows what a validator is.
+fn validating(seen: &Seen) -> Reply {
+    match seen.headers.get("if-none-match") {
+        Some(tag) if tag == "\"v1\"" => Reply::Now(answer(304, &[FRESH, TAGGED], "")),
+        _ => ranged(seen),
+    }
+}
+
+/// The fields of a request that the origin has seen, empty where they are missing.
+fn fields<const N: usize>(seen: &Seen, names: [&str; N]) -> [String; N] {
+    names.map(|name| {
+        seen.headers.get(name).map_or_else(String::new, |value| value.to_str().unwrap().to_owned())
+    })
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stale_part_is_validated_and_all_of_it_is_fresh_again() {
+    let origin = Origin::new(validating);
+    let front = front(&origin);
+    front.get_with("/", &[("range", "bytes=2-7")]).await;
+    pass(61).await;
+    let validated = front.get_with("/", &[("range", "bytes=3-4"), ("if-none-match", "\"v0\"")]).await;
+    assert_eq!(
+        (validated.status, validated.text(), validated.field("content-range")),
+        (206, "34", "bytes 3-4/10")
+    );
+    assert_eq!(validated.field("cache-status"), "gatehouse; fwd=stale; fwd-status=304; stored; detail=stale");
+    assert_eq!(
+        fields(&origin.seen()[1], ["if-none-match", "range", "if-range"]),
+        ["\"v1\"", "bytes=3-4", ""]
+    );
+    let hit = front.get_with("/", &[("range", "bytes=2-7")]).await;
+    assert_eq!((hit.text(), hit.field("cache-status")), ("234567", "gatehouse; hit; ttl=60"));
+    assert_eq!(origin.requests(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stale_part_of_what_has_changed_gives_way_to_the_part_that_was_asked_for() {
+    let origin = Origin::new(validating);
+    let front = front(&origin);
+    front.get_with("/", &[("range", "bytes=2-7")]).await;
+    pass(61).await;
+    origin.change(|seen| {
+        let (place, octets) =
+            if seen.headers["range"] == "bytes=3-4" { ("bytes 3-4/8", "XY") } else { ("bytes 2-2/8", "W") };
+        Reply::Now(answer(206, &[FRESH, ("etag", "\"v2\""), ("content-range", place)], octets))
+    });
+    for cache in ["fwd=stale", "hit"] {
+        let got = front.get_with("/", &[("range", "bytes=3-4")]).await;
+        assert_eq!((got.text(), got.field("content-range"), got.cache()), ("XY", "bytes 3-4/8", cache));
+    }
+    let held_before = front.get_with("/", &[("range", "bytes=2-2")]).await;
+    assert_eq!((held_before.text(), origin.requests()), ("W", 3), "what was held of the old one is gone");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_representation_that_became_shorter_than_a_stale_part_is_forgotten() {
+    let origin = Origin::new(validating);
+    let front = front(&origin);
+    front.get_with("/", &[("range", "bytes=5-9")]).await;
+    pass(61).await;
+    origin.change(|_| Reply::Now(answer(416, &[("content-range", "bytes */3")], "")));
+    let got = front.get_with("/", &[("range", "bytes=5-9")]).await;
+    assert_eq!((got.status, got.field("content-range")), (416, "bytes */3"));
+    origin.change(validating);
+    let again = front.get_with("/", &[("range", "bytes=5-9")]).await;
+    assert_eq!((again.text(), again.cache()), ("56789", "fwd=uri-miss"));
+    assert_eq!(fields(&origin.seen()[2], ["if-none-match"]), [""]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_missing_of_a_stale_part_validates_what_is_held() {
+    let origin = Origin::new(validating);
+    let front = front(&origin);
+    front.get_with("/", &[("range", "bytes=0-3")]).await;
+    pass(61).await;
+    let got = front.get_with("/", &[("range", "bytes=2-5")]).await;
+    assert_eq!((got.status, got.text(), got.field("age")), (206, "2345", ""));
+    assert_eq!(
+        fields(&origin.seen()[1], ["range", "if-range", "if-none-match"]),
+        ["bytes=4-5", "\"v1\"", ""]
+    );
+    assert_eq!(
+        front.get_with("/", &[("range", "bytes=0-5")]).await.field("cache-status"),
+        "gatehouse; hit; ttl=60"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stale_part_answers_inside_its_windows() {
+    let origin = Origin::new(|seen| {
+        let windows = ("cache-control", "max-age=10, stale-while-revalidate=20, stale-if-error=600");
+        Reply::Now(match seen.headers.get("if-none-match") {
+            Some(_) => answer(304, &[windows, TAGGED], ""),
+            None => answer(206, &[windows, TAGGED, ("content-range", "bytes 2-5/10")], "2345"),
+        })
+    });
+    let front = front(&origin);
+    let range = [("range", "bytes=2-5")];
+    front.get_with("/", &range).await;
+    pass(11).await;
+    let stale = front.get_with("/", &range).await;
+    assert_eq!((stale.status, stale.text(), stale.field("age")), (206, "2345", "11"));
+    settle().await;
+    assert_eq!(fields(&origin.seen()[1], ["range", "if-none-match"]), ["bytes=2-5", "\"v1\""]);
+    assert_eq!(front.get_with("/", &range).await.field("age"), "0");
+    assert_eq!(origin.requests(), 2);
+    pass(100).await;
+    origin.unplug();
+    let instead = front.get_with("/", &range).await;
+    assert_eq!((instead.status, instead.text()), (206, "2345"));
+    assert!(instead.field("cache-status").ends_with("detail=stale-if-error"), "{instead:?}");
+    assert_eq!(
+        front.get_with("/", &[("range", "bytes=2-6")]).await.status,
+        502,
+        "it does not hold all of that"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn several_gaps_are_filled_by_one_request() {
+    for (range, status, text) in
+        [("", 200, WHOLE), ("bytes=1-8", 206, "12345678"), ("bytes=2-6", 206, "23456")]
+    {
+        let origin = Origin::new(ranged);
+        let front = front(&origin);
+        for part in ["bytes=0-1", "bytes=4-4", "bytes=7-9"] {
+            front.get_with("/", &[("range", part)]).await;
+        }
+        let asked: &[(&str, &str)] = if range.is_empty() { &[] } else { &[("range", range)] };
+        let got = front.get_with("/", asked).await;
+        assert_eq!((got.status, got.text()), (status, text));
+        assert_eq!(fields(&origin.seen()[3], ["range", "if-range"]), ["bytes=2-6", "\"v1\""]);
+        assert_eq!(front.get("/").await.text(), WHOLE);
+        assert_eq!(origin.requests(), 4, "{range}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn several_ranges_come_from_parts_and_what_is_missing_completes_the_whole() {
+    let origin = Origin::new(ranged);
+    let front = front(&origin);
+    front.get_with("/", &[("range", "bytes=0-5")]).await;
+    let held = front.get_with("/", &[("range", "bytes=4-5, 0-1")]).await;
+    assert_eq!((held.status, held.cache(), framed(&held)), (206, "hit", vec![("4-5", "45"), ("0-1", "01")]));
+    let wider = front.get_with("/", &[("range", "bytes=0-1, 8-9")]).await;
+    assert_eq!((wider.status, framed(&wider)), (206, vec![("0-1", "01"), ("8-9", "89")]));
+    assert_eq!(fields(&origin.seen()[1], ["range", "if-range"]), ["bytes=6-", "\"v1\""]);
+    assert_eq!((front.get("/").await.cache(), origin.requests()), ("hit", 2));
+}
+
+/// The parts of a multipart/byteranges: where each stands in ten octets, and what it holds.
+fn framed(got: &Got) -> Vec<(&str, &str)> {
+    let boundary = got.field("content-type").strip_prefix("multipart/byteranges; boundary=").unwrap();
+    assert_eq!(got.field("content-length"), got.text().len().to_string());
+    assert_eq!(got.field("content-range"), "");
+    let parts = got.text().strip_suffix(&format!("\r\n--{boundary}--\r\n")).unwrap();
+    let parts = parts.strip_prefix("--").unwrap().split("\r\n--");
+    parts
+        .map(|part| {
+            let (head, octets) = part.strip_prefix(boundary).unwrap().split_once("\r\n\r\n").unwrap();
+            let place = head.strip_prefix("\r\nContent-Range: bytes ").unwrap();
+            (place.strip_suffix("/10").unwrap(), octets)
+        })
+        .collect()
+}
+
+/// A fill of the whole that has come so far as its first five octets.
+async fn half_filled(fields: &'static [(&'static str, &'static str)]) -> (Origin, Front, Pieces) {
+    let (pieces, response) = in_pieces(fields);
+    let response = Mutex::new(Some(response));
+    let origin = Origin::new(move |_| Reply::Now(response.lock().unwrap().take().expect("one request")));
+    let front = front(&origin);
+    pieces.send("01234");
+    drop(front.begin(Request::get("/")).await);
+    settle().await;
+    (origin, front, pieces)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_range_is_answered_from_a_fill_under_way_as_soon_as_its_octets_are_there() {
+    let (origin, front, pieces) = half_filled(&[FRESH, TAGGED, ("content-length", "10")]).await;
+    let early = front.get_with("/", &[("range", "bytes=1-3")]).await;
+    assert_eq!((early.status, early.text(), early.field("content-range")), (206, "123", "bytes 1-3/10"));
+    assert!(early.field("cache-status").contains("; collapsed"), "{early:?}");
+    let later = front.begin(Request::get("/").header("range", "bytes=-7")).await;
+    let several = front.begin(Request::get("/").header("range", "bytes=8-9, 0-1, 4-5")).await;
+    pieces.send("56789");
+    drop(pieces);
+    assert_eq!(finish(later).await.text(), "3456789");
+    let several = finish(several).await;
+    assert_eq!((several.status, framed(&several)), (206, vec![("8-9", "89"), ("0-1", "01"), ("4-5", "45")]));
+    assert_eq!((front.get("/").await.cache(), origin.requests()), ("hit", 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_a_fill_of_unknown_length_a_range_waits_for_what_it_needs_to_know() {
+    let (origin, front, pieces) = half_filled(&[FRESH, TAGGED]).await;
+    let early = front.get_with("/", &[("range", "bytes=1-3")]).await;
+    assert_eq!((early.status, early.text(), early.field("content-range")), (206, "123", "bytes 1-3/*"));
+    let ask = |range: &'static str| {
+        let front = front.clone();
+        tokio::spawn(async move { front.get_with("/", &[("range", range)]).await })
+    };
+    let (closed, suffix, several) = (ask("bytes=3-6"), ask("bytes=-2"), ask("bytes=0-1, 7-"));
+    settle().await;
+    pieces.send("567");
+    let closed = closed.await.unwrap();
+    assert_eq!((closed.text(), closed.field("content-range")), ("3456", "bytes 3-6/*"));
+    settle().await;
+    assert!(!suffix.is_finished() && !several.is_finished());
+    pieces.send("89");
+    drop(pieces);
+    let suffix = suffix.await.unwrap();
+    assert_eq!((suffix.text(), suffix.field("content-range")), ("89", "bytes 8-9/10"));
+    assert_eq!(framed(&several.await.unwrap()), [("0-1", "01"), ("7-9", "789")]);
+    assert_eq!(origin.requests(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_waits_long_for_the_end_of_a_fill_of_unknown_length() {
+    let (_origin, front, pieces) = half_filled(&[FRESH, TAGGED]).await;
+    let everything = front.begin(Request::get("/").header("range", "bytes=0-")).await;
+    assert_eq!(everything.status(), 200, "the whole is what it asks for");
+    let matching = Request::get("/").header("range", "bytes=-2").header("if-none-match", "\"v1\"");
+    assert_eq!(front.send(matching).await.status, 304, "no octet of it is needed");
+    let suffix = front.begin(Request::get("/").header("range", "bytes=-2")).await;
+    assert_eq!(suffix.status(), 200);
+    pieces.send("56789");
+    drop(pieces);
+    assert_eq!(finish(suffix).await.text(), WHOLE);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_part_with_a_weak_validator_is_neither_joined_nor_asked_to_be() {
+    let origin = Origin::new(|seen| {
+        let weak = [FRESH, ("etag", "W/\"v1\"")];
+        let first = seen.headers["range"] == "bytes=0-3";
+        let (place, octets) = if first { ("bytes 0-3/10", "0123") } else { ("bytes 2-5/10", "2345") };
+        Reply::Now(answer(206, &[weak[0], weak[1], ("content-range", place)], octets))
+    });
+    let front = front(&origin);
+    front.get_with("/", &[("range", "bytes=0-3")]).await;
+    assert_eq!(front.get_with("/", &[("range", "bytes=2-5")]).await.text(), "2345");
+    assert_eq!(fields(&origin.seen()[1], ["range", "if-range"]), ["bytes=2-5", ""]);
 }
