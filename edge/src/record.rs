@@ -244,6 +244,10 @@ impl Travel {
         } else {
             sink.metrics.unrouted(self.status, self.bytes);
         }
+        if let Some(reason) = self.record.detail {
+            let route = self.record.route.as_ref().map(|(_, metrics)| &**metrics);
+            sink.metrics.reasoned(route, reason);
+        }
         sink.log.write(|line, format| self.line(line, format, sink.clock.wall_at(self.record.began), took));
     }
 

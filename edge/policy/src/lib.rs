@@ -71,4 +71,5 @@ pub use reference::Resource;
 pub use request::RequestFacts;
 pub use rules::{ClientDirectives, Cookies, Ranges, Rules, SetCookie};
 pub use tags::{LONGEST_TAG, MOST_TAGS, Tag, invalidated_groups, tags};
+pub use targeted::targeted_field;
 pub use vary::{LARGEST_VARY, Vary, variant_key};

@@ -15,6 +15,12 @@ pub(crate) fn read(head: &HeaderMap, targets: &[HeaderName]) -> Option<ResponseD
     })
 }
 
+/// The field that stands in place of Cache-Control and Expires: of `targets` the first that is present, valid and not
+/// empty. One that is present and void is as if absent.
+pub fn targeted_field<'t>(head: &HeaderMap, targets: &'t [HeaderName]) -> Option<&'t HeaderName> {
+    targets.iter().find(|target| dictionary(head, target).is_some_and(|dictionary| !dictionary.is_empty()))
+}
+
 fn dictionary(head: &HeaderMap, target: &HeaderName) -> Option<Dictionary> {
     let mut lines = head.get_all(target).iter();
     let first = lines.next()?;
@@ -96,6 +102,8 @@ mod tests {
     fn an_empty_or_broken_field_is_as_if_absent() {
         for field in ["", " ", "max-age=10000, &&&&&", "max-age =100", "max-age= 100", "MaX-aGe=3600"] {
             assert_eq!(of(&[field]), None, "{field}");
+            let head = HeaderMap::from_iter([(TARGET, HeaderValue::from_str(field).unwrap())]);
+            assert_eq!(targeted_field(&head, &[TARGET]), None, "{field}");
         }
     }
 

@@ -9,7 +9,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use super::admin::ask;
 use crate::{
     clock::Clock,
-    explain::{Explanation, Question, dry},
+    explain::{Explanation, Freshness, Question, Refused, StoredAs, StoredParts, Window, dry},
     settings,
 };
 
@@ -84,43 +84,102 @@ fn parse(head: &str) -> anyhow::Result<(StatusCode, HeaderMap)> {
     Ok((status, headers))
 }
 
-fn text(explanation: &Explanation) -> String {
-    let mut text = String::new();
-    let mut row = |name: &str, value: &str| text.push_str(&format!("{name:<10} {value}\n"));
-    row("key", &explanation.key);
-    row("route", &explanation.route);
-    if let Some(variant) = &explanation.variant {
-        row("variant", variant);
+/// The explanation as a table: what it is about, what happens and why, what is stored, what to do.
+fn text(told: &Explanation) -> String {
+    let mut table = Table::default();
+    table.row("key", &told.key);
+    table.row("route", &told.route);
+    let reason = told.reason.as_ref().map(|reason| format!(" ({reason})")).unwrap_or_default();
+    table.row("verdict", &format!("{}{reason}", told.verdict));
+    table.rows("", told.meaning.iter());
+    table.rows("decided by", told.lines.iter());
+    table.rows("tells", told.cache_status.iter().map(|status| format!("cache-status: {status}")));
+    table.rows("variant", told.variant.iter());
+    if let Some(stored) = &told.stored {
+        stored_as(&mut table, stored);
     }
-    let reason = explanation.reason.as_ref().map(|reason| format!(" ({reason})")).unwrap_or_default();
-    row("verdict", &format!("{}{reason}", explanation.verdict));
-    if let Some(meaning) = &explanation.meaning {
-        row("", meaning);
+    table.rows("stored for", told.variants.iter());
+    if let Some(freshness) = &told.freshness {
+        arithmetic(&mut table, freshness);
     }
-    for line in &explanation.lines {
-        row("decided by", line);
+    table.rows("asks", told.asks.iter());
+    if let Some(refused) = &told.refused {
+        let Refused { ago, status, reason, .. } = refused;
+        table.row("last answer", &format!("{status}, {ago} s ago, was not stored ({reason})"));
+        table.row("", &refused.meaning);
+        table.rows("", refused.lines.iter());
     }
-    if let Some(freshness) = &explanation.freshness {
-        let how = if freshness.left >= 0 { "fresh for" } else { "stale since" };
-        row("lifetime", &format!("{} s by {}", freshness.lifetime, freshness.lifetime_from));
-        row("age", &format!("{} s ({} s when it came)", freshness.age, freshness.age_at_arrival));
-        row("left", &format!("{how} {} s", freshness.left.abs()));
-        for (name, window) in [
-            ("while refreshed", freshness.stale_while_revalidate),
-            ("in place of an error", freshness.stale_if_error),
-        ] {
-            if let Some(window) = window {
-                row("stale", &format!("for {window} s {name}"));
-            }
+    if !told.tags.is_empty() {
+        table.row("tags", &told.tags.join(" "));
+    }
+    table.rows("note", told.notes.iter());
+    table.rows("remedy", told.remedy.iter());
+    table.0
+}
+
+fn stored_as(table: &mut Table, stored: &StoredAs) {
+    let StoredAs { by, url, status, lines, parts } = stored;
+    table.row(
+        "stored",
+        &match by.as_str() {
+            "language" => format!("{status}, in the language that the client likes best"),
+            "part" => format!("{status}, in part"),
+            "query" => format!("{status}, under another query that means the same"),
+            _ => status.to_string(),
+        },
+    );
+    table.rows("", url.iter());
+    table.rows("", lines.iter());
+    let Some(StoredParts { held, length, wanted, missing }) = parts else { return };
+    let length = length.map_or_else(|| "an unknown number".to_owned(), |length| length.to_string());
+    table.row("octets", &format!("{} of {length} are stored", held.join(", ")));
+    let wanted = wanted.join(", ");
+    match missing {
+        Some(missing) => table.row("", &format!("{wanted} are wanted; {missing} is what has to be fetched")),
+        None if wanted.is_empty() => {}
+        None => table.row("", &format!("{wanted} are wanted and all there")),
+    }
+}
+
+fn arithmetic(table: &mut Table, freshness: &Freshness) {
+    let &Freshness { age_at_arrival, age, lifetime, left, .. } = freshness;
+    let from = freshness.targeted.as_ref().map(|field| format!(" of {field}")).unwrap_or_default();
+    let limit = if freshness.at_max_ttl { "; the route's max_ttl allows no more" } else { "" };
+    table.row("lifetime", &format!("{lifetime} s by {}{from}{limit}", freshness.lifetime_from));
+    let here = age.saturating_sub(age_at_arrival);
+    table.row("age", &format!("{age} s = {age_at_arrival} s when it came + {here} s here"));
+    let how = if left > 0 { "fresh for" } else { "stale for" };
+    table.row("left", &format!("{how} {} s", left.abs()));
+    if let Some(never) = &freshness.never_stale {
+        table.row("stale", &format!("never served: {never}"));
+        return;
+    }
+    let windows = [
+        ("while it is refreshed", &freshness.stale_while_revalidate),
+        ("in place of an error", &freshness.stale_if_error),
+    ];
+    let told = |(name, window): (&str, &Option<Window>)| {
+        let Window { seconds, of } = window.as_ref()?;
+        Some(format!("served for {seconds} s past that {name}, by the {of}'s word"))
+    };
+    table.rows("stale", windows.into_iter().filter_map(told));
+}
+
+/// Rows with a name each; several rows of one name have it once.
+#[derive(Default)]
+struct Table(String);
+
+impl Table {
+    fn row(&mut self, name: &str, value: &str) {
+        self.0.push_str(&format!("{name:<11} {value}\n"));
+    }
+
+    fn rows(&mut self, name: &str, values: impl IntoIterator<Item = impl AsRef<str>>) {
+        let names = std::iter::once(name).chain(std::iter::repeat(""));
+        for (name, value) in names.zip(values) {
+            self.row(name, value.as_ref());
         }
     }
-    if !explanation.tags.is_empty() {
-        row("tags", &explanation.tags.join(" "));
-    }
-    if let Some(remedy) = &explanation.remedy {
-        row("remedy", remedy);
-    }
-    text
 }
 
 #[cfg(test)]

@@ -1,0 +1,229 @@
+//! Without an edge: a response's head that is given decides.
+
+use std::time::{Duration, SystemTime};
+
+use cache_policy::{
+    Admitted, Arrival, ContentRange, Decision, Moment, Parts, Reason, RequestFacts, Tag, Vary, admit,
+    admit_part, decide, tags, variant_key,
+};
+use http::{HeaderMap, StatusCode, header};
+
+use super::{Explanation, Question, StoredAs, StoredParts, freshness, held, notes, read, variant, words};
+use crate::{
+    cache::Key,
+    deciding,
+    fetch::Want,
+    partial,
+    settings::{Route, Settings},
+};
+
+/// Explains what would become of a response to a request.
+///
+/// # Errors
+/// What is wrong with the question, for the operator.
+pub fn dry(
+    settings: &Settings,
+    question: &Question,
+    status: StatusCode,
+    response: &HeaderMap,
+    now: SystemTime,
+) -> Result<Explanation, String> {
+    let (head, inbound, route) = read(settings, question)?;
+    let rules = &route.rules;
+    let facts = RequestFacts::read(&head.method, &head.headers, rules);
+    let moment = Moment::from_epoch(Duration::from_secs(1));
+    let arrival = Arrival { requested_at: moment, received_at: moment, wall: now };
+    let key = Key::on_route(&inbound, &route.query);
+    let part = status == StatusCode::PARTIAL_CONTENT
+        && matches!(partial::want(&head, None, &facts, rules), Want::Part);
+    let judged = match decide(&facts, None, rules, moment) {
+        Decision::Pass(reason) => Err(reason),
+        _ if part => {
+            admit_part(&facts, response, arrival, rules).map(|(admitted, place)| (admitted, Some(place)))
+        }
+        _ => admit(&facts, status, response, arrival, rules).map(|admitted| (admitted, None)),
+    };
+    let judged = judged.and_then(|judged| fits(judged, response, settings));
+    let named = Explanation {
+        key: key.as_str().to_owned(),
+        route: route.name.to_string(),
+        notes: notes(status, response, route),
+        ..Explanation::default()
+    };
+    Ok(match judged {
+        Ok((Admitted { meta, head: stored, vary }, place, tags)) => Explanation {
+            verdict: "stored".to_owned(),
+            variant: match &vary {
+                Vary::Fields(fields) => variant(fields, &variant_key(fields, &head.headers)),
+                Vary::Nothing | Vary::Any => Vec::new(),
+            },
+            lines: deciding::response_lines(None, response, Some(&meta), rules)
+                .into_iter()
+                .chain(response.get(header::AGE).map(|age| deciding::line("response", &header::AGE, age)))
+                .collect(),
+            stored: place.map(|place| as_part(&place)),
+            freshness: Some(freshness(&meta, &stored, route, moment)),
+            tags: tags.iter().map(|tag| tag.as_str().to_owned()).collect(),
+            ..named
+        },
+        Err(reason) => {
+            let Explanation { reason: token, meaning, remedy, .. } = words(Some(reason));
+            let lines = lines(reason, &head.headers, status, response, route);
+            let lines = if reason == Reason::Method {
+                vec![format!("request method {}", head.method)]
+            } else {
+                lines
+            };
+            Explanation { verdict: "not-stored".to_owned(), reason: token, meaning, remedy, lines, ..named }
+        }
+    })
+}
+
+type Judged = (Admitted, Option<ContentRange>);
+
+/// What a fetch looks at beside policy.
+fn fits(
+    (admitted, place): Judged,
+    response: &HeaderMap,
+    settings: &Settings,
+) -> Result<(Admitted, Option<ContentRange>, Vec<Tag>), Reason> {
+    let length =
+        response.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+    if length.is_some_and(|length| length > settings.cache.largest_object) {
+        return Err(Reason::TooLarge);
+    }
+    let tags = tags(&admitted.head)?;
+    Ok((admitted, place, tags))
+}
+
+fn as_part(place: &ContentRange) -> StoredAs {
+    let mut parts = Parts::default();
+    parts.add(place);
+    let parts = StoredParts { held: held(&parts), length: place.complete, ..StoredParts::default() };
+    let status = StatusCode::PARTIAL_CONTENT.as_u16();
+    StoredAs { by: "part".to_owned(), status, parts: Some(parts), ..StoredAs::default() }
+}
+
+fn lines(
+    reason: Reason,
+    request: &HeaderMap,
+    status: StatusCode,
+    response: &HeaderMap,
+    route: &Route,
+) -> Vec<String> {
+    let mut lines = deciding::request_lines(reason, request);
+    if matches!(reason, Reason::Status | Reason::StatusForbidsStoring | Reason::NotUnderstood) {
+        lines.push(format!("response status {}", status.as_u16()));
+    }
+    lines.extend(deciding::response_lines(Some(reason), response, None, &route.rules));
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use http::{HeaderName, HeaderValue};
+
+    use super::*;
+    use crate::settings;
+
+    fn settings(rules: &str) -> Settings {
+        let text = format!(
+            "[[listen]]\naddress = \"127.0.0.1:0\"\n[upstreams.o]\nservers = [\"http://o:80\"]\n\
+             [[routes]]\nname = \"all\"\npath = \"/*\"\nupstream = \"o\"\ncache = {{ {rules} }}\n"
+        );
+        settings::parse(&text, "test.toml").unwrap()
+    }
+
+    fn explained(
+        rules: &str,
+        request: &[(&str, &str)],
+        status: u16,
+        response: &[(&'static str, &str)],
+    ) -> Explanation {
+        let pair = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+        let question = Question {
+            url: "https://shop.example/a".to_owned(),
+            method: super::super::get(),
+            headers: request.iter().map(pair).collect(),
+        };
+        let response = response
+            .iter()
+            .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_str(value).unwrap()));
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_795_435_200);
+        let status = StatusCode::from_u16(status).unwrap();
+        dry(&settings(rules), &question, status, &response.collect(), now).unwrap()
+    }
+
+    #[test]
+    fn a_stored_response_shows_its_arithmetic() {
+        let head = [("cache-control", "max-age=60"), ("age", "10"), ("surrogate-key", "a b")];
+        let told = explained("", &[], 200, &head);
+        let freshness = told.freshness.unwrap();
+        assert_eq!((told.verdict.as_str(), freshness.lifetime, freshness.left), ("stored", 60, 50));
+        assert_eq!((freshness.lifetime_from.as_str(), freshness.age_at_arrival), ("max-age", 10));
+        assert_eq!(told.tags, ["a", "b"]);
+        assert_eq!(told.lines, ["response cache-control: max-age=60", "response age: 10"]);
+        let limited = explained("max_ttl = \"30s\"", &[], 200, &head).freshness.unwrap();
+        assert_eq!((limited.lifetime, limited.at_max_ttl), (30, true));
+    }
+
+    #[test]
+    fn a_refusal_names_the_line_that_decided_and_what_would_help() {
+        let told = explained("", &[], 200, &[("cache-control", "max-age=60"), ("set-cookie", "a=1")]);
+        assert_eq!((told.verdict.as_str(), told.reason.as_deref()), ("not-stored", Some("set-cookie")));
+        assert_eq!(told.lines, ["response set-cookie: a=…"]);
+        assert!(told.remedy.unwrap().contains("set_cookie"));
+        let told = explained("", &[("cookie", "session=1")], 200, &[("cache-control", "max-age=60")]);
+        assert_eq!(told.reason.as_deref(), Some("request-cookie"));
+        assert_eq!(told.lines, ["request cookie: session=…"]);
+        let told = explained("", &[], 403, &[]);
+        assert_eq!(
+            (told.reason.as_deref(), &*told.lines),
+            (Some("status"), &["response status 403".to_owned()][..])
+        );
+    }
+
+    #[test]
+    fn what_a_fetch_looks_at_beside_policy_counts() {
+        let fresh = ("cache-control", "max-age=60");
+        let told = explained("", &[], 200, &[fresh, ("content-length", "999999999")]);
+        assert_eq!(told.reason.as_deref(), Some("too-large"));
+        let tag = "x".repeat(cache_policy::LONGEST_TAG + 1);
+        let told = explained("", &[], 200, &[fresh, ("surrogate-key", &tag)]);
+        assert_eq!(told.reason.as_deref(), Some("tags-unusable"));
+    }
+
+    #[test]
+    fn a_targeted_field_is_named_and_a_void_one_is_too() {
+        let both = [("cache-control", "no-store"), ("cdn-cache-control", "max-age=60")];
+        let told = explained("", &[], 200, &both);
+        let freshness = told.freshness.unwrap();
+        assert_eq!(freshness.targeted.as_deref(), Some("cdn-cache-control"));
+        assert_eq!(told.lines, ["response cdn-cache-control: max-age=60"]);
+        assert!(told.notes[0].contains("in place of cache-control"), "{:?}", told.notes);
+        let void = [("cache-control", "no-store"), ("cdn-cache-control", "Max-Age=60")];
+        let told = explained("", &[], 200, &void);
+        assert_eq!(
+            (told.reason.as_deref(), &*told.lines),
+            (Some("no-store"), &["response cache-control: no-store".to_owned()][..])
+        );
+        assert!(
+            told.notes[0].starts_with("response cdn-cache-control: Max-Age=60 is ignored"),
+            "{:?}",
+            told.notes
+        );
+    }
+
+    #[test]
+    fn a_part_is_judged_as_a_part() {
+        let part = [("cache-control", "max-age=60"), ("content-range", "bytes 0-4/10"), ("etag", "\"a\"")];
+        let told = explained("", &[("range", "bytes=0-4")], 206, &part);
+        let parts = told.stored.unwrap().parts.unwrap();
+        assert_eq!(
+            (told.verdict.as_str(), &*parts.held, parts.length),
+            ("stored", &["0-4".to_owned()][..], Some(10))
+        );
+        let unasked = explained("", &[], 206, &part);
+        assert_eq!(unasked.reason.as_deref(), Some("status-forbids-storing"));
+    }
+}

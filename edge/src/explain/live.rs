@@ -1,0 +1,210 @@
+//! Of a running edge: what is stored decides.
+
+use cache_policy::{Decision, Moment, Reason, RequestFacts, variant_key};
+use http::{HeaderName, HeaderValue, Method, header};
+
+use super::{
+    Explanation, Question, Refused, StoredAs, StoredParts, freshness, held, meaning, notes, octets, read,
+    variant, words,
+};
+use crate::{
+    cache::{Key, Memory, Resource, Stored},
+    candidate::{Candidate, Sought},
+    deciding,
+    fetch::Want,
+    partial::{self, Held},
+    record::Verdict,
+    refusal::Refusal,
+    respond::CacheStatus,
+    settings::{Route, Settings},
+};
+
+/// Explains a request to a running edge.
+///
+/// # Errors
+/// What is wrong with the question, for the operator.
+pub fn live(
+    settings: &Settings,
+    memory: &Memory,
+    now: Moment,
+    question: &Question,
+) -> Result<Explanation, String> {
+    let (head, inbound, route) = read(settings, question)?;
+    let rules = &route.rules;
+    let facts = RequestFacts::read(&head.method, &head.headers, rules);
+    let key = Key::on_route(&inbound, &route.query);
+    let sought = Sought { head: &head, facts: &facts, key: &key, rules, now };
+    let resource = memory.look_up(&key);
+    let resource = resource.as_deref();
+    let candidate = sought.find(memory, resource);
+    let candidate = candidate.as_ref();
+    let marker = resource.and_then(|resource| resource.marker(now));
+    let (verdict, status, reason) = match sought.decide(resource, candidate) {
+        Decision::Serve { stale: None } => ("hit", Some(Verdict::Hit), None),
+        Decision::Serve { stale } => ("stale", Some(Verdict::Stale), stale),
+        Decision::ServeAndRefresh { reason } => ("stale", Some(Verdict::Stale), Some(reason)),
+        Decision::Fetch(plan) => match sought.alone(true, marker.is_some()) {
+            Some(reason) => ("pass", Some(Verdict::Pass), Some(reason)),
+            None => ("fetch", Some(Verdict::Miss), Some(plan.reason)),
+        },
+        Decision::Pass(reason) => ("pass", Some(Verdict::Pass), Some(reason)),
+        Decision::OnlyIfCached => ("only-if-cached", Some(Verdict::Refused), None),
+    };
+    let stored = candidate.map(Candidate::stored);
+    let from_store = matches!(verdict, "hit" | "stale");
+    // Of an answer that was not stored lately the next one's is not known before it comes.
+    let refused = memory.refused().of(&key).filter(|_| stored.is_none());
+    let known = status.filter(|verdict| *verdict != Verdict::Miss || refused.is_none());
+    let cache_status = known.map(|verdict| {
+        let ttl = stored.filter(|_| from_store).map(|stored| stored.meta.lifetime_left(now));
+        let detail = (verdict == Verdict::Refused).then(|| Refusal::OnlyIfCached.detail());
+        let value = CacheStatus { ttl, detail, ..CacheStatus::new(verdict, reason) }.value();
+        String::from_utf8_lossy(value.as_bytes()).into_owned()
+    });
+    let mut told = Explanation {
+        key: key.as_str().to_owned(),
+        route: route.name.to_string(),
+        verdict: verdict.to_owned(),
+        lines: lines(reason, &sought, resource, stored, route),
+        cache_status,
+        stored: candidate.map(|candidate| stored_as(candidate, &sought)),
+        variant: stored.map(|stored| variant(&stored.vary, &stored.variant)).unwrap_or_default(),
+        variants: others(resource, stored.is_some()),
+        freshness: stored.map(|stored| freshness(&stored.meta, &stored.identity().head, route, now)),
+        asks: if verdict == "fetch" { asks(candidate, &sought) } else { Vec::new() },
+        notes: stored
+            .map(|stored| notes(stored.meta.status, &stored.identity().head, route))
+            .unwrap_or_default(),
+        tags: stored
+            .map(|stored| stored.tags.iter().map(|tag| tag.as_str().to_owned()).collect())
+            .unwrap_or_default(),
+        ..words(reason)
+    };
+    if verdict == "only-if-cached" {
+        told.reason = Some(Refusal::OnlyIfCached.detail().to_owned());
+        told.meaning =
+            Some("504: the client wants a stored response or none (RFC 9111 §5.2.1.7).".to_owned());
+        let asked = head.headers.get_all(header::CACHE_CONTROL).iter();
+        told.lines = asked.map(|value| deciding::line("request", &header::CACHE_CONTROL, value)).collect();
+    }
+    if let Some(marker) = marker {
+        let left = marker.until.since(now).as_secs();
+        told.notes.push(format!(
+            "the last answer was for its own client: requests do not wait for one another for {left} s"
+        ));
+    }
+    if let Some(refused) = refused {
+        told.remedy = super::remedy::remedy(refused.reason).map(str::to_owned).or(told.remedy);
+        told.refused = Some(Refused {
+            ago: now.since(refused.at).as_secs(),
+            status: refused.status.as_u16(),
+            reason: refused.reason.as_str().to_owned(),
+            meaning: meaning(refused.reason),
+            lines: refused.lines.clone(),
+        });
+    }
+    Ok(told)
+}
+
+/// The header lines that decided: of the request, of what is stored, or of what is stored for others.
+fn lines(
+    reason: Option<Reason>,
+    sought: &Sought<'_>,
+    resource: Option<&Resource>,
+    stored: Option<&std::sync::Arc<Stored>>,
+    route: &Route,
+) -> Vec<String> {
+    let request = &sought.head.headers;
+    let mut lines = reason.map(|reason| deciding::request_lines(reason, request)).unwrap_or_default();
+    if reason == Some(Reason::Method) {
+        lines.push(format!("request method {}", sought.head.method));
+    }
+    if reason == Some(Reason::VaryMiss)
+        && let Some(newest) = resource.and_then(|resource| resource.variants().first())
+    {
+        let names = newest.vary.iter().map(HeaderName::as_str).collect::<Vec<_>>().join(", ");
+        lines.push(format!("response vary: {names}"));
+        let values = variant(&newest.vary, &variant_key(&newest.vary, request));
+        lines.extend(values.into_iter().map(|value| format!("request {value}")));
+    }
+    if let Some(stored) = stored {
+        let head = &stored.identity().head;
+        lines.extend(deciding::response_lines(reason, head, Some(&stored.meta), &route.rules));
+    }
+    lines
+}
+
+fn stored_as(candidate: &Candidate<'_>, sought: &Sought<'_>) -> StoredAs {
+    let stored = candidate.stored();
+    let (request, response) = (&sought.head.headers, &stored.identity().head);
+    let line = |whose, name: &HeaderName, value: Option<&HeaderValue>| {
+        value.map(|value| deciding::line(whose, name, value))
+    };
+    let of_request = |name: HeaderName| line("request", &name, request.get(&name));
+    let of_response = |name: HeaderName| line("response", &name, response.get(&name));
+    let (by, url, lines) = match candidate {
+        Candidate::Variant(_) => ("variant", None, vec![]),
+        Candidate::Language(_) => {
+            let lines = vec![of_request(header::ACCEPT_LANGUAGE), of_response(header::CONTENT_LANGUAGE)];
+            ("language", None, lines)
+        }
+        Candidate::Part(..) => ("part", None, vec![of_request(header::RANGE), of_request(header::IF_RANGE)]),
+        Candidate::Query(key, _) => {
+            let lines = vec![of_response(HeaderName::from_static("no-vary-search"))];
+            ("query", Some(key.as_str().to_owned()), lines)
+        }
+    };
+    let parts = match candidate {
+        Candidate::Part(part, wanted) => part.parts().map(|parts| {
+            let (wanted, missing) = match wanted {
+                Held::All(wanted) => (vec![octets(wanted)], None),
+                Held::Several(wanted) => (wanted.iter().map(octets).collect(), None),
+                Held::Beyond(_) => (vec![], None),
+                Held::But(rest) => (vec![octets(&rest.wanted)], Some(octets(&rest.gap))),
+            };
+            StoredParts { held: held(parts), length: parts.complete_length(), wanted, missing }
+        }),
+        _ => None,
+    };
+    let lines = lines.into_iter().flatten().collect();
+    StoredAs { by: by.to_owned(), url, status: stored.meta.status.as_u16(), lines, parts }
+}
+
+/// What is stored under the key for other requests, where this one matches nothing.
+fn others(resource: Option<&Resource>, found: bool) -> Vec<String> {
+    let all = resource.filter(|_| !found).map(Resource::variants).unwrap_or_default();
+    all.iter()
+        .map(|stored| {
+            let mut told = variant(&stored.vary, &stored.variant).join("; ");
+            if told.is_empty() {
+                told.push_str("every request");
+            }
+            if let Some(parts) = stored.parts() {
+                told.push_str(&format!(" (octets {})", held(parts).join(", ")));
+            }
+            told
+        })
+        .collect()
+}
+
+/// The fields that the cache adds to the request it sends.
+fn asks(candidate: Option<&Candidate<'_>>, sought: &Sought<'_>) -> Vec<String> {
+    let (want, validate) = candidate.map_or_else(
+        || (partial::want(sought.head, None, sought.facts, sought.rules), None),
+        |candidate| match candidate {
+            Candidate::Part(_, held) => {
+                (partial::want(sought.head, Some(held), sought.facts, sought.rules), Some(candidate.stored()))
+            }
+            candidate => (Want::Whole, Some(candidate.stored())),
+        },
+    );
+    let target = format!("{} {}", Method::GET, sought.key.path_and_query());
+    let fields = partial::fields(&want, sought.head, validate);
+    std::iter::once(target)
+        .chain(
+            fields
+                .iter()
+                .map(|(name, value)| format!("{name}: {}", String::from_utf8_lossy(value.as_bytes()))),
+        )
+        .collect()
+}

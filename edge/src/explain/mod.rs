@@ -1,0 +1,336 @@
+//! Why a request is answered as it is: what [`crate::handle`] would decide, in words, without answering.
+//!
+//! Two ways: of a running edge, over what it has stored; or dry, over a response's head that is given. Both look and decide
+//! by the code that real requests go through ([`crate::candidate`], [`crate::partial`], `cache-policy`), and change nothing.
+//! What is told is for the operator alone, and yet no secret: see [`crate::deciding`].
+
+mod dry;
+mod live;
+mod remedy;
+
+use std::{sync::Arc, time::Duration};
+
+use cache_policy::{Meta, Moment, Parts, Reason, StaleBan, targeted_field};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri, request};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    deciding,
+    inbound::{self, Inbound, Scheme},
+    route,
+    settings::{Route, Settings},
+};
+
+pub use dry::dry;
+pub use live::live;
+
+/// A request to explain.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Question {
+    /// Absolute URL.
+    pub url: String,
+    /// Method; GET when it is left out.
+    #[serde(default = "get")]
+    pub method: String,
+    /// Header lines, as name and value.
+    #[serde(default)]
+    pub headers: Vec<(String, String)>,
+}
+
+fn get() -> String {
+    Method::GET.to_string()
+}
+
+/// What would become of a request, and why. What does not apply is empty.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(default)]
+pub struct Explanation {
+    /// The cache key.
+    pub key: String,
+    /// The route it takes.
+    pub route: String,
+    /// `hit`, `stale`, `fetch`, `pass`, `only-if-cached`; dry: `stored` or `not-stored`.
+    pub verdict: String,
+    /// The reason's token, as in Cache-Status, logs and metrics.
+    pub reason: Option<String>,
+    /// The reason in a sentence.
+    pub meaning: Option<String>,
+    /// The header lines that decided, each with whose it is.
+    pub lines: Vec<String>,
+    /// Cache-Status as the client gets it; of a fetch as far as it is known before the upstream answers.
+    pub cache_status: Option<String>,
+    /// The stored response that this is about.
+    pub stored: Option<StoredAs>,
+    /// What makes variants, and the request's values of it, one field a line.
+    pub variant: Vec<String>,
+    /// What is stored under the key, where none of it matches: what its `Vary` tells apart.
+    pub variants: Vec<String>,
+    /// Age and lifetime, where a response is stored or would be.
+    pub freshness: Option<Freshness>,
+    /// What the upstream is asked beside the request itself.
+    pub asks: Vec<String>,
+    /// The last answer that was not stored.
+    pub refused: Option<Refused>,
+    /// What is well to know beside.
+    pub notes: Vec<String>,
+    /// What it is purged by.
+    pub tags: Vec<String>,
+    /// What would have made it a hit, or storable.
+    pub remedy: Option<String>,
+}
+
+/// How a stored response was found, and what is there of it.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(default)]
+pub struct StoredAs {
+    /// `variant`, `language`, `part` or `query`.
+    pub by: String,
+    /// The URL it is stored under, where that is another.
+    pub url: Option<String>,
+    /// Its status.
+    pub status: u16,
+    /// The header lines by which it was found.
+    pub lines: Vec<String>,
+    /// Its octets, where they are not all there.
+    pub parts: Option<StoredParts>,
+}
+
+/// Octets of a response; positions as in Content-Range, the last one included.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(default)]
+pub struct StoredParts {
+    /// What is stored.
+    pub held: Vec<String>,
+    /// The length of the whole, where it is known.
+    pub length: Option<u64>,
+    /// What of it the request asks for, as far as it can be told.
+    pub wanted: Vec<String>,
+    /// What the upstream is asked for, that the request may be answered.
+    pub missing: Option<String>,
+}
+
+/// An answer that was not stored.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(default)]
+pub struct Refused {
+    /// Seconds since it came.
+    pub ago: u64,
+    /// Its status.
+    pub status: u16,
+    /// Why, as a token.
+    pub reason: String,
+    /// Why, in a sentence.
+    pub meaning: String,
+    /// The header lines that decided.
+    pub lines: Vec<String>,
+}
+
+/// The arithmetic of freshness (RFC 9111 §4.2), in seconds.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(default)]
+pub struct Freshness {
+    /// Its age when it arrived.
+    pub age_at_arrival: u64,
+    /// Its age now.
+    pub age: u64,
+    /// How long it is fresh.
+    pub lifetime: u64,
+    /// Which statement says so.
+    pub lifetime_from: String,
+    /// The field of that statement, where it is a targeted one.
+    pub targeted: Option<String>,
+    /// Whether that is as long as the route's `max_ttl` allows.
+    pub at_max_ttl: bool,
+    /// What is left; negative when it is stale.
+    pub left: i64,
+    /// How long past that it may be served while it is refreshed.
+    pub stale_while_revalidate: Option<Window>,
+    /// How long past that it may stand in for an error.
+    pub stale_if_error: Option<Window>,
+    /// Why it may never be served stale, in whatever window.
+    pub never_stale: Option<String>,
+}
+
+/// A stale window.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(default)]
+pub struct Window {
+    /// How long it is.
+    pub seconds: u64,
+    /// Who grants it: `response` or `route`.
+    pub of: String,
+}
+
+impl Window {
+    fn of(response: Option<Duration>, route: Option<Duration>) -> Option<Self> {
+        let by = |whose: &str, window: Duration| Self { seconds: window.as_secs(), of: whose.to_owned() };
+        response.map(|window| by("response", window)).or(route.map(|window| by("route", window)))
+    }
+}
+
+fn read<'a>(
+    settings: &'a Settings,
+    question: &Question,
+) -> Result<(request::Parts, Inbound, &'a Arc<Route>), String> {
+    let uri: Uri = question.url.parse().map_err(|error| format!("{:?} is no URL: {error}", question.url))?;
+    let scheme = match uri.scheme_str() {
+        Some("https") => Scheme::Https,
+        Some("http") => Scheme::Http,
+        _ => return Err(format!("{:?} must begin with http:// or https://", question.url)),
+    };
+    let mut request = Request::new(());
+    *request.method_mut() =
+        question.method.parse().map_err(|_| format!("{:?} is no method", question.method))?;
+    *request.uri_mut() = uri;
+    for (name, value) in &question.headers {
+        let name: HeaderName = name.parse().map_err(|_| format!("{name:?} is no header name"))?;
+        let value: HeaderValue = value.parse().map_err(|_| format!("{value:?} is no header value"))?;
+        request.headers_mut().append(name, value);
+    }
+    let head = request.into_parts().0;
+    let inbound = inbound::read(&head, scheme).map_err(|refusal| refusal.to_string())?;
+    let route = route::find(&settings.routes, &inbound).ok_or("no route matches this host and path")?;
+    Ok((head, inbound, route))
+}
+
+fn words(reason: Option<Reason>) -> Explanation {
+    Explanation {
+        reason: reason.map(|reason| reason.as_str().to_owned()),
+        meaning: reason.map(meaning),
+        remedy: reason.and_then(remedy::remedy).map(str::to_owned),
+        ..Explanation::default()
+    }
+}
+
+/// The reason in a sentence. Its sections are RFC 9111's where it does not say otherwise.
+fn meaning(reason: Reason) -> String {
+    reason.meaning().replace("(§", "(RFC 9111 §")
+}
+
+/// A variant's fields and values, readable: see [`cache_policy::variant_key`].
+fn variant(fields: &[HeaderName], values: &str) -> Vec<String> {
+    let readable = |value: &str| match value {
+        "\u{1}" => "(none)".to_owned(),
+        value => value.split(',').map(weighted).collect::<Vec<_>>().join(", "),
+    };
+    fields
+        .iter()
+        .zip(values.split('\n'))
+        .map(|(name, value)| format!("{name}: {}", readable(value)))
+        .collect()
+}
+
+/// `de` and a weight in thousandths, set off by a control character.
+fn weighted(preference: &str) -> String {
+    match preference.split_once('\u{2}') {
+        Some((value, weight)) => {
+            let weight = weight.parse::<u16>().map_or(0.0, |weight| f64::from(weight) / 1000.0);
+            format!("{value};q={weight}")
+        }
+        None => preference.to_owned(),
+    }
+}
+
+fn freshness(meta: &Meta, head: &HeaderMap, route: &Route, now: Moment) -> Freshness {
+    let rules = &route.rules;
+    let stated = matches!(meta.lifetime_source.as_str(), "max-age" | "s-maxage");
+    Freshness {
+        age_at_arrival: meta.age_at_arrival.as_secs(),
+        age: meta.age(now).as_secs(),
+        lifetime: meta.lifetime.as_secs(),
+        lifetime_from: meta.lifetime_source.as_str().to_owned(),
+        targeted: targeted_field(head, &rules.targeted).filter(|_| stated).map(ToString::to_string),
+        at_max_ttl: rules.max_ttl == Some(meta.lifetime),
+        left: meta.lifetime_left(now),
+        stale_while_revalidate: Window::of(meta.stale_while_revalidate, rules.stale_while_revalidate),
+        stale_if_error: Window::of(meta.stale_if_error, rules.stale_if_error),
+        never_stale: match meta.stale_ban {
+            StaleBan::Stated if meta.no_cache => Some("no-cache: every use is validated".to_owned()),
+            StaleBan::Stated => Some("must-revalidate or proxy-revalidate forbids it".to_owned()),
+            StaleBan::Implied | StaleBan::None => None,
+        },
+    }
+}
+
+/// What a response's head says beside, that an operator may not expect to matter, or to be ignored.
+fn notes(status: StatusCode, head: &HeaderMap, route: &Route) -> Vec<String> {
+    let rules = &route.rules;
+    let mut notes = Vec::new();
+    let obeyed = targeted_field(head, &rules.targeted);
+    for name in &rules.targeted {
+        for value in head.get_all(name).iter().filter(|_| obeyed != Some(name)) {
+            let line = deciding::line("response", name, value);
+            let why = match obeyed {
+                Some(obeyed) => format!("{obeyed} comes first"),
+                None => "it is empty or no dictionary of structured fields (RFC 8941), all in lower case"
+                    .to_owned(),
+            };
+            notes.push(format!("{line} is ignored: {why}"));
+        }
+    }
+    if let Some(obeyed) = obeyed
+        && head.contains_key(http::header::CACHE_CONTROL)
+    {
+        notes.push(format!("{obeyed} stands in place of cache-control and expires here; clients obey those"));
+    }
+    let no_vary_search = head.get_all("no-vary-search").iter();
+    let understood = cache_policy::NoVarySearch::read(head).is_some();
+    for value in no_vary_search {
+        let line = deciding::line("response", &HeaderName::from_static("no-vary-search"), value);
+        notes.push(match understood {
+            true => format!("{line}: answers other queries too"),
+            false => format!("{line} is ignored: it is broken, or says that every difference matters"),
+        });
+    }
+    if let Some(browser) = route.browser.as_ref().filter(|_| status.is_success()) {
+        notes.push(format!("clients get cache-control: {}", String::from_utf8_lossy(browser.as_bytes())));
+    }
+    notes
+}
+
+/// Octets as Content-Range writes them.
+fn octets(range: &std::ops::Range<u64>) -> String {
+    format!("{}-{}", range.start, range.end.saturating_sub(1))
+}
+
+fn held(parts: &Parts) -> Vec<String> {
+    parts.held().iter().map(octets).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_variant_is_shown_as_a_request_would_write_it() {
+        let fields = [http::header::ACCEPT_LANGUAGE, HeaderName::from_static("x-device")];
+        let request =
+            HeaderMap::from_iter([(http::header::ACCEPT_LANGUAGE, HeaderValue::from_static("de, FR;q=0.5"))]);
+        let key = cache_policy::variant_key(&fields, &request);
+        assert_eq!(variant(&fields, &key), ["accept-language: de, fr;q=0.5", "x-device: (none)"]);
+    }
+
+    #[test]
+    fn every_reason_to_fetch_or_not_to_store_has_a_remedy_or_needs_none() {
+        let none: Vec<_> = Reason::ALL.iter().filter(|reason| remedy::remedy(**reason).is_none()).collect();
+        let needs_none = [
+            Reason::PartialMiss,
+            Reason::OriginPrecondition,
+            Reason::Upgrade,
+            Reason::MaxStale,
+            Reason::StaleWhileRevalidate,
+            Reason::StaleIfError,
+            Reason::StaleOnDisconnect,
+            Reason::StaleOnStatus,
+            Reason::FreshOnError,
+            Reason::TooStale,
+            Reason::NoStaleIfError,
+            Reason::NotAFailure,
+            Reason::StatusForbidsStoring,
+            Reason::ValidatorMismatch,
+            Reason::LengthMismatch,
+        ];
+        assert_eq!(none, needs_none.iter().collect::<Vec<_>>());
+    }
+}

@@ -1,0 +1,146 @@
+//! What `explain` says is what happens: the same Cache-Status that the next request gets, and why.
+
+use edge::explain::{Explanation, Question, live};
+
+use crate::script::{Front, Origin, Reply, answer, front, front_with, pass};
+
+fn explain(front: &Front, target: &str, fields: &[(&str, &str)]) -> Explanation {
+    let question = Question {
+        url: format!("https://shop.example{target}"),
+        method: "GET".to_owned(),
+        headers: fields.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
+    };
+    let edge = &front.edge;
+    live(&edge.state.load().settings, &edge.memory, edge.clock.now(), &question).unwrap()
+}
+
+/// Explains a request and sends it: what was foretold, as far as it can be known before the upstream answers, is what the
+/// client is told.
+async fn foretold(front: &Front, target: &str, fields: &[(&str, &str)]) -> Explanation {
+    let told = explain(front, target, fields);
+    let got = front.get_with(target, fields).await;
+    let status = got.field("cache-status").replace("; stored", "");
+    let forwarded = status.find("; fwd-status=").map(|at| at..at + "; fwd-status=200".len());
+    let status = forwarded.map_or_else(|| status.clone(), |range| status.replace(&status[range], ""));
+    assert_eq!(told.cache_status.as_deref(), Some(&*status), "{target} {fields:?} {told:#?}");
+    told
+}
+
+const FRESH: (&str, &str) = ("cache-control", "max-age=60");
+
+#[tokio::test(start_paused = true)]
+async fn hits_misses_and_what_was_stale_are_foretold() {
+    let fields = &[("cache-control", "max-age=60, stale-while-revalidate=10"), ("etag", "\"v1\"")];
+    let front = front(&Origin::saying(fields, "hello"));
+    assert_eq!(foretold(&front, "/", &[]).await.verdict, "fetch");
+    pass(10).await;
+    let hit = foretold(&front, "/", &[]).await;
+    let freshness = hit.freshness.unwrap();
+    assert_eq!((hit.verdict.as_str(), freshness.age, freshness.left), ("hit", 10, 50));
+    assert_eq!(hit.lines, ["response cache-control: max-age=60, stale-while-revalidate=10"]);
+    let reload = explain(&front, "/", &[("cache-control", "no-cache")]);
+    assert_eq!((reload.reason.as_deref(), reload.verdict.as_str()), (Some("request-no-cache"), "fetch"));
+    assert_eq!(reload.asks, ["GET /", "if-none-match: \"v1\""]);
+    pass(55).await;
+    assert_eq!(foretold(&front, "/", &[]).await.reason.as_deref(), Some("stale-while-revalidate"));
+    let cookie = foretold(&front, "/", &[("cookie", "id=secret")]).await;
+    assert_eq!((cookie.verdict.as_str(), &*cookie.lines), ("pass", &["request cookie: id=…".to_owned()][..]));
+    pass(100).await;
+    let wish = [("cache-control", "only-if-cached")];
+    let refused = explain(&front, "/", &wish);
+    assert_eq!(refused.reason.as_deref(), Some("only-if-cached"));
+    assert_eq!(front.get_with("/", &wish).await.status, 504);
+}
+
+#[tokio::test(start_paused = true)]
+async fn stored_parts_are_told_and_whether_they_answer() {
+    let origin = Origin::new(|seen| {
+        let (first, last) =
+            seen.headers["range"].to_str().unwrap().strip_prefix("bytes=").unwrap().split_once('-').unwrap();
+        let (first, last): (usize, usize) = (first.parse().unwrap(), last.parse().unwrap());
+        let place: &'static str = Box::leak(format!("bytes {first}-{last}/10").into_boxed_str());
+        let fields = [FRESH, ("etag", "\"v1\""), ("content-range", place)];
+        Reply::Now(answer(206, &fields, &"0123456789"[first..=last]))
+    });
+    let front = front(&origin);
+    foretold(&front, "/", &[("range", "bytes=0-1")]).await;
+    front.get_with("/", &[("range", "bytes=7-8")]).await;
+    let held = foretold(&front, "/", &[("range", "bytes=8-8")]).await;
+    let stored = held.stored.unwrap();
+    let parts = stored.parts.unwrap();
+    assert_eq!(
+        (held.verdict.as_str(), stored.by.as_str(), &*stored.lines),
+        ("hit", "part", &["request range: bytes=8-8".to_owned()][..])
+    );
+    assert_eq!(
+        (parts.held, parts.length, parts.missing),
+        (vec!["0-1".to_owned(), "7-8".to_owned()], Some(10), None)
+    );
+    let wider = explain(&front, "/", &[("range", "bytes=1-7")]);
+    assert_eq!(
+        (wider.reason.as_deref(), wider.stored.unwrap().parts.unwrap().missing.as_deref()),
+        (Some("partial-miss"), Some("2-6"))
+    );
+    assert_eq!(wider.asks, ["GET /", "range: bytes=2-6", "if-range: \"v1\""]);
+    foretold(&front, "/", &[("range", "bytes=1-7")]).await;
+    assert_eq!(origin.seen()[2].headers["range"], "bytes=2-6");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_under_another_query_is_told_with_its_url_and_the_line_that_says_so() {
+    let same = ("no-vary-search", "key-order, params=(\"session\")");
+    let front = front(&Origin::saying(Box::leak(Box::new([FRESH, same])), "hello"));
+    front.get("/?a=1&b=2&session=x").await;
+    let told = foretold(&front, "/?b=2&session=y&a=1", &[]).await;
+    let stored = told.stored.unwrap();
+    assert_eq!((told.verdict.as_str(), stored.by.as_str()), ("hit", "query"));
+    assert_eq!(stored.url.as_deref(), Some("https://shop.example:443/?a=1&b=2&session=x"));
+    assert_eq!(stored.lines, ["response no-vary-search: key-order, params=(\"session\")"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_choice_by_language_and_what_is_stored_for_others_are_told() {
+    let fields = &[FRESH, ("vary", "Accept-Language"), ("content-language", "de")];
+    let front = front_with(
+        &Origin::saying(fields, "hallo"),
+        "[[routes]]\nname = \"all\"\npath = \"/*\"\nupstream = \"origin\"\ncache = { by_language = true }\n",
+    );
+    front.get_with("/", &[("accept-language", "de")]).await;
+    let told = foretold(&front, "/", &[("accept-language", "fr;q=0.5, de")]).await;
+    let stored = told.stored.unwrap();
+    assert_eq!((told.verdict.as_str(), stored.by.as_str()), ("hit", "language"));
+    assert_eq!(stored.lines, ["request accept-language: fr;q=0.5, de", "response content-language: de"]);
+    let other = foretold(&front, "/", &[("accept-language", "fr;q=0.5")]).await;
+    assert_eq!(
+        (other.reason.as_deref(), &*other.variants),
+        (Some("vary-miss"), &["accept-language: de".to_owned()][..])
+    );
+    assert_eq!(other.lines, ["response vary: accept-language", "request accept-language: fr;q=0.5"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn why_the_last_answer_is_not_stored_is_told_without_its_secrets() {
+    let fields = &[FRESH, ("set-cookie", "session=secret; Path=/")];
+    let front = front(&Origin::saying(fields, "mine"));
+    front.get("/").await;
+    pass(7).await;
+    let told = explain(&front, "/", &[]);
+    let refused = told.refused.unwrap();
+    assert_eq!((told.verdict.as_str(), refused.reason.as_str(), refused.ago), ("fetch", "set-cookie", 7));
+    assert_eq!(refused.lines, ["response set-cookie: session=…; Path=…"]);
+    assert!(told.remedy.unwrap().contains("set_cookie"));
+    assert_eq!(told.cache_status, None, "it is not known before the next answer comes");
+}
+
+#[tokio::test(start_paused = true)]
+async fn reasons_are_counted_under_the_words_that_clients_and_explanations_have() {
+    let front = front(&Origin::saying(&[FRESH], "hello"));
+    front.get("/").await;
+    front.get("/").await;
+    front.get_with("/", &[("cookie", "id=1")]).await;
+    let page = front.edge.metrics.encode();
+    for (reason, count) in [("miss", 1), ("request-cookie", 1)] {
+        let line = format!("gatehouse_edge_reasons_total{{route=\"all\",reason=\"{reason}\"}} {count}\n");
+        assert!(page.contains(&line), "{line}{page}");
+    }
+}
