@@ -7,7 +7,7 @@ use std::{
     process::{Command, Stdio},
 };
 
-use origin::private_postgres::PrivatePostgres;
+use private_postgres::PrivatePostgres;
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::support::{ORIGIN, Origin, cluster, folder, gone, owner_and_server, postmaster};

@@ -47,10 +47,26 @@ pub fn image_url(stem: &str) -> Option<&'static str> {
     STOREFRONT.images.get(stem).map(String::as_str)
 }
 
+/// Every stem that [`image_url`] knows, sorted.
+pub fn image_stems() -> Vec<&'static str> {
+    let mut stems: Vec<&str> = STOREFRONT.images.keys().copied().collect();
+    stems.sort_unstable();
+    stems
+}
+
 /// A short text that differs when any address of [`image_url`] differs, for the entity tags of answers that carry them.
 /// A changed page or script leaves it as it is, so a release that only moves a button keeps every cached API answer valid.
 pub fn fingerprint() -> &'static str {
     &STOREFRONT.images_hash
+}
+
+/// Whether this can be the slug of a product or a category: lower-case words joined by single hyphens. The schema's checks
+/// allow nothing else.
+pub fn is_slug(text: &str) -> bool {
+    text.len() <= LONGEST_SLUG
+        && text.split('-').all(|word| {
+            !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit())
+        })
 }
 
 /// A page with one address.
@@ -86,11 +102,6 @@ fn page_of(page: &str, slug: Result<Path<String>, PathRejection>, request: &Head
         Ok(Path(slug)) if is_slug(&slug) => STOREFRONT.page(page).answer(StatusCode::OK, REVALIDATE, request),
         _ => STOREFRONT.page("not-found").answer(StatusCode::NOT_FOUND, DO_NOT_STORE, &HeaderMap::new()),
     }
-}
-
-fn is_slug(text: &str) -> bool {
-    (1..=200).contains(&text.len())
-        && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
 }
 
 fn plain_not_found() -> Response {
@@ -347,11 +358,12 @@ const PAGES: &[Page] = &[
 /// A path below `storefront/` and the bytes there.
 type File = (&'static str, &'static [u8]);
 
-const FILES: &[File] = include!(concat!(env!("OUT_DIR"), "/storefront_files.rs"));
+const FILES: &[File] = include!(concat!(env!("OUT_DIR"), "/files.rs"));
 
 static STOREFRONT: LazyLock<Storefront> =
     LazyLock::new(|| Storefront::assemble(FILES).expect("a unit test assembles these very files"));
 
+const LONGEST_SLUG: usize = 120;
 const HTML: &str = "text/html; charset=utf-8";
 const REVALIDATE: HeaderValue = HeaderValue::from_static("no-cache");
 const FOR_A_YEAR: HeaderValue = HeaderValue::from_static("public, max-age=31536000, immutable");
@@ -537,6 +549,15 @@ mod tests {
     }
 
     #[test]
+    fn slugs_are_lower_case_words_joined_by_single_hyphens() {
+        assert!(is_slug("enamel-kettle-2"));
+        for wrong in ["", "-a", "a-", "a--b", "A", "ä", "a b", "a\0"] {
+            assert!(!is_slug(wrong), "{wrong:?}");
+        }
+        assert!(!is_slug(&"a".repeat(LONGEST_SLUG + 1)));
+    }
+
+    #[test]
     fn a_changed_leaf_renames_its_importers_and_the_pages_but_nothing_else() {
         let changed = assemble_with(
             "scripts/numbers.js",
@@ -588,11 +609,15 @@ mod tests {
         for stem in ["shop", "home", "shelf", "numbers"] {
             assert!(preloads("home", stem), "{stem}");
         }
-        for stem in ["product", "search", "suggest", "customer", "checkout", "buy"] {
+        for stem in ["product", "search", "suggest", "customer", "checkout", "buy", "fields"] {
             assert!(!preloads("home", stem), "{stem}");
         }
-        for stem in ["cart-page", "checkout", "customer"] {
-            assert!(preloads("cart", stem), "{stem}");
+        for (page, stems) in
+            [("cart", ["cart-page", "checkout", "customer"]), ("account", ["account", "fields", "customer"])]
+        {
+            for stem in stems {
+                assert!(preloads(page, stem), "{page}: {stem}");
+            }
         }
     }
 

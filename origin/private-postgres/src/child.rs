@@ -15,10 +15,10 @@ use std::{
 
 use clap::Args;
 
-use super::account::Account;
+use crate::account::Account;
 
 /// The hidden command's name.
-pub(super) const COMMAND: &str = "run-postgres";
+pub(crate) const COMMAND: &str = "run-postgres";
 
 /// What the hidden command is given.
 #[derive(Debug, Args)]
@@ -41,7 +41,7 @@ pub struct RunPostgres {
 ///
 /// The parent-death signal comes when the *thread* that started the child ends: call this on one that lives as long as
 /// the server should.
-pub(super) fn spawn(
+pub(crate) fn spawn(
     launcher: &Path,
     account: Option<Account>,
     command: &[PathBuf],

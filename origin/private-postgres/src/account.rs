@@ -2,18 +2,18 @@
 
 use std::{fs, os::unix::fs::MetadataExt as _, path::Path, process::Command};
 
-use super::StartError;
+use crate::error::StartError;
 
 /// A user and a primary group, by number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Account {
-    pub(super) user: u32,
-    pub(super) group: u32,
+pub(crate) struct Account {
+    pub(crate) user: u32,
+    pub(crate) group: u32,
 }
 
 impl Account {
     /// `None` when this process is not root: the server then runs as its user.
-    pub(super) fn to_lend() -> Result<Option<Self>, StartError> {
+    pub(crate) fn to_lend() -> Result<Option<Self>, StartError> {
         if !rustix::process::geteuid().is_root() {
             return Ok(None);
         }
@@ -23,13 +23,13 @@ impl Account {
     }
 
     /// The owner of an existing folder: a cluster stays with the account it was made by.
-    pub(super) fn owner_of(folder: &Path) -> Option<Self> {
+    pub(crate) fn owner_of(folder: &Path) -> Option<Self> {
         let metadata = fs::metadata(folder).ok()?;
         Some(Self { user: metadata.uid(), group: metadata.gid() })
     }
 
     /// Whether the mode bits on the whole way down to `folder` let this account through.
-    pub(super) fn reaches(self, folder: &Path) -> bool {
+    pub(crate) fn reaches(self, folder: &Path) -> bool {
         folder.ancestors().all(|step| {
             fs::metadata(step).is_ok_and(|metadata| {
                 let needed = if metadata.uid() == self.user {
@@ -46,7 +46,7 @@ impl Account {
 }
 
 /// Has the command run as the account, when one is lent, from a folder that every account can be in.
-pub(super) fn run_as(command: &mut Command, account: Option<Account>) -> &mut Command {
+pub(crate) fn run_as(command: &mut Command, account: Option<Account>) -> &mut Command {
     use std::os::unix::process::CommandExt as _;
     if let Some(account) = account {
         command.uid(account.user).gid(account.group);

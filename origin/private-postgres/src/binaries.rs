@@ -6,22 +6,22 @@ use std::{
     process::{Command, Stdio},
 };
 
-use super::StartError;
+use crate::error::StartError;
 
 /// The oldest major version the migrations are written for.
 const OLDEST_MAJOR: u32 = 14;
 
 /// The folder that holds `initdb` and `postgres`, and their major version.
 #[derive(Debug, Clone)]
-pub(super) struct Binaries {
+pub(crate) struct Binaries {
     folder: PathBuf,
     /// Such as 15; a cluster can only be opened by the version that made it.
-    pub(super) major: u32,
+    pub(crate) major: u32,
 }
 
 impl Binaries {
     /// The first usable installation in the order of [`candidates`]; with `wanted`, of exactly that major version.
-    pub(super) fn find(wanted: Option<u32>) -> Result<Self, StartError> {
+    pub(crate) fn find(wanted: Option<u32>) -> Result<Self, StartError> {
         let found: Vec<Self> = candidates().into_iter().filter_map(Self::at).collect();
         let usable = |binaries: &&Self| match wanted {
             Some(major) => binaries.major == major,
@@ -33,12 +33,12 @@ impl Binaries {
         }
     }
 
-    pub(super) fn program(&self, name: &str) -> PathBuf {
+    pub(crate) fn program(&self, name: &str) -> PathBuf {
         self.folder.join(name)
     }
 
     /// Whether the server can load `pg_stat_statements`, which some distributions package apart.
-    pub(super) fn has_statement_statistics(&self) -> bool {
+    pub(crate) fn has_statement_statistics(&self) -> bool {
         let above = self.folder.parent().unwrap_or(&self.folder);
         ["lib", "lib/postgresql", "lib64", "lib64/pgsql"]
             .iter()
@@ -84,7 +84,7 @@ fn installations(parent: &str, prefix: &str) -> Vec<PathBuf> {
 }
 
 /// The major version the cluster in this folder was made by, from its `PG_VERSION`.
-pub(super) fn cluster_version(cluster: &Path) -> Option<u32> {
+pub(crate) fn cluster_version(cluster: &Path) -> Option<u32> {
     fs::read_to_string(cluster.join("PG_VERSION")).ok()?.trim().parse().ok()
 }
 
