@@ -30,6 +30,11 @@ const YEARS: &str = "
 async fn no_statement_scans_a_large_table() {
     let server = TestServer::start(100_000).await;
     let mut connection = server.connect().await;
+    let products: i64 = sqlx::query_scalar("SELECT count(*) FROM products")
+        .fetch_one(&mut connection)
+        .await
+        .expect("a count");
+    assert_eq!(products, 100_000, "no two demo products share a slug");
     run(&mut connection, YEARS).await;
     // A prepared statement changes to a plan for all arguments after five uses: both kinds have to be good.
     for mode in ["force_custom_plan", "force_generic_plan"] {
@@ -102,6 +107,34 @@ async fn seeding_again_adds_nothing_and_more_adds_the_rest() {
             .await
             .expect("a count");
     assert_eq!((products, kept), (6_000, 1));
+}
+
+#[tokio::test]
+async fn the_demo_catalogue_is_the_same_everywhere_and_has_its_pictures() {
+    let server = TestServer::start(3_000).await;
+    let mut connection = server.connect().await;
+    let (slug, name, description, price, stock, image): (String, String, String, i64, i32, String) =
+        sqlx::query_as(
+            "SELECT slug, name, description, price_cents, stock, image FROM products WHERE id = 1",
+        )
+        .fetch_one(&mut connection)
+        .await
+        .expect("the first product");
+    assert_eq!((slug.as_str(), name.as_str()), ("harbour-enamel-kettle", "Harbour Enamel Kettle"));
+    assert_eq!(
+        description,
+        "The enamel kettle that Harbour is known for. Holds enough for six. Wipe with a damp cloth and it will \
+         outlast the fashion."
+    );
+    assert_eq!((price, stock, image.as_str()), (5895, 112, "kettle-1"));
+    let images: Vec<String> = sqlx::query_scalar("SELECT DISTINCT image FROM products")
+        .fetch_all(&mut connection)
+        .await
+        .expect("their images");
+    assert_eq!(images.len(), 48);
+    for image in images {
+        assert!(storefront::image_url(&image).is_some(), "{image}");
+    }
 }
 
 #[tokio::test]
