@@ -1,28 +1,29 @@
 //! What the origin shows of itself: counters and histograms for Prometheus, and the log of slow queries.
 //!
-//! What one request spends in the database and waiting for it goes into its `Server-Timing`.
+//! What one request spends in the database and waiting for it goes into its `Server-Timing`, and into spans where it is
+//! traced.
 //!
 //! Labels come from fixed sets (route patterns, statement names), so their number has a bound. Values of a request never
 //! become labels or log fields.
 
-use std::{cell::Cell, sync::Arc, time::Duration};
+use std::{borrow::Cow, cell::Cell, hash::Hash, sync::Arc, time::Duration};
 
 use axum::{
     extract::{MatchedPath, Request, State},
     middleware::Next,
-    response::{IntoResponse as _, Response},
+    response::Response,
 };
-use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
+use http::{HeaderName, HeaderValue, Method};
 use prometheus_client::{
     encoding::{EncodeLabelSet, text},
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
-    registry::{Registry, Unit},
+    registry::{Metric, Registry, Unit},
 };
 use sqlx::PgPool;
 use tokio::time::Instant;
 use tracing::{Instrument as _, Span};
 
-use crate::{caching::NO_STORE, problem::Problem, server::Shop};
+use crate::traces::{self, Parent, Tracer};
 
 /// Seconds. The targets of 50 ms a query and 200 ms a response are bounds, so that their share can be read off.
 const BUCKETS: [f64; 13] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.5, 1.0, 2.5, 10.0];
@@ -39,97 +40,82 @@ struct QueryLabels {
     query: &'static str,
 }
 
+/// `primary`, `replica-1`, `replica-2`…
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct PoolLabels {
+    pool: String,
+}
+
 type Histograms<Labels> = Family<Labels, Histogram, fn() -> Histogram>;
 
 /// All metrics of one origin.
 #[derive(Debug)]
 pub struct Metrics {
-    registry: Registry,
     requests: Histograms<RequestLabels>,
     queries: Histograms<QueryLabels>,
     acquire: Histogram,
     slow: Family<QueryLabels, Counter>,
-    turned_away: Counter,
-    abandoned: Counter,
-    purge_delay: Histogram,
-    purge_failures: Counter,
-    activity_lost: Counter,
-    connections: Gauge,
-    idle: Gauge,
+    pub(crate) acquire_refused: Counter,
+    pub(crate) queries_abandoned: Counter,
+    pub(crate) purge_delay: Histogram,
+    pub(crate) purge_failures: Counter,
+    pub(crate) activity_lost: Counter,
+    pub(crate) password_hashes: Counter,
+    spans_lost: Counter,
+    connections: Family<PoolLabels, Gauge>,
+    idle: Family<PoolLabels, Gauge>,
+    limit: Family<PoolLabels, Gauge>,
+    lag: Family<PoolLabels, Gauge>,
+    trusted: Family<PoolLabels, Gauge>,
     resident: Gauge,
+    registry: Registry,
     slow_threshold: Duration,
 }
 
 impl Metrics {
-    /// Metrics of an origin whose queries count as slow from `slow_threshold` on and whose pool has at most
-    /// `largest_pool` connections.
-    pub fn new(slow_threshold: Duration, largest_pool: u32) -> Self {
-        let mut registry = Registry::with_prefix("origin");
-        let requests = Histograms::new_with_constructor(histogram as fn() -> Histogram);
-        let queries = Histograms::new_with_constructor(histogram as fn() -> Histogram);
-        let (acquire, slow) = (histogram(), Family::default());
-        let (connections, idle, limit, resident) =
-            (Gauge::default(), Gauge::default(), Gauge::<i64>::default(), Gauge::default());
-        limit.set(largest_pool.into());
-        let (seconds, bytes) = (|| Unit::Seconds, Unit::Bytes);
-        registry.register_with_unit(
-            "request_duration",
-            "Time to the head of a response",
-            seconds(),
-            requests.clone(),
-        );
-        registry.register_with_unit("query_duration", "Time of a named query", seconds(), queries.clone());
-        registry.register_with_unit(
-            "acquire_duration",
-            "Waiting for a connection",
-            seconds(),
-            acquire.clone(),
-        );
-        registry.register("slow_queries", "Queries that reached the threshold", slow.clone());
-        let (turned_away, abandoned) = (Counter::default(), Counter::default());
-        registry.register("acquire_refused", "Requests that found the queue full", turned_away.clone());
-        registry.register("queries_abandoned", "Queries cancelled because nobody waited", abandoned.clone());
-        let (purge_delay, purge_failures, activity_lost) =
-            (histogram(), Counter::default(), Counter::default());
-        registry.register_with_unit(
-            "purge_delay",
-            "From a change to an edge's word that it is purged",
-            seconds(),
-            purge_delay.clone(),
-        );
-        registry.register(
-            "purge_failures",
-            "Purges that an edge did not acknowledge",
-            purge_failures.clone(),
-        );
-        registry.register("activity_lost", "Events that found the queue full", activity_lost.clone());
-        registry.register("connections", "Open database connections", connections.clone());
-        registry.register("connections_idle", "Open database connections not in use", idle.clone());
-        registry.register("connections_limit", "The most database connections the pool opens", limit);
-        registry.register_with_unit("resident_memory", "Memory in use", bytes, resident.clone());
+    /// Metrics of an origin whose queries count as slow from `slow_threshold` on.
+    pub fn new(slow_threshold: Duration) -> Self {
+        let mut all = Registry::with_prefix("origin");
+        let delay = "From a change to an edge's word that it is purged";
+        let lag = "What a replica has still to replay of the log that the primary had when it was last seen";
         Self {
-            registry,
-            requests,
-            queries,
-            acquire,
-            slow,
-            turned_away,
-            abandoned,
-            purge_delay,
-            purge_failures,
-            activity_lost,
-            connections,
-            idle,
-            resident,
+            requests: seconds(&mut all, "request_duration", "Time to the head of a response", histograms()),
+            queries: seconds(&mut all, "query_duration", "Time of a named query", histograms()),
+            acquire: seconds(&mut all, "acquire_duration", "Waiting for a connection", histogram()),
+            slow: number(&mut all, "slow_queries", "Queries that reached the threshold"),
+            acquire_refused: number(&mut all, "acquire_refused", "Requests that found the queue full"),
+            queries_abandoned: number(&mut all, "queries_abandoned", "Queries nobody waited for to the end"),
+            purge_delay: seconds(&mut all, "purge_delay", delay, histogram()),
+            purge_failures: number(&mut all, "purge_failures", "Purges that an edge did not acknowledge"),
+            activity_lost: number(&mut all, "activity_lost", "Events that found the queue full"),
+            password_hashes: number(&mut all, "password_hashes", "Passwords hashed, to keep or to compare"),
+            spans_lost: number(&mut all, "spans_lost", "Spans that the collector has not taken"),
+            connections: number(&mut all, "connections", "Open database connections"),
+            idle: number(&mut all, "connections_idle", "Open database connections not in use"),
+            limit: number(&mut all, "connections_limit", "The most database connections of a pool"),
+            lag: bytes(&mut all, "replica_lag", lag),
+            trusted: number(&mut all, "replica_trusted", "1: read from. 0: left out, behind or silent"),
+            resident: bytes(&mut all, "resident_memory", "Memory in use"),
+            registry: all,
             slow_threshold,
         }
     }
 
     /// Runs a named query and records how long it took; a slow one is logged without its parameters.
-    pub async fn query<T>(&self, name: &'static str, query: impl Future<Output = T>) -> T {
+    pub async fn query<T>(
+        &self,
+        name: &'static str,
+        query: impl Future<Output = Result<T, sqlx::Error>>,
+    ) -> Result<T, sqlx::Error> {
+        let mut span = traced_by().map(|request| request.query(name));
         let began = Instant::now();
         let result = query.await;
         let elapsed = began.elapsed();
+        if let (Some(span), Err(error)) = (&mut span, &result) {
+            let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
+            span.failed(code.map_or_else(|| "connection".to_owned(), Cow::into_owned));
+        }
+        drop(span);
         Spent::add(|spent| &spent.querying, elapsed);
         let labels = QueryLabels { query: name };
         self.queries.get_or_create(&labels).observe(elapsed.as_secs_f64());
@@ -150,34 +136,29 @@ impl Metrics {
         result
     }
 
-    /// Counts a request that found the queue full.
-    pub fn refuse_to_wait(&self) {
-        self.turned_away.inc();
+    /// For [`Tracer::new`].
+    pub fn spans_lost(&self) -> Counter {
+        self.spans_lost.clone()
     }
 
-    /// Counts a query that was cancelled because nobody waited for it any more.
-    pub fn abandon(&self) {
-        self.abandoned.inc();
-    }
-
-    /// Records how long after a change an edge has purged it.
-    pub fn purged(&self, delay: Duration) {
-        self.purge_delay.observe(delay.as_secs_f64());
-    }
-
-    /// Counts a purge that was not acknowledged.
-    pub fn purge_failed(&self) {
-        self.purge_failures.inc();
-    }
-
-    /// Counts events that nobody will read.
-    pub fn activity_lost(&self, events: u64) {
-        self.activity_lost.inc_by(events);
-    }
-
-    fn encode(&self, pool: &PgPool) -> Result<String, std::fmt::Error> {
-        self.connections.set(pool.size().into());
-        self.idle.set(i64::try_from(pool.num_idle()).unwrap_or(i64::MAX));
+    /// All of it as text, with the `pools` by their names, and of each replica the bytes it is behind and whether it is trusted.
+    pub(crate) fn encode<'a>(
+        &self,
+        pools: impl Iterator<Item = (String, &'a PgPool)>,
+        replicas: impl Iterator<Item = (String, u64, bool)>,
+    ) -> Result<String, std::fmt::Error> {
+        let signed = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
+        for (name, pool) in pools {
+            let labels = PoolLabels { pool: name };
+            self.connections.get_or_create(&labels).set(pool.size().into());
+            self.idle.get_or_create(&labels).set(signed(pool.num_idle() as u64));
+            self.limit.get_or_create(&labels).set(pool.options().get_max_connections().into());
+        }
+        for (name, lag, trusted) in replicas {
+            let labels = PoolLabels { pool: name };
+            self.lag.get_or_create(&labels).set(signed(lag));
+            self.trusted.get_or_create(&labels).set(trusted.into());
+        }
         self.resident.set(resident_memory().unwrap_or(0));
         let mut output = String::with_capacity(16 << 10);
         text::encode(&mut output, &self.registry)?;
@@ -196,6 +177,12 @@ tokio::task_local! {
 struct Spent {
     waiting: Cell<Duration>,
     querying: Cell<Duration>,
+    traced_by: Option<Parent>,
+}
+
+/// The sampled span of the request under way.
+pub(crate) fn traced_by() -> Option<Parent> {
+    SPENT.try_with(|spent| spent.traced_by.clone()).ok().flatten()
 }
 
 impl Spent {
@@ -216,69 +203,69 @@ impl Spent {
     }
 }
 
-/// Records every request by its route pattern.
-pub async fn record(State(metrics): State<Arc<Metrics>>, request: Request, next: Next) -> Response {
+/// Records every request by its route pattern. What is logged meanwhile carries its trace.
+pub async fn record(
+    State((metrics, tracer)): State<(Arc<Metrics>, Tracer)>,
+    request: Request,
+    next: Next,
+) -> Response {
     let began = Instant::now();
     let method = match *request.method() {
-        Method::GET => "GET",
-        Method::HEAD => "HEAD",
-        Method::POST => "POST",
-        Method::PUT => "PUT",
-        Method::PATCH => "PATCH",
-        Method::DELETE => "DELETE",
-        _ => "other",
+        Method::GET => Some("GET"),
+        Method::HEAD => Some("HEAD"),
+        Method::POST => Some("POST"),
+        Method::PUT => Some("PUT"),
+        Method::PATCH => Some("PATCH"),
+        Method::DELETE => Some("DELETE"),
+        Method::OPTIONS => Some("OPTIONS"),
+        _ => None,
     };
-    let route = request.extensions().get::<MatchedPath>().map_or("none", MatchedPath::as_str).to_owned();
-    let span =
-        trace_id(request.headers()).map_or_else(Span::none, |id| tracing::info_span!("request", trace = id));
+    let route = request.extensions().get::<MatchedPath>().map(|route| route.as_str().to_owned());
+    let parent = traces::parent(request.headers());
+    let mut traced = tracer.request(&request, method, route.as_deref(), parent.as_ref());
+    let trace = traced.as_ref().map(traces::Span::trace_id).or(parent.map(|parent| parent.trace_id()));
+    let logged = trace.map_or_else(Span::none, |trace| tracing::info_span!("request", %trace));
+    let spent = Spent { traced_by: traced.as_ref().and_then(traces::Span::parent), ..Spent::default() };
     let (mut response, spent) = SPENT
-        .scope(Spent::default(), async {
+        .scope(spent, async {
             let response = next.run(request).await;
             (response, SPENT.with(Clone::clone))
         })
-        .instrument(span)
+        .instrument(logged)
         .await;
     response.headers_mut().insert(SERVER_TIMING, spent.header(began.elapsed()));
+    if let Some(span) = &mut traced {
+        span.answered(response.status());
+    }
+    let (method, route) = (method.unwrap_or("other"), route.unwrap_or_else(|| "none".to_owned()));
     let labels = RequestLabels { method, route, status: response.status().as_u16() };
     metrics.requests.get_or_create(&labels).observe(began.elapsed().as_secs_f64());
     response
 }
 
-/// `GET /metrics` in the OpenMetrics text format. For direct callers only: what comes through a proxy, and so perhaps from
-/// the internet, says so in `Via` (RFC 9110 §7.6.3) and finds nothing here.
-pub async fn show(State(shop): State<Shop>, request: Request) -> Response {
-    if request.headers().contains_key(header::VIA) {
-        return Problem::not_found("no such resource").into_response();
-    }
-    match shop.metrics.encode(shop.database.pool()) {
-        Ok(text) => {
-            let kind = HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
-            ([(header::CONTENT_TYPE, kind), (header::CACHE_CONTROL, NO_STORE)], text).into_response()
-        }
-        Err(error) => {
-            tracing::error!(%error, "metrics cannot be written");
-            Problem::internal().into_response()
-        }
-    }
-}
-
-/// The trace a request belongs to, by `traceparent` (W3C Trace Context §3.2): what is logged meanwhile carries it. One that is
-/// not as it should be is none.
-fn trace_id(headers: &HeaderMap) -> Option<&str> {
-    let mut parts = headers.get("traceparent")?.to_str().ok()?.split('-');
-    let [version, trace, parent, flags] = [parts.next()?, parts.next()?, parts.next()?, parts.next()?];
-    let hex = |text: &str, length| {
-        text.len() == length
-            && text.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte))
-    };
-    let given = |text: &str, length| hex(text, length) && text.bytes().any(|byte| byte != b'0');
-    // Only version 00 is known to end here.
-    let known = hex(version, 2) && version != "ff" && (version != "00" || parts.next().is_none());
-    (known && given(trace, 32) && given(parent, 16) && hex(flags, 2)).then_some(trace)
-}
-
 fn histogram() -> Histogram {
     Histogram::new(BUCKETS)
+}
+
+fn histograms<Labels: Clone + Eq + Hash>() -> Histograms<Labels> {
+    Family::new_with_constructor(histogram)
+}
+
+fn number<M: Metric + Clone + Default>(all: &mut Registry, name: &str, help: &str) -> M {
+    let metric = M::default();
+    all.register(name, help, metric.clone());
+    metric
+}
+
+fn bytes<M: Metric + Clone + Default>(all: &mut Registry, name: &str, help: &str) -> M {
+    let metric = M::default();
+    all.register_with_unit(name, help, Unit::Bytes, metric.clone());
+    metric
+}
+
+fn seconds<M: Metric + Clone>(all: &mut Registry, name: &str, help: &str, metric: M) -> M {
+    all.register_with_unit(name, help, Unit::Seconds, metric.clone());
+    metric
 }
 
 /// The resident set in bytes, where the system tells in Linux's way.
@@ -287,29 +274,4 @@ fn resident_memory() -> Option<i64> {
     let kibibytes =
         status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?.trim().strip_suffix(" kB")?;
     kibibytes.parse::<i64>().ok()?.checked_mul(1024)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_trace_is_taken_as_it_should_be_or_not_at_all() {
-        let trace = "4bf92f3577b34da6a3ce929d0e0e4736";
-        for (field, taken) in [
-            (format!("00-{trace}-00f067aa0ba902b7-01"), true),
-            (format!("cc-{trace}-00f067aa0ba902b7-01-later"), true),
-            (format!("00-{trace}-00f067aa0ba902b7-01-later"), false),
-            (format!("ff-{trace}-00f067aa0ba902b7-01"), false),
-            (format!("00-{trace}-0000000000000000-01"), false),
-            (format!("00-{}-00f067aa0ba902b7-01", trace.to_uppercase()), false),
-            (format!("00-{}-00f067aa0ba902b7-01", "0".repeat(32)), false),
-            (format!("00-{trace}"), false),
-            (String::new(), false),
-        ] {
-            let mut headers = HeaderMap::new();
-            headers.insert("traceparent", field.parse().expect("a header value"));
-            assert_eq!(trace_id(&headers), taken.then_some(trace), "{field}");
-        }
-    }
 }

@@ -1,0 +1,86 @@
+//! What the origin sends of its own accord: one POST over a connection of its own, in clear text, within a time and with a
+//! short answer. For a few a second, to hosts on the same network.
+
+use std::{io, time::Duration};
+
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue, Request, StatusCode, header};
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use tokio::{net::TcpStream, time::timeout};
+
+use crate::settings::HttpAddress;
+
+/// A host on the same network answers in a millisecond; one that takes this long is taken for gone.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// The answer is a number or two.
+const LONGEST_ANSWER: usize = 64 << 10;
+
+/// Why there is no answer, or not the right one.
+#[derive(Debug, thiserror::Error)]
+pub enum ExchangeError {
+    /// No connection.
+    #[error("cannot connect: {0}")]
+    Connect(#[source] io::Error),
+    /// The exchange broke off.
+    #[error("{0}")]
+    Http(#[from] hyper::Error),
+    /// The answer did not arrive whole.
+    #[error("the answer broke off")]
+    Answer,
+    /// It was something else than 200.
+    #[error("answered {0}")]
+    Refused(StatusCode),
+    /// It took longer than `PATIENCE`.
+    #[error("no answer within {} s", PATIENCE.as_secs())]
+    TooSlow,
+}
+
+impl ExchangeError {
+    /// In a word, for spans.
+    pub(crate) fn kind(&self) -> String {
+        match self {
+            Self::Connect(_) => "connect".to_owned(),
+            Self::Http(_) | Self::Answer => "exchange".to_owned(),
+            Self::Refused(status) => status.as_str().to_owned(),
+            Self::TooSlow => "timeout".to_owned(),
+        }
+    }
+}
+
+/// Sends a body; its answer once it has arrived whole with status 200. Dropping the future closes the connection.
+///
+/// # Errors
+/// See [`ExchangeError`]. The other side may have done what it was asked all the same.
+pub(crate) async fn post(
+    to: &HttpAddress,
+    path: &'static str,
+    fields: &[(HeaderName, HeaderValue)],
+    body: Bytes,
+) -> Result<Bytes, ExchangeError> {
+    let exchange = async {
+        let stream = TcpStream::connect(to.authority()).await.map_err(ExchangeError::Connect)?;
+        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+        let mut request = Request::post(path)
+            .header(header::HOST, to.authority())
+            .body(Full::new(body))
+            .expect("the settings have checked the authority");
+        request.headers_mut().extend(fields.iter().cloned());
+        let answered = async {
+            let response = sender.send_request(request).await?;
+            let status = response.status();
+            // The other side has done it when its answer has ended.
+            let body = Limited::new(response.into_body(), LONGEST_ANSWER).collect().await;
+            let body = body.map_err(|_| ExchangeError::Answer)?.to_bytes();
+            if status == StatusCode::OK { Ok(body) } else { Err(ExchangeError::Refused(status)) }
+        };
+        // The connection does the work; the exchange ends before it does, or tells why it could not.
+        tokio::pin!(answered);
+        tokio::select! {
+            outcome = &mut answered => outcome,
+            _ = connection => answered.await,
+        }
+    };
+    timeout(PATIENCE, exchange).await.unwrap_or(Err(ExchangeError::TooSlow))
+}
