@@ -1,29 +1,21 @@
 //! Orders: placed at most once for each Idempotency-Key, never for more than there is.
 //!
 //! ```text
-//!   BEGIN ─ lock (user, key) ─ known? ──────────────▶ the answer given then, or 422 for another body
-//!               │ taken: 409          │ no
-//!               │            one conditional UPDATE a line, by id ─ one fails ─▶ back to the savepoint, 409
-//!               │                     │
-//!               │            order, lines, emptied shelves into the outbox
-//!               └──────────── the key with the answer ─ COMMIT ─▶ the answer
+//!   a new key ─ one conditional UPDATE a line, by id ─ one fails ─▶ 409, nothing taken
+//!                                    │
+//!               order, lines, emptied shelves into the outbox ─▶ 201, kept with the key
 //! ```
-//! The answer is on disk with the order before it is given, so who did not get it asks again with the same key. Orders take
-//! their locks by product id, so that two of them cannot wait for one another in a circle.
+//! Orders take their locks by product id, so that two of them cannot wait for one another in a circle.
 
 use std::collections::BTreeSet;
 
 use axum::{
     Json,
-    extract::{
-        FromRequestParts, Path, Query, State,
-        rejection::{PathRejection, QueryRejection},
-    },
-    response::{IntoResponse as _, Response},
+    extract::{Path, State, rejection::PathRejection},
+    response::Response,
 };
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header, request::Parts};
+use http::{HeaderMap, StatusCode, header};
 use serde::{Deserialize, Serialize};
-use sha2::{Digest as _, Sha256};
 use sqlx::FromRow;
 use time::OffsetDateTime;
 use utoipa::ToSchema;
@@ -32,28 +24,17 @@ use crate::{
     activity::Event,
     caching::Tag,
     database::Connection,
-    input::{Checked, FieldError, Input, Wrong},
+    idempotency::{Begun, Done, IdempotencyKey},
+    input::{self, Checked, Input, LARGEST_INTEGER, Wrong},
     newest_first::{Page, Parameters},
     outbox,
-    problem::Problem,
-    server::Shop,
+    problem::{FieldError, Problem},
     sessions,
+    shop::Shop,
 };
 
 const MOST_LINES: usize = 50;
 const MOST_PIECES: i32 = 1_000;
-
-const TRY_KEY: &str = "SELECT pg_try_advisory_xact_lock(hashtextextended($2, $1))";
-
-pub(crate) const BY_KEY: &str = "
-    SELECT request_hash, response_status, response_headers ->> 'content-type' AS content_type,
-           response_headers ->> 'location' AS location, response_body
-      FROM idempotency_keys
-     WHERE user_id = $1 AND key = $2 AND response_status IS NOT NULL";
-
-const KEEP_ANSWER: &str = "
-    INSERT INTO idempotency_keys (user_id, key, request_hash, response_status, response_headers, response_body)
-    VALUES ($1, $2, $3, $4, jsonb_build_object('content-type', $5::text, 'location', $6::text), $7)";
 
 /// The condition and the change are one statement: between them nobody else can take a piece.
 pub(crate) const TAKE: &str = "
@@ -101,6 +82,7 @@ pub(crate) const CANCEL: &str = "
 #[derive(Debug, Deserialize, Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct NewOrder {
+    /// Each product once.
     #[schema(min_items = 1, max_items = 50)]
     lines: Vec<NewLine>,
 }
@@ -109,7 +91,10 @@ pub(crate) struct NewOrder {
 #[derive(Debug, Clone, Copy, Deserialize, Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct NewLine {
+    #[serde(deserialize_with = "input::integer")]
+    #[schema(minimum = 1, maximum = 9_007_199_254_740_991i64)]
     product_id: i64,
+    #[serde(deserialize_with = "input::integer")]
     #[schema(minimum = 1, maximum = 1_000)]
     quantity: i32,
 }
@@ -122,6 +107,8 @@ impl Checked for NewOrder {
             let quantity = (1..=MOST_PIECES).contains(&line.quantity);
             wrong.unless(quantity, format!("lines[{index}].quantity"), "a number from 1 to 1000");
             let product = format!("lines[{index}].product_id");
+            let id = (1..=LARGEST_INTEGER).contains(&line.product_id);
+            wrong.unless(id, product.clone(), "the number of a product");
             wrong.unless(products.insert(line.product_id), product, "each product once");
         }
     }
@@ -169,123 +156,40 @@ pub(crate) struct Orders {
     next_cursor: Option<String>,
 }
 
-/// The request's Idempotency-Key: 1 to 255 visible characters that the client has made up for this order.
-#[derive(Debug)]
-pub(crate) struct IdempotencyKey(String);
-
-impl<S: Sync> FromRequestParts<S> for IdempotencyKey {
-    type Rejection = Problem;
-
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
-        let mut sent = parts.headers.get_all("idempotency-key").iter();
-        let (Some(value), None) = (sent.next(), sent.next()) else {
-            return Err(Problem::no_idempotency_key());
-        };
-        let key = value
-            .to_str()
-            .ok()
-            .filter(|key| (1..=255).contains(&key.len()) && key.bytes().all(|byte| byte.is_ascii_graphic()));
-        key.map(|key| Self(key.to_owned())).ok_or_else(Problem::no_idempotency_key)
-    }
-}
-
-/// An answer as it is kept and given again.
-#[derive(Debug, FromRow)]
-struct Answer {
-    request_hash: Vec<u8>,
-    response_status: i16,
-    content_type: String,
-    location: Option<String>,
-    response_body: Vec<u8>,
-}
-
-impl Answer {
-    fn into_response(self, replayed: bool) -> Response {
-        let status =
-            u16::try_from(self.response_status).ok().and_then(|code| StatusCode::from_u16(code).ok());
-        let mut response = (status.unwrap_or_default(), self.response_body).into_response();
-        let fields = [
-            (header::CONTENT_TYPE, Some(self.content_type)),
-            (header::LOCATION, self.location),
-            (HeaderName::from_static("idempotency-replayed"), replayed.then(|| "true".to_owned())),
-        ];
-        for (name, value) in fields {
-            if let Some(value) = value.and_then(|value| HeaderValue::try_from(value).ok()) {
-                response.headers_mut().insert(name, value);
-            }
-        }
-        response
-    }
-}
-
 /// `POST /api/orders` with `Idempotency-Key`: places an order.
 #[utoipa::path(
     post,
     path = "/orders",
+    operation_id = "place_order",
     tag = "orders",
-    params(("Idempotency-Key" = String, Header, pattern = "^[!-~]{1,255}$", description = "Made up by the client, new for each order; 1 to 255 visible characters")),
+    security(("session" = [], "requested_with" = [])),
+    params(IdempotencyKey),
     request_body = NewOrder,
     responses((status = 201, description = "Placed", body = WholeOrder))
 )]
 pub(crate) async fn place(
     State(shop): State<Shop>,
     headers: HeaderMap,
-    IdempotencyKey(key): IdempotencyKey,
+    key: IdempotencyKey,
     Input(new): Input<NewOrder>,
 ) -> Result<Response, Problem> {
-    let request_hash = Sha256::digest(serde_json::to_vec(&new).expect("a list of numbers is JSON")).to_vec();
     let mut connection = shop.database.acquire().await?;
     let user = sessions::user(&mut connection, &headers).await?;
-    connection.begin().await?;
-    let lock = sqlx::query_as::<_, (bool,)>(TRY_KEY).bind(user.id).bind(key.clone());
-    if !connection.one("orders.lock_key", lock).await?.0 {
-        connection.rollback().await?;
-        return Err(Problem::in_progress());
-    }
-    let known = sqlx::query_as::<_, Answer>(BY_KEY).bind(user.id).bind(key.clone());
-    if let Some(answer) = connection.optional("orders.by_key", known).await? {
-        connection.rollback().await?;
-        let same = answer.request_hash == request_hash;
-        return if same { Ok(answer.into_response(true)) } else { Err(Problem::key_reused()) };
-    }
-    connection.execute("savepoint", sqlx::query("SAVEPOINT untouched")).await?;
-    let outcome = buy(&mut connection, user.id, new.lines).await?;
-    let placed = outcome.as_ref().ok().map(|order| order.order.id);
-    let answer = match outcome {
-        Ok(order) => Answer {
-            request_hash,
-            response_status: 201,
-            content_type: "application/json".to_owned(),
-            location: Some(format!("/api/orders/{}", order.order.id)),
-            response_body: serde_json::to_vec(&order).map_err(|_| Problem::internal())?,
-        },
-        // Final as well: an order that could not be placed is not placed later by an old retry.
-        Err(refused) => {
-            connection.execute("savepoint", sqlx::query("ROLLBACK TO SAVEPOINT untouched")).await?;
-            let (status, response_body) = refused.written();
-            Answer {
-                request_hash,
-                response_status: i16::try_from(status.as_u16()).unwrap_or(500),
-                content_type: "application/problem+json".to_owned(),
-                location: None,
-                response_body,
-            }
-        }
+    let attempt = match key.begin(&mut connection, user.id, &new).await? {
+        Begun::Answered(response) => return Ok(response),
+        Begun::First(attempt) => attempt,
     };
-    let keep = sqlx::query(KEEP_ANSWER)
-        .bind(user.id)
-        .bind(key)
-        .bind(&answer.request_hash)
-        .bind(answer.response_status)
-        .bind(&answer.content_type)
-        .bind(&answer.location)
-        .bind(&answer.response_body);
-    connection.execute("orders.keep_answer", keep).await?;
-    connection.commit().await?;
+    let outcome = buy(&mut connection, user.id, new.lines).await;
+    let placed = outcome.as_ref().ok().map(|order| order.order.id);
+    let outcome = outcome.and_then(|order| {
+        let location = (header::LOCATION, format!("/api/orders/{}", order.order.id));
+        Done::json(StatusCode::CREATED, location, &order)
+    });
+    let response = attempt.end(&mut connection, outcome).await?;
     if let Some(id) = placed {
         shop.activity.record(Event::new("order.place").by(user.id).about(id.to_string()));
     }
-    Ok(answer.into_response(false))
+    Ok(response)
 }
 
 #[derive(Debug, FromRow)]
@@ -298,11 +202,7 @@ struct Moved {
 }
 
 /// Takes the pieces and writes the order; or says why it cannot be.
-async fn buy(
-    connection: &mut Connection,
-    user: i64,
-    wanted: Vec<NewLine>,
-) -> Result<Result<WholeOrder, Problem>, sqlx::Error> {
+async fn buy(connection: &mut Connection, user: i64, wanted: Vec<NewLine>) -> Result<WholeOrder, Problem> {
     let mut by_product: Vec<(usize, NewLine)> = wanted.into_iter().enumerate().collect();
     by_product.sort_by_key(|(_, line)| line.product_id);
     let mut lines = Vec::new();
@@ -319,13 +219,13 @@ async fn buy(
             sold_out_or_back(connection, product_id, &taken).await?;
         }
         if currency.get_or_insert_with(|| taken.currency.clone()) != &taken.currency {
-            return Ok(Err(Problem::mixed_currencies()));
+            return Err(Problem::mixed_currencies());
         }
         lines.push(Line { product_id, name: taken.name, quantity, price_cents: taken.price_cents });
     }
     let Some(currency) = currency.filter(|_| lacking.is_empty()) else {
         lacking.sort_by(|one, other| one.field.cmp(&other.field));
-        return Ok(Err(Problem::out_of_stock(lacking)));
+        return Err(Problem::out_of_stock(lacking));
     };
     // At most 50 lines of 1000 pieces at a thousand million cents: far below the largest i64.
     let total: i64 = lines.iter().map(|line| line.price_cents * i64::from(line.quantity)).sum();
@@ -338,7 +238,7 @@ async fn buy(
         .bind(lines.iter().map(|line| line.quantity).collect::<Vec<_>>())
         .bind(lines.iter().map(|line| line.price_cents).collect::<Vec<_>>());
     connection.execute("orders.insert_lines", query).await?;
-    Ok(Ok(WholeOrder { order, lines }))
+    Ok(WholeOrder { order, lines })
 }
 
 /// Lists and pages show whether there is any: they change when the last piece goes and when the first comes back.
@@ -354,16 +254,17 @@ async fn sold_out_or_back(
 #[utoipa::path(
     get,
     path = "/orders",
+    operation_id = "list_orders",
     tag = "orders",
+    security(("session" = [])),
     params(Parameters),
     responses((status = 200, description = "OK", body = Orders))
 )]
 pub(crate) async fn list(
     State(shop): State<Shop>,
     headers: HeaderMap,
-    parameters: Result<Query<Parameters>, QueryRejection>,
+    page: Page,
 ) -> Result<Json<Orders>, Problem> {
-    let page = Page::check(parameters)?;
     let mut connection = shop.reads.acquire(&headers).await?;
     let user = sessions::user(&mut connection, &headers).await?;
     let (time, id) = page.after;
@@ -377,7 +278,9 @@ pub(crate) async fn list(
 #[utoipa::path(
     get,
     path = "/orders/{id}",
+    operation_id = "show_order",
     tag = "orders",
+    security(("session" = [])),
     params(("id" = i64, Path, description = "The order's number")),
     responses((status = 200, description = "OK", body = WholeOrder))
 )]
@@ -388,9 +291,7 @@ pub(crate) async fn show(
 ) -> Result<Json<WholeOrder>, Problem> {
     let mut connection = shop.reads.acquire(&headers).await?;
     let user = sessions::user(&mut connection, &headers).await?;
-    let id = number(id)?;
-    let order = find(&mut connection, id, user.id).await?;
-    Ok(Json(with_lines(&mut connection, order).await?))
+    Ok(Json(find(&mut connection, number(id)?, user.id).await?))
 }
 
 /// `POST /api/orders/{id}/cancel`: cancels one of one's own, and puts its pieces back on the shelf, once however often it is
@@ -398,7 +299,9 @@ pub(crate) async fn show(
 #[utoipa::path(
     post,
     path = "/orders/{id}/cancel",
+    operation_id = "cancel_order",
     tag = "orders",
+    security(("session" = [], "requested_with" = [])),
     params(("id" = i64, Path, description = "The order's number")),
     responses((status = 200, description = "OK", body = WholeOrder))
 )]
@@ -413,10 +316,8 @@ pub(crate) async fn cancel(
     connection.begin().await?;
     let query = sqlx::query_as::<_, Order>(CANCEL).bind(id).bind(user.id);
     let Some(order) = connection.optional("orders.cancel", query).await? else {
-        connection.rollback().await?;
         // Cancelled already, then; or not theirs.
-        let order = find(&mut connection, id, user.id).await?;
-        return Ok(Json(with_lines(&mut connection, order).await?));
+        return Ok(Json(find(&mut connection, id, user.id).await?));
     };
     let order = with_lines(&mut connection, order).await?;
     for line in &order.lines {
@@ -431,9 +332,10 @@ pub(crate) async fn cancel(
     Ok(Json(order))
 }
 
-async fn find(connection: &mut Connection, id: i64, user: i64) -> Result<Order, Problem> {
+async fn find(connection: &mut Connection, id: i64, user: i64) -> Result<WholeOrder, Problem> {
     let query = sqlx::query_as(BY_ID).bind(id).bind(user);
-    connection.optional("orders.show", query).await?.ok_or_else(no_such_order)
+    let order = connection.optional("orders.show", query).await?.ok_or_else(no_such_order)?;
+    Ok(with_lines(connection, order).await?)
 }
 
 async fn with_lines(connection: &mut Connection, order: Order) -> Result<WholeOrder, sqlx::Error> {

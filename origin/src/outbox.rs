@@ -18,7 +18,14 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-use crate::{caching::Tag, database::Connection, observe::Metrics, purge::Edge, replicas::Reads};
+use crate::{
+    caching::Tag,
+    database::Connection,
+    observe::{self, Metrics},
+    purge::Edge,
+    replicas::Reads,
+    traces::{self, Span, Tracer},
+};
 
 /// How late a wake-up that was lost is noticed.
 const POLL: Duration = Duration::from_secs(1);
@@ -48,13 +55,17 @@ const POSTPONE: &str = "
 /// Writes into the transaction that these tags are to be purged once it commits.
 pub(crate) async fn purge(connection: &mut Connection, tags: &[Tag<'_>]) -> Result<(), sqlx::Error> {
     let tags: BTreeSet<String> = tags.iter().map(Tag::to_string).collect();
-    let query = sqlx::query(INSERT).bind(Json(Tags { tags }));
+    let cause = observe::traced_by().map(|request| request.header());
+    let query = sqlx::query(INSERT).bind(Json(Tags { tags, cause }));
     connection.execute("outbox.insert", query).await.map(drop)
 }
 
 #[derive(Debug, serde::Serialize, serde::Deserialize)]
 struct Tags {
     tags: BTreeSet<String>,
+    /// The `traceparent` of the request that has written it, if it is traced.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    cause: Option<String>,
 }
 
 #[derive(Debug, FromRow)]
@@ -74,6 +85,7 @@ pub struct Worker {
     edges: Vec<Receiver>,
     reads: Reads,
     metrics: Arc<Metrics>,
+    tracer: Tracer,
 }
 
 #[derive(Debug)]
@@ -86,12 +98,12 @@ struct Receiver {
 
 impl Worker {
     /// A worker with connections of its own, so that full queues of requests do not hold up purges.
-    pub fn new(pool: PgPool, edges: Vec<Edge>, reads: Reads, metrics: Arc<Metrics>) -> Self {
+    pub fn new(pool: PgPool, edges: Vec<Edge>, reads: Reads, metrics: Arc<Metrics>, tracer: Tracer) -> Self {
         let edges = edges
             .into_iter()
             .map(|edge| Receiver { edge, failures: 0, pause_ends: Instant::now() })
             .collect();
-        Self { pool, edges, reads, metrics }
+        Self { pool, edges, reads, metrics, tracer }
     }
 
     /// Works until `stop` says so; a delivery under way ends first.
@@ -124,7 +136,7 @@ impl Worker {
         }
         let read = Instant::now();
         // What an edge asks for next must not come from a node that has not heard of the change.
-        if let Err(error) = self.reads.replayed().await {
+        if let Err(error) = self.reads.replayed(&mut *transaction).await {
             tracing::warn!(%error, "purges wait: nobody knows how far the replicas are");
             return Ok(0);
         }
@@ -136,6 +148,9 @@ impl Worker {
 
     /// Tells every edge what it lacks, all at once; answers for each whether it has it all now.
     async fn deliver(&mut self, rows: &[Row]) -> Vec<bool> {
+        let causes = rows.iter().filter_map(|row| traces::parse(row.payload.cause.as_deref()?, ""));
+        let span = self.tracer.work("outbox.deliver", causes);
+        let traced = span.as_ref().and_then(Span::parent);
         let mut calls = JoinSet::new();
         let mut delivered = vec![false; self.edges.len()];
         for (index, receiver) in self.edges.iter().enumerate() {
@@ -146,7 +161,14 @@ impl Worker {
                 delivered[index] = true;
             } else if receiver.pause_ends <= Instant::now() {
                 let edge = receiver.edge.clone();
-                calls.spawn(async move { (index, edge.purge(&tags).await) });
+                let mut call = traced.as_ref().map(|delivery| delivery.call("edge.purge", edge.address()));
+                calls.spawn(async move {
+                    let outcome = edge.purge(&tags).await;
+                    if let (Some(call), Err(error)) = (&mut call, &outcome) {
+                        call.failed(error.kind());
+                    }
+                    (index, outcome)
+                });
             }
         }
         while let Some(called) = calls.join_next().await {
@@ -160,7 +182,7 @@ impl Worker {
                 Err(error) => {
                     receiver.failures += 1;
                     receiver.pause_ends = Instant::now() + pause(receiver.failures);
-                    self.metrics.purge_failed();
+                    self.metrics.purge_failures.inc();
                     if receiver.failures.is_power_of_two() {
                         let (edge, failures) = (receiver.edge.name(), receiver.failures);
                         tracing::warn!(%error, edge, failures, "a purge could not be delivered");
@@ -188,7 +210,7 @@ impl Worker {
                     lacking = true;
                 } else if !have.iter().any(|known| known == name) {
                     have.push(name.to_owned());
-                    self.metrics.purged(Duration::from_secs_f64(row.age.max(0.0)) + read.elapsed());
+                    self.metrics.purge_delay.observe(row.age.max(0.0) + read.elapsed().as_secs_f64());
                 }
             }
             if lacking {

@@ -5,38 +5,36 @@
 //! much as the first, and products that come or go in between neither repeat nor hide others.
 
 pub(crate) mod change;
-mod cursor;
+pub(crate) mod cursor;
 
 use axum::{
-    extract::{
-        Path, Query, State,
-        rejection::{PathRejection, QueryRejection},
-    },
+    extract::{FromRequestParts, Path, State},
     response::Response,
 };
-use http::HeaderMap;
+use http::{HeaderMap, request::Parts};
 use serde::{Deserialize, Serialize};
-use sqlx::{AssertSqlSafe, FromRow, Postgres, query::QueryAs};
+use sqlx::{AssertSqlSafe, FromRow, Postgres, postgres::PgArguments, query::QueryAs};
 use time::OffsetDateTime;
 use utoipa::{IntoParams, ToSchema};
 
 use crate::{
     activity::Event,
     caching::{self, CATALOGUE, EntityTag, IfNoneMatch, Keeping, STOCK, Tag},
-    categories::NoParameters,
+    catalogue::{self, Catalogue, Listed},
+    categories,
+    parameters::{NoParameters, Parameters},
     problem::Problem,
-    server::Shop,
-    storefront,
+    shop::Shop,
 };
+use cursor::LARGEST_LIMIT;
 pub(crate) use cursor::{Cursor, Key};
 
 const DEFAULT_LIMIT: u32 = 24;
-const LARGEST_LIMIT: u32 = 100;
+/// Rows that a list's statement asks for: one more than a page of the default size, or of the largest. A number in its text, of
+/// few there are: as long as the limit is a parameter, PostgreSQL plans a list anew each time it is read, which costs more
+/// than reading it.
+pub(crate) const ROWS: [u32; 2] = [DEFAULT_LIMIT + 1, LARGEST_LIMIT + 1];
 const LONGEST_SEARCH: usize = 100;
-const LONGEST_SLUG: usize = 120;
-
-/// What the tag of every list is made from.
-pub(crate) const CATALOGUE_VERSION: &str = "SELECT epoch, version FROM catalogue_state";
 
 /// What the tag of one product is made from. The stock is no part of it: it has an answer of its own, and the version is
 /// raised when it runs out or comes back.
@@ -57,13 +55,6 @@ pub(crate) const BY_SLUG: &str = "
 
 pub(crate) const STOCK_BY_SLUG: &str = "
     SELECT s.epoch, p.id, p.stock FROM products p CROSS JOIN catalogue_state s WHERE p.slug = $1 AND p.active";
-
-/// The state of the whole catalogue.
-#[derive(Debug, FromRow)]
-pub(crate) struct CatalogueVersion {
-    pub(crate) epoch: String,
-    pub(crate) version: i64,
-}
 
 /// The order of a list; the id makes each total.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, ToSchema)]
@@ -106,22 +97,24 @@ pub(crate) struct ListShape {
     pub(crate) category: bool,
     pub(crate) search: bool,
     pub(crate) after: bool,
+    /// One of [`ROWS`].
+    pub(crate) rows: u32,
 }
 
 impl ListShape {
-    /// The statement. `$1` is the limit; category slug, search words, and the cursor's key and id follow as far as present.
+    /// The statement. Its parameters are category slug, search words, and the cursor's key and id, as far as present.
     /// It answers at least one row, with the catalogue's version, and nulls when no product matches.
     pub(crate) fn sql(self) -> String {
         let (key, direction, further) = self.sort.sql();
-        let mut last_parameter = 1;
+        let rows = self.rows;
+        let mut last_parameter = 0;
         let mut parameter = || {
             last_parameter += 1;
             last_parameter
         };
-        let (mut wanted, mut found, mut conditions) = (String::new(), "true", String::new());
+        let (mut wanted, mut conditions) = (String::new(), String::new());
         if self.category {
             wanted = format!("LEFT JOIN categories wanted ON wanted.slug = ${}", parameter());
-            found = "wanted.id IS NOT NULL";
             conditions += " AND p.category_id = wanted.id";
         }
         if self.search {
@@ -134,7 +127,7 @@ impl ListShape {
         // to do for rare ones: without a match that is the whole table.
         let fence = if self.search { "OFFSET 0" } else { "" };
         format!(
-            "SELECT s.epoch, s.version, {found} AS category_found, c.slug AS category,
+            "SELECT s.epoch, s.version, c.slug AS category,
                     p.id, p.slug, p.name, p.price_cents, p.currency, p.image, p.stock > 0 AS in_stock, p.created_at
                FROM catalogue_state s
                {wanted}
@@ -146,7 +139,7 @@ impl ListShape {
                              WHERE p.active{conditions}
                              {fence}) p
                      ORDER BY {key} {direction}, p.id {direction}
-                     LIMIT $1
+                     LIMIT {rows}
                ) p ON true
                LEFT JOIN categories c ON c.id = p.category_id
               ORDER BY {key} {direction}, p.id {direction}"
@@ -172,14 +165,15 @@ pub(crate) struct ListParameters {
     #[param(pattern = "^[a-z0-9]+(-[a-z0-9]+)*$", max_length = 120)]
     category: Option<String>,
     /// Words that the name or the description holds.
-    #[param(max_length = 100)]
+    #[param(pattern = "^[^\\x00]*$", max_length = 100)]
     search: Option<String>,
     #[serde(default)]
     #[param(inline)]
     sort: Sort,
     #[param(minimum = 1, maximum = 100, default = 24)]
     limit: Option<u32>,
-    /// `next_cursor` of the page before.
+    /// `next_cursor` of the page before, in the same order.
+    #[param(pattern = "^[A-Za-z0-9_-]+$", max_length = 1200)]
     cursor: Option<String>,
 }
 
@@ -196,7 +190,7 @@ struct ListRequest {
 impl ListRequest {
     fn check(parameters: ListParameters) -> Result<Self, Problem> {
         let ListParameters { category, search, sort, limit, cursor } = parameters;
-        if category.as_deref().is_some_and(|slug| !is_slug(slug)) {
+        if category.as_deref().is_some_and(|slug| !storefront::is_slug(slug)) {
             return Err(Problem::invalid("`category` is the slug of one, such as `kitchen`"));
         }
         let search = search
@@ -208,15 +202,8 @@ impl ListRequest {
         {
             return Err(Problem::invalid("`search` is at most 100 characters of text"));
         }
-        let limit = limit.unwrap_or(DEFAULT_LIMIT);
-        if !(1..=LARGEST_LIMIT).contains(&limit) {
-            return Err(Problem::invalid("`limit` is a number from 1 to 100"));
-        }
-        let after = match cursor {
-            Some(text) => Some(Cursor::decode(&text, sort).ok_or_else(Problem::invalid_cursor)?),
-            None => None,
-        };
-        Ok(Self { category, search, sort, limit, after })
+        let after = cursor.map(|text| Cursor::decode(&text, sort)).transpose()?;
+        Ok(Self { category, search, sort, limit: cursor::limit(limit, DEFAULT_LIMIT)?, after })
     }
 
     fn shape(&self) -> ListShape {
@@ -225,10 +212,11 @@ impl ListRequest {
             category: self.category.is_some(),
             search: self.search.is_some(),
             after: self.after.is_some(),
+            rows: ROWS.into_iter().find(|rows| *rows > self.limit).unwrap_or(LARGEST_LIMIT + 1),
         }
     }
 
-    fn entity(&self, catalogue: &CatalogueVersion) -> EntityTag {
+    fn entity(&self, catalogue: &Catalogue) -> EntityTag {
         let after = self.after.as_ref().map(|cursor| cursor.encode(self.sort));
         EntityTag::of(&[
             "products",
@@ -247,9 +235,9 @@ impl ListRequest {
         [self.category.as_deref().map_or(Tag::Catalogue, Tag::Category)]
     }
 
-    /// Binds in the order of [`ListShape::sql`]. One row more than the page tells whether there is another page.
-    fn statement(&self) -> QueryAs<'static, Postgres, ListRow, sqlx::postgres::PgArguments> {
-        let mut statement = sqlx::query_as(AssertSqlSafe(self.shape().sql())).bind(i64::from(self.limit) + 1);
+    /// Binds in the order of [`ListShape::sql`]. A row more than the page tells that there is another page.
+    fn statement(&self) -> QueryAs<'static, Postgres, Listed<ListedProduct>, PgArguments> {
+        let mut statement = sqlx::query_as(AssertSqlSafe(self.shape().sql()));
         if let Some(category) = &self.category {
             statement = statement.bind(category.clone());
         }
@@ -268,43 +256,14 @@ impl ListRequest {
     }
 }
 
-#[derive(FromRow)]
-struct ListRow {
-    #[sqlx(flatten)]
-    catalogue: CatalogueVersion,
-    category_found: bool,
-    category: Option<String>,
-    id: Option<i64>,
-    slug: Option<String>,
-    name: Option<String>,
-    price_cents: Option<i64>,
-    currency: Option<String>,
-    image: Option<String>,
-    in_stock: Option<bool>,
-    created_at: Option<OffsetDateTime>,
-}
-
-impl ListRow {
-    fn cursor(&self, sort: Sort) -> Option<Cursor> {
+impl ListedProduct {
+    fn cursor(&self, sort: Sort) -> Cursor {
         let key = match sort {
-            Sort::Newest => Key::CreatedAt(self.created_at?),
-            Sort::PriceAsc | Sort::PriceDesc => Key::PriceCents(self.price_cents?),
-            Sort::Name => Key::Name(self.name.clone()?),
+            Sort::Newest => Key::CreatedAt(self.created_at),
+            Sort::PriceAsc | Sort::PriceDesc => Key::PriceCents(self.price_cents),
+            Sort::Name => Key::Name(self.name.clone()),
         };
-        Some(Cursor { key, id: self.id? })
-    }
-
-    fn into_product(self) -> Option<ListedProduct> {
-        Some(ListedProduct {
-            id: self.id?,
-            slug: self.slug?,
-            name: self.name?,
-            category: self.category?,
-            price_cents: self.price_cents?,
-            currency: self.currency?,
-            image: self.image.as_deref().and_then(storefront::image_url),
-            in_stock: self.in_stock?,
-        })
+        Cursor { key, id: self.id }
     }
 }
 
@@ -318,7 +277,7 @@ struct Page {
 }
 
 /// A product in a list.
-#[derive(Debug, Serialize, ToSchema)]
+#[derive(Debug, FromRow, Serialize, ToSchema)]
 struct ListedProduct {
     id: i64,
     slug: String,
@@ -328,14 +287,29 @@ struct ListedProduct {
     price_cents: i64,
     currency: String,
     /// A path below the origin, or null.
-    image: Option<&'static str>,
+    #[sqlx(try_from = "Option<String>")]
+    #[schema(value_type = Option<String>)]
+    image: Picture,
     in_stock: bool,
+    #[serde(skip)]
+    created_at: OffsetDateTime,
+}
+
+/// The address of a product's picture, if it has one that the storefront has.
+#[derive(Debug, Serialize)]
+struct Picture(Option<&'static str>);
+
+impl From<Option<String>> for Picture {
+    fn from(stem: Option<String>) -> Self {
+        Self(stem.as_deref().and_then(storefront::image_url))
+    }
 }
 
 /// `GET /api/products?category=&search=&sort=&limit=&cursor=`: one page, and the cursor of the next if there is one.
 #[utoipa::path(
     get,
     path = "/products",
+    operation_id = "list_products",
     tag = "catalogue",
     params(ListParameters),
     responses((status = 200, description = "OK", body = Page), (status = 304, description = "Not changed"))
@@ -343,41 +317,33 @@ struct ListedProduct {
 pub(crate) async fn list(
     State(shop): State<Shop>,
     headers: HeaderMap,
-    parameters: Result<Query<ListParameters>, QueryRejection>,
+    Parameters(parameters): Parameters<ListParameters>,
 ) -> Result<Response, Problem> {
-    let Query(parameters) = parameters.map_err(|rejection| Problem::invalid(rejection.body_text()))?;
     let request = ListRequest::check(parameters)?;
     let tags = request.purged_with();
-    let keeping = |catalogue: &CatalogueVersion| Keeping {
-        control: CATALOGUE,
+    let (mut connection, control) = shop.reads.acquire_public(&headers, CATALOGUE).await?;
+    let keeping = |catalogue: &Catalogue| Keeping {
+        control: control.clone(),
         entity: request.entity(catalogue),
         tags: &tags,
     };
-    let mut connection = shop.reads.acquire(&headers).await?;
-    if let Some(condition) = IfNoneMatch::of(&headers) {
-        let known = keeping(&connection.one("catalogue.version", sqlx::query_as(CATALOGUE_VERSION)).await?);
-        if condition.lists(&known.entity) {
-            return Ok(caching::not_modified(&known));
-        }
+    if let Some(unchanged) = catalogue::unchanged(&mut connection, &headers, &keeping).await? {
+        return Ok(unchanged);
     }
-    let mut rows = connection.all(request.shape().name(), request.statement()).await?;
-    drop(connection);
-    let first = rows.first().ok_or_else(Problem::internal)?;
-    if !first.category_found {
+    let rows = connection.all(request.shape().name(), request.statement()).await?;
+    let (catalogue, mut products) = Listed::split(rows)?;
+    if let (true, Some(category)) = (products.is_empty(), &request.category)
+        && !categories::exists(&mut connection, category).await?
+    {
         return Err(Problem::not_found("no such category"));
     }
-    let keeping = keeping(&first.catalogue);
-    let page = request.limit as usize;
-    let next_cursor = (rows.len() > page)
-        .then(|| rows[page - 1].cursor(request.sort))
-        .flatten()
-        .map(|cursor| cursor.encode(request.sort));
-    rows.truncate(page);
-    let products: Vec<ListedProduct> = rows.into_iter().filter_map(ListRow::into_product).collect();
-    caching::json(&headers, &keeping, &Page { products, next_cursor })
+    drop(connection);
+    let next_cursor =
+        cursor::cut(&mut products, request.limit).map(|last| last.cursor(request.sort).encode(request.sort));
+    caching::json(&headers, &keeping(&catalogue), &Page { products, next_cursor })
 }
 
-#[derive(FromRow)]
+#[derive(Debug, FromRow)]
 struct ProductVersion {
     epoch: String,
     id: i64,
@@ -402,97 +368,66 @@ impl ProductVersion {
     }
 }
 
-#[derive(FromRow)]
-struct ProductRow {
+/// A product in full.
+#[derive(Debug, FromRow, Serialize, ToSchema)]
+struct Product {
     #[sqlx(flatten)]
-    version: ProductVersion,
+    #[serde(skip)]
+    state: ProductVersion,
+    id: i64,
     slug: String,
     name: String,
+    category: String,
+    category_name: String,
     description: String,
     price_cents: i64,
     currency: String,
-    image: Option<String>,
-    in_stock: bool,
-    category_name: String,
-}
-
-/// A product in full.
-#[derive(Debug, Serialize, ToSchema)]
-struct Product<'a> {
-    id: i64,
-    slug: &'a str,
-    name: &'a str,
-    category: &'a str,
-    category_name: &'a str,
-    description: &'a str,
-    price_cents: i64,
-    currency: &'a str,
-    image: Option<&'static str>,
+    #[sqlx(try_from = "Option<String>")]
+    #[schema(value_type = Option<String>)]
+    image: Picture,
     in_stock: bool,
     version: i64,
-}
-
-impl<'a> From<&'a ProductRow> for Product<'a> {
-    fn from(row: &'a ProductRow) -> Self {
-        Self {
-            id: row.version.id,
-            slug: &row.slug,
-            name: &row.name,
-            category: &row.version.category,
-            category_name: &row.category_name,
-            description: &row.description,
-            price_cents: row.price_cents,
-            currency: &row.currency,
-            image: row.image.as_deref().and_then(storefront::image_url),
-            in_stock: row.in_stock,
-            version: row.version.version,
-        }
-    }
 }
 
 /// `GET /api/products/{slug}`: one product that is offered.
 #[utoipa::path(
     get,
     path = "/products/{slug}",
+    operation_id = "show_product",
     tag = "catalogue",
-    params(("slug" = String, Path, description = "The product's slug")),
-    responses((status = 200, description = "OK", body = Product<'_>), (status = 304, description = "Not changed"))
+    params(Slug),
+    responses((status = 200, description = "OK", body = Product), (status = 304, description = "Not changed"))
 )]
 pub(crate) async fn show(
     State(shop): State<Shop>,
-    slug: Result<Path<String>, PathRejection>,
+    _: Parameters<NoParameters>,
+    Slug { slug }: Slug,
     headers: HeaderMap,
-    parameters: Result<Query<NoParameters>, QueryRejection>,
 ) -> Result<Response, Problem> {
-    let slug = only_slug(slug, parameters)?;
-    let mut connection = shop.reads.acquire(&headers).await?;
+    let (mut connection, control) = shop.reads.acquire_public(&headers, CATALOGUE).await?;
     if let Some(condition) = IfNoneMatch::of(&headers) {
         let query = sqlx::query_as::<_, ProductVersion>(VERSION_BY_SLUG).bind(&slug);
         let version = connection.optional("products.version", query).await?.ok_or_else(none)?;
         let entity = version.entity(&slug);
         if condition.lists(&entity) {
-            return Ok(caching::not_modified(&Keeping { control: CATALOGUE, entity, tags: &version.tags() }));
+            return Ok(caching::not_modified(&Keeping { control, entity, tags: &version.tags() }));
         }
     }
-    let query = sqlx::query_as::<_, ProductRow>(BY_SLUG).bind(&slug);
-    let row = connection.optional("products.show", query).await?.ok_or_else(none)?;
+    let query = sqlx::query_as::<_, Product>(BY_SLUG).bind(&slug);
+    let product = connection.optional("products.show", query).await?.ok_or_else(none)?;
     drop(connection);
     shop.activity.record(Event::new("product.view").by_session_of(&headers).about(&slug));
-    let keeping =
-        Keeping { control: CATALOGUE, entity: row.version.entity(&slug), tags: &row.version.tags() };
-    caching::json(&headers, &keeping, &Product::from(&row))
-}
-
-#[derive(FromRow)]
-struct StockRow {
-    epoch: String,
-    id: i64,
-    stock: i32,
+    let entity = product.state.entity(&slug);
+    caching::json(&headers, &Keeping { control, entity, tags: &product.state.tags() }, &product)
 }
 
 /// How many pieces are left.
-#[derive(Debug, Serialize, ToSchema)]
+#[derive(Debug, FromRow, Serialize, ToSchema)]
 struct Stock {
+    #[serde(skip)]
+    epoch: String,
+    #[serde(skip)]
+    id: i64,
     stock: i32,
 }
 
@@ -500,59 +435,50 @@ struct Stock {
 #[utoipa::path(
     get,
     path = "/products/{slug}/stock",
+    operation_id = "show_stock",
     tag = "catalogue",
-    params(("slug" = String, Path, description = "The product's slug")),
+    params(Slug),
     responses((status = 200, description = "OK", body = Stock), (status = 304, description = "Not changed"))
 )]
 pub(crate) async fn stock(
     State(shop): State<Shop>,
-    slug: Result<Path<String>, PathRejection>,
+    _: Parameters<NoParameters>,
+    Slug { slug }: Slug,
     headers: HeaderMap,
-    parameters: Result<Query<NoParameters>, QueryRejection>,
 ) -> Result<Response, Problem> {
-    let slug = only_slug(slug, parameters)?;
-    let mut connection = shop.reads.acquire(&headers).await?;
-    let query = sqlx::query_as::<_, StockRow>(STOCK_BY_SLUG).bind(&slug);
-    let row = connection.optional("products.stock", query).await?.ok_or_else(none)?;
+    let (mut connection, control) = shop.reads.acquire_public(&headers, STOCK).await?;
+    let query = sqlx::query_as::<_, Stock>(STOCK_BY_SLUG).bind(&slug);
+    let left = connection.optional("products.stock", query).await?.ok_or_else(none)?;
     drop(connection);
-    let entity = EntityTag::of(&["stock", &slug, &row.epoch, &row.stock.to_string()]);
-    let keeping = Keeping { control: STOCK, entity, tags: &[Tag::Product(row.id)] };
-    caching::json(&headers, &keeping, &Stock { stock: row.stock })
+    let entity = EntityTag::of(&["stock", &slug, &left.epoch, &left.stock.to_string()]);
+    caching::json(&headers, &Keeping { control, entity, tags: &[Tag::Product(left.id)] }, &left)
 }
 
 fn none() -> Problem {
     Problem::not_found("no such product")
 }
 
-/// The slug of a request that has no parameters beside it.
-fn only_slug(
-    slug: Result<Path<String>, PathRejection>,
-    parameters: Result<Query<NoParameters>, QueryRejection>,
-) -> Result<String, Problem> {
-    parameters.map_err(|rejection| Problem::invalid(rejection.body_text()))?;
-    slug.ok().map(|Path(slug)| slug).filter(|slug| is_slug(slug)).ok_or_else(none)
+/// Which product a request is about.
+#[derive(Debug, IntoParams)]
+#[into_params(parameter_in = Path)]
+pub(crate) struct Slug {
+    /// The product's slug
+    #[param(pattern = "^[a-z0-9]+(-[a-z0-9]+)*$", max_length = 120)]
+    slug: String,
 }
 
-/// What the schema's check allows: nothing else can be in the database, so nothing else is asked of it.
-fn is_slug(text: &str) -> bool {
-    text.len() <= LONGEST_SLUG
-        && text.split('-').all(|word| {
-            !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit())
-        })
+impl<S: Send + Sync> FromRequestParts<S> for Slug {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let slug = Path::<String>::from_request_parts(parts, state).await.ok().map(|Path(slug)| slug);
+        slug.filter(|slug| storefront::is_slug(slug)).map(|slug| Self { slug }).ok_or_else(none)
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn slugs_are_lower_case_words_joined_by_single_hyphens() {
-        assert!(is_slug("enamel-kettle-2"));
-        for wrong in ["", "-a", "a-", "a--b", "A", "ä", "a b", "a\0"] {
-            assert!(!is_slug(wrong), "{wrong:?}");
-        }
-        assert!(!is_slug(&"a".repeat(LONGEST_SLUG + 1)));
-    }
 
     #[test]
     fn parameters_that_mean_the_same_have_the_same_tag() {
@@ -566,7 +492,7 @@ mod tests {
             };
             ListRequest::check(parameters).expect("valid parameters")
         };
-        let catalogue = CatalogueVersion { epoch: "e".to_owned(), version: 1 };
+        let catalogue = Catalogue { epoch: "e".to_owned(), version: 1 };
         assert_eq!(request(" Red  Kettle").entity(&catalogue), request("red kettle").entity(&catalogue));
         assert_ne!(request("kettle").entity(&catalogue), request("red kettle").entity(&catalogue));
         assert!(request("  ").search.is_none());

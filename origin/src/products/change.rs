@@ -1,31 +1,40 @@
 //! What administrators do to the catalogue. Each change writes the tags it makes wrong into the outbox, in its transaction.
 
 use axum::{
-    extract::{Path, State, rejection::PathRejection},
+    extract::State,
     response::{IntoResponse as _, Response},
 };
 use http::{HeaderMap, StatusCode, header};
 use serde::{Deserialize, Deserializer, Serialize};
 use sqlx::FromRow;
-use utoipa::ToSchema;
+use storefront::is_slug;
+use utoipa::{
+    ToSchema,
+    openapi::{
+        ObjectBuilder, Schema,
+        schema::{SchemaType, Type},
+    },
+};
 
-use super::{ProductVersion, is_slug, none};
+use super::{ProductVersion, Slug, none};
 use crate::{
     activity::Event,
-    caching::{IfMatch, Tag},
+    caching::{EntityTag, IfMatch, Tag},
+    categories,
     database::Connection,
-    input::{Checked, FieldError, Input, Wrong},
+    idempotency::{Begun, Done, IdempotencyKey},
+    input::{self, Checked, Input, Wrong},
     outbox,
-    problem::Problem,
-    server::Shop,
-    sessions, storefront,
+    problem::{FieldError, Problem},
+    sessions,
+    shop::Shop,
 };
 
 const DEAREST: i64 = 1_000_000_000;
 const LARGEST_DELIVERY: i32 = 1_000_000;
 
 pub(crate) const LOCK_BY_SLUG: &str = "
-    SELECT s.epoch, p.id, p.version, c.slug AS category, c.version AS category_version, p.active, p.stock
+    SELECT s.epoch, p.id, p.version, c.slug AS category, c.version AS category_version, p.slug, p.active, p.stock
       FROM products p
       JOIN categories c ON c.id = p.category_id
      CROSS JOIN catalogue_state s
@@ -64,15 +73,16 @@ pub(crate) struct NewProduct {
     #[serde(default)]
     #[schema(pattern = "^[^\\x00]*$", max_length = 10_000)]
     description: String,
+    #[serde(deserialize_with = "input::integer")]
     #[schema(minimum = 0, maximum = 1_000_000_000)]
     price_cents: i64,
     #[serde(default = "euro")]
     #[schema(pattern = "^[A-Z]{3}$")]
     currency: String,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "input::integer")]
     #[schema(minimum = 0, maximum = 1_000_000)]
     stock: i32,
-    /// Stem of one of the storefront's images.
+    #[schema(schema_with = image)]
     image: Option<String>,
     #[serde(default = "offered")]
     active: bool,
@@ -94,6 +104,7 @@ impl Checked for NewProduct {
             "lower-case words joined by hyphens, 120 characters at most",
         );
         check_texts(Some(&self.name), Some(&self.description), wrong);
+        check_category(Some(&self.category), wrong);
         check_price(self.price_cents, wrong);
         let currency =
             self.currency.len() == 3 && self.currency.bytes().all(|byte| byte.is_ascii_uppercase());
@@ -104,7 +115,7 @@ impl Checked for NewProduct {
 }
 
 /// What is to be different; what is left out stays.
-#[derive(Debug, Deserialize, ToSchema)]
+#[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Change {
     #[schema(pattern = "^[^\\x00-\\x1f\\x7f-\\x9f]+$", max_length = 200)]
@@ -113,12 +124,23 @@ pub(crate) struct Change {
     category: Option<String>,
     #[schema(pattern = "^[^\\x00]*$", max_length = 10_000)]
     description: Option<String>,
+    #[serde(default, deserialize_with = "input::optional_integer")]
     #[schema(minimum = 0, maximum = 1_000_000_000)]
     price_cents: Option<i64>,
     active: Option<bool>,
-    /// Null takes the image away.
     #[serde(default, deserialize_with = "present")]
+    #[schema(schema_with = image)]
     image: Option<Option<String>>,
+}
+
+/// The images there are come with the binary, so their names are a part of the description.
+fn image() -> Schema {
+    let stems = storefront::image_stems().into_iter().map(serde_json::Value::from);
+    ObjectBuilder::new()
+        .schema_type(SchemaType::Array(vec![Type::String, Type::Null]))
+        .description(Some("One of the storefront's images; null: none."))
+        .enum_values(Some(stems.chain([serde_json::Value::Null])))
+        .into()
 }
 
 /// Tells a null that was sent from a member that was not.
@@ -129,6 +151,7 @@ fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<S
 impl Checked for Change {
     fn check(&self, wrong: &mut Wrong) {
         check_texts(self.name.as_deref(), self.description.as_deref(), wrong);
+        check_category(self.category.as_deref(), wrong);
         if let Some(cents) = self.price_cents {
             check_price(cents, wrong);
         }
@@ -142,6 +165,10 @@ fn check_texts(name: Option<&str>, description: Option<&str>, wrong: &mut Wrong)
     }
     let short = description.is_none_or(|text| text.chars().count() <= 10_000 && !text.contains('\0'));
     wrong.unless(short, "description", "10000 characters at most");
+}
+
+fn check_category(slug: Option<&str>, wrong: &mut Wrong) {
+    wrong.unless(slug.is_none_or(is_slug), "category", "the slug of one, such as `kitchen`");
 }
 
 fn check_price(cents: i64, wrong: &mut Wrong) {
@@ -160,6 +187,7 @@ fn check_image(stem: Option<&str>, wrong: &mut Wrong) {
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Delivery {
+    #[serde(deserialize_with = "input::integer")]
     #[schema(minimum = 1, maximum = 1_000_000)]
     quantity: i32,
 }
@@ -175,8 +203,11 @@ impl Checked for Delivery {
 }
 
 /// A product after a change.
-#[derive(Debug, Serialize, ToSchema)]
+#[derive(Debug, FromRow, Serialize, ToSchema)]
 pub(crate) struct Changed {
+    #[sqlx(flatten)]
+    #[serde(skip)]
+    state: ProductVersion,
     id: i64,
     slug: String,
     version: i64,
@@ -184,25 +215,19 @@ pub(crate) struct Changed {
     stock: i32,
 }
 
-#[derive(FromRow)]
-struct Locked {
-    #[sqlx(flatten)]
-    version: ProductVersion,
-    active: bool,
-    stock: i32,
-}
-
-impl Locked {
-    async fn find(connection: &mut Connection, slug: &str) -> Result<Self, Problem> {
+impl Changed {
+    /// The product as it is, and as it stays until the transaction ends.
+    async fn lock(connection: &mut Connection, slug: &str) -> Result<Self, Problem> {
         let query = sqlx::query_as(LOCK_BY_SLUG).bind(slug.to_owned());
         connection.optional("products.lock", query).await?.ok_or_else(none)
     }
 
-    fn answer(self, slug: String, status: StatusCode) -> Response {
-        let entity = [(header::ETAG, self.version.entity(&slug).header())];
-        let ProductVersion { id, version, .. } = self.version;
-        let changed = Changed { id, slug, version, active: self.active, stock: self.stock };
-        (status, entity, axum::Json(changed)).into_response()
+    fn entity(&self) -> EntityTag {
+        self.state.entity(&self.slug)
+    }
+
+    fn answer(&self, status: StatusCode) -> Response {
+        (status, [(header::ETAG, self.entity().header())], axum::Json(self)).into_response()
     }
 }
 
@@ -210,7 +235,9 @@ impl Locked {
 #[utoipa::path(
     post,
     path = "/products",
+    operation_id = "create_product",
     tag = "administration",
+    security(("session" = [], "requested_with" = [])),
     request_body = NewProduct,
     responses((status = 201, description = "Created", body = Changed))
 )]
@@ -233,118 +260,116 @@ pub(crate) async fn create(
         .bind(new.image)
         .bind(new.active);
     if connection.optional("products.insert", query).await?.is_none() {
-        let known = category_exists(&mut connection, &new.category).await?;
-        connection.rollback().await?;
+        let known = categories::exists(&mut connection, &new.category).await?;
         return Err(if known { Problem::slug_taken() } else { no_such_category() });
     }
-    let product = Locked::find(&mut connection, &new.slug).await?;
+    let product = Changed::lock(&mut connection, &new.slug).await?;
     outbox::purge(&mut connection, &[Tag::Catalogue, Tag::Category(&new.category)]).await?;
     connection.commit().await?;
     shop.activity.record(Event::new("product.create").by(administrator.id).about(&new.slug));
     let location = [(header::LOCATION, format!("/api/products/{}", new.slug))];
-    Ok((location, product.answer(new.slug, StatusCode::CREATED)).into_response())
+    Ok((location, product.answer(StatusCode::CREATED)).into_response())
 }
 
 /// `PATCH /api/products/{slug}` with `If-Match`: changes what is sent, if nobody has changed it since it was read.
 #[utoipa::path(
     patch,
     path = "/products/{slug}",
+    operation_id = "change_product",
     tag = "administration",
-    params(("slug" = String, Path, description = "The product's slug"), ("If-Match" = String, Header, description = "The product's ETag")),
+    security(("session" = [], "requested_with" = [])),
+    params(Slug, ("If-Match" = String, Header, description = "The product's ETag")),
     request_body = Change,
     responses((status = 200, description = "OK", body = Changed))
 )]
 pub(crate) async fn change(
     State(shop): State<Shop>,
-    slug: Result<Path<String>, PathRejection>,
+    Slug { slug }: Slug,
     headers: HeaderMap,
     Input(change): Input<Change>,
 ) -> Result<Response, Problem> {
-    let slug = checked(slug)?;
-    let mut connection = shop.database.acquire().await?;
-    let administrator = sessions::administrator(&mut connection, &headers).await?;
-    let condition = IfMatch::of(&headers)?;
-    connection.begin().await?;
-    let outcome = apply(&mut connection, &slug, &condition, change).await;
-    let product = ended(&mut connection, outcome).await?;
-    shop.activity.record(Event::new("product.change").by(administrator.id).about(&slug));
-    Ok(product.answer(slug, StatusCode::OK))
+    edit(&shop, &headers, "product.change", &slug, change).await
 }
 
 /// `DELETE /api/products/{slug}` with `If-Match`: no longer offered. The row stays, because orders point at it.
 #[utoipa::path(
     delete,
     path = "/products/{slug}",
+    operation_id = "deactivate_product",
     tag = "administration",
-    params(("slug" = String, Path, description = "The product's slug"), ("If-Match" = String, Header, description = "The product's ETag")),
+    security(("session" = [], "requested_with" = [])),
+    params(Slug, ("If-Match" = String, Header, description = "The product's ETag")),
     responses((status = 200, description = "OK", body = Changed))
 )]
 pub(crate) async fn deactivate(
     State(shop): State<Shop>,
-    slug: Result<Path<String>, PathRejection>,
+    Slug { slug }: Slug,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let slug = checked(slug)?;
-    let mut connection = shop.database.acquire().await?;
-    let administrator = sessions::administrator(&mut connection, &headers).await?;
-    let condition = IfMatch::of(&headers)?;
-    connection.begin().await?;
-    let nothing_else = Change {
-        name: None,
-        category: None,
-        description: None,
-        price_cents: None,
-        active: Some(false),
-        image: None,
-    };
-    let outcome = apply(&mut connection, &slug, &condition, nothing_else).await;
-    let product = ended(&mut connection, outcome).await?;
-    shop.activity.record(Event::new("product.deactivate").by(administrator.id).about(&slug));
-    Ok(product.answer(slug, StatusCode::OK))
+    let nothing_else = Change { active: Some(false), ..Change::default() };
+    edit(&shop, &headers, "product.deactivate", &slug, nothing_else).await
 }
 
-/// `POST /api/products/{slug}/restock`: adds the pieces that have arrived.
+/// `POST /api/products/{slug}/restock` with `Idempotency-Key`: adds the pieces that have arrived.
 #[utoipa::path(
     post,
     path = "/products/{slug}/restock",
+    operation_id = "restock_product",
     tag = "administration",
-    params(("slug" = String, Path, description = "The product's slug")),
+    security(("session" = [], "requested_with" = [])),
+    params(IdempotencyKey, Slug),
     request_body = Delivery,
     responses((status = 200, description = "OK", body = Changed))
 )]
 pub(crate) async fn restock(
     State(shop): State<Shop>,
-    slug: Result<Path<String>, PathRejection>,
+    Slug { slug }: Slug,
     headers: HeaderMap,
+    key: IdempotencyKey,
     Input(Delivery { quantity }): Input<Delivery>,
 ) -> Result<Response, Problem> {
-    let slug = checked(slug)?;
     let mut connection = shop.database.acquire().await?;
     let administrator = sessions::administrator(&mut connection, &headers).await?;
-    connection.begin().await?;
+    let attempt = match key.begin(&mut connection, administrator.id, &("restock", &slug, quantity)).await? {
+        Begun::Answered(response) => return Ok(response),
+        Begun::First(attempt) => attempt,
+    };
     let outcome = add(&mut connection, &slug, quantity).await;
-    let product = ended(&mut connection, outcome).await?;
-    shop.activity.record(Event::new("product.restock").by(administrator.id).about(&slug));
-    Ok(product.answer(slug, StatusCode::OK))
+    let added = outcome.is_ok();
+    let outcome = outcome.and_then(|product| {
+        let entity = product.entity().as_str().to_owned();
+        Done::json(StatusCode::OK, (header::ETAG, entity), &product)
+    });
+    let response = attempt.end(&mut connection, outcome).await?;
+    if added {
+        shop.activity.record(Event::new("product.restock").by(administrator.id).about(slug));
+    }
+    Ok(response)
 }
 
-async fn apply(
-    connection: &mut Connection,
+/// The change, if nobody has changed the product since the request's sender read it.
+async fn edit(
+    shop: &Shop,
+    headers: &HeaderMap,
+    action: &'static str,
     slug: &str,
-    condition: &IfMatch<'_>,
     change: Change,
-) -> Result<Locked, Problem> {
-    let before = Locked::find(connection, slug).await?;
-    if !condition.lists(&before.version.entity(slug)) {
+) -> Result<Response, Problem> {
+    let mut connection = shop.database.acquire().await?;
+    let administrator = sessions::administrator(&mut connection, headers).await?;
+    let condition = IfMatch::of(headers)?;
+    connection.begin().await?;
+    let before = Changed::lock(&mut connection, slug).await?;
+    if !condition.lists(&before.entity()) {
         return Err(Problem::precondition_failed());
     }
     if let Some(category) = &change.category
-        && !category_exists(connection, category).await?
+        && !categories::exists(&mut connection, category).await?
     {
         return Err(no_such_category());
     }
     let query = sqlx::query(UPDATE)
-        .bind(before.version.id)
+        .bind(before.id)
         .bind(change.category)
         .bind(change.name)
         .bind(change.description)
@@ -353,28 +378,31 @@ async fn apply(
         .bind(change.image.is_some())
         .bind(change.image.flatten());
     connection.execute("products.update", query).await?;
-    announced(connection, slug, &before).await
+    let after = announced(&mut connection, &before).await?;
+    connection.commit().await?;
+    shop.activity.record(Event::new(action).by(administrator.id).about(slug));
+    Ok(after.answer(StatusCode::OK))
 }
 
-async fn add(connection: &mut Connection, slug: &str, quantity: i32) -> Result<Locked, Problem> {
-    let before = Locked::find(connection, slug).await?;
+async fn add(connection: &mut Connection, slug: &str, quantity: i32) -> Result<Changed, Problem> {
+    let before = Changed::lock(connection, slug).await?;
     if before.stock.checked_add(quantity).is_none() {
         return Err(Problem::invalid_fields(vec![FieldError {
             field: "quantity".to_owned(),
             message: "more than the shop can count".to_owned(),
         }]));
     }
-    let query = sqlx::query(RESTOCK).bind(before.version.id).bind(quantity);
+    let query = sqlx::query(RESTOCK).bind(before.id).bind(quantity);
     connection.execute("products.restock", query).await?;
-    announced(connection, slug, &before).await
+    announced(connection, &before).await
 }
 
 /// The product as it is now; what shows it as it was is purged.
-async fn announced(connection: &mut Connection, slug: &str, before: &Locked) -> Result<Locked, Problem> {
-    let after = Locked::find(connection, slug).await?;
-    let product = Tag::Product(after.version.id);
-    if after.version.version != before.version.version {
-        let (left, entered) = (&before.version.category, &after.version.category);
+async fn announced(connection: &mut Connection, before: &Changed) -> Result<Changed, Problem> {
+    let after = Changed::lock(connection, &before.slug).await?;
+    let product = Tag::Product(after.id);
+    if after.version != before.version {
+        let (left, entered) = (&before.state.category, &after.state.category);
         outbox::purge(connection, &[product, Tag::Category(left), Tag::Category(entered), Tag::Catalogue])
             .await?;
     } else if after.stock != before.stock {
@@ -383,31 +411,7 @@ async fn announced(connection: &mut Connection, slug: &str, before: &Locked) -> 
     Ok(after)
 }
 
-/// Commits what has worked, rolls back what has not.
-async fn ended<T>(connection: &mut Connection, outcome: Result<T, Problem>) -> Result<T, Problem> {
-    match outcome {
-        Ok(value) => {
-            connection.commit().await?;
-            Ok(value)
-        }
-        Err(problem) => {
-            connection.rollback().await?;
-            Err(problem)
-        }
-    }
-}
-
-async fn category_exists(connection: &mut Connection, slug: &str) -> Result<bool, sqlx::Error> {
-    let query =
-        sqlx::query_as::<_, (i64,)>("SELECT id FROM categories WHERE slug = $1").bind(slug.to_owned());
-    Ok(connection.optional("categories.find", query).await?.is_some())
-}
-
 fn no_such_category() -> Problem {
     let message = "the slug of a category that is there".to_owned();
     Problem::invalid_fields(vec![FieldError { field: "category".to_owned(), message }])
-}
-
-fn checked(slug: Result<Path<String>, PathRejection>) -> Result<String, Problem> {
-    slug.ok().map(|Path(slug)| slug).filter(|slug| is_slug(slug)).ok_or_else(none)
 }

@@ -1,4 +1,4 @@
-//! Where a page of products ended: the sort key and id of its last row, opaque to clients.
+//! Pages of a list: how long they are, and where one ended, which is the sort key and id of its last row, opaque to clients.
 //!
 //! It is not signed: all it can do is to start a page elsewhere, which anyone may. It must never make a statement fail, so
 //! what it holds is checked to be what PostgreSQL can hold.
@@ -7,11 +7,28 @@ use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use time::OffsetDateTime;
 
 use super::Sort;
+use crate::problem::Problem;
+
+pub(crate) const LARGEST_LIMIT: u32 = 100;
 
 /// The end of year 9999 UTC, in microseconds.
 const LAST_MICROSECOND: i64 = 253_402_300_799_999_999;
 /// A name of 200 characters of four bytes, in base64, with room for the rest.
 const LONGEST: usize = 1200;
+
+/// The length of a page.
+pub(crate) fn limit(sent: Option<u32>, default: u32) -> Result<u32, Problem> {
+    let within = Some(sent.unwrap_or(default)).filter(|limit| (1..=LARGEST_LIMIT).contains(limit));
+    within.ok_or_else(|| Problem::invalid("`limit` is a number from 1 to 100"))
+}
+
+/// Cuts the rows, of which one more than the page was asked for; the last that stays, if there is another page.
+pub(crate) fn cut<T>(rows: &mut Vec<T>, limit: u32) -> Option<&T> {
+    let page = limit as usize;
+    let more = rows.len() > page;
+    rows.truncate(page);
+    rows.last().filter(|_| more)
+}
 
 /// The sort key of the last row.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,8 +57,13 @@ impl Cursor {
         URL_SAFE_NO_PAD.encode(format!("{}:{}:{key}", sort.name(), self.id))
     }
 
-    /// `None` for what [`Cursor::encode`] did not make for this sort.
-    pub(crate) fn decode(text: &str, sort: Sort) -> Option<Self> {
+    /// # Errors
+    /// 400 for what [`Cursor::encode`] did not make for this sort.
+    pub(crate) fn decode(text: &str, sort: Sort) -> Result<Self, Problem> {
+        Self::read(text, sort).ok_or_else(Problem::invalid_cursor)
+    }
+
+    fn read(text: &str, sort: Sort) -> Option<Self> {
         if text.len() > LONGEST {
             return None;
         }
@@ -81,7 +103,7 @@ mod tests {
             (Sort::Name, Key::Name("Bücher: eins".to_owned())),
         ] {
             let cursor = Cursor { key, id: 42 };
-            assert_eq!(Cursor::decode(&cursor.encode(sort), sort), Some(cursor));
+            assert_eq!(Cursor::read(&cursor.encode(sort), sort), Some(cursor));
         }
     }
 
@@ -104,7 +126,7 @@ mod tests {
             (encode("name:1:a\0b"), Sort::Name),
             (format!("{}=", encode("name:1:ab")), Sort::Name),
         ] {
-            assert_eq!(Cursor::decode(&text, sort), None, "{text}");
+            assert_eq!(Cursor::read(&text, sort), None, "{text}");
         }
     }
 }

@@ -1,10 +1,14 @@
 //! Orders: once for each key, never for more than there is.
 
+use std::sync::Arc;
+
 use http::{Method, StatusCode};
+use origin::settings::DatabaseSettings;
 use serde_json::{Value, json as value};
 use sqlx::Connection as _;
+use tokio::task::JoinSet;
 
-use crate::support::{Answer, Customer, TestServer, json, send_json};
+use crate::support::{Answer, Customer, PATIENCE, TestServer, json, send_json};
 
 async fn order(customer: &Customer, key: &str, lines: &Value) -> Answer {
     customer.send(Method::POST, "/api/orders", &[("idempotency-key", key)], &value!({ "lines": lines })).await
@@ -147,6 +151,54 @@ async fn the_last_piece_goes_and_comes_back_in_every_cache() {
     }
     assert_eq!(number(&server, "SELECT stock::bigint FROM products WHERE id = 1").await, 2, "returned once");
     assert_eq!(number(&server, "SELECT count(*) FROM outbox").await, 2);
+}
+
+/// All the time in the world: these tests are about who gets what, not about when.
+fn patient() -> DatabaseSettings {
+    DatabaseSettings { acquire_timeout: PATIENCE, statement_timeout: PATIENCE, ..DatabaseSettings::default() }
+}
+
+#[tokio::test]
+async fn orders_for_the_same_products_in_opposite_order_do_not_wait_for_each_other_in_a_circle() {
+    let server = TestServer::start(12).await;
+    let router = server.router_with(&patient());
+    let customer = Arc::new(Customer::register(&router, "ada@example.org").await);
+    set_stock(&server, 1_000).await;
+    let orders: JoinSet<StatusCode> = (0..32)
+        .map(|number| {
+            let customer = Arc::clone(&customer);
+            async move {
+                let (first, second) = if number % 2 == 0 { (1, 2) } else { (2, 1) };
+                let lines = value!([
+                    { "product_id": first, "quantity": 1 }, { "product_id": second, "quantity": 1 }
+                ]);
+                order(&customer, &format!("k{number}"), &lines).await.status
+            }
+        })
+        .collect();
+    assert_eq!(orders.join_all().await, [StatusCode::CREATED; 32]);
+    assert_eq!(
+        number(&server, "SELECT sum(stock)::bigint FROM products WHERE id IN (1, 2)").await,
+        2_000 - 64
+    );
+}
+
+#[tokio::test]
+async fn of_many_cancellations_at_once_one_returns_the_pieces() {
+    let server = TestServer::start(12).await;
+    let router = server.router_with(&patient());
+    let customer = Arc::new(Customer::register(&router, "ada@example.org").await);
+    set_stock(&server, 10).await;
+    let placed = order(&customer, "k1", &value!([{ "product_id": 1, "quantity": 3 }])).await;
+    let cancel = format!("{}/cancel", placed.header("location"));
+    let cancellations: JoinSet<StatusCode> = (0..16)
+        .map(|_| {
+            let (customer, cancel) = (Arc::clone(&customer), cancel.clone());
+            async move { customer.send(Method::POST, &cancel, &[], &Value::Null).await.status }
+        })
+        .collect();
+    assert_eq!(cancellations.join_all().await, [StatusCode::OK; 16]);
+    assert_eq!(number(&server, "SELECT stock::bigint FROM products WHERE id = 1").await, 10);
 }
 
 #[tokio::test]

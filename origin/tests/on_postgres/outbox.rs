@@ -13,6 +13,7 @@ use origin::{
     workers::Workers,
 };
 use serde_json::{Value, json as value};
+use sqlx::Connection as _;
 
 use crate::{
     edge_double::EdgeDouble,
@@ -27,11 +28,11 @@ fn workers(server: &TestServer, edges: &[&EdgeDouble]) -> Workers {
     let purge: PurgeSettings =
         serde_json::from_value(value!({ "edges": list, "token": "secret" })).expect("settings");
     let settings = Settings { purge, ..Settings::default() };
-    let metrics = Arc::new(Metrics::new(settings.database.slow_query, 1));
+    let metrics = Arc::new(Metrics::new(settings.database.slow_query));
     let (_, writer) = ActivityLog::new(Arc::clone(&metrics));
     let database = Database::new(server.options.clone(), &settings.database, Arc::clone(&metrics));
     let reads = Reads::new(database, Vec::new(), Duration::from_secs(1), None);
-    Workers::start(server.options.clone(), &settings, writer, reads, metrics)
+    Workers::start(server.options.clone(), &settings, writer, reads, metrics, Default::default())
 }
 
 async fn waiting(server: &TestServer) -> i64 {
@@ -131,6 +132,31 @@ async fn a_purge_is_found_by_polling_where_no_notification_comes() {
 }
 
 #[tokio::test]
+async fn what_another_worker_has_taken_holds_nobody_up_and_is_left_to_it() {
+    let (server, _, administrator) = shop().await;
+    let mut edge = EdgeDouble::start().await;
+    assert_eq!(patch(&administrator, KETTLE, &value!({ "price_cents": 4 })).await.status, StatusCode::OK);
+    let mut connection = server.connect().await;
+    let mut another = connection.begin().await.expect("a transaction");
+    sqlx::query("SELECT id FROM outbox FOR UPDATE").execute(&mut *another).await.expect("taken");
+    let second: String = sqlx::query_scalar("SELECT slug FROM products WHERE id = 2")
+        .fetch_one(&mut *another)
+        .await
+        .expect("a product");
+    let second = format!("/api/products/{second}");
+    assert_eq!(patch(&administrator, &second, &value!({ "price_cents": 4 })).await.status, StatusCode::OK);
+
+    let workers = workers(&server, &[&edge]);
+    let tags = edge.purged().await;
+    assert!(tags.contains(&"product-2".to_owned()) && !tags.contains(&"product-1".to_owned()), "{tags:?}");
+    // It ends without having told anybody: what it had taken is there for the next.
+    another.rollback().await.expect("gone");
+    assert!(edge.purged().await.contains(&"product-1".to_owned()));
+    until_told(&server).await;
+    workers.stop().await;
+}
+
+#[tokio::test]
 async fn what_is_rolled_back_or_changes_nothing_is_told_to_nobody() {
     let (server, router, administrator) = shop().await;
     let tag = get(&router, KETTLE).await.header("etag").to_owned();
@@ -179,7 +205,8 @@ async fn products_come_go_and_are_restocked() {
     assert_eq!(waiting(&server).await, 1);
 
     let restock = "/api/products/red-kettle/restock";
-    let stocked = administrator.send(Method::POST, restock, &[], &value!({ "quantity": 7 })).await;
+    let key = [("idempotency-key", "delivery-1")];
+    let stocked = administrator.send(Method::POST, restock, &key, &value!({ "quantity": 7 })).await;
     assert_eq!((stocked.status, &stocked.json()["stock"]), (StatusCode::OK, &7.into()));
     assert_eq!(get(&router, "/api/products/red-kettle/stock").await.json()["stock"], 7);
     assert_eq!(get(&router, "/api/products/red-kettle").await.json()["in_stock"], true);
@@ -208,13 +235,67 @@ async fn only_administrators_change_the_catalogue() {
             KETTLE => value!({}),
             _ => value!({ "quantity": 1 }),
         };
-        let answer = customer.send(method.clone(), uri, &[("if-match", "*")], &body).await;
+        let fields = [("if-match", "*"), ("idempotency-key", "k1")];
+        let answer = customer.send(method.clone(), uri, &fields, &body).await;
         assert_eq!(
             (answer.status, answer.header("cache-control")),
             (StatusCode::FORBIDDEN, "no-store"),
             "{uri}"
         );
-        let answer = send_json(&router, json(method, uri, &body).header("if-match", "*")).await;
-        assert_eq!(answer.status, StatusCode::UNAUTHORIZED, "{uri}");
+        let request = json(method, uri, &body).header("if-match", "*").header("idempotency-key", "k1");
+        assert_eq!(send_json(&router, request).await.status, StatusCode::UNAUTHORIZED, "{uri}");
     }
+}
+
+#[tokio::test]
+async fn a_delivery_counts_once_however_often_it_is_reported() {
+    let (server, router, administrator) = shop().await;
+    let restock = format!("{KETTLE}/restock");
+    let report = async |key: &[(&str, &str)], uri: &str, quantity: i32| {
+        administrator.send(Method::POST, uri, key, &value!({ "quantity": quantity })).await
+    };
+    let stock =
+        async || get(&router, &format!("{KETTLE}/stock")).await.json()["stock"].as_i64().expect("a number");
+    let before = stock().await;
+    let key = [("idempotency-key", "delivery-1")];
+    let first = report(&key, &restock, 7).await;
+    let again = report(&key, &restock, 7).await;
+    assert_eq!((first.status, first.json()["stock"].as_i64()), (StatusCode::OK, Some(before + 7)));
+    assert_eq!((again.status, &again.body), (first.status, &first.body));
+    assert_eq!((again.header("etag"), again.header("idempotency-replayed")), (first.header("etag"), "true"));
+    assert_eq!(stock().await, before + 7);
+
+    // Another quantity, another product, another resource: another request.
+    let order = value!({ "lines": [{ "product_id": 1, "quantity": 1 }] });
+    for other in [
+        report(&key, &restock, 8).await,
+        report(&key, "/api/products/red-kettle/restock", 7).await,
+        administrator.send(Method::POST, "/api/orders", &key, &order).await,
+    ] {
+        assert_eq!(other.status, StatusCode::UNPROCESSABLE_ENTITY);
+        assert_eq!(other.json()["type"], "urn:gatehouse:problem:idempotency-key-reused");
+    }
+    let keyless = report(&[], &restock, 7).await;
+    assert_eq!(keyless.status, StatusCode::BAD_REQUEST);
+    assert_eq!(keyless.json()["type"], "urn:gatehouse:problem:idempotency-key-required");
+
+    let mut locker = server.connect().await;
+    let mut lock = locker.begin().await.expect("a transaction");
+    sqlx::query("SELECT pg_advisory_xact_lock(hashtextextended('delivery-2', $1))")
+        .bind(administrator.id)
+        .execute(&mut *lock)
+        .await
+        .expect("the lock of a delivery");
+    let busy = report(&[("idempotency-key", "delivery-2")], &restock, 1).await;
+    assert_eq!((busy.status, busy.header("retry-after")), (StatusCode::CONFLICT, "1"));
+    assert_eq!(busy.json()["type"], "urn:gatehouse:problem:request-in-progress");
+    lock.rollback().await.expect("the lock goes");
+    assert_eq!(stock().await, before + 7);
+
+    // A refusal is an answer too: what was not there then is not restocked later by an old retry.
+    let key = [("idempotency-key", "delivery-3")];
+    let refused = report(&key, "/api/products/red-kettle/restock", 1).await;
+    let again = report(&key, "/api/products/red-kettle/restock", 1).await;
+    assert_eq!((refused.status, again.header("idempotency-replayed")), (StatusCode::NOT_FOUND, "true"));
+    assert_eq!((again.status, &again.body), (refused.status, &refused.body));
 }
