@@ -8,7 +8,7 @@
 use std::{io, sync::Arc, time::Duration};
 
 use sqlx::{
-    ConnectOptions as _, Connection as _, Executor as _, FromRow, PgConnection, PgPool, Postgres,
+    ConnectOptions as _, Executor as _, FromRow, PgConnection, PgPool, Postgres,
     migrate::{MigrateError, Migrator},
     pool::PoolConnection,
     postgres::{PgArguments, PgConnectOptions, PgPoolOptions, PgRow},
@@ -19,7 +19,7 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-use crate::{observe::Metrics, settings::DatabaseSettings};
+use crate::{observe::Metrics, problem::Problem, settings::DatabaseSettings};
 
 static MIGRATIONS: Migrator = sqlx::migrate!("../migrations");
 
@@ -33,9 +33,7 @@ const CLIENT_CHECK: &str = "100";
 #[derive(Debug, Clone)]
 pub struct Database {
     pool: PgPool,
-    /// As many as the pool has connections: whoever holds one finds a connection or makes one.
-    slots: Arc<Semaphore>,
-    /// As many as may wait for a slot.
+    /// One for each request that has a connection or may wait for one.
     places: Arc<Semaphore>,
     metrics: Arc<Metrics>,
 }
@@ -49,6 +47,15 @@ pub enum AcquireError {
     /// It took too long, or the server cannot be reached.
     #[error(transparent)]
     Database(#[from] sqlx::Error),
+}
+
+impl From<AcquireError> for Problem {
+    fn from(error: AcquireError) -> Self {
+        match error {
+            AcquireError::Full => Self::overloaded(),
+            AcquireError::Database(error) => error.into(),
+        }
+    }
 }
 
 impl Database {
@@ -72,9 +79,8 @@ impl Database {
             .idle_timeout(settings.idle_timeout)
             .acquire_timeout(settings.acquire_timeout)
             .connect_lazy_with(options);
-        let slots = Arc::new(Semaphore::new(settings.max_connections as usize));
-        let places = Arc::new(Semaphore::new(settings.max_waiting as usize));
-        Self { pool, slots, places, metrics }
+        let places = settings.max_connections as usize + settings.max_waiting as usize;
+        Self { pool, places: Arc::new(Semaphore::new(places)), metrics }
     }
 
     /// A connection of the pool, within the acquire timeout; no at once when the queue is full. Dropping the future gives
@@ -83,20 +89,17 @@ impl Database {
     /// # Errors
     /// See [`AcquireError`].
     pub async fn acquire(&self) -> Result<Connection, AcquireError> {
-        let bounded = timeout(self.pool.options().get_acquire_timeout(), self.wait());
-        self.metrics.acquire(bounded).await.unwrap_or(Err(AcquireError::Database(sqlx::Error::PoolTimedOut)))
+        let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
+            self.metrics.acquire_refused.inc();
+            return Err(AcquireError::Full);
+        };
+        let bounded = timeout(self.pool.options().get_acquire_timeout(), self.pooled());
+        let pooled = self.metrics.acquire(bounded).await.unwrap_or(Err(sqlx::Error::PoolTimedOut))?;
+        let metrics = Arc::clone(&self.metrics);
+        Ok(Connection { pooled: Some(pooled), busy: false, in_transaction: false, metrics, _place: place })
     }
 
-    async fn wait(&self) -> Result<Connection, AcquireError> {
-        let slot = if let Ok(slot) = Arc::clone(&self.slots).try_acquire_owned() {
-            slot
-        } else {
-            let Ok(_place) = self.places.try_acquire() else {
-                self.metrics.refuse_to_wait();
-                return Err(AcquireError::Full);
-            };
-            Arc::clone(&self.slots).acquire_owned().await.map_err(|_| sqlx::Error::PoolClosed)?
-        };
+    async fn pooled(&self) -> Result<PoolConnection<Postgres>, sqlx::Error> {
         loop {
             match self.pool.acquire().await {
                 // A private server that starts again has no socket for a moment. The driver waits when a connection is
@@ -104,14 +107,7 @@ impl Database {
                 Err(sqlx::Error::Io(error)) if error.kind() == io::ErrorKind::NotFound => {
                     sleep(CONNECT_AGAIN).await;
                 }
-                outcome => {
-                    return Ok(Connection {
-                        pooled: Some(outcome?),
-                        state: State::Clean,
-                        metrics: Arc::clone(&self.metrics),
-                        _slot: slot,
-                    });
-                }
+                outcome => return outcome,
             }
         }
     }
@@ -122,25 +118,16 @@ impl Database {
     }
 }
 
-/// What a connection that is dropped leaves behind.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
-    /// Nothing: back to the pool.
-    Clean,
-    /// A transaction without an end.
-    Transaction,
-    /// A statement under way.
-    Busy,
-}
-
-/// A connection for as long as it is needed. Goes back to the pool when dropped between statements and outside a
-/// transaction; otherwise it is closed, which ends the statement and rolls the transaction back.
+/// A connection for as long as it is needed. Dropped in the middle of a statement it is closed, which ends the statement;
+/// otherwise it goes back to the pool, and a transaction that nobody has committed is rolled back on the way.
 #[derive(Debug)]
 pub struct Connection {
     pooled: Option<PoolConnection<Postgres>>,
-    state: State,
+    /// A statement is under way.
+    busy: bool,
+    in_transaction: bool,
     metrics: Arc<Metrics>,
-    _slot: OwnedSemaphorePermit,
+    _place: OwnedSemaphorePermit,
 }
 
 type Rows<'q, T> = QueryAs<'q, Postgres, T, PgArguments>;
@@ -152,21 +139,8 @@ impl Connection {
     where
         T: for<'r> FromRow<'r, PgRow> + Send + Unpin,
     {
-        let before = std::mem::replace(&mut self.state, State::Busy);
-        let result = self.metrics.query(name, query.fetch_all(live(&mut self.pooled))).await;
-        self.state = before;
-        result
-    }
-
-    /// The only row.
-    pub async fn one<T>(&mut self, name: &'static str, query: Rows<'_, T>) -> Result<T, sqlx::Error>
-    where
-        T: for<'r> FromRow<'r, PgRow> + Send + Unpin,
-    {
-        let before = std::mem::replace(&mut self.state, State::Busy);
-        let result = self.metrics.query(name, query.fetch_one(live(&mut self.pooled))).await;
-        self.state = before;
-        result
+        let (connection, watch) = self.parts();
+        watch.until_ended(name, query.fetch_all(connection)).await
     }
 
     /// The row, if there is one.
@@ -178,63 +152,75 @@ impl Connection {
     where
         T: for<'r> FromRow<'r, PgRow> + Send + Unpin,
     {
-        let before = std::mem::replace(&mut self.state, State::Busy);
-        let result = self.metrics.query(name, query.fetch_optional(live(&mut self.pooled))).await;
-        self.state = before;
-        result
+        let (connection, watch) = self.parts();
+        watch.until_ended(name, query.fetch_optional(connection)).await
+    }
+
+    /// The only row.
+    pub async fn one<T>(&mut self, name: &'static str, query: Rows<'_, T>) -> Result<T, sqlx::Error>
+    where
+        T: for<'r> FromRow<'r, PgRow> + Send + Unpin,
+    {
+        self.optional(name, query).await?.ok_or(sqlx::Error::RowNotFound)
     }
 
     /// How many rows were written.
     pub async fn execute(&mut self, name: &'static str, query: Statement<'_>) -> Result<u64, sqlx::Error> {
-        let before = std::mem::replace(&mut self.state, State::Busy);
-        let result = self.metrics.query(name, query.execute(live(&mut self.pooled))).await;
-        self.state = before;
-        Ok(result?.rows_affected())
+        let (connection, watch) = self.parts();
+        watch.until_ended(name, query.execute(connection)).await.map(|done| done.rows_affected())
     }
 
-    /// Begins a transaction. One that is neither committed nor rolled back costs the connection.
+    /// Begins a transaction.
     pub async fn begin(&mut self) -> Result<(), sqlx::Error> {
-        self.control("begin", "BEGIN", State::Transaction).await
+        let (connection, watch) = self.parts();
+        watch.until_ended("begin", connection.execute("BEGIN")).await?;
+        self.in_transaction = true;
+        Ok(())
     }
 
     /// Commits. After an error, or when the future is dropped, nobody knows whether it has happened.
     pub async fn commit(&mut self) -> Result<(), sqlx::Error> {
-        self.control("commit", "COMMIT", State::Clean).await
-    }
-
-    /// Rolls back.
-    pub async fn rollback(&mut self) -> Result<(), sqlx::Error> {
-        self.control("rollback", "ROLLBACK", State::Clean).await
-    }
-
-    async fn control(
-        &mut self,
-        name: &'static str,
-        sql: &'static str,
-        then: State,
-    ) -> Result<(), sqlx::Error> {
-        // Whatever fails here leaves a connection that nobody should have next.
-        self.state = State::Busy;
-        self.metrics.query(name, live(&mut self.pooled).execute(sql)).await?;
-        self.state = then;
+        let (connection, watch) = self.parts();
+        watch.until_ended("commit", connection.execute("COMMIT")).await?;
+        self.in_transaction = false;
         Ok(())
+    }
+
+    fn parts(&mut self) -> (&mut PgConnection, Watch<'_>) {
+        let pooled = self.pooled.as_mut().expect("drop alone takes it out");
+        (pooled, Watch { busy: &mut self.busy, metrics: &self.metrics })
     }
 }
 
-fn live(pooled: &mut Option<PoolConnection<Postgres>>) -> &mut PgConnection {
-    pooled.as_mut().expect("drop alone takes it out")
+/// Times a statement, and notices when it is given up.
+struct Watch<'a> {
+    busy: &'a mut bool,
+    metrics: &'a Metrics,
+}
+
+impl Watch<'_> {
+    async fn until_ended<T>(
+        self,
+        name: &'static str,
+        statement: impl Future<Output = Result<T, sqlx::Error>>,
+    ) -> Result<T, sqlx::Error> {
+        *self.busy = true;
+        let result = self.metrics.query(name, statement).await;
+        *self.busy = false;
+        result
+    }
 }
 
 impl Drop for Connection {
     fn drop(&mut self) {
-        if self.state != State::Clean
-            && let Some(pooled) = self.pooled.take()
-        {
-            if self.state == State::Busy {
-                self.metrics.abandon();
-            }
+        let Some(mut pooled) = self.pooled.take() else { return };
+        if self.busy {
+            self.metrics.queries_abandoned.inc();
             // Closes the socket without a word: whatever is said could only wait behind the statement.
             drop(pooled.detach());
+        } else if self.in_transaction {
+            // Beside the request, as the pool takes connections back; if it fails, the pool's own look finds out.
+            tokio::spawn(async move { pooled.execute("ROLLBACK").await.map(drop) });
         }
     }
 }
@@ -280,20 +266,14 @@ pub(crate) fn missing(applied: &[(i64,)]) -> usize {
 
 /// Loads `pg_stat_statements` into a private database whose server has it.
 pub async fn enable_statement_statistics(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
-    let loaded: bool = sqlx::query_scalar(
-        "SELECT current_setting('shared_preload_libraries') LIKE '%pg_stat_statements%'
-            AND EXISTS (SELECT FROM pg_available_extensions WHERE name = 'pg_stat_statements')",
-    )
-    .fetch_one(&mut *connection)
-    .await?;
-    if loaded {
-        let mut transaction = connection.begin().await?;
-        // IF NOT EXISTS alone loses a race between two origins that start at the same moment.
-        sqlx::query("SELECT pg_advisory_xact_lock(hashtext('gatehouse extensions'))")
-            .execute(&mut *transaction)
-            .await?;
-        sqlx::query("CREATE EXTENSION IF NOT EXISTS pg_stat_statements").execute(&mut *transaction).await?;
-        transaction.commit().await?;
-    }
-    Ok(())
+    // IF NOT EXISTS alone loses a race between two origins that start at the same moment.
+    let load = "DO $$ BEGIN
+        IF current_setting('shared_preload_libraries') LIKE '%pg_stat_statements%'
+           AND EXISTS (SELECT FROM pg_available_extensions WHERE name = 'pg_stat_statements')
+        THEN
+            PERFORM pg_advisory_xact_lock(hashtext('gatehouse extensions'));
+            CREATE EXTENSION IF NOT EXISTS pg_stat_statements;
+        END IF;
+    END $$";
+    connection.execute(load).await.map(drop)
 }

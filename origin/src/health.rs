@@ -1,32 +1,35 @@
-//! Whether the origin lives, and whether it can do its work. Neither answer is ever stored.
+//! What programs of the operator ask: whether the origin lives, whether it can do its work, and its metrics. No answer is ever
+//! stored: none of them says that it may be.
 
 use std::time::Duration;
 
 use axum::{
-    extract::State,
-    response::{IntoResponse, Response},
+    extract::{Request, State},
+    response::IntoResponse,
 };
 use http::header;
 use tokio::time::timeout;
 
 use crate::{
-    caching::NO_STORE,
     database::{self, AcquireError},
     problem::Problem,
-    server::Shop,
+    shop::Shop,
 };
 
 /// A probe wants a quick no rather than a late yes.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// `GET /livez`: 200 as long as requests are answered at all.
-pub(crate) async fn live() -> Response {
-    ([(header::CACHE_CONTROL, NO_STORE)], "alive\n").into_response()
+pub(crate) async fn live() -> &'static str {
+    "alive\n"
 }
 
 /// `GET /readyz`: 200 when the database answers and lacks no migration. An origin whose queue is full is busy, not unready:
-/// sending its clients elsewhere would only fill the next one.
-pub(crate) async fn ready(State(shop): State<Shop>) -> Result<Response, Problem> {
+/// sending its clients elsewhere would only fill the next one. Neither is one that can only be read from.
+pub(crate) async fn ready(State(shop): State<Shop>) -> Result<&'static str, Problem> {
+    if shop.reads.go_on_alone() {
+        return Ok("ready to be read from\n");
+    }
     let check = async {
         let mut connection = match shop.database.acquire().await {
             Err(AcquireError::Full) => return Ok(0),
@@ -36,9 +39,26 @@ pub(crate) async fn ready(State(shop): State<Shop>) -> Result<Response, Problem>
         Ok::<_, AcquireError>(database::missing(&applied))
     };
     match timeout(PATIENCE, check).await {
-        Ok(Ok(0)) => Ok(([(header::CACHE_CONTROL, NO_STORE)], "ready\n").into_response()),
+        Ok(Ok(0)) => Ok("ready\n"),
         Ok(Ok(_)) => Err(Problem::unavailable().detail("the database lacks migrations")),
         Ok(Err(error)) => Err(Problem::from(error).detail("the database does not answer")),
         Err(_) => Err(Problem::unavailable().detail("the database does not answer in time")),
     }
+}
+
+/// `GET /metrics` in the OpenMetrics text format. For direct callers only: what comes through a proxy, and so perhaps from
+/// the internet, says so in `Via` (RFC 9110 §7.6.3) and finds nothing here.
+pub(crate) async fn metrics(
+    State(shop): State<Shop>,
+    request: Request,
+) -> Result<impl IntoResponse, Problem> {
+    if request.headers().contains_key(header::VIA) {
+        return Err(Problem::not_found("no such resource"));
+    }
+    let text = shop.metrics.encode(shop.reads.pools(), shop.reads.standings()).map_err(|error| {
+        tracing::error!(%error, "metrics cannot be written");
+        Problem::internal()
+    })?;
+    let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    Ok(([(header::CONTENT_TYPE, kind)], text))
 }

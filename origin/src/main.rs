@@ -2,7 +2,8 @@
 
 use std::{
     io::{IsTerminal as _, Write as _},
-    path::{Path, PathBuf},
+    path::PathBuf,
+    pin::pin,
     process::ExitCode,
     sync::Arc,
 };
@@ -13,20 +14,22 @@ use clap::{Parser, Subcommand};
 use origin::{
     activity::ActivityLog,
     database::{self, Database},
+    listener,
     observe::Metrics,
     passwords::Passwords,
-    private_postgres::{PrivatePostgres, RunPostgres},
     replicas::{self, Reads},
-    seed,
-    server::{self, Shop},
+    seed, server,
     settings::{Secret, Settings},
+    shop::Shop,
+    traces::Tracer,
     users,
     workers::Workers,
 };
+use private_postgres::{PrivatePostgres, RunPostgres};
 use sqlx::{PgConnection, postgres::PgConnectOptions};
 use tokio::{
     net::TcpListener,
-    signal::unix::{Signal, SignalKind, signal},
+    signal::unix::{SignalKind, signal},
 };
 use tracing_subscriber::EnvFilter;
 
@@ -69,16 +72,20 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
-    let command = match arguments.command {
-        // Before there is a second thread: it changes the credentials of the one that calls.
-        Command::RunPostgres(run) => return failure(&run.run()),
-        Command::Openapi => {
-            return match std::io::stdout().write_all(server::description().as_bytes()) {
-                Ok(()) => ExitCode::SUCCESS,
-                Err(error) => failure(&error),
-            };
+    match run(Arguments::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let _ = writeln!(std::io::stderr(), "origin: {error:#}");
+            ExitCode::FAILURE
         }
+    }
+}
+
+fn run(Arguments { config, data, command }: Arguments) -> anyhow::Result<()> {
+    let command = match command {
+        // Before there is a second thread: it changes the credentials of the one that calls.
+        Command::RunPostgres(run) => return Err(run.run().into()),
+        Command::Openapi => return Ok(std::io::stdout().write_all(server::description().as_bytes())?),
         command => command,
     };
     // Whoever makes the data folder, PostgreSQL's user must get through it; what is secret in it has its own mode.
@@ -91,41 +98,35 @@ fn main() -> ExitCode {
             EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,sqlx=warn")),
         )
         .init();
-    let outcome =
-        settings(arguments.config.as_deref(), arguments.data).and_then(|settings| run(command, &settings));
-    match outcome {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => failure(&format_args!("{error:#}")),
-    }
-}
-
-fn failure(reason: &dyn std::fmt::Display) -> ExitCode {
-    let _ = writeln!(std::io::stderr(), "origin: {reason}");
-    ExitCode::FAILURE
-}
-
-fn settings(file: Option<&Path>, data: Option<PathBuf>) -> anyhow::Result<Settings> {
-    let settings = file.map_or_else(|| Ok(Settings::default()), Settings::read)?;
+    let settings = config.as_deref().map_or_else(|| Ok(Settings::default()), Settings::read)?;
     let mut settings = settings.override_from(|name| std::env::var(name).ok())?;
     settings.data = data.unwrap_or(settings.data);
-    Ok(settings)
-}
-
-fn run(command: Command, settings: &Settings) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .context("cannot start the runtime")?;
     runtime.block_on(async {
-        let mut stop = Stop::listen()?;
+        let mut stop = pin!(stop_requested()?);
         // A signal drops the preparations where they are; a private server that has been started is stopped by its Drop.
         let prepared = tokio::select! {
-            outcome = prepare(command, settings) => outcome?,
-            () = stop.requested() => None,
+            outcome = prepare(command, &settings) => outcome?,
+            () = &mut stop => None,
         };
         match prepared {
-            Some(service) => service.run(stop, settings).await,
+            Some(service) => service.run(stop, &settings).await,
             None => Ok(()),
+        }
+    })
+}
+
+/// Resolves at SIGTERM or SIGINT, from now on.
+fn stop_requested() -> anyhow::Result<impl Future<Output = ()>> {
+    let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
         }
     })
 }
@@ -228,20 +229,28 @@ struct Service {
 
 impl Service {
     async fn open(server: Server, settings: &Settings) -> anyhow::Result<Self> {
-        let metrics = Arc::new(Metrics::new(settings.database.slow_query, settings.database.max_connections));
+        let metrics = Arc::new(Metrics::new(settings.database.slow_query));
+        let (tracer, exporter) = Tracer::new(&settings.telemetry, metrics.spans_lost());
         let database = Database::new(server.options.clone(), &settings.database, Arc::clone(&metrics));
         let replicas = replicas::pools(&settings.database, &metrics).context("the URL of a replica")?;
         let key = settings.database.cookie_key.as_ref().map(Secret::reveal);
         let reads = Reads::new(database.clone(), replicas, settings.database.max_replica_lag, key);
         let (activity, writer) = ActivityLog::new(Arc::clone(&metrics));
-        let workers =
-            Workers::start(server.options.clone(), settings, writer, reads.clone(), Arc::clone(&metrics));
+        let workers = Workers::start(
+            server.options.clone(),
+            settings,
+            writer,
+            reads.clone(),
+            Arc::clone(&metrics),
+            (tracer.clone(), exporter),
+        );
         let shop = Shop {
             database: database.clone(),
             reads,
+            passwords: Passwords::new(Arc::clone(&metrics)),
             metrics,
+            tracer,
             activity,
-            passwords: Passwords::default(),
             proxies: settings.proxies.clone().into(),
         };
         let router = server::router(shop, settings.request_deadline);
@@ -251,11 +260,10 @@ impl Service {
         Ok(Self { server, database, workers, router, listener })
     }
 
-    async fn run(self, mut stop: Stop, settings: &Settings) -> anyhow::Result<()> {
+    async fn run(self, stop: impl Future<Output = ()>, settings: &Settings) -> anyhow::Result<()> {
         // Whoever started the origin may have closed its output.
         let _ = writeln!(std::io::stdout(), "origin: listening on http://{}", self.listener.local_addr()?);
-        server::serve(self.listener, self.router, async move { stop.requested().await }, settings.drain)
-            .await?;
+        listener::serve(self.listener, self.router, settings.into(), stop, settings.drain).await;
         tracing::info!("stopping");
         // After the requests: what they have left is delivered and written.
         self.workers.stop().await;
@@ -263,27 +271,6 @@ impl Service {
         let _ = tokio::time::timeout(settings.database.statement_timeout, self.database.pool().close()).await;
         self.server.stop().await;
         Ok(())
-    }
-}
-
-/// SIGTERM or SIGINT.
-struct Stop {
-    terminate: Signal,
-    interrupt: Signal,
-}
-
-impl Stop {
-    fn listen() -> anyhow::Result<Self> {
-        let terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
-        let interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
-        Ok(Self { terminate, interrupt })
-    }
-
-    async fn requested(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
-        }
     }
 }
 

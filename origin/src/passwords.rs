@@ -3,48 +3,55 @@
 //! A hash costs 19 MiB and tens of milliseconds by design, so it is made on a blocking thread, a core's worth at a time, with a
 //! bounded queue. It must never take longer or shorter for an account that does not exist.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use argon2::{Argon2, PasswordHasher as _, PasswordVerifier as _, password_hash::phc::PasswordHash};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::problem::Problem;
+use crate::{observe::Metrics, problem::Problem};
 
 /// Requests that may wait for a hash: at some 30 ms each, the last of them still has its answer within seconds.
 const LONGEST_QUEUE: usize = 64;
+
+/// What is compared for an account that does not exist: a hash of as much work as any other, which no password has.
+const NOBODY: &str =
+    "$argon2id$v=19$m=19456,t=2,p=1$bm9ib2R5IGlzIGhlcmUu$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
 
 /// The one place that hashes.
 #[derive(Debug, Clone)]
 pub struct Passwords {
     cores: Arc<Semaphore>,
     places: Arc<Semaphore>,
-}
-
-impl Default for Passwords {
-    fn default() -> Self {
-        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        Self { cores: Arc::new(Semaphore::new(cores)), places: Arc::new(Semaphore::new(LONGEST_QUEUE)) }
-    }
+    metrics: Arc<Metrics>,
 }
 
 impl Passwords {
+    /// Counts in `metrics` what it computes.
+    pub fn new(metrics: Arc<Metrics>) -> Self {
+        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let (cores, places) = (Arc::new(Semaphore::new(cores)), Arc::new(Semaphore::new(LONGEST_QUEUE)));
+        Self { cores, places, metrics }
+    }
+
     /// A PHC string with a salt of its own.
     pub(crate) async fn hash(&self, password: String) -> Result<String, Problem> {
-        self.work(move || hash(&password)).await
+        let metrics = Arc::clone(&self.metrics);
+        self.work(move || {
+            let hash = counted(&metrics).hash_password(password.as_bytes());
+            hash.expect("any password below 4 GiB has a hash, and the system has random numbers for its salt")
+                .to_string()
+        })
+        .await
     }
 
     /// Whether it is the password; without a `known` hash, no, after as much work.
     pub(crate) async fn verify(&self, password: String, known: Option<String>) -> Result<bool, Problem> {
-        static NOBODY: OnceLock<String> = OnceLock::new();
+        let metrics = Arc::clone(&self.metrics);
         self.work(move || {
-            let exists = known.is_some();
-            // Made for the first who asks, whether they exist or not.
-            let nobody = NOBODY.get_or_init(|| hash("nobody's password"));
-            let phc = known.unwrap_or_else(|| nobody.clone());
-            let parsed = PasswordHash::new(&phc);
+            let parsed = PasswordHash::new(known.as_deref().unwrap_or(NOBODY));
             let matches = parsed
-                .is_ok_and(|parsed| Argon2::default().verify_password(password.as_bytes(), &parsed).is_ok());
-            matches && exists
+                .is_ok_and(|parsed| counted(&metrics).verify_password(password.as_bytes(), &parsed).is_ok());
+            matches && known.is_some()
         })
         .await
     }
@@ -72,19 +79,30 @@ impl Passwords {
     }
 }
 
-fn hash(password: &str) -> String {
-    let hash = Argon2::default().hash_password(password.as_bytes());
-    hash.expect("any password below 4 GiB has a hash, and the system has random numbers for its salt")
-        .to_string()
+/// For one computation.
+fn counted(metrics: &Metrics) -> Argon2<'static> {
+    metrics.password_hashes.inc();
+    Argon2::default()
 }
 
 #[cfg(test)]
 mod tests {
+    use std::{
+        sync::{
+            Barrier,
+            atomic::{AtomicUsize, Ordering},
+        },
+        time::Duration,
+    };
+
+    use argon2::password_hash::phc::Output;
+    use tokio::task::JoinSet;
+
     use super::*;
 
     #[tokio::test]
     async fn only_the_password_verifies_and_nobody_has_one() {
-        let passwords = Passwords::default();
+        let passwords = Passwords::new(Arc::new(Metrics::new(Duration::from_secs(1))));
         let one = passwords.hash("correct horse".to_owned()).await.expect("a hash");
         let other = passwords.hash("correct horse".to_owned()).await.expect("a hash");
         assert!(one.starts_with("$argon2id$v=19$m=19456,t=2,p=1$") && one != other);
@@ -95,5 +113,54 @@ mod tests {
         assert!(!verify("correct horsf", Some(&one)).await);
         assert!(!verify("nobody's password", None).await);
         assert!(!verify("x", Some("no PHC string")).await);
+    }
+
+    #[tokio::test]
+    async fn no_more_hashes_are_made_at_once_than_there_are_cores_and_who_finds_no_place_is_told_at_once() {
+        let cores = 3;
+        let passwords = Passwords {
+            cores: Arc::new(Semaphore::new(cores)),
+            ..Passwords::new(Arc::new(Metrics::new(Duration::from_secs(1))))
+        };
+        let (running, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        // As many as there are cores wait for each other: if fewer could run at once, none would end.
+        let together = Arc::new(Barrier::new(cores));
+        let works: JoinSet<_> = (0..4 * cores)
+            .map(|_| {
+                let (passwords, together) = (passwords.clone(), Arc::clone(&together));
+                let (running, most) = (Arc::clone(&running), Arc::clone(&most));
+                async move {
+                    let work = move || {
+                        most.fetch_max(running.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+                        together.wait();
+                        running.fetch_sub(1, Ordering::SeqCst);
+                    };
+                    passwords.work(work).await.expect("a place in the queue");
+                }
+            })
+            .collect();
+        works.join_all().await;
+        assert_eq!(most.load(Ordering::SeqCst), cores);
+
+        let _cores = passwords.cores.acquire_many(3).await.expect("all");
+        let places = u32::try_from(passwords.places.available_permits()).expect("few");
+        let _places = passwords.places.acquire_many(places).await.expect("all");
+        let refused = passwords.hash("correct horse".to_owned()).await.expect_err("there is no place");
+        assert_eq!(refused.status(), http::StatusCode::SERVICE_UNAVAILABLE);
+    }
+
+    #[test]
+    fn nobodys_hash_is_as_much_work_as_any() {
+        let made = Argon2::default().hash_password(b"correct horse").expect("a hash");
+        let nobody = PasswordHash::new(NOBODY).expect("a PHC string");
+        assert_eq!(
+            (nobody.algorithm, nobody.version, &nobody.params),
+            (made.algorithm, made.version, &made.params)
+        );
+        let length = |hash: &PasswordHash| hash.hash.as_ref().map(Output::len);
+        assert_eq!(length(&nobody), length(&made));
+        // Computed, not refused: a wrong password is the one reason to say no.
+        let compared = Argon2::default().verify_password(b"correct horse", &nobody);
+        assert!(matches!(compared, Err(argon2::password_hash::Error::PasswordInvalid)), "{compared:?}");
     }
 }

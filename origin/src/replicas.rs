@@ -8,6 +8,10 @@
 //! is not watched is left out by itself. Who has written reads what they wrote: the answer to a write carries the log's
 //! position in a signed cookie, and only nodes at or past it answer them. And `Reads::replayed` lets the outbox wait
 //! until no node that is read from is before a change, so that what an edge fetches after a purge is new.
+//!
+//! While the primary is away nobody can be trusted, and what everybody may see is still read ([`Reads::acquire_public`]): from a
+//! replica that has replayed all of the primary's log that was ever seen here. Somebody else may see a primary that is
+//! away from here only, so what is read then is kept by caches for seconds.
 //! It must never choose for writes.
 
 use std::{
@@ -15,7 +19,7 @@ use std::{
     io,
     sync::{
         Arc,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -30,21 +34,22 @@ use hmac::{Hmac, KeyInit as _, Mac as _};
 use http::{HeaderMap, HeaderValue, Method, header};
 use parking_lot::Mutex;
 use sha2::Sha256;
+use sqlx::{Executor, PgPool, Postgres};
 use tokio::{
     sync::watch,
     time::{Instant, sleep, timeout},
 };
 
 use crate::{
+    caching::UNCERTAIN,
+    cookies,
     database::{AcquireError, Connection, Database},
-    server::Shop,
-    sessions,
 };
 
 const COOKIE: &str = "__Host-written";
 const CHECK: Duration = Duration::from_millis(100);
 /// Longer than any lag that is trusted: afterwards every node that is read from is past it.
-const COOKIE_LIFETIME: u64 = 60;
+const COOKIE_LIFETIME: Duration = Duration::from_secs(60);
 /// No node is past it but the primary.
 const UNKNOWN: u64 = u64::MAX;
 
@@ -62,6 +67,16 @@ pub struct Reads {
     turn: Arc<AtomicUsize>,
     max_lag: Duration,
     key: Arc<[u8]>,
+    seen: Arc<Seen>,
+}
+
+/// What is known of the primary.
+#[derive(Debug, Default)]
+struct Seen {
+    /// The furthest its log has been.
+    position: AtomicU64,
+    /// When it was last asked and answered.
+    asked: Mutex<Option<Instant>>,
 }
 
 #[derive(Debug)]
@@ -69,6 +84,8 @@ struct Replica {
     database: Database,
     replayed: AtomicU64,
     trusted_until: Mutex<Option<Instant>>,
+    /// It has answered when it was last asked, and is a replica.
+    answers: AtomicBool,
 }
 
 impl Reads {
@@ -79,9 +96,11 @@ impl Reads {
             database,
             replayed: AtomicU64::new(0),
             trusted_until: Mutex::new(None),
+            answers: AtomicBool::new(false),
         });
         let key = key.map_or_else(|| rand::random::<[u8; 32]>().to_vec(), |key| key.as_bytes().to_vec());
-        Self { primary, replicas: replicas.collect(), turn: Arc::default(), max_lag, key: key.into() }
+        let (turn, seen) = (Arc::default(), Arc::default());
+        Self { primary, replicas: replicas.collect(), turn, max_lag, key: key.into(), seen }
     }
 
     /// A connection for reading what this request may see.
@@ -89,38 +108,108 @@ impl Reads {
     /// # Errors
     /// As [`Database::acquire`]; a replica that cannot be reached is none.
     pub async fn acquire(&self, headers: &HeaderMap) -> Result<Connection, AcquireError> {
-        if let Some(replica) = self.choose(headers) {
-            match replica.database.acquire().await {
-                Err(AcquireError::Database(error)) => {
-                    tracing::warn!(%error, "a replica is left out");
-                    *replica.trusted_until.lock() = None;
-                }
-                outcome => return outcome,
-            }
+        match self.acquire_replica(self.choose(headers)).await {
+            Some(outcome) => outcome,
+            None => self.primary.acquire().await,
         }
-        self.primary.acquire().await
     }
 
+    /// The same for what everybody may see, with the Cache-Control it may have: `control`, or less while the primary is away
+    /// and nobody knows what it would say.
+    ///
+    /// # Errors
+    /// As [`Self::acquire`].
+    pub async fn acquire_public(
+        &self,
+        headers: &HeaderMap,
+        control: HeaderValue,
+    ) -> Result<(Connection, HeaderValue), AcquireError> {
+        if let Some(outcome) = self.acquire_replica(self.choose(headers)).await {
+            return outcome.map(|connection| (connection, control));
+        }
+        // First, because whoever asks a primary that is away waits for nothing; afterwards, because it may just have gone.
+        if let Some(outcome) = self.acquire_replica(self.choose_alone(headers)).await {
+            return outcome.map(|connection| (connection, UNCERTAIN));
+        }
+        match self.primary.acquire().await {
+            Err(AcquireError::Database(error)) => {
+                let outcome = self.acquire_replica(self.choose_alone(headers)).await;
+                outcome.unwrap_or(Err(error.into())).map(|connection| (connection, UNCERTAIN))
+            }
+            outcome => outcome.map(|connection| (connection, control)),
+        }
+    }
+
+    /// Nothing when there is none, or it turns out to be gone.
+    async fn acquire_replica(&self, replica: Option<&Replica>) -> Option<Result<Connection, AcquireError>> {
+        let replica = replica?;
+        match replica.database.acquire().await {
+            Err(AcquireError::Database(error)) => {
+                tracing::warn!(%error, "a replica is left out");
+                replica.leave_out();
+                None
+            }
+            outcome => Some(outcome),
+        }
+    }
+
+    /// One that is trusted, and has what this client has written.
     fn choose(&self, headers: &HeaderMap) -> Option<&Replica> {
-        if self.replicas.is_empty() {
+        let now = Instant::now();
+        self.find(self.written(headers), |replica| replica.is_trusted(now))
+    }
+
+    /// One that has all that is known to be in the primary's log; only while the primary is away.
+    fn choose_alone(&self, headers: &HeaderMap) -> Option<&Replica> {
+        if !self.without_primary() {
             return None;
         }
-        let (now, written) = (Instant::now(), self.written(headers));
+        let known = self.written(headers).max(self.seen.position.load(Ordering::Acquire));
+        self.find(known, |replica| replica.answers.load(Ordering::Acquire))
+    }
+
+    fn find(&self, at: u64, suits: impl Fn(&Replica) -> bool) -> Option<&Replica> {
         let first = self.turn.fetch_add(1, Ordering::Relaxed);
         (0..self.replicas.len())
             .map(|step| &self.replicas[(first.wrapping_add(step)) % self.replicas.len()])
-            .find(|replica| {
-                replica.replayed.load(Ordering::Acquire) >= written
-                    && replica.trusted_until.lock().is_some_and(|until| now < until)
-            })
+            .find(|replica| replica.replayed.load(Ordering::Acquire) >= at && suits(replica))
+    }
+
+    /// Whether the primary has been silent until nobody is trusted any more.
+    fn without_primary(&self) -> bool {
+        self.seen.asked.lock().is_some_and(|asked| asked.elapsed() >= self.max_lag)
+    }
+
+    /// Whether the primary is away, and what everybody may see is read all the same.
+    pub(crate) fn go_on_alone(&self) -> bool {
+        self.choose_alone(&HeaderMap::new()).is_some()
+    }
+
+    /// Every pool by its name, for gauges.
+    pub(crate) fn pools(&self) -> impl Iterator<Item = (String, &PgPool)> {
+        let replicas = self.replicas.iter().zip(1..);
+        std::iter::once(("primary".to_owned(), self.primary.pool()))
+            .chain(replicas.map(|(replica, number)| (format!("replica-{number}"), replica.database.pool())))
+    }
+
+    /// Of every replica: its name, the bytes it is behind, whether it is trusted. For gauges.
+    pub(crate) fn standings(&self) -> impl Iterator<Item = (String, u64, bool)> {
+        let (now, known) = (Instant::now(), self.seen.position.load(Ordering::Acquire));
+        self.replicas.iter().zip(1..).map(move |(replica, number)| {
+            let lag = known.saturating_sub(replica.replayed.load(Ordering::Acquire));
+            (format!("replica-{number}"), lag, replica.is_trusted(now))
+        })
     }
 
     /// Waits until every replica has replayed the log as far as it is now, or is trusted by nobody any more.
-    pub(crate) async fn replayed(&self) -> Result<(), AcquireError> {
+    pub(crate) async fn replayed(
+        &self,
+        primary: impl Executor<'_, Database = Postgres>,
+    ) -> Result<(), sqlx::Error> {
         if self.replicas.is_empty() {
             return Ok(());
         }
-        let now = self.position().await?;
+        let now = self.look(primary).await?;
         let reached = async {
             while self.replicas.iter().any(|replica| replica.replayed.load(Ordering::Acquire) < now) {
                 sleep(CHECK / 4).await;
@@ -131,35 +220,55 @@ impl Reads {
         Ok(())
     }
 
-    async fn position(&self) -> Result<u64, AcquireError> {
-        let mut connection = self.primary.acquire().await?;
-        let (at,) = connection.one::<(i64,)>("replicas.primary", sqlx::query_as(PRIMARY_AT)).await?;
-        Ok(at.unsigned_abs())
+    /// Where the primary's log is.
+    async fn look(&self, primary: impl Executor<'_, Database = Postgres>) -> Result<u64, sqlx::Error> {
+        // Taken before the question: what the answer says is at least as new.
+        let asked = Instant::now();
+        let at = sqlx::query_scalar::<_, i64>(PRIMARY_AT).fetch_one(primary).await?.unsigned_abs();
+        self.see(asked, at);
+        Ok(at)
     }
 
-    /// Watches primary and replicas until `stop` says so.
-    pub async fn watch(self, mut stop: watch::Receiver<bool>) {
+    fn see(&self, asked: Instant, at: u64) {
+        self.seen.position.fetch_max(at, Ordering::AcqRel);
+        let mut last = self.seen.asked.lock();
+        *last = (*last).max(Some(asked));
+    }
+
+    /// Watches primary and replicas until `stop` says so. It asks the primary over `connections` apart from the requests':
+    /// one that has no time for requests is not away.
+    pub async fn watch(self, connections: PgPool, mut stop: watch::Receiver<bool>) {
         if self.replicas.is_empty() {
             return;
         }
         let mut samples: VecDeque<(Instant, u64)> = VecDeque::new();
+        let mut alone = false;
         while !*stop.borrow() {
-            // Taken before the question: the sample is at least as new as it says.
+            // However many hang, one round takes less time than whoever answers is trusted without a new look.
+            let nodes = u32::try_from(self.replicas.len()).unwrap_or(u32::MAX).saturating_add(1);
+            let patience = self.max_lag / nodes.saturating_mul(2);
             let asked = Instant::now();
-            if let Ok(Ok(at)) = timeout(self.max_lag, self.position()).await {
+            if let Ok(Ok(at)) = timeout(patience, self.look(&connections)).await {
                 samples.push_back((asked, at));
             }
             samples.retain(|(taken, _)| taken.elapsed() < self.max_lag);
             for replica in self.replicas.iter() {
-                // One that hangs holds up the others no longer than they are trusted without a new look.
-                let replayed = timeout(self.max_lag / 4, replica.ask()).await.unwrap_or(None);
-                let Some(replayed) = replayed else {
-                    *replica.trusted_until.lock() = None;
+                let Some(replayed) = timeout(patience, replica.ask()).await.unwrap_or(None) else {
+                    replica.leave_out();
                     continue;
                 };
                 replica.replayed.store(replayed, Ordering::Release);
+                replica.answers.store(true, Ordering::Release);
                 let reached = samples.iter().rev().find(|(_, at)| *at <= replayed);
                 *replica.trusted_until.lock() = reached.map(|(taken, _)| *taken + self.max_lag);
+            }
+            if alone != self.without_primary() {
+                alone = !alone;
+                if alone {
+                    tracing::warn!("the primary is away: replicas answer what everybody may see");
+                } else {
+                    tracing::info!("the primary is back");
+                }
             }
             tokio::select! {
                 () = sleep(CHECK) => {}
@@ -168,9 +277,18 @@ impl Reads {
         }
     }
 
+    /// Where the primary's log is, over a connection for requests.
+    async fn position(&self) -> Result<u64, AcquireError> {
+        let mut connection = self.primary.acquire().await?;
+        let asked = Instant::now();
+        let (at,) = connection.one::<(i64,)>("replicas.primary", sqlx::query_as(PRIMARY_AT)).await?;
+        self.see(asked, at.unsigned_abs());
+        Ok(at.unsigned_abs())
+    }
+
     /// How far a node must be to answer this request; 0 for who has not written lately.
     fn written(&self, headers: &HeaderMap) -> u64 {
-        let Some(cookie) = sessions::cookie(headers, COOKIE) else { return 0 };
+        let Some(cookie) = cookies::read(headers, COOKIE) else { return 0 };
         // Signed with another key, or nobody's: the primary is right in any case.
         self.verify(cookie).unwrap_or(UNKNOWN)
     }
@@ -195,6 +313,15 @@ impl Reads {
 }
 
 impl Replica {
+    fn is_trusted(&self, now: Instant) -> bool {
+        self.trusted_until.lock().is_some_and(|until| now < until)
+    }
+
+    fn leave_out(&self) {
+        *self.trusted_until.lock() = None;
+        self.answers.store(false, Ordering::Release);
+    }
+
     /// How far it has replayed; `None` when it does not answer or is no replica.
     async fn ask(&self) -> Option<u64> {
         let mut connection = self.database.acquire().await.ok()?;
@@ -204,8 +331,7 @@ impl Replica {
 }
 
 /// Gives whoever has written the position of their write, so that they read it. Nothing without replicas.
-pub(crate) async fn remember_writes(State(shop): State<Shop>, request: Request, next: Next) -> Response {
-    let reads = &shop.reads;
+pub(crate) async fn remember_writes(State(reads): State<Reads>, request: Request, next: Next) -> Response {
     let safe = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
     let mut response = next.run(request).await;
     if safe || reads.replicas.is_empty() || !response.status().is_success() {
@@ -213,11 +339,7 @@ pub(crate) async fn remember_writes(State(shop): State<Shop>, request: Request, 
     }
     // After the commit: at or past the write.
     let position = reads.position().await.unwrap_or(UNKNOWN);
-    let cookie = format!(
-        "{COOKIE}={}; Path=/; Max-Age={COOKIE_LIFETIME}; Secure; HttpOnly; SameSite=Lax",
-        reads.sign(position)
-    );
-    let cookie = HeaderValue::from_str(&cookie).expect("numbers and base64url are printable ASCII");
+    let cookie = cookies::set(COOKIE, &reads.sign(position), COOKIE_LIFETIME);
     response.headers_mut().append(header::SET_COOKIE, cookie);
     response
 }

@@ -1,11 +1,6 @@
-//! The router, what surrounds every request, and the listener's life from bind to drained.
+//! The router, and what surrounds every request.
 
-use std::{
-    future::IntoFuture as _,
-    net::{IpAddr, SocketAddr},
-    sync::Arc,
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use axum::{
     Router,
@@ -13,52 +8,27 @@ use axum::{
     middleware::{self, Next},
     response::{IntoResponse as _, Response},
     routing::get,
-    serve::ListenerExt as _,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use serde_json::Value;
-use tokio::net::TcpListener;
 use tower_http::{catch_panic::CatchPanicLayer, set_header::SetResponseHeaderLayer};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
-    activity,
-    activity::ActivityLog,
     caching::{NO_STORE, SURROGATE_KEY},
-    categories, cross_site,
-    database::Database,
-    health,
+    categories, cross_site, health, history,
     input::LARGEST_BODY,
-    observe,
-    observe::Metrics,
-    openapi, orders,
-    passwords::Passwords,
+    observe, openapi, orders,
     problem::Problem,
     products,
     products::change,
-    replicas::{self, Reads},
-    sessions, storefront, users,
+    replicas, sessions,
+    shop::Shop,
+    users,
 };
 
 /// The tag of what comes with the binary and not out of the database.
 const STOREFRONT: HeaderValue = HeaderValue::from_static("storefront");
-
-/// What handlers share.
-#[derive(Debug, Clone)]
-pub struct Shop {
-    /// The catalogue and all else that lasts.
-    pub database: Database,
-    /// The same for reading, from replicas where there are any.
-    pub reads: Reads,
-    /// Counters of this process.
-    pub metrics: Arc<Metrics>,
-    /// Where events go.
-    pub activity: ActivityLog,
-    /// Where passwords are hashed.
-    pub passwords: Passwords,
-    /// Peers that may say for whom they ask.
-    pub proxies: Arc<[IpAddr]>,
-}
 
 /// Milliseconds, counted from the arrival of a request, for which whoever sent it will wait. It can only shorten the
 /// origin's own deadline. Relative, because two machines seldom agree on what time it is.
@@ -67,9 +37,9 @@ pub const REQUEST_DEADLINE: HeaderName = HeaderName::from_static("x-request-dead
 /// Every resource of the origin. A request without an answer after `deadline` (or less, see [`REQUEST_DEADLINE`]) gets a 503,
 /// and the query it waits for is cancelled.
 pub fn router(shop: Shop, deadline: Duration) -> Router {
-    let metrics = Arc::clone(&shop.metrics);
+    let watching = (Arc::clone(&shop.metrics), shop.tracer.clone());
     let (api, document) = interface();
-    let api = api.layer(middleware::from_fn_with_state(shop.clone(), replicas::remember_writes)).route(
+    let api = api.layer(middleware::from_fn_with_state(shop.reads.clone(), replicas::remember_writes)).route(
         "/api/openapi.json",
         get(move |headers: HeaderMap| async move { openapi::show(&document, &headers) }),
     );
@@ -77,7 +47,7 @@ pub fn router(shop: Shop, deadline: Duration) -> Router {
         .merge(api)
         .route("/livez", get(health::live))
         .route("/readyz", get(health::ready))
-        .route("/metrics", get(observe::show))
+        .route("/metrics", get(health::metrics))
         .with_state(shop)
         .merge(storefront::router().layer(SetResponseHeaderLayer::if_not_present(SURROGATE_KEY, STOREFRONT)))
         // Each layer surrounds those above it.
@@ -87,7 +57,7 @@ pub fn router(shop: Shop, deadline: Duration) -> Router {
             Problem::internal().into_response()
         }))
         .layer(SetResponseHeaderLayer::if_not_present(header::CACHE_CONTROL, NO_STORE))
-        .layer(middleware::from_fn_with_state(metrics, observe::record))
+        .layer(middleware::from_fn_with_state(watching, observe::record))
 }
 
 /// The description of everything under `/api`, as it is served and as it is written down.
@@ -108,7 +78,7 @@ fn interface() -> (Router<Shop>, Value) {
         .routes(routes!(orders::list, orders::place))
         .routes(routes!(orders::show))
         .routes(routes!(orders::cancel))
-        .routes(routes!(activity::list))
+        .routes(routes!(history::list))
         .fallback(|| async { Problem::not_found("no such resource") });
     let (router, document) =
         OpenApiRouter::with_openapi(openapi::frame()).nest("/api", api).split_for_parts();
@@ -117,44 +87,6 @@ fn interface() -> (Router<Shop>, Value) {
         .layer(DefaultBodyLimit::max(LARGEST_BODY))
         .layer(middleware::from_fn(cross_site::refuse));
     (router, openapi::finish(&document))
-}
-
-/// Serves until `stop` resolves; then takes no new connection, and lets requests under way end for as long as `drain`.
-///
-/// # Errors
-/// The listener broke.
-pub async fn serve(
-    listener: TcpListener,
-    router: Router,
-    stop: impl Future<Output = ()> + Send + 'static,
-    drain: Duration,
-) -> std::io::Result<()> {
-    let (draining, drained_from) = tokio::sync::oneshot::channel();
-    let stop = async move {
-        stop.await;
-        let _ = draining.send(());
-    };
-    let listener = listener.tap_io(|stream| {
-        // Without it, the second small write of an answer can wait for the client's delayed ACK.
-        let _ = stream.set_nodelay(true);
-    });
-    let service = router.into_make_service_with_connect_info::<SocketAddr>();
-    let serving = axum::serve(listener, service).with_graceful_shutdown(stop).into_future();
-    let too_long = async {
-        // An error means that the server ended by itself, and the other branch has the result.
-        if drained_from.await.is_ok() {
-            tokio::time::sleep(drain).await;
-        } else {
-            std::future::pending::<()>().await;
-        }
-    };
-    tokio::select! {
-        result = serving => result,
-        () = too_long => {
-            tracing::warn!("some requests did not end in time and were cut off");
-            Ok(())
-        }
-    }
 }
 
 async fn give_up_late(State(deadline): State<Duration>, request: Request, next: Next) -> Response {

@@ -4,6 +4,7 @@
 use std::{
     fmt, fs, io,
     net::{IpAddr, Ipv6Addr, SocketAddr},
+    num::NonZeroU32,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -24,6 +25,14 @@ pub struct Settings {
     /// How long requests under way may take to end after SIGTERM.
     #[serde(deserialize_with = "duration")]
     pub drain: Duration,
+    /// Connections of clients at once; more wait in the system's queue.
+    pub connections: NonZeroU32,
+    /// From the first byte of a request's head to its last.
+    #[serde(deserialize_with = "duration")]
+    pub head_timeout: Duration,
+    /// A connection without a request is closed after this long.
+    #[serde(deserialize_with = "duration")]
+    pub keep_alive: Duration,
     /// Peers that may name the client they ask for in `X-Forwarded-For`.
     pub proxies: Vec<IpAddr>,
     /// Products that an empty private database is filled with; 0: none. Never applies to a database of yours.
@@ -34,6 +43,8 @@ pub struct Settings {
     pub purge: PurgeSettings,
     /// The activity log.
     pub activity: ActivitySettings,
+    /// Traces.
+    pub telemetry: TelemetrySettings,
 }
 
 /// The table `[purge]`.
@@ -41,7 +52,7 @@ pub struct Settings {
 #[serde(default, deny_unknown_fields)]
 pub struct PurgeSettings {
     /// Admin addresses of every edge that keeps our answers.
-    pub edges: Vec<EdgeAddress>,
+    pub edges: Vec<HttpAddress>,
     /// Sent to them as a bearer token; `PURGE_TOKEN` replaces it.
     pub token: Option<Secret>,
 }
@@ -57,6 +68,23 @@ pub struct ActivitySettings {
 impl Default for ActivitySettings {
     fn default() -> Self {
         Self { retention_months: 13 }
+    }
+}
+
+/// The table `[telemetry]`.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TelemetrySettings {
+    /// Takes traces by OTLP over HTTP; `None`: there are none.
+    pub collector: Option<HttpAddress>,
+    /// Of requests whose trace begins here, the share that is traced, 0 to 1.
+    #[serde(deserialize_with = "ratio")]
+    pub sample_ratio: f64,
+}
+
+impl Default for TelemetrySettings {
+    fn default() -> Self {
+        Self { collector: None, sample_ratio: 1.0 }
     }
 }
 
@@ -101,11 +129,15 @@ impl Default for Settings {
             data: PathBuf::from("data"),
             request_deadline: Duration::from_secs(10),
             drain: Duration::from_secs(15),
+            connections: NonZeroU32::new(1_024).expect("not zero"),
+            head_timeout: Duration::from_secs(10),
+            keep_alive: Duration::from_secs(75),
             proxies: vec![IpAddr::from([127, 0, 0, 1]), Ipv6Addr::LOCALHOST.into()],
             seed_when_empty: 600,
             database: DatabaseSettings::default(),
             purge: PurgeSettings::default(),
             activity: ActivitySettings::default(),
+            telemetry: TelemetrySettings::default(),
         }
     }
 }
@@ -148,26 +180,21 @@ impl Settings {
     /// # Errors
     /// One of them is set and cannot be used.
     pub fn override_from(mut self, variable: impl Fn(&str) -> Option<String>) -> Result<Self, SettingsError> {
-        if let Some(url) = variable("DATABASE_URL").filter(|url| !url.is_empty()) {
-            let url = DatabaseUrl::parse(url)
-                .map_err(|error| SettingsError::Wrong(format!("DATABASE_URL: {error}")))?;
-            self.database.url = Some(url);
+        let set =
+            |name: &'static str| variable(name).filter(|value| !value.is_empty()).map(|value| (name, value));
+        let wrong = |name: &str, why: &str| SettingsError::Wrong(format!("{name}: {why}"));
+        if let Some((name, url)) = set("DATABASE_URL") {
+            self.database.url = Some(url.try_into().map_err(|why| wrong(name, why))?);
         }
-        if let Some(port) = variable("PORT").filter(|port| !port.is_empty()) {
-            let port = port.parse().map_err(|_| {
-                SettingsError::Wrong(format!("PORT: `{port}` is no port: write a number from 0 to 65535"))
-            })?;
-            self.listen.set_port(port);
+        if let Some((name, key)) = set("COOKIE_KEY") {
+            self.database.cookie_key = Some(key.try_into().map_err(|why| wrong(name, why))?);
         }
-        if let Some(key) = variable("COOKIE_KEY").filter(|key| !key.is_empty()) {
-            let key =
-                Secret::parse(key).map_err(|error| SettingsError::Wrong(format!("COOKIE_KEY: {error}")))?;
-            self.database.cookie_key = Some(key);
+        if let Some((name, token)) = set("PURGE_TOKEN") {
+            self.purge.token = Some(token.try_into().map_err(|why| wrong(name, why))?);
         }
-        if let Some(token) = variable("PURGE_TOKEN").filter(|token| !token.is_empty()) {
-            let token = Secret::parse(token)
-                .map_err(|error| SettingsError::Wrong(format!("PURGE_TOKEN: {error}")))?;
-            self.purge.token = Some(token);
+        if let Some((name, port)) = set("PORT") {
+            let why = format!("`{port}` is no port: write a number from 0 to 65535");
+            self.listen.set_port(port.parse().map_err(|_| wrong(name, &why))?);
         }
         Ok(self)
     }
@@ -190,7 +217,8 @@ pub enum SettingsError {
 }
 
 /// The address of a database, password and all: never printed.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
 pub struct DatabaseUrl(String);
 
 impl DatabaseUrl {
@@ -198,8 +226,12 @@ impl DatabaseUrl {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+}
 
-    fn parse(url: String) -> Result<Self, &'static str> {
+impl TryFrom<String> for DatabaseUrl {
+    type Error = &'static str;
+
+    fn try_from(url: String) -> Result<Self, &'static str> {
         if url.starts_with("postgres://") || url.starts_with("postgresql://") {
             Ok(Self(url))
         } else {
@@ -214,17 +246,17 @@ impl fmt::Debug for DatabaseUrl {
     }
 }
 
-impl<'de> Deserialize<'de> for DatabaseUrl {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Self::parse(String::deserialize(deserializer)?).map_err(de::Error::custom)
+/// Where an edge takes purges, or a collector traces: `http://HOST:PORT`. In clear text, so on a network of ours.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct HttpAddress(String);
+
+impl HttpAddress {
+    #[cfg(test)]
+    pub(crate) fn example() -> Self {
+        Self("http://127.0.0.1:4318".to_owned())
     }
-}
 
-/// Where an edge takes purges: `http://HOST:PORT`. In clear text, so on a network of ours.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct EdgeAddress(String);
-
-impl EdgeAddress {
     /// As it was written.
     pub fn as_str(&self) -> &str {
         &self.0
@@ -234,27 +266,28 @@ impl EdgeAddress {
     pub fn authority(&self) -> &str {
         self.0.trim_start_matches("http://")
     }
+}
 
-    fn parse(text: String) -> Result<Self, String> {
+impl TryFrom<String> for HttpAddress {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
         let uri = text.parse::<http::Uri>().ok().filter(|uri| {
             uri.scheme() == Some(&http::uri::Scheme::HTTP) && uri.path() == "/" && uri.port_u16().is_some()
         });
         if uri.is_some() && !text.ends_with('/') {
             Ok(Self(text))
         } else {
-            Err(format!("`{text}` is no edge's address: write one such as \"http://127.0.0.1:9900\""))
+            Err(format!(
+                "`{text}` is no address of a host and a port: write one such as \"http://127.0.0.1:9900\""
+            ))
         }
     }
 }
 
-impl<'de> Deserialize<'de> for EdgeAddress {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Self::parse(String::deserialize(deserializer)?).map_err(de::Error::custom)
-    }
-}
-
 /// A token: never printed.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
 pub struct Secret(String);
 
 impl Secret {
@@ -262,8 +295,12 @@ impl Secret {
     pub fn reveal(&self) -> &str {
         &self.0
     }
+}
 
-    fn parse(text: String) -> Result<Self, &'static str> {
+impl TryFrom<String> for Secret {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<Self, &'static str> {
         if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic()) {
             Ok(Self(text))
         } else {
@@ -275,12 +312,6 @@ impl Secret {
 impl fmt::Debug for Secret {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str("Secret(…)")
-    }
-}
-
-impl<'de> Deserialize<'de> for Secret {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Self::parse(String::deserialize(deserializer)?).map_err(de::Error::custom)
     }
 }
 
@@ -303,6 +334,15 @@ fn parse_duration(text: &str) -> Option<Duration> {
     };
     let total = number.parse::<u64>().ok()?.checked_mul(milliseconds)?;
     (1..=86_400_000).contains(&total).then(|| Duration::from_millis(total))
+}
+
+fn ratio<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
+    let number = f64::deserialize(deserializer)?;
+    if (0.0..=1.0).contains(&number) {
+        Ok(number)
+    } else {
+        Err(de::Error::custom(format!("{number} is no share: write a number from 0.0 to 1.0")))
+    }
 }
 
 fn connections<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
@@ -380,6 +420,11 @@ mod tests {
             "edges",
             "token",
             "retention_months",
+            "connections",
+            "head_timeout",
+            "keep_alive",
+            "collector",
+            "sample_ratio",
         ] {
             assert!(
                 shown.lines().any(|line| line.starts_with(&format!("{name} = "))),
@@ -410,7 +455,7 @@ mod tests {
             "http://edge:9900/",
         ] {
             let error = parse(&format!("[purge]\nedges = [\"{wrong}\"]\n")).expect_err(wrong).to_string();
-            assert!(error.contains("is no edge's address"), "{error}");
+            assert!(error.contains("is no address of a host and a port"), "{error}");
         }
     }
 

@@ -10,12 +10,18 @@ use sqlx::{
 use tokio::{sync::watch, task::JoinSet, time::timeout};
 
 use crate::{
-    activity::Writer, housekeeping, observe::Metrics, outbox, purge::Edge, replicas::Reads,
+    activity::Writer,
+    housekeeping,
+    observe::Metrics,
+    outbox,
+    purge::Edge,
+    replicas::Reads,
     settings::Settings,
+    traces::{Exporter, Tracer},
 };
 
-/// One for the outbox, one that listens for it, one for the activity log, one for housekeeping.
-const CONNECTIONS: u32 = 4;
+/// One for the outbox, one that listens for it, one for the activity log, one for housekeeping, one that watches replicas.
+const CONNECTIONS: u32 = 5;
 /// After that they are cut off: what they had begun is rolled back, and done by the next start.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -24,6 +30,9 @@ const PATIENCE: Duration = Duration::from_secs(5);
 pub struct Workers {
     tasks: JoinSet<()>,
     stop: watch::Sender<bool>,
+    /// Stopped after the others: it sends what they have left.
+    exporting: JoinSet<()>,
+    stop_exporting: watch::Sender<bool>,
     pool: PgPool,
 }
 
@@ -35,6 +44,7 @@ impl Workers {
         activity: Writer,
         reads: Reads,
         metrics: Arc<Metrics>,
+        (tracer, exporter): (Tracer, Option<Exporter>),
     ) -> Self {
         let options = options
             .application_name("gatehouse-origin-worker")
@@ -48,11 +58,17 @@ impl Workers {
         let mut tasks = JoinSet::new();
         let purge = &settings.purge;
         let edges = purge.edges.iter().map(|edge| Edge::new(edge.clone(), purge.token.clone())).collect();
-        tasks.spawn(outbox::Worker::new(pool.clone(), edges, reads.clone(), metrics).run(stopped.clone()));
-        tasks.spawn(reads.watch(stopped.clone()));
+        let outbox = outbox::Worker::new(pool.clone(), edges, reads.clone(), metrics, tracer);
+        tasks.spawn(outbox.run(stopped.clone()));
+        tasks.spawn(reads.watch(pool.clone(), stopped.clone()));
         tasks.spawn(activity.run(pool.clone(), stopped.clone()));
         tasks.spawn(housekeeping::run(pool.clone(), settings.activity.retention_months, stopped));
-        Self { tasks, stop, pool }
+        let (stop_exporting, exporting_stopped) = watch::channel(false);
+        let mut exporting = JoinSet::new();
+        if let Some(exporter) = exporter {
+            exporting.spawn(exporter.run(exporting_stopped));
+        }
+        Self { tasks, stop, exporting, stop_exporting, pool }
     }
 
     /// Lets them end what they are at.
@@ -63,6 +79,8 @@ impl Workers {
             tracing::warn!("a worker did not end in time and is cut off");
         }
         self.tasks.shutdown().await;
+        let _ = self.stop_exporting.send(true);
+        while self.exporting.join_next().await.is_some() {}
         self.pool.close().await;
     }
 }

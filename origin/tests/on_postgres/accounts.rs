@@ -4,7 +4,7 @@ use axum::body::Body;
 use http::{Method, Request, StatusCode};
 use serde_json::json as value;
 
-use crate::support::{Answer, Customer, TestServer, cookie, get, json, send, send_json};
+use crate::support::{Answer, Customer, TestServer, cookie, get, json, metric, send, send_json};
 
 async fn sign_in(router: &axum::Router, email: &str, password: &str, client: &str) -> Answer {
     let body = value!({ "email": email, "password": password });
@@ -68,6 +68,22 @@ async fn an_unknown_address_and_a_wrong_password_get_the_same_answer() {
     assert_eq!((wrong.status, &wrong.body), (unknown.status, &unknown.body));
     let names = |answer: &Answer| answer.headers.keys().map(ToString::to_string).collect::<Vec<_>>();
     assert_eq!(names(&wrong), names(&unknown));
+}
+
+#[tokio::test]
+async fn an_unknown_address_costs_as_many_hashes_as_a_wrong_password() {
+    let server = TestServer::start(1).await;
+    let router = server.router();
+    let hashes = async || metric(&router, "origin_password_hashes_total").await;
+    let cost = async |email: &str| {
+        let before = hashes().await;
+        let answer = sign_in(&router, email, "incorrect horse", "203.0.113.1").await;
+        assert_eq!(answer.status, StatusCode::UNAUTHORIZED);
+        hashes().await - before
+    };
+    assert_eq!(cost("eve@example.org").await, 1.0, "the first of all");
+    Customer::register(&router, "ada@example.org").await;
+    assert_eq!((cost("ada@example.org").await, cost("eve@example.org").await), (1.0, 1.0));
 }
 
 #[tokio::test]

@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use axum::body::Body;
-use http::{Request, StatusCode};
+use http::{Method, Request, StatusCode};
 use origin::settings::DatabaseSettings;
+use serde_json::json;
 use sqlx::{Connection as _, PgConnection};
 
-use crate::support::{PATIENCE, TestServer, get, metric, send};
+use crate::support::{Customer, PATIENCE, TestServer, get, metric, send};
 
 const KETTLE: &str = "/api/products/harbour-enamel-kettle";
 
@@ -113,6 +114,30 @@ async fn the_edges_deadline_ends_the_request_and_its_query() {
             "{ignored}"
         );
     }
+}
+
+#[tokio::test]
+async fn a_refused_change_is_rolled_back_and_its_connection_used_again() {
+    let server = TestServer::start(12).await;
+    let router = server.router_with(&narrow());
+    let administrator = Customer::administrator(&server, &router).await;
+    let mut watcher = server.connect().await;
+    let mut connections = async || -> Vec<(i32, bool)> {
+        let state = "SELECT pid, state LIKE 'idle in transaction%' FROM pg_stat_activity
+                      WHERE application_name = 'gatehouse-origin'";
+        sqlx::query_as(state).fetch_all(&mut watcher).await.expect("the connections")
+    };
+    assert_eq!(get(&router, KETTLE).await.status, StatusCode::OK);
+    let before = connections().await;
+    let condition = [("if-match", "\"another\"")];
+    let refused = administrator.send(Method::PATCH, KETTLE, &condition, &json!({ "price_cents": 1 })).await;
+    assert_eq!(refused.status, StatusCode::PRECONDITION_FAILED);
+    // There is but one connection: when it can be had again, it is out of the transaction.
+    assert_eq!(get(&router, KETTLE).await.status, StatusCode::OK);
+    let after = connections().await;
+    assert_eq!((after.len(), &after), (1, &before));
+    assert!(!after[0].1);
+    assert_eq!(metric(&router, "origin_queries_abandoned_total").await, 0.0);
 }
 
 #[tokio::test]

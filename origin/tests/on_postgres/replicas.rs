@@ -20,8 +20,10 @@ use origin::{
     observe::Metrics,
     passwords::Passwords,
     replicas::Reads,
-    server::{self, Shop},
+    server,
     settings::{PurgeSettings, Settings},
+    shop::Shop,
+    traces::Tracer,
     workers::Workers,
 };
 use rustix::process::{Pid, Signal, kill_process};
@@ -31,7 +33,7 @@ use tempfile::TempDir;
 
 use crate::{
     edge_double::EdgeDouble,
-    support::{Answer, Customer, PATIENCE, TestServer, folder, get},
+    support::{Answer, Customer, PATIENCE, TestServer, folder, get, get_if_none_match, metric},
 };
 
 const KETTLE: &str = "/api/products/harbour-enamel-kettle";
@@ -134,18 +136,26 @@ impl Shopping {
             value!({ "edges": [format!("http://{}", edge.address)], "token": "secret" }),
         )
         .expect("settings");
-        let settings = Settings { purge, ..Settings::default() };
-        let metrics = Arc::new(Metrics::new(settings.database.slow_query, 20));
+        let mut settings = Settings { purge, ..Settings::default() };
+        // Longer than a replica is trusted: who asks a primary that has just gone is answered by a replica.
+        settings.database.acquire_timeout = Duration::from_secs(1);
+        let metrics = Arc::new(Metrics::new(settings.database.slow_query));
         let pool = |options: &PgConnectOptions| {
             Database::new(options.clone(), &settings.database, Arc::clone(&metrics))
         };
         let (database, copy) = (pool(&server.options), pool(&replica.options));
         let reads = Reads::new(database.clone(), vec![copy], Duration::from_millis(800), None);
         let (activity, writer) = ActivityLog::new(Arc::clone(&metrics));
-        let workers =
-            Workers::start(server.options.clone(), &settings, writer, reads.clone(), Arc::clone(&metrics));
-        let (passwords, proxies) = (Passwords::default(), Arc::default());
-        let shop = Shop { database, reads, metrics, activity, passwords, proxies };
+        let workers = Workers::start(
+            server.options.clone(),
+            &settings,
+            writer,
+            reads.clone(),
+            Arc::clone(&metrics),
+            Default::default(),
+        );
+        let (passwords, proxies) = (Passwords::new(Arc::clone(&metrics)), Arc::default());
+        let shop = Shop { database, reads, metrics, tracer: Tracer::default(), activity, passwords, proxies };
         let shopping =
             Self { router: server::router(shop, Duration::from_secs(10)), workers, edge, replica, server };
         // Until it is trusted, the primary answers.
@@ -227,6 +237,82 @@ async fn a_replica_that_is_gone_is_left_out() {
     tokio::time::timeout(PATIENCE, settled).await.expect("reads go to the primary in time");
     for _ in 0..20 {
         assert_eq!(get(&shopping.router, KETTLE).await.status, StatusCode::OK);
+    }
+    shopping.workers.stop().await;
+}
+
+#[tokio::test]
+async fn without_the_primary_what_everybody_may_see_is_still_read() {
+    let Shopping { router, workers: _workers, replica: _replica, server, .. } = Shopping::start().await;
+    let ada = Customer::register(&router, "ada@example.org").await;
+    let kettle = get(&router, KETTLE).await;
+    tokio::task::spawn_blocking(move || drop(server)).await.expect("the primary stops");
+    // No read fails while the origin finds out.
+    let alone = async {
+        while get(&router, "/readyz").await.body != b"ready to be read from\n" {
+            assert_eq!(get(&router, KETTLE).await.json(), kettle.json());
+        }
+    };
+    tokio::time::timeout(PATIENCE, alone).await.expect("the origin finds out in time");
+    let stock = format!("{KETTLE}/stock");
+    for uri in [KETTLE, &stock, "/api/products?category=kitchen&sort=name", "/api/categories"] {
+        let answer = get(&router, uri).await;
+        assert_eq!(answer.status, StatusCode::OK, "{uri}");
+        assert_eq!(answer.header("cache-control"), "public, max-age=5, stale-if-error=86400", "{uri}");
+        assert!(!answer.header("surrogate-key").is_empty(), "{uri}");
+        let again = get_if_none_match(&router, uri, answer.header("etag")).await;
+        assert_eq!(again.header("cache-control"), answer.header("cache-control"), "{uri}");
+    }
+    assert_eq!(metric(&router, "origin_replica_trusted{pool=\"replica-1\"}").await, 0.0);
+
+    // What is somebody's own, and whatever changes something, waits for the primary.
+    assert_eq!(ada.get("/api/orders").await.status, StatusCode::SERVICE_UNAVAILABLE);
+    let order = value!({ "lines": [{ "product_id": 1, "quantity": 1 }] });
+    let placed = ada.send(Method::POST, "/api/orders", &[("idempotency-key", "k1")], &order).await;
+    assert_eq!(placed.status, StatusCode::SERVICE_UNAVAILABLE);
+    // Nobody knows what the bearer of somebody else's cookie has written.
+    let writer = Customer { cookie: "__Host-written=1.forged".to_owned(), ..ada };
+    assert_eq!(writer.get(KETTLE).await.status, StatusCode::SERVICE_UNAVAILABLE);
+}
+
+#[tokio::test]
+async fn without_the_primary_a_replica_that_lacks_what_was_seen_of_it_answers_nobody() {
+    let Shopping { router, workers: _workers, mut edge, replica, server } = Shopping::start().await;
+    let administrator = Customer::administrator(&server, &router).await;
+    for (name, value) in [("trusted", 1.0), ("lag_bytes", 0.0)] {
+        let reached = async {
+            while metric(&router, &format!("origin_replica_{name}{{pool=\"replica-1\"}}")).await != value {
+                // Nothing in the loop waits: the watching could not go on.
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, reached).await.expect(name);
+    }
+    replica.run("SELECT pg_wal_replay_pause()").await;
+    let change = value!({ "price_cents": 111 });
+    let changed = administrator.send(Method::PATCH, KETTLE, &[("if-match", "*")], &change).await;
+    assert_eq!(changed.status, StatusCode::OK);
+    assert!(edge.purged().await.contains(&"product-1".to_owned()));
+    assert!(metric(&router, "origin_replica_lag_bytes{pool=\"replica-1\"}").await > 0.0);
+    assert_eq!(metric(&router, "origin_replica_trusted{pool=\"replica-1\"}").await, 0.0);
+    tokio::task::spawn_blocking(move || drop(server)).await.expect("the primary stops");
+    assert_eq!(get(&router, KETTLE).await.status, StatusCode::SERVICE_UNAVAILABLE, "the old price is gone");
+    assert_eq!(get(&router, "/readyz").await.status, StatusCode::SERVICE_UNAVAILABLE);
+    // With what was seen replayed, it is as good as the primary was.
+    replica.run("SELECT pg_wal_replay_resume()").await;
+    let recovered = async { while get(&router, "/readyz").await.status != StatusCode::OK {} };
+    tokio::time::timeout(PATIENCE, recovered).await.expect("the replica catches up in time");
+    assert_eq!(get(&router, KETTLE).await.json()["price_cents"], 111);
+}
+
+#[tokio::test]
+async fn every_pool_has_its_gauges() {
+    let shopping = Shopping::start().await;
+    for pool in ["primary", "replica-1"] {
+        let limit = metric(&shopping.router, &format!("origin_connections_limit{{pool=\"{pool}\"}}")).await;
+        let open = metric(&shopping.router, &format!("origin_connections{{pool=\"{pool}\"}}")).await;
+        assert!((1.0..=20.0).contains(&open), "{pool}: {open}");
+        assert_eq!(limit, 20.0, "{pool}");
     }
     shopping.workers.stop().await;
 }
