@@ -6,27 +6,14 @@
 
 use std::{sync::Arc, time::Duration};
 
-use axum::{
-    Json,
-    extract::{Query, State, rejection::QueryRejection},
-};
 use http::HeaderMap;
-use serde::Serialize;
-use sqlx::{FromRow, PgPool};
-use time::OffsetDateTime;
+use sqlx::PgPool;
 use tokio::{
     sync::{mpsc, watch},
     time::{Instant, sleep, timeout},
 };
-use utoipa::ToSchema;
 
-use crate::{
-    newest_first::{Page, Parameters},
-    observe::Metrics,
-    problem::Problem,
-    server::Shop,
-    sessions,
-};
+use crate::{cookies, observe::Metrics};
 
 /// Events in memory at most, a few hundred bytes each.
 const QUEUE: usize = 8_192;
@@ -42,13 +29,6 @@ pub(crate) const INSERT: &str = "
       FROM UNNEST($1::double precision[], $2::bigint[], $3::bytea[], $4::text[], $5::text[])
            AS e (age, user_id, token_hash, action, subject)
       LEFT JOIN sessions s ON s.token_hash = e.token_hash AND s.expires_at > now()";
-
-pub(crate) const BY_USER: &str = "
-    SELECT id, timestamp, action, subject
-      FROM activity_logs
-     WHERE user_id = $1 AND (timestamp, id) < ($2, $3)
-     ORDER BY timestamp DESC, id DESC
-     LIMIT $4";
 
 /// Something that has happened.
 #[derive(Debug)]
@@ -72,7 +52,7 @@ impl Event {
 
     /// By whoever has this request's session, if anybody.
     pub(crate) fn by_session_of(self, headers: &HeaderMap) -> Self {
-        Self { session: sessions::token(headers).map(sessions::digest), ..self }
+        Self { session: cookies::session(headers).map(cookies::digest), ..self }
     }
 
     pub(crate) fn about(self, subject: impl Into<String>) -> Self {
@@ -97,7 +77,7 @@ impl ActivityLog {
     /// Never waits: an event without a place is counted and gone.
     pub(crate) fn record(&self, event: Event) {
         if self.queue.try_send(event).is_err() {
-            self.metrics.activity_lost(1);
+            self.metrics.activity_lost.inc();
         }
     }
 }
@@ -128,7 +108,7 @@ impl Writer {
             while let Err(error) = write(&pool, &batch).await {
                 tracing::warn!(%error, waiting = batch.len(), "the activity log cannot be written");
                 if *stop.borrow() {
-                    self.metrics.activity_lost(batch.len() as u64);
+                    self.metrics.activity_lost.inc_by(batch.len() as u64);
                     return;
                 }
                 // Meanwhile the queue fills up, and then loses: its bound is what keeps an outage out of the memory.
@@ -143,7 +123,7 @@ impl Writer {
         while self.events.recv_many(&mut batch, BATCH).await > 0 {
             if let Err(error) = write(&pool, &batch).await {
                 tracing::warn!(%error, "the last of the activity log is lost");
-                self.metrics.activity_lost(batch.len() as u64);
+                self.metrics.activity_lost.inc_by(batch.len() as u64);
             }
             batch.clear();
         }
@@ -161,46 +141,4 @@ async fn write(pool: &PgPool, batch: &[Event]) -> Result<(), sqlx::Error> {
         .execute(pool)
         .await
         .map(drop)
-}
-
-/// An event as its owner reads it.
-#[derive(Debug, FromRow, Serialize, ToSchema)]
-pub(crate) struct Entry {
-    id: i64,
-    #[serde(with = "time::serde::rfc3339")]
-    #[schema(value_type = String, format = DateTime)]
-    timestamp: OffsetDateTime,
-    action: String,
-    subject: Option<String>,
-}
-
-/// A page of one's activity.
-#[derive(Debug, Serialize, ToSchema)]
-pub(crate) struct Entries {
-    activity: Vec<Entry>,
-    /// Null on the last page.
-    next_cursor: Option<String>,
-}
-
-/// `GET /api/activity?limit=&cursor=`: one's own, newest first.
-#[utoipa::path(
-    get,
-    path = "/activity",
-    tag = "account",
-    params(Parameters),
-    responses((status = 200, description = "OK", body = Entries))
-)]
-pub(crate) async fn list(
-    State(shop): State<Shop>,
-    headers: HeaderMap,
-    parameters: Result<Query<Parameters>, QueryRejection>,
-) -> Result<Json<Entries>, Problem> {
-    let page = Page::check(parameters)?;
-    let mut connection = shop.reads.acquire(&headers).await?;
-    let user = sessions::user(&mut connection, &headers).await?;
-    let (time, id) = page.after;
-    let query = sqlx::query_as::<_, Entry>(BY_USER).bind(user.id).bind(time).bind(id).bind(page.rows());
-    let mut activity = connection.all("activity.list", query).await?;
-    let next_cursor = page.cut(&mut activity, |entry| (entry.timestamp, entry.id));
-    Ok(Json(Entries { activity, next_cursor }))
 }

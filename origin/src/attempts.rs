@@ -13,7 +13,7 @@ use axum::extract::{ConnectInfo, FromRef, FromRequestParts};
 use http::request::Parts;
 use sha2::{Digest as _, Sha256};
 
-use crate::{database::Connection, problem::Problem, server::Shop};
+use crate::{database::Connection, problem::Problem, shop::Shop};
 
 /// Within fifteen minutes.
 const OF_A_PAIR: i32 = 10;

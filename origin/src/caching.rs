@@ -9,7 +9,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
-use crate::{problem::Problem, storefront};
+use crate::problem::Problem;
 
 /// The catalogue: five minutes in a browser, ten in the edge; stale while one request refreshes it, or while we are down.
 pub const CATALOGUE: HeaderValue = HeaderValue::from_static(
@@ -17,6 +17,8 @@ pub const CATALOGUE: HeaderValue = HeaderValue::from_static(
 );
 /// A number that changes with every sale: seconds.
 pub const STOCK: HeaderValue = HeaderValue::from_static("public, max-age=5");
+/// What was read while nobody knew whether it is the newest: seconds, too.
+pub const UNCERTAIN: HeaderValue = HeaderValue::from_static("public, max-age=5, stale-if-error=86400");
 /// Errors, whatever depends on who asks, health, metrics: of this moment only.
 pub const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 
@@ -85,6 +87,11 @@ impl EntityTag {
             digest.update(part);
         }
         Self(format!("\"{}\"", URL_SAFE_NO_PAD.encode(&digest.finalize()[..15])))
+    }
+
+    /// The same as text.
+    pub(crate) fn as_str(&self) -> &str {
+        &self.0
     }
 
     /// As `ETag` carries it.

@@ -1,19 +1,18 @@
 //! The categories of the shop.
 
-use axum::{
-    extract::{Query, State, rejection::QueryRejection},
-    response::Response,
-};
+use axum::{extract::State, response::Response};
 use http::HeaderMap;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use sqlx::FromRow;
 use utoipa::ToSchema;
 
 use crate::{
-    caching::{self, CATALOGUE, EntityTag, IfNoneMatch, Keeping, Tag},
+    caching::{self, CATALOGUE, EntityTag, Keeping, Tag},
+    catalogue::{self, Catalogue, Listed},
+    database::Connection,
+    parameters::{NoParameters, Parameters},
     problem::Problem,
-    products::{CATALOGUE_VERSION, CatalogueVersion},
-    server::Shop,
+    shop::Shop,
 };
 
 /// Counting walks one index range for each category.
@@ -31,7 +30,7 @@ struct Categories {
 }
 
 /// One category as the interface shows it.
-#[derive(Debug, Serialize, ToSchema)]
+#[derive(Debug, FromRow, Serialize, ToSchema)]
 struct Category {
     id: i64,
     slug: String,
@@ -39,55 +38,37 @@ struct Category {
     product_count: i64,
 }
 
-/// No parameters; unknown ones are refused, because each spelling would be another entry in every cache.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct NoParameters {}
-
-#[derive(FromRow)]
-struct Row {
-    #[sqlx(flatten)]
-    catalogue: CatalogueVersion,
-    id: Option<i64>,
-    slug: Option<String>,
-    name: Option<String>,
-    product_count: i64,
-}
-
 /// `GET /api/categories`: all of them, in the order of menus, each with the number of products it offers.
 #[utoipa::path(
     get,
     path = "/categories",
+    operation_id = "list_categories",
     tag = "catalogue",
     responses((status = 200, description = "OK", body = Categories), (status = 304, description = "Not changed"))
 )]
 pub(crate) async fn list(
     State(shop): State<Shop>,
     headers: HeaderMap,
-    parameters: Result<Query<NoParameters>, QueryRejection>,
+    _: Parameters<NoParameters>,
 ) -> Result<Response, Problem> {
-    parameters.map_err(|rejection| Problem::invalid(rejection.body_text()))?;
-    let keeping = |catalogue: &CatalogueVersion| Keeping {
-        control: CATALOGUE,
+    let (mut connection, control) = shop.reads.acquire_public(&headers, CATALOGUE).await?;
+    let keeping = |catalogue: &Catalogue| Keeping {
+        control: control.clone(),
         entity: EntityTag::of(&["categories", &catalogue.epoch, &catalogue.version.to_string()]),
         tags: &[Tag::Catalogue],
     };
-    let mut connection = shop.reads.acquire(&headers).await?;
-    if let Some(condition) = IfNoneMatch::of(&headers) {
-        let known = keeping(&connection.one("catalogue.version", sqlx::query_as(CATALOGUE_VERSION)).await?);
-        if condition.lists(&known.entity) {
-            return Ok(caching::not_modified(&known));
-        }
+    if let Some(unchanged) = catalogue::unchanged(&mut connection, &headers, &keeping).await? {
+        return Ok(unchanged);
     }
-    let rows: Vec<Row> = connection.all("categories.list", sqlx::query_as(LIST)).await?;
+    let rows = connection.all("categories.list", sqlx::query_as(LIST)).await?;
     drop(connection);
-    let keeping = rows.first().map(|row| keeping(&row.catalogue)).ok_or_else(Problem::internal)?;
-    // The outer join leaves one row of nulls when there are none.
-    let categories: Vec<Category> = rows
-        .into_iter()
-        .filter_map(|row| {
-            Some(Category { id: row.id?, slug: row.slug?, name: row.name?, product_count: row.product_count })
-        })
-        .collect();
-    caching::json(&headers, &keeping, &Categories { categories })
+    let (catalogue, categories) = Listed::split(rows)?;
+    caching::json(&headers, &keeping(&catalogue), &Categories { categories })
+}
+
+/// Whether there is a category with this slug.
+pub(crate) async fn exists(connection: &mut Connection, slug: &str) -> Result<bool, sqlx::Error> {
+    let query =
+        sqlx::query_as::<_, (i64,)>("SELECT id FROM categories WHERE slug = $1").bind(slug.to_owned());
+    Ok(connection.optional("categories.find", query).await?.is_some())
 }

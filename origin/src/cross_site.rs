@@ -11,7 +11,7 @@ use axum::{
 };
 use http::{HeaderMap, HeaderName, Method, header};
 
-use crate::{problem::Problem, sessions};
+use crate::{cookies, problem::Problem};
 
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 /// Required, with any value, on writes that bring a session cookie.
@@ -44,7 +44,7 @@ fn judge(headers: &HeaderMap) -> Result<(), &'static str> {
         }
         _ => {}
     }
-    if sessions::token(headers).is_some() && !headers.contains_key(REQUESTED_WITH) {
+    if cookies::session(headers).is_some() && !headers.contains_key(REQUESTED_WITH) {
         return Err("a write with a session cookie needs the header `X-Requested-With`");
     }
     Ok(())

@@ -1,27 +1,27 @@
 //! Bodies of requests: JSON of a bounded size, parsed once into a type, with a message for every field that is wrong.
 
+use std::{fmt, marker::PhantomData};
+
 use axum::{
     body::Bytes,
     extract::{FromRequest, Request},
 };
 use http::{HeaderMap, header};
-use serde::{Serialize, de::DeserializeOwned};
+use serde::{
+    Deserialize, Deserializer,
+    de::{DeserializeOwned, Error, Unexpected, Visitor},
+};
 use serde_json::error::Category;
-use utoipa::ToSchema;
 
-use crate::problem::Problem;
+use crate::problem::{FieldError, Problem};
 
 /// Bytes of a body at most: a hundred order lines with room to spare.
 pub(crate) const LARGEST_BODY: usize = 64 << 10;
-
-/// What can be said about one field.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
-pub(crate) struct FieldError {
-    /// Name of the member; one in a list is `lines[2].quantity`.
-    pub(crate) field: String,
-    /// What to send instead.
-    pub(crate) message: String,
-}
+/// 2^53 - 1, the last whole number whose neighbours every reader of JSON can tell from it (RFC 8259 §6).
+pub(crate) const LARGEST_INTEGER: i64 = 9_007_199_254_740_991;
+/// 2^50. The reader of JSON may miss the last bits of a number that is written with a point. Up to here that leaves a fraction,
+/// which is refused; further out it would be another whole number.
+const LARGEST_WITH_A_POINT: f64 = 1_125_899_906_842_624.0;
 
 /// What is wrong with an input, field by field.
 #[derive(Debug, Default)]
@@ -40,6 +40,16 @@ impl Wrong {
         let fits = bounds.contains(&text.chars().count()) && !text.chars().any(char::is_control);
         let message = format!("one line of {} to {} characters", bounds.start(), bounds.end());
         self.unless(fits, field, &message);
+    }
+
+    /// The shape of an address, in the field `email`: whether it exists only a message to it could tell.
+    pub(crate) fn email(&mut self, text: &str) {
+        let plausible = text.len() <= 254
+            && !text.chars().any(|character| character.is_whitespace() || character.is_control())
+            && text.split_once('@').is_some_and(|(local, domain)| {
+                !local.is_empty() && !domain.is_empty() && !domain.contains('@')
+            });
+        self.unless(plausible, "email", "an address such as `name@example.org`");
     }
 }
 
@@ -79,6 +89,55 @@ pub(crate) fn parse<T: Checked>(body: &[u8]) -> Result<T, Problem> {
     if wrong.0.is_empty() { Ok(value) } else { Err(Problem::invalid_fields(wrong.0)) }
 }
 
+/// Reads a whole number. `3.0` is one as well as `3`, says JSON Schema of its `integer`, by which the interface is described.
+pub(crate) fn integer<'de, T: TryFrom<i64>, D: Deserializer<'de>>(deserializer: D) -> Result<T, D::Error> {
+    Integer::deserialize(deserializer).map(|Integer(number)| number)
+}
+
+/// The same for a number that may be null.
+pub(crate) fn optional_integer<'de, T: TryFrom<i64>, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<T>, D::Error> {
+    Ok(Option::deserialize(deserializer)?.map(|Integer(number)| number))
+}
+
+struct Integer<T>(T);
+
+impl<'de, T: TryFrom<i64>> Deserialize<'de> for Integer<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(IntegerVisitor(PhantomData)).map(Self)
+    }
+}
+
+struct IntegerVisitor<T>(PhantomData<T>);
+
+impl<T: TryFrom<i64>> Visitor<'_> for IntegerVisitor<T> {
+    type Value = T;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("a whole number within the documented bounds")
+    }
+
+    fn visit_i64<E: Error>(self, number: i64) -> Result<T, E> {
+        T::try_from(number).map_err(|_| E::invalid_value(Unexpected::Signed(number), &self))
+    }
+
+    fn visit_u64<E: Error>(self, number: u64) -> Result<T, E> {
+        let signed = i64::try_from(number);
+        signed
+            .map_err(|_| E::invalid_value(Unexpected::Unsigned(number), &self))
+            .and_then(|number| self.visit_i64(number))
+    }
+
+    fn visit_f64<E: Error>(self, number: f64) -> Result<T, E> {
+        if number.fract() == 0.0 && number.abs() <= LARGEST_WITH_A_POINT {
+            self.visit_i64(number as i64)
+        } else {
+            Err(E::invalid_value(Unexpected::Float(number), &self))
+        }
+    }
+}
+
 fn is_json(headers: &HeaderMap) -> bool {
     let kind = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     kind.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case("application/json")
@@ -116,6 +175,40 @@ mod tests {
     impl Checked for Named {
         fn check(&self, wrong: &mut Wrong) {
             wrong.line(&self.name, 1..=3, "name");
+        }
+    }
+
+    #[test]
+    fn a_whole_number_is_whole_however_it_is_written() {
+        #[derive(Deserialize)]
+        struct Number {
+            #[serde(deserialize_with = "integer")]
+            number: i32,
+            #[serde(default, deserialize_with = "optional_integer")]
+            other: Option<i64>,
+        }
+        let read = |number: &str, other: &str| {
+            let body = format!(r#"{{"number":{number},"other":{other}}}"#);
+            serde_json::from_str::<Number>(&body).map(|read| (read.number, read.other))
+        };
+        assert_eq!(read("40772.0", "null").expect("whole"), (40772, None));
+        assert_eq!(read("-1e3", "1000000000000.0").expect("whole"), (-1000, Some(1_000_000_000_000)));
+        assert_eq!(read("7", "9007199254740991").expect("whole"), (7, Some(LARGEST_INTEGER)));
+        assert_eq!(
+            serde_json::from_str::<Number>(r#"{"number":1}"#).expect("one may be left out").other,
+            None
+        );
+        for (number, other) in [
+            ("0.5", "1"),
+            ("2147483648", "1"),
+            ("2147483648.0", "1"),
+            ("null", "1"),
+            ("\"1\"", "1"),
+            ("1", "9007199254740991.0"),
+            ("1", "18446744073709551615"),
+            ("1", "true"),
+        ] {
+            assert!(read(number, other).is_err(), "{number} {other}");
         }
     }
 

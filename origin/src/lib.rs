@@ -1,38 +1,45 @@
 //! The shop API over PostgreSQL that answers the edge's cache misses.
 //!
-//! One file a resource, with its SQL beside the handler that uses it. A request meets, in this order: [`server`] (deadline,
-//! metrics), `cross_site`, a resource (`products`, `sessions`, `orders`…), [`database`] for a connection, and [`caching`] or
+//! One file a resource, with its SQL beside the handler that uses it. A request meets, in this order: [`listener`], [`server`]
+//! (deadline, metrics, [`traces`]), `cross_site`, a resource (`products`, `sessions`, `orders`…), [`database`] for a connection, and [`caching`] or
 //! [`problem`] for the answer. What a change has to tell others it leaves in the [`outbox`]; [`workers`] do the rest.
 
 pub mod settings;
 
+pub mod listener;
 pub mod server;
+pub mod shop;
 pub mod workers;
 
+mod cookies;
 mod cross_site;
+mod idempotency;
 mod input;
 mod newest_first;
 mod openapi;
+mod parameters;
 
 pub mod activity;
 mod attempts;
+mod catalogue;
 mod categories;
 mod health;
+mod history;
 mod orders;
 pub mod passwords;
 mod products;
 mod sessions;
-pub mod storefront;
 pub mod users;
 
 pub mod caching;
 pub mod observe;
 pub mod problem;
+pub mod traces;
 
 pub mod database;
+pub mod exchange;
 pub mod housekeeping;
 pub mod outbox;
-pub mod private_postgres;
 pub mod purge;
 pub mod replicas;
 pub mod seed;

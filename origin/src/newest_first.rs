@@ -1,17 +1,21 @@
 //! Pages of what one customer has, newest first: the parameters and the cursor that such lists share.
 
-use axum::extract::{Query, rejection::QueryRejection};
+use axum::extract::FromRequestParts;
+use http::request::Parts;
 use serde::Deserialize;
 use time::OffsetDateTime;
 use utoipa::IntoParams;
 
 use crate::{
+    parameters,
     problem::Problem,
-    products::{Cursor, Key, Sort},
+    products::{
+        Cursor, Key, Sort,
+        cursor::{cut, limit},
+    },
 };
 
 const DEFAULT_LIMIT: u32 = 20;
-const LARGEST_LIMIT: u32 = 100;
 
 /// The parameters as they are sent.
 #[derive(Debug, Deserialize, IntoParams)]
@@ -21,6 +25,7 @@ pub(crate) struct Parameters {
     #[param(minimum = 1, maximum = 100, default = 20)]
     limit: Option<u32>,
     /// `next_cursor` of the page before.
+    #[param(pattern = "^[A-Za-z0-9_-]+$", max_length = 1200)]
     cursor: Option<String>,
 }
 
@@ -32,22 +37,22 @@ pub(crate) struct Page {
     pub(crate) after: (OffsetDateTime, i64),
 }
 
-impl Page {
-    pub(crate) fn check(parameters: Result<Query<Parameters>, QueryRejection>) -> Result<Self, Problem> {
-        let Query(Parameters { limit, cursor }) =
-            parameters.map_err(|rejection| Problem::invalid(rejection.body_text()))?;
-        let limit = limit.unwrap_or(DEFAULT_LIMIT);
-        if !(1..=LARGEST_LIMIT).contains(&limit) {
-            return Err(Problem::invalid("`limit` is a number from 1 to 100"));
-        }
-        let after = match cursor.as_deref().map(|text| Cursor::decode(text, Sort::Newest)) {
+impl<S: Send + Sync> FromRequestParts<S> for Page {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let parameters::Parameters(sent) =
+            parameters::Parameters::<Parameters>::from_request_parts(parts, state).await?;
+        let after = match sent.cursor.map(|text| Cursor::decode(&text, Sort::Newest)).transpose()? {
             None => (END_OF_TIME, i64::MAX),
-            Some(Some(Cursor { key: Key::CreatedAt(time), id })) => (time, id),
+            Some(Cursor { key: Key::CreatedAt(time), id }) => (time, id),
             Some(_) => return Err(Problem::invalid_cursor()),
         };
-        Ok(Self { limit, after })
+        Ok(Self { limit: limit(sent.limit, DEFAULT_LIMIT)?, after })
     }
+}
 
+impl Page {
     /// Rows to ask for: one more than the page tells whether there is another.
     pub(crate) fn rows(&self) -> i64 {
         i64::from(self.limit) + 1
@@ -59,10 +64,7 @@ impl Page {
         rows: &mut Vec<T>,
         place: impl Fn(&T) -> (OffsetDateTime, i64),
     ) -> Option<String> {
-        let page = self.limit as usize;
-        let more = rows.len() > page;
-        rows.truncate(page);
-        let (time, id) = rows.last().filter(|_| more).map(place)?;
+        let (time, id) = cut(rows, self.limit).map(place)?;
         Some(Cursor { key: Key::CreatedAt(time), id }.encode(Sort::Newest))
     }
 }

@@ -4,19 +4,40 @@
 use axum::response::Response;
 use http::HeaderMap;
 use serde_json::{Value, json};
-use utoipa::OpenApi;
+use utoipa::{
+    Modify, OpenApi,
+    openapi::security::{ApiKey, ApiKeyValue, SecurityScheme},
+};
 
 use crate::{
     caching::{self, CATALOGUE, EntityTag, Keeping, Tag},
+    cookies, cross_site,
     problem::{Members, Problem},
 };
 
 #[derive(OpenApi)]
 #[openapi(
-    info(title = "Gatehouse shop", description = "Errors are problem+json (RFC 9457). Writes that bring the session cookie need the header `X-Requested-With`."),
-    components(schemas(Members<'_>))
+    info(title = "Gatehouse shop", description = "Errors are problem+json (RFC 9457). Writes that bring the session cookie need the header `X-Requested-With`. What is in no catalogue (404, or 422 in a body), or was changed by somebody else meanwhile (409, 412), is refused though it has the right form; so is a `cursor` that no page has given out (400)."),
+    components(schemas(Members<'_>)),
+    modifiers(&Security)
 )]
 struct Frame;
+
+/// What the handlers' `security` names.
+struct Security;
+
+impl Modify for Security {
+    fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
+        let components = document.components.get_or_insert_default();
+        let session =
+            ApiKeyValue::with_description(cookies::SESSION, "Set by signing in and by registering.");
+        components.add_security_scheme("session", SecurityScheme::ApiKey(ApiKey::Cookie(session)));
+        let why = "Any value: what a form of another site cannot send, beside the cookie of a write.";
+        let requested_with = ApiKeyValue::with_description(cross_site::REQUESTED_WITH.as_str(), why);
+        components
+            .add_security_scheme("requested_with", SecurityScheme::ApiKey(ApiKey::Header(requested_with)));
+    }
+}
 
 /// What the routes are added to.
 pub(crate) fn frame() -> utoipa::openapi::OpenApi {

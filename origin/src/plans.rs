@@ -2,7 +2,7 @@
 //! not listed here is not tested, so a resource adds its own.
 
 use crate::{
-    activity, attempts, categories, orders, outbox,
+    attempts, catalogue, categories, history, idempotency, orders, outbox,
     products::{self, ListShape, Sort, change},
     sessions,
 };
@@ -28,7 +28,7 @@ pub fn examples() -> Vec<Example> {
         arguments,
     };
     let mut examples = vec![
-        example("catalogue.version", products::CATALOGUE_VERSION, Vec::new()),
+        example("catalogue.version", catalogue::STATE, Vec::new()),
         example("categories.list", categories::LIST, Vec::new()),
         example("products.version", products::VERSION_BY_SLUG, slug.clone()),
         example("sessions.find", sessions::BY_TOKEN, vec!["sha256('token')"]),
@@ -37,21 +37,21 @@ pub fn examples() -> Vec<Example> {
         example("products.lock", change::LOCK_BY_SLUG, slug.clone()),
         example("orders.take", orders::TAKE, vec!["5::bigint", "1"]),
         example("orders.give_back", orders::GIVE_BACK, vec!["5::bigint", "1"]),
-        example("orders.by_key", orders::BY_KEY, vec!["5::bigint", "'key'"]),
+        example("idempotency.find", idempotency::BY_KEY, vec!["5::bigint", "'key'"]),
         example("orders.list", orders::LIST, page.clone()),
         example("orders.show", orders::BY_ID, vec!["5::bigint", "7::bigint"]),
         example("orders.lines", orders::LINES, vec!["5::bigint"]),
         example("orders.cancel", orders::CANCEL, vec!["5::bigint", "7::bigint"]),
-        example("activity.list", activity::BY_USER, page),
+        example("activity.list", history::BY_USER, page),
         example("outbox.due", outbox::DUE, vec!["200::bigint"]),
         example("products.stock", products::STOCK_BY_SLUG, slug.clone()),
         example("products.show", products::BY_SLUG, slug),
     ];
-    for sort in Sort::ALL {
+    for (sort, rows) in Sort::ALL.into_iter().flat_map(|sort| products::ROWS.map(|rows| (sort, rows))) {
         for bits in 0..8 {
-            let shape =
-                ListShape { sort, category: bits & 1 != 0, search: bits & 2 != 0, after: bits & 4 != 0 };
-            let mut arguments = vec!["25::bigint"];
+            let (category, search, after) = (bits & 1 != 0, bits & 2 != 0, bits & 4 != 0);
+            let shape = ListShape { sort, category, search, after, rows };
+            let mut arguments = Vec::new();
             arguments.extend(shape.category.then_some("'kitchen'"));
             arguments.extend(shape.search.then_some("'copper kettle'"));
             if shape.after {

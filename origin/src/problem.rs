@@ -17,7 +17,14 @@ use serde::Serialize;
 use tokio::time::Instant;
 use utoipa::ToSchema;
 
-use crate::{caching::NO_STORE, database::AcquireError, input::FieldError};
+/// What can be said about one field.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+pub(crate) struct FieldError {
+    /// Name of the member; one in a list is `lines[2].quantity`.
+    pub(crate) field: String,
+    /// What to send instead.
+    pub(crate) message: String,
+}
 
 /// A refusal, an error, or a "not now".
 #[derive(Debug)]
@@ -103,10 +110,10 @@ impl Problem {
         Self::new(StatusCode::PRECONDITION_FAILED, "precondition-failed", "It has changed since you read it")
     }
 
-    /// 400: an order needs a key of its own.
+    /// 400: an order or a delivery needs a key of its own.
     pub(crate) fn no_idempotency_key() -> Self {
-        Self::new(StatusCode::BAD_REQUEST, "idempotency-key-required", "The order has no key")
-            .detail("send one `Idempotency-Key` of 1 to 255 visible characters, new for each order")
+        Self::new(StatusCode::BAD_REQUEST, "idempotency-key-required", "The request has no key")
+            .detail("send one `Idempotency-Key` of 1 to 255 visible characters, new for each request")
     }
 
     /// 409: a request with this key is under way.
@@ -120,7 +127,7 @@ impl Problem {
     /// 422: the key belongs to another request.
     pub(crate) fn key_reused() -> Self {
         let status = StatusCode::UNPROCESSABLE_ENTITY;
-        Self::new(status, "idempotency-key-reused", "This key has been used for another order")
+        Self::new(status, "idempotency-key-reused", "This key has been used for another request")
     }
 
     /// 409: some lines cannot be had.
@@ -192,7 +199,6 @@ impl Problem {
         (self.status, body)
     }
 
-    #[cfg(test)]
     pub(crate) fn status(&self) -> StatusCode {
         self.status
     }
@@ -205,15 +211,6 @@ impl Problem {
     /// The same, with words on this very case.
     pub fn detail(self, detail: impl Into<Cow<'static, str>>) -> Self {
         Self { detail: Some(detail.into()), ..self }
-    }
-}
-
-impl From<AcquireError> for Problem {
-    fn from(error: AcquireError) -> Self {
-        match error {
-            AcquireError::Full => Self::overloaded(),
-            AcquireError::Database(error) => error.into(),
-        }
     }
 }
 
@@ -247,7 +244,7 @@ impl IntoResponse for Problem {
         let mut response = self.written().into_response();
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
-        headers.insert(header::CACHE_CONTROL, NO_STORE);
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         if self.status == StatusCode::UNAUTHORIZED {
             // RFC 9110 §15.5.2 wants a challenge; there is no registered scheme for a form and a cookie.
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Session"));

@@ -12,22 +12,19 @@ use axum::{
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use serde::{Deserialize, Serialize};
-use sha2::{Digest as _, Sha256};
 use sqlx::FromRow;
 use utoipa::ToSchema;
 
 use crate::{
     activity::Event,
     attempts::{self, Client},
+    cookies,
     database::Connection,
     input::{Checked, Input, Wrong},
     problem::Problem,
-    server::Shop,
-    users::{self, User},
+    shop::Shop,
 };
 
-/// `__Host-`: the browser takes it from this very host over TLS only, so no sibling domain can plant one (RFC 6265bis §4.1.3.2).
-const COOKIE: &str = "__Host-session";
 /// Then one signs in again.
 const LIFETIME: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
@@ -55,9 +52,19 @@ pub(crate) struct Credentials {
 
 impl Checked for Credentials {
     fn check(&self, wrong: &mut Wrong) {
-        users::check_email(&self.email, wrong);
+        wrong.email(&self.email);
         wrong.unless(self.password.chars().count() <= 200, "password", "200 characters at most");
     }
+}
+
+/// Somebody who has signed in.
+#[derive(Debug, Clone, FromRow, Serialize, ToSchema)]
+pub(crate) struct User {
+    pub(crate) id: i64,
+    pub(crate) email: String,
+    pub(crate) name: String,
+    /// `customer` or `administrator`.
+    pub(crate) role: String,
 }
 
 /// Who is signed in.
@@ -112,14 +119,16 @@ pub(crate) async fn sign_in(
 #[utoipa::path(
     get,
     path = "/session",
+    operation_id = "show_session",
     tag = "account",
+    security((), ("session" = [])),
     responses((status = 200, description = "OK", body = Session))
 )]
 pub(crate) async fn show(
     State(shop): State<Shop>,
     headers: HeaderMap,
 ) -> Result<axum::Json<Session>, Problem> {
-    if token(&headers).is_none() {
+    if cookies::session(&headers).is_none() {
         return Ok(axum::Json(Session { user: None }));
     }
     let mut connection = shop.reads.acquire(&headers).await?;
@@ -131,12 +140,13 @@ pub(crate) async fn show(
     delete,
     path = "/session",
     tag = "account",
+    security((), ("session" = [], "requested_with" = [])),
     responses((status = 204, description = "Signed out"))
 )]
 pub(crate) async fn sign_out(State(shop): State<Shop>, headers: HeaderMap) -> Result<Response, Problem> {
-    if let Some(token) = token(&headers) {
+    if let Some(token) = cookies::session(&headers) {
         let mut connection = shop.database.acquire().await?;
-        connection.execute("sessions.delete", sqlx::query(DELETE).bind(digest(token))).await?;
+        connection.execute("sessions.delete", sqlx::query(DELETE).bind(cookies::digest(token))).await?;
     }
     Ok((StatusCode::NO_CONTENT, set_cookie("", Duration::ZERO)).into_response())
 }
@@ -165,42 +175,21 @@ pub(crate) async fn open(
     user: &User,
     headers: &HeaderMap,
 ) -> Result<[(HeaderName, HeaderValue); 1], sqlx::Error> {
-    if let Some(old) = token(headers) {
-        connection.execute("sessions.delete", sqlx::query(DELETE).bind(digest(old))).await?;
+    if let Some(old) = cookies::session(headers) {
+        connection.execute("sessions.delete", sqlx::query(DELETE).bind(cookies::digest(old))).await?;
     }
     let token = URL_SAFE_NO_PAD.encode(rand::random::<[u8; 32]>());
-    let query = sqlx::query(INSERT).bind(digest(&token)).bind(user.id).bind(LIFETIME.as_secs_f64());
+    let query = sqlx::query(INSERT).bind(cookies::digest(&token)).bind(user.id).bind(LIFETIME.as_secs_f64());
     connection.execute("sessions.insert", query).await?;
     Ok(set_cookie(&token, LIFETIME))
 }
 
-/// The token a request brings.
-pub(crate) fn token(headers: &HeaderMap) -> Option<&str> {
-    cookie(headers, COOKIE)
-}
-
-/// The value of a cookie.
-pub(crate) fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
-    headers
-        .get_all(header::COOKIE)
-        .iter()
-        .filter_map(|line| line.to_str().ok())
-        .find_map(|line| line.split(';').find_map(|pair| pair.trim().strip_prefix(name)?.strip_prefix('=')))
-}
-
-/// What the database knows of a token.
-pub(crate) fn digest(token: &str) -> Vec<u8> {
-    Sha256::digest(token).to_vec()
-}
-
 async fn find(connection: &mut Connection, headers: &HeaderMap) -> Result<Option<User>, sqlx::Error> {
-    let Some(token) = token(headers) else { return Ok(None) };
-    let query = sqlx::query_as(BY_TOKEN).bind(digest(token));
+    let Some(token) = cookies::session(headers) else { return Ok(None) };
+    let query = sqlx::query_as(BY_TOKEN).bind(cookies::digest(token));
     connection.optional("sessions.find", query).await
 }
 
 fn set_cookie(token: &str, age: Duration) -> [(HeaderName, HeaderValue); 1] {
-    let age = age.as_secs();
-    let cookie = format!("{COOKIE}={token}; Path=/; Max-Age={age}; Secure; HttpOnly; SameSite=Lax");
-    [(header::SET_COOKIE, HeaderValue::from_str(&cookie).expect("base64url is printable ASCII"))]
+    [(header::SET_COOKIE, cookies::set(cookies::SESSION, token, age))]
 }

@@ -5,8 +5,8 @@ use axum::{
     response::{IntoResponse as _, Response},
 };
 use http::{HeaderMap, StatusCode};
-use serde::{Deserialize, Serialize};
-use sqlx::{FromRow, PgConnection};
+use serde::Deserialize;
+use sqlx::PgConnection;
 use utoipa::ToSchema;
 
 use crate::{
@@ -14,19 +14,9 @@ use crate::{
     attempts::{self, Client},
     input::{Checked, Input, Wrong},
     problem::Problem,
-    server::Shop,
-    sessions,
+    sessions::{self, User},
+    shop::Shop,
 };
-
-/// Somebody who has signed in.
-#[derive(Debug, Clone, FromRow, Serialize, ToSchema)]
-pub(crate) struct User {
-    pub(crate) id: i64,
-    pub(crate) email: String,
-    pub(crate) name: String,
-    /// `customer` or `administrator`.
-    pub(crate) role: String,
-}
 
 /// What registering takes.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -43,22 +33,12 @@ pub(crate) struct Registration {
 
 impl Checked for Registration {
     fn check(&self, wrong: &mut Wrong) {
-        check_email(&self.email, wrong);
+        wrong.email(&self.email);
         wrong.line(&self.name, 0..=200, "name");
         // No rules on kinds of characters (NIST SP 800-63B §5.1.1.2); the upper bound keeps hashing cheap.
         let length = self.password.chars().count();
         wrong.unless((8..=200).contains(&length), "password", "8 to 200 characters");
     }
-}
-
-/// The shape of an address: whether it exists only a message to it could tell.
-pub(crate) fn check_email(email: &str, wrong: &mut Wrong) {
-    let plausible = email.len() <= 254
-        && !email.chars().any(|character| character.is_whitespace() || character.is_control())
-        && email
-            .split_once('@')
-            .is_some_and(|(local, domain)| !local.is_empty() && !domain.is_empty() && !domain.contains('@'));
-    wrong.unless(plausible, "email", "an address such as `name@example.org`");
 }
 
 const INSERT: &str = "
@@ -89,7 +69,6 @@ pub(crate) async fn register(
     connection.begin().await?;
     let query = sqlx::query_as::<_, User>(INSERT).bind(registration.email).bind(registration.name).bind(hash);
     let Some(user) = connection.optional("users.insert", query).await? else {
-        connection.rollback().await?;
         return Err(Problem::email_taken());
     };
     let cookie = sessions::open(&mut connection, &user, &headers).await?;

@@ -6,7 +6,7 @@ use axum::Router;
 use http::Method;
 use origin::{
     activity::ActivityLog, database::Database, housekeeping, observe::Metrics, passwords::Passwords,
-    replicas::Reads, server, server::Shop, settings::DatabaseSettings,
+    replicas::Reads, server, settings::DatabaseSettings, shop::Shop, traces::Tracer,
 };
 use serde_json::json as value;
 use sqlx::PgPool;
@@ -18,12 +18,12 @@ const KETTLE: &str = "/api/products/harbour-enamel-kettle";
 
 fn shop(server: &TestServer) -> (Router, origin::activity::Writer) {
     let settings = DatabaseSettings::default();
-    let metrics = Arc::new(Metrics::new(settings.slow_query, settings.max_connections));
+    let metrics = Arc::new(Metrics::new(settings.slow_query));
     let database = Database::new(server.options.clone(), &settings, Arc::clone(&metrics));
     let (activity, writer) = ActivityLog::new(Arc::clone(&metrics));
     let reads = Reads::new(database.clone(), Vec::new(), Duration::from_secs(1), None);
-    let (passwords, proxies) = (Passwords::default(), Arc::default());
-    let shop = Shop { database, reads, metrics, activity, passwords, proxies };
+    let (passwords, proxies) = (Passwords::new(Arc::clone(&metrics)), Arc::default());
+    let shop = Shop { database, reads, metrics, tracer: Tracer::default(), activity, passwords, proxies };
     (server::router(shop, Duration::from_secs(10)), writer)
 }
 

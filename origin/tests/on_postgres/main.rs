@@ -15,3 +15,5 @@ mod private_server;
 mod replicas;
 mod schema;
 mod support;
+mod traces;
+mod watching;

@@ -17,12 +17,13 @@ use origin::{
     database::{self, Database},
     observe::Metrics,
     passwords::Passwords,
-    private_postgres::PrivatePostgres,
     replicas::Reads,
-    seed,
-    server::{self, Shop},
+    seed, server,
     settings::DatabaseSettings,
+    shop::Shop,
+    traces::Tracer,
 };
+use private_postgres::PrivatePostgres;
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open},
@@ -83,13 +84,13 @@ impl TestServer {
     }
 
     pub(crate) fn router_with(&self, settings: &DatabaseSettings) -> Router {
-        let metrics = Arc::new(Metrics::new(settings.slow_query, settings.max_connections));
+        let metrics = Arc::new(Metrics::new(settings.slow_query));
         let database = Database::new(self.options.clone(), settings, Arc::clone(&metrics));
         // Nobody writes them down: they wait in their queue.
         let (activity, _writer) = ActivityLog::new(Arc::clone(&metrics));
         let reads = Reads::new(database.clone(), Vec::new(), Duration::from_secs(1), None);
-        let (passwords, proxies) = (Passwords::default(), Arc::default());
-        let shop = Shop { database, reads, metrics, activity, passwords, proxies };
+        let (passwords, proxies) = (Passwords::new(Arc::clone(&metrics)), Arc::default());
+        let shop = Shop { database, reads, metrics, tracer: Tracer::default(), activity, passwords, proxies };
         server::router(shop, Duration::from_secs(10))
     }
 }

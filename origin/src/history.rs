@@ -1,0 +1,65 @@
+//! What a customer has done, as they read it themselves: the activity log from its other end.
+
+use axum::{Json, extract::State};
+use http::HeaderMap;
+use serde::Serialize;
+use sqlx::FromRow;
+use time::OffsetDateTime;
+use utoipa::ToSchema;
+
+use crate::{
+    newest_first::{Page, Parameters},
+    problem::Problem,
+    sessions,
+    shop::Shop,
+};
+
+pub(crate) const BY_USER: &str = "
+    SELECT id, timestamp, action, subject
+      FROM activity_logs
+     WHERE user_id = $1 AND (timestamp, id) < ($2, $3)
+     ORDER BY timestamp DESC, id DESC
+     LIMIT $4";
+
+/// An event as its owner reads it.
+#[derive(Debug, FromRow, Serialize, ToSchema)]
+pub(crate) struct Entry {
+    id: i64,
+    #[serde(with = "time::serde::rfc3339")]
+    #[schema(value_type = String, format = DateTime)]
+    timestamp: OffsetDateTime,
+    action: String,
+    subject: Option<String>,
+}
+
+/// A page of one's activity.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Entries {
+    activity: Vec<Entry>,
+    /// Null on the last page.
+    next_cursor: Option<String>,
+}
+
+/// `GET /api/activity?limit=&cursor=`: one's own, newest first.
+#[utoipa::path(
+    get,
+    path = "/activity",
+    operation_id = "list_activity",
+    tag = "account",
+    security(("session" = [])),
+    params(Parameters),
+    responses((status = 200, description = "OK", body = Entries))
+)]
+pub(crate) async fn list(
+    State(shop): State<Shop>,
+    headers: HeaderMap,
+    page: Page,
+) -> Result<Json<Entries>, Problem> {
+    let mut connection = shop.reads.acquire(&headers).await?;
+    let user = sessions::user(&mut connection, &headers).await?;
+    let (time, id) = page.after;
+    let query = sqlx::query_as::<_, Entry>(BY_USER).bind(user.id).bind(time).bind(id).bind(page.rows());
+    let mut activity = connection.all("activity.list", query).await?;
+    let next_cursor = page.cut(&mut activity, |entry| (entry.timestamp, entry.id));
+    Ok(Json(Entries { activity, next_cursor }))
+}

@@ -1,0 +1,25 @@
+//! What a request says behind the question mark: parsed once into a type, with a message for what is wrong.
+
+use axum::extract::{FromRequestParts, Query, rejection::QueryRejection};
+use http::request::Parts;
+use serde::{Deserialize, de::DeserializeOwned};
+
+use crate::problem::Problem;
+
+/// The parameters of a request.
+#[derive(Debug)]
+pub(crate) struct Parameters<T>(pub(crate) T);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Parameters<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let wrong = |rejection: QueryRejection| Problem::invalid(rejection.body_text());
+        Query::from_request_parts(parts, state).await.map(|Query(value)| Self(value)).map_err(wrong)
+    }
+}
+
+/// None; unknown ones are refused, because each spelling would be another entry in every cache.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct NoParameters {}
