@@ -1,7 +1,7 @@
 # `make` alone lists the targets. Each finds what is missing and installs it where it can, or says what to install.
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check components format lint docs deny deny-offline bench dist
+.PHONY: help run test check components format lint docs deny deny-offline bench bench-shop dist
 .NOTPARALLEL:
 
 SHELL := /bin/bash
@@ -10,7 +10,7 @@ CONFIG ?= config/demo.toml
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: ## build and start the shop: https://localhost:8443 (CONFIG=FILE for other settings)
 	@tests/requirements.sh run
@@ -55,6 +55,11 @@ bench: ## requests/s and CPU per request beside nginx, in one run
 	@tests/requirements.sh bench
 	$(CARGO) build --profile dist --locked --bins -p edge
 	$(CARGO) run --release --locked -p gatehouse-tests --bin bench -- --edge $(TARGET)/dist/edge
+
+bench-shop: ## requests/s, latencies and connections of the origin with 100,000 products and 200 clients
+	@tests/requirements.sh bench-shop
+	$(CARGO) build --release --locked --bins -p origin -p gatehouse-tests
+	$(CARGO) run --release --locked -p gatehouse-tests --bin bench_shop
 
 dist: ## optimised binaries and what they need, as one archive under target/dist
 	@tests/requirements.sh build

@@ -102,6 +102,8 @@ impl Browser {
         for domain in ["Page", "Runtime", "Network", "Log"] {
             self.call(&format!("{domain}.enable"), &json!({}));
         }
+        // Text goes to the focused field, also where no window of this machine ever has the focus.
+        self.call("Emulation.setFocusEmulationEnabled", &json!({ "enabled": true }));
         // Whether the certificate holds is curl's test; Chromium would want it in the user's NSS database.
         self.call("Security.setIgnoreCertificateErrors", &json!({ "ignore": true }));
     }
@@ -131,6 +133,41 @@ impl Browser {
         ));
         assert_eq!(found, true, "nothing on the page matches {selector}");
         self.wait_for_event("Page.loadEventFired", seen);
+    }
+
+    /// Clicks the first element that matches, as soon as there is one, on the page that stays.
+    ///
+    /// # Panics
+    /// When nothing comes to match.
+    #[track_caller]
+    pub fn click(&mut self, selector: &str) {
+        let selector = json!(selector);
+        self.wait_until(&format!("document.querySelector({selector}) !== null"));
+        self.evaluate(&format!("document.querySelector({selector}).click()"));
+    }
+
+    /// Puts text into the first field that matches, in place of what stands there, as a keyboard would.
+    ///
+    /// # Panics
+    /// When nothing comes to match, or the field does not take it.
+    #[track_caller]
+    pub fn fill(&mut self, selector: &str, text: &str) {
+        let (selector, wanted) = (json!(selector), json!(text));
+        self.wait_until(&format!("document.querySelector({selector}) !== null"));
+        self.evaluate(&format!("document.querySelector({selector}).select()"));
+        self.call("Input.insertText", &json!({ "text": text }));
+        self.wait_until(&format!("document.querySelector({selector}).value === {wanted}"));
+    }
+
+    /// The text of the first element that matches; empty without one.
+    ///
+    /// # Panics
+    /// When the selector is none.
+    #[track_caller]
+    pub fn text(&mut self, selector: &str) -> String {
+        let text =
+            self.evaluate(&format!("document.querySelector({})?.textContent.trim() ?? ''", json!(selector)));
+        text.as_str().unwrap_or_default().to_owned()
     }
 
     /// Waits until a JavaScript expression is true.

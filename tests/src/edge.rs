@@ -26,6 +26,7 @@ pub struct Setup {
     upstream: String,
     routes: Vec<String>,
     tables: String,
+    admin: Option<SocketAddr>,
 }
 
 /// A running edge. It stops, with everything it started, when the value goes.
@@ -50,7 +51,15 @@ impl Setup {
             upstream: String::new(),
             routes: Vec::new(),
             tables: String::new(),
+            admin: None,
         }
+    }
+
+    /// With its admin listener here, and so at the same place after a restart. Without: on a port that the system chooses.
+    #[must_use]
+    pub fn admin(mut self, address: SocketAddr) -> Self {
+        self.admin = Some(address);
+        self
     }
 
     /// With this in the upstream's table, such as `response_timeout = "1s"`.
@@ -94,7 +103,8 @@ impl Setup {
     /// The settings file.
     #[must_use]
     pub fn text(&self) -> String {
-        let Self { server, upstream, routes, tables } = self;
+        let Self { server, upstream, routes, tables, admin } = self;
+        let admin = admin.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 0)));
         let everything = vec!["path = \"/*\"".to_owned()];
         let routes = if routes.is_empty() { &everything } else { routes };
         let routes: String = routes
@@ -115,7 +125,7 @@ address = "127.0.0.1:0"
 tls = {{ certificate = "certs/localhost.pem", key = "certs/localhost.key", local_ca = true }}
 
 [admin]
-address = "127.0.0.1:0"
+address = "{admin}"
 
 [upstreams.test]
 servers = ["{server}"]
@@ -287,6 +297,13 @@ impl Edge {
         wait::until("the edge says what became of the reload", || {
             self.process.lines().iter().filter(is_verdict).nth(before).cloned()
         })
+    }
+
+    /// Kills it, as a power cut does: nothing is drained, nothing is said.
+    #[track_caller]
+    pub fn kill(&mut self) {
+        self.process.signal(Signal::KILL);
+        self.process.wait();
     }
 
     /// Sends SIGTERM and waits for the end.

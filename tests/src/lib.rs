@@ -7,6 +7,7 @@
 //! A scenario reads: an [`upstream::Upstream`] with a script (or the real [`shop`]), an [`edge::Edge`] over
 //! it, clients ([`curl`], [`raw`], [`load`], [`browser`]), and what must be true of the answers.
 
+pub mod address;
 pub mod binaries;
 pub mod browser;
 pub mod curl;
@@ -14,6 +15,7 @@ pub mod edge;
 pub mod folder;
 pub mod frames;
 pub mod load;
+pub mod origin;
 pub mod process;
 pub mod raw;
 pub mod shop;

@@ -189,15 +189,20 @@ pub fn resident_kib_of_tree(id: u32) -> u64 {
     tree(id).into_iter().map(|id| resident_kib(id).0).sum()
 }
 
-/// CPU time, user and system, that a process and its living descendants have used, in seconds.
+/// CPU time, user and system, that a process and its descendants have used, in seconds: those that live, and those that have
+/// ended and been waited for.
 #[must_use]
 pub fn cpu_seconds(id: u32) -> f64 {
     // USER_HZ, which Linux fixes for what it shows in /proc, whatever its own clock.
     const TICKS_A_SECOND: f64 = 100.0;
-    // utime and stime in clock ticks: the 14th and 15th fields of proc_pid_stat(5).
+    // utime, stime, and the same of children waited for, in clock ticks: from the 14th field of proc_pid_stat(5) on.
     let ticks = |id: u32| {
         let fields = stat_fields(id);
-        [11, 12].iter().filter_map(|at| fields.get(*at)?.parse::<u32>().ok()).map(f64::from).sum::<f64>()
+        [11, 12, 13, 14]
+            .iter()
+            .filter_map(|at| fields.get(*at)?.parse::<u32>().ok())
+            .map(f64::from)
+            .sum::<f64>()
     };
     tree(id).into_iter().map(ticks).sum::<f64>() / TICKS_A_SECOND
 }

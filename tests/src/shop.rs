@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use crate::{
+    address,
     binaries::{self, repository},
     edge::Edge,
     folder::Folder,
@@ -10,8 +11,8 @@ use crate::{
 
 /// Starts it in a temporary folder with an empty database, which the origin fills, and waits until it is ready.
 ///
-/// The settings are the demo's own, word for word, but for what has to differ: ports that the system chooses, the
-/// programs' absolute paths, and an access log for machines.
+/// The settings are the demo's own, word for word, but for what has to differ: ports that the system chooses, an address of the
+/// test's own for the admin listener, which the origin must know, the programs' absolute paths, and an access log for machines.
 ///
 /// # Panics
 /// When it does not become ready.
@@ -30,11 +31,12 @@ pub fn start() -> Edge {
 pub fn start_with(change: impl FnOnce(String) -> String) -> Edge {
     let folder = Folder::new();
     let demo = read("config/demo.toml");
+    let admin = address::own().to_string();
     let origin = binaries::origin().to_str().expect("the build folder has a plain name");
     let settings = [
         ("\"[::]:8080\"", "\"127.0.0.1:0\""),
         ("\"[::]:8443\"", "\"127.0.0.1:0\""),
-        ("\"127.0.0.1:9900\"", "\"127.0.0.1:0\""),
+        ("127.0.0.1:9900", &admin),
         ("\"target/release/origin\"", &format!("\"{origin}\"")),
         ("\"config/origin.toml\"", "\"origin.toml\""),
         ("\"pretty\"", "\"json\""),
@@ -42,7 +44,7 @@ pub fn start_with(change: impl FnOnce(String) -> String) -> Edge {
     .into_iter()
     .fold(demo, |text, (from, to)| replace(&text, from, to));
     folder.write("edge.toml", &change(settings));
-    folder.write("origin.toml", &read("config/origin.toml"));
+    folder.write("origin.toml", &replace(&read("config/origin.toml"), "127.0.0.1:9900", &admin));
     Edge::start_in(folder)
 }
 
@@ -53,7 +55,7 @@ pub fn start_with(change: impl FnOnce(String) -> String) -> Edge {
 #[track_caller]
 #[must_use]
 pub fn replace(text: &str, from: &str, to: &str) -> String {
-    assert!(text.contains(from), "config/demo.toml has no {from} any more:\n{text}");
+    assert!(text.contains(from), "the demo's settings have no {from} any more:\n{text}");
     text.replace(from, to)
 }
 

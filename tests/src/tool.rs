@@ -36,8 +36,15 @@ pub fn find(names: &[&str], debian_package: &str) -> PathBuf {
 /// When it cannot be started or fails.
 #[track_caller]
 pub fn run(program: &PathBuf, arguments: impl IntoIterator<Item = impl AsRef<OsStr>>) -> String {
-    let mut command = Command::new(program);
-    command.args(arguments);
+    run_command(Command::new(program).args(arguments))
+}
+
+/// Runs a command, with all that was said of it, to its end and returns what it printed.
+///
+/// # Panics
+/// When it cannot be started or fails.
+#[track_caller]
+pub fn run_command(command: &mut Command) -> String {
     let Output { status, stdout, stderr } = command.output().expect("the program was found, so it starts");
     let text = String::from_utf8_lossy(&stdout).into_owned();
     assert!(

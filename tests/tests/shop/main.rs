@@ -3,5 +3,7 @@
 
 mod browsing;
 mod catalogue;
+mod changes;
+mod customers;
 mod load;
 mod processes;
