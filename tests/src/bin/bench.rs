@@ -38,7 +38,7 @@ fn main() -> Result<()> {
         options.rounds, options.seconds
     );
     println!(
-        "{:<22}{:>12}{:>12}{:>8}   {:>12}{:>12}{:>8}",
+        "{:<28}{:>12}{:>12}{:>8}   {:>12}{:>12}{:>8}",
         "", "edge req/s", "nginx req/s", "ratio", "edge µs", "nginx µs", "ratio"
     );
     for log in [false, true] {
@@ -86,7 +86,8 @@ struct Server {
 enum Protocol {
     H1Clear,
     H1Tls,
-    H2Tls,
+    /// With so many requests under way on each connection.
+    H2Tls(u32),
 }
 
 #[derive(Clone, Copy)]
@@ -101,9 +102,13 @@ fn compare(options: &Options, upstream: &Upstream, log: bool) -> Result<()> {
         Edge::over(upstream).tables(&format!("[log]\nformat = \"{format}\"")).start_program(&options.edge);
     let nginx = Nginx::start(upstream.address(), &edge, log);
     let servers = [Server { id: edge.id(), clear: edge.clear(), tls: edge.tls() }, nginx.server()];
-    for (name, protocol) in
-        [("h1 clear", Protocol::H1Clear), ("h1 TLS", Protocol::H1Tls), ("h2 TLS", Protocol::H2Tls)]
-    {
+    let protocols = [
+        ("h1 clear", Protocol::H1Clear),
+        ("h1 TLS", Protocol::H1Tls),
+        ("h2 TLS", Protocol::H2Tls(10)),
+        ("h2 TLS one by one", Protocol::H2Tls(1)),
+    ];
+    for (name, protocol) in protocols {
         let mut rounds: [Vec<Round>; 2] = [Vec::new(), Vec::new()];
         for number in 0..=options.rounds {
             // Turn about, and the first round of each only warms up.
@@ -120,7 +125,7 @@ fn compare(options: &Options, upstream: &Upstream, log: bool) -> Result<()> {
             cpu_microseconds: median(rounds.iter().map(|round| round.cpu_microseconds)),
         });
         println!(
-            "{:<22}{:>12.0}{:>12.0}{:>8.2}   {:>12.1}{:>12.1}{:>8.2}",
+            "{:<28}{:>12.0}{:>12.0}{:>8.2}   {:>12.1}{:>12.1}{:>8.2}",
             format!("{name}, log {}", if log { "on" } else { "off" }),
             edge.per_second,
             nginx.per_second,
@@ -142,10 +147,12 @@ fn measure(server: &Server, protocol: Protocol, seconds: u32) -> Result<Round> {
     let requests = match protocol {
         Protocol::H1Clear => wrk(&format!("http://{}/item", server.clear), &connections, &duration)?,
         Protocol::H1Tls => wrk(&format!("https://{}/item", server.tls), &connections, &duration)?,
-        Protocol::H2Tls => {
+        Protocol::H2Tls(streams) => {
             let h2load = tool::find(&["h2load"], "nghttp2-client");
             let url = format!("https://{}/item", server.tls);
-            let arguments = ["-c", &connections, "-m", "10", "-D", &duration, "--warm-up-time", "0", &url];
+            let streams = streams.to_string();
+            let arguments =
+                ["-c", &connections, "-m", &streams, "-D", &duration, "--warm-up-time", "0", &url];
             let load = parse_h2load(&tool::run(&h2load, arguments));
             // A run bounded by time ends with streams under way: those are no failures of the server.
             if load.not_2xx > 0 || load.complete == 0 {
