@@ -47,6 +47,8 @@ struct Inner {
     trailers: Option<HeaderMap>,
     state: State,
     readers: Vec<Option<Place>>,
+    /// While passing: readers that have not had the first piece held, so that only the last of them looks at all the others.
+    behind: usize,
     writer: Option<Waker>,
 }
 
@@ -192,13 +194,24 @@ impl Inner {
         }
     }
 
+    /// A reader at this place goes on or leaves.
+    fn moved_from(&mut self, place: usize) {
+        if place == self.gone && matches!(self.state, State::Passing) {
+            self.behind -= 1;
+            if self.behind == 0 {
+                self.shrink();
+            }
+        }
+    }
+
     /// Lets go of what every reader has had; wakes the writer when that makes room.
     fn shrink(&mut self) {
         if !matches!(self.state, State::Passing) {
             return;
         }
-        let counted = self.readers.iter().flatten().filter(|place| !place.cut);
-        let slowest = counted.map(|place| place.next).min().unwrap_or(usize::MAX);
+        let counted = || self.readers.iter().flatten().filter(|place| !place.cut);
+        let slowest = counted().map(|place| place.next).min().unwrap_or(usize::MAX);
+        self.behind = counted().filter(|place| place.next == slowest).count();
         while self.gone < slowest {
             let Some(piece) = self.pieces.pop_front() else { break };
             self.gone += 1;
@@ -237,7 +250,8 @@ impl Reader {
         if let Some(piece) = inner.pieces.get(place.next - inner.gone) {
             let piece = piece.clone();
             place.next += 1;
-            inner.shrink();
+            let had = place.next - 1;
+            inner.moved_from(had);
             return Poll::Ready(Some(Ok(Frame::data(piece))));
         }
         match &inner.state {
@@ -307,8 +321,11 @@ impl Place {
 impl Drop for Reader {
     fn drop(&mut self) {
         let mut inner = self.recording.inner.lock();
-        inner.readers[self.slot] = None;
-        inner.shrink();
+        match inner.readers[self.slot].take() {
+            Some(place) if !place.cut => inner.moved_from(place.next),
+            // The last that was cut may be the last of all.
+            _ => inner.shrink(),
+        }
     }
 }
 
@@ -422,5 +439,26 @@ mod tests {
         drop(slow);
         assert_eq!(recording.room().await, Room::NobodyReads);
         assert!(recording.finish(None).is_none());
+    }
+
+    #[tokio::test]
+    async fn what_every_reader_has_had_is_let_go_of_whoever_leaves_or_is_cut() {
+        let held = |recording: &Recording| recording.inner.lock().held;
+        let recording = Recording::new();
+        let [mut first, mut second, third, fourth] = [(); 4].map(|()| recording.reader().unwrap());
+        recording.push(Bytes::from_static(b"one"));
+        recording.push(Bytes::from_static(b"two"));
+        recording.let_go();
+        first.frame().await.unwrap().unwrap();
+        drop(third);
+        second.frame().await.unwrap().unwrap();
+        assert_eq!(held(&recording), 6, "the fourth has had nothing");
+        recording.cut_slowest();
+        assert_eq!(held(&recording), 3, "it gets no more");
+        first.frame().await.unwrap().unwrap();
+        drop(fourth);
+        assert_eq!(held(&recording), 3);
+        drop(second);
+        assert_eq!(held(&recording), 0, "the only one left has had it all");
     }
 }
