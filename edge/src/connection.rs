@@ -113,6 +113,7 @@ impl Shell {
         let io = TokioIo::new(Watched::new(stream, Arc::clone(&pulse), Arc::clone(&interim), place));
         let connection = http1::Builder::new()
             .max_header_size(self.bounds.head)
+            .max_buf_size(self.bounds.head.max(BUFFER))
             .timer(TokioTimer::new())
             // Our own timer tells an idle connection from a slow head.
             .header_read_timeout(None)
@@ -234,3 +235,6 @@ impl Body for Counted {
 const FIRST_HEAD: Duration = Duration::from_secs(1);
 /// What a connection that was asked to close gets before it is dropped.
 const CLOSING: Duration = Duration::from_secs(5);
+/// Bytes of an answer that may wait for a full socket beside the piece that filled it, and of a request that are read at
+/// once (more where the settings allow a longer head).
+const BUFFER: usize = 64 * 1024;
