@@ -12,10 +12,11 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
+# The settings name target/release/origin, so that is where it is built whatever CARGO_TARGET_DIR says.
 run: ## build and start the shop: https://localhost:8443 (CONFIG=FILE for other settings)
 	@tests/requirements.sh run
-	$(CARGO) build --release --locked --workspace --bins
-	exec $(TARGET)/release/edge run --config $(CONFIG)
+	$(CARGO) build --release --locked --workspace --bins --target-dir target
+	exec target/release/edge run --config $(CONFIG)
 
 test: ## install what the tests need and pass them
 	@tests/requirements.sh test
