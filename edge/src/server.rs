@@ -12,7 +12,7 @@
 
 use std::{
     io::{self, IsTerminal as _},
-    net::{SocketAddr, TcpListener},
+    net::TcpListener,
     path::Path,
     sync::{
         Arc,
@@ -39,7 +39,7 @@ use crate::{
     listen,
     metrics::{CacheObserved, CommandObserved, ConnectionMetrics, ListenerKind, Metrics, Observed},
     record::{AccessLog, Sink},
-    settings::{self, Settings, reload::needs_restart},
+    settings::{self, AdminAddress, Settings, reload::needs_restart},
     state::Edge,
     tls::{Certificates, Terminator},
     upstream::{
@@ -67,12 +67,8 @@ async fn serve(path: &Path, settings: Settings) -> anyhow::Result<()> {
     let clock = Clock::system();
     let certificates = Certificates::load(&settings.listeners, clock.wall())?;
     let sockets = bind(&settings, &certificates)?;
-    let admin = settings
-        .admin
-        .as_ref()
-        .map(|admin| listen::bind(admin.address, 1))
-        .transpose()?
-        .and_then(|mut one| one.pop());
+    let admin =
+        settings.admin.as_ref().map(|admin| admin::socket::Socket::bind(&admin.address)).transpose()?;
 
     let metrics = Arc::new(Metrics::new());
     let log = AccessLog::start(settings.log.format).context("no thread for the access log")?;
@@ -272,13 +268,13 @@ fn of_one_connection(error: &io::Error) -> bool {
 }
 
 fn start_admin(
-    socket: TcpListener,
+    socket: admin::socket::Socket,
     edge: &Arc<Edge>,
     roster: &Arc<Roster>,
     token: Option<Arc<str>>,
     stop: &Stop,
 ) -> anyhow::Result<()> {
-    let address: SocketAddr = socket.local_addr().context("a bound socket has an address")?;
+    let address = socket.address().context("a bound socket has an address")?;
     let readiness = {
         let (roster, draining) = (Arc::clone(roster), Arc::clone(&stop.draining));
         move || readiness(&roster, draining.load(Ordering::Relaxed))
@@ -290,9 +286,11 @@ fn start_admin(
     let (memory, clock) = (Arc::clone(&edge.memory), edge.clock.clone());
     let cache = admin::Cache { memory, clock, settings: Arc::new(settings), token };
     let state = admin::State::new(Arc::clone(&edge.metrics), readiness, Some(cache));
-    let socket = tokio::net::TcpListener::from_std(socket).context("the admin socket cannot be used")?;
     tokio::spawn(admin::serve(socket, state, stop.end.clone()));
-    tracing::info!("admin on http://{address}");
+    match &address {
+        AdminAddress::Network(address) => tracing::info!("admin on http://{address}"),
+        AdminAddress::Unix(_) => tracing::info!("admin on {address}"),
+    }
     Ok(())
 }
 

@@ -14,17 +14,13 @@
 //!
 //! Anyone who reaches the listener may read. Who changes something has the bearer token of `admin.token_file`, or, where
 //! there is none, comes from this machine and is no web page: the content is JSON, which a page of another site cannot
-//! send unasked, and Host is an address or `localhost`, which a name that was rebound to this machine is not.
+//! send unasked, and Host is an address or `localhost`, which a name that was rebound to this machine is not. Over a Unix
+//! socket ([`socket`]) the Host is whatever the client likes: no browser gets there.
 
 pub mod purge;
+pub mod socket;
 
-use std::{
-    convert::Infallible,
-    fmt,
-    net::{IpAddr, SocketAddr},
-    sync::Arc,
-    time::Duration,
-};
+use std::{convert::Infallible, fmt, net::IpAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{
@@ -36,7 +32,6 @@ use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    net::TcpListener,
     sync::Semaphore,
     task::JoinSet,
     time::{sleep, timeout},
@@ -52,14 +47,15 @@ use crate::{
     settings::Settings,
 };
 use purge::{NotPurged, Purge};
+use socket::{Caller, Socket};
 
 /// Connections at once; more wait in the kernel's queue.
 const CONNECTIONS: usize = 64;
 /// For a request's whole head, and for a kept connection to send its next one.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
-/// What connections get to finish their answers at a stop.
 /// Of a purge's JSON.
 const LARGEST_CONTENT: usize = 1024 * 1024;
+/// What connections get to finish their answers at a stop.
 const STOP_GRACE: Duration = Duration::from_secs(1);
 /// After an accept that failed for lack of something the system may have again soon.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -113,7 +109,7 @@ pub struct Readiness {
 }
 
 /// Serves until `stop`; connections that are answering then get a second to finish. Dropped, it cuts all connections.
-pub async fn serve(socket: TcpListener, state: State, stop: CancellationToken) {
+pub async fn serve(socket: Socket, state: State, stop: CancellationToken) {
     let places = Arc::new(Semaphore::new(CONNECTIONS));
     let mut connections = JoinSet::new();
     loop {
@@ -124,8 +120,8 @@ pub async fn serve(socket: TcpListener, state: State, stop: CancellationToken) {
             accepted = async { (place.await, socket.accept().await) } => accepted,
         };
         match accepted {
-            (place, Ok((stream, peer))) => {
-                let connection = connection(stream, peer, state.clone(), stop.clone());
+            (place, Ok((stream, caller))) => {
+                let connection = connection(stream, caller, state.clone(), stop.clone());
                 connections.spawn(async move {
                     connection.await;
                     drop(place);
@@ -143,13 +139,13 @@ pub async fn serve(socket: TcpListener, state: State, stop: CancellationToken) {
 
 async fn connection(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    peer: SocketAddr,
+    caller: Caller,
     state: State,
     stop: CancellationToken,
 ) {
     let service = service_fn(move |request: Request<Incoming>| {
         let state = state.clone();
-        async move { Ok::<_, Infallible>(answer(&state, peer.ip(), request).await) }
+        async move { Ok::<_, Infallible>(answer(&state, caller, request).await) }
     });
     let mut connection = std::pin::pin!(
         http1::Builder::new()
@@ -172,7 +168,7 @@ async fn connection(
 
 type Answer = Response<Full<Bytes>>;
 
-async fn answer(state: &State, peer: IpAddr, request: Request<Incoming>) -> Answer {
+async fn answer(state: &State, caller: Caller, request: Request<Incoming>) -> Answer {
     // A body that nobody asks for is left unread: hyper then closes the connection instead of reading it to its end.
     let method = request.method();
     let resource = match request.uri().path() {
@@ -182,9 +178,9 @@ async fn answer(state: &State, peer: IpAddr, request: Request<Incoming>) -> Answ
         "/explain" | "/purge" if method != Method::POST => {
             return not_allowed("questions are posted", "POST");
         }
-        "/explain" => return answered(posted(state, peer, request).await.and_then(explain)),
+        "/explain" => return answered(posted(state, caller, request).await.and_then(explain)),
         "/purge" => {
-            return answered(match posted(state, peer, request).await {
+            return answered(match posted(state, caller, request).await {
                 Ok(posted) => purge(posted).await,
                 Err(refused) => Err(refused),
             });
@@ -214,10 +210,10 @@ type Posted<'a> = (&'a Cache, Bytes);
 type Refused = (StatusCode, String);
 
 /// Reads JSON from who may change something. Explaining counts: it tells what is stored.
-async fn posted(state: &State, peer: IpAddr, request: Request<Incoming>) -> Result<Posted<'_>, Refused> {
+async fn posted(state: &State, caller: Caller, request: Request<Incoming>) -> Result<Posted<'_>, Refused> {
     let refused = |status, detail: &str| (status, detail.to_owned());
     let cache = state.0.cache.as_ref().ok_or_else(|| refused(StatusCode::NOT_FOUND, "there is no cache"))?;
-    may_change(cache, peer, request.headers()).map_err(|(status, detail)| refused(status, detail))?;
+    may_change(cache, caller, request.headers()).map_err(|(status, detail)| refused(status, detail))?;
     let content = Limited::new(request.into_body(), LARGEST_CONTENT);
     match timeout(HEAD_TIMEOUT, content.collect()).await {
         Ok(Ok(content)) => Ok((cache, content.to_bytes())),
@@ -258,7 +254,7 @@ fn explain((cache, content): Posted<'_>) -> Result<serde_json::Value, Refused> {
 }
 
 /// Whether a request may change something; see the module's head.
-fn may_change(cache: &Cache, peer: IpAddr, headers: &HeaderMap) -> Result<(), (StatusCode, &'static str)> {
+fn may_change(cache: &Cache, caller: Caller, headers: &HeaderMap) -> Result<(), (StatusCode, &'static str)> {
     let field = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
     if let Some(token) = &cache.token {
         let given = field(AUTHORIZATION).and_then(|value| value.strip_prefix("Bearer "));
@@ -269,6 +265,7 @@ fn may_change(cache: &Cache, peer: IpAddr, headers: &HeaderMap) -> Result<(), (S
             Err((StatusCode::UNAUTHORIZED, "the bearer token is missing or wrong"))
         };
     }
+    let Caller::Network(peer) = caller else { return Ok(()) };
     if !peer.to_canonical().is_loopback() {
         return Err((StatusCode::FORBIDDEN, "changes from other machines need admin.token_file"));
     }
@@ -330,11 +327,11 @@ fn with_body(status: StatusCode, content_type: &'static str, body: impl Into<Byt
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Mutex;
+    use std::{net::SocketAddr, sync::Mutex};
 
     use tokio::{
         io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex},
-        net::TcpStream,
+        net::{TcpListener, TcpStream},
     };
 
     use super::*;
@@ -369,8 +366,8 @@ mod tests {
 
     fn open(state: &State) -> DuplexStream {
         let (client, server) = duplex(64 * 1024);
-        let peer = SocketAddr::from(([127, 0, 0, 1], 40_000));
-        tokio::spawn(connection(server, peer, state.clone(), CancellationToken::new()));
+        let caller = Caller::Network(IpAddr::from([127, 0, 0, 1]));
+        tokio::spawn(connection(server, caller, state.clone(), CancellationToken::new()));
         client
     }
 
@@ -542,9 +539,10 @@ mod tests {
         assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
     }
 
-    async fn listening() -> (std::net::SocketAddr, CancellationToken, tokio::task::JoinHandle<()>) {
+    async fn listening() -> (SocketAddr, CancellationToken, tokio::task::JoinHandle<()>) {
         let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = socket.local_addr().unwrap();
+        let socket = Socket::Network(socket);
         let stop = CancellationToken::new();
         (address, stop.clone(), tokio::spawn(serve(socket, state().0, stop)))
     }

@@ -8,9 +8,15 @@ use http::{Request, StatusCode, header};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper_util::rt::TokioIo;
 use serde::{Serialize, de::DeserializeOwned};
-use tokio::{net::TcpStream, runtime};
+use tokio::{
+    net::{TcpStream, UnixStream},
+    runtime,
+};
 
-use crate::settings::Settings;
+use crate::{
+    admin::socket::Stream,
+    settings::{AdminAddress, Settings},
+};
 
 /// Posts `question` as JSON to the edge that runs with these settings, and reads its answer.
 ///
@@ -25,7 +31,7 @@ pub(super) fn ask<Q: Serialize, A: DeserializeOwned>(
     let config = config.display();
     let admin = settings.admin.as_ref().with_context(|| format!("{config} has no [admin] address to ask"))?;
     let mut request = Request::post(path)
-        .header(header::HOST, admin.address.to_string())
+        .header(header::HOST, host(&admin.address))
         .header(header::CONTENT_TYPE, "application/json")
         .header(header::CONNECTION, "close");
     if let Some(file) = &admin.token_file {
@@ -36,7 +42,10 @@ pub(super) fn ask<Q: Serialize, A: DeserializeOwned>(
     let request = request.body(Full::new(Bytes::from(serde_json::to_vec(question)?)))?;
     let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
     let exchange = async {
-        let stream = TcpStream::connect(admin.address).await?;
+        let stream: Box<dyn Stream> = match &admin.address {
+            AdminAddress::Network(address) => Box::new(TcpStream::connect(address).await?),
+            AdminAddress::Unix(path) => Box::new(UnixStream::connect(path).await?),
+        };
         let (mut sender, connection) =
             hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
         tokio::spawn(connection);
@@ -55,6 +64,13 @@ pub(super) fn ask<Q: Serialize, A: DeserializeOwned>(
         anyhow::bail!("{status}: {}", problem["detail"].as_str().unwrap_or("no reason given"));
     }
     serde_json::from_slice(&answer).context("the edge's answer cannot be read")
+}
+
+fn host(address: &AdminAddress) -> String {
+    match address {
+        AdminAddress::Network(address) => address.to_string(),
+        AdminAddress::Unix(_) => "localhost".to_owned(),
+    }
 }
 
 const PATIENCE: Duration = Duration::from_secs(30);

@@ -45,7 +45,8 @@ pub fn run(arguments: Arguments) -> ExitCode {
         Ok(purged) => {
             let what = if purged.dry_run { "would be purged" } else { "purged" };
             let how = if purged.soft { " (soft: stale, not gone)" } else { "" };
-            println!("{} stored responses {what}{how}", purged.purged);
+            let plural = if purged.purged == 1 { "" } else { "s" };
+            println!("{} stored response{plural} {what}{how}", purged.purged);
             ExitCode::SUCCESS
         }
         Err(error) => {

@@ -15,7 +15,7 @@ use toml::{
 };
 
 use super::{
-    LogFormat, PathPattern, Server,
+    AdminAddress, LogFormat, PathPattern, Server,
     error::Fault,
     value::{
         ByteSize, Count, Deadline, Host, Positive, PositiveSize, Rate, Ready, Table, Text, Written,
@@ -70,7 +70,7 @@ pub(super) struct Tls {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Admin {
-    pub(super) address: Option<Written<SocketAddr>>,
+    pub(super) address: Option<Written<AdminAddress>>,
     pub(super) token_file: Option<Written<PathBuf>>,
 }
 

@@ -19,7 +19,7 @@ mod value;
 
 use std::{
     collections::BTreeMap,
-    fs,
+    fmt, fs,
     net::SocketAddr,
     num::NonZeroU32,
     path::{Path, PathBuf},
@@ -100,9 +100,27 @@ pub struct Listen {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Admin {
     /// Where it listens.
-    pub address: SocketAddr,
+    pub address: AdminAddress,
     /// The file whose content is the bearer token that changes need; without it only this machine may make any.
     pub token_file: Option<PathBuf>,
+}
+
+/// Where the operator's listener is; written `127.0.0.1:9900` or `unix:/run/gatehouse/admin.sock`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AdminAddress {
+    /// An address and a port.
+    Network(SocketAddr),
+    /// A Unix socket of this name.
+    Unix(PathBuf),
+}
+
+impl fmt::Display for AdminAddress {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Network(address) => write!(formatter, "{address}"),
+            Self::Unix(path) => write!(formatter, "unix:{}", path.display()),
+        }
+    }
 }
 
 /// Where a certificate chain and its key lie, both PEM.

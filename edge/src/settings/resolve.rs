@@ -17,8 +17,8 @@ use cache_policy::{QueryRules, Rules};
 use toml::Spanned;
 
 use super::{
-    Admin, Bounds, CacheSettings, Certificate, ClientSettings, Command, Limit, Listen, LogSettings,
-    PathPattern, Route, Server, Settings, Timeouts, Upstream,
+    Admin, AdminAddress, Bounds, CacheSettings, Certificate, ClientSettings, Command, Limit, Listen,
+    LogSettings, PathPattern, Route, Server, Settings, Timeouts, Upstream,
     error::{Fault, Place},
     file::{self, File, Named},
     value::{
@@ -130,7 +130,8 @@ impl Resolver<'_> {
         let token_file = token_file.and_then(|file| self.value(file));
         let place = written.as_ref().map_or(span.clone(), |address| address.span.clone());
         let address = self.need(written, &span, "address", "\"127.0.0.1:9900\"")?;
-        if let Some((listener, listen)) = public.iter().find(|(_, listen)| clash(listen.address, address)) {
+        let clashes = |listen: &Listen| matches!(address, AdminAddress::Network(address) if clash(listen.address, address));
+        if let Some((listener, listen)) = public.iter().find(|(_, listen)| clashes(listen)) {
             let message = format!(
                 "the admin address {address} is on the public listener {} of line {}",
                 listen.address,

@@ -72,7 +72,10 @@ fn the_demo_is_right_and_puts_no_limit_on_pages() {
         local_ca: true,
     };
     assert_eq!(settings.listeners[1], Listen { address: address("[::]:8443"), tls: Some(tls) });
-    assert_eq!(settings.admin, Some(Admin { address: address("127.0.0.1:9900"), token_file: None }));
+    assert_eq!(
+        settings.admin,
+        Some(Admin { address: AdminAddress::Network(address("127.0.0.1:9900")), token_file: None })
+    );
     assert_eq!(settings.log.format, LogFormat::Pretty);
     let limited: Vec<(&str, bool)> =
         settings.routes.iter().map(|route| (&*route.name, route.limit.is_some())).collect();

@@ -21,7 +21,7 @@ use serde::de::{
 };
 use toml::Spanned;
 
-use super::{LogFormat, PathPattern, Server};
+use super::{AdminAddress, LogFormat, PathPattern, Server};
 
 /// Why a value is refused, and what to write instead.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -443,6 +443,35 @@ impl Value for SocketAddr {
                 "write \"[::]:8080\" (everywhere), \"127.0.0.1:8080\" or \"[2001:db8::1]:8080\"",
             )
         })
+    }
+}
+
+impl Value for AdminAddress {
+    const EXPECTED: &'static str =
+        "an address such as \"127.0.0.1:9900\" or \"unix:/run/gatehouse/admin.sock\"";
+
+    fn from_text(text: &str) -> Result<Self, Refused> {
+        if let Some(path) = text.strip_prefix("unix:") {
+            // `sun_path`, its end and the suffix under which the socket is made (unix(7)).
+            const LONGEST: usize = 103;
+            return if path.is_empty() || path.ends_with('/') || path.len() > LONGEST {
+                Err(Refused::new(
+                    format!("{text:?} names no socket"),
+                    format!(
+                        "write a file of at most {LONGEST} bytes, such as \"unix:/run/gatehouse/admin.sock\""
+                    ),
+                ))
+            } else {
+                Ok(Self::Unix(path.into()))
+            };
+        }
+        let refused = |_| {
+            Refused::new(
+                format!("{text:?} is no address with a port, nor a Unix socket"),
+                "write \"127.0.0.1:9900\" or \"unix:/run/gatehouse/admin.sock\"",
+            )
+        };
+        text.parse().map(Self::Network).map_err(refused)
     }
 }
 

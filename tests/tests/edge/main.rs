@@ -5,6 +5,7 @@ mod caching;
 mod coding;
 mod codings_kept;
 mod collapse;
+mod commands;
 mod continuing;
 mod disguise;
 mod drain;

@@ -1,0 +1,86 @@
+//! The commands an operator types, against an edge whose admin listener is a Unix socket.
+
+use std::process::{Command, Output};
+
+use gatehouse_tests::{
+    binaries,
+    curl::{Answer, Curl},
+    edge::Edge,
+    folder::Folder,
+    process::Process,
+    upstream::{Reply, Upstream},
+};
+
+const SOCKET: &str = "admin.sock";
+
+/// Runs `edge` with these arguments in this folder; its exit code, and both outputs.
+fn edge(folder: &Folder, arguments: &[&str]) -> (Option<i32>, String) {
+    let Output { status, stdout, stderr } = Command::new(binaries::edge())
+        .args(arguments)
+        .args(["--config", "edge.toml"])
+        .current_dir(folder.path())
+        .output()
+        .unwrap();
+    (status.code(), String::from_utf8([stdout, stderr].concat()).unwrap())
+}
+
+#[test]
+fn an_operator_on_this_machine_checks_purges_and_explains() {
+    let upstream = Upstream::start(|seen| {
+        let tag = seen.target.trim_start_matches('/').to_owned();
+        Reply::ok("a page").header("surrogate-key", &tag).cache_control("max-age=600")
+    });
+    let folder = Folder::new();
+    let by_socket = |text: &str| {
+        text.replace("[admin]\naddress = \"127.0.0.1:0\"", "[admin]\naddress = \"unix:admin.sock\"")
+    };
+    let settings = by_socket(&Edge::over(&upstream).text());
+    folder.write("edge.toml", &settings.replace("unix:admin.sock", "unix:"));
+    let (code, said) = edge(&folder, &["check"]);
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("\"unix:\" names no socket"), "{said}");
+
+    folder.write("edge.toml", &settings);
+    assert_eq!(edge(&folder, &["check"]).0, Some(0));
+    let (code, said) = edge(&folder, &["purge", "--all"]);
+    assert_eq!(code, Some(1));
+    assert!(said.contains("unix:admin.sock"), "the edge that does not run is named: {said}");
+
+    let mut command = Command::new(binaries::edge());
+    command.args(["run", "--config", "edge.toml"]).current_dir(folder.path());
+    let mut running = Process::start("edge", &mut command);
+    let clear = running.wait_for_line("its address", |line| {
+        line.split_once("listening on http://")?.1.trim().parse::<std::net::SocketAddr>().ok()
+    });
+    running
+        .wait_for_line("its admin address", |line| line.contains("admin on unix:admin.sock").then_some(()));
+    running.wait_for_line("it is ready", |line| line.ends_with(" ready").then_some(()));
+    let get = |path: &str| Curl::clear(clear, path).send();
+    for path in ["/one", "/two"] {
+        assert!(!get(path).is_hit());
+        gatehouse_tests::wait::until("it is stored", || Some(get(path)).filter(Answer::is_hit));
+    }
+
+    let probe = Command::new("curl")
+        .args(["--silent", "--unix-socket", SOCKET, "http://anything/readyz"])
+        .current_dir(folder.path())
+        .output()
+        .unwrap();
+    assert!(probe.status.success() && !probe.stdout.is_empty(), "{probe:?}");
+
+    let explained = edge(&folder, &["explain", &format!("http://{clear}/one")]);
+    assert_eq!(explained.0, Some(0), "{explained:?}");
+    assert!(explained.1.contains("600 s by max-age"), "{}", explained.1);
+    let dry = edge(&folder, &["purge", "--tag", "one", "--dry-run"]);
+    assert_eq!(dry, (Some(0), "1 stored response would be purged\n".to_owned()));
+    assert!(get("/one").is_hit());
+    let purged = edge(&folder, &["purge", "--tag", "one"]);
+    assert_eq!(purged, (Some(0), "1 stored response purged\n".to_owned()));
+    assert!(!get("/one").is_hit());
+    assert!(get("/two").is_hit());
+    let nothing = edge(&folder, &["purge"]);
+    assert_eq!(nothing.0, Some(1), "a purge of nothing is a mistake: {nothing:?}");
+
+    assert!(running.stop().success());
+    assert!(!folder.path().join(SOCKET).exists(), "the socket's name goes with the edge");
+}
