@@ -6,10 +6,16 @@
 //!                                                            otherwise: due again later, without those that have it
 //! ```
 //! Promises: a committed change is told to every edge at least once, through restarts of either side; one edge that is away
-//! delays the others by one delivery timeout at most, and then not again before its pause is over. It must never
+//! delays the others by one delivery timeout at most, and then not again before its pause is over. Rows that lack the same
+//! edges become one, so that an edge that is away for days leaves as many as one that is away for a minute. It must never
 //! tell of a change that was rolled back. Any number of origins may work on one outbox.
 
-use std::{cmp::min, collections::BTreeSet, sync::Arc, time::Duration};
+use std::{
+    cmp::min,
+    collections::{BTreeMap, BTreeSet, btree_map::Entry},
+    sync::Arc,
+    time::Duration,
+};
 
 use sqlx::{Connection as _, FromRow, PgConnection, PgPool, postgres::PgListener, types::Json};
 use tokio::{
@@ -22,7 +28,7 @@ use crate::{
     caching::Tag,
     database::Connection,
     observe::{self, Metrics},
-    purge::Edge,
+    purge::{Edge, Outdated},
     replicas::Reads,
     traces::{self, Span, Tracer},
 };
@@ -49,21 +55,22 @@ const DELETE: &str = "DELETE FROM outbox WHERE id = ANY($1)";
 
 const POSTPONE: &str = "
     UPDATE outbox
-       SET attempts = attempts + 1, delivered_to = $2, due_at = clock_timestamp() + make_interval(secs => $3)
+       SET payload = $2, delivered_to = $3, attempts = $4, due_at = clock_timestamp() + make_interval(secs => $5)
      WHERE id = $1";
 
 /// Writes into the transaction that these tags are to be purged once it commits.
 pub(crate) async fn purge(connection: &mut Connection, tags: &[Tag<'_>]) -> Result<(), sqlx::Error> {
-    let tags: BTreeSet<String> = tags.iter().map(Tag::to_string).collect();
+    let outdated = Outdated::tagged(tags.iter().map(Tag::to_string));
     let cause = observe::traced_by().map(|request| request.header());
-    let query = sqlx::query(INSERT).bind(Json(Tags { tags, cause }));
+    let query = sqlx::query(INSERT).bind(Json(Payload { outdated, cause }));
     connection.execute("outbox.insert", query).await.map(drop)
 }
 
-#[derive(Debug, serde::Serialize, serde::Deserialize)]
-struct Tags {
-    tags: BTreeSet<String>,
-    /// The `traceparent` of the request that has written it, if it is traced.
+#[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
+struct Payload {
+    #[serde(flatten)]
+    outdated: Outdated,
+    /// The `traceparent` of the request that has written it, if it is traced; of several, the first's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     cause: Option<String>,
 }
@@ -71,7 +78,7 @@ struct Tags {
 #[derive(Debug, FromRow)]
 struct Row {
     id: i64,
-    payload: Json<Tags>,
+    payload: Json<Payload>,
     delivered_to: Vec<String>,
     attempts: i32,
     /// Seconds since it was written.
@@ -130,7 +137,9 @@ impl Worker {
     async fn deliver_due(&mut self) -> Result<i64, sqlx::Error> {
         let mut connection = self.pool.acquire().await?;
         let mut transaction = connection.begin().await?;
-        let rows: Vec<Row> = sqlx::query_as(DUE).bind(BATCH).fetch_all(&mut *transaction).await?;
+        let mut rows: Vec<Row> = sqlx::query_as(DUE).bind(BATCH).fetch_all(&mut *transaction).await?;
+        // Of those that become one, the oldest stays.
+        rows.sort_by_key(|row| row.id);
         if rows.is_empty() {
             return Ok(0);
         }
@@ -154,16 +163,19 @@ impl Worker {
         let mut calls = JoinSet::new();
         let mut delivered = vec![false; self.edges.len()];
         for (index, receiver) in self.edges.iter().enumerate() {
-            let lacking =
-                rows.iter().filter(|row| !row.delivered_to.iter().any(|name| name == receiver.edge.name()));
-            let tags: BTreeSet<String> = lacking.flat_map(|row| row.payload.tags.iter().cloned()).collect();
-            if tags.is_empty() {
+            let mut outdated = Outdated::default();
+            for row in rows {
+                if !row.delivered_to.iter().any(|name| name == receiver.edge.name()) {
+                    outdated.add(&row.payload.outdated);
+                }
+            }
+            if outdated.is_empty() {
                 delivered[index] = true;
             } else if receiver.pause_ends <= Instant::now() {
                 let edge = receiver.edge.clone();
                 let mut call = traced.as_ref().map(|delivery| delivery.call("edge.purge", edge.address()));
                 calls.spawn(async move {
-                    let outcome = edge.purge(&tags).await;
+                    let outcome = edge.purge(&outdated).await;
                     if let (Some(call), Err(error)) = (&mut call, &outcome) {
                         call.failed(error.kind());
                     }
@@ -201,29 +213,44 @@ impl Worker {
         read: Instant,
     ) -> Result<(), sqlx::Error> {
         let mut done = Vec::new();
+        let mut left: BTreeMap<BTreeSet<&str>, (i64, Payload, i32)> = BTreeMap::new();
         for row in rows {
-            let mut have = row.delivered_to.clone();
+            let mut have: BTreeSet<&str> = row.delivered_to.iter().map(String::as_str).collect();
             let mut lacking = false;
             for (receiver, delivered) in self.edges.iter().zip(delivered) {
-                let name = receiver.edge.name();
                 if !delivered {
                     lacking = true;
-                } else if !have.iter().any(|known| known == name) {
-                    have.push(name.to_owned());
+                } else if have.insert(receiver.edge.name()) {
                     self.metrics.purge_delay.observe(row.age.max(0.0) + read.elapsed().as_secs_f64());
                 }
             }
-            if lacking {
-                let pause = pause(row.attempts.unsigned_abs() + 1);
-                sqlx::query(POSTPONE)
-                    .bind(row.id)
-                    .bind(have)
-                    .bind(pause.as_secs_f64())
-                    .execute(&mut *transaction)
-                    .await?;
-            } else {
+            if !lacking {
                 done.push(row.id);
+                continue;
             }
+            match left.entry(have) {
+                Entry::Vacant(entry) => {
+                    entry.insert((row.id, row.payload.0.clone(), row.attempts));
+                }
+                Entry::Occupied(mut entry) => {
+                    let (_, payload, attempts) = entry.get_mut();
+                    payload.outdated.add(&row.payload.outdated);
+                    // The newest change waits no longer for the older ones it has joined.
+                    *attempts = min(*attempts, row.attempts);
+                    done.push(row.id);
+                }
+            }
+        }
+        for (have, (id, payload, attempts)) in left {
+            let attempts = attempts.saturating_add(1);
+            sqlx::query(POSTPONE)
+                .bind(id)
+                .bind(Json(payload))
+                .bind(Vec::from_iter(have))
+                .bind(attempts)
+                .bind(pause(attempts.unsigned_abs()).as_secs_f64())
+                .execute(&mut *transaction)
+                .await?;
         }
         sqlx::query(DELETE).bind(done).execute(transaction).await.map(drop)
     }

@@ -1,9 +1,10 @@
-//! The edge's purge call: `POST /purge` with `{"tags": [...], "soft": false}` on its admin address, answered 200.
+//! The edge's purge call: `POST /purge` with `{"tags": [...], "everything": false, "soft": false}` on its admin address,
+//! answered 200.
 
 use std::collections::BTreeSet;
 
 use http::{HeaderValue, header};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::{
     exchange::{self, ExchangeError},
@@ -17,9 +18,50 @@ pub struct Edge {
     token: Option<Secret>,
 }
 
+/// What an edge is to serve no more.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Outdated {
+    tags: BTreeSet<String>,
+    everything: bool,
+}
+
+/// More would take longer to name, keep and look for than to fetch everything again.
+const MOST_TAGS: usize = 1_000;
+
+impl Outdated {
+    /// What carries one of these tags.
+    pub fn tagged(tags: impl IntoIterator<Item = String>) -> Self {
+        let mut outdated = Self::default();
+        outdated.tags.extend(tags);
+        outdated.bounded()
+    }
+
+    /// This and that; more tags than an edge should be asked for become everything.
+    pub fn add(&mut self, other: &Self) {
+        self.everything |= other.everything;
+        self.tags.extend(other.tags.iter().cloned());
+        *self = std::mem::take(self).bounded();
+    }
+
+    /// Whether there is nothing to purge.
+    pub fn is_empty(&self) -> bool {
+        !self.everything && self.tags.is_empty()
+    }
+
+    fn bounded(mut self) -> Self {
+        self.everything |= self.tags.len() > MOST_TAGS;
+        if self.everything {
+            self.tags.clear();
+        }
+        self
+    }
+}
+
 #[derive(Serialize)]
 struct Purge<'a> {
-    tags: &'a BTreeSet<String>,
+    #[serde(flatten)]
+    outdated: &'a Outdated,
     soft: bool,
 }
 
@@ -39,13 +81,13 @@ impl Edge {
         self.address.as_str()
     }
 
-    /// Purges the tags; `Ok` is the edge's word that nothing with one of them will be served again.
+    /// Purges; `Ok` is the edge's word that nothing of it will be served again.
     ///
     /// # Errors
     /// See [`ExchangeError`]. It may have happened all the same: purging again does no harm.
-    pub async fn purge(&self, tags: &BTreeSet<String>) -> Result<(), ExchangeError> {
-        let body = serde_json::to_vec(&Purge { tags, soft: false })
-            .expect("a list of strings and a boolean are JSON");
+    pub async fn purge(&self, outdated: &Outdated) -> Result<(), ExchangeError> {
+        let body = serde_json::to_vec(&Purge { outdated, soft: false })
+            .expect("a list of strings and booleans are JSON");
         let mut fields = vec![(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))];
         if let Some(token) = &self.token {
             let mut value = HeaderValue::from_str(&format!("Bearer {}", token.reveal()))
@@ -54,5 +96,23 @@ impl Edge {
             fields.push((header::AUTHORIZATION, value));
         }
         exchange::post(&self.address, "/purge", &fields, body.into()).await.map(drop)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn too_many_tags_are_everything() {
+        let tags = |range: std::ops::Range<usize>| range.map(|number| format!("product-{number}"));
+        let mut outdated = Outdated::tagged(tags(0..600));
+        outdated.add(&Outdated::tagged(tags(300..1_000)));
+        assert_eq!((outdated.tags.len(), outdated.everything), (1_000, false));
+        outdated.add(&Outdated::tagged(tags(1_000..1_001)));
+        assert_eq!((outdated.tags.len(), outdated.everything), (0, true));
+        outdated.add(&Outdated::tagged(tags(0..1)));
+        assert_eq!((outdated.tags.len(), outdated.everything), (0, true));
+        assert!(!outdated.is_empty() && Outdated::default().is_empty());
     }
 }

@@ -15,6 +15,9 @@ use tokio::{net::TcpListener, sync::mpsc, task::JoinHandle};
 
 use crate::support::PATIENCE;
 
+/// Stands for the tags of a purge of everything.
+pub(crate) const EVERYTHING: &str = "(everything)";
+
 pub(crate) struct EdgeDouble {
     pub(crate) address: SocketAddr,
     status: Arc<AtomicU16>,
@@ -49,7 +52,7 @@ impl EdgeDouble {
         self.status.store(status, Ordering::SeqCst);
     }
 
-    /// The tags of the next purge, and the answer it got.
+    /// The tags of the next purge, or [`EVERYTHING`], and the answer it got.
     pub(crate) async fn next(&mut self) -> (u16, Vec<String>) {
         tokio::time::timeout(PATIENCE, self.purges.recv()).await.expect("a purge in time").expect("it runs")
     }
@@ -77,7 +80,10 @@ async fn purge(
 ) -> (StatusCode, Json<Value>) {
     assert_eq!(headers["authorization"], "Bearer secret");
     assert_eq!(body["soft"], false);
-    let tags: Vec<String> = serde_json::from_value(body["tags"].clone()).expect("a list of tags");
+    let mut tags: Vec<String> = serde_json::from_value(body["tags"].clone()).expect("a list of tags");
+    if body["everything"] == true {
+        tags.push(EVERYTHING.to_owned());
+    }
     let status = double.status.load(Ordering::SeqCst);
     let _ = double.purges.send((status, tags.clone()));
     (StatusCode::from_u16(status).expect("a status"), Json(json!({ "purged": tags.len() })))

@@ -1,6 +1,6 @@
 //! What administrators change, and how the edges hear of it.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use axum::Router;
 use http::{Method, StatusCode};
@@ -16,7 +16,7 @@ use serde_json::{Value, json as value};
 use sqlx::Connection as _;
 
 use crate::{
-    edge_double::EdgeDouble,
+    edge_double::{EVERYTHING, EdgeDouble},
     support::{Customer, PATIENCE, TestServer, get, json, send_json},
 };
 
@@ -115,6 +115,42 @@ async fn an_edge_that_was_away_hears_it_when_it_is_back() {
     assert_eq!(steady.purged().await, ["catalogue", "category-kitchen", "product-1"]);
     until_told(&server).await;
     second.stop().await;
+}
+
+#[tokio::test]
+async fn what_an_edge_misses_while_it_is_away_becomes_one_purge() {
+    let (server, _, _) = shop().await;
+    let (mut steady, mut away) = (EdgeDouble::start().await, EdgeDouble::start().await);
+    away.answer(503);
+    let change = async |products: std::ops::RangeInclusive<i32>| {
+        sqlx::query(
+            "INSERT INTO outbox (topic, payload)
+             SELECT 'purge', jsonb_build_object('tags', jsonb_build_array('product-' || number))
+               FROM generate_series($1, $2) AS number",
+        )
+        .bind(products.start())
+        .bind(products.end())
+        .execute(&mut server.connect().await)
+        .await
+        .expect("changes");
+    };
+    let one_is_left = async || {
+        let one = async { while waiting(&server).await > 1 {} };
+        tokio::time::timeout(PATIENCE, one).await.expect("they become one");
+    };
+    let workers = workers(&server, &[&steady, &away]);
+    for (products, told) in [(1..=500, 500), (501..=1_001, 501)] {
+        change(products).await;
+        let mut heard = BTreeSet::new();
+        while heard.len() < told {
+            heard.extend(steady.purged().await);
+        }
+        one_is_left().await;
+    }
+    away.answer(200);
+    assert_eq!(away.purged().await, [EVERYTHING], "so many are not named one by one");
+    until_told(&server).await;
+    workers.stop().await;
 }
 
 #[tokio::test]
