@@ -134,6 +134,8 @@ impl Fill<'_> {
             };
         }
         let Some(segments) = recording.finish(trailers) else { return };
+        self.room = None;
+        self.edge.memory.lend(&segments);
         if let Some(parts) = &self.parts
             && self.filling.partial
         {

@@ -328,6 +328,7 @@ fn observe(edge: &Arc<Edge>, roster: &Arc<Roster>) {
             cache: CacheObserved {
                 bytes: edge.memory.weight(),
                 budget: state.settings.cache.memory,
+                in_flight: edge.memory.in_flight(),
                 entries: edge.memory.resources() as u64,
                 evictions: edge.memory.evictions(),
             },

@@ -21,6 +21,7 @@ use super::{
     equivalent::{Equivalents, mean_the_same},
     purge::{Fate, Force, Gate, Generation, Name, Rule},
     refused::LastRefused,
+    segments::Lent,
 };
 use crate::settings::CACHE_SHARDS;
 
@@ -43,6 +44,13 @@ pub struct Marker {
 }
 
 impl Resource {
+    fn new(variants: Vec<Arc<Stored>>, marker: Option<Marker>, lent: &Arc<Lent>) -> Self {
+        for body in variants.iter().flat_map(|stored| stored.bodies()) {
+            body.enter(lent);
+        }
+        Self { variants, marker }
+    }
+
     /// All that is stored under the key, newest first.
     pub fn variants(&self) -> &[Arc<Stored>] {
         &self.variants
@@ -95,6 +103,14 @@ impl Resource {
     }
 }
 
+impl Drop for Resource {
+    fn drop(&mut self) {
+        for body in self.variants.iter().flat_map(|stored| stored.bodies()) {
+            body.leave();
+        }
+    }
+}
+
 fn matches(stored: &Stored, request: &HeaderMap) -> bool {
     stored.vary.is_empty() || variant_key(&stored.vary, request) == stored.variant
 }
@@ -115,6 +131,8 @@ pub struct Memory {
     evictions: Arc<AtomicU64>,
     /// Bytes of bodies that are being filled and not yet accounted to the cache.
     filling: Arc<AtomicU64>,
+    /// Bodies that the cache accounts no longer and that are still being read.
+    lent: Arc<Lent>,
 }
 
 impl Memory {
@@ -148,6 +166,7 @@ impl Memory {
             // quick_cache silently refuses what is heavier than the hot part of a shard.
             largest: budget / SHARDS as u64 / 10 * 9,
             filling: Arc::default(),
+            lent: Arc::default(),
         }
     }
 
@@ -328,7 +347,8 @@ impl Memory {
             if variants.is_empty() && marker.is_none() {
                 self.cache.remove(key);
             } else {
-                self.cache.insert(key.clone(), Arc::new(Resource { variants, marker }));
+                let resource = Resource::new(variants, marker, &self.lent);
+                self.cache.insert(key.clone(), Arc::new(resource));
             }
         });
     }
@@ -345,12 +365,23 @@ impl Memory {
         }
     }
 
-    /// Asks for room for a piece of a body that is being filled; `None` when a quarter of the budget is in flight.
+    /// Asks for room for a piece of a body that is being filled; `None` when a quarter of the budget is in flight: on its way
+    /// in, or out to clients that read slowly after it was evicted.
     pub fn reserve(&self, bytes: u64) -> Option<Reservation> {
         let limit = self.cache.capacity() / 4;
-        let taken = self.filling.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        let taken = self.filling.fetch_add(bytes, Ordering::Relaxed) + bytes + self.lent.bytes();
         let reservation = Reservation { bytes, total: Arc::clone(&self.filling) };
         (taken <= limit).then_some(reservation)
+    }
+
+    /// Counts a body that has been filled, whether it will be stored or not.
+    pub fn lend(&self, body: &Segments) {
+        body.lend(&self.lent);
+    }
+
+    /// Bytes of bodies that are on their way in, or out without being stored any more: beside [`Memory::weight`].
+    pub fn in_flight(&self) -> u64 {
+        self.filling.load(Ordering::Relaxed) + self.lent.bytes()
     }
 
     /// Bytes stored, by our own weights.

@@ -45,6 +45,8 @@ struct Inner {
     /// Bytes now held.
     held: u64,
     trailers: Option<HeaderMap>,
+    /// What the pieces have become: held with them, so that it is known to be in memory while anybody reads them.
+    kept: Option<Segments>,
     state: State,
     readers: Vec<Option<Place>>,
     /// While passing: readers that have not had the first piece held, so that only the last of them looks at all the others.
@@ -99,7 +101,10 @@ impl Recording {
         inner.state = State::Complete;
         inner.trailers = trailers;
         inner.wake_readers();
-        kept.then(|| Segments::new(inner.pieces.make_contiguous()))
+        if kept {
+            inner.kept = Some(Segments::new(inner.pieces.make_contiguous()));
+        }
+        inner.kept.clone()
     }
 
     /// The body ended before its end.

@@ -1,8 +1,14 @@
 //! A complete body in memory, as a few shared pieces.
+//!
+//! Who sends a body holds it for as long as its client reads, also when the entry is long gone. What that comes to is
+//! counted: see [`Lent`].
 
 use std::{
     ops::Range,
-    sync::{Arc, Weak},
+    sync::{
+        Arc, OnceLock, Weak,
+        atomic::{AtomicI64, AtomicUsize, Ordering},
+    },
 };
 
 use bytes::Bytes;
@@ -14,8 +20,43 @@ const LARGEST_PIECE: usize = 64 * 1024;
 /// A complete body. Cloning shares it.
 #[derive(Clone, Debug, Default)]
 pub struct Segments {
-    pieces: Arc<[Bytes]>,
+    shared: Arc<Shared>,
     length: u64,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    pieces: Box<[Bytes]>,
+    account: OnceLock<Account>,
+}
+
+/// Where a body is counted while no entry holds it.
+#[derive(Debug)]
+struct Account {
+    lent: Arc<Lent>,
+    weight: i64,
+    entries: AtomicUsize,
+}
+
+/// Bytes of bodies that no entry holds, and that somebody reads all the same.
+#[derive(Debug, Default)]
+pub struct Lent(AtomicI64);
+
+impl Lent {
+    /// How many there are.
+    pub fn bytes(&self) -> u64 {
+        // A body that comes and goes on two threads may be taken off before it is added.
+        self.0.load(Ordering::Relaxed).try_into().unwrap_or(0)
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        if let Some(account) = self.account.get() {
+            // Entries hold it, so there are none.
+            account.lent.0.fetch_sub(account.weight, Ordering::Relaxed);
+        }
+    }
 }
 
 impl Segments {
@@ -23,7 +64,7 @@ impl Segments {
     pub fn new(pieces: &[Bytes]) -> Self {
         let length = pieces.iter().map(|piece| piece.len() as u64).sum();
         if length <= ONE_PIECE && pieces.len() > 1 {
-            return Self { pieces: Arc::from([Bytes::from(pieces.concat())]), length };
+            return Self::of([Bytes::from(pieces.concat())].into(), length);
         }
         // Sent piece by piece: what has not been sent yet is then known to within a piece.
         let split = |piece: &Bytes| {
@@ -31,17 +72,51 @@ impl Segments {
             let starts = (0..piece.len()).step_by(LARGEST_PIECE);
             starts.map(move |start| piece.slice(start..piece.len().min(start + LARGEST_PIECE)))
         };
-        Self { pieces: pieces.iter().flat_map(split).collect(), length }
+        Self::of(pieces.iter().flat_map(split).collect(), length)
+    }
+
+    fn of(pieces: Box<[Bytes]>, length: u64) -> Self {
+        Self { shared: Arc::new(Shared { pieces, account: OnceLock::new() }), length }
+    }
+
+    /// Counts it as lent from now on, for as long as anyone has it and whenever no entry does.
+    pub fn lend(&self, lent: &Arc<Lent>) {
+        self.account(lent);
+    }
+
+    /// An entry holds it.
+    pub(super) fn enter(&self, lent: &Arc<Lent>) {
+        let account = self.account(lent);
+        if account.entries.fetch_add(1, Ordering::Relaxed) == 0 {
+            account.lent.0.fetch_sub(account.weight, Ordering::Relaxed);
+        }
+    }
+
+    /// An entry that held it is gone.
+    pub(super) fn leave(&self) {
+        if let Some(account) = self.shared.account.get()
+            && account.entries.fetch_sub(1, Ordering::Relaxed) == 1
+        {
+            account.lent.0.fetch_add(account.weight, Ordering::Relaxed);
+        }
+    }
+
+    fn account(&self, lent: &Arc<Lent>) -> &Account {
+        self.shared.account.get_or_init(|| {
+            let weight = i64::try_from(self.weight()).unwrap_or(i64::MAX);
+            lent.0.fetch_add(weight, Ordering::Relaxed);
+            Account { lent: Arc::clone(lent), weight, entries: AtomicUsize::new(0) }
+        })
     }
 
     /// Whether both are the very same body in memory.
     pub fn same(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.pieces, &other.pieces)
+        Arc::ptr_eq(&self.shared, &other.shared)
     }
 
     /// A handle that does not keep the body in memory.
     pub fn downgrade(&self) -> WeakSegments {
-        WeakSegments { pieces: Arc::downgrade(&self.pieces), length: self.length }
+        WeakSegments { shared: Arc::downgrade(&self.shared), length: self.length }
     }
 
     /// Bytes in all.
@@ -51,12 +126,12 @@ impl Segments {
 
     /// Bytes of memory it holds, bookkeeping included.
     pub fn weight(&self) -> u64 {
-        self.length + 64 * self.pieces.len() as u64
+        self.length + 64 * self.pieces().len() as u64 + size_of::<Shared>() as u64
     }
 
     /// The pieces, in order.
     pub fn pieces(&self) -> &[Bytes] {
-        &self.pieces
+        &self.shared.pieces
     }
 
     /// Reads the whole body.
@@ -67,7 +142,7 @@ impl Segments {
     /// Reads a part of the body; `range` must lie inside it.
     pub fn read_range(&self, range: Range<u64>) -> SegmentsReader {
         let (mut skip, mut next) = (range.start, 0);
-        while let Some(piece) = self.pieces.get(next) {
+        while let Some(piece) = self.pieces().get(next) {
             if skip < piece.len() as u64 {
                 break;
             }
@@ -81,14 +156,14 @@ impl Segments {
 /// A body that may be gone.
 #[derive(Clone, Debug)]
 pub struct WeakSegments {
-    pieces: Weak<[Bytes]>,
+    shared: Weak<Shared>,
     length: u64,
 }
 
 impl WeakSegments {
     /// The body, if anyone still holds it.
     pub fn upgrade(&self) -> Option<Segments> {
-        Some(Segments { pieces: self.pieces.upgrade()?, length: self.length })
+        Some(Segments { shared: self.shared.upgrade()?, length: self.length })
     }
 }
 
@@ -107,7 +182,7 @@ impl SegmentsReader {
         if self.left == 0 {
             return None;
         }
-        let piece = self.segments.pieces.get(self.next)?;
+        let piece = self.segments.pieces().get(self.next)?;
         let start = usize::try_from(std::mem::take(&mut self.skip)).expect("skip is inside the piece");
         let end = usize::try_from(self.left)
             .map_or(piece.len(), |left| piece.len().min(start.saturating_add(left)));
@@ -128,6 +203,26 @@ mod tests {
 
     use super::*;
 
+    #[test]
+    fn a_body_is_lent_while_it_is_read_and_no_entry_holds_it() {
+        let lent = Arc::<Lent>::default();
+        let body = Segments::new(&[Bytes::from(vec![b'x'; 100_000])]);
+        let weight = body.weight();
+        assert_eq!(lent.bytes(), 0, "nobody has said so");
+        body.lend(&lent);
+        assert_eq!(lent.bytes(), weight);
+        body.enter(&lent);
+        body.enter(&lent);
+        let reader = body.read();
+        body.leave();
+        assert_eq!(lent.bytes(), 0, "the second entry holds it");
+        body.leave();
+        drop(body);
+        assert_eq!(lent.bytes(), weight, "its reader alone");
+        drop(reader);
+        assert_eq!(lent.bytes(), 0);
+    }
+
     proptest! {
         #[test]
         fn a_range_reads_what_slicing_gives(
@@ -137,7 +232,7 @@ mod tests {
             let whole = pieces.concat();
             let pieces: Vec<Bytes> = pieces.into_iter().map(Bytes::from).collect();
             // Built without joining, so that ranges cross pieces.
-            let segments = Segments { length: whole.len() as u64, pieces: pieces.into() };
+            let segments = Segments::of(pieces.into(), whole.len() as u64);
             let end = (a.max(b)).min(whole.len() as u64);
             let start = a.min(b).min(end);
             let mut reader = segments.read_range(start..end);

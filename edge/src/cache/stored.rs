@@ -226,6 +226,12 @@ impl Stored {
         &self.identity
     }
 
+    /// Every body it holds.
+    pub fn bodies(&self) -> impl Iterator<Item = &Segments> {
+        let coded = self.coded.iter().flatten().flatten();
+        std::iter::once(&self.identity).chain(coded).map(|representation| &representation.body)
+    }
+
     /// A computed coding, once it is there: the identity form where coding was not worth it.
     pub fn coded(&self, coding: Coding) -> Option<(Coding, &Representation)> {
         let computed = self.coded[slot(coding)?].as_ref()?;

@@ -64,6 +64,8 @@ pub struct CacheObserved {
     pub bytes: u64,
     /// Bytes that may be stored.
     pub budget: u64,
+    /// Bytes on their way in, or out without being stored any more: beside `bytes`, at most a quarter of the budget.
+    pub in_flight: u64,
     /// Resources stored.
     pub entries: u64,
     /// Resources pushed out by others since the start.
@@ -454,6 +456,7 @@ mod tests {
             cache: CacheObserved {
                 bytes: asked.fetch_add(1, Relaxed),
                 budget: 1000,
+                in_flight: 8,
                 entries: 5,
                 evictions: 6,
             },
@@ -463,6 +466,7 @@ mod tests {
         shows(&metrics, "gatehouse_edge_cache_bytes 0");
         shows(&metrics, "gatehouse_edge_cache_bytes 1");
         shows(&metrics, "gatehouse_edge_cache_budget_bytes 1000");
+        shows(&metrics, "gatehouse_edge_cache_in_flight_bytes 8");
         shows(&metrics, "gatehouse_edge_cache_entries 5");
         shows(&metrics, "gatehouse_edge_cache_evictions_total 6");
         shows(&metrics, "gatehouse_edge_log_lines_dropped_total 7");

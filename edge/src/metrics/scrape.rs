@@ -210,6 +210,13 @@ fn observed(page: &mut Page<'_>, observed: &Observed) -> fmt::Result {
         MetricType::Gauge,
     )?
     .gauge(cache.budget)?;
+    page.family(
+        "gatehouse_edge_cache_in_flight",
+        "Bytes of bodies being fetched, or sent though evicted: beside those stored, at most a quarter of the budget",
+        Some(&BYTES),
+        MetricType::Gauge,
+    )?
+    .gauge(cache.in_flight)?;
     page.family("gatehouse_edge_cache_entries", "Resources stored in memory", None, MetricType::Gauge)?
         .gauge(cache.entries)?;
     page.counter("gatehouse_edge_cache_evictions", "Resources pushed out of memory by others")?
