@@ -72,7 +72,11 @@ impl Segments {
             let starts = (0..piece.len()).step_by(LARGEST_PIECE);
             starts.map(move |start| piece.slice(start..piece.len().min(start + LARGEST_PIECE)))
         };
-        Self::of(pieces.iter().flat_map(split).collect(), length)
+        // Of the very size: what a vector gives back when it shrinks is lost between its neighbours.
+        let count = pieces.iter().map(|piece| piece.len().div_ceil(LARGEST_PIECE)).sum();
+        let mut all = Vec::with_capacity(count);
+        all.extend(pieces.iter().flat_map(split));
+        Self::of(all.into_boxed_slice(), length)
     }
 
     fn of(pieces: Box<[Bytes]>, length: u64) -> Self {

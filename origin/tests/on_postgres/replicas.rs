@@ -308,6 +308,8 @@ async fn without_the_primary_a_replica_that_lacks_what_was_seen_of_it_answers_no
 #[tokio::test]
 async fn every_pool_has_its_gauges() {
     let shopping = Shopping::start().await;
+    // Who registers writes: on the primary, which reads may not have needed yet.
+    Customer::register(&shopping.router, "ada@example.org").await;
     for pool in ["primary", "replica-1"] {
         let limit = metric(&shopping.router, &format!("origin_connections_limit{{pool=\"{pool}\"}}")).await;
         let open = metric(&shopping.router, &format!("origin_connections{{pool=\"{pool}\"}}")).await;
