@@ -11,7 +11,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     thread,
     time::{Duration, SystemTime},
 };
@@ -156,7 +156,7 @@ impl Record {
     pub fn travel(mut self, response: Response<Body>) -> Response<Recorded> {
         let status = response.status();
         let travel = self.0.take().map(|record| Travel::begin(record, status));
-        response.map(|body| Recorded { body, travel })
+        response.map(|body| Recorded { body, travel, breaks: None })
     }
 }
 
@@ -183,6 +183,8 @@ struct Travel {
 pub struct Recorded {
     body: Body,
     travel: Option<Travel>,
+    /// Why it breaks off, until what came before has had its chance to leave.
+    breaks: Option<BodyError>,
 }
 
 impl HttpBody for Recorded {
@@ -193,15 +195,26 @@ impl HttpBody for Recorded {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let frame = std::task::ready!(Pin::new(&mut self.body).poll_frame(context));
-        if let Some(travel) = &mut self.travel {
-            match &frame {
-                Some(Ok(frame)) => travel.bytes += frame.data_ref().map_or(0, |data| data.len() as u64),
-                Some(Err(_)) => travel.broke = true,
-                None => {}
-            }
+        if let Some(error) = self.breaks.take() {
+            return Poll::Ready(Some(Err(error)));
         }
-        Poll::Ready(frame)
+        let frame = match ready!(Pin::new(&mut self.body).poll_frame(context)) {
+            Some(Ok(frame)) => frame,
+            // A connection forgets what it has not written yet when a body breaks. So it is told one turn later.
+            Some(Err(error)) => {
+                self.breaks = Some(error);
+                if let Some(travel) = &mut self.travel {
+                    travel.broke = true;
+                }
+                context.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            None => return Poll::Ready(None),
+        };
+        if let (Some(travel), Some(data)) = (&mut self.travel, frame.data_ref()) {
+            travel.bytes += data.len() as u64;
+        }
+        Poll::Ready(Some(Ok(frame)))
     }
 
     fn is_end_stream(&self) -> bool {

@@ -2,6 +2,7 @@
 
 use gatehouse_tests::{
     edge::Edge,
+    frames::{Outcome, get},
     raw::Raw,
     upstream::{Gate, RawUpstream, Reply, Upstream},
     wait,
@@ -98,6 +99,31 @@ fn an_answer_that_breaks_off_is_never_passed_off_as_whole() {
     let edge = Edge::over_raw(&short).start();
     let _ = edge.curl("/").fail();
     let _ = edge.curl_h2("/").fail();
+}
+
+#[test]
+fn what_came_before_an_answer_broke_off_reaches_the_client() {
+    for (what, expected) in [
+        (&b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n"[..], ""),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\nzz\r\n", "abc"),
+        (
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nCache-Control: max-age=60\r\n\r\n3\r\nabc\r\nzz\r\n",
+            "abc",
+        ),
+    ] {
+        let upstream = RawUpstream::start(what);
+        let edge = Edge::over_raw(&upstream).start();
+        for _ in 0..20 {
+            let mut raw = edge.raw();
+            let all = raw.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").read_to_close();
+            let all = String::from_utf8(all).unwrap();
+            assert!(all.starts_with("HTTP/1.1 200 "), "{all:?}");
+            assert!(all.contains(expected) && !all.contains("\r\n0\r\n"), "{all:?}");
+            let mut frames = edge.frames();
+            frames.request(1, &get("/"));
+            assert_eq!(frames.outcome(1), Outcome::Answered);
+        }
+    }
 }
 
 #[test]
