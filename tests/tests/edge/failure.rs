@@ -74,10 +74,13 @@ fn an_upstream_that_does_not_answer_in_time_is_504() {
 }
 
 #[test]
-fn the_total_deadline_bounds_every_request() {
+fn a_request_is_504_at_its_own_deadline_or_once_sent_at_the_upstreams() {
     let never = Gate::closed();
     let upstream = Upstream::start(move |_| Reply::ok("late").after(&never));
-    let edge = Edge::over(&upstream).tables("[timeouts]\ntotal = \"300ms\"").start();
+    let edge = Edge::over(&upstream)
+        .upstream("response_timeout = \"1s\"")
+        .tables("[timeouts]\ntotal = \"300ms\"")
+        .start();
     edge.get("/").assert_problem(504);
     edge.curl("/").post("POST", "x").send().assert_problem(504);
 }
