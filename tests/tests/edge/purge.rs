@@ -52,7 +52,7 @@ impl Shop {
     /// Until some answers have come, or so long that all readers must be waiting for what is held.
     fn wait_for_readers(&self) {
         let before = self.requests.load(SeqCst);
-        for _ in 0..5_000 {
+        for _ in 0..50_000 {
             if self.requests.load(SeqCst) >= before + 20 {
                 return;
             }
