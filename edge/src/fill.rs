@@ -77,7 +77,7 @@ impl Fill<'_> {
     /// Fills the recording to its end, and stores it.
     pub async fn run(mut self, mut body: ResponseBody) {
         let recording = FillGuard { recording: &self.filling.recording, ended: false };
-        let mut length = 0;
+        let (mut length, mut pieces) = (0, 0);
         // Of the whole, where only the continuation told it.
         let mut complete = None;
         let mut trailers = None;
@@ -107,7 +107,8 @@ impl Fill<'_> {
                     if complete.is_some_and(|complete| length > complete) {
                         break;
                     }
-                    if keeps && !self.has_room(length) {
+                    pieces += 1;
+                    if keeps && !self.has_room(length, pieces) {
                         keeps = false;
                         self.let_go();
                     }
@@ -213,14 +214,17 @@ impl Fill<'_> {
         }
     }
 
-    /// Whether `length` bytes may be kept; takes more room where the upstream did not say how many there would be.
-    fn has_room(&mut self, length: u64) -> bool {
+    /// Whether `length` bytes in so many pieces may be kept; takes more room where the upstream did not say how many there
+    /// would be, or sends them in crumbs.
+    fn has_room(&mut self, length: u64, pieces: u64) -> bool {
         let Some(room) = &mut self.room else { return false };
         if length > self.largest {
             return false;
         }
+        let crumbs = pieces.saturating_sub(FEW_PIECES + length / CRUMB);
+        let needed = length + crumbs * PIECE;
         // Twice as much each time: few steps, and never more than twice what is held.
-        while room.bytes() < length {
+        while room.bytes() < needed {
             match self.edge.memory.reserve(room.bytes().max(FIRST_ROOM)) {
                 Some(more) => room.join(more),
                 None => return false,
@@ -282,5 +286,9 @@ impl Drop for FillGuard<'_> {
 
 /// Room taken at first for a body of unknown length.
 pub const FIRST_ROOM: u64 = 64 * 1024;
+/// Pieces of fewer bytes are crumbs, of which each beyond the first few takes room for its bookkeeping.
+const CRUMB: u64 = 4 * 1024;
+const FEW_PIECES: u64 = 16;
+const PIECE: u64 = 128;
 /// How long one client's slow reading may hold up others who share a body that is not kept.
 const PATIENCE: Duration = Duration::from_secs(5);

@@ -30,6 +30,8 @@ use crate::body::BodyError;
 
 /// Bytes that may wait for the slowest reader once the body is only passed on.
 const WINDOW: u64 = 256 * 1024;
+/// And in how many pieces.
+const MOST_PIECES: usize = 4 * 1024;
 
 /// The shared state of a fill.
 #[derive(Debug, Default)]
@@ -141,7 +143,7 @@ impl Recording {
 
     /// Whether no more is held than the window.
     pub fn is_small(&self) -> bool {
-        self.inner.lock().held <= WINDOW
+        self.inner.lock().fits_window()
     }
 
     /// Ends the readers that hold the others up: those farthest behind, unless all are.
@@ -171,7 +173,7 @@ impl Recording {
             if inner.readers.iter().all(Option::is_none) {
                 return Poll::Ready(Room::NobodyReads);
             }
-            if inner.held <= WINDOW {
+            if inner.fits_window() {
                 return Poll::Ready(Room::Wanted);
             }
             inner.writer = Some(context.waker().clone());
@@ -199,6 +201,10 @@ impl Inner {
         }
     }
 
+    fn fits_window(&self) -> bool {
+        self.held <= WINDOW && self.pieces.len() <= MOST_PIECES
+    }
+
     /// A reader at this place goes on or leaves.
     fn moved_from(&mut self, place: usize) {
         if place == self.gone && matches!(self.state, State::Passing) {
@@ -222,7 +228,7 @@ impl Inner {
             self.gone += 1;
             self.held -= piece.len() as u64;
         }
-        if (self.held <= WINDOW || slowest == usize::MAX)
+        if (self.fits_window() || slowest == usize::MAX)
             && let Some(writer) = self.writer.take()
         {
             writer.wake();

@@ -14,8 +14,9 @@ use std::{
 use bytes::Bytes;
 
 /// Bodies up to this many bytes are kept as one piece, so that a hit is one write.
-const ONE_PIECE: u64 = LARGEST_PIECE as u64;
 const LARGEST_PIECE: usize = 64 * 1024;
+/// Times as many pieces as there need be before they are copied into fewer.
+const SCATTERED: usize = 4;
 
 /// A complete body. Cloning shares it.
 #[derive(Clone, Debug, Default)]
@@ -60,22 +61,15 @@ impl Drop for Shared {
 }
 
 impl Segments {
-    /// Takes the pieces of a body, which must own their memory (not slices of a larger read buffer).
+    /// Takes the pieces of a body, which must own their memory (not slices of a larger read buffer). Many small ones become
+    /// few: an upstream that flushes each line would make every hit as slow as itself.
     pub fn new(pieces: &[Bytes]) -> Self {
         let length = pieces.iter().map(|piece| piece.len() as u64).sum();
-        if length <= ONE_PIECE && pieces.len() > 1 {
-            return Self::of([Bytes::from(pieces.concat())].into(), length);
-        }
-        // Sent piece by piece: what has not been sent yet is then known to within a piece.
-        let split = |piece: &Bytes| {
-            let piece = piece.clone();
-            let starts = (0..piece.len()).step_by(LARGEST_PIECE);
-            starts.map(move |start| piece.slice(start..piece.len().min(start + LARGEST_PIECE)))
+        let fewest = usize::try_from(length).unwrap_or(usize::MAX).div_ceil(LARGEST_PIECE);
+        let all = match pieces.len() {
+            count if count > 1 && (fewest <= 1 || count > SCATTERED * fewest) => join(pieces, fewest),
+            _ => split(pieces),
         };
-        // Of the very size: what a vector gives back when it shrinks is lost between its neighbours.
-        let count = pieces.iter().map(|piece| piece.len().div_ceil(LARGEST_PIECE)).sum();
-        let mut all = Vec::with_capacity(count);
-        all.extend(pieces.iter().flat_map(split));
         Self::of(all.into_boxed_slice(), length)
     }
 
@@ -157,6 +151,39 @@ impl Segments {
     }
 }
 
+/// Sent piece by piece: what has not been sent yet is then known to within a piece.
+fn split(pieces: &[Bytes]) -> Vec<Bytes> {
+    // Of the very size: what a vector gives back when it shrinks is lost between its neighbours.
+    let count = pieces.iter().map(|piece| piece.len().div_ceil(LARGEST_PIECE)).sum();
+    let mut all = Vec::with_capacity(count);
+    for piece in pieces {
+        let starts = (0..piece.len()).step_by(LARGEST_PIECE);
+        all.extend(starts.map(|start| piece.slice(start..piece.len().min(start + LARGEST_PIECE))));
+    }
+    all
+}
+
+/// The same octets in `count` pieces.
+fn join(pieces: &[Bytes], count: usize) -> Vec<Bytes> {
+    let mut all = Vec::with_capacity(count);
+    let mut left: usize = pieces.iter().map(Bytes::len).sum();
+    let mut last = Vec::with_capacity(left.min(LARGEST_PIECE));
+    for piece in pieces {
+        let mut rest = &piece[..];
+        while !rest.is_empty() {
+            let (fits, beyond) = rest.split_at(rest.len().min(LARGEST_PIECE - last.len()));
+            last.extend_from_slice(fits);
+            left -= fits.len();
+            rest = beyond;
+            if last.len() == LARGEST_PIECE || left == 0 {
+                let next = Vec::with_capacity(left.min(LARGEST_PIECE));
+                all.push(Bytes::from(std::mem::replace(&mut last, next)));
+            }
+        }
+    }
+    all
+}
+
 /// A body that may be gone.
 #[derive(Clone, Debug)]
 pub struct WeakSegments {
@@ -228,6 +255,20 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn scattered_pieces_become_few_and_stay_the_same(
+            pieces in proptest::collection::vec((any::<u8>(), 0usize..3_000), 0..400),
+        ) {
+            let pieces: Vec<Bytes> =
+                pieces.into_iter().map(|(octet, length)| Bytes::from(vec![octet; length])).collect();
+            let segments = Segments::new(&pieces);
+            prop_assert_eq!(segments.pieces().concat(), pieces.concat());
+            let length = usize::try_from(segments.length()).unwrap();
+            prop_assert_eq!(length, pieces.concat().len());
+            prop_assert!(segments.pieces().len() <= SCATTERED * length.div_ceil(LARGEST_PIECE));
+            prop_assert!(segments.pieces().iter().all(|piece| (1..=LARGEST_PIECE).contains(&piece.len())));
+        }
+
         #[test]
         fn a_range_reads_what_slicing_gives(
             pieces in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 1..40), 0..6),

@@ -116,6 +116,20 @@ fn fills_that_stall_take_room_but_never_an_answer() {
 }
 
 #[test]
+fn a_body_in_crumbs_takes_room_for_them() {
+    const CRUMBS: usize = 1 << 18;
+    let upstream =
+        Upstream::start(|_| Reply::streamed().cache_control("max-age=600").then_repeated("x", CRUMBS));
+    let edge = Edge::over(&upstream).tables("[cache]\nmemory = \"64 MiB\"").start();
+    let (before, _) = resident_kib(edge.id());
+    assert_eq!(edge.get("/").body.len(), CRUMBS);
+    let (_, highest) = resident_kib(edge.id());
+    println!("{CRUMBS} crumbs: {before} KiB before, {highest} KiB at the highest");
+    // A quarter of the budget may be on its way.
+    assert!(highest < before + (20 << 10), "{before} KiB before, {highest} KiB at the highest");
+}
+
+#[test]
 fn a_client_that_does_not_read_holds_little_of_its_answer() {
     const CLIENTS: usize = 200;
     // What is read from its upstream, on its way and waiting for the client: four pieces of 64 KiB, and all else.
