@@ -366,9 +366,11 @@ impl Memory {
     }
 
     /// Asks for room for a piece of a body that is being filled; `None` when a quarter of the budget is in flight: on its way
-    /// in, or out to clients that read slowly after it was evicted.
+    /// in, or out to clients that read slowly after it was evicted. Small pieces may have an eighth more, so that a few large
+    /// downloads that trickle do not keep every page from being stored.
     pub fn reserve(&self, bytes: u64) -> Option<Reservation> {
-        let limit = self.cache.capacity() / 4;
+        let eighth = self.cache.capacity() / 8;
+        let limit = if bytes <= SMALL { 3 * eighth } else { 2 * eighth };
         let taken = self.filling.fetch_add(bytes, Ordering::Relaxed) + bytes + self.lent.bytes();
         let reservation = Reservation { bytes, total: Arc::clone(&self.filling) };
         (taken <= limit).then_some(reservation)
@@ -452,5 +454,7 @@ const SHARDS: usize = CACHE_SHARDS;
 /// What an entry costs beside its variants: the table's slot and its share of the free ones, the ghost that remembers it
 /// when it is gone, reference counts, the vector. Calibrated by the flood test, which prints what is resident.
 const RESOURCE: u64 = 640;
+/// What a socket takes at once, as a rule, so that nobody holds it for long.
+const SMALL: u64 = 64 * 1024;
 /// Only sizes the table at the start.
 const TYPICAL_ENTRY: u64 = 16 * 1024;

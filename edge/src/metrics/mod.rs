@@ -64,7 +64,7 @@ pub struct CacheObserved {
     pub bytes: u64,
     /// Bytes that may be stored.
     pub budget: u64,
-    /// Bytes on their way in, or out without being stored any more: beside `bytes`, at most a quarter of the budget.
+    /// Bytes on their way in, or out without being stored any more: beside `bytes`, at most three eighths of the budget.
     pub in_flight: u64,
     /// Resources stored.
     pub entries: u64,

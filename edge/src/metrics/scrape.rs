@@ -212,7 +212,7 @@ fn observed(page: &mut Page<'_>, observed: &Observed) -> fmt::Result {
     .gauge(cache.budget)?;
     page.family(
         "gatehouse_edge_cache_in_flight",
-        "Bytes of bodies being fetched, or sent though evicted: beside those stored, at most a quarter of the budget",
+        "Bytes of bodies being fetched, or sent though evicted: beside those stored, at most three eighths of the budget",
         Some(&BYTES),
         MetricType::Gauge,
     )?
