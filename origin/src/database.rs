@@ -4,6 +4,8 @@
 //! [`Connection`] once, and runs its queries by name through it. What waits is bounded in number and in time: beyond that
 //! the answer is no, at once. What is dropped in the middle of a query (a deadline, a client that vanished) takes the
 //! query with it: the connection is closed, and the server looks every `CLIENT_CHECK` whether its client is still there.
+//! Until it must have noticed, no other connection is opened in place of that one: who gives up often cannot pile up
+//! statements at the server.
 
 use std::{io, sync::Arc, time::Duration};
 
@@ -27,7 +29,9 @@ static MIGRATIONS: Migrator = sqlx::migrate!("../migrations");
 const START_PATIENCE: Duration = Duration::from_secs(10);
 const CONNECT_AGAIN: Duration = Duration::from_millis(50);
 /// `client_connection_check_interval` in milliseconds: how soon the server notices that nobody wants a result.
-const CLIENT_CHECK: &str = "100";
+const CLIENT_CHECK: &str = "20";
+/// How long the statement of a closed connection counts as running.
+const UNTIL_NOTICED: Duration = Duration::from_millis(40);
 
 /// A bounded pool with a bounded queue.
 #[derive(Debug, Clone)]
@@ -35,6 +39,8 @@ pub struct Database {
     pool: PgPool,
     /// One for each request that has a connection or may wait for one.
     places: Arc<Semaphore>,
+    /// One for each statement or transaction that the server may be at.
+    backends: Arc<Semaphore>,
     metrics: Arc<Metrics>,
 }
 
@@ -79,8 +85,9 @@ impl Database {
             .idle_timeout(settings.idle_timeout)
             .acquire_timeout(settings.acquire_timeout)
             .connect_lazy_with(options);
-        let places = settings.max_connections as usize + settings.max_waiting as usize;
-        Self { pool, places: Arc::new(Semaphore::new(places)), metrics }
+        let backends = settings.max_connections as usize;
+        let places = Arc::new(Semaphore::new(backends + settings.max_waiting as usize));
+        Self { pool, places, backends: Arc::new(Semaphore::new(backends)), metrics }
     }
 
     /// A connection of the pool, within the acquire timeout; no at once when the queue is full. Dropping the future gives
@@ -99,17 +106,17 @@ impl Database {
         Ok(Connection { pooled: Some(pooled), busy: false, in_transaction: false, metrics, _place: place })
     }
 
-    async fn pooled(&self) -> Result<PoolConnection<Postgres>, sqlx::Error> {
-        loop {
-            match self.pool.acquire().await {
-                // A private server that starts again has no socket for a moment. The driver waits when a connection is
-                // refused, not when there is nothing to refuse it.
-                Err(sqlx::Error::Io(error)) if error.kind() == io::ErrorKind::NotFound => {
-                    sleep(CONNECT_AGAIN).await;
-                }
-                outcome => return outcome,
-            }
-        }
+    async fn pooled(&self) -> Result<Pooled, sqlx::Error> {
+        let backends = Arc::clone(&self.backends);
+        let backend = backends.acquire_owned().await.map_err(|_| sqlx::Error::PoolClosed)?;
+        let pool = self.pool.clone();
+        // Goes on without the request that asked: a connection given up while it is made is made again by the next, and the
+        // server, which forks for each, falls behind.
+        let opened = tokio::spawn(async move {
+            let opening = timeout(pool.options().get_acquire_timeout(), from_pool(&pool));
+            Ok((opening.await.unwrap_or(Err(sqlx::Error::PoolTimedOut))?, backend))
+        });
+        opened.await.unwrap_or(Err(sqlx::Error::WorkerCrashed))
     }
 
     /// For gauges and for closing.
@@ -118,11 +125,24 @@ impl Database {
     }
 }
 
+async fn from_pool(pool: &PgPool) -> Result<PoolConnection<Postgres>, sqlx::Error> {
+    loop {
+        match pool.acquire().await {
+            // A private server that starts again has no socket for a moment. The driver waits when a connection is refused,
+            // not when there is nothing to refuse it.
+            Err(sqlx::Error::Io(error)) if error.kind() == io::ErrorKind::NotFound => {
+                sleep(CONNECT_AGAIN).await;
+            }
+            outcome => return outcome,
+        }
+    }
+}
+
 /// A connection for as long as it is needed. Dropped in the middle of a statement it is closed, which ends the statement;
 /// otherwise it goes back to the pool, and a transaction that nobody has committed is rolled back on the way.
 #[derive(Debug)]
 pub struct Connection {
-    pooled: Option<PoolConnection<Postgres>>,
+    pooled: Option<Pooled>,
     /// A statement is under way.
     busy: bool,
     in_transaction: bool,
@@ -130,6 +150,7 @@ pub struct Connection {
     _place: OwnedSemaphorePermit,
 }
 
+type Pooled = (PoolConnection<Postgres>, OwnedSemaphorePermit);
 type Rows<'q, T> = QueryAs<'q, Postgres, T, PgArguments>;
 type Statement<'q> = Query<'q, Postgres, PgArguments>;
 
@@ -187,7 +208,7 @@ impl Connection {
     }
 
     fn parts(&mut self) -> (&mut PgConnection, Watch<'_>) {
-        let pooled = self.pooled.as_mut().expect("drop alone takes it out");
+        let (pooled, _) = self.pooled.as_mut().expect("drop alone takes it out");
         (pooled, Watch { busy: &mut self.busy, metrics: &self.metrics })
     }
 }
@@ -213,14 +234,22 @@ impl Watch<'_> {
 
 impl Drop for Connection {
     fn drop(&mut self) {
-        let Some(mut pooled) = self.pooled.take() else { return };
+        let Some((mut pooled, backend)) = self.pooled.take() else { return };
         if self.busy {
             self.metrics.queries_abandoned.inc();
             // Closes the socket without a word: whatever is said could only wait behind the statement.
             drop(pooled.detach());
+            tokio::spawn(async move {
+                sleep(UNTIL_NOTICED).await;
+                drop(backend);
+            });
         } else if self.in_transaction {
             // Beside the request, as the pool takes connections back; if it fails, the pool's own look finds out.
-            tokio::spawn(async move { pooled.execute("ROLLBACK").await.map(drop) });
+            tokio::spawn(async move {
+                let rolled_back = pooled.execute("ROLLBACK").await;
+                drop(backend);
+                rolled_back.map(drop)
+            });
         }
     }
 }

@@ -57,6 +57,9 @@ const UPDATE: &str = "
            image = CASE WHEN $7 THEN $8 ELSE image END
      WHERE id = $1";
 
+/// Leaves room for what cancelled orders bring back.
+const MOST_PIECES: i32 = 1_000_000_000;
+
 const RESTOCK: &str = "UPDATE products SET stock = stock + $2 WHERE id = $1";
 
 /// A new product.
@@ -386,10 +389,10 @@ async fn edit(
 
 async fn add(connection: &mut Connection, slug: &str, quantity: i32) -> Result<Changed, Problem> {
     let before = Changed::lock(connection, slug).await?;
-    if before.stock.checked_add(quantity).is_none() {
+    if before.stock.checked_add(quantity).is_none_or(|stock| stock > MOST_PIECES) {
         return Err(Problem::invalid_fields(vec![FieldError {
             field: "quantity".to_owned(),
-            message: "more than the shop can count".to_owned(),
+            message: format!("more than the {MOST_PIECES} pieces of a product that the shop can count"),
         }]));
     }
     let query = sqlx::query(RESTOCK).bind(before.id).bind(quantity);

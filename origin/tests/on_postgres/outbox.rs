@@ -247,6 +247,17 @@ async fn products_come_go_and_are_restocked() {
     assert_eq!(get(&router, "/api/products/red-kettle/stock").await.json()["stock"], 7);
     assert_eq!(get(&router, "/api/products/red-kettle").await.json()["in_stock"], true);
 
+    sqlx::query("UPDATE products SET stock = 999999999 WHERE slug = 'red-kettle'")
+        .execute(&mut server.connect().await)
+        .await
+        .expect("many pieces");
+    for (number, status) in [(2, StatusCode::UNPROCESSABLE_ENTITY), (1, StatusCode::OK)] {
+        let key = format!("delivery-of-{number}");
+        let fields = [("idempotency-key", key.as_str())];
+        let full = administrator.send(Method::POST, restock, &fields, &value!({ "quantity": number })).await;
+        assert_eq!(full.status, status, "there is room for what cancelled orders bring back");
+    }
+
     let tag = get(&router, "/api/products/red-kettle").await.header("etag").to_owned();
     let gone = administrator
         .send(Method::DELETE, "/api/products/red-kettle", &[("if-match", &tag)], &Value::Null)

@@ -94,6 +94,35 @@ async fn the_query_of_a_client_that_vanished_is_cancelled() {
 }
 
 #[tokio::test]
+async fn who_gives_up_often_does_not_pile_up_statements_at_the_server() {
+    let server = TestServer::start(12).await;
+    let router = server.router_with(&DatabaseSettings { max_connections: 2, max_waiting: 100, ..narrow() });
+    let (mut locker, mut watcher) = (server.connect().await, server.connect().await);
+    let mut lock = locker.begin().await.expect("a transaction");
+    sqlx::query("LOCK TABLE products IN ACCESS EXCLUSIVE MODE").execute(&mut *lock).await.expect("the lock");
+    let impatient: Vec<_> = (0..40)
+        .map(|_| {
+            let router = router.clone();
+            tokio::spawn(async move {
+                for _ in 0..20 {
+                    let request = Request::get(KETTLE).header("x-request-deadline", "20");
+                    send(&router, request.body(Body::empty()).expect("a request")).await;
+                }
+            })
+        })
+        .collect();
+    let mut most = 0;
+    while impatient.iter().any(|client| !client.is_finished()) {
+        most = most.max(running(&mut watcher).await);
+    }
+    println!("2 connections, 40 clients with 20 ms each: {most} statements at the server at most");
+    assert!(most <= 8, "{most} statements at once");
+    lock.rollback().await.expect("the lock goes");
+    let answer = get(&router, KETTLE).await;
+    assert_eq!(answer.status, StatusCode::OK, "{}", String::from_utf8_lossy(&answer.body));
+}
+
+#[tokio::test]
 async fn the_edges_deadline_ends_the_request_and_its_query() {
     let server = TestServer::start(12).await;
     let router = server.router_with(&narrow());
