@@ -63,6 +63,7 @@ pub async fn handle(
     let now = edge.clock.now();
     let state = edge.state.load();
     let (mut head, content) = request.into_parts();
+    inbound::join_cookies(&mut head.headers);
     let mut record = Record::begin(&head, peer.scheme, peer.address, now, &edge.sink);
     let answered = match ask(edge, &state, peer, &head, now, &mut record) {
         Ok(asked) => match asked.look_up(&head, &mut record) {

@@ -5,7 +5,7 @@
 
 use std::borrow::Cow;
 
-use http::{HeaderMap, Method, Version, header, request, uri::Authority};
+use http::{HeaderMap, HeaderValue, Method, Version, header, request, uri::Authority};
 
 use crate::refusal::Refusal;
 
@@ -111,7 +111,7 @@ pub fn read(head: &request::Parts, scheme: Scheme) -> Result<Inbound, Refusal> {
     target_form(head)?;
     let authority = host(head)?;
     let host = authority.host();
-    if host.is_empty() || authority.as_str().contains('@') {
+    if authority.as_str().contains('@') || !is_host(host) {
         return Err(Refusal::BadRequest("the host is not valid"));
     }
     let port = match authority.port() {
@@ -141,6 +141,24 @@ pub fn read(head: &request::Parts, scheme: Scheme) -> Result<Inbound, Refusal> {
         path_length: path.len(),
         path_and_query: path_and_query.into_boxed_str(),
     })
+}
+
+/// Makes one `Cookie` line of several, which HTTP/2 clients send apart so that they compress better (RFC 9113 §8.2.3).
+/// Programs behind us that know CGI would see only one of them.
+pub fn join_cookies(headers: &mut HeaderMap) {
+    let lines = headers.get_all(header::COOKIE);
+    if lines.iter().nth(1).is_none() {
+        return;
+    }
+    let mut joined = Vec::with_capacity(lines.iter().map(|line| line.len() + 2).sum());
+    for line in lines.iter().filter(|line| !line.is_empty()) {
+        if !joined.is_empty() {
+            joined.extend_from_slice(b"; ");
+        }
+        joined.extend_from_slice(line.as_bytes());
+    }
+    let joined = HeaderValue::try_from(joined).expect("valid values joined by visible characters are one");
+    headers.insert(header::COOKIE, joined);
 }
 
 /// The unreserved character that a text begins with in percent-encoding.
@@ -197,6 +215,28 @@ fn same_host(one: &Authority, other: &Authority) -> bool {
     ports_agree && one.host().eq_ignore_ascii_case(other.host())
 }
 
+/// Whether a text is a host (RFC 9110 §4.1, RFC 3986 §3.2.2): the parser lets more pass than may stand in one.
+fn is_host(text: &str) -> bool {
+    if let Some(literal) = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')) {
+        return literal.parse::<std::net::Ipv6Addr>().is_ok();
+    }
+    let mut rest = text.as_bytes();
+    while let [octet, after @ ..] = rest {
+        rest = match octet {
+            b'%' => match after {
+                [high, low, after @ ..] if high.is_ascii_hexdigit() && low.is_ascii_hexdigit() => after,
+                _ => return false,
+            },
+            b'-' | b'.' | b'_' | b'~' => after,
+            // sub-delims
+            b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b',' | b';' | b'=' => after,
+            octet if octet.is_ascii_alphanumeric() => after,
+            _ => return false,
+        };
+    }
+    !text.is_empty()
+}
+
 /// Refuses forms of the target that belong to other methods (RFC 9112 §3.2.3, §3.2.4).
 fn target_form(head: &request::Parts) -> Result<(), Refusal> {
     if head.uri.path() == "*" && head.method != Method::OPTIONS {
@@ -238,6 +278,15 @@ mod tests {
             ("shop.example", 443, "shop.example")
         );
         assert_eq!((inbound.path(), &*inbound.path_and_query), ("/a", "/a?b=1"));
+    }
+
+    /// Apps behind CGI, WSGI or PHP saw one of them, so that nobody could sign in over HTTP/2.
+    #[test]
+    fn cookies_that_came_apart_go_on_as_one_line() {
+        let mut parts =
+            request(|r| r.header("cookie", "a=1").header("cookie", "").header("cookie", "b=2; c=3"));
+        join_cookies(&mut parts.headers);
+        assert_eq!(parts.headers.get_all("cookie").iter().collect::<Vec<_>>(), ["a=1; b=2; c=3"]);
     }
 
     #[test]
@@ -282,7 +331,10 @@ mod tests {
 
     #[test]
     fn bad_hosts_and_ports_are_refused() {
-        for host in ["a:b", "user@a", "", "a b", "a:99999"] {
+        for host in [
+            "a:b", "user@a", "", "a b", "a:99999", "a\"b", "a<b", "a|b", "a%zz", "a%4", "[::g]", "[", "a[b]",
+            "a{b}", "a\\b", "a^b", "a`b",
+        ] {
             let parts = request(|r| r.uri("/").header("host", host));
             assert!(matches!(read(&parts, Scheme::Http), Err(Refusal::BadRequest(_))), "{host}");
         }

@@ -70,7 +70,7 @@ pub fn mean_the_same(one: &Key, other: &Key, head: &HeaderMap) -> bool {
 }
 
 fn split(key: &Key) -> (&str, &str) {
-    key.as_str().split_once('?').unwrap_or((key.as_str(), ""))
+    (key.without_query(), key.query())
 }
 
 fn name(path: &str, rules: &NoVarySearch, query: &str) -> Box<str> {
