@@ -9,10 +9,12 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     cache::{Collapser, Memory, Tiers},
     clock::Clock,
-    compress::Coder,
-    limit::{Limiter, Limiters},
-    metrics::{Metrics, RouteMetrics},
-    record::Sink,
+    observe::{
+        metrics::{Metrics, RouteMetrics},
+        record::Sink,
+    },
+    request::limit::{Limiter, Limiters},
+    response::coding::Coder,
     settings::{Route, Settings},
     upstream::{Commands, Upstream, Upstreams, connect::Dial},
 };

@@ -7,9 +7,11 @@ use std::{fs, sync::Arc};
 use bytes::Bytes;
 use cache_policy::Coding;
 use edge::{
-    body::{Body, Cut},
     cache::{Memory, Recording},
-    compress::{Coder, on_the_fly},
+    response::{
+        body::{Body, Cut},
+        coding::{Coder, on_the_fly},
+    },
 };
 use futures_util::FutureExt as _;
 use http_body_util::BodyExt as _;

@@ -15,7 +15,7 @@ use bytes::Bytes;
 use cache_policy::{LifetimeSource, Meta, Moment, StaleBan, Validators};
 use edge::{
     cache::{Key, Memory, Segments, Stored, stored::Facts},
-    inbound::{self, Scheme},
+    request::inbound::{self, Scheme},
 };
 use http::{HeaderMap, HeaderValue, Request, StatusCode};
 

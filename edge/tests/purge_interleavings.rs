@@ -24,9 +24,9 @@ use std::{
 
 use cache_policy::{Moment, Tag};
 use edge::cache::{
+    pending_purges::Underway,
     purge::{Fate, Force, Gate, Generation, Locking, Name, Rule},
     tier,
-    underway::Underway,
 };
 use shuttle::{
     Config, Runner,

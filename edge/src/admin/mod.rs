@@ -43,7 +43,7 @@ use crate::{
     cache::Memory,
     clock::Clock,
     explain::{self, Question},
-    metrics::{self, Metrics},
+    observe::metrics::{self, Metrics},
     settings::Settings,
 };
 use purge::{NotPurged, Purge};

@@ -22,8 +22,10 @@ use crate::{
         purge::{Force, Rule},
         tiers::{self, Unacknowledged},
     },
-    inbound::{self, Inbound, Scheme},
-    route,
+    request::{
+        inbound::{self, Inbound, Scheme},
+        route,
+    },
     settings::Route,
 };
 

@@ -20,7 +20,7 @@ use tokio::{
 };
 
 use crate::{
-    listen::{self, ListenError},
+    downstream::listen::{self, ListenError},
     settings::AdminAddress,
 };
 

@@ -17,7 +17,7 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use super::{Key, Memory, Recording, Stored, purge::Generation, stored::Facts};
-use crate::{
+use crate::message::{
     failure::Failure,
     interim::{self, Relay},
 };
@@ -275,7 +275,7 @@ mod tests {
     use http::Request;
 
     use super::*;
-    use crate::inbound::{self, Scheme};
+    use crate::request::inbound::{self, Scheme};
 
     fn key() -> Key {
         let (head, ()) = Request::builder().uri("/").header("host", "a").body(()).unwrap().into_parts();

@@ -8,7 +8,7 @@ use std::{
 
 use cache_policy::{QueryRules, normalise_query};
 
-use crate::inbound::Inbound;
+use crate::request::inbound::Inbound;
 
 /// Scheme, host, port, path and query of a GET, taken from the client's request before any rewrite; of the query what the
 /// route lets count. HEAD shares it.
@@ -121,7 +121,7 @@ mod tests {
     use http::Request;
 
     use super::*;
-    use crate::inbound::{self, Scheme};
+    use crate::request::inbound::{self, Scheme};
 
     fn key(uri: &str, host: &str, scheme: Scheme) -> Key {
         let (head, ()) = Request::builder().uri(uri).header("host", host).body(()).unwrap().into_parts();

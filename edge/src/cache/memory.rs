@@ -18,10 +18,10 @@ use quick_cache::{Lifecycle, OptionsBuilder, Weighter, sync::Cache};
 
 use super::{
     Key, Segments, Stored, Tiers,
-    equivalent::{Equivalents, mean_the_same},
+    no_vary_search::{Equivalents, mean_the_same},
+    not_stored::LastRefused,
     purge::{Fate, Force, Gate, Generation, Name, Rule},
-    refused::LastRefused,
-    segments::Lent,
+    stored_body::Lent,
 };
 use crate::settings::CACHE_SHARDS;
 

@@ -14,7 +14,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, header};
 
 use super::{
     purge::Generation,
-    segments::{Segments, SegmentsReader},
+    stored_body::{Segments, SegmentsReader},
 };
 
 /// A stored response, one variant of its resource.

@@ -14,13 +14,13 @@ use tokio::sync::Semaphore;
 
 use super::{
     Key, Memory, Stored,
+    pending_purges::{Ticket, Underway},
     purge::{Force, Generation, Rule},
     tier::{Found, Kept, Purge, Tier, TierError},
-    underway::{Ticket, Underway},
 };
 use crate::{
     clock::Clock,
-    metrics::{Metrics, TierMetrics},
+    observe::metrics::{Metrics, TierMetrics},
 };
 
 /// What the edge grants a tier.

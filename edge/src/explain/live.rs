@@ -8,14 +8,15 @@ use super::{
     variant, words,
 };
 use crate::{
-    cache::{Key, Memory, Resource, Stored},
-    candidate::{Candidate, Sought},
-    deciding,
+    cache::{
+        Key, Memory, Resource, Stored,
+        held::{self, Held},
+        select::{Candidate, Sought},
+    },
     fetch::Want,
-    partial::{self, Held},
-    record::Verdict,
-    refusal::Refusal,
-    respond::CacheStatus,
+    observe::{evidence, record::Verdict},
+    request::refusal::Refusal,
+    response::fields::CacheStatus,
     settings::{Route, Settings},
 };
 
@@ -85,7 +86,7 @@ pub fn live(
         told.meaning =
             Some("504: the client wants a stored response or none (RFC 9111 §5.2.1.7).".to_owned());
         let asked = head.headers.get_all(header::CACHE_CONTROL).iter();
-        told.lines = asked.map(|value| deciding::line("request", &header::CACHE_CONTROL, value)).collect();
+        told.lines = asked.map(|value| evidence::line("request", &header::CACHE_CONTROL, value)).collect();
     }
     if let Some(marker) = marker {
         let left = marker.until.since(now).as_secs();
@@ -115,7 +116,7 @@ fn lines(
     route: &Route,
 ) -> Vec<String> {
     let request = &sought.head.headers;
-    let mut lines = reason.map(|reason| deciding::request_lines(reason, request)).unwrap_or_default();
+    let mut lines = reason.map(|reason| evidence::request_lines(reason, request)).unwrap_or_default();
     if reason == Some(Reason::Method) {
         lines.push(format!("request method {}", sought.head.method));
     }
@@ -129,7 +130,7 @@ fn lines(
     }
     if let Some(stored) = stored {
         let head = &stored.identity().head;
-        lines.extend(deciding::response_lines(reason, head, Some(&stored.meta), &route.rules));
+        lines.extend(evidence::response_lines(reason, head, Some(&stored.meta), &route.rules));
     }
     lines
 }
@@ -138,7 +139,7 @@ fn stored_as(candidate: &Candidate<'_>, sought: &Sought<'_>) -> StoredAs {
     let stored = candidate.stored();
     let (request, response) = (&sought.head.headers, &stored.identity().head);
     let line = |whose, name: &HeaderName, value: Option<&HeaderValue>| {
-        value.map(|value| deciding::line(whose, name, value))
+        value.map(|value| evidence::line(whose, name, value))
     };
     let of_request = |name: HeaderName| line("request", &name, request.get(&name));
     let of_response = |name: HeaderName| line("response", &name, response.get(&name));
@@ -190,16 +191,16 @@ fn others(resource: Option<&Resource>, found: bool) -> Vec<String> {
 /// The fields that the cache adds to the request it sends.
 fn asks(candidate: Option<&Candidate<'_>>, sought: &Sought<'_>) -> Vec<String> {
     let (want, validate) = candidate.map_or_else(
-        || (partial::want(sought.head, None, sought.facts, sought.rules), None),
+        || (held::want(sought.head, None, sought.facts, sought.rules), None),
         |candidate| match candidate {
             Candidate::Part(_, held) => {
-                (partial::want(sought.head, Some(held), sought.facts, sought.rules), Some(candidate.stored()))
+                (held::want(sought.head, Some(held), sought.facts, sought.rules), Some(candidate.stored()))
             }
             candidate => (Want::Whole, Some(candidate.stored())),
         },
     );
     let target = format!("{} {}", Method::GET, sought.key.path_and_query());
-    let fields = partial::fields(&want, sought.head, validate);
+    let fields = held::fields(&want, sought.head, validate);
     std::iter::once(target)
         .chain(
             fields

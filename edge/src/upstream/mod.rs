@@ -26,8 +26,8 @@ pub use response_body::ResponseBody;
 
 use crate::{
     clock::Clock,
-    failure::Failure,
-    metrics::{Metrics, UpstreamMetrics},
+    message::failure::Failure,
+    observe::metrics::{Metrics, UpstreamMetrics},
     settings::{self, Server},
 };
 use connect::Dial;

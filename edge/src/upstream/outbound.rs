@@ -9,7 +9,11 @@ use cache_policy::Cookies;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Uri, Version, header, request};
 
 use super::RequestBody;
-use crate::{cache::stored::uncoded_tag, client::Client, inbound::Inbound, settings::Route};
+use crate::{
+    cache::stored::uncoded_tag,
+    request::{client::Client, inbound::Inbound},
+    settings::Route,
+};
 
 /// What the upstream's answer is for.
 #[derive(Clone, Copy, Debug)]

@@ -20,7 +20,7 @@ use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::{Answer, RequestBody, ResponseBody, choose::Health, connect::Dial, request_body::Progress};
-use crate::{clock::Clock, failure::Failure, settings};
+use crate::{clock::Clock, message::failure::Failure, settings};
 
 /// A server's place on the network.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

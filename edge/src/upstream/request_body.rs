@@ -17,8 +17,8 @@ use http_body::{Body, Frame, SizeHint};
 use tokio::{sync::Notify, time::Instant};
 
 use crate::{
-    body::{BodyError, Patience},
-    content::Content,
+    message::content::Content,
+    response::body::{BodyError, Patience},
 };
 
 /// How far a body has come, for those who no longer hold it: hyper reports only that a body failed, and may have a

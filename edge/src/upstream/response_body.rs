@@ -12,7 +12,7 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
 use super::pool::Lease;
-use crate::body::{BodyError, Patience};
+use crate::response::body::{BodyError, Patience};
 
 /// The body of an upstream's response. Dropping it before its end closes the connection.
 pub struct ResponseBody {

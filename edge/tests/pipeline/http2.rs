@@ -9,10 +9,12 @@ use std::{
 
 use bytes::Bytes;
 use edge::{
-    handle::Peer,
-    http2::Connection,
-    inbound::Scheme,
-    pulse::{Protocol, Pulse},
+    downstream::{
+        deadlines::{Protocol, Pulse},
+        http2::Connection,
+    },
+    pipeline::Peer,
+    request::inbound::Scheme,
     settings::Bounds,
     upstream::connect::{Dial, Dialling, Stream},
 };

@@ -15,11 +15,13 @@ use edge::{
         tiers::{Bounds, Tiers},
     },
     clock::Clock,
-    content::Content,
-    handle::{Peer, handle},
-    inbound::Scheme,
-    metrics::Metrics,
-    record::{AccessLog, Sink},
+    message::content::Content,
+    observe::{
+        metrics::Metrics,
+        record::{AccessLog, Sink},
+    },
+    pipeline::{Peer, handle},
+    request::inbound::Scheme,
     settings::{self, LogFormat},
     state::Edge,
     upstream::{

@@ -29,8 +29,8 @@ use tokio::{
 use tokio_util::io::StreamReader;
 
 use crate::{
-    body::{Body, BodyError},
-    cache::{Key, Memory, Segments, Stored, segments::WeakSegments},
+    cache::{Key, Memory, Segments, Stored, stored_body::WeakSegments},
+    response::body::{Body, BodyError},
 };
 
 /// The codings the edge offers.

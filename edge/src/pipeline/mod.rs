@@ -1,7 +1,10 @@
 //! THE PIPELINE: one request from its head to its answer, read top to bottom.
 //!
 //! A stage is a function that takes what it needs and returns a named value; `?` leaves with a [`Refusal`], and
-//! [`respond::refusal`] is the one place that turns it into a response. Only this file knows the order of the stages.
+//! [`fields::refusal`] is the one place that turns it into a response. Only this file knows the order of the stages.
+
+pub mod invalidate;
+pub mod tunnel;
 
 use std::{net::IpAddr, pin::pin, sync::Arc, time::Duration};
 
@@ -17,30 +20,39 @@ use http_body::Body as _;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
-    body::{Body, Cut},
-    cache::{Filling, Joined, Key, Lead, Outcome, Resource, Stored, recording::Reader},
-    candidate::{Candidate, Sought},
-    client::{self, Client, ClientKey},
-    consequences::{self, Told},
-    content::{Content, expects_continue},
-    failure::Failure,
+    cache::{
+        Filling, Joined, Key, Lead, Outcome, Resource, Stored,
+        held::{self, Extent},
+        recording::Reader,
+        select::{Candidate, Sought},
+    },
     fetch::{self, Fetch, Handover, Keep, Own, Want},
-    inbound::{self, Inbound, Scheme},
-    interim::{self, Interim, Relay},
-    limit::{Admitted, Limiter},
-    partial::{self, Extent},
-    record::{Record, Recorded, Verdict},
-    refusal::Refusal,
-    represent,
-    respond::{self, CacheStatus, RateLimited},
-    route,
+    message::{
+        content::{Content, expects_continue},
+        failure::Failure,
+        interim::{self, Interim, Relay},
+    },
+    observe::record::{Record, Recorded, Verdict},
+    request::{
+        client::{self, Client, ClientKey},
+        inbound::{self, Inbound, Scheme},
+        limit::{Admitted, Limiter},
+        refusal::Refusal,
+        route,
+    },
+    response::{
+        body::{Body, Cut},
+        fields::{self, CacheStatus, RateLimited},
+        representation,
+    },
     settings::{Route, Settings},
     state::{Edge, Lane, State},
-    upgrade,
     upstream::{
-        Activity, Answer, ContinueGate, RequestBody, ResponseBody, Upstream, outbound, outbound::Purpose,
+        Activity, Answer, ContinueGate, RequestBody, ResponseBody, Upstream,
+        outbound::{self, Purpose},
     },
 };
+use invalidate::Told;
 
 /// The client's end of a connection.
 #[derive(Clone, Copy, Debug)]
@@ -75,7 +87,7 @@ pub async fn handle(
     };
     let response = answered.unwrap_or_else(|refusal| {
         record.verdict(Verdict::Refused, Some(refusal.detail()));
-        respond::refusal(&refusal, &head)
+        fields::refusal(&refusal, &head)
     });
     record.travel(response)
 }
@@ -197,10 +209,10 @@ impl Asked<'_> {
             Decision::Fetch(plan) => {
                 let rules = &self.route.rules;
                 let (want, stored) = match candidate {
-                    None => (partial::want(head, None, &self.facts, rules), None),
+                    None => (held::want(head, None, &self.facts, rules), None),
                     Some(Candidate::Part(part, held)) => {
                         let validated = held.suffices().then(|| Arc::clone(part));
-                        (partial::want(head, Some(held), &self.facts, rules), validated)
+                        (held::want(head, Some(held), &self.facts, rules), validated)
                     }
                     Some(candidate) => (Want::Whole, Some(Arc::clone(candidate.stored()))),
                 };
@@ -251,8 +263,9 @@ impl Asked<'_> {
         if !self.route.early_hints {
             return;
         }
-        let links: HeaderMap =
-            represent::preloads(&stored.identity().head).map(|link| (header::LINK, link.clone())).collect();
+        let links: HeaderMap = representation::preloads(&stored.identity().head)
+            .map(|link| (header::LINK, link.clone()))
+            .collect();
         if !links.is_empty() {
             interim.send(StatusCode::EARLY_HINTS, links);
         }
@@ -309,7 +322,7 @@ impl Asked<'_> {
                     if let Some(mut reader) = reader
                         && self.suits(head, &facts.meta, &facts.vary, &facts.variant, shared.began)
                     {
-                        let extent = partial::extent(head, filling, &mut reader).await;
+                        let extent = held::extent(head, filling, &mut reader).await;
                         let place = (reader, extent);
                         let mut response = self.share(head, filling, place, &plan, shared.leads, record);
                         response.headers_mut().extend(own_fields);
@@ -371,7 +384,7 @@ impl Asked<'_> {
     /// Tells the client how much of its limit is left.
     fn limited(&self, mut response: Response<Body>) -> Response<Body> {
         if let Some((limiter, admitted)) = self.limited {
-            respond::limit(response.headers_mut(), limiter, &Ok(admitted));
+            fields::limit(response.headers_mut(), limiter, &Ok(admitted));
         }
         response
     }
@@ -400,7 +413,7 @@ impl Asked<'_> {
         want: &Want,
         validate: bool,
     ) -> oneshot::Receiver<Own> {
-        let conditions = partial::fields(want, head, stored.filter(|_| validate));
+        let conditions = held::fields(want, head, stored.filter(|_| validate));
         let purpose = Purpose::Store { target: self.key.path_and_query(), conditions: &conditions };
         let mut request =
             outbound::request(head, &self.inbound, &self.client, self.route, purpose, RequestBody::empty());
@@ -521,10 +534,10 @@ impl Asked<'_> {
         let (rules, coder) = (&self.route.rules, &self.edge.coder);
         let response = match candidate {
             Candidate::Variant(stored) | Candidate::Language(stored) => {
-                represent::stored(head, stored, &self.key, rules, coder)
+                representation::stored(head, stored, &self.key, rules, coder)
             }
-            Candidate::Query(key, stored) => represent::stored(head, stored, key, rules, coder),
-            Candidate::Part(part, held) => represent::part(head, part, held)
+            Candidate::Query(key, stored) => representation::stored(head, stored, key, rules, coder),
+            Candidate::Part(part, held) => representation::part(head, part, held)
                 .expect("a part is only served where every octet that is asked for is held"),
         };
         self.finish_cached(response, &candidate.stored().meta, status, record)
@@ -567,7 +580,7 @@ impl Asked<'_> {
         record: &mut Record,
     ) -> Response<Body> {
         let rules = &self.route.rules;
-        let response = represent::filling(head, filling, reader, extent, rules, &self.edge.coder);
+        let response = representation::filling(head, filling, reader, extent, rules, &self.edge.coder);
         record.upstream(filling.took);
         let verdict = if leads { Verdict::Miss } else { Verdict::Collapsed };
         let status = CacheStatus {
@@ -601,7 +614,7 @@ impl Asked<'_> {
             headers.remove(header::EXPIRES);
         }
         let status = CacheStatus { ttl: from_store.then(|| meta.lifetime_left(now)), ..status };
-        respond::finish(headers, &status, Version::HTTP_11);
+        fields::finish(headers, &status, Version::HTTP_11);
         record.verdict(status.verdict, status.word());
         response
     }
@@ -622,7 +635,7 @@ impl Asked<'_> {
             ..CacheStatus::new(Verdict::Miss, reason.or(Some(plan.reason)))
         };
         let body = Body::Upstream(Box::new(body));
-        let mut response = represent::passed(
+        let mut response = representation::passed(
             head,
             parts.status,
             parts.headers,
@@ -630,7 +643,7 @@ impl Asked<'_> {
             self.route.compress.then_some(&self.edge.coder),
             Some(self.edge.clock.wall()),
         );
-        respond::finish(response.headers_mut(), &status, parts.version);
+        fields::finish(response.headers_mut(), &status, parts.version);
         record.verdict(status.verdict, status.word());
         response
     }
@@ -655,7 +668,7 @@ impl Asked<'_> {
             request.headers_mut().insert(header::EXPECT, HeaderValue::from_static("100-continue"));
         }
         relay_to(&mut request, head, gate);
-        let upgrades = upgrade::wanted(head);
+        let upgrades = tunnel::wanted(head);
         if let Some(protocol) = &upgrades {
             request.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
             request.headers_mut().insert(header::UPGRADE, protocol.clone());
@@ -676,7 +689,7 @@ impl Asked<'_> {
             let authority = self.inbound.authority();
             let target = self.target(&authority);
             let memory = &self.edge.memory;
-            let telling = consequences::invalidate(memory, &self.key, &target, answer.headers(), received_at);
+            let telling = invalidate::invalidate(memory, &self.key, &target, answer.headers(), received_at);
             // Kept for later only where nothing was purged but by this answer itself.
             let lead = self.edge.collapser.alone(&self.key, received_at, memory);
             // Boxed: as a rule there is no tier to be told.
@@ -699,7 +712,7 @@ impl Asked<'_> {
             if let Some(stored) = resource.as_ref().and_then(|resource| resource.select(&head.headers)) {
                 let rules = &self.route.rules;
                 let told = Told { facts: &self.facts, answer: &parts.headers, arrival, rules, began };
-                consequences::freshen_by_head(&self.edge.memory, &self.key, stored, &told);
+                invalidate::freshen_by_head(&self.edge.memory, &self.key, stored, &told);
             }
         }
         let mut status = status;
@@ -711,7 +724,7 @@ impl Asked<'_> {
             }
             None => Body::Upstream(Box::new(body)),
         };
-        let mut response = represent::passed(
+        let mut response = representation::passed(
             head,
             parts.status,
             parts.headers,
@@ -719,7 +732,7 @@ impl Asked<'_> {
             self.route.compress.then_some(&self.edge.coder),
             None,
         );
-        respond::finish(response.headers_mut(), &status, parts.version);
+        fields::finish(response.headers_mut(), &status, parts.version);
         Ok(response)
     }
 
@@ -768,12 +781,12 @@ impl Asked<'_> {
         let mut switching = Response::new(Body::Empty);
         *switching.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
         *switching.headers_mut() = answer.headers().clone();
-        respond::finish(switching.headers_mut(), status, answer.version());
+        fields::finish(switching.headers_mut(), status, answer.version());
         let mut downstream = Request::new(());
         *downstream.extensions_mut() = std::mem::take(&mut head.extensions);
         let ends = (hyper::upgrade::on(downstream), hyper::upgrade::on(&mut answer));
         let drain = self.edge.drain.clone();
-        upgrade::join(ends, answer.into_body(), self.settings.timeouts.tunnel, drain);
+        tunnel::join(ends, answer.into_body(), self.settings.timeouts.tunnel, drain);
         switching
     }
 }
@@ -781,7 +794,7 @@ impl Asked<'_> {
 /// What requests for one resource must agree on to share a fetch, as far as it is known before the answer.
 fn collapse_variant(head: &request::Parts, resource: Option<&Resource>, want: &Want) -> Box<str> {
     let mut variant = resource.map_or_else(Box::default, |resource| resource.collapse_key(&head.headers));
-    if let Some(part) = partial::collapse_key(want, head) {
+    if let Some(part) = held::collapse_key(want, head) {
         // No variant holds a NUL.
         variant = format!("{variant}\0{part}").into();
     }

@@ -34,14 +34,17 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::ReusableBoxFuture;
 
 use crate::{
-    body::BodyError,
-    content::{Content, expects_continue},
-    gather::Gathered,
-    handle::{Peer, handle},
-    interim::Interim,
-    pulse::{Busy, Pulse},
-    record::Recorded,
-    respond,
+    downstream::{
+        coalesce::Gathered,
+        deadlines::{Busy, Pulse},
+    },
+    message::{
+        content::{Content, expects_continue},
+        interim::Interim,
+    },
+    observe::record::Recorded,
+    pipeline::{Peer, handle},
+    response::{body::BodyError, fields},
     settings::Bounds,
     state::Edge,
     upstream::{ContinueGate, outbound},
@@ -174,7 +177,7 @@ async fn exchange(shared: Shared, (request, mut respond): Arrived) {
     let request = Request::from_parts(head, content);
     let Some(response) = answer(&shared, request, &mut respond, wanted).await else { return };
     let (mut head, body) = response.into_parts();
-    respond::date(&mut head.headers, &shared.edge.clock);
+    fields::date(&mut head.headers, &shared.edge.clock);
     let ends = is_head || has_no_content(head.status) || body.is_end_stream();
     if !ends && let Some(length) = body.size_hint().exact() {
         head.headers.entry(header::CONTENT_LENGTH).or_insert_with(|| HeaderValue::from(length));

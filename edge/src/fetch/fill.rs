@@ -17,18 +17,19 @@ use http::{HeaderMap, StatusCode};
 use http_body_util::BodyExt as _;
 
 use crate::{
-    body::BodyError,
     cache::{
         Filling, Key, Lead, Recording, Segments, Stored,
         memory::{Marker, Reservation},
+        not_stored::Refused,
         recording::Room,
-        refused::Refused,
-        segments::SegmentsReader,
         stored::Facts,
+        stored_body::SegmentsReader,
     },
-    compress,
-    continuation::{Continuation, Rest},
-    fetch::{MARKER, Want},
+    fetch::{
+        MARKER, Want,
+        resume::{Continuation, Rest},
+    },
+    response::{body::BodyError, coding},
     settings::Route,
     state::Edge,
     upstream::ResponseBody,
@@ -142,7 +143,7 @@ impl Fill<'_> {
         {
             self.store_part(parts, segments);
         } else {
-            let codable = self.filling.facts.codable && segments.length() >= compress::SMALLEST;
+            let codable = self.filling.facts.codable && segments.length() >= coding::SMALLEST;
             let facts = Facts { codable, ..self.filling.facts.clone() };
             let stored = Stored::new(facts, &self.filling.head, segments);
             self.edge.memory.store(self.key, Arc::new(stored));
@@ -200,8 +201,8 @@ impl Fill<'_> {
                         let mut facts = facts.clone();
                         facts.meta.status = StatusCode::OK;
                         facts.codable = parts.route.compress
-                            && length >= compress::SMALLEST
-                            && compress::codable(StatusCode::OK, &head, Some(length));
+                            && length >= coding::SMALLEST
+                            && coding::codable(StatusCode::OK, &head, Some(length));
                         Stored::new(facts, &head, body)
                     }
                     None => Stored::of_parts(facts.clone(), &head, body, held_now),

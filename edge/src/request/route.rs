@@ -1,7 +1,7 @@
 //! Which route a request takes: the first in the file whose host and path match.
 
 use crate::{
-    inbound::Inbound,
+    request::inbound::Inbound,
     settings::{PathPattern, Route},
 };
 

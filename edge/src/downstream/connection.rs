@@ -33,17 +33,17 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::{sync::CancellationToken, task::task_tracker::TaskTrackerToken};
 
 use crate::{
-    body::BodyError,
-    content::Content,
-    handle::{Peer, handle},
-    http2,
-    inbound::Scheme,
-    interim::Interim,
-    metrics::OpenConnection,
-    pulse::{Busy, Protocol, Pulse, State},
-    record::Recorded,
+    downstream::{
+        deadlines::{Busy, Protocol, Pulse, State},
+        http2,
+        socket::Watched,
+    },
+    message::{content::Content, interim::Interim},
+    observe::{metrics::OpenConnection, record::Recorded},
+    pipeline::{Peer, handle},
+    request::inbound::Scheme,
+    response::body::BodyError,
     settings::{Bounds, Timeouts},
-    socket::Watched,
     state::Edge,
 };
 

@@ -12,9 +12,8 @@ use bytes::{Buf as _, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::{
-    connection::Place,
-    interim::{self, Interim},
-    pulse::Pulse,
+    downstream::{connection::Place, deadlines::Pulse},
+    message::interim::{self, Interim},
 };
 
 /// The socket, telling the connection when bytes come and when it is full.

@@ -10,11 +10,13 @@ use cache_policy::{Forward, Outcome, Reason};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Version, header, request};
 
 use crate::{
-    body::Body,
     clock::Clock,
-    limit::{Admission, Exceeded, Limiter},
-    record::Verdict,
-    refusal::Refusal,
+    observe::record::Verdict,
+    request::{
+        limit::{Admission, Exceeded, Limiter},
+        refusal::Refusal,
+    },
+    response::body::Body,
     upstream::outbound,
 };
 

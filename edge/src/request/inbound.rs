@@ -7,7 +7,7 @@ use std::borrow::Cow;
 
 use http::{HeaderMap, HeaderValue, Method, Version, header, request, uri::Authority};
 
-use crate::refusal::Refusal;
+use crate::request::refusal::Refusal;
 
 /// Whether the client's connection is encrypted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,6 +1,6 @@
 //! Which stored response may answer a request, and what policy says of it.
 //!
-//! The one place that looks: for [`crate::handle`], which acts on what it finds, and for [`crate::explain`], which tells
+//! The one place that looks: for [`crate::pipeline`], which acts on what it finds, and for [`crate::explain`], which tells
 //! of it. It changes nothing.
 
 use std::sync::Arc;
@@ -9,9 +9,11 @@ use cache_policy::{Decision, Moment, Plan, Reason, RequestFacts, Rules};
 use http::{HeaderName, Method, header, request};
 
 use crate::{
-    cache::{Key, Memory, Resource, Stored},
-    partial::{self, Held},
-    upgrade,
+    cache::{
+        Key, Memory, Resource, Stored,
+        held::{self, Held},
+    },
+    pipeline::tunnel,
 };
 
 /// A stored response that may answer a request.
@@ -58,7 +60,7 @@ impl<'a> Sought<'a> {
             return Some(Candidate::Language(stored));
         }
         if let Some(part) = self.part(resource)
-            && let Some(held) = partial::held(head, part)
+            && let Some(held) = held::held(head, part)
         {
             return Some(Candidate::Part(part, held));
         }
@@ -71,7 +73,7 @@ impl<'a> Sought<'a> {
     pub fn decide(&self, resource: Option<&Resource>, candidate: Option<&Candidate<'_>>) -> Decision {
         let Self { facts, rules, now, .. } = *self;
         match candidate {
-            Some(Candidate::Part(part, held)) => partial::decide(part, held, facts, rules, now),
+            Some(Candidate::Part(part, held)) => held::decide(part, held, facts, rules, now),
             Some(candidate) => cache_policy::decide(facts, Some(&candidate.stored().meta), rules, now),
             None => match cache_policy::decide(facts, None, rules, now) {
                 Decision::Fetch(plan) => Decision::Fetch(Plan { reason: self.missed(resource), ..plan }),
@@ -91,7 +93,7 @@ impl<'a> Sought<'a> {
         let asks_with = |name| self.head.headers.contains_key(name);
         if !without_content {
             Some(Reason::RequestContent)
-        } else if upgrade::wanted(self.head).is_some() {
+        } else if tunnel::wanted(self.head).is_some() {
             Some(Reason::Upgrade)
         } else if self.head.method != Method::GET {
             Some(Reason::Method)
@@ -116,7 +118,7 @@ impl<'r> Candidate<'r> {
         if stored.parts().is_none() {
             return Some(Self::Variant(stored));
         }
-        let held = partial::held(head, stored).filter(Held::suffices)?;
+        let held = held::held(head, stored).filter(Held::suffices)?;
         Some(Self::Part(stored, held))
     }
 

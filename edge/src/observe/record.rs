@@ -23,10 +23,10 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use parking_lot::{Condvar, Mutex};
 
 use crate::{
-    body::{Body, BodyError},
     clock::Clock,
-    inbound::Scheme,
-    metrics::{Metrics, RouteMetrics},
+    observe::metrics::{Metrics, RouteMetrics},
+    request::inbound::Scheme,
+    response::body::{Body, BodyError},
     settings::LogFormat,
 };
 

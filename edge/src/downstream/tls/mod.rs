@@ -4,6 +4,8 @@
 //! a reload swaps certificates for handshakes to come and touches no connection; a reload that fails changes nothing;
 //! tickets work on every thread and listener, and after a reload. Never does I/O during a handshake.
 
+pub mod local_ca;
+
 use std::{
     collections::HashMap,
     fmt, fs, io,
@@ -23,10 +25,8 @@ use rustls::{
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem, pem::PemObject as _};
 use x509_parser::{certificate::X509Certificate, extensions::GeneralName, prelude::FromDer as _};
 
-use crate::{
-    local_ca::{self, LocalCaError, Outcome},
-    settings::{Certificate, Listen},
-};
+use crate::settings::{Certificate, Listen};
+use local_ca::{LocalCaError, Outcome};
 
 /// An operator is warned when a certificate ends sooner than this.
 const WARN_BEFORE: Duration = Duration::from_secs(14 * 86_400);

@@ -14,6 +14,9 @@
 //! The client that started it may leave at any time: what will be stored is filled to its end; what will not be stored
 //! stops with its reader.
 
+pub mod fill;
+pub mod resume;
+
 use std::{ops::Range, sync::Arc, time::Duration};
 
 use cache_policy::{
@@ -28,21 +31,21 @@ use crate::{
     cache::{
         Filling, Key, Lead, Outcome, Recording, Stored,
         memory::{Marker, Reservation},
+        not_stored::Refused,
         purge::Generation,
         recording::Reader,
-        refused::Refused,
         stored::Facts,
         tiers::Sought,
     },
-    compress,
-    continuation::{self, Continuation},
-    deciding,
-    failure::Failure,
-    fill::{FIRST_ROOM, Fill, Placed},
+    message::failure::Failure,
+    observe::evidence,
+    response::coding,
     settings::Route,
     state::Edge,
     upstream::{Answer, RequestBody, ResponseBody, Upstream, outbound},
 };
+use fill::{FIRST_ROOM, Fill, Placed};
+use resume::Continuation;
 
 /// Everything a fetch needs; it borrows nothing of the request that began it.
 pub struct Fetch {
@@ -127,7 +130,7 @@ async fn run(edge: Arc<Edge>, fetch: Fetch, leader: oneshot::Sender<Own>) {
     }
     let Fetch { key, lead, request, fields, facts, route, upstream, stored, want, largest } = fetch;
     let requested_at = edge.clock.now();
-    let asked = continuation::copy(&request);
+    let asked = resume::copy(&request);
     let answer = match upstream.send(request, &edge.clock).await {
         Ok(answer) => answer,
         Err(failure) => return lead.publish(Outcome::Failed(failure)),
@@ -200,8 +203,8 @@ async fn run(edge: Arc<Edge>, fetch: Fetch, leader: oneshot::Sender<Own>) {
                 edge.memory.mark(&key, Marker { until: received_at + MARKER, reason });
             }
             let lines = [
-                deciding::request_lines(reason, &fields),
-                deciding::response_lines(Some(reason), &head.headers, None, &route.rules),
+                evidence::request_lines(reason, &fields),
+                evidence::response_lines(Some(reason), &head.headers, None, &route.rules),
             ];
             let (status, lines) = (head.status, lines.concat());
             edge.memory.refused().remember(&key, Refused { reason, status, at: received_at, lines });
@@ -363,7 +366,7 @@ impl Judge<'_> {
         let rules = &self.route.rules;
         let admitted = cache_policy::admit(self.facts, head.status, &head.headers, self.arrival, rules)?;
         let room = room(self.edge, length, self.largest)?;
-        let codable = self.route.compress && compress::codable(head.status, &admitted.head, length);
+        let codable = self.route.compress && coding::codable(head.status, &admitted.head, length);
         self.judged(admitted, length, room, codable)
     }
 
@@ -400,7 +403,7 @@ impl Judge<'_> {
         admitted.head.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
         let room = room(self.edge, Some(length), self.largest)?;
         let codable =
-            whole && self.route.compress && compress::codable(StatusCode::OK, &admitted.head, Some(length));
+            whole && self.route.compress && coding::codable(StatusCode::OK, &admitted.head, Some(length));
         let judged = self.judged(admitted, Some(length), room, codable)?;
         Ok(Judged { place: Some(wanted), partial: !whole, ..judged })
     }

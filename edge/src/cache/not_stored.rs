@@ -68,7 +68,7 @@ mod tests {
     use http::Request;
 
     use super::*;
-    use crate::inbound::{self, Scheme};
+    use crate::request::inbound::{self, Scheme};
 
     #[test]
     fn it_stays_within_its_budget_and_keeps_the_last() {

@@ -1,7 +1,7 @@
 //! From a stored or arriving response to what this client gets of it: preconditions, a range, a coding.
 //!
 //! Everything here works on a complete response in the form the upstream sent. It adds nothing that depends on the
-//! moment or on the verdict; that is [`crate::respond`]'s.
+//! moment or on the verdict; that is [`crate::response::fields`]'s.
 
 use std::{
     hash::{BuildHasher as _, Hasher as _, RandomState},
@@ -17,14 +17,16 @@ use cache_policy::{
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header, request};
 
 use crate::{
-    body::{Body, Cut, Framed, Octets},
     cache::{
         Filling, Key, Segments, Stored,
+        held::{Extent, Held},
         recording::Reader,
         stored::{Strength, code_head, coded_tag, vary_on_coding},
     },
-    compress::{self, Coder, Slot},
-    partial::{Extent, Held},
+    response::{
+        body::{Body, Cut, Framed, Octets},
+        coding::{self, Coder, Slot},
+    },
 };
 
 /// Answers from a stored response.
@@ -53,7 +55,7 @@ pub fn stored(
         Selected::Whole => {
             let body = match source {
                 Source::Whole(body) => Body::Stored(body.read()),
-                Source::Coded(slot) => compress::on_the_fly(Body::Stored(identity.body.read()), coding, slot),
+                Source::Coded(slot) => coding::on_the_fly(Body::Stored(identity.body.read()), coding, slot),
             };
             whole(request, meta.status, head, body)
         }
@@ -169,8 +171,7 @@ pub fn passed(
     evaluate: Option<SystemTime>,
 ) -> Response<Body> {
     let length = http_body::Body::size_hint(&body).exact();
-    let codable =
-        coder.is_some() && request.method != Method::HEAD && compress::codable(status, &head, length);
+    let codable = coder.is_some() && request.method != Method::HEAD && coding::codable(status, &head, length);
     let wanted = negotiate(request, codable);
     let slot = coder.and_then(|coder| fly(wanted, coder));
     let coding = if slot.is_some() { wanted } else { Coding::Identity };
@@ -207,7 +208,7 @@ fn negotiate(request: &request::Parts, codable: bool) -> Coding {
     if !codable || request.headers.contains_key(header::RANGE) {
         return Coding::Identity;
     }
-    choose_coding(&request.headers, compress::OFFERED).unwrap_or(Coding::Identity)
+    choose_coding(&request.headers, coding::OFFERED).unwrap_or(Coding::Identity)
 }
 
 /// Leave to code a body on the fly, where it is to be coded at all and not too many others are.
@@ -217,7 +218,7 @@ fn fly(wanted: Coding, coder: &Coder) -> Option<Slot> {
 
 fn code(body: Body, coding: Coding, slot: Option<Slot>) -> Body {
     match slot {
-        Some(slot) => compress::on_the_fly(body, coding, slot),
+        Some(slot) => coding::on_the_fly(body, coding, slot),
         None => body,
     }
 }

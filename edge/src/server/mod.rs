@@ -35,13 +35,17 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     admin::{self, Readiness},
     clock::Clock,
-    connection::{self, Place},
-    listen,
-    metrics::{CacheObserved, CommandObserved, ConnectionMetrics, ListenerKind, Metrics, Observed},
-    record::{AccessLog, Sink},
+    downstream::{
+        connection::{self, Place},
+        listen,
+        tls::{Certificates, Terminator},
+    },
+    observe::{
+        metrics::{CacheObserved, CommandObserved, ConnectionMetrics, ListenerKind, Metrics, Observed},
+        record::{AccessLog, Sink},
+    },
     settings::{self, AdminAddress, Settings, reload::needs_restart},
     state::Edge,
-    tls::{Certificates, Terminator},
     upstream::{
         Commands,
         connect::{Dial, Tcp},

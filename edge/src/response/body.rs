@@ -13,9 +13,9 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use tokio::time::{Instant, Sleep};
 
 use crate::{
-    cache::{recording, segments::SegmentsReader},
-    compress::CodedBody,
-    content::ContentError,
+    cache::{recording, stored_body::SegmentsReader},
+    message::content::ContentError,
+    response::coding::CodedBody,
     upstream::ResponseBody,
 };
 

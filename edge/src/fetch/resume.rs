@@ -14,7 +14,7 @@ use http_body::Body as _;
 
 use crate::{
     clock::Clock,
-    failure::Failure,
+    message::failure::Failure,
     settings::Route,
     upstream::{RequestBody, ResponseBody, Upstream, outbound},
 };

@@ -19,7 +19,7 @@ use http::HeaderValue;
 use parking_lot::Mutex;
 
 use crate::{
-    client::ClientKey,
+    request::client::ClientKey,
     settings::{Limit, Settings},
 };
 

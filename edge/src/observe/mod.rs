@@ -1,0 +1,5 @@
+//! What is told of a request: its log line, its counts, and the header lines that a verdict rests on.
+
+pub mod evidence;
+pub mod metrics;
+pub mod record;
