@@ -45,7 +45,8 @@ fn assert_bounded(coding: Coding) {
     let mut bodies = Vec::new();
     while let Some(slot) = coder.slot(coding) {
         let reader = recording.reader().unwrap();
-        let mut body = on_the_fly(Body::Filling(Box::new(Cut::whole(reader, None))), coding, slot);
+        let body = Body::Filling(Box::new(Cut::whole(reader, None)));
+        let mut body = Body::Coded(Box::new(on_the_fly(body, coding, slot).unwrap()));
         // Pieces are dropped as a client that reads them does; the encoder waits for more at the end of what is there.
         while let Some(frame) = body.frame().now_or_never() {
             frame.unwrap().unwrap();

@@ -15,7 +15,8 @@ use bytes::Bytes;
 use cache_policy::{LifetimeSource, Meta, Moment, StaleBan, Validators};
 use edge::{
     cache::{Key, Memory, Segments, Stored, stored::Facts},
-    request::inbound::{self, Scheme},
+    message::target::Scheme,
+    request::inbound,
 };
 use http::{HeaderMap, HeaderValue, Request, StatusCode};
 

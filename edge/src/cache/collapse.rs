@@ -275,7 +275,7 @@ mod tests {
     use http::Request;
 
     use super::*;
-    use crate::request::inbound::{self, Scheme};
+    use crate::{message::target::Scheme, request::inbound};
 
     fn key() -> Key {
         let (head, ()) = Request::builder().uri("/").header("host", "a").body(()).unwrap().into_parts();

@@ -8,7 +8,7 @@ use std::{
 
 use cache_policy::{QueryRules, normalise_query};
 
-use crate::request::inbound::Inbound;
+use crate::message::target::Target;
 
 /// Scheme, host, port, path and query of a GET, taken from the client's request before any rewrite; of the query what the
 /// route lets count. HEAD shares it.
@@ -38,16 +38,16 @@ impl Hash for Key {
 
 impl Key {
     /// The key of a request's target, all of its query counting.
-    pub fn new(inbound: &Inbound) -> Self {
+    pub fn new(inbound: &Target) -> Self {
         Self::of(inbound, &inbound.path_and_query)
     }
 
     /// The key of a request's target on a route with these rules for its query.
-    pub fn on_route(inbound: &Inbound, rules: &QueryRules) -> Self {
+    pub fn on_route(inbound: &Target, rules: &QueryRules) -> Self {
         Self::of(inbound, &target(inbound, rules))
     }
 
-    fn of(inbound: &Inbound, target: &str) -> Self {
+    fn of(inbound: &Target, target: &str) -> Self {
         let scheme = inbound.scheme.as_str();
         let mut digits = [0u8; 5];
         let port = decimal(inbound.port, &mut digits);
@@ -94,7 +94,7 @@ impl Key {
     }
 }
 
-fn target<'a>(inbound: &'a Inbound, rules: &QueryRules) -> Cow<'a, str> {
+fn target<'a>(inbound: &'a Target, rules: &QueryRules) -> Cow<'a, str> {
     let Some(query) = inbound.query() else { return Cow::Borrowed(&inbound.path_and_query) };
     match normalise_query(query, rules) {
         Cow::Borrowed(_) => Cow::Borrowed(&inbound.path_and_query),
@@ -121,7 +121,7 @@ mod tests {
     use http::Request;
 
     use super::*;
-    use crate::request::inbound::{self, Scheme};
+    use crate::{message::target::Scheme, request::inbound};
 
     fn key(uri: &str, host: &str, scheme: Scheme) -> Key {
         let (head, ()) = Request::builder().uri(uri).header("host", host).body(()).unwrap().into_parts();

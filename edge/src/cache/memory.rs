@@ -9,6 +9,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, AtomicUsize, Ordering},
     },
+    time::Duration,
 };
 
 use cache_policy::{Coding, Moment, Reason, prefers_language, variant_key};
@@ -21,7 +22,9 @@ use super::{
     no_vary_search::{Equivalents, mean_the_same},
     not_stored::LastRefused,
     purge::{Fate, Force, Gate, Generation, Name, Rule},
+    reservation::Reservation,
     stored_body::Lent,
+    tiers::Purged,
 };
 use crate::settings::CACHE_SHARDS;
 
@@ -42,6 +45,10 @@ pub struct Marker {
     /// Why the last answer could not be shared.
     pub reason: Reason,
 }
+
+/// How long requests for a resource go upstream side by side after an answer could not be shared. Each still brings
+/// an answer that may be stored, which ends it.
+pub const MARKER: Duration = Duration::from_secs(30);
 
 impl Resource {
     fn new(variants: Vec<Arc<Stored>>, marker: Option<Marker>, lent: &Arc<Lent>) -> Self {
@@ -277,6 +284,15 @@ impl Memory {
         });
     }
 
+    /// Purges memory and every tier behind it. When it returns and every tier has acknowledged, nothing of what the rules
+    /// are about is found any more; where one has not, nothing of it is found by this process. Dropped, it purges memory, and the tiers
+    /// when they catch up.
+    pub async fn purge_all_tiers(&self, rules: Vec<Rule>, force: Force, now: Moment) -> Purged {
+        let telling = self.tiers().begin(|| rules.clone(), force, now);
+        let memory = self.purge(rules, force, now);
+        Purged { memory, tiers: telling.finish().await }
+    }
+
     /// Purges what the rules are about, in memory alone: see [`Memory::purge_all_tiers`]. When it returns, no look-up that
     /// begins finds any of it, nor will what is being fetched now be found later. Returns how many responses it was about.
     pub fn purge(&self, rules: Vec<Rule>, force: Force, now: Moment) -> usize {
@@ -371,9 +387,8 @@ impl Memory {
     pub fn reserve(&self, bytes: u64) -> Option<Reservation> {
         let eighth = self.cache.capacity() / 8;
         let limit = if bytes <= SMALL { 3 * eighth } else { 2 * eighth };
-        let taken = self.filling.fetch_add(bytes, Ordering::Relaxed) + bytes + self.lent.bytes();
-        let reservation = Reservation { bytes, total: Arc::clone(&self.filling) };
-        (taken <= limit).then_some(reservation)
+        let (reservation, taken) = Reservation::take(&self.filling, bytes);
+        (taken + self.lent.bytes() <= limit).then_some(reservation)
     }
 
     /// Counts a body that has been filled, whether it will be stored or not.
@@ -399,31 +414,6 @@ impl Memory {
     /// Resources stored.
     pub fn resources(&self) -> usize {
         self.cache.len()
-    }
-}
-
-/// Room taken for a body that is being filled; given back when dropped.
-#[derive(Debug)]
-pub struct Reservation {
-    bytes: u64,
-    total: Arc<AtomicU64>,
-}
-
-impl Reservation {
-    /// Bytes it holds.
-    pub fn bytes(&self) -> u64 {
-        self.bytes
-    }
-
-    /// Adds another reservation of the same tier to this one.
-    pub fn join(&mut self, mut other: Self) {
-        self.bytes += std::mem::take(&mut other.bytes);
-    }
-}
-
-impl Drop for Reservation {
-    fn drop(&mut self) {
-        self.total.fetch_sub(self.bytes, Ordering::Relaxed);
     }
 }
 

@@ -14,6 +14,7 @@ pub mod not_stored;
 pub mod pending_purges;
 pub mod purge;
 pub mod recording;
+pub mod reservation;
 pub mod select;
 pub mod stored;
 pub mod stored_body;

@@ -68,7 +68,7 @@ mod tests {
     use http::Request;
 
     use super::*;
-    use crate::request::inbound::{self, Scheme};
+    use crate::{message::target::Scheme, request::inbound};
 
     #[test]
     fn it_stays_within_its_budget_and_keeps_the_last() {

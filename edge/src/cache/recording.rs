@@ -26,7 +26,7 @@ use http_body::Frame;
 use parking_lot::Mutex;
 
 use super::Segments;
-use crate::response::body::BodyError;
+use crate::message::body_error::BodyError;
 
 /// Bytes that may wait for the slowest reader once the body is only passed on.
 const WINDOW: u64 = 256 * 1024;

@@ -13,7 +13,7 @@ use crate::{
         Key, Memory, Resource, Stored,
         held::{self, Held},
     },
-    pipeline::tunnel,
+    message::hop_by_hop::upgrade_wanted,
 };
 
 /// A stored response that may answer a request.
@@ -93,7 +93,7 @@ impl<'a> Sought<'a> {
         let asks_with = |name| self.head.headers.contains_key(name);
         if !without_content {
             Some(Reason::RequestContent)
-        } else if tunnel::wanted(self.head).is_some() {
+        } else if upgrade_wanted(self.head).is_some() {
             Some(Reason::Upgrade)
         } else if self.head.method != Method::GET {
             Some(Reason::Method)

@@ -16,6 +16,7 @@ use super::{
     purge::Generation,
     stored_body::{Segments, SegmentsReader},
 };
+use crate::message::entity_tag::{Strength, coded_tag};
 
 /// A stored response, one variant of its resource.
 #[derive(Debug)]
@@ -274,15 +275,6 @@ pub fn head_weight(head: &HeaderMap) -> u64 {
     BUCKET * head.capacity() as u64 + ALLOCATION + lines.sum::<u64>()
 }
 
-/// Whether an entity tag made for a coded body stands for equal bytes or only for equal meaning.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Strength {
-    /// The coding is stored: every client gets the same bytes.
-    Strong,
-    /// Coded on the fly: flush points depend on timing, so bytes differ between clients (RFC 9110 §8.8.1).
-    Weak,
-}
-
 /// Turns the head of an identity body into that of a coded one: Content-Encoding, its own entity tag, no Content-MD5 or
 /// digests of other bytes. The caller sets Content-Length.
 pub fn code_head(head: &mut HeaderMap, coding: Coding, strength: Strength) {
@@ -307,28 +299,6 @@ pub fn vary_on_coding(head: &mut HeaderMap) {
     if !named {
         head.append(header::VARY, HeaderValue::from_static("Accept-Encoding"));
     }
-}
-
-/// The entity tag of a coding: `"v1"` becomes `"v1;br"` (RFC 9110 §8.8.3.3 wants codings told apart).
-pub fn coded_tag(etag: &HeaderValue, coding: Coding, strength: Strength) -> Option<HeaderValue> {
-    let etag = etag.as_bytes();
-    let (weak, opaque) = match etag.strip_prefix(b"W/") {
-        Some(opaque) => (true, opaque),
-        None => (strength == Strength::Weak, etag),
-    };
-    let inner = opaque.strip_prefix(b"\"")?.strip_suffix(b"\"")?;
-    let parts: [&[u8]; 5] =
-        [if weak { b"W/\"" } else { b"\"" }, inner, b";", coding.token().as_bytes(), b"\""];
-    HeaderValue::from_bytes(&parts.concat()).ok()
-}
-
-/// What the upstream calls an entity tag that one of our codings made, as a strong tag; `None` when it is not one of
-/// ours. The client holds the exact identity bytes once it has decoded, so a strong comparison upstream is sound; if
-/// the upstream's own tag is weak, that comparison fails there, which is safe.
-pub fn uncoded_tag(tag: &str) -> Option<String> {
-    let inner = tag.strip_prefix("W/").unwrap_or(tag).strip_prefix('"')?.strip_suffix('"')?;
-    let (base, coding) = inner.rsplit_once(';')?;
-    CODINGS.iter().any(|known| known.token() == coding).then(|| format!("\"{base}\""))
 }
 
 fn slot(coding: Coding) -> Option<usize> {
@@ -380,24 +350,6 @@ const ALLOCATION: u64 = 48;
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_coded_tag_names_its_coding_and_can_be_taken_back() {
-        let strong = HeaderValue::from_static("\"v1\"");
-        let coded = coded_tag(&strong, Coding::Brotli, Strength::Strong).unwrap();
-        assert_eq!(coded, "\"v1;br\"");
-        assert_eq!(uncoded_tag(coded.to_str().unwrap()).unwrap(), "\"v1\"");
-        let weak = coded_tag(&strong, Coding::Gzip, Strength::Weak).unwrap();
-        assert_eq!(weak, "W/\"v1;gzip\"");
-        assert_eq!(uncoded_tag(weak.to_str().unwrap()).unwrap(), "\"v1\"");
-    }
-
-    #[test]
-    fn foreign_tags_are_left_alone() {
-        for tag in ["\"v1\"", "W/\"v1\"", "\"a;b\"", "junk", "\"", "*"] {
-            assert_eq!(uncoded_tag(tag), None, "{tag}");
-        }
-    }
 
     #[test]
     fn an_owned_head_keeps_repeated_lines_in_order() {

@@ -21,28 +21,26 @@ use std::{
 
 use bytes::Bytes;
 use http::{Request, Response, Version};
-use http_body::{Body, Frame, SizeHint};
+use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpStream,
-    sync::OwnedSemaphorePermit,
 };
 use tokio_rustls::TlsAcceptor;
-use tokio_util::{sync::CancellationToken, task::task_tracker::TaskTrackerToken};
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     downstream::{
         deadlines::{Busy, Protocol, Pulse, State},
         http2,
-        socket::Watched,
+        socket::{Place, Watched},
     },
-    message::{content::Content, interim::Interim},
-    observe::{metrics::OpenConnection, record::Recorded},
+    message::{body_error::BodyError, content::Content, interim::Interim, target::Scheme},
+    observe::record::Recorded,
     pipeline::{Peer, handle},
-    request::inbound::Scheme,
-    response::body::BodyError,
+    response::body::Body,
     settings::{Bounds, Timeouts},
     state::Edge,
 };
@@ -82,18 +80,6 @@ pub async fn serve(
             tracing::debug!(client = %peer.address, "a TLS handshake took too long");
         }
     }
-}
-
-/// A connection's place among `bounds.connections`, and its count in the metrics. Lives as long as the socket, upgrades
-/// included.
-#[derive(Debug)]
-pub struct Place {
-    /// Its place.
-    pub permit: OwnedSemaphorePermit,
-    /// Its count.
-    pub open: OpenConnection,
-    /// What a drain waits for.
-    pub token: TaskTrackerToken,
 }
 
 /// What a connection needs beside its socket.
@@ -205,11 +191,11 @@ impl Shell {
 
 /// The body of an HTTP/1.x response, which tells the connection when it moves and when it has ended.
 struct Counted {
-    body: Recorded,
+    body: Recorded<Body>,
     busy: Busy,
 }
 
-impl Body for Counted {
+impl HttpBody for Counted {
     type Data = Bytes;
     type Error = BodyError;
 

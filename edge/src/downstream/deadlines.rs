@@ -14,7 +14,7 @@ use std::{
 use cache_policy::Moment;
 use tokio::sync::Notify;
 
-use crate::{clock::Clock, settings::Timeouts, upstream::Activity};
+use crate::{clock::Clock, message::content::Activity, settings::Timeouts};
 
 /// What a connection speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -39,15 +39,16 @@ use crate::{
         deadlines::{Busy, Pulse},
     },
     message::{
-        content::{Content, expects_continue},
+        body_error::BodyError,
+        content::{Content, ContinueGate, expects_continue},
+        hop_by_hop::strip_hop_by_hop,
         interim::Interim,
     },
     observe::record::Recorded,
     pipeline::{Peer, handle},
-    response::{body::BodyError, fields},
+    response::{body::Body, fields},
     settings::Bounds,
     state::Edge,
-    upstream::{ContinueGate, outbound},
 };
 
 /// A client's HTTP/2 connection.
@@ -203,7 +204,7 @@ async fn answer(
     request: Request<Content>,
     respond: &mut SendResponse<Bytes>,
     mut wanted: Option<ContinueGate>,
-) -> Option<Response<Recorded>> {
+) -> Option<Response<Recorded<Body>>> {
     let interim = Interim::default();
     let mut answer = pin!(handle(&shared.edge, shared.peer, Some(&interim), request));
     let mut left = MOST_INTERIM;
@@ -248,7 +249,7 @@ fn has_no_content(status: StatusCode) -> bool {
 /// A response's content on its way into the client's window.
 struct Sending<'a> {
     stream: SendStream<Bytes>,
-    body: Recorded,
+    body: Recorded<Body>,
     busy: &'a Busy,
     /// What waits for window, and whether it is the last.
     piece: Option<(Bytes, bool)>,
@@ -308,7 +309,7 @@ impl Sending<'_> {
                 }
                 Err(frame) => {
                     let mut trailers = frame.into_trailers().unwrap_or_default();
-                    outbound::strip_hop_by_hop(&mut trailers);
+                    strip_hop_by_hop(&mut trailers);
                     self.stream.send_trailers(trailers)?;
                     return Poll::Ready(Ok(()));
                 }

@@ -9,12 +9,29 @@ use std::{
 };
 
 use bytes::{Buf as _, Bytes};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    sync::OwnedSemaphorePermit,
+};
+use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use crate::{
-    downstream::{connection::Place, deadlines::Pulse},
+    downstream::deadlines::Pulse,
     message::interim::{self, Interim},
+    observe::metrics::OpenConnection,
 };
+
+/// A connection's place among `bounds.connections`, and its count in the metrics. Lives as long as the socket, upgrades
+/// included.
+#[derive(Debug)]
+pub struct Place {
+    /// Its place.
+    pub permit: OwnedSemaphorePermit,
+    /// Its count.
+    pub open: OpenConnection,
+    /// What a drain waits for.
+    pub token: TaskTrackerToken,
+}
 
 /// The socket, telling the connection when bytes come and when it is full.
 #[derive(Debug)]

@@ -10,8 +10,8 @@ use http::{HeaderMap, StatusCode, header};
 
 use super::{Explanation, Question, StoredAs, StoredParts, freshness, held, notes, read, variant, words};
 use crate::{
-    cache::{Key, held},
-    fetch::Want,
+    cache::Key,
+    fetch::want::{self, Want},
     observe::evidence,
     settings::{Route, Settings},
 };
@@ -34,7 +34,7 @@ pub fn dry(
     let arrival = Arrival { requested_at: moment, received_at: moment, wall: now };
     let key = Key::on_route(&inbound, &route.query);
     let part =
-        status == StatusCode::PARTIAL_CONTENT && matches!(held::want(&head, None, &facts, rules), Want::Part);
+        status == StatusCode::PARTIAL_CONTENT && matches!(want::want(&head, None, &facts, rules), Want::Part);
     let judged = match decide(&facts, None, rules, moment) {
         Decision::Pass(reason) => Err(reason),
         _ if part => {

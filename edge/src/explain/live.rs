@@ -10,11 +10,11 @@ use super::{
 use crate::{
     cache::{
         Key, Memory, Resource, Stored,
-        held::{self, Held},
+        held::Held,
         select::{Candidate, Sought},
     },
-    fetch::Want,
-    observe::{evidence, record::Verdict},
+    fetch::want::{self, Want},
+    observe::{evidence, verdict::Verdict},
     request::refusal::Refusal,
     response::fields::CacheStatus,
     settings::{Route, Settings},
@@ -161,7 +161,7 @@ fn stored_as(candidate: &Candidate<'_>, sought: &Sought<'_>) -> StoredAs {
                 Held::All(wanted) => (vec![octets(wanted)], None),
                 Held::Several(wanted) => (wanted.iter().map(octets).collect(), None),
                 Held::Beyond(_) => (vec![], None),
-                Held::But(rest) => (vec![octets(&rest.wanted)], Some(octets(&rest.gap))),
+                Held::But(rest) => (vec![octets(&rest.wanted)], Some(octets(&rest.range))),
             };
             StoredParts { held: held(parts), length: parts.complete_length(), wanted, missing }
         }),
@@ -191,16 +191,16 @@ fn others(resource: Option<&Resource>, found: bool) -> Vec<String> {
 /// The fields that the cache adds to the request it sends.
 fn asks(candidate: Option<&Candidate<'_>>, sought: &Sought<'_>) -> Vec<String> {
     let (want, validate) = candidate.map_or_else(
-        || (held::want(sought.head, None, sought.facts, sought.rules), None),
+        || (want::want(sought.head, None, sought.facts, sought.rules), None),
         |candidate| match candidate {
             Candidate::Part(_, held) => {
-                (held::want(sought.head, Some(held), sought.facts, sought.rules), Some(candidate.stored()))
+                (want::want(sought.head, Some(held), sought.facts, sought.rules), Some(candidate.stored()))
             }
             candidate => (Want::Whole, Some(candidate.stored())),
         },
     );
     let target = format!("{} {}", Method::GET, sought.key.path_and_query());
-    let fields = held::fields(&want, sought.head, validate);
+    let fields = want::fields(&want, sought.head, validate);
     std::iter::once(target)
         .chain(
             fields

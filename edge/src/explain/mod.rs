@@ -15,11 +15,9 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri,
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    message::target::{Scheme, Target},
     observe::evidence,
-    request::{
-        inbound::{self, Inbound, Scheme},
-        route,
-    },
+    request::{inbound, route},
     settings::{Route, Settings},
 };
 
@@ -174,7 +172,7 @@ impl Window {
 fn read<'a>(
     settings: &'a Settings,
     question: &Question,
-) -> Result<(request::Parts, Inbound, &'a Arc<Route>), String> {
+) -> Result<(request::Parts, Target, &'a Arc<Route>), String> {
     let uri: Uri = question.url.parse().map_err(|error| format!("{:?} is no URL: {error}", question.url))?;
     let scheme = match uri.scheme_str() {
         Some("https") => Scheme::Https,

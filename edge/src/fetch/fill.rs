@@ -19,17 +19,19 @@ use http_body_util::BodyExt as _;
 use crate::{
     cache::{
         Filling, Key, Lead, Recording, Segments, Stored,
-        memory::{Marker, Reservation},
+        memory::{MARKER, Marker},
         not_stored::Refused,
         recording::Room,
+        reservation::Reservation,
         stored::Facts,
         stored_body::SegmentsReader,
     },
     fetch::{
-        MARKER, Want,
         resume::{Continuation, Rest},
+        want::Want,
     },
-    response::{body::BodyError, coding},
+    message::body_error::BodyError,
+    response::coding,
     settings::Route,
     state::Edge,
     upstream::ResponseBody,
@@ -68,9 +70,9 @@ pub struct Placed {
 impl Placed {
     /// Octets stored already that come before, or after, what is fetched.
     fn stored(&self, after: bool) -> Option<SegmentsReader> {
-        let Want::Rest(rest) = &self.want else { return None };
-        let range = if after { rest.gap.end..rest.wanted.end } else { rest.wanted.start..rest.gap.start };
-        if range.is_empty() { None } else { rest.part.read_part(&range) }
+        let Want::Gap(gap) = &self.want else { return None };
+        let range = if after { gap.range.end..gap.wanted.end } else { gap.wanted.start..gap.range.start };
+        if range.is_empty() { None } else { gap.part.read_part(&range) }
     }
 }
 
@@ -129,7 +131,7 @@ impl Fill<'_> {
         {
             tracing::info!(key = self.key.as_str(), "a part is not as long as it said and is not stored");
             // Who follows an answer put together from two was promised its length.
-            return if matches!(parts.want, Want::Rest(_)) {
+            return if matches!(parts.want, Want::Gap(_)) {
                 recording.fail(BodyError::Abandoned);
             } else {
                 drop(recording.finish(trailers));

@@ -16,8 +16,9 @@
 
 pub mod fill;
 pub mod resume;
+pub mod want;
 
-use std::{ops::Range, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use cache_policy::{
     Admitted, Arrival, ContentRange, Decision, Meta, Ranges, Reason, RequestFacts, Rules, Tag, Vary,
@@ -30,22 +31,25 @@ use tokio::sync::oneshot;
 use crate::{
     cache::{
         Filling, Key, Lead, Outcome, Recording, Stored,
-        memory::{Marker, Reservation},
+        held::Gap,
+        memory::{MARKER, Marker},
         not_stored::Refused,
         purge::Generation,
         recording::Reader,
+        reservation::Reservation,
         stored::Facts,
         tiers::Sought,
     },
-    message::failure::Failure,
+    message::{failure::Failure, hop_by_hop::strip_hop_by_hop},
     observe::evidence,
     response::coding,
     settings::Route,
     state::Edge,
-    upstream::{Answer, RequestBody, ResponseBody, Upstream, outbound},
+    upstream::{RequestBody, ResponseBody, Upstream, response_body::Answer},
 };
 use fill::{FIRST_ROOM, Fill, Placed};
 use resume::Continuation;
+use want::Want;
 
 /// Everything a fetch needs; it borrows nothing of the request that began it.
 pub struct Fetch {
@@ -69,30 +73,6 @@ pub struct Fetch {
     pub want: Want,
     /// Largest body to keep, in bytes.
     pub largest: u64,
-}
-
-/// What of a representation is asked for.
-#[derive(Clone, Debug)]
-pub enum Want {
-    /// All of it.
-    Whole,
-    /// The part that the client asks for.
-    Part,
-    /// What is missing of a part that is stored.
-    Rest(Rest),
-}
-
-/// What is missing to answer from a stored part.
-#[derive(Clone, Debug)]
-pub struct Rest {
-    /// What is stored.
-    pub part: Arc<Stored>,
-    /// The octets missing; the request asks for them.
-    pub gap: Range<u64>,
-    /// The octets wanted, in which the gap lies.
-    pub wanted: Range<u64>,
-    /// The length of the whole.
-    pub complete: u64,
 }
 
 /// What the fetch gives to the client that began it, before anyone else learns of it.
@@ -139,7 +119,7 @@ async fn run(edge: Arc<Edge>, fetch: Fetch, leader: oneshot::Sender<Own>) {
     let arrival = Arrival { requested_at, received_at, wall: edge.clock.wall_at(received_at) };
     let took = received_at.since(requested_at);
     let (mut head, mut body) = answer.into_parts();
-    outbound::strip_hop_by_hop(&mut head.headers);
+    strip_hop_by_hop(&mut head.headers);
 
     if head.status == StatusCode::NOT_MODIFIED
         && let Some(stored) = &stored
@@ -173,8 +153,8 @@ async fn run(edge: Arc<Edge>, fetch: Fetch, leader: oneshot::Sender<Own>) {
     }
     if head.status == StatusCode::RANGE_NOT_SATISFIABLE {
         // It is shorter than it was.
-        if let Want::Rest(rest) = &want {
-            edge.memory.remove(&key, &rest.part);
+        if let Want::Gap(gap) = &want {
+            edge.memory.remove(&key, &gap.part);
             return lead.publish(Outcome::Nothing);
         }
         if let (Want::Part, Some(part)) = (&want, &stored) {
@@ -184,12 +164,12 @@ async fn run(edge: Arc<Edge>, fetch: Fetch, leader: oneshot::Sender<Own>) {
     let judge = Judge { edge: &edge, facts: &facts, fields: &fields, route: &route, arrival, largest };
     let judged = match &want {
         Want::Part if head.status == StatusCode::PARTIAL_CONTENT => judge.part(&head.headers, &body),
-        Want::Rest(rest) if head.status == StatusCode::PARTIAL_CONTENT => {
-            match judge.rest(&head.headers, &body, rest) {
+        Want::Gap(gap) if head.status == StatusCode::PARTIAL_CONTENT => {
+            match judge.rest(&head.headers, &body, gap) {
                 Ok(judged) => Ok(judged),
                 Err(reason) => {
                     tracing::debug!(key = key.as_str(), %reason, "a part does not complete what is stored");
-                    edge.memory.remove(&key, &rest.part);
+                    edge.memory.remove(&key, &gap.part);
                     return lead.publish(Outcome::Nothing);
                 }
             }
@@ -248,7 +228,7 @@ async fn behind(edge: &Edge, fetch: &Fetch) -> Option<Outcome> {
     let tiers = edge.memory.tiers();
     let Fetch { key, lead, fields, facts, route, stored, want, largest, .. } = fetch;
     // What memory has is no older; what could not be shared of late is in no tier.
-    if stored.is_some() || matches!(want, Want::Rest(_)) || !lead.is_shared() {
+    if stored.is_some() || matches!(want, Want::Gap(_)) || !lead.is_shared() {
         return None;
     }
     let decide = |meta: &Meta, now| cache_policy::decide(facts, Some(meta), &route.rules, now);
@@ -261,7 +241,7 @@ async fn behind(edge: &Edge, fetch: &Fetch) -> Option<Outcome> {
         decision => serves(decision),
     };
     let sought = Sought { key, request: fields, began: lead.generation(), largest: *largest };
-    let (found, tier) = tiers.look_up(&sought, &edge.memory, wanted).await?;
+    let (found, tier) = tiers.look_up(&sought, |bytes| edge.memory.reserve(bytes), wanted).await?;
     let found = Arc::new(found);
     edge.memory.store_found(key, Arc::clone(&found));
     Some(match serves(decide(&found.meta, edge.clock.now())) {
@@ -380,26 +360,26 @@ impl Judge<'_> {
     }
 
     /// What was missing: it and what is stored become the answer (RFC 9111 §3.4).
-    fn rest(&self, head: &HeaderMap, body: &ResponseBody, rest: &Rest) -> Result<Judged, Reason> {
+    fn rest(&self, head: &HeaderMap, body: &ResponseBody, gap: &Gap) -> Result<Judged, Reason> {
         let length = http_body::Body::size_hint(body).exact();
         let (admitted, place) = self.placed(head, length)?;
-        if !may_combine(&rest.part.meta.validators, &admitted.meta.validators) {
+        if !may_combine(&gap.part.meta.validators, &admitted.meta.validators) {
             return Err(Reason::ValidatorMismatch);
         }
-        if place.range != rest.gap || place.complete.is_some_and(|complete| complete != rest.complete) {
+        if place.range != gap.range || place.complete.is_some_and(|complete| complete != gap.complete) {
             return Err(Reason::PartialUnusable);
         }
-        let combined = combined_head(&rest.part.identity().head, head, None);
+        let combined = combined_head(&gap.part.identity().head, head, None);
         let (mut admitted, _) = admit_part(self.facts, &combined, self.arrival, &self.route.rules)?;
-        let wanted = ContentRange { range: rest.wanted.clone(), complete: Some(rest.complete) };
-        let whole = rest.wanted == (0..rest.complete);
+        let wanted = ContentRange { range: gap.wanted.clone(), complete: Some(gap.complete) };
+        let whole = gap.wanted == (0..gap.complete);
         if whole {
             admitted.meta.status = StatusCode::OK;
             admitted.head.remove(header::CONTENT_RANGE);
         } else {
             admitted.head.insert(header::CONTENT_RANGE, wanted.to_field());
         }
-        let length = rest.wanted.end - rest.wanted.start;
+        let length = gap.wanted.end - gap.wanted.start;
         admitted.head.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
         let room = room(self.edge, Some(length), self.largest)?;
         let codable =
@@ -487,7 +467,3 @@ fn freshen(
     let tags = tags(&admitted.head)?.into();
     Ok(stored.freshened(admitted.meta, &admitted.head, tags, began))
 }
-
-/// How long requests for a resource go upstream side by side after an answer could not be shared. Each still brings
-/// an answer that may be stored, which ends it.
-pub const MARKER: Duration = Duration::from_secs(30);

@@ -14,7 +14,7 @@ use http_body::Body as _;
 
 use crate::{
     clock::Clock,
-    message::failure::Failure,
+    message::{failure::Failure, hop_by_hop::strip_hop_by_hop},
     settings::Route,
     upstream::{RequestBody, ResponseBody, Upstream, outbound},
 };
@@ -122,7 +122,7 @@ impl Continuation {
         let received_at = clock.now();
         let arrival = Arrival { requested_at, received_at, wall: clock.wall_at(received_at) };
         let (mut head, body) = answer.into_parts();
-        outbound::strip_hop_by_hop(&mut head.headers);
+        strip_hop_by_hop(&mut head.headers);
         let complete = self.complete(&head, body.size_hint().exact(), from, arrival)?;
         Ok(Rest { body, complete })
     }

@@ -2,16 +2,19 @@
 
 use std::{
     pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     task::{Context, Poll, ready},
 };
 
 use bytes::Bytes;
+use futures_util::task::AtomicWaker;
 use h2::RecvStream;
 use http::{HeaderMap, HeaderValue, header};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
-
-use crate::upstream::ContinueGate;
 
 /// The content of a request. Dropping it unread tells the client that no more of it is wanted.
 #[derive(Debug)]
@@ -126,5 +129,45 @@ impl Body for Content {
             Source::Http1(incoming) => incoming.size_hint(),
             Source::Http2(stream) => stream.left.map_or_else(SizeHint::default, SizeHint::with_exact),
         }
+    }
+}
+
+/// Tells the client's connection that its messages move.
+#[derive(Clone, Debug, Default)]
+pub struct Activity(Arc<AtomicBool>);
+
+impl Activity {
+    /// Something moved.
+    pub fn stir(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether anything has moved since this was last asked.
+    pub fn take(&self) -> bool {
+        self.0.swap(false, Ordering::Relaxed)
+    }
+}
+
+/// Opens when the upstream has said 100 (Continue); and a client's, when its content is first asked for.
+#[derive(Clone, Debug, Default)]
+pub struct ContinueGate(Arc<Gate>);
+
+#[derive(Debug, Default)]
+struct Gate {
+    open: AtomicBool,
+    waker: AtomicWaker,
+}
+
+impl ContinueGate {
+    /// Lets the body go.
+    pub fn open(&self) {
+        self.0.open.store(true, Ordering::Release);
+        self.0.waker.wake();
+    }
+
+    /// Waits for it to open.
+    pub fn poll_open(&self, context: &Context<'_>) -> Poll<()> {
+        self.0.waker.register(context.waker());
+        if self.0.open.load(Ordering::Acquire) { Poll::Ready(()) } else { Poll::Pending }
     }
 }

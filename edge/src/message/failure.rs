@@ -5,7 +5,7 @@ use std::{io, sync::Arc};
 
 use http::StatusCode;
 
-use crate::response::body::BodyError;
+use crate::message::body_error::BodyError;
 
 /// Why there is no response from an upstream.
 #[derive(Clone, Debug, thiserror::Error)]

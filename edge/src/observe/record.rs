@@ -2,17 +2,11 @@
 //! client has vanished*, whichever comes first. That is why it travels in the response's body.
 
 use std::{
-    cell::RefCell,
     fmt::Write as _,
-    io::Write as _,
     net::IpAddr,
     pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::Arc,
     task::{Context, Poll, ready},
-    thread,
     time::{Duration, SystemTime},
 };
 
@@ -20,13 +14,15 @@ use bytes::Bytes;
 use cache_policy::Moment;
 use http::{Method, Response, StatusCode, Version, request};
 use http_body::{Body as HttpBody, Frame, SizeHint};
-use parking_lot::{Condvar, Mutex};
 
 use crate::{
     clock::Clock,
-    observe::metrics::{Metrics, RouteMetrics},
-    request::inbound::Scheme,
-    response::body::{Body, BodyError},
+    message::{body_error::BodyError, target::Scheme},
+    observe::{
+        access_log::AccessLog,
+        metrics::{Metrics, RouteMetrics},
+        verdict::Verdict,
+    },
     settings::LogFormat,
 };
 
@@ -50,56 +46,6 @@ struct Facts {
     upstream: Option<Duration>,
     /// Where it goes when it is complete.
     sink: Arc<Sink>,
-}
-
-/// How the cache took part in an answer. One word in logs and metrics.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Verdict {
-    /// Stored and fresh.
-    Hit,
-    /// Stored and stale, with leave.
-    Stale,
-    /// Stored, validated upstream with a 304.
-    Revalidated,
-    /// Fetched, for the cache.
-    Miss,
-    /// Fetched by another request at the same time.
-    Collapsed,
-    /// Fetched, for this client alone.
-    Pass,
-    /// Answered by the edge itself.
-    Refused,
-    /// The client left before an answer began.
-    #[default]
-    Vanished,
-}
-
-impl Verdict {
-    /// Every verdict.
-    pub const ALL: [Self; 8] = [
-        Self::Hit,
-        Self::Stale,
-        Self::Revalidated,
-        Self::Miss,
-        Self::Collapsed,
-        Self::Pass,
-        Self::Refused,
-        Self::Vanished,
-    ];
-
-    /// As it stands in logs and metrics.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Hit => "hit",
-            Self::Stale => "stale",
-            Self::Revalidated => "revalidated",
-            Self::Miss => "miss",
-            Self::Collapsed => "collapsed",
-            Self::Pass => "pass",
-            Self::Refused => "refused",
-            Self::Vanished => "vanished",
-        }
-    }
 }
 
 impl Record {
@@ -153,7 +99,10 @@ impl Record {
     }
 
     /// Puts the record into the response, to be written at its end.
-    pub fn travel(mut self, response: Response<Body>) -> Response<Recorded> {
+    pub fn travel<B>(mut self, response: Response<B>) -> Response<Recorded<B>>
+    where
+        B: HttpBody<Data = Bytes, Error = BodyError> + Unpin,
+    {
         let status = response.status();
         let travel = self.0.take().map(|record| Travel::begin(record, status));
         response.map(|body| Recorded { body, travel, breaks: None })
@@ -180,14 +129,20 @@ struct Travel {
 
 /// A response's body, with the record of its request.
 #[derive(Debug)]
-pub struct Recorded {
-    body: Body,
+pub struct Recorded<B>
+where
+    B: HttpBody<Data = Bytes, Error = BodyError> + Unpin,
+{
+    body: B,
     travel: Option<Travel>,
     /// Why it breaks off, until what came before has had its chance to leave.
     breaks: Option<BodyError>,
 }
 
-impl HttpBody for Recorded {
+impl<B> HttpBody for Recorded<B>
+where
+    B: HttpBody<Data = Bytes, Error = BodyError> + Unpin,
+{
     type Data = Bytes;
     type Error = BodyError;
 
@@ -226,12 +181,17 @@ impl HttpBody for Recorded {
     }
 }
 
-impl Drop for Recorded {
+impl<B> Drop for Recorded<B>
+where
+    B: HttpBody<Data = Bytes, Error = BodyError> + Unpin,
+{
     fn drop(&mut self) {
         if let Some(mut travel) = self.travel.take() {
             // HEAD and 304 responses have no content to read; any other body dropped before its end lost its reader.
             let headless = travel.record.method == Method::HEAD || travel.status == StatusCode::NOT_MODIFIED;
-            travel.broke |= !headless && !self.body.is_end_stream() && travel.ends_early(&self.body);
+            // A body that does not know its end by itself may have been read to it.
+            let unread = self.body.size_hint().exact().is_some_and(|left| left > 0);
+            travel.broke |= !headless && !self.body.is_end_stream() && unread;
             travel.write();
         }
     }
@@ -241,11 +201,6 @@ impl Travel {
     fn begin(record: Box<Facts>, status: StatusCode) -> Self {
         let head_at = record.sink.clock.now().since(record.began);
         Self { record, status, head_at, bytes: 0, broke: false }
-    }
-
-    /// Whether a body that does not know its end by itself was dropped before it.
-    fn ends_early(&self, body: &Body) -> bool {
-        body.size_hint().exact().is_some_and(|left| left > 0)
     }
 
     fn write(self) {
@@ -416,132 +371,6 @@ pub struct Sink {
     /// The access log.
     pub log: AccessLog,
 }
-
-/// The access log: lines are gathered in a bounded buffer and written by one thread, so that a slow terminal or disk
-/// never slows a request. What does not fit is dropped and counted.
-#[derive(Debug)]
-pub struct AccessLog {
-    shared: Arc<Shared>,
-    format: std::sync::atomic::AtomicU8,
-    writer: Mutex<Option<thread::JoinHandle<()>>>,
-}
-
-#[derive(Debug, Default)]
-struct Shared {
-    pending: Mutex<Pending>,
-    wake: Condvar,
-    dropped: AtomicU64,
-}
-
-#[derive(Debug, Default)]
-struct Pending {
-    lines: String,
-    closed: bool,
-}
-
-impl AccessLog {
-    /// Starts the writer; lines go to standard output.
-    ///
-    /// # Errors
-    /// When the system gives no thread.
-    pub fn start(format: LogFormat) -> std::io::Result<Self> {
-        let shared = Arc::<Shared>::default();
-        let writer = thread::Builder::new().name("access-log".into()).spawn({
-            let shared = Arc::clone(&shared);
-            move || write_lines(&shared)
-        })?;
-        let log = Self { shared, format: 0.into(), writer: Mutex::new(Some(writer)) };
-        log.set_format(format);
-        Ok(log)
-    }
-
-    /// Changes how lines look from now on.
-    pub fn set_format(&self, format: LogFormat) {
-        self.format.store(format as u8, Ordering::Relaxed);
-    }
-
-    /// Lines dropped because the writer did not keep up.
-    pub fn dropped(&self) -> u64 {
-        self.shared.dropped.load(Ordering::Relaxed)
-    }
-
-    fn format(&self) -> LogFormat {
-        match self.format.load(Ordering::Relaxed) {
-            json if json == LogFormat::Json as u8 => LogFormat::Json,
-            pretty if pretty == LogFormat::Pretty as u8 => LogFormat::Pretty,
-            _ => LogFormat::Off,
-        }
-    }
-
-    fn write(&self, line: impl FnOnce(&mut String, LogFormat)) {
-        let format = self.format();
-        if format == LogFormat::Off {
-            return;
-        }
-        // Written beside the lock that all threads share, and copied under it.
-        LINE.with_borrow_mut(|text| {
-            text.clear();
-            line(text, format);
-            self.append(text);
-        });
-    }
-
-    fn append(&self, text: &str) {
-        let mut pending = self.shared.pending.lock();
-        if pending.lines.len() > LOG_BUFFER {
-            self.shared.dropped.fetch_add(1, Ordering::Relaxed);
-            return;
-        }
-        let was_empty = pending.lines.is_empty();
-        pending.lines.push_str(text);
-        drop(pending);
-        if was_empty {
-            self.shared.wake.notify_one();
-        }
-    }
-
-    /// Writes what is pending and ends the writer.
-    pub fn close(&self) {
-        self.shared.pending.lock().closed = true;
-        self.shared.wake.notify_one();
-        if let Some(writer) = self.writer.lock().take() {
-            // A writer that panicked has nothing left to write.
-            let _ = writer.join();
-        }
-    }
-}
-
-fn write_lines(shared: &Shared) {
-    let mut lines = String::new();
-    loop {
-        let closed = {
-            let mut pending = shared.pending.lock();
-            while pending.lines.is_empty() && !pending.closed {
-                shared.wake.wait(&mut pending);
-            }
-            if !pending.closed {
-                // Lines of a busy moment are written together: one system call for many requests.
-                let _ = shared.wake.wait_for(&mut pending, GATHER);
-            }
-            std::mem::swap(&mut lines, &mut pending.lines);
-            pending.closed
-        };
-        let mut output = std::io::stdout().lock();
-        // Nobody reads the log any more, or its disk is full: requests go on.
-        let _ = output.write_all(lines.as_bytes()).and_then(|()| output.flush());
-        lines.clear();
-        if closed {
-            return;
-        }
-    }
-}
-
-thread_local! {
-    static LINE: RefCell<String> = const { RefCell::new(String::new()) };
-}
-
-const GATHER: Duration = Duration::from_millis(20);
-const LOG_BUFFER: usize = 4 * 1024 * 1024;
 
 #[cfg(test)]
 mod tests {

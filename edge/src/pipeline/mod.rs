@@ -22,34 +22,43 @@ use tokio::sync::{mpsc, oneshot};
 use crate::{
     cache::{
         Filling, Joined, Key, Lead, Outcome, Resource, Stored,
-        held::{self, Extent},
         recording::Reader,
         select::{Candidate, Sought},
     },
-    fetch::{self, Fetch, Handover, Keep, Own, Want},
-    message::{
-        content::{Content, expects_continue},
-        failure::Failure,
-        interim::{self, Interim, Relay},
+    fetch::{
+        self, Fetch, Handover, Keep, Own,
+        want::{self, Want},
     },
-    observe::record::{Record, Recorded, Verdict},
+    message::{
+        content::{Activity, Content, ContinueGate, expects_continue},
+        failure::Failure,
+        hop_by_hop::{strip_hop_by_hop, upgrade_wanted},
+        interim::{self, Interim, Relay},
+        target::{Scheme, Target},
+    },
+    observe::{
+        record::{Record, Recorded},
+        verdict::Verdict,
+    },
     request::{
         client::{self, Client, ClientKey},
-        inbound::{self, Inbound, Scheme},
-        limit::{Admitted, Limiter},
+        inbound,
+        limit::{Admitted, Limiter, RateLimited},
         refusal::Refusal,
         route,
     },
     response::{
         body::{Body, Cut},
-        fields::{self, CacheStatus, RateLimited},
-        representation,
+        extent::{self, Extent},
+        fields::{self, CacheStatus},
+        problem, representation,
     },
     settings::{Route, Settings},
     state::{Edge, Lane, State},
     upstream::{
-        Activity, Answer, ContinueGate, RequestBody, ResponseBody, Upstream,
+        RequestBody, ResponseBody, Upstream,
         outbound::{self, Purpose},
+        response_body::Answer,
     },
 };
 use invalidate::Told;
@@ -71,7 +80,7 @@ pub async fn handle(
     peer: Peer,
     interim: Option<&Interim>,
     request: Request<Content>,
-) -> Response<Recorded> {
+) -> Response<Recorded<Body>> {
     let now = edge.clock.now();
     let state = edge.state.load();
     let (mut head, content) = request.into_parts();
@@ -87,7 +96,7 @@ pub async fn handle(
     };
     let response = answered.unwrap_or_else(|refusal| {
         record.verdict(Verdict::Refused, Some(refusal.detail()));
-        fields::refusal(&refusal, &head)
+        problem::refusal(&refusal, &head)
     });
     record.travel(response)
 }
@@ -149,7 +158,7 @@ struct Asked<'a> {
     upstream: &'a Arc<Upstream>,
     facts: RequestFacts,
     key: Key,
-    inbound: Inbound,
+    inbound: Target,
     client: Client,
     route: &'a Arc<Route>,
     limited: Option<(&'a Arc<Limiter>, Admitted)>,
@@ -209,10 +218,10 @@ impl Asked<'_> {
             Decision::Fetch(plan) => {
                 let rules = &self.route.rules;
                 let (want, stored) = match candidate {
-                    None => (held::want(head, None, &self.facts, rules), None),
+                    None => (want::want(head, None, &self.facts, rules), None),
                     Some(Candidate::Part(part, held)) => {
                         let validated = held.suffices().then(|| Arc::clone(part));
-                        (held::want(head, Some(held), &self.facts, rules), validated)
+                        (want::want(head, Some(held), &self.facts, rules), validated)
                     }
                     Some(candidate) => (Want::Whole, Some(Arc::clone(candidate.stored()))),
                 };
@@ -322,7 +331,7 @@ impl Asked<'_> {
                     if let Some(mut reader) = reader
                         && self.suits(head, &facts.meta, &facts.vary, &facts.variant, shared.began)
                     {
-                        let extent = held::extent(head, filling, &mut reader).await;
+                        let extent = extent::extent(head, filling, &mut reader).await;
                         let place = (reader, extent);
                         let mut response = self.share(head, filling, place, &plan, shared.leads, record);
                         response.headers_mut().extend(own_fields);
@@ -413,7 +422,7 @@ impl Asked<'_> {
         want: &Want,
         validate: bool,
     ) -> oneshot::Receiver<Own> {
-        let conditions = held::fields(want, head, stored.filter(|_| validate));
+        let conditions = want::fields(want, head, stored.filter(|_| validate));
         let purpose = Purpose::Store { target: self.key.path_and_query(), conditions: &conditions };
         let mut request =
             outbound::request(head, &self.inbound, &self.client, self.route, purpose, RequestBody::empty());
@@ -668,7 +677,7 @@ impl Asked<'_> {
             request.headers_mut().insert(header::EXPECT, HeaderValue::from_static("100-continue"));
         }
         relay_to(&mut request, head, gate);
-        let upgrades = tunnel::wanted(head);
+        let upgrades = upgrade_wanted(head);
         if let Some(protocol) = &upgrades {
             request.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
             request.headers_mut().insert(header::UPGRADE, protocol.clone());
@@ -705,7 +714,7 @@ impl Asked<'_> {
             };
         }
         let (mut parts, body) = answer.into_parts();
-        outbound::strip_hop_by_hop(&mut parts.headers);
+        strip_hop_by_hop(&mut parts.headers);
         if head.method == Method::HEAD && reason == Reason::Method && parts.status == StatusCode::OK {
             let arrival = Arrival { requested_at, received_at, wall: self.edge.clock.wall_at(received_at) };
             let resource = self.edge.memory.look_up(&self.key);
@@ -794,7 +803,7 @@ impl Asked<'_> {
 /// What requests for one resource must agree on to share a fetch, as far as it is known before the answer.
 fn collapse_variant(head: &request::Parts, resource: Option<&Resource>, want: &Want) -> Box<str> {
     let mut variant = resource.map_or_else(Box::default, |resource| resource.collapse_key(&head.headers));
-    if let Some(part) = held::collapse_key(want, head) {
+    if let Some(part) = want::collapse_key(want, head) {
         // No variant holds a NUL.
         variant = format!("{variant}\0{part}").into();
     }
@@ -840,7 +849,7 @@ async fn relaying<T>(
     let mut answer = pin!(answer);
     let _withdraws = Withdraws(interim);
     let send = |(status, mut headers)| {
-        outbound::strip_hop_by_hop(&mut headers);
+        strip_hop_by_hop(&mut headers);
         interim.send(status, headers);
     };
     let answered = loop {

@@ -2,7 +2,6 @@
 
 use std::{io, sync::Arc, time::Duration};
 
-use http::{HeaderValue, Version, header, request};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use tokio::{
@@ -12,18 +11,6 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::upstream::ResponseBody;
-
-/// The protocol an HTTP/1.1 client asks to switch to (RFC 9110 §7.8), if it is one the edge passes on: WebSocket. Anything
-/// else is ignored, as a server may; h2c would open a way round every stage above.
-pub fn wanted(head: &request::Parts) -> Option<HeaderValue> {
-    let named = head.headers.get_all(header::CONNECTION).iter().any(|line| {
-        line.to_str()
-            .is_ok_and(|line| line.split(',').any(|name| name.trim().eq_ignore_ascii_case("upgrade")))
-    });
-    let protocol = head.headers.get(header::UPGRADE)?;
-    let websocket = protocol.as_bytes().eq_ignore_ascii_case(b"websocket");
-    (head.version == Version::HTTP_11 && named && websocket).then(|| protocol.clone())
-}
 
 /// Joins the two connections, client's and upstream's, once both have switched. Ends when both directions have ended, when
 /// nothing has moved either way for `silence`, or when the edge drains. `place` is the upstream connection's place in its

@@ -1,97 +1,14 @@
 //! A client's request head, read into what the edge trusts; or a refusal.
 //!
 //! hyper has parsed the bytes; this module refuses what is well-formed to a parser and ambiguous to the programs
-//! behind us: two framings, two hosts, dot segments. Everything after it may take [`Inbound`] at its word.
-
-use std::borrow::Cow;
+//! behind us: two framings, two hosts, dot segments. Everything after it may take [`Target`] at its word.
 
 use http::{HeaderMap, HeaderValue, Method, Version, header, request, uri::Authority};
 
-use crate::request::refusal::Refusal;
-
-/// Whether the client's connection is encrypted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Scheme {
-    /// Clear text.
-    Http,
-    /// TLS.
-    Https,
-}
-
-impl Scheme {
-    /// As it stands in a URI.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Http => "http",
-            Self::Https => "https",
-        }
-    }
-
-    const fn default_port(self) -> u16 {
-        match self {
-            Self::Http => 80,
-            Self::Https => 443,
-        }
-    }
-}
-
-/// The target of a request, normalised (RFC 9110 §4.2.3).
-#[derive(Clone, Debug)]
-pub struct Inbound {
-    /// From the connection, never from a header.
-    pub scheme: Scheme,
-    /// Host, lower case, without port; IPv6 literals keep their brackets.
-    pub host: Box<str>,
-    /// Port, the scheme's default when the request names none.
-    pub port: u16,
-    /// Path and query, octet for octet as the client sent them; `*` for `OPTIONS *`.
-    pub path_and_query: Box<str>,
-    /// Where the path ends in `path_and_query`.
-    path_length: usize,
-}
-
-impl Inbound {
-    /// Path without query.
-    pub fn path(&self) -> &str {
-        &self.path_and_query[..self.path_length]
-    }
-
-    /// Query, without its `?`; `None` where there is none.
-    pub fn query(&self) -> Option<&str> {
-        self.path_and_query.get(self.path_length + 1..)
-    }
-
-    /// The path as routes see it: unreserved octets decoded (RFC 3986 §6.2.2.2) and runs of slashes as one, so that no
-    /// other spelling of a path takes another route than the upstream would.
-    pub fn route_path(&self) -> Cow<'_, str> {
-        let path = self.path();
-        if !path.contains('%') && !path.contains("//") {
-            return Cow::Borrowed(path);
-        }
-        let mut plain = String::with_capacity(path.len());
-        let mut rest = path;
-        while let Some(character) = rest.chars().next() {
-            let (decoded, length) = match decode_unreserved(rest) {
-                Some(decoded) => (decoded, 3),
-                None => (character, character.len_utf8()),
-            };
-            if decoded != '/' || !plain.ends_with('/') {
-                plain.push(decoded);
-            }
-            rest = &rest[length..];
-        }
-        Cow::Owned(plain)
-    }
-
-    /// `host`, with the port where it is not the scheme's own.
-    pub fn authority(&self) -> String {
-        if self.port == self.scheme.default_port() {
-            self.host.to_string()
-        } else {
-            format!("{}:{}", self.host, self.port)
-        }
-    }
-}
+use crate::{
+    message::target::{Scheme, Target},
+    request::refusal::Refusal,
+};
 
 /// Reads a request's head.
 ///
@@ -99,7 +16,7 @@ impl Inbound {
 /// [`Refusal::BadRequest`] (400) for a missing, repeated or contradictory host (RFC 9112 §3.2), and for dot segments in
 /// the path; [`Refusal::NotImplemented`] (501) for CONNECT and for transfer codings other than `chunked`. Of both
 /// Transfer-Encoding and Content-Length hyper has dropped the latter, and it closes after the answer (RFC 9112 §6.1).
-pub fn read(head: &request::Parts, scheme: Scheme) -> Result<Inbound, Refusal> {
+pub fn read(head: &request::Parts, scheme: Scheme) -> Result<Target, Refusal> {
     if head.method == Method::CONNECT {
         return Err(Refusal::NotImplemented("CONNECT is not offered"));
     }
@@ -127,20 +44,7 @@ pub fn read(head: &request::Parts, scheme: Scheme) -> Result<Inbound, Refusal> {
         return Err(Refusal::BadRequest("the path has dot segments"));
     }
     let path = if path.is_empty() { "/" } else { path };
-    let mut path_and_query =
-        String::with_capacity(path.len() + head.uri.query().map_or(0, |query| query.len() + 1));
-    path_and_query.push_str(path);
-    if let Some(query) = head.uri.query() {
-        path_and_query.push('?');
-        path_and_query.push_str(query);
-    }
-    Ok(Inbound {
-        scheme,
-        host: host.to_ascii_lowercase().into_boxed_str(),
-        port,
-        path_length: path.len(),
-        path_and_query: path_and_query.into_boxed_str(),
-    })
+    Ok(Target::new(scheme, host, port, (path, head.uri.query())))
 }
 
 /// Makes one `Cookie` line of several, which HTTP/2 clients send apart so that they compress better (RFC 9113 §8.2.3).
@@ -159,13 +63,6 @@ pub fn join_cookies(headers: &mut HeaderMap) {
     }
     let joined = HeaderValue::try_from(joined).expect("valid values joined by visible characters are one");
     headers.insert(header::COOKIE, joined);
-}
-
-/// The unreserved character that a text begins with in percent-encoding.
-fn decode_unreserved(text: &str) -> Option<char> {
-    let digits = text.strip_prefix('%')?.get(..2)?;
-    let octet = char::from(u8::from_str_radix(digits, 16).ok()?);
-    (octet.is_ascii_alphanumeric() || matches!(octet, '-' | '.' | '_' | '~')).then_some(octet)
 }
 
 fn framing(headers: &HeaderMap, version: Version) -> Result<(), Refusal> {

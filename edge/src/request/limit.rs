@@ -162,6 +162,28 @@ impl Exceeded {
     }
 }
 
+/// What a request that was refused by a limit is told.
+#[derive(Debug)]
+pub struct RateLimited {
+    /// When the next request will be admitted.
+    pub retry_after: Duration,
+    /// The value of `RateLimit-Policy`.
+    pub policy: HeaderValue,
+    /// The value of `RateLimit`.
+    pub state: HeaderValue,
+}
+
+impl RateLimited {
+    /// What a limiter says of a refusal.
+    pub fn new(limiter: &Limiter, exceeded: Exceeded) -> Self {
+        Self {
+            retry_after: exceeded.retry_after,
+            policy: limiter.policy().clone(),
+            state: limiter.state(&Err(exceeded)),
+        }
+    }
+}
+
 /// The limit's name as a String of structured fields (RFC 9651 §3.3.3). Settings let nothing into a name that would need
 /// escaping.
 fn policy_item(name: &str) -> Box<[u8]> {

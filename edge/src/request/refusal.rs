@@ -1,12 +1,12 @@
 //! Every way in which the edge itself says no, each with its status (RFC 9110 §15) and its words.
 //!
-//! A stage leaves with `?` and a [`Refusal`]; [`crate::response::fields::refusal`] is the one place that turns it into a response.
+//! A stage leaves with `?` and a [`Refusal`]; [`crate::response::problem::refusal`] is the one place that turns it into a response.
 
 use std::time::Duration;
 
 use http::StatusCode;
 
-use crate::{message::failure::Failure, response::fields::RateLimited};
+use crate::{message::failure::Failure, request::limit::RateLimited};
 
 /// A request the edge answers by itself, and why.
 #[derive(Debug, thiserror::Error)]

@@ -1,12 +1,12 @@
 //! Which route a request takes: the first in the file whose host and path match.
 
 use crate::{
-    request::inbound::Inbound,
+    message::target::Target,
     settings::{PathPattern, Route},
 };
 
 /// The first of the routes that matches, if any does.
-pub fn find<'a, T: AsRef<Route>>(routes: &'a [T], inbound: &Inbound) -> Option<&'a T> {
+pub fn find<'a, T: AsRef<Route>>(routes: &'a [T], inbound: &Target) -> Option<&'a T> {
     let path = inbound.route_path();
     routes.iter().find(|route| {
         let route: &Route = (*route).as_ref();

@@ -1,52 +1,19 @@
-//! Bodies on their way to a client, and the ways in which a body can break.
+//! Bodies on their way to a client.
 
 use std::{
-    future::Future,
     pin::Pin,
-    sync::Arc,
     task::{Context, Poll, ready},
-    time::Duration,
 };
 
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
-use tokio::time::{Instant, Sleep};
 
 use crate::{
     cache::{recording, stored_body::SegmentsReader},
-    message::content::ContentError,
+    message::body_error::BodyError,
     response::coding::CodedBody,
     upstream::ResponseBody,
 };
-
-/// Why a body ended before its end. Shared by every reader of a fill.
-#[derive(Clone, Debug, thiserror::Error)]
-pub enum BodyError {
-    /// The upstream's connection broke or its framing was wrong.
-    #[error("the upstream's response broke off")]
-    Upstream(#[source] Arc<hyper::Error>),
-    /// The upstream sent nothing for longer than its `idle_timeout`.
-    #[error("the upstream's response stalled")]
-    UpstreamStalled,
-    /// The client read so slowly that it held up others who share the response.
-    #[error("the client held up others who share the response")]
-    TooSlow,
-    /// The fill's task ended without finishing.
-    #[error("the response was abandoned")]
-    Abandoned,
-    /// The client's connection broke.
-    #[error("the client's content broke off")]
-    Client(#[source] Arc<ContentError>),
-    /// The client sent nothing for longer than `timeouts.body`.
-    #[error("the client's content stalled")]
-    ClientStalled,
-    /// The client sent more than `bounds.body`.
-    #[error("the client's content is larger than {0} bytes")]
-    TooLarge(u64),
-    /// A content coding could not be computed.
-    #[error("the content coding failed")]
-    Coding(#[source] Arc<std::io::Error>),
-}
 
 /// The body of a response to a client.
 #[derive(Debug)]
@@ -234,36 +201,5 @@ impl Cut {
             }
         }
         Poll::Ready(None)
-    }
-}
-
-/// A deadline that starts anew with every piece, and costs nothing while pieces come without waiting.
-#[derive(Debug)]
-pub struct Patience {
-    limit: Duration,
-    sleep: Option<Pin<Box<Sleep>>>,
-    waiting: bool,
-}
-
-impl Patience {
-    /// At most `limit` between two pieces.
-    pub fn new(limit: Duration) -> Self {
-        Self { limit, sleep: None, waiting: false }
-    }
-
-    /// A piece came.
-    pub fn rest(&mut self) {
-        self.waiting = false;
-    }
-
-    /// Nothing came: ready when nothing has come for too long.
-    pub fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        let limit = self.limit;
-        let sleep = self.sleep.get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
-        if !self.waiting {
-            self.waiting = true;
-            sleep.as_mut().reset(Instant::now() + limit);
-        }
-        sleep.as_mut().poll(context)
     }
 }

@@ -30,7 +30,7 @@ use tokio_util::io::StreamReader;
 
 use crate::{
     cache::{Key, Memory, Segments, Stored, stored_body::WeakSegments},
-    response::body::{Body, BodyError},
+    message::body_error::BodyError,
 };
 
 /// The codings the edge offers.
@@ -108,14 +108,19 @@ pub struct Slot {
 }
 
 /// Codes a body on the fly.
-pub fn on_the_fly(body: Body, coding: Coding, slot: Slot) -> Body {
+///
+/// # Errors
+/// The body itself where the coding is none.
+pub fn on_the_fly<B>(body: B, coding: Coding, slot: Slot) -> Result<CodedBody, B>
+where
+    B: HttpBody<Data = Bytes, Error = BodyError> + Unpin + Send + 'static,
+{
     let failure = Failures::default();
     let source = StreamReader::new(Data { body, failure: Arc::clone(&failure) });
-    let encoder = match encoder(source, coding, Effort::OnTheFly) {
-        Ok(encoder) => encoder,
-        Err(source) => return source.into_inner().body,
-    };
-    Body::Coded(Box::new(CodedBody { encoder, buffer: BytesMut::new(), failure, _slot: slot }))
+    match encoder(source, coding, Effort::OnTheFly) {
+        Ok(encoder) => Ok(CodedBody { encoder, buffer: BytesMut::new(), failure, _slot: slot }),
+        Err(source) => Err(source.into_inner().body),
+    }
 }
 
 impl CodedBody {
@@ -142,12 +147,15 @@ impl CodedBody {
 }
 
 /// The data of a body as a stream; trailers end it.
-struct Data {
-    body: Body,
+struct Data<B> {
+    body: B,
     failure: Failures,
 }
 
-impl Stream for Data {
+impl<B> Stream for Data<B>
+where
+    B: HttpBody<Data = Bytes, Error = BodyError> + Unpin,
+{
     type Item = io::Result<Bytes>;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<io::Result<Bytes>>> {

@@ -1,23 +1,15 @@
 //! The last steps of every answer: the fields that depend on the moment or on this edge, and the edge's own words.
 
-use std::{
-    cell::RefCell,
-    time::{Duration, SystemTime},
-};
+use std::{cell::RefCell, time::SystemTime};
 
-use bytes::Bytes;
 use cache_policy::{Forward, Outcome, Reason};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Version, header, request};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version, header};
 
 use crate::{
     clock::Clock,
-    observe::record::Verdict,
-    request::{
-        limit::{Admission, Exceeded, Limiter},
-        refusal::Refusal,
-    },
-    response::body::Body,
-    upstream::outbound,
+    message::hop_by_hop,
+    observe::verdict::Verdict,
+    request::limit::{Admission, Limiter},
 };
 
 /// What Cache-Status tells of one answer (RFC 9211).
@@ -73,7 +65,7 @@ impl CacheStatus {
 
 /// Adds what every answer that came from an upstream, now or before, carries: `Via` and `Cache-Status`.
 pub fn finish(headers: &mut HeaderMap, status: &CacheStatus, upstream: Version) {
-    headers.append(header::VIA, outbound::via(upstream));
+    headers.append(header::VIA, hop_by_hop::via(upstream));
     headers.append(CACHE_STATUS, status.value());
 }
 
@@ -97,77 +89,16 @@ thread_local! {
     static DATE: RefCell<(u64, HeaderValue)> = const { RefCell::new((u64::MAX, HeaderValue::from_static(""))) };
 }
 
-/// What a request that was refused by a limit is told.
-#[derive(Debug)]
-pub struct RateLimited {
-    /// When the next request will be admitted.
-    pub retry_after: Duration,
-    policy: HeaderValue,
-    state: HeaderValue,
-}
-
-impl RateLimited {
-    /// What a limiter says of a refusal.
-    pub fn new(limiter: &Limiter, exceeded: Exceeded) -> Self {
-        Self {
-            retry_after: exceeded.retry_after,
-            policy: limiter.policy().clone(),
-            state: limiter.state(&Err(exceeded)),
-        }
-    }
-}
-
 /// Adds the limit's fields (draft-ietf-httpapi-ratelimit-headers).
 pub fn limit(headers: &mut HeaderMap, limiter: &Limiter, admission: &Admission) {
     headers.insert(RATE_LIMIT_POLICY, limiter.policy().clone());
     headers.insert(RATE_LIMIT, limiter.state(admission));
 }
 
-/// The one place that turns a refusal into a response: problem+json (RFC 9457), never stored by anyone.
-pub fn refusal(refusal: &Refusal, head: &request::Parts) -> Response<Body> {
-    let status = refusal.status();
-    let problem = serde_json::json!({
-        "type": "about:blank",
-        "title": status.canonical_reason().unwrap_or("Error"),
-        "status": status.as_u16(),
-        "detail": refusal.to_string(),
-        "code": refusal.detail(),
-    });
-    let body = Bytes::from(format!("{problem}\n"));
-    let mut response = Response::new(Body::Empty);
-    *response.status_mut() = status;
-    let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    headers.insert(header::CONTENT_LENGTH, HeaderValue::from(body.len()));
-    if let Some(wait) = refusal.retry_after() {
-        // Whole seconds, rounded up: a client that waits as long as it is told is served.
-        let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
-        headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds.max(1)));
-    }
-    if let Refusal::MethodNotAllowed = refusal {
-        headers
-            .insert(header::ALLOW, HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"));
-    }
-    if let Refusal::TooManyRequests(limited) = refusal {
-        headers.insert(RATE_LIMIT_POLICY, limited.policy.clone());
-        headers.insert(RATE_LIMIT, limited.state.clone());
-    }
-    if refusal.closes() && head.version < Version::HTTP_2 {
-        headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
-    }
-    let status = CacheStatus { detail: Some(refusal.detail()), ..CacheStatus::new(Verdict::Refused, None) };
-    headers.append(CACHE_STATUS, status.value());
-    if head.method != Method::HEAD {
-        *response.body_mut() = Body::Whole(body);
-    }
-    response
-}
-
 /// RFC 9211.
 pub const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
-const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
-const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
+pub(super) const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
+pub(super) const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 
 #[cfg(test)]
 mod tests {

@@ -2,5 +2,7 @@
 
 pub mod body;
 pub mod coding;
+pub mod extent;
 pub mod fields;
+pub mod problem;
 pub mod representation;

@@ -19,13 +19,15 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, hea
 use crate::{
     cache::{
         Filling, Key, Segments, Stored,
-        held::{Extent, Held},
+        held::Held,
         recording::Reader,
-        stored::{Strength, code_head, coded_tag, vary_on_coding},
+        stored::{code_head, vary_on_coding},
     },
+    message::entity_tag::{Strength, coded_tag},
     response::{
         body::{Body, Cut, Framed, Octets},
         coding::{self, Coder, Slot},
+        extent::Extent,
     },
 };
 
@@ -55,7 +57,7 @@ pub fn stored(
         Selected::Whole => {
             let body = match source {
                 Source::Whole(body) => Body::Stored(body.read()),
-                Source::Coded(slot) => coding::on_the_fly(Body::Stored(identity.body.read()), coding, slot),
+                Source::Coded(slot) => code(Body::Stored(identity.body.read()), coding, Some(slot)),
             };
             whole(request, meta.status, head, body)
         }
@@ -218,7 +220,10 @@ fn fly(wanted: Coding, coder: &Coder) -> Option<Slot> {
 
 fn code(body: Body, coding: Coding, slot: Option<Slot>) -> Body {
     match slot {
-        Some(slot) => coding::on_the_fly(body, coding, slot),
+        Some(slot) => match coding::on_the_fly(body, coding, slot) {
+            Ok(coded) => Body::Coded(Box::new(coded)),
+            Err(body) => body,
+        },
         None => body,
     }
 }

@@ -36,13 +36,14 @@ use crate::{
     admin::{self, Readiness},
     clock::Clock,
     downstream::{
-        connection::{self, Place},
-        listen,
+        connection, listen,
+        socket::Place,
         tls::{Certificates, Terminator},
     },
     observe::{
+        access_log::AccessLog,
         metrics::{CacheObserved, CommandObserved, ConnectionMetrics, ListenerKind, Metrics, Observed},
-        record::{AccessLog, Sink},
+        record::Sink,
     },
     settings::{self, AdminAddress, Settings, reload::needs_restart},
     state::Edge,

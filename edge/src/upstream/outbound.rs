@@ -6,12 +6,16 @@
 use std::time::Duration;
 
 use cache_policy::Cookies;
-use http::{HeaderMap, HeaderName, HeaderValue, Request, Uri, Version, header, request};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Uri, header, request};
 
 use super::RequestBody;
 use crate::{
-    cache::stored::uncoded_tag,
-    request::{client::Client, inbound::Inbound},
+    message::{
+        entity_tag::uncoded_tag,
+        hop_by_hop::{strip_hop_by_hop, via},
+        target::Target,
+    },
+    request::client::Client,
     settings::Route,
 };
 
@@ -32,7 +36,7 @@ pub enum Purpose<'a> {
 /// Writes a request's head and puts `body` behind it.
 pub fn request(
     head: &request::Parts,
-    inbound: &Inbound,
+    inbound: &Target,
     client: &Client,
     route: &Route,
     purpose: Purpose<'_>,
@@ -100,36 +104,6 @@ fn milliseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// The edge's own entry in `Via` (RFC 9110 §7.6.3) for a message received in this version.
-pub fn via(received: Version) -> HeaderValue {
-    HeaderValue::from_static(match received {
-        Version::HTTP_10 => "1.0 gatehouse",
-        Version::HTTP_2 => "2 gatehouse",
-        _ => "1.1 gatehouse",
-    })
-}
-
-/// Takes out what concerns one connection only (RFC 9110 §7.6.1), nominated fields included.
-pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
-    if headers.contains_key(header::CONNECTION) {
-        let nominated: Vec<HeaderName> = headers
-            .get_all(header::CONNECTION)
-            .iter()
-            .filter_map(|line| line.to_str().ok())
-            .flat_map(|line| line.split(','))
-            .filter_map(|name| name.trim().parse().ok())
-            // Nominating these would let a client hide them from us only after we have acted upon them.
-            .filter(|name| !KEPT.contains(name))
-            .collect();
-        for name in nominated {
-            headers.remove(name);
-        }
-    }
-    for name in HOP_BY_HOP {
-        headers.remove(name);
-    }
-}
-
 /// Whether the client takes trailer fields (RFC 9110 §10.1.4); then the upstream is told so.
 fn takes_trailers(headers: &HeaderMap) -> bool {
     headers.get_all(header::TE).iter().any(|line| {
@@ -192,25 +166,6 @@ fn strip_ignored_cookies(headers: &mut HeaderMap, cookies: &Cookies) {
 /// How long the edge waits for the answer, in milliseconds from the request's end. A convention of this project.
 const REQUEST_DEADLINE: HeaderName = HeaderName::from_static("x-request-deadline");
 
-const HOP_BY_HOP: [HeaderName; 6] = [
-    header::CONNECTION,
-    HeaderName::from_static("keep-alive"),
-    HeaderName::from_static("proxy-connection"),
-    header::TE,
-    header::TRANSFER_ENCODING,
-    header::UPGRADE,
-];
-
-/// Never removed by being named in `Connection`.
-const KEPT: [HeaderName; 6] = [
-    header::HOST,
-    header::AUTHORIZATION,
-    header::COOKIE,
-    header::CACHE_CONTROL,
-    header::CONTENT_LENGTH,
-    HeaderName::from_static("x-forwarded-for"),
-];
-
 /// Fields by which a client pretends to be a proxy or another request.
 const IMPOSTORS: [&str; 17] = [
     "x-real-ip",
@@ -247,17 +202,6 @@ const CONDITIONS: [HeaderName; 7] = [
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn nominated_fields_go_but_not_those_the_edge_acts_upon() {
-        let mut headers = HeaderMap::new();
-        headers.insert("connection", HeaderValue::from_static("close, X-Hop, Cookie"));
-        headers.insert("x-hop", HeaderValue::from_static("1"));
-        headers.insert("cookie", HeaderValue::from_static("a=1"));
-        headers.insert("keep-alive", HeaderValue::from_static("timeout=5"));
-        strip_hop_by_hop(&mut headers);
-        assert_eq!(headers.keys().map(HeaderName::as_str).collect::<Vec<_>>(), ["cookie"]);
-    }
 
     #[test]
     fn what_a_client_forwards_is_dropped() {

@@ -19,7 +19,9 @@ use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::{Answer, RequestBody, ResponseBody, choose::Health, connect::Dial, request_body::Progress};
+use super::{
+    RequestBody, ResponseBody, choose::Health, connect::Dial, request_body::Progress, response_body::Answer,
+};
 use crate::{clock::Clock, message::failure::Failure, settings};
 
 /// A server's place on the network.

@@ -12,13 +12,13 @@ use std::{
 };
 
 use bytes::Bytes;
-use futures_util::task::AtomicWaker;
 use http_body::{Body, Frame, SizeHint};
 use tokio::{sync::Notify, time::Instant};
 
-use crate::{
-    message::content::Content,
-    response::body::{BodyError, Patience},
+use crate::message::{
+    body_error::BodyError,
+    content::{Activity, Content, ContinueGate},
+    patience::Patience,
 };
 
 /// How far a body has come, for those who no longer hold it: hyper reports only that a body failed, and may have a
@@ -194,46 +194,6 @@ impl Body for RequestBody {
 
     fn size_hint(&self) -> SizeHint {
         self.source.as_ref().map_or_else(|| SizeHint::with_exact(0), |source| source.content.size_hint())
-    }
-}
-
-/// Tells the client's connection that its messages move.
-#[derive(Clone, Debug, Default)]
-pub struct Activity(Arc<AtomicBool>);
-
-impl Activity {
-    /// Something moved.
-    pub fn stir(&self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
-
-    /// Whether anything has moved since this was last asked.
-    pub fn take(&self) -> bool {
-        self.0.swap(false, Ordering::Relaxed)
-    }
-}
-
-/// Opens when the upstream has said 100 (Continue); and a client's, when its content is first asked for.
-#[derive(Clone, Debug, Default)]
-pub struct ContinueGate(Arc<Gate>);
-
-#[derive(Debug, Default)]
-struct Gate {
-    open: AtomicBool,
-    waker: AtomicWaker,
-}
-
-impl ContinueGate {
-    /// Lets the body go.
-    pub fn open(&self) {
-        self.0.open.store(true, Ordering::Release);
-        self.0.waker.wake();
-    }
-
-    /// Waits for it to open.
-    pub fn poll_open(&self, context: &Context<'_>) -> Poll<()> {
-        self.0.waker.register(context.waker());
-        if self.0.open.load(Ordering::Acquire) { Poll::Ready(()) } else { Poll::Pending }
     }
 }
 

@@ -13,8 +13,8 @@ use edge::{
         deadlines::{Protocol, Pulse},
         http2::Connection,
     },
+    message::target::Scheme,
     pipeline::Peer,
-    request::inbound::Scheme,
     settings::Bounds,
     upstream::connect::{Dial, Dialling, Stream},
 };

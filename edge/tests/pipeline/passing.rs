@@ -108,13 +108,8 @@ async fn a_host_with_a_star_in_it_is_a_host() {
     let front = front(&origin);
     for host in ["a*b", "*.shop.test"] {
         let got = front.send(Request::get("/p?q").header("host", host)).await;
-        assert_eq!(
-            (got.status, got.cache()),
-            (200, "gatehouse; fwd=uri-miss; fwd-status=200; stored; detail=miss")
-        );
-        assert!(
-            front.send(Request::get("/p?q").header("host", host)).await.cache().starts_with("gatehouse; hit")
-        );
+        assert_eq!((got.status, got.cache()), (200, "fwd=uri-miss"));
+        assert_eq!(front.send(Request::get("/p?q").header("host", host)).await.cache(), "hit");
     }
     assert!(origin.seen().iter().all(|seen| seen.target == "/p?q"));
     for host in ["a\"b", "a|b", "a<b>"] {

@@ -15,13 +15,9 @@ use edge::{
         tiers::{Bounds, Tiers},
     },
     clock::Clock,
-    message::content::Content,
-    observe::{
-        metrics::Metrics,
-        record::{AccessLog, Sink},
-    },
+    message::{content::Content, target::Scheme},
+    observe::{access_log::AccessLog, metrics::Metrics, record::Sink},
     pipeline::{Peer, handle},
-    request::inbound::Scheme,
     settings::{self, LogFormat},
     state::Edge,
     upstream::{

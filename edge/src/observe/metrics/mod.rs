@@ -22,7 +22,7 @@ use http::StatusCode;
 use parking_lot::{Mutex, RwLock};
 use prometheus_client::{encoding::text, registry::Registry};
 
-use crate::observe::record::Verdict;
+use crate::observe::verdict::Verdict;
 
 /// All numbers of one edge. They live as long as the process: a reload resets none.
 pub struct Metrics {

@@ -16,7 +16,7 @@ use prometheus_client::{
 };
 
 use super::{BOUNDS, CLASSES, Counts, Durations, Observed, UNROUTED};
-use crate::observe::record::Verdict;
+use crate::observe::verdict::Verdict;
 
 static BYTES: Unit = Unit::Bytes;
 static SECONDS: Unit = Unit::Seconds;
