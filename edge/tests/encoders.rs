@@ -36,7 +36,7 @@ fn zstd_on_the_fly_stays_inside_its_bound() {
 
 /// As many bodies as the edge codes at once, each in the middle of a body longer than any window.
 fn assert_bounded(coding: Coding) {
-    let coder = Coder::start(Arc::new(Memory::new(1 << 20, 1))).unwrap();
+    let coder = Coder::start(Arc::new(Memory::new(1 << 20, 1, Arc::default()))).unwrap();
     let recording = Recording::new();
     for piece in text(512 << 10).chunks(16 * 1024) {
         recording.push(Bytes::copy_from_slice(piece));

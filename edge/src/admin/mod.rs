@@ -336,15 +336,15 @@ mod tests {
 
     use super::*;
     use crate::cache::{
-        Key, Segments, Tiers,
-        tier::{self, Asked, Found, Kept, Tier},
+        Key, StoredBody, Tiers,
+        tier::{self, Found, Kept, Tier, TierFuture},
         tiers::Bounds,
     };
 
     type Reasons = Arc<Mutex<Vec<String>>>;
 
     fn state() -> (State, Reasons) {
-        state_of(Memory::new(1 << 20, 4))
+        state_of(Memory::new(1 << 20, 4, Arc::default()))
     }
 
     fn state_of(memory: Memory) -> (State, Reasons) {
@@ -445,15 +445,15 @@ mod tests {
             "disk"
         }
 
-        fn look_up<'a>(&'a self, _: &'a Key, _: &'a HeaderMap) -> Asked<'a, Option<Found>> {
+        fn look_up<'a>(&'a self, _: &'a Key, _: &'a HeaderMap) -> TierFuture<'a, Option<Found>> {
             Box::pin(async { Ok(None) })
         }
 
-        fn offer(&self, _: &Key, _: Kept, _: Segments) {}
+        fn offer(&self, _: &Key, _: Kept, _: StoredBody) {}
 
         fn forget(&self, _: &Key) {}
 
-        fn purge<'a>(&'a self, _: &'a tier::Purge) -> Asked<'a, u64> {
+        fn purge<'a>(&'a self, _: &'a tier::Purge) -> TierFuture<'a, u64> {
             Box::pin(async { Err("read-only file system".into()) })
         }
     }
@@ -462,7 +462,7 @@ mod tests {
     async fn a_purge_that_a_tier_has_not_acknowledged_is_an_error_that_says_so() {
         let tier: (Arc<dyn Tier>, Bounds) = (Arc::new(Broken), Bounds::default());
         let tiers = Tiers::new(vec![tier], &Clock::system(), &Metrics::new());
-        let (state, _) = state_of(Memory::before(Arc::new(tiers), 1 << 20, 4));
+        let (state, _) = state_of(Memory::new(1 << 20, 4, Arc::new(tiers)));
         let answer = post(&state, JSON, r#"{"everything": true}"#).await;
         assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
         assert!(answer.contains("tier disk") && answer.contains("read-only file system"), "{answer}");

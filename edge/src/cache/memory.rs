@@ -18,12 +18,12 @@ use http::{HeaderMap, HeaderName, header};
 use quick_cache::{Lifecycle, OptionsBuilder, Weighter, sync::Cache};
 
 use super::{
-    Key, Segments, Stored, Tiers,
-    no_vary_search::{Equivalents, mean_the_same},
-    not_stored::LastRefused,
+    Key, Stored, StoredBody, Tiers,
+    no_vary_search::{NoVarySearchIndex, mean_the_same},
+    not_stored::LastNotStored,
     purge::{Fate, Force, Gate, Generation, Name, Rule},
     reservation::Reservation,
-    stored_body::Lent,
+    stored_body::Detached,
     tiers::Purged,
 };
 use crate::settings::CACHE_SHARDS;
@@ -51,7 +51,7 @@ pub struct Marker {
 pub const MARKER: Duration = Duration::from_secs(30);
 
 impl Resource {
-    fn new(variants: Vec<Arc<Stored>>, marker: Option<Marker>, lent: &Arc<Lent>) -> Self {
+    fn new(variants: Vec<Arc<Stored>>, marker: Option<Marker>, lent: &Arc<Detached>) -> Self {
         for body in variants.iter().flat_map(|stored| stored.bodies()) {
             body.enter(lent);
         }
@@ -129,8 +129,8 @@ pub struct Memory {
     hasher: RandomState,
     /// Every write goes through it; look-ups do not.
     gate: Gate,
-    equivalents: Equivalents,
-    refused: LastRefused,
+    equivalents: NoVarySearchIndex,
+    refused: LastNotStored,
     /// What is stored here is offered to them.
     tiers: Arc<Tiers>,
     variants: usize,
@@ -139,17 +139,12 @@ pub struct Memory {
     /// Bytes of bodies that are being filled and not yet accounted to the cache.
     filling: Arc<AtomicU64>,
     /// Bodies that the cache accounts no longer and that are still being read.
-    lent: Arc<Lent>,
+    lent: Arc<Detached>,
 }
 
 impl Memory {
-    /// An empty tier of `budget` bytes that keeps up to `variants` variants a resource, with nothing behind it.
-    pub fn new(budget: u64, variants: usize) -> Self {
-        Self::before(Arc::default(), budget, variants)
-    }
-
-    /// As [`Memory::new`], with these tiers behind it.
-    pub fn before(tiers: Arc<Tiers>, budget: u64, variants: usize) -> Self {
+    /// An empty tier of `budget` bytes that keeps up to `variants` variants a resource, before these other tiers.
+    pub fn new(budget: u64, variants: usize, tiers: Arc<Tiers>) -> Self {
         let options = OptionsBuilder::new()
             .weight_capacity(budget)
             .estimated_items_capacity(
@@ -166,8 +161,8 @@ impl Memory {
             evictions,
             hasher,
             gate: Gate::default(),
-            equivalents: Equivalents::default(),
-            refused: LastRefused::default(),
+            equivalents: NoVarySearchIndex::default(),
+            refused: LastNotStored::default(),
             tiers,
             variants,
             // quick_cache silently refuses what is heavier than the hot part of a shard.
@@ -191,7 +186,7 @@ impl Memory {
     }
 
     /// Why the last answer of each key was not stored.
-    pub fn refused(&self) -> &LastRefused {
+    pub fn refused(&self) -> &LastNotStored {
         &self.refused
     }
 
@@ -261,7 +256,7 @@ impl Memory {
 
     /// Adds a coding to whichever response now holds the body it was computed from: a 304 or another coding may have
     /// replaced the one it was asked for.
-    pub fn add_coding(&self, key: &Key, identity: &Segments, coding: Coding, coded: Option<Segments>) {
+    pub fn add_coding(&self, key: &Key, identity: &StoredBody, coding: Coding, coded: Option<StoredBody>) {
         self.change(key, |variants, _| {
             if let Some(place) = variants.iter_mut().find(|stored| stored.identity().body.same(identity)) {
                 *place = Arc::new(place.with_coding(coding, coded));
@@ -392,7 +387,7 @@ impl Memory {
     }
 
     /// Counts a body that has been filled, whether it will be stored or not.
-    pub fn lend(&self, body: &Segments) {
+    pub fn lend(&self, body: &StoredBody) {
         body.lend(&self.lent);
     }
 

@@ -21,10 +21,10 @@ pub mod stored_body;
 pub mod tier;
 pub mod tiers;
 
-pub use collapse::{Collapser, Filling, Joined, Lead, Outcome};
+pub use collapse::{Collapser, FetchOutcome, Filling, Joined, Lead};
 pub use key::Key;
 pub use memory::{Memory, Resource};
 pub use recording::Recording;
 pub use stored::{Representation, Stored};
-pub use stored_body::Segments;
+pub use stored_body::StoredBody;
 pub use tiers::Tiers;

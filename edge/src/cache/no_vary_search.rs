@@ -17,7 +17,7 @@ use super::Key;
 
 /// What has been learnt.
 #[derive(Debug)]
-pub struct Equivalents {
+pub struct NoVarySearchIndex {
     /// Whether there is anything to find: most origins never say a word about it.
     any: AtomicBool,
     /// The rules that answers of a path stated, newest first.
@@ -26,7 +26,7 @@ pub struct Equivalents {
     keys: Cache<Box<str>, Key, ByLength>,
 }
 
-impl Default for Equivalents {
+impl Default for NoVarySearchIndex {
     fn default() -> Self {
         Self {
             any: AtomicBool::new(false),
@@ -36,7 +36,7 @@ impl Default for Equivalents {
     }
 }
 
-impl Equivalents {
+impl NoVarySearchIndex {
     /// Learns what an answer says of its URL's query.
     pub fn learn(&self, key: &Key, head: &HeaderMap) {
         let Some(rules) = NoVarySearch::read(head) else { return };

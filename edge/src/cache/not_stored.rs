@@ -12,7 +12,7 @@ use super::Key;
 
 /// An answer that was not stored.
 #[derive(Clone, Debug)]
-pub struct Refused {
+pub struct NotStored {
     /// Why.
     pub reason: Reason,
     /// Its status.
@@ -25,22 +25,22 @@ pub struct Refused {
 
 /// The last refused answer of each key.
 #[derive(Debug)]
-pub struct LastRefused(Cache<Key, Arc<Refused>, ByLength>);
+pub struct LastNotStored(Cache<Key, Arc<NotStored>, ByLength>);
 
-impl Default for LastRefused {
+impl Default for LastNotStored {
     fn default() -> Self {
         Self(Cache::with_weighter(KEYS, BUDGET, ByLength))
     }
 }
 
-impl LastRefused {
+impl LastNotStored {
     /// Remembers an answer in place of the one before.
-    pub fn remember(&self, key: &Key, refused: Refused) {
+    pub fn remember(&self, key: &Key, refused: NotStored) {
         self.0.insert(key.clone(), Arc::new(refused));
     }
 
     /// The last one.
-    pub fn of(&self, key: &Key) -> Option<Arc<Refused>> {
+    pub fn of(&self, key: &Key) -> Option<Arc<NotStored>> {
         self.0.get(key)
     }
 }
@@ -48,8 +48,8 @@ impl LastRefused {
 #[derive(Clone, Debug)]
 struct ByLength;
 
-impl Weighter<Key, Arc<Refused>> for ByLength {
-    fn weight(&self, key: &Key, refused: &Arc<Refused>) -> u64 {
+impl Weighter<Key, Arc<NotStored>> for ByLength {
+    fn weight(&self, key: &Key, refused: &Arc<NotStored>) -> u64 {
         let lines: usize = refused.lines.iter().map(|line| LINE + line.len()).sum();
         ENTRY + (key.as_str().len() + lines) as u64
     }
@@ -76,13 +76,13 @@ mod tests {
             let request = Request::builder().uri(format!("/{number}")).header("host", "a").body(()).unwrap();
             Key::new(&inbound::read(&request.into_parts().0, Scheme::Http).unwrap())
         };
-        let refused = |reason| Refused {
+        let refused = |reason| NotStored {
             reason,
             status: StatusCode::OK,
             at: Moment::default(),
             lines: vec!["x".repeat(200)],
         };
-        let last = LastRefused::default();
+        let last = LastNotStored::default();
         last.remember(&key(0), refused(Reason::Private));
         last.remember(&key(0), refused(Reason::NoStore));
         assert_eq!(last.of(&key(0)).unwrap().reason, Reason::NoStore);

@@ -19,7 +19,7 @@ use super::{
 };
 
 /// The purges that one tier has not acknowledged.
-pub struct Underway<L: Locking = ParkingLot> {
+pub struct PendingPurges<L: Locking = ParkingLot> {
     noted: L::Mutex<Noted>,
 }
 
@@ -40,13 +40,13 @@ struct Note {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ticket(u64);
 
-impl<L: Locking> Default for Underway<L> {
+impl<L: Locking> Default for PendingPurges<L> {
     fn default() -> Self {
         Self { noted: L::mutex(Noted::default()) }
     }
 }
 
-impl<L: Locking> Underway<L> {
+impl<L: Locking> PendingPurges<L> {
     /// Notes a purge: from now on the tier is not asked for what it may be about.
     pub fn begin(&self, purge: &Arc<Purge>) -> Ticket {
         L::locked(&self.noted, |noted| {
@@ -95,9 +95,9 @@ impl<L: Locking> Underway<L> {
     }
 }
 
-impl<L: Locking> std::fmt::Debug for Underway<L> {
+impl<L: Locking> std::fmt::Debug for PendingPurges<L> {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.debug_struct("Underway").finish_non_exhaustive()
+        formatter.debug_struct("PendingPurges").finish_non_exhaustive()
     }
 }
 
@@ -114,7 +114,7 @@ mod tests {
 
     #[test]
     fn a_tier_is_left_alone_for_what_is_being_purged_until_it_acknowledges() {
-        let underway = Underway::<ParkingLot>::default();
+        let underway = PendingPurges::<ParkingLot>::default();
         let one = underway.begin(&purge(Rule::Prefix("http://a/x".into())));
         assert!(underway.concerns("http://a/xy") && !underway.concerns("http://a/y"));
         underway.missed(one);
@@ -126,7 +126,7 @@ mod tests {
 
     #[test]
     fn too_many_become_one_of_everything() {
-        let underway = Underway::<ParkingLot>::default();
+        let underway = PendingPurges::<ParkingLot>::default();
         let tickets: Vec<_> =
             (0..=MOST).map(|number| underway.begin(&purge(Rule::Key(number.to_string().into())))).collect();
         for ticket in tickets {

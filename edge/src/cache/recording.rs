@@ -25,7 +25,7 @@ use http::HeaderMap;
 use http_body::Frame;
 use parking_lot::Mutex;
 
-use super::Segments;
+use super::StoredBody;
 use crate::message::body_error::BodyError;
 
 /// Bytes that may wait for the slowest reader once the body is only passed on.
@@ -48,7 +48,7 @@ struct Inner {
     held: u64,
     trailers: Option<HeaderMap>,
     /// What the pieces have become: held with them, so that it is known to be in memory while anybody reads them.
-    kept: Option<Segments>,
+    kept: Option<StoredBody>,
     state: State,
     readers: Vec<Option<Place>>,
     /// While passing: readers that have not had the first piece held, so that only the last of them looks at all the others.
@@ -97,14 +97,14 @@ impl Recording {
     }
 
     /// The end of the body. Returns all of it when it was kept.
-    pub fn finish(&self, trailers: Option<HeaderMap>) -> Option<Segments> {
+    pub fn finish(&self, trailers: Option<HeaderMap>) -> Option<StoredBody> {
         let mut inner = self.inner.lock();
         let kept = matches!(inner.state, State::Keeping);
         inner.state = State::Complete;
         inner.trailers = trailers;
         inner.wake_readers();
         if kept {
-            inner.kept = Some(Segments::new(inner.pieces.make_contiguous()));
+            inner.kept = Some(StoredBody::new(inner.pieces.make_contiguous()));
         }
         inner.kept.clone()
     }

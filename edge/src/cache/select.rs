@@ -31,7 +31,7 @@ pub enum Candidate<'r> {
 
 /// A request, and what it is judged by.
 #[derive(Clone, Copy, Debug)]
-pub struct Sought<'a> {
+pub struct Selection<'a> {
     /// Its head.
     pub head: &'a request::Parts,
     /// As policy sees it.
@@ -44,7 +44,7 @@ pub struct Sought<'a> {
     pub now: Moment,
 }
 
-impl<'a> Sought<'a> {
+impl<'a> Selection<'a> {
     /// Finds what may answer: what matches in every field before what matches in meaning, all of it before a part.
     pub fn find<'r>(&self, memory: &Memory, resource: Option<&'r Resource>) -> Option<Candidate<'r>> {
         let Self { head, facts, key, rules, now } = *self;
@@ -89,11 +89,11 @@ impl<'a> Sought<'a> {
 
     /// Why a request that policy would fetch for the cache goes by itself: it brings content, asks to switch protocols,
     /// asks for a head only; or it asks for less than a whole of what lately could not be stored (`marked`).
-    pub fn alone(&self, without_content: bool, marked: bool) -> Option<Reason> {
+    pub fn bypass_reason(&self, without_content: bool, marked: bool) -> Option<Reason> {
         let asks_with = |name| self.head.headers.contains_key(name);
         if !without_content {
             Some(Reason::RequestContent)
-        } else if upgrade_wanted(self.head).is_some() {
+        } else if upgrade_wanted(self.head.version, &self.head.headers).is_some() {
             Some(Reason::Upgrade)
         } else if self.head.method != Method::GET {
             Some(Reason::Method)

@@ -14,7 +14,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, header};
 
 use super::{
     purge::Generation,
-    stored_body::{Segments, SegmentsReader},
+    stored_body::{StoredBody, StoredBodyReader},
 };
 use crate::message::entity_tag::{Strength, coded_tag};
 
@@ -37,7 +37,7 @@ pub struct Representation {
     /// Its head, deep-copied so that it holds no read buffer of a connection.
     pub head: HeaderMap,
     /// Its complete body.
-    pub body: Segments,
+    pub body: StoredBody,
 }
 
 /// A computed coding; `None` inside where it came out no shorter, and the identity form is sent.
@@ -73,19 +73,19 @@ pub struct Facts {
 
 impl Stored {
     /// A response in the form the upstream sent.
-    pub fn new(facts: Facts, head: &HeaderMap, body: Segments) -> Self {
+    pub fn new(facts: Facts, head: &HeaderMap, body: StoredBody) -> Self {
         let head = identity_head(head, &body, facts.codable);
         Self::assemble(facts, Representation { head, body }, [None, None, None], 0, None)
     }
 
     /// One part of a response: `body` is what stands at `place`. `None` for a place that contradicts itself.
-    pub fn part(facts: Facts, head: &HeaderMap, body: Segments, place: &ContentRange) -> Option<Self> {
+    pub fn part(facts: Facts, head: &HeaderMap, body: StoredBody, place: &ContentRange) -> Option<Self> {
         let mut parts = Parts::default();
         parts.add(place).then(|| Self::of_parts(facts, head, body, parts))
     }
 
     /// Parts of a response, their octets one after the other in `body`.
-    pub fn of_parts(facts: Facts, head: &HeaderMap, body: Segments, parts: Parts) -> Self {
+    pub fn of_parts(facts: Facts, head: &HeaderMap, body: StoredBody, parts: Parts) -> Self {
         let head = owned_head(head, None);
         let identity = Representation { head, body };
         Self::assemble(facts, identity, [None, None, None], 0, Some(Box::new(parts)))
@@ -97,7 +97,7 @@ impl Stored {
     }
 
     /// Reads octets of a stored part; `None` where not all of them are there.
-    pub fn read_part(&self, wanted: &Range<u64>) -> Option<SegmentsReader> {
+    pub fn read_part(&self, wanted: &Range<u64>) -> Option<StoredBodyReader> {
         let mut before = 0;
         for held in self.parts.as_ref()?.held() {
             if held.start <= wanted.start && wanted.end <= held.end {
@@ -110,7 +110,7 @@ impl Stored {
     }
 
     /// What is held of this part together with another of the same representation; `None` where they contradict.
-    pub fn joined(&self, place: &ContentRange, body: &Segments) -> Option<(Parts, Segments)> {
+    pub fn joined(&self, place: &ContentRange, body: &StoredBody) -> Option<(Parts, StoredBody)> {
         let mut parts = self.parts.as_deref()?.clone();
         if !parts.add(place) {
             return None;
@@ -135,11 +135,11 @@ impl Stored {
                 from = end;
             }
         }
-        Some((parts, Segments::new(&pieces)))
+        Some((parts, StoredBody::new(&pieces)))
     }
 
     /// The same response with one more coding of its body; `None` when that is not worth it.
-    pub fn with_coding(&self, coding: Coding, body: Option<Segments>) -> Self {
+    pub fn with_coding(&self, coding: Coding, body: Option<StoredBody>) -> Self {
         let mut coded = self.coded.clone();
         if let Some(slot) = slot(coding) {
             coded[slot] = Some(body.map(|body| coded_form(&self.identity.head, coding, body)));
@@ -228,7 +228,7 @@ impl Stored {
     }
 
     /// Every body it holds.
-    pub fn bodies(&self) -> impl Iterator<Item = &Segments> {
+    pub fn bodies(&self) -> impl Iterator<Item = &StoredBody> {
         let coded = self.coded.iter().flatten().flatten();
         std::iter::once(&self.identity).chain(coded).map(|representation| &representation.body)
     }
@@ -305,14 +305,14 @@ fn slot(coding: Coding) -> Option<usize> {
     CODINGS.iter().position(|known| *known == coding)
 }
 
-fn coded_form(identity: &HeaderMap, coding: Coding, body: Segments) -> Representation {
+fn coded_form(identity: &HeaderMap, coding: Coding, body: StoredBody) -> Representation {
     let mut head = owned_head(identity, Some(body.length()));
     code_head(&mut head, coding, Strength::Strong);
     Representation { head, body }
 }
 
 /// The head of the identity form, as it is stored.
-fn identity_head(head: &HeaderMap, body: &Segments, codable: bool) -> HeaderMap {
+fn identity_head(head: &HeaderMap, body: &StoredBody, codable: bool) -> HeaderMap {
     let mut head = owned_head(head, Some(body.length()));
     if codable {
         vary_on_coding(&mut head);

@@ -1,7 +1,7 @@
 //! A complete body in memory, as a few shared pieces.
 //!
 //! Who sends a body holds it for as long as its client reads, also when the entry is long gone. What that comes to is
-//! counted: see [`Lent`].
+//! counted: see [`Detached`].
 
 use std::{
     ops::Range,
@@ -20,7 +20,7 @@ const SCATTERED: usize = 4;
 
 /// A complete body. Cloning shares it.
 #[derive(Clone, Debug, Default)]
-pub struct Segments {
+pub struct StoredBody {
     shared: Arc<Shared>,
     length: u64,
 }
@@ -34,16 +34,16 @@ struct Shared {
 /// Where a body is counted while no entry holds it.
 #[derive(Debug)]
 struct Account {
-    lent: Arc<Lent>,
+    lent: Arc<Detached>,
     weight: i64,
     entries: AtomicUsize,
 }
 
 /// Bytes of bodies that no entry holds, and that somebody reads all the same.
 #[derive(Debug, Default)]
-pub struct Lent(AtomicI64);
+pub struct Detached(AtomicI64);
 
-impl Lent {
+impl Detached {
     /// How many there are.
     pub fn bytes(&self) -> u64 {
         // A body that comes and goes on two threads may be taken off before it is added.
@@ -60,7 +60,7 @@ impl Drop for Shared {
     }
 }
 
-impl Segments {
+impl StoredBody {
     /// Takes the pieces of a body, which must own their memory (not slices of a larger read buffer). Many small ones become
     /// few: an upstream that flushes each line would make every hit as slow as itself.
     pub fn new(pieces: &[Bytes]) -> Self {
@@ -78,12 +78,12 @@ impl Segments {
     }
 
     /// Counts it as lent from now on, for as long as anyone has it and whenever no entry does.
-    pub fn lend(&self, lent: &Arc<Lent>) {
+    pub fn lend(&self, lent: &Arc<Detached>) {
         self.account(lent);
     }
 
     /// An entry holds it.
-    pub(super) fn enter(&self, lent: &Arc<Lent>) {
+    pub(super) fn enter(&self, lent: &Arc<Detached>) {
         let account = self.account(lent);
         if account.entries.fetch_add(1, Ordering::Relaxed) == 0 {
             account.lent.0.fetch_sub(account.weight, Ordering::Relaxed);
@@ -99,7 +99,7 @@ impl Segments {
         }
     }
 
-    fn account(&self, lent: &Arc<Lent>) -> &Account {
+    fn account(&self, lent: &Arc<Detached>) -> &Account {
         self.shared.account.get_or_init(|| {
             let weight = i64::try_from(self.weight()).unwrap_or(i64::MAX);
             lent.0.fetch_add(weight, Ordering::Relaxed);
@@ -113,8 +113,8 @@ impl Segments {
     }
 
     /// A handle that does not keep the body in memory.
-    pub fn downgrade(&self) -> WeakSegments {
-        WeakSegments { shared: Arc::downgrade(&self.shared), length: self.length }
+    pub fn downgrade(&self) -> WeakStoredBody {
+        WeakStoredBody { shared: Arc::downgrade(&self.shared), length: self.length }
     }
 
     /// Bytes in all.
@@ -133,12 +133,12 @@ impl Segments {
     }
 
     /// Reads the whole body.
-    pub fn read(&self) -> SegmentsReader {
+    pub fn read(&self) -> StoredBodyReader {
         self.read_range(0..self.length)
     }
 
     /// Reads a part of the body; `range` must lie inside it.
-    pub fn read_range(&self, range: Range<u64>) -> SegmentsReader {
+    pub fn read_range(&self, range: Range<u64>) -> StoredBodyReader {
         let (mut skip, mut next) = (range.start, 0);
         while let Some(piece) = self.pieces().get(next) {
             if skip < piece.len() as u64 {
@@ -147,7 +147,7 @@ impl Segments {
             skip -= piece.len() as u64;
             next += 1;
         }
-        SegmentsReader { segments: self.clone(), next, skip, left: range.end.saturating_sub(range.start) }
+        StoredBodyReader { segments: self.clone(), next, skip, left: range.end.saturating_sub(range.start) }
     }
 }
 
@@ -186,28 +186,28 @@ fn join(pieces: &[Bytes], count: usize) -> Vec<Bytes> {
 
 /// A body that may be gone.
 #[derive(Clone, Debug)]
-pub struct WeakSegments {
+pub struct WeakStoredBody {
     shared: Weak<Shared>,
     length: u64,
 }
 
-impl WeakSegments {
+impl WeakStoredBody {
     /// The body, if anyone still holds it.
-    pub fn upgrade(&self) -> Option<Segments> {
-        Some(Segments { shared: self.shared.upgrade()?, length: self.length })
+    pub fn upgrade(&self) -> Option<StoredBody> {
+        Some(StoredBody { shared: self.shared.upgrade()?, length: self.length })
     }
 }
 
 /// A position in a body.
 #[derive(Debug)]
-pub struct SegmentsReader {
-    segments: Segments,
+pub struct StoredBodyReader {
+    segments: StoredBody,
     next: usize,
     skip: u64,
     left: u64,
 }
 
-impl SegmentsReader {
+impl StoredBodyReader {
     /// The next piece, never empty; `None` at the end.
     pub fn next_piece(&mut self) -> Option<Bytes> {
         if self.left == 0 {
@@ -236,8 +236,8 @@ mod tests {
 
     #[test]
     fn a_body_is_lent_while_it_is_read_and_no_entry_holds_it() {
-        let lent = Arc::<Lent>::default();
-        let body = Segments::new(&[Bytes::from(vec![b'x'; 100_000])]);
+        let lent = Arc::<Detached>::default();
+        let body = StoredBody::new(&[Bytes::from(vec![b'x'; 100_000])]);
         let weight = body.weight();
         assert_eq!(lent.bytes(), 0, "nobody has said so");
         body.lend(&lent);
@@ -261,7 +261,7 @@ mod tests {
         ) {
             let pieces: Vec<Bytes> =
                 pieces.into_iter().map(|(octet, length)| Bytes::from(vec![octet; length])).collect();
-            let segments = Segments::new(&pieces);
+            let segments = StoredBody::new(&pieces);
             prop_assert_eq!(segments.pieces().concat(), pieces.concat());
             let length = usize::try_from(segments.length()).unwrap();
             prop_assert_eq!(length, pieces.concat().len());
@@ -277,7 +277,7 @@ mod tests {
             let whole = pieces.concat();
             let pieces: Vec<Bytes> = pieces.into_iter().map(Bytes::from).collect();
             // Built without joining, so that ranges cross pieces.
-            let segments = Segments::of(pieces.into(), whole.len() as u64);
+            let segments = StoredBody::of(pieces.into(), whole.len() as u64);
             let end = (a.max(b)).min(whole.len() as u64);
             let start = a.min(b).min(end);
             let mut reader = segments.read_range(start..end);

@@ -14,7 +14,7 @@ use tokio::sync::Semaphore;
 
 use super::{
     Key, Stored,
-    pending_purges::{Ticket, Underway},
+    pending_purges::{PendingPurges, Ticket},
     purge::{Force, Generation, Rule},
     reservation::Reservation,
     tier::{Found, Kept, Purge, Tier, TierError},
@@ -54,13 +54,13 @@ struct Link {
     tier: Arc<dyn Tier>,
     bounds: Bounds,
     places: Semaphore,
-    underway: Underway,
+    underway: PendingPurges,
     metrics: Arc<TierMetrics>,
     clock: Clock,
 }
 
 /// What a look-up asks for.
-pub struct Sought<'a> {
+pub struct TierQuery<'a> {
     /// The resource.
     pub key: &'a Key,
     /// The request's fields.
@@ -112,7 +112,7 @@ impl Tiers {
             tier,
             places: Semaphore::new(bounds.look_ups),
             bounds,
-            underway: Underway::default(),
+            underway: PendingPurges::default(),
             clock: clock.clone(),
         };
         Self { links: tiers.into_iter().map(link).collect(), catching_up: tokio::sync::Mutex::default() }
@@ -127,7 +127,7 @@ impl Tiers {
     /// it is read.
     pub async fn look_up(
         &self,
-        sought: &Sought<'_>,
+        sought: &TierQuery<'_>,
         reserve: impl Fn(u64) -> Option<Reservation>,
         wanted: impl Fn(&Meta, Moment) -> bool,
     ) -> Option<(Stored, &'static str)> {
@@ -194,7 +194,7 @@ impl Tiers {
 impl Link {
     async fn look_up(
         &self,
-        sought: &Sought<'_>,
+        sought: &TierQuery<'_>,
         reserve: impl Fn(u64) -> Option<Reservation>,
         wanted: impl Fn(&Meta, Moment) -> bool,
     ) -> Result<Stored, NotFound> {

@@ -2,7 +2,7 @@
 //!
 //! h2 flushes after every DATA frame of some size. Each would be a TLS record and a system call of its own, where ten
 //! answers that are ready together need one. So a flush only says that something waits; it goes out when there is a record
-//! full of it, and when whoever drives the connection has nothing more to add ([`Gathered::poll_out`]).
+//! full of it, and when whoever drives the connection has nothing more to add ([`CoalescedWrites::poll_out`]).
 
 use std::{
     io::{self, IoSlice},
@@ -16,10 +16,10 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// A stream whose writes are gathered. Clones are the same stream: h2 has one, who drives it the other.
 #[derive(Debug)]
-pub struct Gathered<S>(Arc<Mutex<Gathering<S>>>);
+pub struct CoalescedWrites<S>(Arc<Mutex<Coalescing<S>>>);
 
 #[derive(Debug)]
-struct Gathering<S> {
+struct Coalescing<S> {
     stream: S,
     waiting: Vec<u8>,
     /// How much of it has gone out.
@@ -29,16 +29,16 @@ struct Gathering<S> {
     error: Option<io::Error>,
 }
 
-impl<S> Clone for Gathered<S> {
+impl<S> Clone for CoalescedWrites<S> {
     fn clone(&self) -> Self {
         Self(Arc::clone(&self.0))
     }
 }
 
-impl<S: AsyncWrite + Unpin> Gathered<S> {
+impl<S: AsyncWrite + Unpin> CoalescedWrites<S> {
     /// Gathers what is written to `stream`.
     pub fn new(stream: S) -> Self {
-        let gathering = Gathering { stream, waiting: Vec::new(), gone: 0, flushed: true, error: None };
+        let gathering = Coalescing { stream, waiting: Vec::new(), gone: 0, flushed: true, error: None };
         Self(Arc::new(Mutex::new(gathering)))
     }
 
@@ -53,7 +53,7 @@ impl<S: AsyncWrite + Unpin> Gathered<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> Gathering<S> {
+impl<S: AsyncWrite + Unpin> Coalescing<S> {
     fn poll_out(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.flushed {
             return Poll::Ready(Ok(()));
@@ -102,7 +102,7 @@ impl<S: AsyncWrite + Unpin> Gathering<S> {
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Gathered<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for CoalescedWrites<S> {
     fn poll_read(
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -112,7 +112,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Gathered<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Gathered<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for CoalescedWrites<S> {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         self.0.lock().poll_gather(context, &[IoSlice::new(bytes)])
     }
@@ -152,7 +152,7 @@ mod tests {
 
     use super::*;
 
-    async fn send<S: AsyncWrite + Unpin>(out: &Gathered<S>) {
+    async fn send<S: AsyncWrite + Unpin>(out: &CoalescedWrites<S>) {
         poll_fn(|context| {
             out.poll_out(context);
             Poll::Ready(())
@@ -163,7 +163,7 @@ mod tests {
     #[tokio::test]
     async fn small_writes_go_out_as_one_when_there_is_no_more_to_add() {
         let (near, mut far) = duplex(64 * 1024);
-        let out = Gathered::new(near);
+        let out = CoalescedWrites::new(near);
         let mut writer = out.clone();
         for piece in ["a", "b", "c"] {
             writer.write_all(piece.as_bytes()).await.unwrap();
@@ -181,7 +181,7 @@ mod tests {
     #[tokio::test]
     async fn no_more_is_held_than_one_record() {
         let (near, mut far) = duplex(1000);
-        let out = Gathered::new(near);
+        let out = CoalescedWrites::new(near);
         let mut writer = out.clone();
         let mut taken = 0;
         poll_fn(|context| {
@@ -208,7 +208,7 @@ mod tests {
     #[tokio::test]
     async fn a_write_that_fails_is_told_to_the_next_who_asks() {
         let (near, far) = duplex(64);
-        let out = Gathered::new(near);
+        let out = CoalescedWrites::new(near);
         let mut writer = out.clone();
         writer.write_all(b"x").await.unwrap();
         drop(far);

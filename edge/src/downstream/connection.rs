@@ -2,12 +2,12 @@
 //!
 //! ```text
 //!   Handshake --(ALPN h2)--> HTTP/2 --+
-//!       |                             |--> Fresh -> (Idle <-> Head ->) Busy ... -> closed
+//!       |                             |--> Fresh -> (Idle <-> Head ->) InFlight ... -> closed
 //!       '--(else)--------> HTTP/1.x --+
 //! ```
 //!
 //! Every state has a deadline, kept by one lazy timer for each connection: requests only write down when something
-//! happened, and the timer looks at it when it fires. A busy connection so costs no timer work at all.
+//! happened, and the timer looks at it when it fires. A in_flight connection so costs no timer work at all.
 
 use std::{
     convert::Infallible,
@@ -33,7 +33,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     downstream::{
-        deadlines::{Busy, Protocol, Pulse, State},
+        deadlines::{Deadlines, InFlight, Protocol, State},
         http2,
         socket::{Place, Watched},
     },
@@ -64,26 +64,26 @@ pub async fn serve(
     let peer = Peer { address: address.ip().to_canonical(), scheme };
     // A child of its own: looking at the shared one takes a lock that all connections share.
     let drain = edge.drain.child_token();
-    let shell = Shell { edge, peer, timeouts, bounds, stall, drain };
-    let Some(tls) = tls else { return shell.http1(stream, place).await };
-    match tokio::time::timeout(shell.timeouts.handshake, tls.accept(stream)).await {
+    let client = ClientConnection { edge, peer, timeouts, bounds, stall, drain };
+    let Some(tls) = tls else { return client.http1(stream, place).await };
+    match tokio::time::timeout(client.timeouts.handshake, tls.accept(stream)).await {
         Ok(Ok(stream)) if stream.get_ref().1.alpn_protocol() == Some(b"h2") => {
-            shell.http2(stream, place).await;
+            client.http2(stream, place).await;
         }
-        Ok(Ok(stream)) => shell.http1(stream, place).await,
+        Ok(Ok(stream)) => client.http1(stream, place).await,
         Ok(Err(error)) => {
-            shell.edge.metrics.handshake_failed();
+            client.edge.metrics.handshake_failed();
             tracing::debug!(%error, client = %peer.address, "a TLS handshake failed");
         }
         Err(_) => {
-            shell.edge.metrics.handshake_failed();
+            client.edge.metrics.handshake_failed();
             tracing::debug!(client = %peer.address, "a TLS handshake took too long");
         }
     }
 }
 
 /// What a connection needs beside its socket.
-struct Shell {
+struct ClientConnection {
     edge: Arc<Edge>,
     peer: Peer,
     timeouts: Timeouts,
@@ -92,21 +92,21 @@ struct Shell {
     drain: CancellationToken,
 }
 
-impl Shell {
+impl ClientConnection {
     async fn http1<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(&self, stream: S, place: Place) {
-        let pulse = Pulse::new(&self.edge.clock, Protocol::Http1, self.stall);
+        let deadlines = Deadlines::new(&self.edge.clock, Protocol::Http1, self.stall);
         let interim = Arc::<Interim>::default();
-        let io = TokioIo::new(Watched::new(stream, Arc::clone(&pulse), Arc::clone(&interim), place));
+        let io = TokioIo::new(Watched::new(stream, Arc::clone(&deadlines), Arc::clone(&interim), place));
         let connection = http1::Builder::new()
             .max_header_size(self.bounds.head)
             .max_buf_size(self.bounds.head.max(BUFFER))
             .timer(TokioTimer::new())
             // Our own timer tells an idle connection from a slow head.
             .header_read_timeout(None)
-            .serve_connection(io, service_fn(|request| self.answer(&pulse, &interim, request)))
+            .serve_connection(io, service_fn(|request| self.answer(&deadlines, &interim, request)))
             .with_upgrades();
         let mut connection = pin!(connection);
-        self.watch(&pulse, |context, close| {
+        self.watch(&deadlines, |context, close| {
             if close {
                 connection.as_mut().graceful_shutdown();
             }
@@ -118,26 +118,30 @@ impl Shell {
     /// Answers one request of an HTTP/1.x connection.
     async fn answer(
         &self,
-        pulse: &Arc<Pulse>,
+        deadlines: &Arc<Deadlines>,
         interim: &Interim,
-        mut request: Request<Incoming>,
+        request: Request<Incoming>,
     ) -> Result<Response<Counted>, Infallible> {
-        if !request.body().is_end_stream() {
-            request.extensions_mut().insert(pulse.activity().clone());
-        }
-        let busy = Busy::begin(Arc::clone(pulse));
+        let in_flight = InFlight::begin(Arc::clone(deadlines));
         // hyper answers an HTTP/1.0 client in its own version, which knows no interim responses (RFC 9110 §15.2).
         let interim = (request.version() == Version::HTTP_11).then_some(interim);
-        let response = handle(&self.edge, self.peer, interim, request.map(Content::http1)).await;
-        Ok(response.map(|body| Counted { body, busy }))
+        let response = handle(
+            &self.edge,
+            self.peer,
+            interim,
+            request.map(|incoming| Content::http1(incoming, deadlines.activity())),
+        )
+        .await;
+        Ok(response.map(|body| Counted { body, in_flight }))
     }
 
     async fn http2<S: AsyncRead + AsyncWrite + Unpin>(&self, stream: S, place: Place) {
-        let pulse = Pulse::new(&self.edge.clock, Protocol::Http2, self.stall);
-        let io = Watched::new(stream, Arc::clone(&pulse), Arc::default(), place);
+        let deadlines = Deadlines::new(&self.edge.clock, Protocol::Http2, self.stall);
+        let io = Watched::new(stream, Arc::clone(&deadlines), Arc::default(), place);
         let edge = Arc::clone(&self.edge);
-        let mut connection = http2::Connection::new(io, &self.bounds, edge, self.peer, Arc::clone(&pulse));
-        self.watch(&pulse, |context, close| {
+        let mut connection =
+            http2::Connection::new(io, &self.bounds, edge, self.peer, Arc::clone(&deadlines));
+        self.watch(&deadlines, |context, close| {
             if close {
                 connection.close();
             }
@@ -147,17 +151,17 @@ impl Shell {
     }
 
     /// Waits until the edge drains and the connection has had a first request, or had its chance to send one.
-    async fn drained(&self, pulse: &Pulse) {
+    async fn drained(&self, deadlines: &Deadlines) {
         self.drain.cancelled().await;
         tokio::select! {
-            () = pulse.first_request() => {}
+            () = deadlines.first_request() => {}
             () = tokio::time::sleep(FIRST_HEAD) => {}
         }
     }
 
     /// Drives a connection, keeps its deadlines, and asks it to close when it is to drain or has been idle too long.
     /// Dropping it is the last resort.
-    async fn watch<E, F>(&self, pulse: &Pulse, mut drive: F)
+    async fn watch<E, F>(&self, deadlines: &Deadlines, mut drive: F)
     where
         E: std::error::Error,
         F: FnMut(&mut Context<'_>, bool) -> Poll<Result<(), E>>,
@@ -165,7 +169,7 @@ impl Shell {
         let mut close = false;
         let mut closing = false;
         loop {
-            let wait = match pulse.state(&self.timeouts) {
+            let wait = match deadlines.state(&self.timeouts) {
                 State::Fine { look_again } => look_again,
                 State::Idle if !closing => {
                     (close, closing) = (true, true);
@@ -182,7 +186,7 @@ impl Shell {
                     return;
                 }
                 // hyper would close a connection that has not had its first head yet, with the head under way.
-                () = self.drained(pulse), if !closing => (close, closing) = (true, true),
+                () = self.drained(deadlines), if !closing => (close, closing) = (true, true),
                 () = tokio::time::sleep(wait) => {}
             }
         }
@@ -192,7 +196,7 @@ impl Shell {
 /// The body of an HTTP/1.x response, which tells the connection when it moves and when it has ended.
 struct Counted {
     body: Recorded<Body>,
-    busy: Busy,
+    in_flight: InFlight,
 }
 
 impl HttpBody for Counted {
@@ -204,7 +208,7 @@ impl HttpBody for Counted {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
-        self.busy.stir();
+        self.in_flight.touch();
         Poll::Ready(frame)
     }
 

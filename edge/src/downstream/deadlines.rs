@@ -1,7 +1,7 @@
 //! When things last happened on a client connection, and what that says of its deadlines.
 //!
 //! Requests and the socket only write down that something moved; the connection's one timer looks at it when it fires. A
-//! busy connection so costs no timer work at all.
+//! in_flight connection so costs no timer work at all.
 
 use std::{
     sync::{
@@ -26,7 +26,7 @@ pub enum Protocol {
 
 /// When things last happened on a connection. Written by requests and the socket, read by the timer.
 #[derive(Debug)]
-pub struct Pulse {
+pub struct Deadlines {
     clock: Clock,
     protocol: Protocol,
     /// How long a connection with a request may see nothing move: longer than every wait that has a bound of its own.
@@ -59,10 +59,10 @@ pub enum State {
     Late,
 }
 
-impl Pulse {
-    /// The pulse of a connection that stands since now. `stall` is the longest that a request may see nothing move.
+impl Deadlines {
+    /// The deadlines of a connection that stands since now. `stall` is the longest that a request may see nothing move.
     pub fn new(clock: &Clock, protocol: Protocol, stall: Duration) -> Arc<Self> {
-        let pulse = Self {
+        let deadlines = Self {
             clock: clock.clone(),
             protocol,
             stall,
@@ -75,9 +75,9 @@ impl Pulse {
             first: Notify::new(),
         };
         // The first head is due as soon as the connection stands: a client that says nothing is a slow head.
-        pulse.head_since.store(pulse.now(), Ordering::Relaxed);
-        pulse.rest();
-        Arc::new(pulse)
+        deadlines.head_since.store(deadlines.now(), Ordering::Relaxed);
+        deadlines.rest();
+        Arc::new(deadlines)
     }
 
     fn now(&self) -> u64 {
@@ -91,8 +91,8 @@ impl Pulse {
     }
 
     /// Something of a message moved; the timer will find out when, to within one of its turns.
-    pub fn stir(&self) {
-        self.moved.stir();
+    pub fn touch(&self) {
+        self.moved.touch();
     }
 
     fn rest(&self) {
@@ -157,7 +157,7 @@ impl Pulse {
         if count >= CONTROL_FRAMES
             && (self.protocol == Protocol::Http1 || self.requests.load(Ordering::Relaxed) == 0)
         {
-            self.stir();
+            self.touch();
         }
     }
 
@@ -196,29 +196,29 @@ fn left_for_a_head(timeouts: &Timeouts) -> u64 {
 
 /// A request under way on a connection, to the end of its response.
 #[derive(Debug)]
-pub struct Busy(Arc<Pulse>);
+pub struct InFlight(Arc<Deadlines>);
 
-impl Busy {
+impl InFlight {
     /// A request has come.
-    pub fn begin(pulse: Arc<Pulse>) -> Self {
-        pulse.requests.fetch_add(1, Ordering::Relaxed);
-        pulse.head_since.store(0, Ordering::Relaxed);
-        pulse.stir();
-        if !pulse.served.swap(true, Ordering::Release) {
-            pulse.first.notify_waiters();
+    pub fn begin(deadlines: Arc<Deadlines>) -> Self {
+        deadlines.requests.fetch_add(1, Ordering::Relaxed);
+        deadlines.head_since.store(0, Ordering::Relaxed);
+        deadlines.touch();
+        if !deadlines.served.swap(true, Ordering::Release) {
+            deadlines.first.notify_waiters();
         }
-        Self(pulse)
+        Self(deadlines)
     }
 
     /// Something of its messages moved.
-    pub fn stir(&self) {
-        self.0.stir();
+    pub fn touch(&self) {
+        self.0.touch();
     }
 }
 
-impl Drop for Busy {
+impl Drop for InFlight {
     fn drop(&mut self) {
-        self.0.stir();
+        self.0.touch();
         self.0.requests.fetch_sub(1, Ordering::Relaxed);
     }
 }
@@ -245,50 +245,50 @@ mod tests {
         }
     }
 
-    fn is_fine(pulse: &Pulse) -> bool {
-        matches!(pulse.state(&timeouts()), State::Fine { .. })
+    fn is_fine(deadlines: &Deadlines) -> bool {
+        matches!(deadlines.state(&timeouts()), State::Fine { .. })
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_client_that_says_nothing_is_late_after_the_header_deadline() {
-        let pulse = Pulse::new(&Clock::system(), Protocol::Http2, STALL);
+        let deadlines = Deadlines::new(&Clock::system(), Protocol::Http2, STALL);
         tokio::time::advance(Duration::from_millis(14_900)).await;
-        assert!(is_fine(&pulse));
+        assert!(is_fine(&deadlines));
         tokio::time::advance(Duration::from_millis(200)).await;
-        assert!(matches!(pulse.state(&timeouts()), State::Late));
+        assert!(matches!(deadlines.state(&timeouts()), State::Late));
     }
 
     #[tokio::test(start_paused = true)]
     async fn between_requests_the_idle_deadline_counts_until_a_head_begins() {
-        let pulse = Pulse::new(&Clock::system(), Protocol::Http1, STALL);
-        drop(Busy::begin(Arc::clone(&pulse)));
-        assert!(is_fine(&pulse));
+        let deadlines = Deadlines::new(&Clock::system(), Protocol::Http1, STALL);
+        drop(InFlight::begin(Arc::clone(&deadlines)));
+        assert!(is_fine(&deadlines));
         tokio::time::advance(Duration::from_secs(70)).await;
-        assert!(is_fine(&pulse));
-        pulse.bytes_came();
+        assert!(is_fine(&deadlines));
+        deadlines.bytes_came();
         tokio::time::advance(Duration::from_secs(4)).await;
-        assert!(is_fine(&pulse));
+        assert!(is_fine(&deadlines));
         tokio::time::advance(Duration::from_secs(11)).await;
-        assert!(matches!(pulse.state(&timeouts()), State::Late));
+        assert!(matches!(deadlines.state(&timeouts()), State::Late));
     }
 
     #[tokio::test(start_paused = true)]
     async fn an_idle_connection_is_asked_to_close() {
-        let pulse = Pulse::new(&Clock::system(), Protocol::Http1, STALL);
-        drop(Busy::begin(Arc::clone(&pulse)));
-        assert!(is_fine(&pulse));
+        let deadlines = Deadlines::new(&Clock::system(), Protocol::Http1, STALL);
+        drop(InFlight::begin(Arc::clone(&deadlines)));
+        assert!(is_fine(&deadlines));
         tokio::time::advance(Duration::from_secs(76)).await;
-        assert!(matches!(pulse.state(&timeouts()), State::Idle));
+        assert!(matches!(deadlines.state(&timeouts()), State::Idle));
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_busy_connection_is_never_idle_but_its_body_must_move() {
-        let pulse = Pulse::new(&Clock::system(), Protocol::Http2, STALL);
-        let _busy = Busy::begin(Arc::clone(&pulse));
-        assert!(is_fine(&pulse));
+        let deadlines = Deadlines::new(&Clock::system(), Protocol::Http2, STALL);
+        let _busy = InFlight::begin(Arc::clone(&deadlines));
+        assert!(is_fine(&deadlines));
         tokio::time::advance(Duration::from_secs(80)).await;
-        assert!(is_fine(&pulse));
+        assert!(is_fine(&deadlines));
         tokio::time::advance(Duration::from_secs(11)).await;
-        assert!(matches!(pulse.state(&timeouts()), State::Late));
+        assert!(matches!(deadlines.state(&timeouts()), State::Late));
     }
 }

@@ -35,8 +35,8 @@ use tokio_util::sync::ReusableBoxFuture;
 
 use crate::{
     downstream::{
-        coalesce::Gathered,
-        deadlines::{Busy, Pulse},
+        coalesce::CoalescedWrites,
+        deadlines::{Deadlines, InFlight},
     },
     message::{
         body_error::BodyError,
@@ -54,7 +54,7 @@ use crate::{
 /// A client's HTTP/2 connection.
 pub struct Connection<S> {
     state: State<S>,
-    out: Gathered<S>,
+    out: CoalescedWrites<S>,
     shared: Shared,
     closing: bool,
     /// Requests that have come and are not begun yet.
@@ -65,8 +65,8 @@ pub struct Connection<S> {
 }
 
 enum State<S> {
-    Handshake(Handshake<Gathered<S>>),
-    Open(h2::server::Connection<Gathered<S>, Bytes>),
+    Handshake(Handshake<CoalescedWrites<S>>),
+    Open(h2::server::Connection<CoalescedWrites<S>, Bytes>),
 }
 
 /// What all requests of a connection need.
@@ -74,15 +74,15 @@ enum State<S> {
 struct Shared {
     edge: Arc<Edge>,
     peer: Peer,
-    pulse: Arc<Pulse>,
+    deadlines: Arc<Deadlines>,
 }
 
 type Arrived = (Request<RecvStream>, SendResponse<Bytes>);
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// A connection whose client is about to send its preface.
-    pub fn new(io: S, bounds: &Bounds, edge: Arc<Edge>, peer: Peer, pulse: Arc<Pulse>) -> Self {
-        let out = Gathered::new(io);
+    pub fn new(io: S, bounds: &Bounds, edge: Arc<Edge>, peer: Peer, deadlines: Arc<Deadlines>) -> Self {
+        let out = CoalescedWrites::new(io);
         let handshake = Builder::new()
             .max_concurrent_streams(bounds.streams)
             .max_header_list_size(u32::try_from(bounds.head).unwrap_or(u32::MAX))
@@ -95,7 +95,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         Self {
             state: State::Handshake(handshake),
             out,
-            shared: Shared { edge, peer, pulse },
+            shared: Shared { edge, peer, deadlines },
             closing: false,
             arrived: Vec::new(),
             next: nothing(),
@@ -166,14 +166,11 @@ fn nothing() -> ReusableBoxFuture<'static, ()> {
 
 /// One request and its response, to the end of both.
 async fn exchange(shared: Shared, (request, mut respond): Arrived) {
-    let busy = Busy::begin(Arc::clone(&shared.pulse));
-    let (mut head, frames) = request.into_parts();
+    let in_flight = InFlight::begin(Arc::clone(&shared.deadlines));
+    let (head, frames) = request.into_parts();
     let wanted = expects_continue(&head.headers).then(ContinueGate::default);
-    let content = Content::http2(frames, &head.headers, wanted.clone());
+    let content = Content::http2(frames, &head.headers, wanted.clone(), shared.deadlines.activity());
     let uploads = !content.is_end_stream();
-    if uploads {
-        head.extensions.insert(shared.pulse.activity().clone());
-    }
     let is_head = head.method == Method::HEAD;
     let request = Request::from_parts(head, content);
     let Some(response) = answer(&shared, request, &mut respond, wanted).await else { return };
@@ -185,13 +182,13 @@ async fn exchange(shared: Shared, (request, mut respond): Arrived) {
     }
     match respond.send_response(Response::from_parts(head, ()), ends) {
         Ok(_) if ends => {}
-        Ok(stream) => Sending { stream, body, busy: &busy, piece: None }.run().await,
+        Ok(stream) => Sending { stream, body, in_flight: &in_flight, piece: None }.run().await,
         Err(error) => {
             tracing::debug!(%error, "a response's head could not be sent");
             respond.send_reset(Reason::INTERNAL_ERROR);
         }
     }
-    if uploads && shared.pulse.requests() <= MOST_LINGERING {
+    if uploads && shared.deadlines.requests() <= MOST_LINGERING {
         // With `respond` goes what is left of the content: h2 resets the stream (RFC 9113 §8.1). That must not come in one
         // read with the response: curl 7.88 for one then loses it.
         tokio::time::sleep(RESET_LATER).await;
@@ -250,7 +247,7 @@ fn has_no_content(status: StatusCode) -> bool {
 struct Sending<'a> {
     stream: SendStream<Bytes>,
     body: Recorded<Body>,
-    busy: &'a Busy,
+    in_flight: &'a InFlight,
     /// What waits for window, and whether it is the last.
     piece: Option<(Bytes, bool)>,
 }
@@ -296,7 +293,7 @@ impl Sending<'_> {
                 }
             }
             let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
-            self.busy.stir();
+            self.in_flight.touch();
             let Some(frame) = frame else {
                 self.stream.send_data(Bytes::new(), true)?;
                 return Poll::Ready(Ok(()));

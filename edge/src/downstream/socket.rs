@@ -1,4 +1,4 @@
-//! A client's socket as its connection sees it: it tells the [`Pulse`] when bytes come and when it is full, and writes
+//! A client's socket as its connection sees it: it tells the [`Deadlines`] when bytes come and when it is full, and writes
 //! HTTP/1.1's interim responses between what hyper sends.
 
 use std::{
@@ -16,7 +16,7 @@ use tokio::{
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use crate::{
-    downstream::deadlines::Pulse,
+    downstream::deadlines::Deadlines,
     message::interim::{self, Interim},
     observe::metrics::OpenConnection,
 };
@@ -37,7 +37,7 @@ pub struct Place {
 #[derive(Debug)]
 pub struct Watched<S> {
     stream: S,
-    pulse: Arc<Pulse>,
+    deadlines: Arc<Deadlines>,
     /// Interim responses that wait for hyper to have nothing half sent.
     waiting: Arc<Interim>,
     /// Those that are being written.
@@ -47,19 +47,19 @@ pub struct Watched<S> {
 
 impl<S> Watched<S> {
     /// Watches a socket; `interim` is written before whatever hyper writes next.
-    pub fn new(stream: S, pulse: Arc<Pulse>, interim: Arc<Interim>, place: Place) -> Self {
-        Self { stream, pulse, waiting: interim, interim: Bytes::new(), _place: place }
+    pub fn new(stream: S, deadlines: Arc<Deadlines>, interim: Arc<Interim>, place: Place) -> Self {
+        Self { stream, deadlines, waiting: interim, interim: Bytes::new(), _place: place }
     }
 
     fn wrote(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         if let Poll::Ready(Ok(count)) = written {
-            self.pulse.bytes_went(count);
+            self.deadlines.bytes_went(count);
         }
         self.blocked(written)
     }
 
     fn blocked<T>(&self, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
-        self.pulse.wrote(written.is_ready());
+        self.deadlines.wrote(written.is_ready());
         written
     }
 }
@@ -100,7 +100,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
         let before = buffer.filled().len();
         let read = ready!(Pin::new(&mut self.stream).poll_read(context, buffer));
         if buffer.filled().len() > before {
-            self.pulse.bytes_came();
+            self.deadlines.bytes_came();
         }
         Poll::Ready(read)
     }

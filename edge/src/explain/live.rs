@@ -11,7 +11,7 @@ use crate::{
     cache::{
         Key, Memory, Resource, Stored,
         held::Held,
-        select::{Candidate, Sought},
+        select::{Candidate, Selection},
     },
     fetch::want::{self, Want},
     observe::{evidence, verdict::Verdict},
@@ -34,17 +34,17 @@ pub fn live(
     let rules = &route.rules;
     let facts = RequestFacts::read(&head.method, &head.headers, rules);
     let key = Key::on_route(&inbound, &route.query);
-    let sought = Sought { head: &head, facts: &facts, key: &key, rules, now };
+    let selection = Selection { head: &head, facts: &facts, key: &key, rules, now };
     let resource = memory.look_up(&key);
     let resource = resource.as_deref();
-    let candidate = sought.find(memory, resource);
+    let candidate = selection.find(memory, resource);
     let candidate = candidate.as_ref();
     let marker = resource.and_then(|resource| resource.marker(now));
-    let (verdict, status, reason) = match sought.decide(resource, candidate) {
+    let (verdict, status, reason) = match selection.decide(resource, candidate) {
         Decision::Serve { stale: None } => ("hit", Some(Verdict::Hit), None),
         Decision::Serve { stale } => ("stale", Some(Verdict::Stale), stale),
         Decision::ServeAndRefresh { reason } => ("stale", Some(Verdict::Stale), Some(reason)),
-        Decision::Fetch(plan) => match sought.alone(true, marker.is_some()) {
+        Decision::Fetch(plan) => match selection.bypass_reason(true, marker.is_some()) {
             Some(reason) => ("pass", Some(Verdict::Pass), Some(reason)),
             None => ("fetch", Some(Verdict::Miss), Some(plan.reason)),
         },
@@ -66,13 +66,13 @@ pub fn live(
         key: key.as_str().to_owned(),
         route: route.name.to_string(),
         verdict: verdict.to_owned(),
-        lines: lines(reason, &sought, resource, stored, route),
+        lines: lines(reason, &selection, resource, stored, route),
         cache_status,
-        stored: candidate.map(|candidate| stored_as(candidate, &sought)),
+        stored: candidate.map(|candidate| stored_as(candidate, &selection)),
         variant: stored.map(|stored| variant(&stored.vary, &stored.variant)).unwrap_or_default(),
         variants: others(resource, stored.is_some()),
         freshness: stored.map(|stored| freshness(&stored.meta, &stored.identity().head, route, now)),
-        asks: if verdict == "fetch" { asks(candidate, &sought) } else { Vec::new() },
+        asks: if verdict == "fetch" { asks(candidate, &selection) } else { Vec::new() },
         notes: stored
             .map(|stored| notes(stored.meta.status, &stored.identity().head, route))
             .unwrap_or_default(),
@@ -110,15 +110,15 @@ pub fn live(
 /// The header lines that decided: of the request, of what is stored, or of what is stored for others.
 fn lines(
     reason: Option<Reason>,
-    sought: &Sought<'_>,
+    selection: &Selection<'_>,
     resource: Option<&Resource>,
     stored: Option<&std::sync::Arc<Stored>>,
     route: &Route,
 ) -> Vec<String> {
-    let request = &sought.head.headers;
+    let request = &selection.head.headers;
     let mut lines = reason.map(|reason| evidence::request_lines(reason, request)).unwrap_or_default();
     if reason == Some(Reason::Method) {
-        lines.push(format!("request method {}", sought.head.method));
+        lines.push(format!("request method {}", selection.head.method));
     }
     if reason == Some(Reason::VaryMiss)
         && let Some(newest) = resource.and_then(|resource| resource.variants().first())
@@ -135,9 +135,9 @@ fn lines(
     lines
 }
 
-fn stored_as(candidate: &Candidate<'_>, sought: &Sought<'_>) -> StoredAs {
+fn stored_as(candidate: &Candidate<'_>, selection: &Selection<'_>) -> StoredAs {
     let stored = candidate.stored();
-    let (request, response) = (&sought.head.headers, &stored.identity().head);
+    let (request, response) = (&selection.head.headers, &stored.identity().head);
     let line = |whose, name: &HeaderName, value: Option<&HeaderValue>| {
         value.map(|value| evidence::line(whose, name, value))
     };
@@ -189,18 +189,19 @@ fn others(resource: Option<&Resource>, found: bool) -> Vec<String> {
 }
 
 /// The fields that the cache adds to the request it sends.
-fn asks(candidate: Option<&Candidate<'_>>, sought: &Sought<'_>) -> Vec<String> {
+fn asks(candidate: Option<&Candidate<'_>>, selection: &Selection<'_>) -> Vec<String> {
     let (want, validate) = candidate.map_or_else(
-        || (want::want(sought.head, None, sought.facts, sought.rules), None),
+        || (want::want(selection.head, None, selection.facts, selection.rules), None),
         |candidate| match candidate {
-            Candidate::Part(_, held) => {
-                (want::want(sought.head, Some(held), sought.facts, sought.rules), Some(candidate.stored()))
-            }
+            Candidate::Part(_, held) => (
+                want::want(selection.head, Some(held), selection.facts, selection.rules),
+                Some(candidate.stored()),
+            ),
             candidate => (Want::Whole, Some(candidate.stored())),
         },
     );
-    let target = format!("{} {}", Method::GET, sought.key.path_and_query());
-    let fields = want::fields(&want, sought.head, validate);
+    let target = format!("{} {}", Method::GET, selection.key.path_and_query());
+    let fields = want::fields(&want, selection.head, validate);
     std::iter::once(target)
         .chain(
             fields

@@ -18,16 +18,16 @@ use http_body_util::BodyExt as _;
 
 use crate::{
     cache::{
-        Filling, Key, Lead, Recording, Segments, Stored,
+        Filling, Key, Lead, Recording, Stored, StoredBody,
         memory::{MARKER, Marker},
-        not_stored::Refused,
+        not_stored::NotStored,
         recording::Room,
         reservation::Reservation,
         stored::Facts,
-        stored_body::SegmentsReader,
+        stored_body::StoredBodyReader,
     },
     fetch::{
-        resume::{Continuation, Rest},
+        resume::{Rest, Resume},
         want::Want,
     },
     message::body_error::BodyError,
@@ -54,7 +54,7 @@ pub struct Fill<'a> {
     /// Where it is a part.
     pub parts: Option<Placed>,
     /// How to ask for the rest if it breaks off; it is used once.
-    pub continuation: Option<Continuation>,
+    pub resume: Option<Resume>,
 }
 
 /// A part on its way into the cache.
@@ -69,7 +69,7 @@ pub struct Placed {
 
 impl Placed {
     /// Octets stored already that come before, or after, what is fetched.
-    fn stored(&self, after: bool) -> Option<SegmentsReader> {
+    fn stored(&self, after: bool) -> Option<StoredBodyReader> {
         let Want::Gap(gap) = &self.want else { return None };
         let range = if after { gap.range.end..gap.wanted.end } else { gap.wanted.start..gap.range.start };
         if range.is_empty() { None } else { gap.part.read_part(&range) }
@@ -154,7 +154,7 @@ impl Fill<'_> {
 
     /// What is missing after `length` octets, where the upstream can be asked for it and anybody has a use for it.
     async fn rest(&mut self, length: u64, keeps: bool, error: &BodyError) -> Option<Rest> {
-        let continuation = self.continuation.take()?;
+        let resume = self.resume.take()?;
         if !keeps && self.wait_for_readers().await == Room::NobodyReads {
             return None;
         }
@@ -163,7 +163,7 @@ impl Fill<'_> {
         if ends && !self.filling.recording.is_read() {
             return None;
         }
-        match continuation.ask(length, &self.edge.clock).await {
+        match resume.ask(length, &self.edge.clock).await {
             Ok(rest) => {
                 tracing::info!(key = self.key.as_str(), %error, length, "a fill broke off and is continued");
                 Some(rest)
@@ -186,7 +186,7 @@ impl Fill<'_> {
     }
 
     /// Stores a part, together with what is stored of the same representation; all of it becomes a whole.
-    fn store_part(&self, parts: &Placed, segments: Segments) {
+    fn store_part(&self, parts: &Placed, segments: StoredBody) {
         let Filling { facts, head, .. } = self.filling;
         let resource = self.edge.memory.look_up(self.key);
         let held = resource
@@ -240,7 +240,7 @@ impl Fill<'_> {
     fn let_go(&self) {
         let (reason, at) = (Reason::TooLarge, self.edge.clock.now());
         self.edge.memory.mark(self.key, Marker { until: at + MARKER, reason });
-        let refused = Refused { reason, status: self.filling.facts.meta.status, at, lines: Vec::new() };
+        let refused = NotStored { reason, status: self.filling.facts.meta.status, at, lines: Vec::new() };
         self.edge.memory.refused().remember(self.key, refused);
         self.lead.close();
         self.filling.recording.let_go();
@@ -273,7 +273,7 @@ impl FillGuard<'_> {
         self.recording.fail(error);
     }
 
-    fn finish(mut self, trailers: Option<HeaderMap>) -> Option<Segments> {
+    fn finish(mut self, trailers: Option<HeaderMap>) -> Option<StoredBody> {
         self.ended = true;
         self.recording.finish(trailers)
     }

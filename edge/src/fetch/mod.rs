@@ -30,15 +30,15 @@ use tokio::sync::oneshot;
 
 use crate::{
     cache::{
-        Filling, Key, Lead, Outcome, Recording, Stored,
+        FetchOutcome, Filling, Key, Lead, Recording, Stored,
         held::Gap,
         memory::{MARKER, Marker},
-        not_stored::Refused,
+        not_stored::NotStored,
         purge::Generation,
         recording::Reader,
         reservation::Reservation,
         stored::Facts,
-        tiers::Sought,
+        tiers::TierQuery,
     },
     message::{failure::Failure, hop_by_hop::strip_hop_by_hop},
     observe::evidence,
@@ -48,7 +48,7 @@ use crate::{
     upstream::{RequestBody, ResponseBody, Upstream, response_body::Answer},
 };
 use fill::{FIRST_ROOM, Fill, Placed};
-use resume::Continuation;
+use resume::Resume;
 use want::Want;
 
 /// Everything a fetch needs; it borrows nothing of the request that began it.
@@ -76,16 +76,16 @@ pub struct Fetch {
 }
 
 /// What the fetch gives to the client that began it, before anyone else learns of it.
-pub enum Own {
+pub enum LeaderShare {
     /// A response for it alone.
-    Answer(Box<Handover>),
+    Answer(Box<Unshared>),
     /// Its place in the recording: taken first, so that the fill never finds itself without a reader. With it the fields
     /// that are for this client alone.
     Reader(Reader, HeaderMap),
 }
 
 /// A response that its own client gets and nobody else.
-pub struct Handover {
+pub struct Unshared {
     /// As the upstream sent it.
     pub answer: Answer,
     /// Why it is not stored.
@@ -95,16 +95,16 @@ pub struct Handover {
 }
 
 /// Starts the fetch. The receiver has what is the leader's before the outcome is published.
-pub fn start(edge: &Arc<Edge>, fetch: Fetch) -> oneshot::Receiver<Own> {
+pub fn start(edge: &Arc<Edge>, fetch: Fetch) -> oneshot::Receiver<LeaderShare> {
     let (leader, receiver) = oneshot::channel();
     tokio::spawn(run(Arc::clone(edge), fetch, leader));
     receiver
 }
 
-async fn run(edge: Arc<Edge>, fetch: Fetch, leader: oneshot::Sender<Own>) {
+async fn run(edge: Arc<Edge>, fetch: Fetch, leader: oneshot::Sender<LeaderShare>) {
     // Boxed: as a rule there is no tier, and nobody carries the room for asking one about.
     if !edge.memory.tiers().is_empty()
-        && let Some(outcome) = Box::pin(behind(&edge, &fetch)).await
+        && let Some(outcome) = Box::pin(look_up_tiers(&edge, &fetch)).await
     {
         return fetch.lead.publish(outcome);
     }
@@ -113,7 +113,7 @@ async fn run(edge: Arc<Edge>, fetch: Fetch, leader: oneshot::Sender<Own>) {
     let asked = resume::copy(&request);
     let answer = match upstream.send(request, &edge.clock).await {
         Ok(answer) => answer,
-        Err(failure) => return lead.publish(Outcome::Failed(failure)),
+        Err(failure) => return lead.publish(FetchOutcome::Failed(failure)),
     };
     let received_at = edge.clock.now();
     let arrival = Arrival { requested_at, received_at, wall: edge.clock.wall_at(received_at) };
@@ -128,13 +128,13 @@ async fn run(edge: Arc<Edge>, fetch: Fetch, leader: oneshot::Sender<Own>) {
             Ok(fresh) => {
                 let fresh = Arc::new(fresh);
                 edge.memory.store(&key, Arc::clone(&fresh));
-                Outcome::Stored(fresh)
+                FetchOutcome::Stored(fresh)
             }
             Err(reason) => {
                 // What we hold is not what the upstream means: whoever waits fetches it whole.
                 tracing::debug!(key = key.as_str(), %reason, "a 304 does not fit what is stored");
                 edge.memory.remove(&key, stored);
-                Outcome::Nothing
+                FetchOutcome::Nothing
             }
         };
         // A 304 has no content; reading its end gives the connection back.
@@ -142,20 +142,20 @@ async fn run(edge: Arc<Edge>, fetch: Fetch, leader: oneshot::Sender<Own>) {
         return lead.publish(outcome);
     }
     if head.status == StatusCode::SWITCHING_PROTOCOLS {
-        return lead.publish(Outcome::Failed(Failure::Unasked));
+        return lead.publish(FetchOutcome::Failed(Failure::Unasked));
     }
     if stored.as_ref().is_some_and(|stored| !may_replace(&stored.meta, head.status)) {
         let status = head.status;
         let reason = Some(Reason::StatusForbidsStoring);
         let answer = Answer::from_parts(head, body);
-        hand_over(leader, Own::Answer(Box::new(Handover { answer, reason, took })));
-        return lead.publish(Outcome::ErrorStatus(status));
+        hand_over(leader, LeaderShare::Answer(Box::new(Unshared { answer, reason, took })));
+        return lead.publish(FetchOutcome::ErrorStatus(status));
     }
     if head.status == StatusCode::RANGE_NOT_SATISFIABLE {
         // It is shorter than it was.
         if let Want::Gap(gap) = &want {
             edge.memory.remove(&key, &gap.part);
-            return lead.publish(Outcome::Nothing);
+            return lead.publish(FetchOutcome::Nothing);
         }
         if let (Want::Part, Some(part)) = (&want, &stored) {
             edge.memory.remove(&key, part);
@@ -170,7 +170,7 @@ async fn run(edge: Arc<Edge>, fetch: Fetch, leader: oneshot::Sender<Own>) {
                 Err(reason) => {
                     tracing::debug!(key = key.as_str(), %reason, "a part does not complete what is stored");
                     edge.memory.remove(&key, &gap.part);
-                    return lead.publish(Outcome::Nothing);
+                    return lead.publish(FetchOutcome::Nothing);
                 }
             }
         }
@@ -187,14 +187,14 @@ async fn run(edge: Arc<Edge>, fetch: Fetch, leader: oneshot::Sender<Own>) {
                 evidence::response_lines(Some(reason), &head.headers, None, &route.rules),
             ];
             let (status, lines) = (head.status, lines.concat());
-            edge.memory.refused().remember(&key, Refused { reason, status, at: received_at, lines });
+            edge.memory.refused().remember(&key, NotStored { reason, status, at: received_at, lines });
             let answer = Answer::from_parts(head, body);
-            hand_over(leader, Own::Answer(Box::new(Handover { answer, reason: Some(reason), took })));
-            return lead.publish(Outcome::NotShared(reason));
+            hand_over(leader, LeaderShare::Answer(Box::new(Unshared { answer, reason: Some(reason), took })));
+            return lead.publish(FetchOutcome::NotShared(reason));
         }
     };
     let own_fields = withheld(&head.headers, &judged.head);
-    let continuation = Continuation::of(
+    let resume = Resume::of(
         asked,
         (head.status, &head.headers),
         &judged.facts.meta.validators,
@@ -204,27 +204,18 @@ async fn run(edge: Arc<Edge>, fetch: Fetch, leader: oneshot::Sender<Own>) {
     );
     let (filling, place, room) = judged.filling(lead.generation(), took);
     if let Some(reader) = filling.recording.reader() {
-        hand_over(leader, Own::Reader(reader, own_fields));
+        hand_over(leader, LeaderShare::Reader(reader, own_fields));
     }
-    lead.publish(Outcome::Filling(Arc::clone(&filling)));
+    lead.publish(FetchOutcome::Filling(Arc::clone(&filling)));
     let parts = place.map(|place| Placed { place, route: Arc::clone(&route), want });
-    Fill {
-        edge: &edge,
-        key: &key,
-        lead: &lead,
-        filling: &filling,
-        largest,
-        room: Some(room),
-        parts,
-        continuation,
-    }
-    .run(body)
-    .await;
+    Fill { edge: &edge, key: &key, lead: &lead, filling: &filling, largest, room: Some(room), parts, resume }
+        .run(body)
+        .await;
 }
 
 /// What the tiers behind memory have, before the upstream is asked: once for everybody who waits. It is put in memory; what
 /// policy does not let be served at once is validated, or stands in for an error, as if it had been there all the time.
-async fn behind(edge: &Edge, fetch: &Fetch) -> Option<Outcome> {
+async fn look_up_tiers(edge: &Edge, fetch: &Fetch) -> Option<FetchOutcome> {
     let tiers = edge.memory.tiers();
     let Fetch { key, lead, fields, facts, route, stored, want, largest, .. } = fetch;
     // What memory has is no older; what could not be shared of late is in no tier.
@@ -240,14 +231,14 @@ async fn behind(edge: &Edge, fetch: &Fetch) -> Option<Outcome> {
         }
         decision => serves(decision),
     };
-    let sought = Sought { key, request: fields, began: lead.generation(), largest: *largest };
-    let (found, tier) = tiers.look_up(&sought, |bytes| edge.memory.reserve(bytes), wanted).await?;
+    let query = TierQuery { key, request: fields, began: lead.generation(), largest: *largest };
+    let (found, tier) = tiers.look_up(&query, |bytes| edge.memory.reserve(bytes), wanted).await?;
     let found = Arc::new(found);
     edge.memory.store_found(key, Arc::clone(&found));
     Some(match serves(decide(&found.meta, edge.clock.now())) {
-        true => Outcome::Found(found, tier),
+        true => FetchOutcome::Found(found, tier),
         // Whoever waits looks again, and finds it in memory.
-        false => Outcome::Nothing,
+        false => FetchOutcome::Nothing,
     })
 }
 
@@ -299,8 +290,8 @@ pub fn keep(
             largest,
             room: Some(room),
             parts: None,
-            // A change is not asked for twice.
-            continuation: None,
+            // The answer to a POST is never resumed.
+            resume: None,
         }
         .run(body)
         .await;
@@ -450,7 +441,7 @@ fn lasts(status: StatusCode, reason: Reason) -> bool {
 }
 
 /// The leader may have left; then its place is dropped, or its response, which closes the upstream's connection.
-fn hand_over(leader: oneshot::Sender<Own>, own: Own) {
+fn hand_over(leader: oneshot::Sender<LeaderShare>, own: LeaderShare) {
     drop(leader.send(own));
 }
 

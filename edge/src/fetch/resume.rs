@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// What it takes to ask for the rest of a response.
-pub struct Continuation {
+pub struct Resume {
     upstream: Arc<Upstream>,
     /// As it was sent first, without its extensions: interim responses came before the head, and are over.
     request: Request<()>,
@@ -43,7 +43,7 @@ pub struct Rest {
 
 /// Why a body cannot be continued.
 #[derive(Debug, thiserror::Error)]
-pub enum NoRest {
+pub enum CannotResume {
     /// Nobody answered.
     #[error("{0}")]
     Failed(#[source] Failure),
@@ -58,7 +58,7 @@ pub enum NoRest {
     Part(#[source] Reason),
 }
 
-impl NoRest {
+impl CannotResume {
     /// One word for metrics.
     pub fn detail(&self) -> &'static str {
         match self {
@@ -78,7 +78,7 @@ pub fn copy(request: &Request<RequestBody>) -> Request<()> {
     copy
 }
 
-impl Continuation {
+impl Resume {
     /// What it takes to ask for the rest of this answer to `request`, a GET. `None` where its rest could not be told from
     /// that of another representation, or where the upstream says that it knows no ranges.
     pub fn of(
@@ -106,19 +106,19 @@ impl Continuation {
     /// for at most one more. Dropping the future closes the connection in use.
     ///
     /// # Errors
-    /// [`NoRest`]: nothing can be added to the body.
-    pub async fn ask(self, from: u64, clock: &Clock) -> Result<Rest, NoRest> {
+    /// [`CannotResume`]: nothing can be added to the body.
+    pub async fn ask(self, from: u64, clock: &Clock) -> Result<Rest, CannotResume> {
         let upstream = Arc::clone(&self.upstream);
         let patience = self.route.upstream.idle_timeout;
         let asked = tokio::time::timeout(patience, self.send(from, clock)).await;
-        let rest = asked.unwrap_or(Err(NoRest::Late));
-        upstream.continued(rest.as_ref().map_or_else(NoRest::detail, |_| "continued"));
+        let rest = asked.unwrap_or(Err(CannotResume::Late));
+        upstream.continued(rest.as_ref().map_or_else(CannotResume::detail, |_| "continued"));
         rest
     }
 
-    async fn send(self, from: u64, clock: &Clock) -> Result<Rest, NoRest> {
+    async fn send(self, from: u64, clock: &Clock) -> Result<Rest, CannotResume> {
         let requested_at = clock.now();
-        let answer = self.upstream.send(self.request(from), clock).await.map_err(NoRest::Failed)?;
+        let answer = self.upstream.send(self.request(from), clock).await.map_err(CannotResume::Failed)?;
         let received_at = clock.now();
         let arrival = Arrival { requested_at, received_at, wall: clock.wall_at(received_at) };
         let (mut head, body) = answer.into_parts();
@@ -140,16 +140,16 @@ impl Continuation {
         length: Option<u64>,
         from: u64,
         arrival: Arrival,
-    ) -> Result<u64, NoRest> {
+    ) -> Result<u64, CannotResume> {
         if head.status != StatusCode::PARTIAL_CONTENT {
-            return Err(NoRest::Status(head.status));
+            return Err(CannotResume::Status(head.status));
         }
         let (admitted, place) =
-            admit_part(&self.facts, &head.headers, arrival, &self.route.rules).map_err(NoRest::Part)?;
+            admit_part(&self.facts, &head.headers, arrival, &self.route.rules).map_err(CannotResume::Part)?;
         if !may_combine(&self.validators, &admitted.meta.validators) {
-            return Err(NoRest::Part(Reason::ValidatorMismatch));
+            return Err(CannotResume::Part(Reason::ValidatorMismatch));
         }
-        end_of(&place, from, length, self.length).ok_or(NoRest::Part(Reason::PartialUnusable))
+        end_of(&place, from, length, self.length).ok_or(CannotResume::Part(Reason::PartialUnusable))
     }
 }
 

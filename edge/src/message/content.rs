@@ -18,18 +18,22 @@ use hyper::body::Incoming;
 
 /// The content of a request. Dropping it unread tells the client that no more of it is wanted.
 #[derive(Debug)]
-pub struct Content(Source);
+pub struct Content {
+    source: Source,
+    /// Tells the client's connection that it moves.
+    activity: Activity,
+}
 
 #[derive(Debug)]
 enum Source {
     None,
     Http1(Incoming),
-    Http2(Box<Stream>),
+    Http2(Box<Http2Content>),
 }
 
 /// The receiving half of an HTTP/2 stream.
 #[derive(Debug)]
-struct Stream {
+struct Http2Content {
     frames: RecvStream,
     /// What Content-Length says is left; h2 holds the client to it (RFC 9113 §8.1.1).
     left: Option<u64>,
@@ -52,18 +56,29 @@ pub enum ContentError {
 
 impl Content {
     /// Content that hyper reads.
-    pub fn http1(incoming: Incoming) -> Self {
-        Self(Source::Http1(incoming))
+    pub fn http1(incoming: Incoming, activity: &Activity) -> Self {
+        Self { source: Source::Http1(incoming), activity: activity.clone() }
     }
 
     /// Content that comes as a stream's DATA frames, where it has any. `wanted` opens when it is first read.
-    pub fn http2(frames: RecvStream, headers: &HeaderMap, wanted: Option<ContinueGate>) -> Self {
+    pub fn http2(
+        frames: RecvStream,
+        headers: &HeaderMap,
+        wanted: Option<ContinueGate>,
+        activity: &Activity,
+    ) -> Self {
         if frames.is_end_stream() {
-            return Self(Source::None);
+            return Self::none();
         }
         let declared = headers.get(header::CONTENT_LENGTH).map(HeaderValue::to_str);
         let left = declared.and_then(|length| length.ok()?.parse().ok());
-        Self(Source::Http2(Box::new(Stream { frames, left, drained: false, wanted })))
+        let source = Source::Http2(Box::new(Http2Content { frames, left, drained: false, wanted }));
+        Self { source, activity: activity.clone() }
+    }
+
+    /// No content.
+    pub fn none() -> Self {
+        Self { source: Source::None, activity: Activity::default() }
     }
 }
 
@@ -72,7 +87,7 @@ pub fn expects_continue(headers: &HeaderMap) -> bool {
     headers.get(header::EXPECT).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"))
 }
 
-impl Stream {
+impl Http2Content {
     fn poll_frame(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, h2::Error>>> {
         if let Some(wanted) = self.wanted.take() {
             wanted.open();
@@ -104,19 +119,24 @@ impl Body for Content {
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, ContentError>>> {
-        match &mut self.get_mut().0 {
-            Source::None => Poll::Ready(None),
+        let this = self.get_mut();
+        let frame = match &mut this.source {
+            Source::None => None,
             Source::Http1(incoming) => {
-                Pin::new(incoming).poll_frame(context).map(|frame| Some(frame?.map_err(ContentError::Http1)))
+                ready!(Pin::new(incoming).poll_frame(context)).map(|frame| frame.map_err(ContentError::Http1))
             }
             Source::Http2(stream) => {
-                stream.poll_frame(context).map(|frame| Some(frame?.map_err(ContentError::Http2)))
+                ready!(stream.poll_frame(context)).map(|frame| frame.map_err(ContentError::Http2))
             }
+        };
+        if let Some(Ok(_)) = &frame {
+            this.activity.touch();
         }
+        Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {
-        match &self.0 {
+        match &self.source {
             Source::None => true,
             Source::Http1(incoming) => incoming.is_end_stream(),
             Source::Http2(stream) => stream.frames.is_end_stream(),
@@ -124,7 +144,7 @@ impl Body for Content {
     }
 
     fn size_hint(&self) -> SizeHint {
-        match &self.0 {
+        match &self.source {
             Source::None => SizeHint::with_exact(0),
             Source::Http1(incoming) => incoming.size_hint(),
             Source::Http2(stream) => stream.left.map_or_else(SizeHint::default, SizeHint::with_exact),
@@ -138,7 +158,7 @@ pub struct Activity(Arc<AtomicBool>);
 
 impl Activity {
     /// Something moved.
-    pub fn stir(&self) {
+    pub fn touch(&self) {
         self.0.store(true, Ordering::Relaxed);
     }
 

@@ -1,6 +1,6 @@
 //! What concerns one connection only (RFC 9110 §7.6): taken out of every message that goes on, both ways.
 
-use http::{HeaderMap, HeaderName, HeaderValue, Version, header, request};
+use http::{HeaderMap, HeaderName, HeaderValue, Version, header};
 
 /// The edge's own entry in `Via` (RFC 9110 §7.6.3) for a message received in this version.
 pub fn via(received: Version) -> HeaderValue {
@@ -34,14 +34,14 @@ pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
 
 /// The protocol an HTTP/1.1 client asks to switch to (RFC 9110 §7.8), if it is one the edge passes on: WebSocket. Anything
 /// else is ignored, as a server may; h2c would open a way round every stage above.
-pub fn upgrade_wanted(head: &request::Parts) -> Option<HeaderValue> {
-    let named = head.headers.get_all(header::CONNECTION).iter().any(|line| {
+pub fn upgrade_wanted(version: Version, headers: &HeaderMap) -> Option<HeaderValue> {
+    let named = headers.get_all(header::CONNECTION).iter().any(|line| {
         line.to_str()
             .is_ok_and(|line| line.split(',').any(|name| name.trim().eq_ignore_ascii_case("upgrade")))
     });
-    let protocol = head.headers.get(header::UPGRADE)?;
+    let protocol = headers.get(header::UPGRADE)?;
     let websocket = protocol.as_bytes().eq_ignore_ascii_case(b"websocket");
-    (head.version == Version::HTTP_11 && named && websocket).then(|| protocol.clone())
+    (version == Version::HTTP_11 && named && websocket).then(|| protocol.clone())
 }
 
 const HOP_BY_HOP: [HeaderName; 6] = [

@@ -86,16 +86,15 @@ impl Record {
         self.facts().route = Some((Arc::clone(name), Arc::clone(metrics)));
     }
 
-    /// How the cache took part, and the reason's one word.
-    pub fn verdict(&mut self, verdict: Verdict, detail: Option<&'static str>) {
-        let facts = self.facts();
-        facts.verdict = verdict;
-        facts.detail = detail;
+    /// When the request's head arrived.
+    pub fn began(&self) -> Moment {
+        self.0.as_ref().map_or_else(Moment::default, |facts| facts.began)
     }
 
-    /// How long the upstream took to the head of its response.
-    pub fn upstream(&mut self, took: Duration) {
-        self.facts().upstream = Some(took);
+    /// How the cache took part in the answer, the reason's one word, and how long the upstream took to its head.
+    pub fn answered(&mut self, verdict: Verdict, detail: Option<&'static str>, upstream: Option<Duration>) {
+        let facts = self.facts();
+        (facts.verdict, facts.detail, facts.upstream) = (verdict, detail, upstream);
     }
 
     /// Puts the record into the response, to be written at its end.

@@ -42,7 +42,7 @@ pub fn invalidate(
 }
 
 /// What a HEAD's answer tells of the stored GET.
-pub struct Told<'a> {
+pub struct HeadAnswer<'a> {
     /// The request.
     pub facts: &'a RequestFacts,
     /// The answer's head.
@@ -57,8 +57,8 @@ pub struct Told<'a> {
 
 /// Takes what a HEAD's answer says of the stored GET into the entry, or drops an entry that it contradicts
 /// (RFC 9111 §4.3.5).
-pub fn freshen_by_head(memory: &Memory, key: &Key, stored: &Arc<Stored>, told: &Told<'_>) {
-    let &Told { facts, answer, arrival, rules, began } = told;
+pub fn freshen_by_head(memory: &Memory, key: &Key, stored: &Arc<Stored>, told: &HeadAnswer<'_>) {
+    let &HeadAnswer { facts, answer, arrival, rules, began } = told;
     let head = &stored.identity().head;
     match cache_policy::freshen_by_head(&stored.meta, head, facts, answer, arrival, rules) {
         Ok(admitted) => {

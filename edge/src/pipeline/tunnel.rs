@@ -2,6 +2,7 @@
 
 use std::{io, sync::Arc, time::Duration};
 
+use http::{HeaderValue, Request};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use tokio::{
@@ -10,7 +11,23 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::upstream::ResponseBody;
+use crate::{message::hop_by_hop::upgrade_wanted, upstream::ResponseBody};
+
+/// An upgrade that a client asks for, on a connection that can be upgraded.
+pub struct Upgrade {
+    /// The protocol.
+    pub protocol: HeaderValue,
+    /// The client's connection, once it has switched.
+    pub downstream: OnUpgrade,
+}
+
+impl Upgrade {
+    /// The upgrade that a request asks for, if it is one that the edge passes on.
+    pub fn wanted<B>(request: &mut Request<B>) -> Option<Self> {
+        let protocol = upgrade_wanted(request.version(), request.headers())?;
+        Some(Self { protocol, downstream: hyper::upgrade::on(request) })
+    }
+}
 
 /// Joins the two connections, client's and upstream's, once both have switched. Ends when both directions have ended, when
 /// nothing has moved either way for `silence`, or when the edge drains. `place` is the upstream connection's place in its

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 
 use crate::{
-    cache::{recording, stored_body::SegmentsReader},
+    cache::{recording, stored_body::StoredBodyReader},
     message::body_error::BodyError,
     response::coding::CodedBody,
     upstream::ResponseBody,
@@ -23,7 +23,7 @@ pub enum Body {
     /// A few bytes of our own.
     Whole(Bytes),
     /// A stored body, or a part of one.
-    Stored(SegmentsReader),
+    Stored(StoredBodyReader),
     /// Several parts of a body that is stored or being filled, framed.
     Parts(Box<Framed>),
     /// A body that is being filled.
@@ -94,7 +94,7 @@ pub struct Framed {
 #[derive(Debug)]
 pub enum Octets {
     /// They are there.
-    Stored(SegmentsReader),
+    Stored(StoredBodyReader),
     /// They are arriving.
     Filling(Cut),
 }

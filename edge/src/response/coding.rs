@@ -29,7 +29,7 @@ use tokio::{
 use tokio_util::io::StreamReader;
 
 use crate::{
-    cache::{Key, Memory, Segments, Stored, stored_body::WeakSegments},
+    cache::{Key, Memory, Stored, StoredBody, stored_body::WeakStoredBody},
     message::body_error::BodyError,
 };
 
@@ -226,7 +226,7 @@ pub struct Coder {
 struct Job {
     key: Key,
     /// Weak, so that the queue keeps nothing in memory that has been evicted.
-    identity: WeakSegments,
+    identity: WeakStoredBody,
     coding: Coding,
 }
 
@@ -274,7 +274,7 @@ fn code(memory: &Memory, job: &Job) {
     memory.add_coding(&job.key, &identity, job.coding, worth_it.then_some(coded));
 }
 
-fn whole(body: &Segments, coding: Coding) -> io::Result<Segments> {
+fn whole(body: &StoredBody, coding: Coding) -> io::Result<StoredBody> {
     let pieces: Vec<io::Result<Bytes>> = body.pieces().iter().cloned().map(Ok).collect();
     let source = StreamReader::new(futures_util::stream::iter(pieces));
     let Ok(mut encoder) = encoder(source, coding, Effort::Once) else {
@@ -284,7 +284,7 @@ fn whole(body: &Segments, coding: Coding) -> io::Result<Segments> {
     futures_util::FutureExt::now_or_never(encoder.read_to_end(&mut coded))
         .ok_or_else(|| io::Error::other("a source in memory is never pending"))??;
     coded.shrink_to_fit();
-    Ok(Segments::new(&[Bytes::from(coded)]))
+    Ok(StoredBody::new(&[Bytes::from(coded)]))
 }
 
 /// What a body holds in KiB while it is coded on the fly: measured, and a little more (see the test of it).
@@ -338,7 +338,7 @@ mod tests {
     #[test]
     fn a_stored_body_is_coded_whole_and_smaller() {
         let body =
-            Segments::new(&[Bytes::from("gatehouse ".repeat(20_000)), Bytes::from("x".repeat(100_000))]);
+            StoredBody::new(&[Bytes::from("gatehouse ".repeat(20_000)), Bytes::from("x".repeat(100_000))]);
         for coding in [Coding::Gzip, Coding::Brotli, Coding::Zstd] {
             let coded = whole(&body, coding).unwrap();
             assert!(coded.length() < 10_000, "{coding:?}: {}", coded.length());

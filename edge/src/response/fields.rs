@@ -63,9 +63,11 @@ impl CacheStatus {
     }
 }
 
-/// Adds what every answer that came from an upstream, now or before, carries: `Via` and `Cache-Status`.
-pub fn finish(headers: &mut HeaderMap, status: &CacheStatus, upstream: Version) {
-    headers.append(header::VIA, hop_by_hop::via(upstream));
+/// Adds what every answer carries: `Cache-Status`, and `Via` where it came from an upstream, now or before.
+pub fn finish(headers: &mut HeaderMap, status: &CacheStatus, via: Option<Version>) {
+    if let Some(received) = via {
+        headers.append(header::VIA, hop_by_hop::via(received));
+    }
     headers.append(CACHE_STATUS, status.value());
 }
 

@@ -2,7 +2,7 @@
 
 pub mod body;
 pub mod coding;
-pub mod extent;
 pub mod fields;
+pub mod known_length;
 pub mod problem;
 pub mod representation;

@@ -5,9 +5,9 @@ use http::{HeaderValue, Method, Response, Version, header, request};
 
 use super::{
     body::Body,
-    fields::{CACHE_STATUS, CacheStatus, RATE_LIMIT, RATE_LIMIT_POLICY},
+    fields::{RATE_LIMIT, RATE_LIMIT_POLICY},
 };
-use crate::{observe::verdict::Verdict, request::refusal::Refusal};
+use crate::request::refusal::Refusal;
 
 /// The one place that turns a refusal into a response: problem+json (RFC 9457), never stored by anyone.
 pub fn refusal(refusal: &Refusal, head: &request::Parts) -> Response<Body> {
@@ -42,8 +42,6 @@ pub fn refusal(refusal: &Refusal, head: &request::Parts) -> Response<Body> {
     if refusal.closes() && head.version < Version::HTTP_2 {
         headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
-    let status = CacheStatus { detail: Some(refusal.detail()), ..CacheStatus::new(Verdict::Refused, None) };
-    headers.append(CACHE_STATUS, status.value());
     if head.method != Method::HEAD {
         *response.body_mut() = Body::Whole(body);
     }

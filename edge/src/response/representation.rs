@@ -14,11 +14,11 @@ use cache_policy::{
     Coding, ContentRange, Meta, Precondition, RangeAnswer, Rules, choose_coding, multipart, parse_date,
     precondition, range, unsatisfied_range,
 };
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header, request};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header, request, response};
 
 use crate::{
     cache::{
-        Filling, Key, Segments, Stored,
+        Filling, Key, Stored, StoredBody,
         held::Held,
         recording::Reader,
         stored::{code_head, vary_on_coding},
@@ -27,7 +27,7 @@ use crate::{
     response::{
         body::{Body, Cut, Framed, Octets},
         coding::{self, Coder, Slot},
-        extent::Extent,
+        known_length::KnownLength,
     },
 };
 
@@ -53,7 +53,9 @@ pub fn stored(
             None => (Coding::Identity, identity.head.clone(), Source::Whole(&identity.body)),
         },
     };
-    match select(request, meta, rules, &head, &identity.head, coding, Extent::Complete(length)) {
+    let known = KnownLength::Complete(length);
+    let form = Form { head: &head, identity: &identity.head, coding, length: known };
+    match select(&Asked { request, meta, rules }, &form) {
         Selected::Whole => {
             let body = match source {
                 Source::Whole(body) => Body::Stored(body.read()),
@@ -94,12 +96,11 @@ pub fn part(request: &request::Parts, stored: &Stored, held: &Held) -> Option<Re
     Some(conditional(request, &stored.identity().head, modified).unwrap_or(answer))
 }
 
-/// Answers from a response whose body is arriving; `extent` is what is known of its length.
+/// Answers from a response whose body is arriving; what is known of its length comes with the reader.
 pub fn filling(
     request: &request::Parts,
     filling: &Filling,
-    reader: Reader,
-    extent: Extent,
+    (reader, length): (Reader, KnownLength),
     rules: &Rules,
     coder: &Coder,
 ) -> Response<Body> {
@@ -110,18 +111,16 @@ pub fn filling(
             assemble(StatusCode::PARTIAL_CONTENT, filling.head.clone(), body)
         });
     }
-    whole_filling(request, filling, reader, extent, rules, coder)
+    whole_filling(request, filling, (reader, length), rules, coder)
 }
 
 fn whole_filling(
     request: &request::Parts,
     filling: &Filling,
-    reader: Reader,
-    extent: Extent,
+    (reader, known): (Reader, KnownLength),
     rules: &Rules,
     coder: &Coder,
 ) -> Response<Body> {
-    let meta = &filling.facts.meta;
     let wanted = negotiate(request, filling.facts.codable);
     let slot = fly(wanted, coder);
     let coding = if slot.is_some() { wanted } else { Coding::Identity };
@@ -130,17 +129,18 @@ fn whole_filling(
         vary_on_coding(&mut identity);
     }
     let head = if coding == Coding::Identity { identity.clone() } else { fly_head(&identity, coding) };
-    match select(request, meta, rules, &head, &identity, coding, extent) {
+    let asked = Asked { request, meta: &filling.facts.meta, rules };
+    match select(&asked, &Form { head: &head, identity: &identity, coding, length: known }) {
         Selected::Whole => {
             let body = Body::Filling(Box::new(Cut::whole(reader, filling.length)));
             let body = code(body, coding, slot);
-            whole(request, meta.status, head, body)
+            whole(request, filling.facts.meta.status, head, body)
         }
         Selected::Part(part) => {
             let body = Body::Filling(Box::new(Cut::range(reader, part.clone())));
-            partial(request, head, body, part, extent.complete())
+            partial(request, head, body, part, known.complete())
         }
-        Selected::Parts(parts) => match (extent.complete(), readers(filling, parts.len())) {
+        Selected::Parts(parts) => match (known.complete(), readers(filling, parts.len())) {
             (Some(length), Some(readers)) => {
                 let cut =
                     |(reader, part): (_, &Range<u64>)| Octets::Filling(Cut::range(reader, part.clone()));
@@ -150,7 +150,7 @@ fn whole_filling(
             // Several parts may be answered with the whole (RFC 9110 §14.2).
             _ => {
                 let body = Body::Filling(Box::new(Cut::whole(reader, filling.length)));
-                whole(request, meta.status, head, body)
+                whole(request, filling.facts.meta.status, head, body)
             }
         },
         Selected::Answered(response) => *response,
@@ -162,17 +162,45 @@ fn readers(filling: &Filling, parts: usize) -> Option<Vec<Reader>> {
     (0..parts).map(|_| filling.recording.reader()).collect()
 }
 
-/// Answers with a response that is for this client alone, coded if there is a coder. `evaluate` holds the wall-clock time when the upstream was
-/// asked without the client's conditions; then they are looked at here.
+/// Answers with a response that is for this client alone, coded if there is a coder.
 pub fn passed(
     request: &request::Parts,
-    status: StatusCode,
-    mut head: HeaderMap,
+    answer: response::Parts,
     body: Body,
     coder: Option<&Coder>,
-    evaluate: Option<SystemTime>,
 ) -> Response<Body> {
-    let length = http_body::Body::size_hint(&body).exact();
+    let status = answer.status;
+    let Alone { head, coding, slot } = alone(request, answer, &body, coder);
+    assemble(status, head, code(body, coding, slot))
+}
+
+/// As [`passed`], of an upstream that was asked without the client's conditions: they are looked at here, at the time
+/// `now`.
+pub fn unshared(
+    request: &request::Parts,
+    answer: response::Parts,
+    body: Body,
+    coder: Option<&Coder>,
+    now: SystemTime,
+) -> Response<Body> {
+    let status = answer.status;
+    let Alone { head, coding, slot } = alone(request, answer, &body, coder);
+    if status == StatusCode::OK && answers_not_modified(request, &head, now) {
+        return not_modified(head);
+    }
+    assemble(status, head, code(body, coding, slot))
+}
+
+/// The form in which one client alone gets a response.
+struct Alone {
+    head: HeaderMap,
+    coding: Coding,
+    slot: Option<Slot>,
+}
+
+fn alone(request: &request::Parts, answer: response::Parts, body: &Body, coder: Option<&Coder>) -> Alone {
+    let response::Parts { status, headers: mut head, .. } = answer;
+    let length = http_body::Body::size_hint(body).exact();
     let codable = coder.is_some() && request.method != Method::HEAD && coding::codable(status, &head, length);
     let wanted = negotiate(request, codable);
     let slot = coder.and_then(|coder| fly(wanted, coder));
@@ -180,15 +208,8 @@ pub fn passed(
     if codable {
         vary_on_coding(&mut head);
     }
-    let coded = if coding == Coding::Identity { head } else { fly_head(&head, coding) };
-    if let Some(now) = evaluate
-        && status == StatusCode::OK
-        && answers_not_modified(request, &coded, now)
-    {
-        return not_modified(coded);
-    }
-    let body = code(body, coding, slot);
-    assemble(status, coded, body)
+    let head = if coding == Coding::Identity { head } else { fly_head(&head, coding) };
+    Alone { head, coding, slot }
 }
 
 /// The links of a head that a client should load ahead of the page.
@@ -230,7 +251,7 @@ fn code(body: Body, coding: Coding, slot: Option<Slot>) -> Body {
 
 /// Where the bytes of a stored response come from.
 enum Source<'a> {
-    Whole(&'a Segments),
+    Whole(&'a StoredBody),
     Coded(Slot),
 }
 
@@ -249,16 +270,27 @@ enum Selected {
     Answered(Box<Response<Body>>),
 }
 
-/// Evaluates the client's conditions and range (RFC 9110 §13.2.2).
-fn select(
-    request: &request::Parts,
-    meta: &Meta,
-    rules: &Rules,
-    head: &HeaderMap,
-    identity: &HeaderMap,
+/// A request, and what is known of the response that is to answer it.
+struct Asked<'a> {
+    request: &'a request::Parts,
+    meta: &'a Meta,
+    rules: &'a Rules,
+}
+
+/// The form of a response that was negotiated.
+struct Form<'a> {
+    head: &'a HeaderMap,
+    /// The head of the form that the upstream sent.
+    identity: &'a HeaderMap,
     coding: Coding,
-    extent: Extent,
-) -> Selected {
+    /// Of the identity form.
+    length: KnownLength,
+}
+
+/// Evaluates the client's conditions and range (RFC 9110 §13.2.2).
+fn select(asked: &Asked<'_>, form: &Form<'_>) -> Selected {
+    let &Asked { request, meta, rules } = asked;
+    let &Form { head, identity, coding, length } = form;
     if meta.status != StatusCode::OK {
         return Selected::Whole;
     }
@@ -275,18 +307,18 @@ fn select(
     }
     let strong = meta.validators.strong_last_modified();
     let answer = |length| range(&request.method, &request.headers, head.get(header::ETAG), strong, length);
-    match extent {
-        Extent::Complete(length) => match answer(length) {
+    match length {
+        KnownLength::Complete(length) => match answer(length) {
             RangeAnswer::Single(part) => Selected::Part(part),
             RangeAnswer::NotSatisfiable => Selected::Answered(Box::new(not_satisfiable(length))),
             RangeAnswer::Several(parts) => Selected::Parts(parts),
             RangeAnswer::Whole => Selected::Whole,
         },
-        Extent::First(octets) => match answer(u64::MAX) {
+        KnownLength::First(octets) => match answer(u64::MAX) {
             RangeAnswer::Single(part) if part.end <= octets => Selected::Part(part),
             _ => Selected::Whole,
         },
-        Extent::Unknown => Selected::Whole,
+        KnownLength::Unknown => Selected::Whole,
     }
 }
 

@@ -34,6 +34,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     admin::{self, Readiness},
+    cache::Tiers,
     clock::Clock,
     downstream::{
         connection, listen,
@@ -82,7 +83,7 @@ async fn serve(path: &Path, settings: Settings) -> anyhow::Result<()> {
     let roster = supervisor.roster();
     let commands: Arc<dyn Commands> = Arc::clone(&roster) as Arc<dyn Commands>;
     let dial: Arc<dyn Dial> = Arc::new(Tcp);
-    let edge = Edge::new(settings, clock, Arc::clone(&metrics), Arc::clone(&sink), dial, commands)
+    let edge = Edge::new(settings, Tiers::default(), Arc::clone(&sink), dial, commands)
         .context("no thread for content codings")?;
     observe(&edge, &roster);
 
@@ -99,8 +100,8 @@ async fn serve(path: &Path, settings: Settings) -> anyhow::Result<()> {
     loop {
         tokio::select! {
             asked = signals.next() => match asked {
-                Asked::Stop => break,
-                Asked::Reload => reload(path, &edge, &certificates, &mut supervisor),
+                Signal::Stop => break,
+                Signal::Reload => reload(path, &edge, &certificates, &mut supervisor),
             },
             () = tokio::time::sleep(HOUSEKEEPING) => {
                 edge.clock.correct();
@@ -418,20 +419,20 @@ impl Signals {
         })
     }
 
-    async fn next(&mut self) -> Asked {
+    async fn next(&mut self) -> Signal {
         tokio::select! {
-            _ = self.terminate.recv() => Asked::Stop,
-            _ = self.interrupt.recv() => Asked::Stop,
-            _ = self.hangup.recv() => Asked::Reload,
+            _ = self.terminate.recv() => Signal::Stop,
+            _ = self.interrupt.recv() => Signal::Stop,
+            _ = self.hangup.recv() => Signal::Reload,
         }
     }
 
     async fn stop(&mut self) {
-        while let Asked::Reload = self.next().await {}
+        while let Signal::Reload = self.next().await {}
     }
 }
 
-enum Asked {
+enum Signal {
     Stop,
     Reload,
 }

@@ -33,15 +33,22 @@ pub enum Purpose<'a> {
     },
 }
 
+/// Who asks for what, on which route.
+#[derive(Clone, Copy, Debug)]
+pub struct Asker<'a> {
+    /// The client's head.
+    pub head: &'a request::Parts,
+    /// What it asks for.
+    pub target: &'a Target,
+    /// Who it is.
+    pub client: &'a Client,
+    /// Where it goes.
+    pub route: &'a Route,
+}
+
 /// Writes a request's head and puts `body` behind it.
-pub fn request(
-    head: &request::Parts,
-    inbound: &Target,
-    client: &Client,
-    route: &Route,
-    purpose: Purpose<'_>,
-    body: RequestBody,
-) -> Request<RequestBody> {
+pub fn request(asker: &Asker<'_>, purpose: Purpose<'_>, body: RequestBody) -> Request<RequestBody> {
+    let &Asker { head, target: inbound, client, route } = asker;
     let mut headers = head.headers.clone();
     strip_hop_by_hop(&mut headers);
     strip_impostors(&mut headers);

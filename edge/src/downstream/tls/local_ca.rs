@@ -42,7 +42,7 @@ const DAY: Duration = Duration::from_secs(86_400);
 
 /// What [`ensure`] did.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Outcome {
+pub enum Provision {
     /// The files are the operator's own.
     NotOurs,
     /// Made earlier, and good for at least another 30 days.
@@ -131,7 +131,7 @@ pub enum LocalCaError {
 ///
 /// # Errors
 /// [`LocalCaError`] when a file cannot be read or written or is not what it should be.
-pub fn ensure(settings: &Certificate, now: SystemTime) -> Result<Outcome, LocalCaError> {
+pub fn ensure(settings: &Certificate, now: SystemTime) -> Result<Provision, LocalCaError> {
     let folder = match settings.certificate.parent() {
         Some(folder) if folder != Path::new("") => folder,
         _ => Path::new("."),
@@ -144,7 +144,7 @@ pub fn ensure(settings: &Certificate, now: SystemTime) -> Result<Outcome, LocalC
     let leaf = read_certificate(&settings.certificate)?;
     let key_is_there = settings.key.try_exists().map_err(failed("read", &settings.key))?;
     match &leaf {
-        Found::Foreign if key_is_there => return Ok(Outcome::NotOurs),
+        Found::Foreign if key_is_there => return Ok(Provision::NotOurs),
         Found::Foreign => {
             return Err(LocalCaError::KeyMissing {
                 certificate: settings.certificate.clone(),
@@ -160,7 +160,7 @@ pub fn ensure(settings: &Certificate, now: SystemTime) -> Result<Outcome, LocalC
         && signed_by(leaf, authority)
         && certifies(leaf, &settings.key)?
     {
-        return Ok(Outcome::Kept);
+        return Ok(Provision::Kept);
     }
     let issuer = match &kept {
         Some(certificate) => authority.issuer(certificate)?,
@@ -175,9 +175,9 @@ pub fn ensure(settings: &Certificate, now: SystemTime) -> Result<Outcome, LocalC
     let certificate = leaf_params(now)?.signed_by(&key, &issuer).map_err(failed)?;
     write(&settings.certificate, &certificate.pem(), 0o644)?;
     Ok(if made {
-        Outcome::NewAuthority(Trust { authority: authority.certificate })
+        Provision::NewAuthority(Trust { authority: authority.certificate })
     } else {
-        Outcome::Renewed
+        Provision::Renewed
     })
 }
 
@@ -390,9 +390,9 @@ mod tests {
         }
     }
 
-    fn made(outcome: Outcome) -> Trust {
+    fn made(outcome: Provision) -> Trust {
         match outcome {
-            Outcome::NewAuthority(trust) => trust,
+            Provision::NewAuthority(trust) => trust,
             other => panic!("{other:?}"),
         }
     }
@@ -465,7 +465,7 @@ mod tests {
         let settings = in_folder(&folder);
         made(ensure(&settings, now()).unwrap());
         let before = first(&settings.certificate);
-        assert_eq!(ensure(&settings, now() + DAY * 365).unwrap(), Outcome::Kept);
+        assert_eq!(ensure(&settings, now() + DAY * 365).unwrap(), Provision::Kept);
         assert_eq!(first(&settings.certificate), before);
     }
 
@@ -477,7 +477,7 @@ mod tests {
         let (authority, old) = (first(&trust.authority), first(&settings.certificate));
         let key = fs::read(&settings.key).unwrap();
         let later = now() + DAY * 370;
-        assert_eq!(ensure(&settings, later).unwrap(), Outcome::Renewed);
+        assert_eq!(ensure(&settings, later).unwrap(), Provision::Renewed);
         assert_eq!(first(&trust.authority), authority);
         assert_eq!(fs::read(&settings.key).unwrap(), key);
         verify(&settings, "localhost", later + DAY * 360).unwrap();
@@ -502,7 +502,7 @@ mod tests {
         let settings = in_folder(&folder);
         let trust = made(ensure(&settings, now()).unwrap());
         fs::remove_file(trust.authority.with_file_name("ca.key")).unwrap();
-        assert_eq!(ensure(&settings, now()).unwrap(), Outcome::Kept);
+        assert_eq!(ensure(&settings, now()).unwrap(), Provision::Kept);
         let later = now() + DAY * 380;
         made(ensure(&settings, later).unwrap());
         verify(&settings, "localhost", later).unwrap();
@@ -528,7 +528,7 @@ mod tests {
             fs::write(settings.certificate.with_file_name("localhost.pem.new"), "half").unwrap();
             ensure(&settings, now()).unwrap();
             verify(&settings, "localhost", now()).unwrap();
-            assert_eq!(ensure(&settings, now()).unwrap(), Outcome::Kept, "after {lost}");
+            assert_eq!(ensure(&settings, now()).unwrap(), Provision::Kept, "after {lost}");
         }
     }
 
@@ -543,7 +543,7 @@ mod tests {
         let error = ensure(&settings, now()).unwrap_err().to_string();
         assert!(error.contains("localhost.key is not"), "{error}");
         fs::write(&settings.key, key.serialize_pem()).unwrap();
-        assert_eq!(ensure(&settings, now()).unwrap(), Outcome::NotOurs);
+        assert_eq!(ensure(&settings, now()).unwrap(), Provision::NotOurs);
         assert_eq!(fs::read_to_string(&settings.certificate).unwrap(), own.pem());
         assert!(!settings.certificate.with_file_name("ca.pem").exists());
     }
@@ -578,7 +578,7 @@ mod tests {
             let starts: Vec<_> = (0..8).map(|_| scope.spawn(|| ensure(&settings, now()).unwrap())).collect();
             starts.into_iter().map(|start| start.join().unwrap()).collect()
         });
-        assert_eq!(outcomes.iter().filter(|outcome| **outcome == Outcome::Kept).count(), 7, "{outcomes:?}");
+        assert_eq!(outcomes.iter().filter(|outcome| **outcome == Provision::Kept).count(), 7, "{outcomes:?}");
         verify(&settings, "localhost", now()).unwrap();
     }
 

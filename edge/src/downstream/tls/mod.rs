@@ -26,7 +26,7 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem, pem::PemObject as _};
 use x509_parser::{certificate::X509Certificate, extensions::GeneralName, prelude::FromDer as _};
 
 use crate::settings::{Certificate, Listen};
-use local_ca::{LocalCaError, Outcome};
+use local_ca::{LocalCaError, Provision};
 
 /// An operator is warned when a certificate ends sooner than this.
 const WARN_BEFORE: Duration = Duration::from_secs(14 * 86_400);
@@ -152,7 +152,7 @@ fn read_all(listeners: &[Listen], now: SystemTime) -> Result<Vec<Option<Loaded>>
 
 fn read(source: &Certificate, now: SystemTime) -> Result<Loaded, TlsError> {
     if source.local_ca
-        && let Outcome::NewAuthority(trust) = local_ca::ensure(source, now)?
+        && let Provision::NewAuthority(trust) = local_ca::ensure(source, now)?
     {
         tracing::info!("{trust}");
     }
