@@ -37,9 +37,9 @@ pub mod problem;
 pub mod traces;
 
 pub mod database;
-pub mod exchange;
 pub mod housekeeping;
 pub mod outbox;
+pub mod outgoing;
 pub mod purge;
 pub mod replicas;
 pub mod seed;

@@ -41,7 +41,7 @@ use tokio::{
 };
 
 use crate::{
-    exchange::{self, ExchangeError},
+    outgoing::{self, PostError},
     settings::{HttpAddress, TelemetrySettings},
 };
 
@@ -319,7 +319,7 @@ impl Exporter {
         let kind = [(header::CONTENT_TYPE, HeaderValue::from_static("application/x-protobuf"))];
         let mut attempt = 1;
         let error = loop {
-            match exchange::post(&self.collector, "/v1/traces", &kind, body.clone()).await {
+            match outgoing::post(&self.collector, "/v1/traces", &kind, body.clone()).await {
                 Ok(answer) => {
                     self.failures = 0;
                     // It may have taken a part only, and says so.
@@ -348,8 +348,8 @@ impl Exporter {
 }
 
 /// Whether the same may go well another time (OTLP, "Failures": these statuses and whatever is no status).
-fn may_pass(error: &ExchangeError) -> bool {
-    !matches!(error, ExchangeError::Refused(status) if ![429, 502, 503, 504].contains(&status.as_u16()))
+fn may_pass(error: &PostError) -> bool {
+    !matches!(error, PostError::Refused(status) if ![429, 502, 503, 504].contains(&status.as_u16()))
 }
 
 #[cfg(test)]

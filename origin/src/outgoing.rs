@@ -19,7 +19,7 @@ const LONGEST_ANSWER: usize = 64 << 10;
 
 /// Why there is no answer, or not the right one.
 #[derive(Debug, thiserror::Error)]
-pub enum ExchangeError {
+pub enum PostError {
     /// No connection.
     #[error("cannot connect: {0}")]
     Connect(#[source] io::Error),
@@ -37,7 +37,7 @@ pub enum ExchangeError {
     TooSlow,
 }
 
-impl ExchangeError {
+impl PostError {
     /// In a word, for spans.
     pub(crate) fn kind(&self) -> String {
         match self {
@@ -52,15 +52,15 @@ impl ExchangeError {
 /// Sends a body; its answer once it has arrived whole with status 200. Dropping the future closes the connection.
 ///
 /// # Errors
-/// See [`ExchangeError`]. The other side may have done what it was asked all the same.
+/// See [`PostError`]. The other side may have done what it was asked all the same.
 pub(crate) async fn post(
     to: &HttpAddress,
     path: &'static str,
     fields: &[(HeaderName, HeaderValue)],
     body: Bytes,
-) -> Result<Bytes, ExchangeError> {
+) -> Result<Bytes, PostError> {
     let exchange = async {
-        let stream = TcpStream::connect(to.authority()).await.map_err(ExchangeError::Connect)?;
+        let stream = TcpStream::connect(to.authority()).await.map_err(PostError::Connect)?;
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
         let mut request = Request::post(path)
             .header(header::HOST, to.authority())
@@ -72,8 +72,8 @@ pub(crate) async fn post(
             let status = response.status();
             // The other side has done it when its answer has ended.
             let body = Limited::new(response.into_body(), LONGEST_ANSWER).collect().await;
-            let body = body.map_err(|_| ExchangeError::Answer)?.to_bytes();
-            if status == StatusCode::OK { Ok(body) } else { Err(ExchangeError::Refused(status)) }
+            let body = body.map_err(|_| PostError::Answer)?.to_bytes();
+            if status == StatusCode::OK { Ok(body) } else { Err(PostError::Refused(status)) }
         };
         // The connection does the work; the exchange ends before it does, or tells why it could not.
         tokio::pin!(answered);
@@ -82,5 +82,5 @@ pub(crate) async fn post(
             _ = connection => answered.await,
         }
     };
-    timeout(PATIENCE, exchange).await.unwrap_or(Err(ExchangeError::TooSlow))
+    timeout(PATIENCE, exchange).await.unwrap_or(Err(PostError::TooSlow))
 }
