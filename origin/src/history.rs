@@ -8,7 +8,7 @@ use time::OffsetDateTime;
 use utoipa::ToSchema;
 
 use crate::{
-    newest_first::{Page, Parameters},
+    pagination::newest_first::{Page, Parameters},
     problem::Problem,
     sessions,
     shop::Shop,

@@ -15,8 +15,8 @@ mod cookies;
 mod cross_site;
 mod idempotency;
 mod input;
-mod newest_first;
 mod openapi;
+mod pagination;
 mod parameters;
 
 pub mod activity;

@@ -3,7 +3,8 @@
 
 use crate::{
     attempts, catalogue, categories, history, idempotency, orders, outbox,
-    products::{self, ListShape, Sort, change},
+    pagination::Sort,
+    products::{self, ListShape, change},
     sessions,
 };
 
