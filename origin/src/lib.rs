@@ -19,7 +19,7 @@ mod openapi;
 mod pagination;
 mod parameters;
 
-pub mod activity;
+pub mod activity_log;
 mod attempts;
 mod catalogue;
 mod categories;

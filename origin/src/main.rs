@@ -12,7 +12,7 @@ use anyhow::{Context as _, bail};
 use axum::Router;
 use clap::{Parser, Subcommand};
 use origin::{
-    activity::ActivityLog,
+    activity_log::ActivityLog,
     database::{self, Database},
     listener,
     observe::Metrics,

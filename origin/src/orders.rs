@@ -21,7 +21,7 @@ use time::OffsetDateTime;
 use utoipa::ToSchema;
 
 use crate::{
-    activity::Event,
+    activity_log::Event,
     caching::Tag,
     database::Connection,
     idempotency::{Begun, Done, IdempotencyKey},

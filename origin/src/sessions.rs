@@ -16,7 +16,7 @@ use sqlx::FromRow;
 use utoipa::ToSchema;
 
 use crate::{
-    activity::Event,
+    activity_log::Event,
     attempts::{self, Client},
     cookies,
     database::Connection,

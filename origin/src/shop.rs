@@ -3,7 +3,7 @@
 use std::{net::IpAddr, sync::Arc};
 
 use crate::{
-    activity::ActivityLog, database::Database, observe::Metrics, passwords::Passwords, replicas::Reads,
+    activity_log::ActivityLog, database::Database, observe::Metrics, passwords::Passwords, replicas::Reads,
     traces::Tracer,
 };
 

@@ -10,7 +10,7 @@ use sqlx::PgConnection;
 use utoipa::ToSchema;
 
 use crate::{
-    activity::Event,
+    activity_log::Event,
     attempts::{self, Client},
     input::{Checked, Input, Wrong},
     problem::Problem,

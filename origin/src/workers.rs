@@ -10,7 +10,7 @@ use sqlx::{
 use tokio::{sync::watch, task::JoinSet, time::timeout};
 
 use crate::{
-    activity::Writer,
+    activity_log::Writer,
     housekeeping,
     observe::Metrics,
     outbox,

@@ -18,7 +18,7 @@ use utoipa::{
 
 use super::{ProductVersion, Slug, none};
 use crate::{
-    activity::Event,
+    activity_log::Event,
     caching::{EntityTag, IfMatch, Tag},
     categories,
     database::Connection,

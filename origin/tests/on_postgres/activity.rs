@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use axum::Router;
 use http::Method;
 use origin::{
-    activity::ActivityLog, database::Database, housekeeping, observe::Metrics, passwords::Passwords,
+    activity_log::ActivityLog, database::Database, housekeeping, observe::Metrics, passwords::Passwords,
     replicas::Reads, server, settings::DatabaseSettings, shop::Shop, traces::Tracer,
 };
 use serde_json::json as value;
@@ -16,7 +16,7 @@ use crate::support::{Customer, PATIENCE, TestServer, metric};
 
 const KETTLE: &str = "/api/products/harbour-enamel-kettle";
 
-fn shop(server: &TestServer) -> (Router, origin::activity::Writer) {
+fn shop(server: &TestServer) -> (Router, origin::activity_log::Writer) {
     let settings = DatabaseSettings::default();
     let metrics = Arc::new(Metrics::new(settings.slow_query));
     let database = Database::new(server.options.clone(), &settings, Arc::clone(&metrics));

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use axum::Router;
 use http::{Method, StatusCode};
 use origin::{
-    activity::ActivityLog,
+    activity_log::ActivityLog,
     database::Database,
     observe::Metrics,
     replicas::Reads,

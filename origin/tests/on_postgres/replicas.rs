@@ -15,7 +15,7 @@ use std::{
 use axum::Router;
 use http::{Method, StatusCode};
 use origin::{
-    activity::ActivityLog,
+    activity_log::ActivityLog,
     database::Database,
     observe::Metrics,
     passwords::Passwords,

@@ -13,7 +13,7 @@ use axum::{Router, body::Body};
 use http::{HeaderMap, Method, Request, StatusCode, request};
 use http_body_util::BodyExt as _;
 use origin::{
-    activity::ActivityLog,
+    activity_log::ActivityLog,
     database::{self, Database},
     observe::Metrics,
     passwords::Passwords,

@@ -13,7 +13,7 @@ use opentelemetry_proto::tonic::{
     trace::v1::{Span, span::SpanKind},
 };
 use origin::{
-    activity::ActivityLog,
+    activity_log::ActivityLog,
     database::Database,
     observe::Metrics,
     passwords::Passwords,
