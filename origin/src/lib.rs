@@ -19,12 +19,11 @@ mod openapi;
 mod pagination;
 mod parameters;
 
-pub mod activity_log;
+mod activity;
 mod attempts;
 mod catalogue;
 mod categories;
 mod health;
-mod history;
 mod orders;
 pub mod passwords;
 mod products;
@@ -36,6 +35,7 @@ pub mod observe;
 pub mod problem;
 pub mod traces;
 
+pub mod activity_log;
 pub mod database;
 pub mod housekeeping;
 pub mod outbox;

@@ -2,7 +2,7 @@
 //! not listed here is not tested, so a resource adds its own.
 
 use crate::{
-    attempts, catalogue, categories, history, idempotency, orders, outbox,
+    activity, attempts, catalogue, categories, idempotency, orders, outbox,
     pagination::Sort,
     products::{self, ListShape, change},
     sessions,
@@ -43,7 +43,7 @@ pub fn examples() -> Vec<Example> {
         example("orders.show", orders::BY_ID, vec!["5::bigint", "7::bigint"]),
         example("orders.lines", orders::LINES, vec!["5::bigint"]),
         example("orders.cancel", orders::CANCEL, vec!["5::bigint", "7::bigint"]),
-        example("activity.list", history::BY_USER, page),
+        example("activity.list", activity::BY_USER, page),
         example("outbox.due", outbox::DUE, vec!["200::bigint"]),
         example("products.stock", products::STOCK_BY_SLUG, slug.clone()),
         example("products.show", products::BY_SLUG, slug),

@@ -15,8 +15,9 @@ use tower_http::{catch_panic::CatchPanicLayer, set_header::SetResponseHeaderLaye
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
+    activity,
     caching::{NO_STORE, SURROGATE_KEY},
-    categories, cross_site, health, history,
+    categories, cross_site, health,
     input::LARGEST_BODY,
     observe, openapi, orders,
     problem::Problem,
@@ -78,7 +79,7 @@ fn interface() -> (Router<Shop>, Value) {
         .routes(routes!(orders::list, orders::place))
         .routes(routes!(orders::show))
         .routes(routes!(orders::cancel))
-        .routes(routes!(history::list))
+        .routes(routes!(activity::list))
         .fallback(|| async { Problem::not_found("no such resource") });
     let (router, document) =
         OpenApiRouter::with_openapi(openapi::frame()).nest("/api", api).split_for_parts();

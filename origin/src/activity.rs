@@ -1,4 +1,4 @@
-//! What a customer has done, as they read it themselves: the activity log from its other end.
+//! What a customer has done, as they read it themselves. The activity log writes it.
 
 use axum::{Json, extract::State};
 use http::HeaderMap;
