@@ -44,4 +44,4 @@ pub mod purge;
 pub mod replicas;
 pub mod seed;
 
-pub mod plans;
+pub mod statements;

@@ -1,6 +1,6 @@
 //! The schema by itself: plans, seeding, partitions.
 
-use origin::{plans, seed};
+use origin::{seed, statements};
 use serde_json::Value;
 use sqlx::{AssertSqlSafe, PgConnection};
 
@@ -39,7 +39,7 @@ async fn no_statement_scans_a_large_table() {
     // A prepared statement changes to a plan for all arguments after five uses: both kinds have to be good.
     for mode in ["force_custom_plan", "force_generic_plan"] {
         run(&mut connection, &format!("SET plan_cache_mode = {mode}")).await;
-        for example in plans::examples() {
+        for example in statements::examples() {
             run(&mut connection, &format!("PREPARE example AS {}", example.sql)).await;
             let arguments = match example.arguments.join(", ") {
                 none if none.is_empty() => none,
