@@ -21,8 +21,7 @@ use crate::{
     input::LARGEST_BODY,
     observe, openapi, orders,
     problem::Problem,
-    products,
-    products::change,
+    products::{self, administration},
     replicas, sessions,
     shop::Shop,
     users,
@@ -70,10 +69,10 @@ pub fn description() -> String {
 fn interface() -> (Router<Shop>, Value) {
     let api = OpenApiRouter::new()
         .routes(routes!(categories::list))
-        .routes(routes!(products::list, change::create))
-        .routes(routes!(products::show, change::change, change::deactivate))
+        .routes(routes!(products::list, administration::create))
+        .routes(routes!(products::show, administration::change, administration::deactivate))
         .routes(routes!(products::stock))
-        .routes(routes!(change::restock))
+        .routes(routes!(administration::restock))
         .routes(routes!(users::register))
         .routes(routes!(sessions::show, sessions::sign_in, sessions::sign_out))
         .routes(routes!(orders::list, orders::place))

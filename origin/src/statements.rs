@@ -4,7 +4,7 @@
 use crate::{
     activity, attempts, catalogue, categories, idempotency, orders, outbox,
     pagination::Sort,
-    products::{self, ListShape, change},
+    products::{self, ListShape, administration},
     sessions,
 };
 
@@ -35,7 +35,7 @@ pub fn examples() -> Vec<Example> {
         example("sessions.find", sessions::BY_TOKEN, vec!["sha256('token')"]),
         example("sessions.account", sessions::BY_EMAIL, vec!["'somebody@example.org'"]),
         example("attempts.count", attempts::COUNT, vec!["ARRAY[sha256('a'), sha256('b')]"]),
-        example("products.lock", change::LOCK_BY_SLUG, slug.clone()),
+        example("products.lock", administration::LOCK_BY_SLUG, slug.clone()),
         example("orders.take", orders::TAKE, vec!["5::bigint", "1"]),
         example("orders.give_back", orders::GIVE_BACK, vec!["5::bigint", "1"]),
         example("idempotency.find", idempotency::BY_KEY, vec!["5::bigint", "'key'"]),

@@ -4,7 +4,7 @@
 //! with the right `If-None-Match` costs one row. Pages are found by keyset (never OFFSET): a page deep in the list costs as
 //! much as the first, and products that come or go in between neither repeat nor hide others.
 
-pub(crate) mod change;
+pub(crate) mod administration;
 
 use axum::{
     extract::{FromRequestParts, Path, State},
