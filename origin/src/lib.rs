@@ -11,6 +11,7 @@ pub mod server;
 pub mod shop;
 pub mod workers;
 
+mod client;
 mod cookies;
 mod cross_site;
 mod idempotency;

@@ -17,7 +17,8 @@ use utoipa::ToSchema;
 
 use crate::{
     activity_log::Event,
-    attempts::{self, Client},
+    attempts,
+    client::Client,
     cookies,
     database::Connection,
     input::{Checked, Input, Wrong},
@@ -96,9 +97,10 @@ pub(crate) async fn sign_in(
     Input(credentials): Input<Credentials>,
 ) -> Result<Response, Problem> {
     let Credentials { email, password } = credentials;
-    let pair = client.with_account(&email);
+    let pair = attempts::pair(client, &email);
     let mut connection = shop.database.acquire().await?;
-    attempts::count(&mut connection, &[pair.clone(), attempts::account(&email), client.subject()]).await?;
+    attempts::count(&mut connection, &[pair.clone(), attempts::account(&email), attempts::client(client)])
+        .await?;
     let query = sqlx::query_as::<_, Account>(BY_EMAIL).bind(&email);
     let account = connection.optional("sessions.account", query).await?;
     // Nobody holds a connection while a password is hashed.
