@@ -4,7 +4,10 @@ use axum::body::Body;
 use http::{Method, Request, StatusCode};
 use serde_json::json as value;
 
-use crate::support::{Answer, Customer, TestServer, cookie, get, json, metric, send, send_json};
+use crate::{
+    requests::{Answer, Customer, cookie, get, json, metric, send, send_json},
+    test_server::TestServer,
+};
 
 async fn sign_in(router: &axum::Router, email: &str, password: &str, client: &str) -> Answer {
     let body = value!({ "email": email, "password": password });

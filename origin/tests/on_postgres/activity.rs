@@ -12,7 +12,11 @@ use serde_json::json as value;
 use sqlx::PgPool;
 use tokio::sync::watch;
 
-use crate::support::{Customer, PATIENCE, TestServer, metric};
+use crate::{
+    PATIENCE,
+    requests::{Customer, metric},
+    test_server::TestServer,
+};
 
 const KETTLE: &str = "/api/products/harbour-enamel-kettle";
 
@@ -39,7 +43,7 @@ async fn what_a_customer_does_is_read_back_newest_first() {
     ada.get(KETTLE).await;
     let lines = value!({ "lines": [{ "product_id": 1, "quantity": 1 }] });
     ada.send(Method::POST, "/api/orders", &[("idempotency-key", "k1")], &lines).await;
-    crate::support::get(&router, KETTLE).await;
+    crate::requests::get(&router, KETTLE).await;
     let eve = Customer::register(&router, "eve@example.org").await;
     // What is still in the queue is written before the end.
     stop.send(true).expect("the writer listens");

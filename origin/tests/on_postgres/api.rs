@@ -8,7 +8,10 @@ use origin::settings::DatabaseSettings;
 use serde_json::{Value, json as value};
 use sqlx::Connection as _;
 
-use crate::support::{Customer, TestServer, get, get_if_none_match, send};
+use crate::{
+    requests::{Customer, get, get_if_none_match, send},
+    test_server::TestServer,
+};
 
 const CATALOGUE: &str = "public, max-age=300, s-maxage=600, stale-while-revalidate=60, stale-if-error=86400";
 const KETTLE: &str = "/api/products/harbour-enamel-kettle";

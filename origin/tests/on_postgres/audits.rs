@@ -12,7 +12,11 @@ use tokio::{
     task::JoinSet,
 };
 
-use crate::support::{Origin, PATIENCE, folder, gone, postmaster};
+use crate::{
+    PATIENCE,
+    origin_process::{Origin, gone, postmaster},
+    test_server::folder,
+};
 
 const CLIENTS: i64 = 64;
 /// After a failure a client waits so long for a new address, and then asks the old one again.

@@ -16,8 +16,10 @@ use serde_json::{Value, json as value};
 use sqlx::Connection as _;
 
 use crate::{
+    PATIENCE,
     edge_double::{EVERYTHING, EdgeDouble},
-    support::{Customer, PATIENCE, TestServer, get, json, send_json},
+    requests::{Customer, get, json, send_json},
+    test_server::TestServer,
 };
 
 const KETTLE: &str = "/api/products/harbour-enamel-kettle";
@@ -47,7 +49,7 @@ async fn until_told(server: &TestServer) {
     tokio::time::timeout(PATIENCE, told).await.expect("the outbox empties");
 }
 
-async fn patch(customer: &Customer, slug: &str, body: &Value) -> crate::support::Answer {
+async fn patch(customer: &Customer, slug: &str, body: &Value) -> crate::requests::Answer {
     let tag = get(&customer.router, slug).await.header("etag").to_owned();
     customer.send(Method::PATCH, slug, &[("if-match", &tag)], body).await
 }

@@ -10,7 +10,10 @@ use std::{
 use private_postgres::PrivatePostgres;
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::support::{ORIGIN, Origin, cluster, folder, gone, owner_and_server, postmaster};
+use crate::{
+    origin_process::{ORIGIN, Origin, cluster, gone, owner_and_server, postmaster},
+    test_server::folder,
+};
 
 fn running(data: &Path) -> i32 {
     postmaster(data).expect("the server has written its process id")

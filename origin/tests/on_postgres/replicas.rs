@@ -32,8 +32,10 @@ use sqlx::{PgConnection, postgres::PgConnectOptions};
 use tempfile::TempDir;
 
 use crate::{
+    PATIENCE,
     edge_double::EdgeDouble,
-    support::{Answer, Customer, PATIENCE, TestServer, folder, get, get_if_none_match, metric},
+    requests::{Answer, Customer, get, get_if_none_match, metric},
+    test_server::{TestServer, folder},
 };
 
 const KETTLE: &str = "/api/products/harbour-enamel-kettle";

@@ -4,7 +4,7 @@ use origin::{seed, statements};
 use serde_json::Value;
 use sqlx::{AssertSqlSafe, PgConnection};
 
-use crate::support::TestServer;
+use crate::test_server::TestServer;
 
 /// Tables of so few rows that reading them whole is the best plan.
 const SMALL: [&str; 3] = ["categories", "catalogue_state", "activity_logs_default"];

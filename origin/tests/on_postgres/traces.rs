@@ -33,8 +33,10 @@ use tokio::{
 };
 
 use crate::{
+    PATIENCE,
     edge_double::EdgeDouble,
-    support::{Customer, PATIENCE, TestServer, get, metric, send},
+    requests::{Customer, get, metric, send},
+    test_server::TestServer,
 };
 
 const KETTLE: &str = "/api/products/harbour-enamel-kettle";
