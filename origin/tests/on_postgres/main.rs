@@ -18,8 +18,8 @@ mod pressure;
 mod private_server;
 mod replicas;
 mod schema;
+mod slow_queries;
 mod traces;
-mod watching;
 
 use std::time::Duration;
 
