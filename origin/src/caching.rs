@@ -107,9 +107,7 @@ pub struct IfNoneMatch<'a>(Vec<&'a str>);
 impl<'a> IfNoneMatch<'a> {
     /// `None` without the field.
     pub fn of(headers: &'a HeaderMap) -> Option<Self> {
-        let lines: Vec<&str> =
-            headers.get_all(header::IF_NONE_MATCH).iter().filter_map(|line| line.to_str().ok()).collect();
-        (!lines.is_empty()).then_some(Self(lines))
+        lines(headers, &header::IF_NONE_MATCH).map(Self)
     }
 
     /// Whether the tag is among those listed, by weak comparison (RFC 9110 §8.8.3.2). `*` lists none: it asks whether there
@@ -134,9 +132,7 @@ impl<'a> IfMatch<'a> {
     /// # Errors
     /// 428 without the field.
     pub(crate) fn of(headers: &'a HeaderMap) -> Result<Self, Problem> {
-        let lines: Vec<&str> =
-            headers.get_all(header::IF_MATCH).iter().filter_map(|line| line.to_str().ok()).collect();
-        if lines.is_empty() { Err(Problem::precondition_required()) } else { Ok(Self(lines)) }
+        lines(headers, &header::IF_MATCH).map(Self).ok_or_else(Problem::precondition_required)
     }
 
     /// Whether the tag is among those listed, by strong comparison: a weak one is no proof (RFC 9110 §13.1.1). Ours hold no
@@ -148,6 +144,13 @@ impl<'a> IfMatch<'a> {
             .map(str::trim)
             .any(|listed| listed == tag.0 || listed == "*")
     }
+}
+
+/// Every line of a list field, which together are one list (RFC 9110 §5.3); what is not ASCII is left out. `None` when
+/// there is no line.
+fn lines<'a>(headers: &'a HeaderMap, field: &HeaderName) -> Option<Vec<&'a str>> {
+    let lines: Vec<&str> = headers.get_all(field).iter().filter_map(|line| line.to_str().ok()).collect();
+    (!lines.is_empty()).then_some(lines)
 }
 
 /// 304 with the fields a cache updates (RFC 9110 §15.4.5).
