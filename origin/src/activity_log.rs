@@ -30,7 +30,6 @@ pub(crate) const INSERT: &str = "
            AS e (age, user_id, token_hash, action, subject)
       LEFT JOIN sessions s ON s.token_hash = e.token_hash AND s.expires_at > now()";
 
-/// Something that has happened.
 #[derive(Debug)]
 pub(crate) struct Event {
     at: Instant,
@@ -41,7 +40,6 @@ pub(crate) struct Event {
 }
 
 impl Event {
-    /// It has happened now.
     pub(crate) fn new(action: &'static str) -> Self {
         Self { at: Instant::now(), action, user: None, session: None, subject: None }
     }

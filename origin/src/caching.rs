@@ -22,7 +22,6 @@ pub const UNCERTAIN: HeaderValue = HeaderValue::from_static("public, max-age=5, 
 /// Errors, whatever depends on who asks, health, metrics: of this moment only.
 pub const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 
-/// The field that carries the tags.
 pub const SURROGATE_KEY: HeaderName = HeaderName::from_static("surrogate-key");
 
 /// What a change purges: every answer that shows it carries its tag.
@@ -52,11 +51,8 @@ impl fmt::Display for Tag<'_> {
 /// How one answer is kept: for how long, under which entity tag, and until which of its tags is purged.
 #[derive(Debug)]
 pub struct Keeping<'a> {
-    /// Cache-Control.
     pub control: HeaderValue,
-    /// ETag.
     pub entity: EntityTag,
-    /// Surrogate-Key.
     pub tags: &'a [Tag<'a>],
 }
 
@@ -89,12 +85,10 @@ impl EntityTag {
         Self(format!("\"{}\"", URL_SAFE_NO_PAD.encode(&digest.finalize()[..15])))
     }
 
-    /// The same as text.
     pub(crate) fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// As `ETag` carries it.
     pub(crate) fn header(&self) -> HeaderValue {
         HeaderValue::from_str(&self.0).expect("base64url in quotes is printable ASCII")
     }

@@ -18,7 +18,6 @@ pub(crate) fn digest(token: &str) -> Vec<u8> {
     Sha256::digest(token).to_vec()
 }
 
-/// The value of a cookie.
 pub(crate) fn read<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     headers
         .get_all(header::COOKIE)

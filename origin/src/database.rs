@@ -44,10 +44,8 @@ pub struct Database {
     metrics: Arc<Metrics>,
 }
 
-/// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
 pub enum AcquireError {
-    /// As many requests as may wait are waiting.
     #[error("too many requests wait for a database connection")]
     Full,
     /// It took too long, or the server cannot be reached.
@@ -191,7 +189,6 @@ impl Connection {
         watch.until_ended(name, query.execute(connection)).await.map(|done| done.rows_affected())
     }
 
-    /// Begins a transaction.
     pub async fn begin(&mut self) -> Result<(), sqlx::Error> {
         let (connection, watch) = self.parts();
         watch.until_ended("begin", connection.execute("BEGIN")).await?;

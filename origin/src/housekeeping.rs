@@ -27,7 +27,6 @@ pub async fn run(pool: PgPool, retention_months: u32, mut stop: watch::Receiver<
     }
 }
 
-/// Once.
 pub async fn tidy(pool: &PgPool, retention_months: u32) -> Result<(), sqlx::Error> {
     let mut connection = pool.acquire().await?;
     let mut transaction = connection.begin().await?;

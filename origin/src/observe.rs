@@ -48,7 +48,6 @@ struct PoolLabels {
 
 type Histograms<Labels> = Family<Labels, Histogram, fn() -> Histogram>;
 
-/// All metrics of one origin.
 #[derive(Debug)]
 pub struct Metrics {
     requests: Histograms<RequestLabels>,

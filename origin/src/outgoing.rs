@@ -20,19 +20,16 @@ const LONGEST_ANSWER: usize = 64 << 10;
 /// Why there is no answer, or not the right one.
 #[derive(Debug, thiserror::Error)]
 pub enum PostError {
-    /// No connection.
     #[error("cannot connect: {0}")]
     Connect(#[source] io::Error),
     /// The exchange broke off.
     #[error("{0}")]
     Http(#[from] hyper::Error),
-    /// The answer did not arrive whole.
     #[error("the answer broke off")]
     Answer,
     /// It was something else than 200.
     #[error("answered {0}")]
     Refused(StatusCode),
-    /// It took longer than `PATIENCE`.
     #[error("no answer within {} s", PATIENCE.as_secs())]
     TooSlow,
 }

@@ -6,7 +6,6 @@ use serde::{Deserialize, de::DeserializeOwned};
 
 use crate::problem::Problem;
 
-/// The parameters of a request.
 #[derive(Debug)]
 pub(crate) struct Parameters<T>(pub(crate) T);
 

@@ -44,7 +44,6 @@ impl Outdated {
         *self = std::mem::take(self).bounded();
     }
 
-    /// Whether there is nothing to purge.
     pub fn is_empty(&self) -> bool {
         !self.everything && self.tags.is_empty()
     }

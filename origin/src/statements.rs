@@ -11,7 +11,6 @@ use crate::{
 /// A statement as `PREPARE` takes it, and SQL literals for its parameters.
 #[derive(Debug, Clone)]
 pub struct Example {
-    /// For messages.
     pub name: String,
     /// With `$1`, `$2`…
     pub sql: String,

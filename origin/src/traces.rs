@@ -167,7 +167,6 @@ impl Span {
         context.is_sampled().then(|| Parent { tracer: self.tracer.clone(), context: context.clone() })
     }
 
-    /// Notes the status that was answered.
     pub(crate) fn answered(&mut self, status: StatusCode) {
         self.span.set_attribute(KeyValue::new("http.response.status_code", i64::from(status.as_u16())));
         if status.is_server_error() {
@@ -268,7 +267,6 @@ impl SpanProcessor for Queue {
     }
 }
 
-/// Sends spans to the collector.
 #[derive(Debug)]
 pub struct Exporter {
     spans: mpsc::Receiver<SpanData>,

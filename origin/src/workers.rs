@@ -37,7 +37,6 @@ pub struct Workers {
 }
 
 impl Workers {
-    /// Starts them.
     pub fn start(
         options: PgConnectOptions,
         settings: &Settings,
