@@ -1,8 +1,8 @@
-//! What customers do, for statistics and for themselves to read. Written behind their backs: a request only puts an event into a
-//! bounded queue, and a worker writes batches.
+//! What customers do, for statistics and for themselves to read. No request writes it: it only puts an event into a bounded
+//! queue, and a worker writes batches.
 //!
-//! May lose events (a full queue is counted, a crash takes a second's worth); what must not be lost goes through the
-//! outbox. It must never make a request wait or fail.
+//! Events may be lost: those that find the queue full, which are counted, and the last second's in a crash. What must not be
+//! lost goes through the outbox. The log must never make a request wait or fail.
 
 use std::{sync::Arc, time::Duration};
 
@@ -22,7 +22,8 @@ const BATCH: usize = 1_000;
 const GATHER: Duration = Duration::from_secs(1);
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// The user of a view is looked up here and not by the request: it answers the same to everybody.
+/// A view comes with the token of a session, and its user is looked up here: the request itself answers everybody the same
+/// and does not read the session.
 pub(crate) const INSERT: &str = "
     INSERT INTO activity_logs (timestamp, user_id, action, subject)
     SELECT clock_timestamp() - make_interval(secs => e.age), coalesce(e.user_id, s.user_id), e.action, e.subject
@@ -58,7 +59,7 @@ impl Event {
     }
 }
 
-/// Where events go in.
+/// The end of the queue into which requests put events.
 #[derive(Debug, Clone)]
 pub struct ActivityLog {
     queue: mpsc::Sender<Event>,
@@ -80,7 +81,7 @@ impl ActivityLog {
     }
 }
 
-/// Where they come out.
+/// The end of the queue from which events are written to the database.
 #[derive(Debug)]
 pub struct Writer {
     events: mpsc::Receiver<Event>,
@@ -96,7 +97,7 @@ impl Writer {
                 taken = self.events.recv_many(&mut batch, BATCH) => if taken == 0 { return },
                 _ = stop.changed() => break,
             }
-            // Many at once are as cheap as one.
+            // A batch costs the database little more than one row, so it is worth waiting for more events.
             let gather =
                 async { while self.events.recv_many(&mut batch, BATCH).await > 0 && batch.len() < BATCH {} };
             tokio::select! {
@@ -109,7 +110,8 @@ impl Writer {
                     self.metrics.activity_lost.inc_by(batch.len() as u64);
                     return;
                 }
-                // Meanwhile the queue fills up, and then loses: its bound is what keeps an outage out of the memory.
+                // Meanwhile the queue fills up and further events are lost: an outage of the database must not fill the
+                // memory.
                 sleep(PAUSE).await;
             }
             batch.clear();

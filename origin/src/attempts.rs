@@ -1,7 +1,8 @@
 //! How often somebody may try to sign in or register, counted in the database, so that it holds over all instances.
 //!
-//! Every attempt counts before it is judged: a thousand at the same moment are a thousand. Of one account, of one client
-//! and of the pair; the pair's limit is the strict one, so that a stranger's guesses do not lock the owner out soon.
+//! Every attempt is counted before the password is looked at, so a thousand at the same moment count as a thousand. There is
+//! a limit for an account, for a client, and for the pair of both. The pair's is the strictest, so that a stranger's guesses
+//! do not soon lock out the owner, who asks from elsewhere.
 
 use std::time::Duration;
 
@@ -9,12 +10,12 @@ use sha2::{Digest as _, Sha256};
 
 use crate::{client::Client, database::Connection, problem::Problem};
 
-/// Within fifteen minutes.
+/// Attempts within fifteen minutes.
 const OF_A_PAIR: i32 = 10;
 const OF_AN_ACCOUNT: i32 = 100;
 const OF_A_CLIENT: i32 = 100;
 
-/// In the order of subjects: two attempts at once cannot wait for one another in a circle.
+/// Rows are locked in the order of their subjects, so that two attempts at once cannot deadlock.
 pub(crate) const COUNT: &str = "
     INSERT INTO sign_in_attempts AS known (subject, attempts, ends_at)
     SELECT subject, 1, now() + interval '15 minutes' FROM UNNEST($1::bytea[]) AS subject ORDER BY subject

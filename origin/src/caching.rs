@@ -15,11 +15,11 @@ use crate::problem::Problem;
 pub const CATALOGUE: HeaderValue = HeaderValue::from_static(
     "public, max-age=300, s-maxage=600, stale-while-revalidate=60, stale-if-error=86400",
 );
-/// A number that changes with every sale: seconds.
+/// The stock, which changes with every sale: seconds.
 pub const STOCK: HeaderValue = HeaderValue::from_static("public, max-age=5");
-/// What was read while nobody knew whether it is the newest: seconds, too.
+/// What a replica has answered while the primary is away, and may not be the newest: seconds, too.
 pub const UNCERTAIN: HeaderValue = HeaderValue::from_static("public, max-age=5, stale-if-error=86400");
-/// Errors, whatever depends on who asks, health, metrics: of this moment only.
+/// Errors, health, metrics, and whatever depends on who asks: never stored.
 pub const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 
 pub const SURROGATE_KEY: HeaderName = HeaderName::from_static("surrogate-key");
@@ -104,8 +104,8 @@ impl<'a> IfNoneMatch<'a> {
         lines(headers, &header::IF_NONE_MATCH).map(Self)
     }
 
-    /// Whether the tag is among those listed, by weak comparison (RFC 9110 §8.8.3.2). `*` lists none: it asks whether there
-    /// is anything, which only the full query knows.
+    /// Whether the tag is among those listed, by weak comparison (RFC 9110 §8.8.3.2). `*` counts as no tag here: it matches
+    /// whatever exists, and only the full query knows whether anything does.
     pub fn lists(&self, tag: &EntityTag) -> bool {
         // An opaque tag holds no quote, so every second piece between quotes is one.
         self.0

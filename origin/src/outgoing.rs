@@ -1,5 +1,5 @@
-//! What the origin sends of its own accord: one POST over a connection of its own, in clear text, within a time and with a
-//! short answer. For a few a second, to hosts on the same network.
+//! What the origin sends unasked (purges, traces): one POST in clear text over a new connection, with a deadline and a bound
+//! on the answer. Meant for a few requests a second to hosts on the same network.
 
 use std::{io, time::Duration};
 
@@ -22,7 +22,7 @@ const LONGEST_ANSWER: usize = 64 << 10;
 pub enum PostError {
     #[error("cannot connect: {0}")]
     Connect(#[source] io::Error),
-    /// The exchange broke off.
+    /// The connection broke off, or what came over it is not HTTP.
     #[error("{0}")]
     Http(#[from] hyper::Error),
     #[error("the answer broke off")]
@@ -72,7 +72,8 @@ pub(crate) async fn post(
             let body = body.map_err(|_| PostError::Answer)?.to_bytes();
             if status == StatusCode::OK { Ok(body) } else { Err(PostError::Refused(status)) }
         };
-        // The connection does the work; the exchange ends before it does, or tells why it could not.
+        // The request makes progress only while the connection is polled. If the connection ends first, the request still
+        // holds the answer, or the reason why there is none.
         tokio::pin!(answered);
         tokio::select! {
             outcome = &mut answered => outcome,

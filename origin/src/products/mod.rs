@@ -28,9 +28,9 @@ use crate::{
 };
 
 const DEFAULT_LIMIT: u32 = 24;
-/// Rows that a list's statement asks for: one more than a page of the default size, or of the largest. A number in its text, of
-/// few there are: as long as the limit is a parameter, PostgreSQL plans a list anew each time it is read, which costs more
-/// than reading it.
+/// Rows that a list's statement asks for: one more than a page of the default size, or of the largest. The number is in the
+/// statement's text, because with a parameter for it PostgreSQL plans the list anew each time, which costs more than reading
+/// it; and there are two only, because each is a statement of its own.
 pub(crate) const ROWS: [u32; 2] = [DEFAULT_LIMIT + 1, LARGEST_LIMIT + 1];
 const LONGEST_SEARCH: usize = 100;
 

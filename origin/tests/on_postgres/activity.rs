@@ -68,7 +68,7 @@ async fn what_a_customer_does_is_read_back_newest_first() {
 #[tokio::test]
 async fn a_full_queue_loses_events_and_never_a_request() {
     let server = TestServer::start(12).await;
-    // Nobody takes them out.
+    // Without a worker nothing leaves the queue.
     let (router, writer) = shop(&server);
     drop(writer);
     let ada = Customer::register(&router, "ada@example.org").await;

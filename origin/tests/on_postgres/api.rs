@@ -422,7 +422,7 @@ async fn the_description_is_the_one_that_is_written_down() {
         "the interface has changed: look at `git diff` after `target/release/origin openapi > origin/openapi.json`"
     );
     assert_eq!(served, serde_json::from_str::<Value>(written).expect("JSON"));
-    // Whoever makes a client of it calls its functions so.
+    // Generators of clients name their functions by these, so each operation has one of its own.
     let paths = served["paths"].as_object().expect("paths").values().filter_map(Value::as_object);
     let mut names: Vec<_> =
         paths.flat_map(|path| path.values()).map(|it| it["operationId"].as_str()).collect();

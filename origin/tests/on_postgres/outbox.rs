@@ -106,7 +106,7 @@ async fn an_edge_that_was_away_hears_it_when_it_is_back() {
     assert_eq!(steady.purged().await.len(), 3);
     assert_eq!(shaky.next().await.0, 503);
 
-    // Gone altogether, and the worker with it.
+    // The edge is gone altogether, and the worker with it.
     let address = shaky.address;
     drop(shaky);
     first.stop().await;
@@ -187,7 +187,7 @@ async fn what_another_worker_has_taken_holds_nobody_up_and_is_left_to_it() {
     let workers = workers(&server, &[&edge]);
     let tags = edge.purged().await;
     assert!(tags.contains(&"product-2".to_owned()) && !tags.contains(&"product-1".to_owned()), "{tags:?}");
-    // It ends without having told anybody: what it had taken is there for the next.
+    // The worker ends without having told anybody: what it had taken is left to the next one.
     another.rollback().await.expect("gone");
     assert!(edge.purged().await.contains(&"product-1".to_owned()));
     until_told(&server).await;
