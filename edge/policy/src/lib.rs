@@ -19,6 +19,8 @@
 //!   (`rules.rs`).
 //! - [`prefers_language`] chooses a variant by Content-Language, where a route asks for it (`language.rs`).
 
+#![warn(missing_docs)]
+
 mod admit;
 mod cache_status;
 mod canonical;

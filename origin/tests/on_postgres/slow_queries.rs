@@ -9,7 +9,10 @@ use std::{
 use origin::settings::DatabaseSettings;
 use tracing_subscriber::fmt::MakeWriter;
 
-use crate::support::{Customer, TestServer, get};
+use crate::{
+    requests::{Customer, get},
+    test_server::TestServer,
+};
 
 /// A log that can be read while it is written.
 #[derive(Debug, Clone, Default)]

@@ -1,33 +1,42 @@
-//! Pages of a list: how long they are, and where one ended, which is the sort key and id of its last row, opaque to clients.
+//! Where a page ended: the sort key and id of its last row, opaque to clients.
 //!
 //! It is not signed: all it can do is to start a page elsewhere, which anyone may. It must never make a statement fail, so
 //! what it holds is checked to be what PostgreSQL can hold.
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use serde::Deserialize;
 use time::OffsetDateTime;
+use utoipa::ToSchema;
 
-use super::Sort;
 use crate::problem::Problem;
-
-pub(crate) const LARGEST_LIMIT: u32 = 100;
 
 /// The end of year 9999 UTC, in microseconds.
 const LAST_MICROSECOND: i64 = 253_402_300_799_999_999;
 /// A name of 200 characters of four bytes, in base64, with room for the rest.
 const LONGEST: usize = 1200;
 
-/// The length of a page.
-pub(crate) fn limit(sent: Option<u32>, default: u32) -> Result<u32, Problem> {
-    let within = Some(sent.unwrap_or(default)).filter(|limit| (1..=LARGEST_LIMIT).contains(limit));
-    within.ok_or_else(|| Problem::invalid("`limit` is a number from 1 to 100"))
+/// The order of a list; the id makes each total.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Sort {
+    #[default]
+    Newest,
+    PriceAsc,
+    PriceDesc,
+    Name,
 }
 
-/// Cuts the rows, of which one more than the page was asked for; the last that stays, if there is another page.
-pub(crate) fn cut<T>(rows: &mut Vec<T>, limit: u32) -> Option<&T> {
-    let page = limit as usize;
-    let more = rows.len() > page;
-    rows.truncate(page);
-    rows.last().filter(|_| more)
+impl Sort {
+    pub(crate) const ALL: [Self; 4] = [Self::Newest, Self::PriceAsc, Self::PriceDesc, Self::Name];
+
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Newest => "newest",
+            Self::PriceAsc => "price_asc",
+            Self::PriceDesc => "price_desc",
+            Self::Name => "name",
+        }
+    }
 }
 
 /// The sort key of the last row.

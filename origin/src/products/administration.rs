@@ -18,7 +18,7 @@ use utoipa::{
 
 use super::{ProductVersion, Slug, none};
 use crate::{
-    activity::Event,
+    activity_log::Event,
     caching::{EntityTag, IfMatch, Tag},
     categories,
     database::Connection,
@@ -136,7 +136,7 @@ pub(crate) struct Change {
     image: Option<Option<String>>,
 }
 
-/// The images there are come with the binary, so their names are a part of the description.
+/// The images come with the binary, so the description can name every one.
 fn image() -> Schema {
     let stems = storefront::image_stems().into_iter().map(serde_json::Value::from);
     ObjectBuilder::new()

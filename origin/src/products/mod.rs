@@ -4,8 +4,7 @@
 //! with the right `If-None-Match` costs one row. Pages are found by keyset (never OFFSET): a page deep in the list costs as
 //! much as the first, and products that come or go in between neither repeat nor hide others.
 
-pub(crate) mod change;
-pub(crate) mod cursor;
+pub(crate) mod administration;
 
 use axum::{
     extract::{FromRequestParts, Path, State},
@@ -18,21 +17,20 @@ use time::OffsetDateTime;
 use utoipa::{IntoParams, ToSchema};
 
 use crate::{
-    activity::Event,
+    activity_log::Event,
     caching::{self, CATALOGUE, EntityTag, IfNoneMatch, Keeping, STOCK, Tag},
     catalogue::{self, Catalogue, Listed},
     categories,
+    pagination::{self, Cursor, Key, LARGEST_LIMIT, Sort},
     parameters::{NoParameters, Parameters},
     problem::Problem,
     shop::Shop,
 };
-use cursor::LARGEST_LIMIT;
-pub(crate) use cursor::{Cursor, Key};
 
 const DEFAULT_LIMIT: u32 = 24;
-/// Rows that a list's statement asks for: one more than a page of the default size, or of the largest. A number in its text, of
-/// few there are: as long as the limit is a parameter, PostgreSQL plans a list anew each time it is read, which costs more
-/// than reading it.
+/// Rows that a list's statement asks for: one more than a page of the default size, or of the largest. The number is in the
+/// statement's text, because with a parameter for it PostgreSQL plans the list anew each time, which costs more than reading
+/// it; and there are two only, because each is a statement of its own.
 pub(crate) const ROWS: [u32; 2] = [DEFAULT_LIMIT + 1, LARGEST_LIMIT + 1];
 const LONGEST_SEARCH: usize = 100;
 
@@ -56,29 +54,7 @@ pub(crate) const BY_SLUG: &str = "
 pub(crate) const STOCK_BY_SLUG: &str = "
     SELECT s.epoch, p.id, p.stock FROM products p CROSS JOIN catalogue_state s WHERE p.slug = $1 AND p.active";
 
-/// The order of a list; the id makes each total.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub(crate) enum Sort {
-    #[default]
-    Newest,
-    PriceAsc,
-    PriceDesc,
-    Name,
-}
-
 impl Sort {
-    pub(crate) const ALL: [Self; 4] = [Self::Newest, Self::PriceAsc, Self::PriceDesc, Self::Name];
-
-    const fn name(self) -> &'static str {
-        match self {
-            Self::Newest => "newest",
-            Self::PriceAsc => "price_asc",
-            Self::PriceDesc => "price_desc",
-            Self::Name => "name",
-        }
-    }
-
     /// The sort key as an expression, the direction, and the comparison that means "further on".
     const fn sql(self) -> (&'static str, &'static str, &'static str) {
         match self {
@@ -203,7 +179,7 @@ impl ListRequest {
             return Err(Problem::invalid("`search` is at most 100 characters of text"));
         }
         let after = cursor.map(|text| Cursor::decode(&text, sort)).transpose()?;
-        Ok(Self { category, search, sort, limit: cursor::limit(limit, DEFAULT_LIMIT)?, after })
+        Ok(Self { category, search, sort, limit: pagination::limit(limit, DEFAULT_LIMIT)?, after })
     }
 
     fn shape(&self) -> ListShape {
@@ -338,8 +314,8 @@ pub(crate) async fn list(
         return Err(Problem::not_found("no such category"));
     }
     drop(connection);
-    let next_cursor =
-        cursor::cut(&mut products, request.limit).map(|last| last.cursor(request.sort).encode(request.sort));
+    let next_cursor = pagination::cut(&mut products, request.limit)
+        .map(|last| last.cursor(request.sort).encode(request.sort));
     caching::json(&headers, &keeping(&catalogue), &Page { products, next_cursor })
 }
 

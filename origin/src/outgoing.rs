@@ -1,5 +1,5 @@
-//! What the origin sends of its own accord: one POST over a connection of its own, in clear text, within a time and with a
-//! short answer. For a few a second, to hosts on the same network.
+//! What the origin sends unasked (purges, traces): one POST in clear text over a new connection, with a deadline and a bound
+//! on the answer. Meant for a few requests a second to hosts on the same network.
 
 use std::{io, time::Duration};
 
@@ -19,25 +19,22 @@ const LONGEST_ANSWER: usize = 64 << 10;
 
 /// Why there is no answer, or not the right one.
 #[derive(Debug, thiserror::Error)]
-pub enum ExchangeError {
-    /// No connection.
+pub enum PostError {
     #[error("cannot connect: {0}")]
     Connect(#[source] io::Error),
-    /// The exchange broke off.
+    /// The connection broke off, or what came over it is not HTTP.
     #[error("{0}")]
     Http(#[from] hyper::Error),
-    /// The answer did not arrive whole.
     #[error("the answer broke off")]
     Answer,
     /// It was something else than 200.
     #[error("answered {0}")]
     Refused(StatusCode),
-    /// It took longer than `PATIENCE`.
     #[error("no answer within {} s", PATIENCE.as_secs())]
     TooSlow,
 }
 
-impl ExchangeError {
+impl PostError {
     /// In a word, for spans.
     pub(crate) fn kind(&self) -> String {
         match self {
@@ -52,15 +49,15 @@ impl ExchangeError {
 /// Sends a body; its answer once it has arrived whole with status 200. Dropping the future closes the connection.
 ///
 /// # Errors
-/// See [`ExchangeError`]. The other side may have done what it was asked all the same.
+/// See [`PostError`]. The other side may have done what it was asked all the same.
 pub(crate) async fn post(
     to: &HttpAddress,
     path: &'static str,
     fields: &[(HeaderName, HeaderValue)],
     body: Bytes,
-) -> Result<Bytes, ExchangeError> {
+) -> Result<Bytes, PostError> {
     let exchange = async {
-        let stream = TcpStream::connect(to.authority()).await.map_err(ExchangeError::Connect)?;
+        let stream = TcpStream::connect(to.authority()).await.map_err(PostError::Connect)?;
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
         let mut request = Request::post(path)
             .header(header::HOST, to.authority())
@@ -72,15 +69,16 @@ pub(crate) async fn post(
             let status = response.status();
             // The other side has done it when its answer has ended.
             let body = Limited::new(response.into_body(), LONGEST_ANSWER).collect().await;
-            let body = body.map_err(|_| ExchangeError::Answer)?.to_bytes();
-            if status == StatusCode::OK { Ok(body) } else { Err(ExchangeError::Refused(status)) }
+            let body = body.map_err(|_| PostError::Answer)?.to_bytes();
+            if status == StatusCode::OK { Ok(body) } else { Err(PostError::Refused(status)) }
         };
-        // The connection does the work; the exchange ends before it does, or tells why it could not.
+        // The request makes progress only while the connection is polled. If the connection ends first, the request still
+        // holds the answer, or the reason why there is none.
         tokio::pin!(answered);
         tokio::select! {
             outcome = &mut answered => outcome,
             _ = connection => answered.await,
         }
     };
-    timeout(PATIENCE, exchange).await.unwrap_or(Err(ExchangeError::TooSlow))
+    timeout(PATIENCE, exchange).await.unwrap_or(Err(PostError::TooSlow))
 }

@@ -2,15 +2,15 @@
 //! not listed here is not tested, so a resource adds its own.
 
 use crate::{
-    attempts, catalogue, categories, history, idempotency, orders, outbox,
-    products::{self, ListShape, Sort, change},
+    activity, attempts, catalogue, categories, idempotency, orders, outbox,
+    pagination::Sort,
+    products::{self, ListShape, administration},
     sessions,
 };
 
 /// A statement as `PREPARE` takes it, and SQL literals for its parameters.
 #[derive(Debug, Clone)]
 pub struct Example {
-    /// For messages.
     pub name: String,
     /// With `$1`, `$2`…
     pub sql: String,
@@ -34,7 +34,7 @@ pub fn examples() -> Vec<Example> {
         example("sessions.find", sessions::BY_TOKEN, vec!["sha256('token')"]),
         example("sessions.account", sessions::BY_EMAIL, vec!["'somebody@example.org'"]),
         example("attempts.count", attempts::COUNT, vec!["ARRAY[sha256('a'), sha256('b')]"]),
-        example("products.lock", change::LOCK_BY_SLUG, slug.clone()),
+        example("products.lock", administration::LOCK_BY_SLUG, slug.clone()),
         example("orders.take", orders::TAKE, vec!["5::bigint", "1"]),
         example("orders.give_back", orders::GIVE_BACK, vec!["5::bigint", "1"]),
         example("idempotency.find", idempotency::BY_KEY, vec!["5::bigint", "'key'"]),
@@ -42,7 +42,7 @@ pub fn examples() -> Vec<Example> {
         example("orders.show", orders::BY_ID, vec!["5::bigint", "7::bigint"]),
         example("orders.lines", orders::LINES, vec!["5::bigint"]),
         example("orders.cancel", orders::CANCEL, vec!["5::bigint", "7::bigint"]),
-        example("activity.list", history::BY_USER, page),
+        example("activity.list", activity::BY_USER, page),
         example("outbox.due", outbox::DUE, vec!["200::bigint"]),
         example("products.stock", products::STOCK_BY_SLUG, slug.clone()),
         example("products.show", products::BY_SLUG, slug),

@@ -7,12 +7,9 @@ use time::OffsetDateTime;
 use utoipa::IntoParams;
 
 use crate::{
+    pagination::{Cursor, Key, Sort, cut, limit},
     parameters,
     problem::Problem,
-    products::{
-        Cursor, Key, Sort,
-        cursor::{cut, limit},
-    },
 };
 
 const DEFAULT_LIMIT: u32 = 20;
