@@ -130,7 +130,7 @@ pub struct Memory {
     /// Every write goes through it; look-ups do not.
     gate: Gate,
     equivalents: NoVarySearchIndex,
-    refused: LastNotStored,
+    not_stored: LastNotStored,
     /// What is stored here is offered to them.
     tiers: Arc<Tiers>,
     variants: usize,
@@ -162,7 +162,7 @@ impl Memory {
             hasher,
             gate: Gate::default(),
             equivalents: NoVarySearchIndex::default(),
-            refused: LastNotStored::default(),
+            not_stored: LastNotStored::default(),
             tiers,
             variants,
             // quick_cache silently refuses what is heavier than the hot part of a shard.
@@ -186,8 +186,8 @@ impl Memory {
     }
 
     /// Why the last answer of each key was not stored.
-    pub fn refused(&self) -> &LastNotStored {
-        &self.refused
+    pub fn not_stored(&self) -> &LastNotStored {
+        &self.not_stored
     }
 
     /// The generation of a fetch that begins now.

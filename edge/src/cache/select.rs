@@ -12,6 +12,7 @@ use crate::{
     cache::{
         Key, Memory, Resource, Stored,
         held::{self, Held},
+        memory::Marker,
     },
     message::hop_by_hop::upgrade_wanted,
 };
@@ -87,19 +88,17 @@ impl<'a> Selection<'a> {
         resource?.select_part(&self.head.headers).filter(|_| self.head.method == Method::GET)
     }
 
-    /// Why a request that policy would fetch for the cache goes by itself: it brings content, asks to switch protocols,
-    /// asks for a head only; or it asks for less than a whole of what lately could not be stored (`marked`).
-    pub fn bypass_reason(&self, without_content: bool, marked: bool) -> Option<Reason> {
+    /// Why a request without content that policy would fetch for the cache goes by itself: it asks to switch protocols, or
+    /// for a head only; or it asks for less than a whole of what lately could not be stored (`marker`).
+    pub fn bypass_reason(&self, marker: Option<Marker>) -> Option<Reason> {
         let asks_with = |name| self.head.headers.contains_key(name);
-        if !without_content {
-            Some(Reason::RequestContent)
-        } else if upgrade_wanted(self.head.version, &self.head.headers).is_some() {
+        if upgrade_wanted(self.head.version, &self.head.headers).is_some() {
             Some(Reason::Upgrade)
         } else if self.head.method != Method::GET {
             Some(Reason::Method)
         } else {
             let partly = self.facts.asks_for_range() || CONDITIONS.iter().any(asks_with);
-            (marked && partly).then_some(Reason::RequestPart)
+            (marker.is_some() && partly).then_some(Reason::RequestPart)
         }
     }
 

@@ -9,7 +9,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use cache_policy::{Coding, ContentRange, Meta, Moment, Parts, Tag};
+use cache_policy::{Coding, ContentRange, Meta, Moment, Parts, Tag, list_elements};
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 
 use super::{
@@ -290,12 +290,8 @@ pub fn code_head(head: &mut HeaderMap, coding: Coding, strength: Strength) {
 
 /// Says that the answer depends on Accept-Encoding (RFC 9110 §12.5.5), whichever coding this client gets.
 pub fn vary_on_coding(head: &mut HeaderMap) {
-    let named = head.get_all(header::VARY).iter().any(|line| {
-        line.to_str().is_ok_and(|line| {
-            line.split(',')
-                .any(|name| matches!(name.trim(), "*") || name.trim().eq_ignore_ascii_case("accept-encoding"))
-        })
-    });
+    let named = list_elements(head, &header::VARY)
+        .any(|name| name == b"*" || name.eq_ignore_ascii_case(b"accept-encoding"));
     if !named {
         head.append(header::VARY, HeaderValue::from_static("Accept-Encoding"));
     }

@@ -21,12 +21,12 @@ const SCATTERED: usize = 4;
 /// A complete body. Cloning shares it.
 #[derive(Clone, Debug, Default)]
 pub struct StoredBody {
-    shared: Arc<Shared>,
+    shared: Arc<Pieces>,
     length: u64,
 }
 
 #[derive(Debug, Default)]
-struct Shared {
+struct Pieces {
     pieces: Box<[Bytes]>,
     account: OnceLock<Account>,
 }
@@ -51,7 +51,7 @@ impl Detached {
     }
 }
 
-impl Drop for Shared {
+impl Drop for Pieces {
     fn drop(&mut self) {
         if let Some(account) = self.account.get() {
             // Entries hold it, so there are none.
@@ -74,7 +74,7 @@ impl StoredBody {
     }
 
     fn of(pieces: Box<[Bytes]>, length: u64) -> Self {
-        Self { shared: Arc::new(Shared { pieces, account: OnceLock::new() }), length }
+        Self { shared: Arc::new(Pieces { pieces, account: OnceLock::new() }), length }
     }
 
     /// Counts it as lent from now on, for as long as anyone has it and whenever no entry does.
@@ -124,7 +124,7 @@ impl StoredBody {
 
     /// Bytes of memory it holds, bookkeeping included.
     pub fn weight(&self) -> u64 {
-        self.length + 64 * self.pieces().len() as u64 + size_of::<Shared>() as u64
+        self.length + 64 * self.pieces().len() as u64 + size_of::<Pieces>() as u64
     }
 
     /// The pieces, in order.
@@ -187,7 +187,7 @@ fn join(pieces: &[Bytes], count: usize) -> Vec<Bytes> {
 /// A body that may be gone.
 #[derive(Clone, Debug)]
 pub struct WeakStoredBody {
-    shared: Weak<Shared>,
+    shared: Weak<Pieces>,
     length: u64,
 }
 

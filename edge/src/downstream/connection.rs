@@ -33,9 +33,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     downstream::{
-        deadlines::{Deadlines, InFlight, Protocol, State},
+        deadlines::{Deadlines, InFlight, Protocol, Standing},
         http2,
-        socket::{Place, Watched},
+        socket::{ConnectionPermit, Watched},
     },
     message::{body_error::BodyError, content::Content, interim::Interim, target::Scheme},
     observe::record::Recorded,
@@ -51,7 +51,7 @@ pub async fn serve(
     stream: TcpStream,
     address: SocketAddr,
     tls: Option<TlsAcceptor>,
-    place: Place,
+    place: ConnectionPermit,
 ) {
     let state = edge.state.load_full();
     let (timeouts, bounds) = (state.settings.timeouts.clone(), state.settings.bounds.clone());
@@ -93,7 +93,11 @@ struct ClientConnection {
 }
 
 impl ClientConnection {
-    async fn http1<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(&self, stream: S, place: Place) {
+    async fn http1<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
+        &self,
+        stream: S,
+        place: ConnectionPermit,
+    ) {
         let deadlines = Deadlines::new(&self.edge.clock, Protocol::Http1, self.stall);
         let interim = Arc::<Interim>::default();
         let io = TokioIo::new(Watched::new(stream, Arc::clone(&deadlines), Arc::clone(&interim), place));
@@ -135,7 +139,7 @@ impl ClientConnection {
         Ok(response.map(|body| Counted { body, in_flight }))
     }
 
-    async fn http2<S: AsyncRead + AsyncWrite + Unpin>(&self, stream: S, place: Place) {
+    async fn http2<S: AsyncRead + AsyncWrite + Unpin>(&self, stream: S, place: ConnectionPermit) {
         let deadlines = Deadlines::new(&self.edge.clock, Protocol::Http2, self.stall);
         let io = Watched::new(stream, Arc::clone(&deadlines), Arc::default(), place);
         let edge = Arc::clone(&self.edge);
@@ -169,13 +173,13 @@ impl ClientConnection {
         let mut close = false;
         let mut closing = false;
         loop {
-            let wait = match deadlines.state(&self.timeouts) {
-                State::Fine { look_again } => look_again,
-                State::Idle if !closing => {
+            let wait = match deadlines.standing(&self.timeouts) {
+                Standing::Fine { look_again } => look_again,
+                Standing::Idle if !closing => {
                     (close, closing) = (true, true);
                     CLOSING
                 }
-                State::Idle | State::Late => return,
+                Standing::Idle | Standing::Late => return,
             };
             let driven = poll_fn(|context| drive(context, std::mem::take(&mut close)));
             tokio::select! {

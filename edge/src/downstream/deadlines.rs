@@ -18,7 +18,6 @@ use crate::{clock::Clock, message::content::Activity, settings::Timeouts};
 
 /// What a connection speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the protocols' own names")]
 pub enum Protocol {
     Http1,
     Http2,
@@ -47,7 +46,7 @@ pub struct Deadlines {
 
 /// What the deadlines say.
 #[derive(Debug)]
-pub enum State {
+pub enum Standing {
     /// Nothing is late; nothing can be before this much time has passed.
     Fine {
         /// When to look again.
@@ -100,7 +99,7 @@ impl Deadlines {
     }
 
     /// Whether the connection is late, or when it could be.
-    pub fn state(&self, timeouts: &Timeouts) -> State {
+    pub fn standing(&self, timeouts: &Timeouts) -> Standing {
         if self.moved.take() {
             self.rest();
         }
@@ -113,7 +112,7 @@ impl Deadlines {
         let blocked = self.blocked_since.load(Ordering::Relaxed);
         if blocked != 0 {
             match left(blocked, timeouts.body) {
-                0 => return State::Late,
+                0 => return Standing::Late,
                 left => look_again = left,
             }
         }
@@ -121,7 +120,7 @@ impl Deadlines {
         if self.requests.load(Ordering::Relaxed) > 0 {
             // A stream that its client gives no window, however lively the connection is otherwise.
             match left(quiet, self.stall) {
-                0 => return State::Late,
+                0 => return Standing::Late,
                 left => look_again = look_again.min(left),
             }
             look_again = look_again.min(left(now, timeouts.body));
@@ -129,16 +128,16 @@ impl Deadlines {
             match self.head_since.load(Ordering::Relaxed) {
                 0 => {}
                 since => match left(since, timeouts.header) {
-                    0 => return State::Late,
+                    0 => return Standing::Late,
                     left => look_again = look_again.min(left),
                 },
             }
             match left(quiet, timeouts.idle) {
-                0 => return State::Idle,
+                0 => return Standing::Idle,
                 left => look_again = look_again.min(left).min(left_for_a_head(timeouts)),
             }
         }
-        State::Fine { look_again: Duration::from_millis(look_again.max(1)) }
+        Standing::Fine { look_again: Duration::from_millis(look_again.max(1)) }
     }
 
     /// The socket gave bytes.
@@ -161,13 +160,16 @@ impl Deadlines {
         }
     }
 
-    /// Whether a write went through or found the socket full.
-    pub fn wrote(&self, through: bool) {
-        if through {
-            if self.blocked_since.load(Ordering::Relaxed) != 0 {
-                self.blocked_since.store(0, Ordering::Relaxed);
-            }
-        } else if self.blocked_since.load(Ordering::Relaxed) == 0 {
+    /// A write went through.
+    pub fn wrote(&self) {
+        if self.blocked_since.load(Ordering::Relaxed) != 0 {
+            self.blocked_since.store(0, Ordering::Relaxed);
+        }
+    }
+
+    /// A write found the socket full.
+    pub fn blocked(&self) {
+        if self.blocked_since.load(Ordering::Relaxed) == 0 {
             self.blocked_since.store(self.now(), Ordering::Relaxed);
         }
     }
@@ -246,7 +248,7 @@ mod tests {
     }
 
     fn is_fine(deadlines: &Deadlines) -> bool {
-        matches!(deadlines.state(&timeouts()), State::Fine { .. })
+        matches!(deadlines.standing(&timeouts()), Standing::Fine { .. })
     }
 
     #[tokio::test(start_paused = true)]
@@ -255,7 +257,7 @@ mod tests {
         tokio::time::advance(Duration::from_millis(14_900)).await;
         assert!(is_fine(&deadlines));
         tokio::time::advance(Duration::from_millis(200)).await;
-        assert!(matches!(deadlines.state(&timeouts()), State::Late));
+        assert!(matches!(deadlines.standing(&timeouts()), Standing::Late));
     }
 
     #[tokio::test(start_paused = true)]
@@ -269,7 +271,7 @@ mod tests {
         tokio::time::advance(Duration::from_secs(4)).await;
         assert!(is_fine(&deadlines));
         tokio::time::advance(Duration::from_secs(11)).await;
-        assert!(matches!(deadlines.state(&timeouts()), State::Late));
+        assert!(matches!(deadlines.standing(&timeouts()), Standing::Late));
     }
 
     #[tokio::test(start_paused = true)]
@@ -278,7 +280,7 @@ mod tests {
         drop(InFlight::begin(Arc::clone(&deadlines)));
         assert!(is_fine(&deadlines));
         tokio::time::advance(Duration::from_secs(76)).await;
-        assert!(matches!(deadlines.state(&timeouts()), State::Idle));
+        assert!(matches!(deadlines.standing(&timeouts()), Standing::Idle));
     }
 
     #[tokio::test(start_paused = true)]
@@ -289,6 +291,6 @@ mod tests {
         tokio::time::advance(Duration::from_secs(80)).await;
         assert!(is_fine(&deadlines));
         tokio::time::advance(Duration::from_secs(11)).await;
-        assert!(matches!(deadlines.state(&timeouts()), State::Late));
+        assert!(matches!(deadlines.standing(&timeouts()), Standing::Late));
     }
 }

@@ -53,9 +53,9 @@ use crate::{
 
 /// A client's HTTP/2 connection.
 pub struct Connection<S> {
-    state: State<S>,
+    state: Phase<S>,
     out: CoalescedWrites<S>,
-    shared: Shared,
+    shared: ConnectionShared,
     closing: bool,
     /// Requests that have come and are not begun yet.
     arrived: Vec<Arrived>,
@@ -64,14 +64,14 @@ pub struct Connection<S> {
     under_way: FuturesUnordered<ReusableBoxFuture<'static, ()>>,
 }
 
-enum State<S> {
+enum Phase<S> {
     Handshake(Handshake<CoalescedWrites<S>>),
     Open(h2::server::Connection<CoalescedWrites<S>, Bytes>),
 }
 
 /// What all requests of a connection need.
 #[derive(Clone)]
-struct Shared {
+struct ConnectionShared {
     edge: Arc<Edge>,
     peer: Peer,
     deadlines: Arc<Deadlines>,
@@ -93,9 +93,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             .max_local_error_reset_streams(Some(RESET_BY_ERROR))
             .handshake(out.clone());
         Self {
-            state: State::Handshake(handshake),
+            state: Phase::Handshake(handshake),
             out,
-            shared: Shared { edge, peer, deadlines },
+            shared: ConnectionShared { edge, peer, deadlines },
             closing: false,
             arrived: Vec::new(),
             next: nothing(),
@@ -120,10 +120,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     fn poll_frames(&mut self, context: &mut Context<'_>) -> Poll<Result<(), h2::Error>> {
         let connection = match &mut self.state {
-            State::Open(connection) => connection,
-            State::Handshake(handshake) => {
+            Phase::Open(connection) => connection,
+            Phase::Handshake(handshake) => {
                 let connection = ready!(Pin::new(handshake).poll(context))?;
-                self.state = State::Open(connection);
+                self.state = Phase::Open(connection);
                 return self.poll_frames(context);
             }
         };
@@ -165,7 +165,7 @@ fn nothing() -> ReusableBoxFuture<'static, ()> {
 }
 
 /// One request and its response, to the end of both.
-async fn exchange(shared: Shared, (request, mut respond): Arrived) {
+async fn exchange(shared: ConnectionShared, (request, mut respond): Arrived) {
     let in_flight = InFlight::begin(Arc::clone(&shared.deadlines));
     let (head, frames) = request.into_parts();
     let wanted = expects_continue(&head.headers).then(ContinueGate::default);
@@ -197,7 +197,7 @@ async fn exchange(shared: Shared, (request, mut respond): Arrived) {
 
 /// Awaits the answer; what goes before it is sent meanwhile. `None` when the client has reset the stream.
 async fn answer(
-    shared: &Shared,
+    shared: &ConnectionShared,
     request: Request<Content>,
     respond: &mut SendResponse<Bytes>,
     mut wanted: Option<ContinueGate>,

@@ -24,7 +24,7 @@ use crate::{
 /// A connection's place among `bounds.connections`, and its count in the metrics. Lives as long as the socket, upgrades
 /// included.
 #[derive(Debug)]
-pub struct Place {
+pub struct ConnectionPermit {
     /// Its place.
     pub permit: OwnedSemaphorePermit,
     /// Its count.
@@ -42,12 +42,12 @@ pub struct Watched<S> {
     waiting: Arc<Interim>,
     /// Those that are being written.
     interim: Bytes,
-    _place: Place,
+    _place: ConnectionPermit,
 }
 
 impl<S> Watched<S> {
     /// Watches a socket; `interim` is written before whatever hyper writes next.
-    pub fn new(stream: S, deadlines: Arc<Deadlines>, interim: Arc<Interim>, place: Place) -> Self {
+    pub fn new(stream: S, deadlines: Arc<Deadlines>, interim: Arc<Interim>, place: ConnectionPermit) -> Self {
         Self { stream, deadlines, waiting: interim, interim: Bytes::new(), _place: place }
     }
 
@@ -59,7 +59,10 @@ impl<S> Watched<S> {
     }
 
     fn blocked<T>(&self, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
-        self.deadlines.wrote(written.is_ready());
+        match written {
+            Poll::Ready(_) => self.deadlines.wrote(),
+            Poll::Pending => self.deadlines.blocked(),
+        }
         written
     }
 }

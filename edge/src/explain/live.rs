@@ -4,7 +4,7 @@ use cache_policy::{Decision, Moment, Reason, RequestFacts, variant_key};
 use http::{HeaderName, HeaderValue, Method, header};
 
 use super::{
-    Explanation, Question, Refused, StoredAs, StoredParts, freshness, held, meaning, notes, octets, read,
+    Explanation, NotStored, Question, StoredAs, StoredParts, freshness, held, meaning, notes, octets, read,
     variant, words,
 };
 use crate::{
@@ -44,7 +44,7 @@ pub fn live(
         Decision::Serve { stale: None } => ("hit", Some(Verdict::Hit), None),
         Decision::Serve { stale } => ("stale", Some(Verdict::Stale), stale),
         Decision::ServeAndRefresh { reason } => ("stale", Some(Verdict::Stale), Some(reason)),
-        Decision::Fetch(plan) => match selection.bypass_reason(true, marker.is_some()) {
+        Decision::Fetch(plan) => match selection.bypass_reason(marker) {
             Some(reason) => ("pass", Some(Verdict::Pass), Some(reason)),
             None => ("fetch", Some(Verdict::Miss), Some(plan.reason)),
         },
@@ -54,7 +54,7 @@ pub fn live(
     let stored = candidate.map(Candidate::stored);
     let from_store = matches!(verdict, "hit" | "stale");
     // Of an answer that was not stored lately the next one's is not known before it comes.
-    let refused = memory.refused().of(&key).filter(|_| stored.is_none());
+    let refused = memory.not_stored().of(&key).filter(|_| stored.is_none());
     let known = status.filter(|verdict| *verdict != Verdict::Miss || refused.is_none());
     let cache_status = known.map(|verdict| {
         let ttl = stored.filter(|_| from_store).map(|stored| stored.meta.lifetime_left(now));
@@ -96,7 +96,7 @@ pub fn live(
     }
     if let Some(refused) = refused {
         told.remedy = super::remedy::remedy(refused.reason).map(str::to_owned).or(told.remedy);
-        told.refused = Some(Refused {
+        told.refused = Some(NotStored {
             ago: now.since(refused.at).as_secs(),
             status: refused.status.as_u16(),
             reason: refused.reason.as_str().to_owned(),

@@ -71,7 +71,7 @@ pub struct Explanation {
     /// What the upstream is asked beside the request itself.
     pub asks: Vec<String>,
     /// The last answer that was not stored.
-    pub refused: Option<Refused>,
+    pub refused: Option<NotStored>,
     /// What is well to know beside.
     pub notes: Vec<String>,
     /// What it is purged by.
@@ -113,7 +113,7 @@ pub struct StoredParts {
 /// An answer that was not stored.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(default)]
-pub struct Refused {
+pub struct NotStored {
     /// Seconds since it came.
     pub ago: u64,
     /// Its status.

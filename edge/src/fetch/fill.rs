@@ -67,11 +67,21 @@ pub struct Placed {
     pub want: Want,
 }
 
+/// Where stored octets stand, seen from those that are fetched.
+#[derive(Clone, Copy)]
+enum Side {
+    Before,
+    After,
+}
+
 impl Placed {
-    /// Octets stored already that come before, or after, what is fetched.
-    fn stored(&self, after: bool) -> Option<StoredBodyReader> {
+    /// Octets stored already on one side of what is fetched.
+    fn stored(&self, side: Side) -> Option<StoredBodyReader> {
         let Want::Gap(gap) = &self.want else { return None };
-        let range = if after { gap.range.end..gap.wanted.end } else { gap.wanted.start..gap.range.start };
+        let range = match side {
+            Side::Before => gap.wanted.start..gap.range.start,
+            Side::After => gap.range.end..gap.wanted.end,
+        };
         if range.is_empty() { None } else { gap.part.read_part(&range) }
     }
 }
@@ -85,7 +95,7 @@ impl Fill<'_> {
         let mut complete = None;
         let mut trailers = None;
         let mut keeps = true;
-        length += self.push_stored(false);
+        length += self.push_stored(Side::Before);
         loop {
             if !keeps && self.wait_for_readers().await == Room::NobodyReads {
                 return;
@@ -125,7 +135,7 @@ impl Fill<'_> {
             tracing::info!(key = self.key.as_str(), "a continuation is not as long as it said");
             return recording.fail(BodyError::Abandoned);
         }
-        length += self.push_stored(true);
+        length += self.push_stored(Side::After);
         if let Some(parts) = &self.parts
             && length != parts.place.range.end - parts.place.range.start
         {
@@ -176,8 +186,8 @@ impl Fill<'_> {
     }
 
     /// Adds the stored octets round what is fetched; says how many.
-    fn push_stored(&self, after: bool) -> u64 {
-        let Some(mut reader) = self.parts.as_ref().and_then(|parts| parts.stored(after)) else { return 0 };
+    fn push_stored(&self, side: Side) -> u64 {
+        let Some(mut reader) = self.parts.as_ref().and_then(|parts| parts.stored(side)) else { return 0 };
         let length = reader.left();
         while let Some(piece) = reader.next_piece() {
             self.filling.recording.push(piece);
@@ -241,7 +251,7 @@ impl Fill<'_> {
         let (reason, at) = (Reason::TooLarge, self.edge.clock.now());
         self.edge.memory.mark(self.key, Marker { until: at + MARKER, reason });
         let refused = NotStored { reason, status: self.filling.facts.meta.status, at, lines: Vec::new() };
-        self.edge.memory.refused().remember(self.key, refused);
+        self.edge.memory.not_stored().remember(self.key, refused);
         self.lead.close();
         self.filling.recording.let_go();
     }

@@ -15,50 +15,51 @@
 //! stops with its reader.
 
 pub mod fill;
+mod judge;
 pub mod resume;
 pub mod want;
 
 use std::{sync::Arc, time::Duration};
 
-use cache_policy::{
-    Admitted, Arrival, ContentRange, Decision, Meta, Ranges, Reason, RequestFacts, Rules, Tag, Vary,
-    admit_part, combined_head, may_combine, may_replace, tags, variant_key,
-};
-use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode, header, response};
+use cache_policy::{Arrival, Decision, Meta, Newer, Reason, RequestFacts, may_replace};
+use http::{HeaderMap, Request, StatusCode, response};
 use http_body_util::BodyExt as _;
 use tokio::sync::oneshot;
 
 use crate::{
     cache::{
-        FetchOutcome, Filling, Key, Lead, Recording, Stored,
-        held::Gap,
+        FetchOutcome, Key, Lead, Stored,
         memory::{MARKER, Marker},
         not_stored::NotStored,
         purge::Generation,
         recording::Reader,
-        reservation::Reservation,
-        stored::Facts,
         tiers::TierQuery,
     },
     message::{failure::Failure, hop_by_hop::strip_hop_by_hop},
     observe::evidence,
-    response::coding,
     settings::Route,
     state::Edge,
     upstream::{RequestBody, ResponseBody, Upstream, response_body::Answer},
 };
-use fill::{FIRST_ROOM, Fill, Placed};
-use resume::Resume;
+use fill::{Fill, Placed};
+use judge::{Judge, Judged, freshen, lasts, withheld};
+use resume::{Asked, Resume};
 use want::Want;
 
-/// Everything a fetch needs; it borrows nothing of the request that began it.
+/// A fetch that is about to begin. It borrows nothing of the request that began it.
 pub struct Fetch {
-    /// The resource.
-    pub key: Key,
-    /// The right to fetch it.
+    /// The right to fetch.
     pub lead: Lead,
     /// The request to send.
     pub request: Request<RequestBody>,
+    /// What it is for.
+    pub subject: Subject,
+}
+
+/// What a fetch is for: a resource, and how what comes of it is judged.
+pub struct Subject {
+    /// The resource.
+    pub key: Key,
     /// The client's request fields, for `Vary`.
     pub fields: HeaderMap,
     /// The client's request, as policy sees it.
@@ -89,7 +90,7 @@ pub struct Unshared {
     /// As the upstream sent it.
     pub answer: Answer,
     /// Why it is not stored.
-    pub reason: Option<Reason>,
+    pub reason: Reason,
     /// From sending the request to this head.
     pub took: Duration,
 }
@@ -102,122 +103,179 @@ pub fn start(edge: &Arc<Edge>, fetch: Fetch) -> oneshot::Receiver<LeaderShare> {
 }
 
 async fn run(edge: Arc<Edge>, fetch: Fetch, leader: oneshot::Sender<LeaderShare>) {
+    let Fetch { lead, request, subject } = fetch;
     // Boxed: as a rule there is no tier, and nobody carries the room for asking one about.
     if !edge.memory.tiers().is_empty()
-        && let Some(outcome) = Box::pin(look_up_tiers(&edge, &fetch)).await
+        && let Some(outcome) = Box::pin(look_up_tiers(&edge, &subject, &lead)).await
     {
-        return fetch.lead.publish(outcome);
+        return lead.publish(outcome);
     }
-    let Fetch { key, lead, request, fields, facts, route, upstream, stored, want, largest } = fetch;
+    let again = resume::copy(&request);
     let requested_at = edge.clock.now();
-    let asked = resume::copy(&request);
-    let answer = match upstream.send(request, &edge.clock).await {
+    let answer = match subject.upstream.send(request, &edge.clock).await {
         Ok(answer) => answer,
         Err(failure) => return lead.publish(FetchOutcome::Failed(failure)),
     };
     let received_at = edge.clock.now();
     let arrival = Arrival { requested_at, received_at, wall: edge.clock.wall_at(received_at) };
-    let took = received_at.since(requested_at);
-    let (mut head, mut body) = answer.into_parts();
-    strip_hop_by_hop(&mut head.headers);
+    let received = Received { answer, arrival, edge: &edge, subject: &subject };
+    Box::pin(received.settle(&lead, again, leader)).await;
+}
 
-    if head.status == StatusCode::NOT_MODIFIED
-        && let Some(stored) = &stored
-    {
-        let outcome = match freshen(stored, &facts, &head.headers, arrival, &route.rules, lead.generation()) {
+/// A response's head has come.
+struct Received<'a> {
+    answer: Answer,
+    arrival: Arrival,
+    edge: &'a Edge,
+    subject: &'a Subject,
+}
+
+/// What a head that is to be stored, or not, is judged to be.
+enum Judgement {
+    Store(Box<Judged>),
+    Refuse(Reason),
+    /// It contradicts what is stored, which is dropped: whoever waits looks again.
+    Contradicts,
+}
+
+impl Received<'_> {
+    /// Publishes what the answer means for those who wait; fills the cache with its body where it is to be stored.
+    async fn settle(mut self, lead: &Lead, again: Request<()>, leader: oneshot::Sender<LeaderShare>) {
+        let subject = self.subject;
+        strip_hop_by_hop(self.answer.headers_mut());
+        let status = self.answer.status();
+        match (&subject.stored, status) {
+            (Some(stored), StatusCode::NOT_MODIFIED) => {
+                let outcome = self.freshened(stored, lead.generation());
+                // A 304 has no content; reading its end gives the connection back.
+                let _ = self.answer.body_mut().frame().await;
+                return lead.publish(outcome);
+            }
+            (_, StatusCode::SWITCHING_PROTOCOLS) => {
+                return lead.publish(FetchOutcome::Failed(Failure::Unasked));
+            }
+            (Some(stored), status) if !may_replace(&stored.meta, status) => {
+                hand_over(leader, self.unshared(Reason::StatusForbidsStoring));
+                return lead.publish(FetchOutcome::ErrorStatus(status));
+            }
+            _ => {}
+        }
+        match self.judge() {
+            Judgement::Contradicts => lead.publish(FetchOutcome::Nothing),
+            Judgement::Refuse(reason) => {
+                self.remember_refusal(reason);
+                hand_over(leader, self.unshared(reason));
+                lead.publish(FetchOutcome::NotShared(reason));
+            }
+            Judgement::Store(judged) => self.fill(*judged, lead, again, leader).await,
+        }
+    }
+
+    fn took(&self) -> Duration {
+        self.arrival.received_at.since(self.arrival.requested_at)
+    }
+
+    fn unshared(self, reason: Reason) -> LeaderShare {
+        let took = self.took();
+        LeaderShare::Answer(Box::new(Unshared { answer: self.answer, reason, took }))
+    }
+
+    /// Takes the head of a 304 into the entry under validation.
+    fn freshened(&self, stored: &Arc<Stored>, began: Generation) -> FetchOutcome {
+        let Self { edge, subject: Subject { key, facts, route, .. }, .. } = self;
+        let head = self.answer.headers();
+        let answer = Newer { request: facts, head, arrival: self.arrival, rules: &route.rules };
+        match freshen(stored, &answer, began) {
             Ok(fresh) => {
                 let fresh = Arc::new(fresh);
-                edge.memory.store(&key, Arc::clone(&fresh));
+                edge.memory.store(key, Arc::clone(&fresh));
                 FetchOutcome::Stored(fresh)
             }
             Err(reason) => {
                 // What we hold is not what the upstream means: whoever waits fetches it whole.
                 tracing::debug!(key = key.as_str(), %reason, "a 304 does not fit what is stored");
-                edge.memory.remove(&key, stored);
+                edge.memory.remove(key, stored);
                 FetchOutcome::Nothing
             }
-        };
-        // A 304 has no content; reading its end gives the connection back.
-        let _ = body.frame().await;
-        return lead.publish(outcome);
-    }
-    if head.status == StatusCode::SWITCHING_PROTOCOLS {
-        return lead.publish(FetchOutcome::Failed(Failure::Unasked));
-    }
-    if stored.as_ref().is_some_and(|stored| !may_replace(&stored.meta, head.status)) {
-        let status = head.status;
-        let reason = Some(Reason::StatusForbidsStoring);
-        let answer = Answer::from_parts(head, body);
-        hand_over(leader, LeaderShare::Answer(Box::new(Unshared { answer, reason, took })));
-        return lead.publish(FetchOutcome::ErrorStatus(status));
-    }
-    if head.status == StatusCode::RANGE_NOT_SATISFIABLE {
-        // It is shorter than it was.
-        if let Want::Gap(gap) = &want {
-            edge.memory.remove(&key, &gap.part);
-            return lead.publish(FetchOutcome::Nothing);
-        }
-        if let (Want::Part, Some(part)) = (&want, &stored) {
-            edge.memory.remove(&key, part);
         }
     }
-    let judge = Judge { edge: &edge, facts: &facts, fields: &fields, route: &route, arrival, largest };
-    let judged = match &want {
-        Want::Part if head.status == StatusCode::PARTIAL_CONTENT => judge.part(&head.headers, &body),
-        Want::Gap(gap) if head.status == StatusCode::PARTIAL_CONTENT => {
-            match judge.rest(&head.headers, &body, gap) {
+
+    fn judge(&self) -> Judgement {
+        let Self { edge, subject, arrival, .. } = self;
+        let Subject { key, fields, facts, route, stored, want, largest, .. } = subject;
+        let (status, head, body) = (self.answer.status(), self.answer.headers(), self.answer.body());
+        if status == StatusCode::RANGE_NOT_SATISFIABLE {
+            // It is shorter than it was.
+            match (want, stored) {
+                (Want::Gap(gap), _) => {
+                    edge.memory.remove(key, &gap.part);
+                    return Judgement::Contradicts;
+                }
+                (Want::Part, Some(part)) => edge.memory.remove(key, part),
+                _ => {}
+            }
+        }
+        let judge = Judge { edge, facts, fields, route, arrival: *arrival, largest: *largest };
+        let judged = match want {
+            Want::Part if status == StatusCode::PARTIAL_CONTENT => judge.part(head, body),
+            Want::Gap(gap) if status == StatusCode::PARTIAL_CONTENT => match judge.gap(head, body, gap) {
                 Ok(judged) => Ok(judged),
                 Err(reason) => {
                     tracing::debug!(key = key.as_str(), %reason, "a part does not complete what is stored");
-                    edge.memory.remove(&key, &gap.part);
-                    return lead.publish(FetchOutcome::Nothing);
+                    edge.memory.remove(key, &gap.part);
+                    return Judgement::Contradicts;
                 }
-            }
-        }
-        _ => judge.whole(&head, &body),
-    };
-    let judged = match judged {
-        Ok(judged) => judged,
-        Err(reason) => {
-            if lasts(head.status, reason) {
-                edge.memory.mark(&key, Marker { until: received_at + MARKER, reason });
-            }
-            let lines = [
-                evidence::request_lines(reason, &fields),
-                evidence::response_lines(Some(reason), &head.headers, None, &route.rules),
-            ];
-            let (status, lines) = (head.status, lines.concat());
-            edge.memory.refused().remember(&key, NotStored { reason, status, at: received_at, lines });
-            let answer = Answer::from_parts(head, body);
-            hand_over(leader, LeaderShare::Answer(Box::new(Unshared { answer, reason: Some(reason), took })));
-            return lead.publish(FetchOutcome::NotShared(reason));
-        }
-    };
-    let own_fields = withheld(&head.headers, &judged.head);
-    let resume = Resume::of(
-        asked,
-        (head.status, &head.headers),
-        &judged.facts.meta.validators,
-        judged.length,
-        facts,
-        (&route, &upstream),
-    );
-    let (filling, place, room) = judged.filling(lead.generation(), took);
-    if let Some(reader) = filling.recording.reader() {
-        hand_over(leader, LeaderShare::Reader(reader, own_fields));
+            },
+            _ => judge.whole(status, head, body),
+        };
+        judged.map_or_else(Judgement::Refuse, |judged| Judgement::Store(Box::new(judged)))
     }
-    lead.publish(FetchOutcome::Filling(Arc::clone(&filling)));
-    let parts = place.map(|place| Placed { place, route: Arc::clone(&route), want });
-    Fill { edge: &edge, key: &key, lead: &lead, filling: &filling, largest, room: Some(room), parts, resume }
-        .run(body)
-        .await;
+
+    /// For later requests, which need not wait for one another, and for whoever asks why.
+    fn remember_refusal(&self, reason: Reason) {
+        let Self { edge, subject: Subject { key, fields, route, .. }, arrival, .. } = self;
+        let (status, at) = (self.answer.status(), arrival.received_at);
+        if lasts(status, reason) {
+            edge.memory.mark(key, Marker { until: at + MARKER, reason });
+        }
+        let lines = [
+            evidence::request_lines(reason, fields),
+            evidence::response_lines(Some(reason), self.answer.headers(), None, &route.rules),
+        ];
+        edge.memory.not_stored().remember(key, NotStored { reason, status, at, lines: lines.concat() });
+    }
+
+    async fn fill(
+        self,
+        judged: Judged,
+        lead: &Lead,
+        again: Request<()>,
+        leader: oneshot::Sender<LeaderShare>,
+    ) {
+        let took = self.took();
+        let Self { answer, edge, subject, .. } = self;
+        let Subject { key, facts, route, upstream, want, largest, .. } = subject;
+        let (head, body) = answer.into_parts();
+        let own_fields = withheld(&head.headers, &judged.head);
+        let asked = Asked { request: again, facts: *facts, route, upstream };
+        let resume = Resume::of(asked, &head, &judged.facts.meta.validators, judged.length);
+        let (filling, place, room) = judged.filling(lead.generation(), took);
+        if let Some(reader) = filling.recording.reader() {
+            hand_over(leader, LeaderShare::Reader(reader, own_fields));
+        }
+        lead.publish(FetchOutcome::Filling(Arc::clone(&filling)));
+        let parts = place.map(|place| Placed { place, route: Arc::clone(route), want: want.clone() });
+        let fill =
+            Fill { edge, key, lead, filling: &filling, largest: *largest, room: Some(room), parts, resume };
+        fill.run(body).await;
+    }
 }
 
 /// What the tiers behind memory have, before the upstream is asked: once for everybody who waits. It is put in memory; what
 /// policy does not let be served at once is validated, or stands in for an error, as if it had been there all the time.
-async fn look_up_tiers(edge: &Edge, fetch: &Fetch) -> Option<FetchOutcome> {
+async fn look_up_tiers(edge: &Edge, subject: &Subject, lead: &Lead) -> Option<FetchOutcome> {
     let tiers = edge.memory.tiers();
-    let Fetch { key, lead, fields, facts, route, stored, want, largest, .. } = fetch;
+    let Subject { key, fields, facts, route, stored, want, largest, .. } = subject;
     // What memory has is no older; what could not be shared of late is in no tier.
     if stored.is_some() || matches!(want, Want::Gap(_)) || !lead.is_shared() {
         return None;
@@ -276,7 +334,7 @@ pub fn keep(
 ) -> Result<(Reader, Option<u64>), ResponseBody> {
     let Keep { key, lead, fields, facts, route, arrival, largest } = keep;
     let judge = Judge { edge, facts: &facts, fields: &fields, route: &route, arrival, largest };
-    let Ok(judged) = judge.whole(head, &body) else { return Err(body) };
+    let Ok(judged) = judge.whole(head.status, &head.headers, &body) else { return Err(body) };
     let (filling, _, room) = judged.filling(lead.generation(), Duration::ZERO);
     let Some(reader) = filling.recording.reader() else { return Err(body) };
     let length = filling.length;
@@ -299,162 +357,7 @@ pub fn keep(
     Ok((reader, length))
 }
 
-/// What an answer is judged by.
-struct Judge<'a> {
-    edge: &'a Edge,
-    facts: &'a RequestFacts,
-    fields: &'a HeaderMap,
-    route: &'a Route,
-    arrival: Arrival,
-    largest: u64,
-}
-
-/// An answer that will be stored.
-struct Judged {
-    facts: Facts,
-    head: HeaderMap,
-    length: Option<u64>,
-    /// Where in the whole what is being stored stands, where it is a part.
-    place: Option<ContentRange>,
-    /// Whether the answer is a part.
-    partial: bool,
-    room: Reservation,
-}
-
-impl Judged {
-    fn filling(self, began: Generation, took: Duration) -> (Arc<Filling>, Option<ContentRange>, Reservation) {
-        let Self { facts, head, length, place, partial, room } = self;
-        let facts = Facts { began, ..facts };
-        let filling = Filling { facts, head, length, recording: Recording::new(), partial, took };
-        (Arc::new(filling), place, room)
-    }
-}
-
-impl Judge<'_> {
-    /// A whole response.
-    fn whole(&self, head: &response::Parts, body: &ResponseBody) -> Result<Judged, Reason> {
-        let length = http_body::Body::size_hint(body).exact();
-        let rules = &self.route.rules;
-        let admitted = cache_policy::admit(self.facts, head.status, &head.headers, self.arrival, rules)?;
-        let room = room(self.edge, length, self.largest)?;
-        let codable = self.route.compress && coding::codable(head.status, &admitted.head, length);
-        self.judged(admitted, length, room, codable)
-    }
-
-    /// The part that was asked for.
-    fn part(&self, head: &HeaderMap, body: &ResponseBody) -> Result<Judged, Reason> {
-        let length = http_body::Body::size_hint(body).exact();
-        let (admitted, place) = self.placed(head, length)?;
-        let room = room(self.edge, length, self.largest)?;
-        let judged = self.judged(admitted, length, room, false)?;
-        Ok(Judged { place: Some(place), partial: true, ..judged })
-    }
-
-    /// What was missing: it and what is stored become the answer (RFC 9111 §3.4).
-    fn rest(&self, head: &HeaderMap, body: &ResponseBody, gap: &Gap) -> Result<Judged, Reason> {
-        let length = http_body::Body::size_hint(body).exact();
-        let (admitted, place) = self.placed(head, length)?;
-        if !may_combine(&gap.part.meta.validators, &admitted.meta.validators) {
-            return Err(Reason::ValidatorMismatch);
-        }
-        if place.range != gap.range || place.complete.is_some_and(|complete| complete != gap.complete) {
-            return Err(Reason::PartialUnusable);
-        }
-        let combined = combined_head(&gap.part.identity().head, head, None);
-        let (mut admitted, _) = admit_part(self.facts, &combined, self.arrival, &self.route.rules)?;
-        let wanted = ContentRange { range: gap.wanted.clone(), complete: Some(gap.complete) };
-        let whole = gap.wanted == (0..gap.complete);
-        if whole {
-            admitted.meta.status = StatusCode::OK;
-            admitted.head.remove(header::CONTENT_RANGE);
-        } else {
-            admitted.head.insert(header::CONTENT_RANGE, wanted.to_field());
-        }
-        let length = gap.wanted.end - gap.wanted.start;
-        admitted.head.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
-        let room = room(self.edge, Some(length), self.largest)?;
-        let codable =
-            whole && self.route.compress && coding::codable(StatusCode::OK, &admitted.head, Some(length));
-        let judged = self.judged(admitted, Some(length), room, codable)?;
-        Ok(Judged { place: Some(wanted), partial: !whole, ..judged })
-    }
-
-    /// A 206, and where it stands: as long as it says, or as the route has it.
-    fn placed(&self, head: &HeaderMap, length: Option<u64>) -> Result<(Admitted, ContentRange), Reason> {
-        let rules = &self.route.rules;
-        let (admitted, place) = admit_part(self.facts, head, self.arrival, rules)?;
-        match length {
-            Some(length) if length != place.range.end - place.range.start => match rules.ranges {
-                Ranges::Fitted if length > 0 => Ok((admitted, place.fitted_to(length))),
-                _ => Err(Reason::PartialUnusable),
-            },
-            _ => Ok((admitted, place)),
-        }
-    }
-
-    fn judged(
-        &self,
-        admitted: Admitted,
-        length: Option<u64>,
-        room: Reservation,
-        codable: bool,
-    ) -> Result<Judged, Reason> {
-        let Admitted { meta, head, vary } = admitted;
-        let tags: Box<[Tag]> = tags(&head)?.into();
-        let vary = match vary {
-            Vary::Fields(fields) => fields,
-            Vary::Nothing | Vary::Any => Box::default(),
-        };
-        let variant = if vary.is_empty() { Box::default() } else { variant_key(&vary, self.fields) };
-        let facts = Facts { meta, vary, variant, tags, began: Generation::default(), codable };
-        Ok(Judged { facts, head, length, place: None, partial: false, room })
-    }
-}
-
-/// The fields that `no-cache` or `private` names: the client that asked gets them, nobody else (RFC 9111 §5.2.2.4).
-fn withheld(head: &HeaderMap, stored: &HeaderMap) -> HeaderMap {
-    let only_here = |name: &HeaderName| !stored.contains_key(name) && !NEVER_WITHHELD.contains(name);
-    head.iter()
-        .filter(|(name, _)| only_here(name))
-        .map(|(name, value)| (name.clone(), value.clone()))
-        .collect()
-}
-
-/// What is missing of a stored head for other reasons.
-const NEVER_WITHHELD: [HeaderName; 4] =
-    [header::AGE, header::CONTENT_RANGE, header::SET_COOKIE, HeaderName::from_static("set-cookie2")];
-
-/// Takes room for a body before anyone is promised a share of it: all of it where its length is known.
-fn room(edge: &Edge, length: Option<u64>, largest: u64) -> Result<Reservation, Reason> {
-    match length {
-        Some(length) if length > largest => Err(Reason::TooLarge),
-        length => edge.memory.reserve(length.unwrap_or(FIRST_ROOM)).ok_or(Reason::NoRoom),
-    }
-}
-
-/// Whether the next answers are likely to be refused for the same reason. What one client's request brought about says
-/// nothing of the next client's answer, nor does a failure or a moment without room.
-fn lasts(status: StatusCode, reason: Reason) -> bool {
-    (status.is_success() || status.is_redirection())
-        && !reason.is_about_request()
-        && !matches!(reason, Reason::NoRoom | Reason::PartialUnusable)
-}
-
 /// The leader may have left; then its place is dropped, or its response, which closes the upstream's connection.
 fn hand_over(leader: oneshot::Sender<LeaderShare>, own: LeaderShare) {
     drop(leader.send(own));
-}
-
-/// The entry under the head that a 304 has brought (RFC 9111 §4.3.4).
-fn freshen(
-    stored: &Stored,
-    facts: &RequestFacts,
-    head: &HeaderMap,
-    arrival: Arrival,
-    rules: &Rules,
-    began: Generation,
-) -> Result<Stored, Reason> {
-    let admitted = cache_policy::freshen(&stored.meta, &stored.identity().head, facts, head, arrival, rules)?;
-    let tags = tags(&admitted.head)?.into();
-    Ok(stored.freshened(admitted.meta, &admitted.head, tags, began))
 }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use cache_policy::{
     Arrival, ContentRange, Reason, RequestFacts, Validators, admit_part, if_range_field, may_combine,
 };
-use http::{HeaderMap, HeaderValue, Request, StatusCode, header, response};
+use http::{HeaderValue, Request, StatusCode, header, response};
 use http_body::Body as _;
 
 use crate::{
@@ -69,6 +69,18 @@ impl CannotResume {
     }
 }
 
+/// What was asked, and of whom.
+pub struct Asked<'a> {
+    /// The head that was sent, of a GET.
+    pub request: Request<()>,
+    /// The client's request, as policy sees it.
+    pub facts: RequestFacts,
+    /// The route's rules.
+    pub route: &'a Arc<Route>,
+    /// Who was asked.
+    pub upstream: &'a Arc<Upstream>,
+}
+
 /// A request's head, to be kept while it is on its way.
 pub fn copy(request: &Request<RequestBody>) -> Request<()> {
     let mut copy = Request::new(());
@@ -79,22 +91,21 @@ pub fn copy(request: &Request<RequestBody>) -> Request<()> {
 }
 
 impl Resume {
-    /// What it takes to ask for the rest of this answer to `request`, a GET. `None` where its rest could not be told from
+    /// What it takes to ask for the rest of this answer. `None` where its rest could not be told from
     /// that of another representation, or where the upstream says that it knows no ranges.
     pub fn of(
-        request: Request<()>,
-        answer: (StatusCode, &HeaderMap),
+        asked: Asked<'_>,
+        answer: &response::Parts,
         validators: &Validators,
         length: Option<u64>,
-        facts: RequestFacts,
-        (route, upstream): (&Arc<Route>, &Arc<Upstream>),
     ) -> Option<Self> {
-        let (status, head) = answer;
-        let knows_no_ranges = head
+        let Asked { request, facts, route, upstream } = asked;
+        let knows_no_ranges = answer
+            .headers
             .get_all(header::ACCEPT_RANGES)
             .iter()
             .any(|line| line.as_bytes().trim_ascii().eq_ignore_ascii_case(b"none"));
-        if status != StatusCode::OK || knows_no_ranges {
+        if answer.status != StatusCode::OK || knows_no_ranges {
             return None;
         }
         let same = if_range_field(validators)?;

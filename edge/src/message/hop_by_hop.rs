@@ -1,5 +1,6 @@
 //! What concerns one connection only (RFC 9110 §7.6): taken out of every message that goes on, both ways.
 
+use cache_policy::list_elements;
 use http::{HeaderMap, HeaderName, HeaderValue, Version, header};
 
 /// The edge's own entry in `Via` (RFC 9110 §7.6.3) for a message received in this version.
@@ -14,12 +15,8 @@ pub fn via(received: Version) -> HeaderValue {
 /// Takes out what concerns one connection only (RFC 9110 §7.6.1), nominated fields included.
 pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
     if headers.contains_key(header::CONNECTION) {
-        let nominated: Vec<HeaderName> = headers
-            .get_all(header::CONNECTION)
-            .iter()
-            .filter_map(|line| line.to_str().ok())
-            .flat_map(|line| line.split(','))
-            .filter_map(|name| name.trim().parse().ok())
+        let nominated: Vec<HeaderName> = list_elements(headers, &header::CONNECTION)
+            .filter_map(|name| HeaderName::from_bytes(name).ok())
             // Nominating these would let a client hide them from us only after we have acted upon them.
             .filter(|name| !KEPT.contains(name))
             .collect();
@@ -35,10 +32,7 @@ pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
 /// The protocol an HTTP/1.1 client asks to switch to (RFC 9110 §7.8), if it is one the edge passes on: WebSocket. Anything
 /// else is ignored, as a server may; h2c would open a way round every stage above.
 pub fn upgrade_wanted(version: Version, headers: &HeaderMap) -> Option<HeaderValue> {
-    let named = headers.get_all(header::CONNECTION).iter().any(|line| {
-        line.to_str()
-            .is_ok_and(|line| line.split(',').any(|name| name.trim().eq_ignore_ascii_case("upgrade")))
-    });
+    let named = list_elements(headers, &header::CONNECTION).any(|name| name.eq_ignore_ascii_case(b"upgrade"));
     let protocol = headers.get(header::UPGRADE)?;
     let websocket = protocol.as_bytes().eq_ignore_ascii_case(b"websocket");
     (version == Version::HTTP_11 && named && websocket).then(|| protocol.clone())

@@ -1,6 +1,7 @@
 //! The words that all rooms share. Nothing here imports any of them.
 
 pub mod body_error;
+pub mod byte_stream;
 pub mod content;
 pub mod entity_tag;
 pub mod failure;

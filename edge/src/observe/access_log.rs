@@ -19,13 +19,13 @@ use crate::settings::LogFormat;
 /// Where the lines of requests go.
 #[derive(Debug)]
 pub struct AccessLog {
-    shared: Arc<Shared>,
+    shared: Arc<Buffer>,
     format: std::sync::atomic::AtomicU8,
     writer: Mutex<Option<thread::JoinHandle<()>>>,
 }
 
 #[derive(Debug, Default)]
-struct Shared {
+struct Buffer {
     pending: Mutex<Pending>,
     wake: Condvar,
     dropped: AtomicU64,
@@ -43,7 +43,7 @@ impl AccessLog {
     /// # Errors
     /// When the system gives no thread.
     pub fn start(format: LogFormat) -> std::io::Result<Self> {
-        let shared = Arc::<Shared>::default();
+        let shared = Arc::<Buffer>::default();
         let writer = thread::Builder::new().name("access-log".into()).spawn({
             let shared = Arc::clone(&shared);
             move || write_lines(&shared)
@@ -110,7 +110,7 @@ impl AccessLog {
     }
 }
 
-fn write_lines(shared: &Shared) {
+fn write_lines(shared: &Buffer) {
     let mut lines = String::new();
     loop {
         let closed = {

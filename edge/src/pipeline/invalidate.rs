@@ -2,9 +2,7 @@
 
 use std::sync::Arc;
 
-use cache_policy::{
-    Arrival, Moment, Reason, RequestFacts, Rules, invalidated_groups, invalidated_targets, tags,
-};
+use cache_policy::{Moment, Newer, Reason, invalidated_groups, invalidated_targets, tags};
 use http::HeaderMap;
 
 use crate::cache::{
@@ -41,26 +39,16 @@ pub fn invalidate(
     telling
 }
 
-/// What a HEAD's answer tells of the stored GET.
-pub struct HeadAnswer<'a> {
-    /// The request.
-    pub facts: &'a RequestFacts,
-    /// The answer's head.
-    pub answer: &'a HeaderMap,
-    /// When it came.
-    pub arrival: Arrival,
-    /// The route's rules.
-    pub rules: &'a Rules,
-    /// The count of purges when the request was sent.
-    pub began: Generation,
-}
-
 /// Takes what a HEAD's answer says of the stored GET into the entry, or drops an entry that it contradicts
-/// (RFC 9111 §4.3.5).
-pub fn freshen_by_head(memory: &Memory, key: &Key, stored: &Arc<Stored>, told: &HeadAnswer<'_>) {
-    let &HeadAnswer { facts, answer, arrival, rules, began } = told;
-    let head = &stored.identity().head;
-    match cache_policy::freshen_by_head(&stored.meta, head, facts, answer, arrival, rules) {
+/// (RFC 9111 §4.3.5). The HEAD was sent at `began`.
+pub fn freshen_by_head(
+    memory: &Memory,
+    key: &Key,
+    stored: &Arc<Stored>,
+    answer: &Newer<'_>,
+    began: Generation,
+) {
+    match cache_policy::freshen_by_head(&stored.meta, &stored.identity().head, answer) {
         Ok(admitted) => {
             let tags = tags(&admitted.head).unwrap_or_default().into();
             let fresh = stored.freshened(admitted.meta, &admitted.head, tags, began);

@@ -192,6 +192,7 @@ struct Wanted {
 }
 
 /// What a turn of the loop below came to.
+#[expect(clippy::large_enum_variant, reason = "as a rule it is the large one")]
 enum Next {
     /// The answer.
     Answer(Answer),
@@ -290,12 +291,15 @@ impl Exchange<'_> {
                 LookUp::Pass(reason) => return self.pass(client, reason).await,
                 LookUp::Fetch(wanted) => wanted,
             };
+            if !client.content.is_end_stream() {
+                return self.pass(client, Reason::RequestContent).await;
+            }
             let now = self.edge.clock.now();
-            let marked = wanted.resource.as_ref().is_some_and(|resource| resource.marker(now).is_some());
-            if let Some(reason) = self.selection().bypass_reason(client.content.is_end_stream(), marked) {
+            let marker = wanted.resource.as_ref().and_then(|resource| resource.marker(now));
+            if let Some(reason) = self.selection().bypass_reason(marker) {
                 return self.pass(client, reason).await;
             }
-            match self.share(&wanted, marked, now).await? {
+            match self.share(&wanted, marker, now).await? {
                 Next::Answer(answer) => return Ok(answer),
                 Next::Pass(reason) => return self.pass(client, reason).await,
                 Next::LookAgain => looked = self.look_up()?,

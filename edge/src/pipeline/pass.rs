@@ -9,13 +9,12 @@
 
 use std::sync::Arc;
 
-use cache_policy::{Arrival, Reason, invalidates, stands_for_get};
+use cache_policy::{Arrival, Newer, Reason, invalidates, stands_for_get};
 use http::{HeaderValue, Method, Request, Response, StatusCode, header, response};
 use http_body::Body as _;
 
 use super::{
-    Answer, ClientSide, Exchange,
-    invalidate::{self, HeadAnswer},
+    Answer, ClientSide, Exchange, invalidate,
     tunnel::{self, Upgrade},
 };
 use crate::{
@@ -147,9 +146,9 @@ impl Exchange<'_> {
         let resource = memory.look_up(&self.key);
         let stored = resource.as_ref().and_then(|resource| resource.select(&self.head.headers));
         if let Some(stored) = stored {
-            let (facts, rules) = (&self.facts, &self.route.rules);
-            let answer = HeadAnswer { facts, answer: &answer.headers, arrival, rules, began };
-            invalidate::freshen_by_head(memory, &self.key, stored, &answer);
+            let (request, rules) = (&self.facts, &self.route.rules);
+            let answer = Newer { request, head: &answer.headers, arrival, rules };
+            invalidate::freshen_by_head(memory, &self.key, stored, &answer, began);
         }
     }
 

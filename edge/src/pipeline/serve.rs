@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use cache_policy::{Decision, Failure, Meta, Plan, decide, stale_on_error, variant_key};
-use http::{HeaderMap, HeaderValue, Response, StatusCode, Version, header};
+use http::{HeaderValue, Response, StatusCode, Version, header};
 
 use super::{Answer, Exchange};
 use crate::{
@@ -68,7 +68,6 @@ impl Exchange<'_> {
         (reader, length): (Reader, KnownLength),
         plan: &Plan,
         verdict: Verdict,
-        own_fields: HeaderMap,
     ) -> Answer {
         let (rules, coder) = (&self.route.rules, &self.edge.coder);
         let response = representation::filling(self.head, filling, (reader, length), rules, coder);
@@ -77,8 +76,7 @@ impl Exchange<'_> {
             stored: verdict == Verdict::Miss,
             ..CacheStatus::new(verdict, Some(plan.reason))
         };
-        let mut answer = self.cached(response, &filling.facts.meta, status);
-        answer.response.headers_mut().extend(own_fields);
+        let answer = self.cached(response, &filling.facts.meta, status);
         Answer { upstream: Some(filling.took), ..answer }
     }
 

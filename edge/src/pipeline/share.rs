@@ -8,9 +8,9 @@ use tokio::sync::oneshot;
 
 use super::{Answer, Exchange, Next, Wanted};
 use crate::{
-    cache::{FetchOutcome, Filling, Joined, Lead, Resource, Stored, select::Candidate},
+    cache::{FetchOutcome, Filling, Joined, Lead, Resource, Stored, memory::Marker, select::Candidate},
     fetch::{
-        self, Fetch, LeaderShare, Unshared,
+        self, Fetch, LeaderShare, Subject, Unshared,
         want::{self, Want},
     },
     observe::verdict::Verdict,
@@ -35,9 +35,14 @@ struct Fetched {
 
 impl Exchange<'_> {
     /// Waits for a fetch of what is wanted: another request's, or its own. Where answers of late could not be shared
-    /// (`marked`) it is its own, and nobody joins it.
-    pub(super) async fn share(&self, wanted: &Wanted, marked: bool, now: Moment) -> Result<Next, Refusal> {
-        let joined = if marked {
+    /// (`marker`) it is its own, and nobody joins it.
+    pub(super) async fn share(
+        &self,
+        wanted: &Wanted,
+        marker: Option<Marker>,
+        now: Moment,
+    ) -> Result<Next, Refusal> {
+        let joined = if marker.is_some() {
             Joined::Leader(self.edge.collapser.lead_alone(&self.key, now, &self.edge.memory))
         } else {
             self.join(wanted, now)
@@ -79,7 +84,7 @@ impl Exchange<'_> {
             FetchOutcome::ErrorStatus(status) => match self.stale(stored, Failure::Status(*status)) {
                 Some(answer) => Next::Answer(answer),
                 None => match fetched.own.take() {
-                    Some(LeaderShare::Answer(own)) => Next::Answer(self.deliver(*own, wanted)),
+                    Some(LeaderShare::Answer(own)) => Next::Answer(self.deliver(*own)),
                     _ => Next::Pass(wanted.plan.reason),
                 },
             },
@@ -91,7 +96,7 @@ impl Exchange<'_> {
                 {
                     Next::Pass(*reason)
                 }
-                Some(LeaderShare::Answer(own)) => Next::Answer(self.deliver(*own, wanted)),
+                Some(LeaderShare::Answer(own)) => Next::Answer(self.deliver(*own)),
                 _ => Next::Pass(*reason),
             },
         })
@@ -115,7 +120,9 @@ impl Exchange<'_> {
                 let length = known_length(self.head, filling, &mut reader).await;
                 let verdict = if leads { Verdict::Miss } else { Verdict::Collapsed };
                 let read = (reader, length);
-                Next::Answer(self.serve_filling(filling, read, &wanted.plan, verdict, own_fields))
+                let mut answer = self.serve_filling(filling, read, &wanted.plan, verdict);
+                answer.response.headers_mut().extend(own_fields);
+                Next::Answer(answer)
             }
             _ => Next::LookAgain,
         }
@@ -136,12 +143,12 @@ impl Exchange<'_> {
     }
 
     /// Answers with what a fetch brought back for this request alone.
-    fn deliver(&self, own: Unshared, wanted: &Wanted) -> Answer {
+    fn deliver(&self, own: Unshared) -> Answer {
         let Unshared { answer, reason, took } = own;
         let (parts, body) = answer.into_parts();
         let status = CacheStatus {
             forward_status: Some(parts.status),
-            ..CacheStatus::new(Verdict::Miss, reason.or(Some(wanted.plan.reason)))
+            ..CacheStatus::new(Verdict::Miss, Some(reason))
         };
         let via = Some(parts.version);
         let body = Body::Upstream(Box::new(body));
@@ -175,10 +182,8 @@ impl Exchange<'_> {
         hyper::ext::on_informational(&mut request, move |interim| {
             informing.pass(interim.status(), interim.headers());
         });
-        let fetch = Fetch {
+        let subject = Subject {
             key: self.key.clone(),
-            lead,
-            request,
             fields: self.head.headers.clone(),
             facts: self.facts,
             route: Arc::clone(self.route),
@@ -187,7 +192,7 @@ impl Exchange<'_> {
             want: want.clone(),
             largest: self.settings.cache.largest_object,
         };
-        fetch::start(self.edge, fetch)
+        fetch::start(self.edge, Fetch { lead, request, subject })
     }
 
     /// Joins the fetch under way for what is wanted, or leads one. A part is not fetched where the whole is on its way.

@@ -16,8 +16,6 @@ const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 pub struct Client {
     /// Its address: the peer's own, or what trusted proxies say. IPv4-mapped IPv6 is shown as IPv4.
     pub address: IpAddr,
-    /// Whether a trusted proxy spoke for it, so that `address` is not the peer's.
-    pub forwarded: bool,
 }
 
 impl Client {
@@ -55,16 +53,14 @@ pub fn identify(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> Client 
     let peer = peer.to_canonical();
     let trusts = |address: &IpAddr| trusted.iter().any(|network| network.contains(address));
     let mut address = peer;
-    let mut forwarded = false;
     if trusts(&peer) {
         let mut hops = Hops::of(headers);
         while trusts(&address) {
             let Some(hop) = hops.next() else { break };
             address = hop;
-            forwarded = true;
         }
     }
-    Client { address, forwarded }
+    Client { address }
 }
 
 /// The hops that the header fields name, nearest first, up to the first that cannot be used.
@@ -201,7 +197,7 @@ mod tests {
     fn a_stranger_speaks_for_nobody() {
         let lines = headers(&[("x-forwarded-for", "192.0.2.9"), ("forwarded", "for=192.0.2.9")]);
         let client = identify(address("203.0.113.5"), &lines, &["10.0.0.0/8".parse().unwrap()]);
-        assert_eq!(client, Client { address: address("203.0.113.5"), forwarded: false });
+        assert_eq!(client, Client { address: address("203.0.113.5") });
     }
 
     #[test]
@@ -350,7 +346,7 @@ mod tests {
             let peer = IpAddr::V4(peer.into());
             prop_assume!(!"10.0.0.0/8".parse::<IpNet>().unwrap().contains(&peer));
             let client = identify(peer, &headers, &["10.0.0.0/8".parse().unwrap()]);
-            prop_assert_eq!(client, Client { address: peer, forwarded: false });
+            prop_assert_eq!(client, Client { address: peer });
         }
 
         #[test]

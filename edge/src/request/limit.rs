@@ -61,11 +61,6 @@ impl<C: Clock + Clone> Limiters<C> {
     pub fn get(&self, limit: &Limit) -> Option<&Arc<Limiter<C>>> {
         self.by_name.get(&limit.name)
     }
-
-    /// All of them by name, for metrics.
-    pub fn iter(&self) -> impl Iterator<Item = (&Arc<str>, &Arc<Limiter<C>>)> {
-        self.by_name.iter()
-    }
 }
 
 /// One limit at work.
@@ -148,11 +143,6 @@ impl<C: Clock + Clone> Limiter<C> {
         };
         with_parameters(&self.item, 'r', remaining, 't', whole_seconds(until))
     }
-
-    /// Clients whose state is held now, for metrics; walks the whole store.
-    pub fn clients(&self) -> usize {
-        self.engine.len()
-    }
 }
 
 impl Exceeded {
@@ -165,8 +155,8 @@ impl Exceeded {
 /// What a request that was refused by a limit is told.
 #[derive(Debug)]
 pub struct RateLimited {
-    /// When the next request will be admitted.
-    pub retry_after: Duration,
+    /// The value of `Retry-After`.
+    pub retry_after_seconds: u64,
     /// The value of `RateLimit-Policy`.
     pub policy: HeaderValue,
     /// The value of `RateLimit`.
@@ -177,7 +167,7 @@ impl RateLimited {
     /// What a limiter says of a refusal.
     pub fn new(limiter: &Limiter, exceeded: Exceeded) -> Self {
         Self {
-            retry_after: exceeded.retry_after,
+            retry_after_seconds: exceeded.retry_after_seconds(),
             policy: limiter.policy().clone(),
             state: limiter.state(&Err(exceeded)),
         }
@@ -350,7 +340,7 @@ mod tests {
             let address = Ipv6Addr::from_bits((0x2001_0db8_u128 << 96) | (u128::from(subscriber) << 64) | 1);
             assert!(limiter.admit(IpAddr::V6(address).into()).is_ok());
         }
-        assert!(limiter.clients() <= 1008, "{} clients are held", limiter.clients());
+        assert!(limiter.engine.len() <= 1008, "{} clients are held", limiter.engine.len());
         assert!(limiter.admit(client(1)).is_err());
     }
 

@@ -59,11 +59,11 @@ impl Refusal {
         }
     }
 
-    /// When it makes sense to ask again, where that is known.
-    pub fn retry_after(&self) -> Option<Duration> {
+    /// In how many seconds it makes sense to ask again (RFC 9110 §10.2.3), where that is known: at least one.
+    pub fn retry_after_seconds(&self) -> Option<u64> {
         match self {
-            Self::TooManyRequests(limited) => Some(limited.retry_after),
-            Self::Upstream(Failure::Busy | Failure::NoServer) => Some(Duration::from_secs(1)),
+            Self::TooManyRequests(limited) => Some(limited.retry_after_seconds),
+            Self::Upstream(Failure::Busy | Failure::NoServer) => Some(1),
             _ => None,
         }
     }

@@ -18,7 +18,7 @@ use async_compression::{
     zstd::CParameter,
 };
 use bytes::{Bytes, BytesMut};
-use cache_policy::{Coding, Codings};
+use cache_policy::{Coding, Codings, forbids_transforming};
 use futures_util::Stream;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use http_body::{Body as HttpBody, Frame};
@@ -49,14 +49,7 @@ pub fn codable(status: StatusCode, head: &HeaderMap, length: Option<u64>) -> boo
         && !head.contains_key(header::CONTENT_ENCODING)
         && !head.contains_key(header::TRAILER)
         && head.get(header::CONTENT_TYPE).is_some_and(shrinks)
-        && !head
-            .get_all(header::CACHE_CONTROL)
-            .iter()
-            .any(|line| contains_ignoring_case(line, b"no-transform"))
-}
-
-fn contains_ignoring_case(line: &HeaderValue, word: &[u8]) -> bool {
-    line.as_bytes().windows(word.len()).any(|window| window.eq_ignore_ascii_case(word))
+        && !forbids_transforming(head)
 }
 
 fn shrinks(content_type: &HeaderValue) -> bool {

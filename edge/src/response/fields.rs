@@ -52,13 +52,8 @@ impl CacheStatus {
                 collapsed: self.verdict == Verdict::Collapsed,
             },
         };
-        let status = cache_policy::CacheStatus {
-            cache: "gatehouse",
-            outcome,
-            ttl: self.ttl,
-            key: None,
-            detail: self.word(),
-        };
+        let status =
+            cache_policy::CacheStatus { cache: "gatehouse", outcome, ttl: self.ttl, detail: self.word() };
         status.to_field()
     }
 }

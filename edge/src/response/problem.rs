@@ -26,10 +26,8 @@ pub fn refusal(refusal: &Refusal, head: &request::Parts) -> Response<Body> {
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(header::CONTENT_LENGTH, HeaderValue::from(body.len()));
-    if let Some(wait) = refusal.retry_after() {
-        // Whole seconds, rounded up: a client that waits as long as it is told is served.
-        let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
-        headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds.max(1)));
+    if let Some(seconds) = refusal.retry_after_seconds() {
+        headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
     }
     if let Refusal::MethodNotAllowed = refusal {
         headers

@@ -47,10 +47,10 @@ pub fn stored(
         coder.ask(key, stored, wanted);
     }
     let (coding, head, source) = match stored.coded(wanted) {
-        Some((coding, computed)) => (coding, computed.head.clone(), Source::Whole(&computed.body)),
+        Some((coding, computed)) => (coding, computed.head.clone(), BodySource::Whole(&computed.body)),
         None => match fly(wanted, coder) {
-            Some(slot) => (wanted, fly_head(&identity.head, wanted), Source::Coded(slot)),
-            None => (Coding::Identity, identity.head.clone(), Source::Whole(&identity.body)),
+            Some(slot) => (wanted, fly_head(&identity.head, wanted), BodySource::Coded(slot)),
+            None => (Coding::Identity, identity.head.clone(), BodySource::Whole(&identity.body)),
         },
     };
     let known = KnownLength::Complete(length);
@@ -58,8 +58,8 @@ pub fn stored(
     match select(&Asked { request, meta, rules }, &form) {
         Selected::Whole => {
             let body = match source {
-                Source::Whole(body) => Body::Stored(body.read()),
-                Source::Coded(slot) => code(Body::Stored(identity.body.read()), coding, Some(slot)),
+                BodySource::Whole(body) => Body::Stored(body.read()),
+                BodySource::Coded(slot) => code(Body::Stored(identity.body.read()), coding, Some(slot)),
             };
             whole(request, meta.status, head, body)
         }
@@ -250,7 +250,7 @@ fn code(body: Body, coding: Coding, slot: Option<Slot>) -> Body {
 }
 
 /// Where the bytes of a stored response come from.
-enum Source<'a> {
+enum BodySource<'a> {
     Whole(&'a StoredBody),
     Coded(Slot),
 }

@@ -10,6 +10,8 @@
 //! then the commands are stopped, then the log is written out. Commands are started from the main thread alone, because
 //! the signal that keeps them from outliving the edge is tied to the thread that started them.
 
+mod accept;
+
 use std::{
     io::{self, IsTerminal as _},
     net::TcpListener,
@@ -37,13 +39,12 @@ use crate::{
     cache::Tiers,
     clock::Clock,
     downstream::{
-        connection, listen,
-        socket::Place,
+        listen,
         tls::{Certificates, Terminator},
     },
     observe::{
         access_log::AccessLog,
-        metrics::{CacheObserved, CommandObserved, ConnectionMetrics, ListenerKind, Metrics, Observed},
+        metrics::{CacheObserved, CommandObserved, ListenerKind, Metrics, Observed},
         record::Sink,
     },
     settings::{self, AdminAddress, Settings, reload::needs_restart},
@@ -54,6 +55,7 @@ use crate::{
         supervise::{Launcher, Roster, Supervisor},
     },
 };
+use accept::{Accept, accept_all};
 
 /// Serves by the settings in `path` until SIGTERM or SIGINT.
 ///
@@ -197,13 +199,6 @@ fn start_workers(edge: &Arc<Edge>, listeners: Vec<Bound>, stop: &Stop) -> anyhow
     Ok(Workers { threads })
 }
 
-/// One worker's socket on one listener.
-struct Accept {
-    socket: TcpListener,
-    tls: Option<TlsAcceptor>,
-    metrics: Arc<ConnectionMetrics>,
-}
-
 fn work(edge: &Arc<Edge>, accepts: Vec<Accept>, places: &Arc<Semaphore>, stop: &Stop) {
     let runtime = match runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
@@ -216,61 +211,6 @@ fn work(edge: &Arc<Edge>, accepts: Vec<Accept>, places: &Arc<Semaphore>, stop: &
         stop.end.cancelled().await;
     });
     // Dropping the runtime ends what is still running: the drain has waited for it as long as it may.
-}
-
-async fn accept_all(edge: Arc<Edge>, accept: Accept, places: Arc<Semaphore>, stop: Stop) {
-    let _accepting = stop.connections.token();
-    let socket = match tokio::net::TcpListener::from_std(accept.socket) {
-        Ok(socket) => socket,
-        Err(error) => return tracing::error!(%error, "a worker cannot use its socket"),
-    };
-    let serve = |(stream, address), permit| {
-        let place = Place { permit, open: accept.metrics.accepted(), token: stop.connections.token() };
-        let (edge, tls) = (Arc::clone(&edge), accept.tls.clone());
-        tokio::spawn(connection::serve(edge, stream, address, tls, place));
-    };
-    loop {
-        // When every place is taken the kernel's queue holds newcomers back, instead of us turning them away.
-        let permit = tokio::select! {
-            permit = Arc::clone(&places).acquire_owned() => permit.expect("the semaphore is never closed"),
-            () = stop.drain.cancelled() => break,
-        };
-        let accepted = tokio::select! {
-            accepted = socket.accept() => accepted,
-            () = stop.drain.cancelled() => break,
-        };
-        match accepted {
-            Ok(newcomer) => serve(newcomer, permit),
-            Err(error) => {
-                accept.metrics.refused();
-                if !of_one_connection(&error) {
-                    // No file descriptors or no memory: trying again at once would only burn the CPU.
-                    tracing::warn!(%error, "cannot accept connections");
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
-                }
-            }
-        }
-    }
-    // Who is in the kernel's queue when the drain begins is still served; then the socket closes. The kernel itself is
-    // asked: the runtime may not have heard of the newest yet.
-    let Ok(socket) = socket.into_std() else { return };
-    while let Ok(permit) = Arc::clone(&places).try_acquire_owned()
-        && let Ok((stream, address)) = socket.accept()
-    {
-        let stream = stream.set_nonblocking(true).and_then(|()| tokio::net::TcpStream::from_std(stream));
-        match stream {
-            Ok(stream) => serve((stream, address), permit),
-            Err(error) => tracing::debug!(%error, "a connection was lost at the drain"),
-        }
-    }
-}
-
-/// Whether an accept failed for its own connection only, so that the next may succeed at once.
-fn of_one_connection(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::Interrupted
-    )
 }
 
 fn start_admin(
@@ -291,7 +231,7 @@ fn start_admin(
     };
     let (memory, clock) = (Arc::clone(&edge.memory), edge.clock.clone());
     let cache = admin::Cache { memory, clock, settings: Arc::new(settings), token };
-    let state = admin::State::new(Arc::clone(&edge.metrics), readiness, Some(cache));
+    let state = admin::Service::new(Arc::clone(&edge.metrics), readiness, Some(cache));
     tokio::spawn(admin::serve(socket, state, stop.end.clone()));
     match &address {
         AdminAddress::Network(address) => tracing::info!("admin on http://{address}"),
@@ -460,4 +400,3 @@ fn raise_file_limit() {
 const HOUSEKEEPING: Duration = Duration::from_secs(5);
 /// How often certificates are read again without being told to.
 const RENEWAL: Duration = Duration::from_secs(24 * 60 * 60);
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);

@@ -5,6 +5,7 @@
 
 pub mod choose;
 pub mod connect;
+pub mod idle;
 pub mod outbound;
 pub mod pool;
 pub mod request_body;

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use cache_policy::Cookies;
+use cache_policy::{Cookies, list_elements};
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Uri, header, request};
 
 use super::RequestBody;
@@ -113,10 +113,7 @@ fn milliseconds(duration: Duration) -> u64 {
 
 /// Whether the client takes trailer fields (RFC 9110 §10.1.4); then the upstream is told so.
 fn takes_trailers(headers: &HeaderMap) -> bool {
-    headers.get_all(header::TE).iter().any(|line| {
-        line.to_str()
-            .is_ok_and(|line| line.split(',').any(|coding| coding.trim().eq_ignore_ascii_case("trailers")))
-    })
+    list_elements(headers, &header::TE).any(|coding| coding.eq_ignore_ascii_case(b"trailers"))
 }
 
 fn strip_impostors(headers: &mut HeaderMap) {
@@ -140,23 +137,14 @@ fn is_impostor(name: &str) -> bool {
 /// holds a part of a coded body has no use for a part of the identity form.
 fn uncode_conditions(headers: &mut HeaderMap) {
     for name in [header::IF_MATCH, header::IF_NONE_MATCH] {
-        let lines: Vec<HeaderValue> = headers.get_all(&name).iter().cloned().collect();
-        if !lines.iter().any(|line| line.as_bytes().contains(&b';')) {
+        if !headers.get_all(&name).iter().any(|line| line.as_bytes().contains(&b';')) {
             continue;
         }
-        headers.remove(&name);
-        for line in lines {
-            let uncoded = line.to_str().ok().map(|line| {
-                let tags: Vec<String> = line
-                    .split(',')
-                    .map(str::trim)
-                    .map(|tag| uncoded_tag(tag).unwrap_or_else(|| tag.to_owned()))
-                    .collect();
-                tags.join(", ")
-            });
-            let value = uncoded.and_then(|text| HeaderValue::from_str(&text).ok()).unwrap_or(line);
-            headers.append(&name, value);
-        }
+        let tags: Vec<Vec<u8>> = list_elements(headers, &name)
+            .map(|tag| uncoded_tag(tag).unwrap_or_else(|| tag.to_owned()))
+            .collect();
+        let value = HeaderValue::try_from(tags.join(&b", "[..]));
+        headers.insert(&name, value.expect("parts of valid values, joined by visible characters, are one"));
     }
 }
 

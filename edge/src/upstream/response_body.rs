@@ -11,7 +11,7 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
-use super::pool::Lease;
+use super::idle::Lease;
 use crate::message::{body_error::BodyError, patience::Patience};
 
 /// A response's head and the body that follows it.

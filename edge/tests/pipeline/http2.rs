@@ -13,10 +13,10 @@ use edge::{
         deadlines::{Deadlines, Protocol},
         http2::Connection,
     },
-    message::target::Scheme,
+    message::{byte_stream::ByteStream, target::Scheme},
     pipeline::Peer,
     settings::Bounds,
-    upstream::connect::{Dial, Dialling, Stream},
+    upstream::connect::{Dial, Dialling},
 };
 use h2::{
     Reason, RecvStream, SendStream,
@@ -50,7 +50,7 @@ impl Dial for Played {
         Box::pin(async move {
             let (near, far) = tokio::io::duplex(16 * 1024);
             self.0.lock().unwrap().send(far).map_err(io::Error::other)?;
-            Ok(Box::new(near) as Box<dyn Stream>)
+            Ok(Box::new(near) as Box<dyn ByteStream>)
         })
     }
 }

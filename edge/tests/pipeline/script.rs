@@ -16,6 +16,7 @@ use edge::{
     },
     clock::Clock,
     message::{
+        byte_stream::ByteStream,
         content::{Activity, Content},
         target::Scheme,
     },
@@ -25,7 +26,7 @@ use edge::{
     state::Edge,
     upstream::{
         Commands,
-        connect::{Dial, Dialling, Stream},
+        connect::{Dial, Dialling},
     },
 };
 use http::{HeaderMap, Request, Response, StatusCode};
@@ -150,7 +151,7 @@ impl Dial for Origin {
                     .serve_connection(TokioIo::new(far), service)
                     .await;
             });
-            Ok(Box::new(near) as Box<dyn Stream>)
+            Ok(Box::new(near) as Box<dyn ByteStream>)
         })
     }
 }
