@@ -1,4 +1,4 @@
-//! What must hold of the repository itself.
+//! Crates whose types must meet are there once.
 
 use std::collections::BTreeMap;
 
