@@ -1,17 +1,40 @@
-//! The edge: a caching gateway. This file is the map of the house; modules stand in the order a request meets them.
+//! The edge: a caching gateway. This file is the map of the house; rooms stand from the top floor to the ground.
+//!
+//! The life of a request, with the room that each step is in:
 //!
 //! ```text
-//! accept -> TLS -> h1/h2 -> inbound::read -> client::identify -> route::find -> limit::admit -> cache::Key
-//!    -> cache.look_up -> policy::decide
-//!         Serve | ServeAndRefresh      the stored answer
-//!         Fetch                        collapse -> tiers -> upstream -> policy::admit -> recording -> answer
-//!         Pass                         upstream, nothing stored
-//!    -> preconditions, range -> content coding -> respond (Age, Via, Cache-Status) -> record
+//! downstream   accept -> TLS -> HTTP/1.x or HTTP/2 -> pipeline::handle
+//! request      inbound::read -> client::identify -> route::find -> limit::Limiter::admit
+//! cache        Key::on_route -> Memory::look_up -> select::Selection::find, decide (by cache-policy)
+//! pipeline       Serve            the stored answer
+//!                ServeAndRefresh  the stored answer, and a fetch behind the client's back
+//!                Fetch            lead a fetch or follow one: Collapser -> fetch::start
+//!                Pass             upstream, for this client alone
+//!                OnlyIfCached     504
+//! fetch        tiers -> upstream -> cache_policy::admit -> Recording -> Memory::store; readers follow
+//! response     preconditions, range -> content coding -> Age, Via, Cache-Status
+//! observe      the record travels in the body: log line and metrics at its end
 //! ```
 //!
-//! Arrows point one way. `cache-policy` and the pure leaves (`client`, `limit`, `route`, `inbound`, `cache::key`,
-//! `upstream::choose`) know no sockets; `cache` and `upstream` own state; only [`handle`] knows the order of the stages;
-//! `connection`, `server` and `admin` are shells round it.
+//! Arrows point down: a room imports rooms of lower floors only, and never one of its own floor.
+//!
+//! ```text
+//! cli           commands
+//! server        every thread and task: start, accept, reload, drain, stop
+//! admin         the operator's listener
+//! downstream    what a client's socket says
+//! pipeline      the order of the stages       | explain    why a request is answered as it is
+//! fetch         one fetch for the cache
+//! state         what all threads share
+//! response      what a client gets
+//! cache         what is kept and shared       | upstream   where misses go
+//! request       who, what, where, how often   | observe    what is told of a request
+//! message       the words that all rooms share
+//! settings, clock                             the ground, open to all; cache-policy lies under it
+//! ```
+//!
+//! Only [`pipeline`] knows the order of the stages. Below [`downstream`] only [`pipeline::tunnel`] touches a client's
+//! socket; what decides (`cache-policy`, [`request`], `cache::select`, `upstream::choose`) does no I/O.
 #![forbid(unsafe_code)]
 
 pub mod cli;
