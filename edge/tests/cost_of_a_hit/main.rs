@@ -1,0 +1,111 @@
+//! A hit does no avoidable work: what it allocates has a bound, on the wire, in the pipeline, and in its parts.
+//!
+//! Allocations are counted, because they are the same on every machine; of one thread only, so that nothing else in the
+//! process counts. What grows counts as allocated anew in its whole size. Instructions and time are for `make bench-micro`.
+//! A change that needs more raises its bound and says what for; one that needs less lowers it.
+#![expect(clippy::unwrap_used, reason = "a test that panics has failed")]
+
+mod connection;
+mod page;
+
+use std::hint::black_box;
+
+use allocation_counter::{AllocationInfo, measure};
+use cache_policy::{Decision, QueryRules, RequestFacts, Rules, choose_coding, decide, variant_key};
+use edge::{cache::Key, response::coding};
+use tokio::runtime;
+
+use self::connection::{Http1, Http2};
+
+#[test]
+fn over_http_1_a_hit_keeps_to_its_bound() {
+    let edge = page::edge();
+    let (runtime, mut client) = open(async || Http1::open(&edge).await);
+    on_the_wire("a hit over HTTP/1.1", &runtime, Bound { allocations: 17, octets: 11_500 }, async || {
+        client.hit().await;
+    });
+}
+
+#[test]
+fn over_http_2_a_hit_keeps_to_its_bound() {
+    let edge = page::edge();
+    let (runtime, mut client) = open(async || Http2::open(&edge).await);
+    on_the_wire("a hit over HTTP/2", &runtime, Bound { allocations: 18, octets: 20_500 }, async || {
+        client.hit().await;
+    });
+}
+
+#[test]
+fn in_the_pipeline_a_hit_keeps_to_its_bound() {
+    let edge = page::edge();
+    page::hit(&edge, page::request());
+    let requests: Vec<_> = (0..HITS).map(|_| page::request()).collect();
+    let spent = measure(|| requests.into_iter().for_each(|request| page::hit(&edge, request)));
+    keeps_to("a hit in the pipeline", Bound { allocations: 15, octets: 3_200 }, spent);
+}
+
+#[test]
+fn policy_decides_and_negotiates_without_allocating() {
+    let (head, rules) = (page::head(), Rules::default());
+    let edge = page::edge();
+    let (meta, now) = (page::page(&edge).meta.clone(), edge.clock.now());
+    let spent = measure(|| {
+        let facts = RequestFacts::read(&head.method, &head.headers, &rules);
+        assert_eq!(decide(&facts, Some(&meta), &rules, now), Decision::Serve { stale: None });
+        black_box(choose_coding(&head.headers, coding::OFFERED));
+    });
+    assert_eq!(spent.count_total, 0);
+}
+
+#[test]
+fn keys_keep_to_their_bounds() {
+    let (head, target, rules) = (page::head(), page::target(), QueryRules::default());
+    let each = |work: &dyn Fn()| measure(|| (0..HITS).for_each(|_| work()));
+    let key = each(&|| drop(black_box(Key::on_route(&target, &rules))));
+    keeps_to("a key", Bound { allocations: 2, octets: 128 }, key);
+    let variant = each(&|| drop(black_box(variant_key(&page::VARY, &head.headers))));
+    keeps_to("the key of a variant", Bound { allocations: 16, octets: 500 }, variant);
+}
+
+/// What may be allocated each time. Of allocations as many as there are; of octets a few more, since names grow.
+#[derive(Clone, Copy)]
+struct Bound {
+    allocations: u64,
+    octets: u64,
+}
+
+/// Opens a client's connection, on a runtime that has this thread only.
+fn open<C>(connects: impl AsyncFnOnce() -> C) -> (runtime::Runtime, C) {
+    let runtime = runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let client = runtime.block_on(connects());
+    (runtime, client)
+}
+
+/// Counts hits on a connection that has had some.
+#[track_caller]
+fn on_the_wire(name: &str, runtime: &runtime::Runtime, bound: Bound, mut hit: impl AsyncFnMut()) {
+    let mut hits = async |count| {
+        for _ in 0..count {
+            hit().await;
+        }
+    };
+    runtime.block_on(hits(WARM_UP));
+    let spent = measure(|| runtime.block_on(hits(HITS)));
+    keeps_to(name, bound, spent);
+    let left = u64::try_from(spent.count_current).unwrap_or_default();
+    assert!(left < HITS / 2, "{name}: {left} allocations are left of {HITS} hits");
+}
+
+/// The count is the same each time but for strays, of which there is not one in two hits.
+#[track_caller]
+fn keeps_to(name: &str, bound: Bound, spent: AllocationInfo) {
+    let (allocations, octets) = ((spent.count_total + HITS / 2) / HITS, spent.bytes_total / HITS);
+    println!("{name}: {allocations} allocations, {octets} octets");
+    assert!(allocations <= bound.allocations, "{name}: {allocations} allocations of {}", bound.allocations);
+    assert!(octets <= bound.octets, "{name}: {octets} octets of {}", bound.octets);
+}
+
+/// What is counted is the mean of so many.
+const HITS: u64 = 1000;
+/// Buffers and tables grow in these.
+const WARM_UP: u64 = 100;
