@@ -1,7 +1,7 @@
 # `make` alone lists the targets. Each finds what is missing and installs it where it can, or says what to install.
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check components format lint docs deny deny-offline bench bench-shop dist
+.PHONY: help run test check components format lint docs deny deny-offline bench bench-shop bench-micro dist
 .NOTPARALLEL:
 
 SHELL := /bin/bash
@@ -10,7 +10,7 @@ CONFIG ?= config/demo.toml
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 # The settings name target/release/origin, so that is where it is built whatever CARGO_TARGET_DIR says.
 run: ## build and start the shop: https://localhost:8443 (CONFIG=FILE for other settings)
@@ -61,6 +61,10 @@ bench-shop: ## requests/s, latencies and connections of the origin with 100,000 
 	@tests/requirements.sh bench-shop
 	$(CARGO) build --release --locked --bins -p origin -p gatehouse-tests
 	$(CARGO) run --release --locked -p gatehouse-tests --bin bench_shop
+
+bench-micro: ## time and allocations of one hit and of its parts, in memory
+	@tests/requirements.sh build
+	$(CARGO) bench --locked -p edge --bench hit
 
 dist: ## optimised binaries and what they need, as one archive under target/dist
 	@tests/requirements.sh build
