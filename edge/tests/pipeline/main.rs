@@ -3,14 +3,14 @@
 #![expect(clippy::unwrap_used, reason = "a test that panics has failed")]
 
 mod caching;
-mod collapsing;
-mod continuing;
-mod explaining;
-mod failing;
+mod collapse;
+mod explain;
+mod failure;
 mod http2;
 mod parts;
-mod passing;
-mod purging;
-mod representing;
+mod pass;
+mod purge;
+mod representation;
+mod resume;
 mod script;
 mod tiers;

@@ -2,16 +2,15 @@
 #![expect(clippy::unwrap_used, reason = "a test that panics has failed")]
 
 mod caching;
-mod coding;
+mod codings;
 mod codings_kept;
 mod collapse;
 mod commands;
-mod continuing;
-mod disguise;
 mod drain;
 mod failure;
 mod flood;
 mod http2;
+mod impostors;
 mod interim;
 mod invalidation;
 mod limits;
@@ -22,6 +21,7 @@ mod overload;
 mod protocol;
 mod purge;
 mod reload;
+mod resume;
 mod slowness;
 mod stopping;
 mod streaming;
