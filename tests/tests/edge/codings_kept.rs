@@ -31,7 +31,7 @@ fn page() -> Reply {
 
 #[test]
 fn codings_that_are_asked_for_close_together_are_all_kept() {
-    // Review of the edge, 4a: the second to be ready was dropped, and never asked for again.
+    // Once, the second to be ready was dropped, and never asked for again.
     let upstream = Upstream::start(|_| page().cache_control("max-age=600"));
     let edge = Edge::over(&upstream).start();
     for round in 0..5 {
@@ -53,7 +53,7 @@ fn codings_that_are_asked_for_close_together_are_all_kept() {
 
 #[test]
 fn a_page_that_is_validated_at_every_visit_keeps_its_codings() {
-    // Review of the edge, 4b: a 304 between the asking and the result lost the coding for ever.
+    // Once, a 304 between the asking and the result lost the coding for ever.
     let upstream = Upstream::start(|seen| {
         let reply = if seen.header("if-none-match") == "\"v1\"" { Reply::status(304) } else { page() };
         reply.header("etag", "\"v1\"").cache_control("no-cache")
@@ -79,7 +79,7 @@ fn a_page_that_is_validated_at_every_visit_keeps_its_codings() {
 
 #[test]
 fn what_came_out_longer_is_not_coded_at_every_request() {
-    // Review of the edge, 4c: text that does not shrink was coded on the fly for ever.
+    // Once, text that does not shrink was coded on the fly for ever.
     let noise: Vec<u8> = (0..20_000_u64).map(noise).collect();
     let upstream = Upstream::start(move |_| {
         Reply::ok(noise.clone())

@@ -7,7 +7,7 @@ use gatehouse_tests::{
 
 #[test]
 fn a_fetch_under_way_when_its_resource_is_changed_is_never_stored_nor_joined() {
-    // Review of the edge, 15.
+    // Once, what a GET had begun to fetch before the PUT was stored when it came, and later requests joined it.
     let gate = Gate::closed();
     let held = gate.clone();
     let upstream = Upstream::start(move |seen| match (seen.method.as_str(), seen.earlier) {
@@ -34,7 +34,7 @@ fn a_fetch_under_way_when_its_resource_is_changed_is_never_stored_nor_joined() {
 
 #[test]
 fn a_validation_under_way_when_its_resource_is_changed_freshens_nothing() {
-    // Review of the edge, 15: a 304 to a question asked before the change.
+    // Once, a 304 to a question asked before the change made what had been stored fresh again.
     let gate = Gate::closed();
     let held = gate.clone();
     let upstream = Upstream::start(move |seen| match (seen.method.as_str(), seen.earlier) {

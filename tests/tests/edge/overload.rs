@@ -13,7 +13,7 @@ use gatehouse_tests::{
 
 #[test]
 fn a_moments_failure_does_not_turn_the_cache_off() {
-    // Review of the edge, 2: one 503 made everybody pass for half a minute.
+    // Once, one 503 made everybody pass for half a minute.
     for status in [404, 429, 500, 502, 503, 504] {
         let upstream = Upstream::start(move |seen| match seen.earlier {
             0 => Reply::status(status).cache_control("no-store"),
@@ -30,7 +30,7 @@ fn a_moments_failure_does_not_turn_the_cache_off() {
 
 #[test]
 fn an_answer_that_was_private_once_is_stored_when_it_no_longer_is() {
-    // Review of the edge, 2: a marked key was passed, so that nothing could end the marker before its time.
+    // Once, a marked key was passed, so that nothing could end the marker before its time.
     let upstream = Upstream::start(|seen| match seen.earlier {
         0 => Reply::ok("mine").cache_control("private"),
         _ => Reply::ok("ours").cache_control("max-age=600"),
@@ -43,7 +43,7 @@ fn an_answer_that_was_private_once_is_stored_when_it_no_longer_is() {
 
 #[test]
 fn a_connection_whose_request_is_still_being_sent_is_nobody_elses() {
-    // Review of the edge, 5: an early answer gave it back to the pool, and the next request waited behind the upload.
+    // Once, an early answer gave it back to the pool, and the next request waited behind the upload.
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     std::thread::spawn(move || {
@@ -85,7 +85,7 @@ fn refuse_uploads(mut stream: TcpStream) {
 
 #[test]
 fn fills_that_stall_take_room_but_never_an_answer() {
-    // Review of the edge, 8: with the room for fills in use, every small miss was broken off.
+    // Once, with the room for fills in use, every small miss was broken off.
     let gate = Gate::closed();
     let held = gate.clone();
     let upstream = Upstream::start(move |seen| match seen.target.strip_prefix("/stalls/") {
@@ -152,7 +152,7 @@ fn a_client_that_does_not_read_holds_little_of_its_answer() {
 
 #[test]
 fn what_coding_on_the_fly_may_take_is_bounded() {
-    // Review of the edge, 16: each slow stream of a private page held an encoder of several megabytes.
+    // Once, each slow stream of a private page held an encoder of several megabytes, and nothing bounded their number.
     const STREAMS: usize = 200;
     // 60 MiB of encoders; and for each stream what is read from its upstream, on its way and waiting for its client: four
     // pieces of 64 KiB, and as much again as one of them for all else.

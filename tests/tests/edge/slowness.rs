@@ -28,7 +28,7 @@ fn echo_or_never() -> Upstream {
 
 #[test]
 fn the_time_for_the_answer_begins_when_the_request_has_been_sent() {
-    // Review of the edge, 11: an upload that took longer than response_timeout or total got 504 in the middle.
+    // Once, an upload that took longer than `response_timeout` or `total` got 504 in the middle.
     let upstream = echo_or_never();
     let edge = Edge::over(&upstream)
         .upstream("response_timeout = \"200ms\"")
@@ -46,7 +46,7 @@ fn the_time_for_the_answer_begins_when_the_request_has_been_sent() {
 
 #[test]
 fn the_time_for_the_answer_ends_however_the_request_ended() {
-    // Review of the edge, N1: when END_STREAM came in a frame of its own, the time never began.
+    // Once, when END_STREAM came in a frame of its own, the time never began.
     let upstream = echo_or_never();
     let edge = Edge::over(&upstream).upstream("response_timeout = \"200ms\"").start();
     for separate in [false, true] {
@@ -71,7 +71,7 @@ fn the_time_for_the_answer_ends_however_the_request_ended() {
 
 #[test]
 fn a_client_that_reads_slowly_but_steadily_gets_all_of_a_stored_coding() {
-    // Review of the edge, 12: once the last piece was queued, the connection counted as idle while it was still going out.
+    // Once, when the last piece was queued, the connection counted as idle while it was still going out.
     const STEPS: usize = 45;
     let text: Vec<u8> = (0..(24_u64 << 20) / 16)
         .flat_map(|number| {

@@ -14,7 +14,7 @@ const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
 
 #[test]
 fn during_a_drain_nobody_is_accepted_and_then_left_unserved() {
-    // Review of the edge, 1: the listeners stayed open and nobody took from them, until the drain ended.
+    // Once, the listeners stayed open and nobody took from them, until the drain ended.
     let gate = Gate::closed();
     let held = gate.clone();
     let upstream = Upstream::start(move |seen| {
@@ -42,7 +42,7 @@ fn during_a_drain_nobody_is_accepted_and_then_left_unserved() {
 
 #[test]
 fn who_was_accepted_before_the_drain_may_still_ask_once() {
-    // Review of the edge, 13: hyper closed each connection that had not sent its first head yet.
+    // Once, hyper closed each connection that had not sent its first head yet.
     let upstream = Upstream::start(|_| Reply::ok("text").cache_control("no-store"));
     let mut edge = Edge::over(&upstream).start();
     let clients: Vec<_> = (0..20).map(|_| edge.raw()).collect();
@@ -78,7 +78,7 @@ fn ask_for_the_last_time(mut clients: Vec<Raw>) {
 
 #[test]
 fn an_open_tunnel_does_not_hold_up_the_end() {
-    // Review of the edge, 14: a WebSocket made every stop take the whole drain.
+    // Once, a WebSocket made every stop take the whole drain.
     let upstream = Upstream::start(|_| Reply::echo_upgrade());
     let mut edge =
         Edge::over(&upstream).tables("[timeouts]\ndrain = \"1h\"\ntunnel = \"1h\"\nidle = \"1h\"").start();
