@@ -1,4 +1,4 @@
-//! Ten thousand requests for one cold key make one request upstream.
+//! One fetch answers many requests, as its bytes arrive: ten thousand for one cold key make one request upstream.
 
 use gatehouse_tests::{
     edge::Edge,
@@ -58,6 +58,60 @@ fn ten_thousand_simultaneous_requests_for_a_cold_key_ask_the_origin_once() {
     println!("{answered} answers over {CONNECTIONS} connections, {} requests upstream", upstream.count());
     println!("{}", by_verdict.join("\n"));
     assert_eq!((answered, upstream.count()), (10_000, 1));
+}
+
+#[test]
+fn simultaneous_misses_ask_the_origin_once() {
+    let gate = Gate::closed();
+    let held = gate.clone();
+    let upstream = Upstream::start(move |_| Reply::ok("text").cache_control("max-age=60").after(&held));
+    let edge = Edge::over(&upstream).start();
+    let clients: Vec<_> = (0..20)
+        .map(|number| if number % 2 == 0 { edge.curl_h2("/") } else { edge.curl_tls("/") }.start())
+        .collect();
+    upstream.wait_for(1);
+    gate.open();
+    for client in clients {
+        assert_eq!(client.answer().text(), "text");
+    }
+    assert_eq!(upstream.count(), 1);
+}
+
+#[test]
+fn a_client_that_leaves_does_not_stop_what_will_be_stored() {
+    let gate = Gate::closed();
+    let held = gate.clone();
+    let upstream = Upstream::start(move |_| {
+        Reply::streamed().then("begin ").then_wait(&held).then("end").cache_control("max-age=60")
+    });
+    let edge = Edge::over(&upstream).start();
+    let leader = edge.curl("/").start();
+    upstream.wait_for(1);
+    leader.leave();
+    gate.open();
+    assert_eq!(edge.until_hit("/").text(), "begin end");
+    assert_eq!(upstream.count(), 1);
+}
+
+#[test]
+fn a_second_reader_follows_a_fill_under_way() {
+    let gate = Gate::closed();
+    let held = gate.clone();
+    let upstream = Upstream::start(move |_| {
+        Reply::streamed().cache_control("max-age=60").then("first ").then_wait(&held).then("last")
+    });
+    let edge = Edge::over(&upstream).start();
+    let mut leader = edge.raw();
+    let mut follower = edge.raw();
+    for raw in [&mut leader, &mut follower] {
+        raw.send("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+        raw.read_until(b"first ");
+    }
+    gate.open();
+    for raw in [&mut leader, &mut follower] {
+        assert!(raw.read_to_close().ends_with(b"4\r\nlast\r\n0\r\n\r\n"));
+    }
+    assert_eq!(upstream.count(), 1);
 }
 
 /// What came before what was waited for.

@@ -9,9 +9,12 @@ use bytes::Bytes;
 use gatehouse_tests::{
     edge::Edge,
     frames::{END_HEADERS, END_STREAM, Kind, Outcome, get, head},
+    raw::Raw,
     upstream::{Gate, Reply, Upstream},
     wait,
 };
+
+use crate::http1::echo;
 
 /// Lets one `response_timeout` pass.
 fn tick(edge: &Edge) {
@@ -117,4 +120,35 @@ fn a_client_that_reads_slowly_but_steadily_gets_all_of_a_stored_coding() {
     }
     slow.read_to_end(&mut got).unwrap();
     assert!(got.ends_with(&whole), "{} bytes and a head of {}", got.len(), whole.len());
+}
+
+#[test]
+fn a_client_that_is_slow_with_its_head_is_let_go() {
+    let upstream = echo();
+    let edge = Edge::over(&upstream)
+        .tables("[timeouts]\nheader = \"200ms\"\nidle = \"300ms\"\nhandshake = \"200ms\"")
+        .start();
+    let mut slow = edge.raw();
+    slow.send("GET / HTTP/1.1\r\nHost: a\r\nX-Slow: ");
+    let mut silent = edge.raw();
+    let mut handshake = Raw::connect(edge.tls());
+    handshake.send(b"\x16\x03\x01");
+    let mut idle = edge.raw();
+    assert_eq!(idle.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").answer().status, 200);
+    let answer = String::from_utf8_lossy(&slow.read_to_close()).into_owned();
+    assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 408"), "{answer}");
+    assert_eq!(silent.read_to_close(), b"");
+    handshake.read_to_close();
+    assert_eq!(idle.read_to_close(), b"", "an idle connection is closed without a word");
+}
+
+#[test]
+fn a_client_that_is_slow_with_its_content_gets_408() {
+    let upstream = echo();
+    let edge = Edge::over(&upstream).tables("[timeouts]\nbody = \"200ms\"").start();
+    let mut raw = edge.raw();
+    raw.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nabc");
+    assert_eq!(raw.answer().status, 408);
+    raw.read_to_close();
+    assert_eq!(upstream.count(), 0, "the upstream never gets it whole");
 }
