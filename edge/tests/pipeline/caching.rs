@@ -141,16 +141,6 @@ async fn stale_while_revalidate_answers_at_once_and_refreshes_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_unsafe_method_that_succeeds_invalidates() {
-    let origin = Origin::saying(&[("cache-control", "max-age=60")], "hello");
-    let front = front(&origin);
-    front.get("/").await;
-    assert_eq!(front.get("/").await.cache(), "hit");
-    front.send_body(Request::post("/"), "change").await;
-    assert_eq!(front.get("/").await.cache(), "fwd=uri-miss");
-}
-
-#[tokio::test(start_paused = true)]
 async fn head_is_answered_from_a_stored_get_without_content() {
     let origin = Origin::saying(&[("cache-control", "max-age=60")], "hello");
     let front = front(&origin);

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::script::{Origin, Reply, answer, front, front_with, pass};
+use crate::script::{Origin, Reply, answer, front, pass};
 
 const FRESH: &[(&str, &str)] = &[("cache-control", "max-age=10, stale-if-error=600")];
 
@@ -53,29 +53,4 @@ async fn an_error_answer_never_replaces_a_good_entry() {
     assert_eq!(front.get("/").await.text(), "hello");
     origin.change(|_| Reply::Now(answer(200, FRESH, "new")));
     assert_eq!(front.get("/").await.text(), "new");
-}
-
-#[tokio::test(start_paused = true)]
-async fn too_many_requests_are_refused_with_a_time_to_come_back_and_then_admitted() {
-    let origin = Origin::saying(&[("cache-control", "max-age=60")], "hello");
-    let front = front_with(
-        &origin,
-        "[limits.api]\nrate = \"1/h\"\nburst = 2\n\
-         [[routes]]\nname = \"all\"\npath = \"/*\"\nupstream = \"origin\"\nlimit = \"api\"\ncache = {}\n",
-    );
-    let first = front.get("/").await;
-    assert_eq!((first.status, first.field("ratelimit-policy")), (200, "\"api\";q=2;w=7200"));
-    assert_eq!(front.get("/").await.status, 200);
-    let refused = front.get("/").await;
-    assert_eq!((refused.status, refused.field("content-type")), (429, "application/problem+json"));
-    assert!(refused.field("retry-after").parse::<u64>().unwrap() > 3000);
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_path_without_a_route_is_a_404_of_the_edge() {
-    let origin = Origin::saying(&[], "hello");
-    let front = front_with(&origin, "[[routes]]\nname = \"a\"\npath = \"/a/*\"\nupstream = \"origin\"\n");
-    let got = front.get("/b").await;
-    assert_eq!((got.status, origin.requests()), (404, 0));
-    assert!(got.text().contains("no-route"));
 }

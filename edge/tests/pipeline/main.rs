@@ -3,14 +3,22 @@
 #![expect(clippy::unwrap_used, reason = "a test that panics has failed")]
 
 mod caching;
+mod client;
+mod codings;
 mod collapse;
 mod explain;
 mod failure;
 mod http2;
+mod interim;
+mod invalidation;
+mod limits;
 mod parts;
 mod pass;
+mod played;
+mod pool;
 mod purge;
 mod representation;
 mod resume;
+mod routes;
 mod script;
 mod tiers;

@@ -140,6 +140,20 @@ async fn a_purge_takes_parts_too() {
     assert_eq!(origin.seen().last().unwrap().headers["range"], "bytes=0-3");
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_part_of_what_is_not_stored_is_asked_of_the_origin_as_a_part() {
+    let origin = Origin::new(|seen| {
+        let no_store = ("cache-control", "no-store");
+        Reply::Now(match seen.headers.get("range") {
+            Some(_) => answer(206, &[no_store, ("content-range", "bytes 0-3/9")], "part"),
+            None => answer(200, &[no_store], "the whole"),
+        })
+    });
+    let front = front(&origin);
+    let got = front.get_with("/", &[("range", "bytes=0-3")]).await;
+    assert_eq!((got.status, got.text()), (206, "part"));
+}
+
 /// As [`ranged`]; and it knows what a validator is.
 fn validating(seen: &Seen) -> Reply {
     match seen.headers.get("if-none-match") {
