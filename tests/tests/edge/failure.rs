@@ -190,20 +190,10 @@ fn post_is_never_repeated() {
 #[test]
 fn the_edge_recovers_when_the_upstream_comes_back() {
     let mut upstream = Upstream::start(|_| Reply::ok("back").cache_control("no-store"));
-    let address = upstream.address();
     let edge = Edge::over(&upstream).start();
     assert_eq!(edge.get("/").status, 200);
     upstream.stop();
     assert_eq!(edge.get("/").status, 502);
-    let listener = wait::until("the port is free again", || std::net::TcpListener::bind(address).ok());
-    std::thread::spawn(move || {
-        for stream in listener.incoming().take(1) {
-            use std::io::{Read as _, Write as _};
-            let mut stream = stream.unwrap();
-            let _ = stream.read(&mut [0; 4096]);
-            let _ =
-                stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\nConnection: close\r\n\r\nback");
-        }
-    });
+    upstream.start_again();
     wait::until("the upstream is asked again", || (edge.get("/").status == 200).then_some(()));
 }

@@ -1,13 +1,8 @@
 //! Connections to the upstream are kept and used again, by one request at a time.
 
-use std::{
-    io::{BufRead as _, BufReader, Write as _},
-    net::{TcpListener, TcpStream},
-};
-
 use gatehouse_tests::{
-    edge::{Edge, Setup},
-    upstream::{RawUpstream, Reply, Upstream},
+    edge::Edge,
+    upstream::{Octets, RawUpstream, Reply, Upstream},
 };
 
 #[test]
@@ -36,15 +31,9 @@ fn a_pooled_connection_that_the_upstream_closed_costs_no_request() {
 #[test]
 fn a_connection_whose_request_is_still_being_sent_is_nobody_elses() {
     // Once, an early answer gave it back to the pool, and the next request waited behind the upload.
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
-    std::thread::spawn(move || {
-        for stream in listener.incoming().map_while(Result::ok) {
-            std::thread::spawn(move || refuse_uploads(stream));
-        }
-    });
+    let upstream = RawUpstream::scripted(refuse_uploads);
     // Nothing but the pool's own rule parts the two: the upload may stall longer than the test has patience.
-    let edge = Setup::over_address(address).tables("[timeouts]\nbody = \"10m\"").start();
+    let edge = Edge::over_raw(&upstream).tables("[timeouts]\nbody = \"10m\"").start();
     let mut uploads = Vec::new();
     for round in 0..5 {
         let mut upload = edge.raw();
@@ -57,20 +46,9 @@ fn a_connection_whose_request_is_still_being_sent_is_nobody_elses() {
 }
 
 /// Answers GET, and answers POST before its content has come, both inviting reuse.
-fn refuse_uploads(mut stream: TcpStream) {
-    let reader = BufReader::new(stream.try_clone().unwrap());
-    let mut first_line = None;
-    for line in reader.lines().map_while(Result::ok) {
-        if !line.is_empty() {
-            first_line.get_or_insert(line);
-            continue;
-        }
-        let answer = match first_line.take() {
-            Some(line) if line.starts_with("GET") => "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
-            _ => "HTTP/1.1 401 Unauthorized\r\nContent-Length: 2\r\n\r\nno",
-        };
-        if stream.write_all(answer.as_bytes()).is_err() {
-            return;
-        }
-    }
+fn refuse_uploads(head: &str) -> Octets {
+    Octets::of(match head.starts_with("GET") {
+        true => "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
+        false => "HTTP/1.1 401 Unauthorized\r\nContent-Length: 2\r\n\r\nno",
+    })
 }
