@@ -17,7 +17,7 @@ use h2::{
 use http::{HeaderMap, Request};
 use tokio::{sync::Notify, task::JoinHandle};
 
-use crate::script::Front;
+use crate::front::Front;
 
 /// A client's connection to the edge, and the edge's end of it.
 pub(crate) struct Client {

@@ -1,15 +1,17 @@
 //! Content codings chosen for each client (RFC 9110 §8.4, §12.5.3).
 
+use scripted_upstream::saying;
 use std::io::Read as _;
 
 use crate::{
+    front::{Got, front},
     representation::{PAGE, TEXT},
-    script::{Got, Origin, front},
+    upstream::Upstream,
 };
 
 #[tokio::test(start_paused = true)]
 async fn each_coding_has_its_own_tag_and_every_tag_validates() {
-    let front = front(&Origin::saying(PAGE, TEXT));
+    let front = front(&Upstream::start(saying(PAGE, TEXT)));
     let plain = front.get("/").await;
     assert_eq!((plain.field("content-encoding"), plain.field("vary")), ("", "Accept-Encoding"));
     let coded = front.get_with("/", &[("accept-encoding", "gzip")]).await;
@@ -26,16 +28,16 @@ async fn each_coding_has_its_own_tag_and_every_tag_validates() {
 
 #[tokio::test(start_paused = true)]
 async fn a_miss_is_coded_on_the_fly() {
-    let origin = Origin::saying(PAGE, TEXT);
-    let got = front(&origin).get_with("/", &[("accept-encoding", "gzip")]).await;
+    let upstream = Upstream::start(saying(PAGE, TEXT));
+    let got = front(&upstream).get_with("/", &[("accept-encoding", "gzip")]).await;
     assert_eq!((got.field("content-encoding"), got.field("etag")), ("gzip", "W/\"v1;gzip\""));
     assert_eq!(gunzip(&got), TEXT);
-    assert!(!origin.seen()[0].headers.contains_key("accept-encoding"), "the cache wants the identity form");
+    assert!(!upstream.seen()[0].headers.contains_key("accept-encoding"), "the cache wants the identity form");
 }
 
 #[tokio::test(start_paused = true)]
 async fn q_values_choose_and_zero_refuses() {
-    let front = front(&Origin::saying(PAGE, TEXT));
+    let front = front(&Upstream::start(saying(PAGE, TEXT)));
     for (accepts, coding) in [
         ("gzip;q=1.0, br;q=0.5", "gzip"),
         ("gzip, br", "br"),

@@ -1,10 +1,9 @@
-//! A scripted origin, an edge in front of it, and a client: all in one paused runtime.
+//! The edge in front of a scripted upstream, and its clients: all in one paused runtime.
 
 use std::{
     collections::HashMap,
-    io,
     net::SocketAddr,
-    sync::{Arc, Mutex},
+    sync::Arc,
     time::{Duration, SystemTime},
 };
 
@@ -22,189 +21,21 @@ use edge::{
     record::{AccessLog, Sink},
     settings::{self, LogFormat},
     state::Edge,
-    upstream::{
-        Commands,
-        connect::{Dial, Dialling, Stream},
-    },
+    upstream::{Commands, connect::Dial},
 };
-use http::{HeaderMap, Request, Response, StatusCode};
-use http_body_util::{BodyExt as _, Full, StreamBody, combinators::BoxBody};
-use hyper::{
-    body::{Frame, Incoming},
-    service::service_fn,
-};
+use http::{HeaderMap, Request, Response};
+use http_body_util::{BodyExt as _, Full};
+use hyper::{body::Incoming, service::service_fn};
 use hyper_util::rt::TokioIo;
-use tokio::sync::{Notify, mpsc};
+use scripted_upstream::Seen;
 
-pub(crate) type Answer = Response<BoxBody<Bytes, io::Error>>;
-
-/// One request as the origin saw it.
-#[derive(Clone, Debug)]
-pub(crate) struct Seen {
-    pub method: String,
-    pub target: String,
-    pub headers: HeaderMap,
-}
-
-type Script = Box<dyn Fn(&Seen) -> Reply + Send + Sync>;
-
-/// What the script does with a request.
-pub(crate) enum Reply {
-    /// Answer at once.
-    Now(Answer),
-    /// Answer once the barrier is opened.
-    After(Arc<Notify>, Answer),
-    /// Answer after this long.
-    Late(Duration, Answer),
-    /// Close the connection without a word.
-    HangUp,
-}
-
-/// The origin: answers by its script and remembers what it was asked.
-#[derive(Clone)]
-pub(crate) struct Origin(Arc<Inner>);
-
-struct Inner {
-    script: Mutex<Script>,
-    seen: Mutex<Vec<Seen>>,
-    reachable: Mutex<bool>,
-    clock: Clock,
-}
-
-impl Origin {
-    pub(crate) fn new(script: impl Fn(&Seen) -> Reply + Send + Sync + 'static) -> Self {
-        Self(Arc::new(Inner {
-            script: Mutex::new(Box::new(script)),
-            seen: Mutex::default(),
-            reachable: Mutex::new(true),
-            clock: Clock::starting_at(start()),
-        }))
-    }
-
-    /// Always the same answer.
-    pub(crate) fn saying(fields: &'static [(&'static str, &'static str)], body: &'static str) -> Self {
-        Self::new(move |_| Reply::Now(answer(200, fields, body)))
-    }
-
-    pub(crate) fn change(&self, script: impl Fn(&Seen) -> Reply + Send + Sync + 'static) {
-        *self.0.script.lock().unwrap() = Box::new(script);
-    }
-
-    pub(crate) fn seen(&self) -> Vec<Seen> {
-        self.0.seen.lock().unwrap().clone()
-    }
-
-    pub(crate) fn requests(&self) -> usize {
-        self.0.seen.lock().unwrap().len()
-    }
-
-    pub(crate) fn unplug(&self) {
-        *self.0.reachable.lock().unwrap() = false;
-    }
-
-    async fn reply(&self, request: Request<Incoming>) -> Result<Answer, io::Error> {
-        let (head, body) = request.into_parts();
-        drop(body.collect().await);
-        let seen =
-            Seen { method: head.method.to_string(), target: head.uri.to_string(), headers: head.headers };
-        self.0.seen.lock().unwrap().push(seen.clone());
-        let reply = (self.0.script.lock().unwrap())(&seen);
-        let mut answer = self.perform(reply).await?;
-        // hyper would take the system's clock, which does not stand still.
-        let date = httpdate::fmt_http_date(self.0.clock.wall()).parse().unwrap();
-        answer.headers_mut().entry("date").or_insert(date);
-        Ok(answer)
-    }
-
-    async fn perform(&self, reply: Reply) -> Result<Answer, io::Error> {
-        match reply {
-            Reply::Now(answer) => Ok(answer),
-            Reply::After(barrier, answer) => {
-                barrier.notified().await;
-                Ok(answer)
-            }
-            Reply::Late(wait, answer) => {
-                tokio::time::sleep(wait).await;
-                Ok(answer)
-            }
-            Reply::HangUp => Err(io::Error::other("scripted")),
-        }
-    }
-}
-
-impl Dial for Origin {
-    fn dial<'a>(&'a self, _host: &'a str, _port: u16) -> Dialling<'a> {
-        Box::pin(async move {
-            if !*self.0.reachable.lock().unwrap() {
-                return Err(io::ErrorKind::ConnectionRefused.into());
-            }
-            let (near, far) = tokio::io::duplex(64 * 1024);
-            let origin = self.clone();
-            tokio::spawn(async move {
-                let service = service_fn(move |request| {
-                    let origin = origin.clone();
-                    async move { origin.reply(request).await }
-                });
-                let _ = hyper::server::conn::http1::Builder::new()
-                    .serve_connection(TokioIo::new(far), service)
-                    .await;
-            });
-            Ok(Box::new(near) as Box<dyn Stream>)
-        })
-    }
-}
+use crate::upstream::Upstream;
 
 struct NoCommands;
 
 impl Commands for NoCommands {
     fn ready(&self, _command: &str) -> Arc<[SocketAddr]> {
         Arc::from([])
-    }
-}
-
-/// A response of the script; the origin dates it.
-pub(crate) fn answer(status: u16, fields: &[(&'static str, &'static str)], body: &'static str) -> Answer {
-    let mut response = Response::new(Full::new(Bytes::from(body)).map_err(|never| match never {}).boxed());
-    *response.status_mut() = StatusCode::from_u16(status).unwrap();
-    for (name, value) in fields {
-        response.headers_mut().append(*name, value.parse().unwrap());
-    }
-    response
-}
-
-/// A body the test sends piece by piece; dropping it is the body's end.
-pub(crate) struct Pieces(mpsc::UnboundedSender<Result<Frame<Bytes>, io::Error>>);
-
-impl Pieces {
-    pub(crate) fn send(&self, piece: &'static str) {
-        self.0.send(Ok(Frame::data(Bytes::from(piece)))).unwrap();
-    }
-
-    pub(crate) fn fail(self) {
-        self.0.send(Err(io::Error::other("scripted"))).unwrap();
-    }
-}
-
-/// An answer whose body the test sends piece by piece.
-pub(crate) fn in_pieces(fields: &[(&'static str, &'static str)]) -> (Pieces, Answer) {
-    let (sender, mut receiver) = mpsc::unbounded_channel();
-    let stream = futures_util::stream::poll_fn(move |context| receiver.poll_recv(context));
-    let response =
-        answer(200, fields, "").map(|_| BoxBody::new(StreamBody::new(SyncStream(Box::pin(stream)))));
-    (Pieces(sender), response)
-}
-
-/// `BoxBody` wants `Sync`; only one task ever polls it.
-struct SyncStream<S>(std::pin::Pin<Box<S>>);
-
-impl<S: futures_util::Stream> futures_util::Stream for SyncStream<S> {
-    type Item = S::Item;
-
-    fn poll_next(
-        mut self: std::pin::Pin<&mut Self>,
-        context: &mut std::task::Context<'_>,
-    ) -> std::task::Poll<Option<Self::Item>> {
-        self.0.as_mut().poll_next(context)
     }
 }
 
@@ -237,13 +68,19 @@ impl Got {
     }
 }
 
-/// Settings with one route that caches, and the origin behind it.
-pub(crate) fn front(origin: &Origin) -> Front {
-    front_with(origin, "[[routes]]\nname = \"all\"\npath = \"/*\"\nupstream = \"origin\"\ncache = {}\n")
+/// Everything is cached.
+pub(crate) const CACHED: &str =
+    "[[routes]]\nname = \"all\"\npath = \"/*\"\nupstream = \"origin\"\ncache = {}\n";
+/// Everything is passed on.
+pub(crate) const PASSED: &str = "[[routes]]\nname = \"all\"\npath = \"/*\"\nupstream = \"origin\"\n";
+
+/// Settings with one route that caches, and the upstream behind it.
+pub(crate) fn front(upstream: &Upstream) -> Front {
+    front_with(upstream, CACHED)
 }
 
-pub(crate) fn front_with(origin: &Origin, more: &str) -> Front {
-    front_over(Arc::new(origin.clone()), more)
+pub(crate) fn front_with(upstream: &Upstream, more: &str) -> Front {
+    front_over(Arc::new(upstream.clone()), more)
 }
 
 /// Settings with these routes, and whatever is dialled behind them.
@@ -347,7 +184,7 @@ pub(crate) async fn pass(seconds: u64) {
     settle().await;
 }
 
-/// How often the origin was asked for each target.
+/// How often the upstream was asked for each target.
 pub(crate) fn by_target(seen: &[Seen]) -> HashMap<String, usize> {
     let mut counts = HashMap::new();
     for request in seen {

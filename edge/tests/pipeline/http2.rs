@@ -5,22 +5,21 @@ use std::{future::poll_fn, sync::Arc, task::Poll, time::Duration};
 use edge::upstream::connect::{Dial, Dialling};
 use h2::Reason;
 use http::{HeaderMap, Request, StatusCode};
+use scripted_upstream::saying;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::{
     client::{client, client_with, read},
+    front::{CACHED, PASSED, by_target, front, front_over, settle},
     played::{played, read_until},
-    script::{Origin, by_target, front, front_over, settle},
+    upstream::Upstream,
 };
-
-pub(crate) const CACHED: &str =
-    "[[routes]]\nname = \"all\"\npath = \"/*\"\nupstream = \"origin\"\ncache = {}\n";
-pub(crate) const PASSED: &str = "[[routes]]\nname = \"all\"\npath = \"/*\"\nupstream = \"origin\"\n";
 
 #[tokio::test(start_paused = true)]
 async fn a_stored_answer_has_its_length_and_a_date_and_nothing_of_the_connection() {
-    let origin = Origin::saying(&[("cache-control", "max-age=60"), ("keep-alive", "timeout=5")], "text");
-    let front = front(&origin);
+    let upstream =
+        Upstream::start(saying(&[("cache-control", "max-age=60"), ("keep-alive", "timeout=5")], "text"));
+    let front = front(&upstream);
     let mut client = client(&front).await;
     for cache in ["gatehouse; fwd=uri-miss", "gatehouse; hit"] {
         let (head, mut body) = client.get("/").await.unwrap().into_parts();
@@ -36,7 +35,7 @@ async fn a_stored_answer_has_its_length_and_a_date_and_nothing_of_the_connection
     let (head, body) =
         client.send(Request::head("https://shop.example/"), true).0.await.unwrap().into_parts();
     assert_eq!((&head.headers["content-length"], body.is_end_stream()), (&"4".parse().unwrap(), true));
-    assert_eq!(origin.requests(), 1);
+    assert_eq!(upstream.count(), 1);
 }
 
 #[tokio::test(start_paused = true)]
@@ -50,14 +49,14 @@ async fn the_edges_own_words_are_dated_too() {
 
 #[tokio::test(start_paused = true)]
 async fn many_requests_at_once_are_all_answered() {
-    let origin = Origin::saying(&[("cache-control", "max-age=60")], "text");
-    let front = front(&origin);
+    let upstream = Upstream::start(saying(&[("cache-control", "max-age=60")], "text"));
+    let front = front(&upstream);
     let mut client = client(&front).await;
     let answers: Vec<_> = (0..90).map(|number| client.get(["/a", "/b", "/c"][number % 3])).collect();
     for answer in answers {
         assert_eq!(read(answer.await.unwrap().body_mut()).await.unwrap().0, "text");
     }
-    assert_eq!(by_target(&origin.seen()).values().sum::<usize>(), 3);
+    assert_eq!(by_target(&upstream.seen()).values().sum::<usize>(), 3);
 }
 
 #[tokio::test(start_paused = true)]
@@ -201,8 +200,8 @@ async fn a_client_without_window_holds_the_upstream_back() {
 
 #[tokio::test(start_paused = true)]
 async fn a_client_without_window_waits_alone() {
-    let origin = Origin::saying(&[("cache-control", "max-age=60")], "text");
-    let front = front(&origin);
+    let upstream = Upstream::start(saying(&[("cache-control", "max-age=60")], "text"));
+    let front = front(&upstream);
     let mut builder = h2::client::Builder::new();
     builder.initial_window_size(0);
     let mut client = client_with(&front, &builder).await;

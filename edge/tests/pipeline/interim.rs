@@ -1,15 +1,16 @@
 //! Interim responses (RFC 9110 §15.2) go ahead of the answer.
 
-use std::{future::poll_fn, sync::Arc, task::Poll};
+use std::{future::poll_fn, task::Poll};
 
 use http::Request;
-use tokio::{io::AsyncWriteExt as _, sync::Notify};
+use scripted_upstream::{Gate, Reply, saying};
+use tokio::io::AsyncWriteExt as _;
 
 use crate::{
     client::{client, next_interim, read},
-    http2::{CACHED, PASSED},
+    front::{CACHED, PASSED, front_over, front_with, settle},
     played::{played, read_until},
-    script::{Origin, Reply, answer, front_over, front_with, settle},
+    upstream::Upstream,
 };
 
 #[tokio::test(start_paused = true)]
@@ -70,20 +71,20 @@ async fn interim_responses_without_end_are_not_all_passed_on() {
 
 #[tokio::test(start_paused = true)]
 async fn preloads_of_a_stored_page_go_ahead() {
-    let origin = Origin::saying(
+    let upstream = Upstream::start(saying(
         &[("cache-control", "no-cache"), ("etag", "\"1\""), ("link", "</a.css>; rel=preload")],
         "page",
-    );
-    let front = front_with(&origin, &format!("{CACHED}early_hints = true\n"));
+    ));
+    let front = front_with(&upstream, &format!("{CACHED}early_hints = true\n"));
     let mut client = client(&front).await;
     read(client.get("/").await.unwrap().body_mut()).await.unwrap();
-    let barrier = Arc::new(Notify::new());
-    let held = Arc::clone(&barrier);
-    origin.change(move |_| Reply::After(Arc::clone(&held), answer(304, &[("etag", "\"1\"")], "")));
+    let gate = Gate::closed();
+    let held = gate.clone();
+    upstream.change(move |_| Reply::status(304).header("etag", "\"1\"").after(&held));
     let mut second = client.get("/");
     let (status, headers) = next_interim(&mut second).await;
     assert_eq!((status, &headers["link"]), (103, &"</a.css>; rel=preload".parse().unwrap()));
-    barrier.notify_one();
+    gate.open();
     assert_eq!(read(second.await.unwrap().body_mut()).await.unwrap().0, "page");
 }
 

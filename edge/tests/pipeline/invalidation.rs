@@ -1,19 +1,18 @@
 //! What has been changed is not served as it was before (RFC 9111 §4.4).
 
-use std::sync::Arc;
-
 use http::Request;
-use tokio::sync::Notify;
+use scripted_upstream::{Gate, Reply, saying};
 
 use crate::{
+    front::{Front, front, settle},
     purge::TAGGED,
-    script::{Front, Origin, Reply, answer, front, settle},
+    upstream::Upstream,
 };
 
 #[tokio::test(start_paused = true)]
 async fn an_unsafe_method_that_succeeds_invalidates() {
-    let origin = Origin::saying(&[("cache-control", "max-age=60")], "hello");
-    let front = front(&origin);
+    let upstream = Upstream::start(saying(&[("cache-control", "max-age=60")], "hello"));
+    let front = front(&upstream);
     front.get("/").await;
     assert_eq!(front.get("/").await.cache(), "hit");
     front.send_body(Request::post("/"), "change").await;
@@ -22,15 +21,12 @@ async fn an_unsafe_method_that_succeeds_invalidates() {
 
 #[tokio::test(start_paused = true)]
 async fn a_change_invalidates_what_its_answer_names_on_the_same_origin_only() {
-    let origin = Origin::new(|seen| {
-        Reply::Now(match &*seen.method {
-            "POST" => {
-                answer(201, &[("location", "/list"), ("content-location", "https://other.example/x")], "")
-            }
-            _ => answer(200, TAGGED, "x"),
-        })
+    let upstream = Upstream::start(|seen| match seen.method.as_str() {
+        "POST" => Reply::status(201)
+            .fields(&[("location", "/list"), ("content-location", "https://other.example/x")]),
+        _ => Reply::ok("x").fields(TAGGED),
     });
-    let front = front(&origin);
+    let front = front(&upstream);
     for target in ["/list", "/x"] {
         front.get(target).await;
     }
@@ -41,15 +37,15 @@ async fn a_change_invalidates_what_its_answer_names_on_the_same_origin_only() {
 
 #[tokio::test(start_paused = true)]
 async fn a_change_elsewhere_does_not_keep_requests_from_sharing_a_fetch() {
-    let barrier = Arc::new(Notify::new());
-    let origin = Origin::new({
-        let barrier = Arc::clone(&barrier);
-        move |seen| match &*seen.method {
-            "POST" => Reply::Now(answer(200, &[], "")),
-            _ => Reply::After(Arc::clone(&barrier), answer(200, TAGGED, "x")),
+    let gate = Gate::closed();
+    let upstream = Upstream::start({
+        let gate = gate.clone();
+        move |seen| match seen.method.as_str() {
+            "POST" => Reply::ok(""),
+            _ => Reply::ok("x").fields(TAGGED).after(&gate),
         }
     });
-    let front = front(&origin);
+    let front = front(&upstream);
     let ask = |front: &Front| {
         let front = front.clone();
         tokio::spawn(async move { front.get("/a").await })
@@ -59,7 +55,7 @@ async fn a_change_elsewhere_does_not_keep_requests_from_sharing_a_fetch() {
     front.send_body(Request::post("/b"), "change").await;
     let second = ask(&front);
     settle().await;
-    barrier.notify_one();
+    gate.open();
     assert_eq!((first.await.unwrap().text(), second.await.unwrap().text()), ("x", "x"));
-    assert_eq!(origin.requests(), 2);
+    assert_eq!(upstream.count(), 2);
 }

@@ -1,12 +1,14 @@
 //! How often a client may ask.
 
-use crate::script::{Origin, front_with};
+use scripted_upstream::saying;
+
+use crate::{front::front_with, upstream::Upstream};
 
 #[tokio::test(start_paused = true)]
 async fn too_many_requests_are_refused_with_a_time_to_come_back_and_then_admitted() {
-    let origin = Origin::saying(&[("cache-control", "max-age=60")], "hello");
+    let upstream = Upstream::start(saying(&[("cache-control", "max-age=60")], "hello"));
     let front = front_with(
-        &origin,
+        &upstream,
         "[limits.api]\nrate = \"1/h\"\nburst = 2\n\
          [[routes]]\nname = \"all\"\npath = \"/*\"\nupstream = \"origin\"\nlimit = \"api\"\ncache = {}\n",
     );

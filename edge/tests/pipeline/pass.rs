@@ -1,12 +1,13 @@
 //! What goes upstream for one client alone, and what of its head.
 
 use http::Request;
+use scripted_upstream::{Reply, saying};
 
-use crate::script::{Origin, Reply, answer, front};
+use crate::{front::front, upstream::Upstream};
 
 #[tokio::test(start_paused = true)]
 async fn the_upstream_hears_who_asks_from_the_edge_alone() {
-    let origin = Origin::saying(&[("cache-control", "no-store")], "x");
+    let upstream = Upstream::start(saying(&[("cache-control", "no-store")], "x"));
     let fields = [
         ("x-forwarded-for", "6.6.6.6"),
         ("x-original-url", "/admin"),
@@ -15,8 +16,8 @@ async fn the_upstream_hears_who_asks_from_the_edge_alone() {
         ("x-hop", "1"),
         ("x-request-deadline", "1"),
     ];
-    front(&origin).get_with("/a?b=c", &fields).await;
-    let seen = &origin.seen()[0];
+    front(&upstream).get_with("/a?b=c", &fields).await;
+    let seen = &upstream.seen()[0];
     assert_eq!(seen.target, "/a?b=c");
     assert_eq!(seen.headers["x-forwarded-for"], "192.0.2.1");
     assert_eq!(seen.headers["x-forwarded-proto"], "https");
@@ -31,9 +32,9 @@ async fn the_upstream_hears_who_asks_from_the_edge_alone() {
 
 #[tokio::test(start_paused = true)]
 async fn methods_other_than_get_and_head_pass_with_their_content() {
-    let origin =
-        Origin::new(|seen| Reply::Now(answer(201, &[], if seen.method == "PUT" { "put" } else { "?" })));
-    let got = front(&origin).send_body(Request::put("/"), "content").await;
+    let upstream =
+        Upstream::start(|seen| Reply::ok(if seen.method == "PUT" { "put" } else { "?" }).with_status(201));
+    let got = front(&upstream).send_body(Request::put("/"), "content").await;
     assert_eq!(
         (got.status, got.text(), got.field("cache-status")),
         (201, "put", "gatehouse; fwd=method; fwd-status=201; detail=method")
@@ -42,21 +43,21 @@ async fn methods_other_than_get_and_head_pass_with_their_content() {
 
 #[tokio::test(start_paused = true)]
 async fn a_body_that_says_it_is_too_large_is_refused_unread() {
-    let origin = Origin::saying(&[], "x");
+    let upstream = Upstream::start(saying(&[], "x"));
     let request = Request::post("/").header("content-length", "99999999999");
-    let response = front(&origin).begin(request).await;
-    assert_eq!((response.status().as_u16(), origin.requests()), (413, 0));
+    let response = front(&upstream).begin(request).await;
+    assert_eq!((response.status().as_u16(), upstream.count()), (413, 0));
 }
 
 #[tokio::test(start_paused = true)]
 async fn query_passes_with_its_content_and_invalidates_nothing() {
-    let origin = Origin::saying(&[("cache-control", "max-age=60")], "x");
-    let front = front(&origin);
+    let upstream = Upstream::start(saying(&[("cache-control", "max-age=60")], "x"));
+    let front = front(&upstream);
     front.get("/").await;
     let query = || Request::builder().method("QUERY").uri("/");
     for expected in [2, 3] {
         assert_eq!(front.send_body(query(), "select").await.text(), "x");
-        assert_eq!(origin.requests(), expected);
+        assert_eq!(upstream.count(), expected);
     }
     assert_eq!(front.get("/").await.cache(), "hit");
 }

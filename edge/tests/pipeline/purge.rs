@@ -1,12 +1,13 @@
 //! Purge wins: by key, tag, prefix and host, hard and soft, also over fetches under way.
 
-use std::sync::Arc;
-
 use cache_policy::Tag;
 use edge::cache::purge::{Force, Rule};
-use tokio::sync::Notify;
+use scripted_upstream::{Gate, Reply, saying};
 
-use crate::script::{Front, Origin, Reply, answer, front, settle};
+use crate::{
+    front::{Front, front, settle},
+    upstream::Upstream,
+};
 
 pub(crate) const TAGGED: &[(&str, &str)] =
     &[("cache-control", "max-age=60"), ("surrogate-key", "shoe all"), ("etag", "\"v1\"")];
@@ -21,11 +22,11 @@ fn tag(text: &str) -> Rule {
 
 #[tokio::test(start_paused = true)]
 async fn a_tag_takes_everything_that_carries_it_and_nothing_else() {
-    let origin = Origin::new(|seen| {
+    let upstream = Upstream::start(|seen| {
         let fields: &[_] = if seen.target == "/hat" { &[("cache-control", "max-age=60")] } else { TAGGED };
-        Reply::Now(answer(200, fields, "x"))
+        Reply::ok("x").fields(fields)
     });
-    let front = front(&origin);
+    let front = front(&upstream);
     for target in ["/shoe", "/shoes", "/hat"] {
         front.get(target).await;
     }
@@ -37,8 +38,8 @@ async fn a_tag_takes_everything_that_carries_it_and_nothing_else() {
 
 #[tokio::test(start_paused = true)]
 async fn a_key_takes_all_its_variants_and_a_prefix_and_a_host_take_theirs() {
-    let origin = Origin::saying(&[("cache-control", "max-age=60"), ("vary", "x-language")], "x");
-    let front = front(&origin);
+    let upstream = Upstream::start(saying(&[("cache-control", "max-age=60"), ("vary", "x-language")], "x"));
+    let front = front(&upstream);
     let fill = async || {
         for target in ["/a/1", "/a/2", "/b"] {
             for language in ["de", "en"] {
@@ -57,14 +58,13 @@ async fn a_key_takes_all_its_variants_and_a_prefix_and_a_host_take_theirs() {
 
 #[tokio::test(start_paused = true)]
 async fn what_was_being_fetched_when_the_purge_came_is_answered_but_never_stored_nor_joined() {
-    let (old, new) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
-    let barriers = [Arc::clone(&old), Arc::clone(&new)];
-    let count = std::sync::atomic::AtomicUsize::new(0);
-    let origin = Origin::new(move |_| {
-        let turn = count.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        Reply::After(Arc::clone(&barriers[turn]), answer(200, TAGGED, if turn == 0 { "old" } else { "new" }))
+    let (old, new) = (Gate::closed(), Gate::closed());
+    let gates = [old.clone(), new.clone()];
+    let upstream = Upstream::start(move |seen| {
+        let text = if seen.earlier == 0 { "old" } else { "new" };
+        Reply::ok(text).fields(TAGGED).after(&gates[seen.earlier])
     });
-    let front = front(&origin);
+    let front = front(&upstream);
     let ask = |front: &Front| {
         let front = front.clone();
         tokio::spawn(async move { front.get("/").await })
@@ -74,10 +74,10 @@ async fn what_was_being_fetched_when_the_purge_came_is_answered_but_never_stored
     purge(&front, tag("shoe"), Force::Hard);
     let after = ask(&front);
     settle().await;
-    assert_eq!(origin.requests(), 2, "the second does not share what began before the purge");
-    new.notify_one();
+    assert_eq!(upstream.count(), 2, "the second does not share what began before the purge");
+    new.open();
     assert_eq!(after.await.unwrap().text(), "new");
-    old.notify_one();
+    old.open();
     assert_eq!(before.await.unwrap().text(), "old");
     settle().await;
     let later = front.get("/").await;
@@ -86,15 +86,15 @@ async fn what_was_being_fetched_when_the_purge_came_is_answered_but_never_stored
 
 #[tokio::test(start_paused = true)]
 async fn a_soft_purge_makes_stale_and_a_304_makes_fresh_again() {
-    let origin = Origin::new(|seen| {
+    let upstream = Upstream::start(|seen| {
         let status = if seen.headers.contains_key("if-none-match") { 304 } else { 200 };
-        Reply::Now(answer(status, TAGGED, if status == 200 { "x" } else { "" }))
+        Reply::ok(if status == 200 { "x" } else { "" }).with_status(status).fields(TAGGED)
     });
-    let front = front(&origin);
+    let front = front(&upstream);
     front.get("/").await;
     assert_eq!(purge(&front, tag("all"), Force::Soft), 1);
     let validated = front.get("/").await;
     assert_eq!((validated.text(), validated.cache()), ("x", "fwd=stale"));
     assert_eq!(front.get("/").await.cache(), "hit");
-    assert!(origin.seen()[1].headers.contains_key("if-none-match"));
+    assert!(upstream.seen()[1].headers.contains_key("if-none-match"));
 }
