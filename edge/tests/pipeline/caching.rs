@@ -4,7 +4,7 @@ use http::Request;
 use scripted_upstream::{Reply, saying};
 
 use crate::{
-    front::{by_target, front, front_with, pass, settle},
+    front::{by_target, cached, front, front_with, pass, settle},
     upstream::Upstream,
 };
 
@@ -87,10 +87,7 @@ async fn a_request_with_a_cookie_passes_unless_the_route_ignores_it() {
     assert_eq!(strict.get_with("/a", &[("cookie", "session=1")]).await.cache(), "fwd=bypass");
     assert_eq!(upstream.seen()[1].headers["cookie"], "session=1");
 
-    let lax = front_with(
-        &upstream,
-        "[[routes]]\nname = \"all\"\npath = \"/*\"\nupstream = \"origin\"\ncache = { ignore_cookies = [\"_ga\"] }\n",
-    );
+    let lax = front_with(&upstream, &cached("ignore_cookies = [\"_ga\"]"));
     lax.get_with("/b", &[("cookie", "_ga=1")]).await;
     assert!(
         !upstream.seen()[2].headers.contains_key("cookie"),
@@ -173,8 +170,7 @@ async fn the_routes_word_to_browsers_replaces_the_origins() {
     let upstream = Upstream::start(saying(&[("cache-control", "max-age=60")], "hello"));
     let front = front_with(
         &upstream,
-        "[[routes]]\nname = \"assets\"\npath = \"/*\"\nupstream = \"origin\"\n\
-         cache = { default_ttl = \"365d\", browser = \"public, max-age=31536000, immutable\" }\n",
+        &cached("default_ttl = \"365d\", browser = \"public, max-age=31536000, immutable\""),
     );
     assert_eq!(front.get("/").await.field("cache-control"), "public, max-age=31536000, immutable");
     assert_eq!(front.get("/").await.field("cache-control"), "public, max-age=31536000, immutable");
@@ -210,11 +206,7 @@ async fn the_answer_to_a_post_about_itself_answers_later_gets() {
 #[tokio::test(start_paused = true)]
 async fn what_the_route_drops_of_a_query_neither_makes_a_key_nor_reaches_a_shared_fetch() {
     let upstream = Upstream::start(saying(&[("cache-control", "max-age=60")], "hello"));
-    let front = front_with(
-        &upstream,
-        "[[routes]]\nname = \"all\"\npath = \"/*\"\nupstream = \"origin\"\n\
-         cache = { query = { drop = [\"utm_*\"], sort = true } }\n",
-    );
+    let front = front_with(&upstream, &cached("query = { drop = [\"utm_*\"], sort = true }"));
     front.get("/?utm_source=x&b=2&a=1").await;
     assert_eq!(front.get("/?a=1&b=2&utm_medium=y").await.cache(), "hit");
     assert_eq!(front.get("/?a=2").await.cache(), "fwd=uri-miss");

@@ -19,12 +19,7 @@ async fn a_thousand_requests_for_a_cold_key_make_one_upstream_request() {
         move |_| Reply::ok("hello").fields(FRESH).after(&gate)
     });
     let front = front(&upstream);
-    let requests: Vec<_> = (0..1000)
-        .map(|_| {
-            let front = front.clone();
-            tokio::spawn(async move { front.get("/").await })
-        })
-        .collect();
+    let requests: Vec<_> = (0..1000).map(|_| front.ask("/")).collect();
     settle().await;
     gate.open();
     let mut collapsed = 0;
@@ -96,12 +91,7 @@ async fn followers_of_an_answer_that_is_private_ask_for_themselves_and_later_one
         if seen.earlier == 0 { private.after(&held) } else { private }
     });
     let front = front(&upstream);
-    let requests: Vec<_> = (0..3)
-        .map(|_| {
-            let front = front.clone();
-            tokio::spawn(async move { front.get("/").await })
-        })
-        .collect();
+    let requests: Vec<_> = (0..3).map(|_| front.ask("/")).collect();
     settle().await;
     assert_eq!(upstream.count(), 1);
     gate.open();

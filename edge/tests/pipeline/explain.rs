@@ -4,7 +4,7 @@ use edge::explain::{Explanation, Question, live};
 use scripted_upstream::{Reply, saying};
 
 use crate::{
-    front::{Front, front, front_with, pass},
+    front::{Front, cached, front, front_with, pass},
     upstream::Upstream,
 };
 
@@ -105,10 +105,7 @@ async fn an_answer_under_another_query_is_told_with_its_url_and_the_line_that_sa
 #[tokio::test(start_paused = true)]
 async fn a_choice_by_language_and_what_is_stored_for_others_are_told() {
     let fields = &[FRESH, ("vary", "Accept-Language"), ("content-language", "de")];
-    let front = front_with(
-        &Upstream::start(saying(fields, "hallo")),
-        "[[routes]]\nname = \"all\"\npath = \"/*\"\nupstream = \"origin\"\ncache = { by_language = true }\n",
-    );
+    let front = front_with(&Upstream::start(saying(fields, "hallo")), &cached("by_language = true"));
     front.get_with("/", &[("accept-language", "de")]).await;
     let told = foretold(&front, "/", &[("accept-language", "fr;q=0.5, de")]).await;
     let stored = told.stored.unwrap();

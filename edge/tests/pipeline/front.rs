@@ -28,6 +28,7 @@ use http_body_util::{BodyExt as _, Full};
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::rt::TokioIo;
 use scripted_upstream::Seen;
+use tokio::task::JoinHandle;
 
 use crate::upstream::Upstream;
 
@@ -74,6 +75,11 @@ pub(crate) const CACHED: &str =
 /// Everything is passed on.
 pub(crate) const PASSED: &str = "[[routes]]\nname = \"all\"\npath = \"/*\"\nupstream = \"origin\"\n";
 
+/// Everything is cached in this way.
+pub(crate) fn cached(how: &str) -> String {
+    format!("[[routes]]\nname = \"all\"\npath = \"/*\"\nupstream = \"origin\"\ncache = {{ {how} }}\n")
+}
+
 /// Settings with one route that caches, and the upstream behind it.
 pub(crate) fn front(upstream: &Upstream) -> Front {
     front_with(upstream, CACHED)
@@ -117,6 +123,18 @@ pub(crate) fn start() -> SystemTime {
 impl Front {
     pub(crate) async fn get(&self, target: &str) -> Got {
         self.send(Request::get(target)).await
+    }
+
+    /// As [`get`](Self::get), in a task of its own.
+    pub(crate) fn ask(&self, target: &'static str) -> JoinHandle<Got> {
+        let front = self.clone();
+        tokio::spawn(async move { front.get(target).await })
+    }
+
+    /// What follows `start` in the lines of `/metrics` that begin with it.
+    pub(crate) fn metric_lines(&self, start: &str) -> Vec<String> {
+        let page = self.edge.metrics.encode();
+        page.lines().filter_map(|line| line.strip_prefix(start)).map(ToOwned::to_owned).collect()
     }
 
     pub(crate) async fn get_with(&self, target: &str, fields: &[(&str, &str)]) -> Got {

@@ -4,7 +4,7 @@ use http::Request;
 use scripted_upstream::{Gate, Reply, saying};
 
 use crate::{
-    front::{Front, front, settle},
+    front::{front, settle},
     purge::TAGGED,
     upstream::Upstream,
 };
@@ -46,14 +46,10 @@ async fn a_change_elsewhere_does_not_keep_requests_from_sharing_a_fetch() {
         }
     });
     let front = front(&upstream);
-    let ask = |front: &Front| {
-        let front = front.clone();
-        tokio::spawn(async move { front.get("/a").await })
-    };
-    let first = ask(&front);
+    let first = front.ask("/a");
     settle().await;
     front.send_body(Request::post("/b"), "change").await;
-    let second = ask(&front);
+    let second = front.ask("/a");
     settle().await;
     gate.open();
     assert_eq!((first.await.unwrap().text(), second.await.unwrap().text()), ("x", "x"));

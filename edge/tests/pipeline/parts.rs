@@ -4,7 +4,7 @@ use http::Request;
 use scripted_upstream::{Pieces, Reply, Seen, first};
 
 use crate::{
-    front::{Front, Got, finish, front, front_with, pass, settle},
+    front::{Front, Got, cached, finish, front, front_with, pass, settle},
     upstream::Upstream,
 };
 
@@ -94,10 +94,7 @@ async fn a_part_that_is_shorter_than_it_says_is_passed_on_and_not_stored() {
         assert_eq!((got.status, got.text()), (206, "45678"));
         assert_eq!(upstream.count(), expected);
     }
-    let fitted = front_with(
-        &upstream,
-        "[[routes]]\nname = \"all\"\npath = \"/*\"\nupstream = \"origin\"\ncache = { ranges = \"fitted\" }\n",
-    );
+    let fitted = front_with(&upstream, &cached("ranges = \"fitted\""));
     fitted.get_with("/", &[("range", "bytes=-5")]).await;
     let hit = fitted.get_with("/", &[("range", "bytes=6-")]).await;
     assert_eq!((hit.text(), hit.field("content-range"), hit.cache()), ("678", "bytes 6-8/9", "hit"));
@@ -106,10 +103,7 @@ async fn a_part_that_is_shorter_than_it_says_is_passed_on_and_not_stored() {
 #[tokio::test(start_paused = true)]
 async fn a_route_may_fetch_the_whole_for_a_part_and_so_does_a_range_of_everything() {
     let upstream = Upstream::start(ranged);
-    let whole = front_with(
-        &upstream,
-        "[[routes]]\nname = \"all\"\npath = \"/*\"\nupstream = \"origin\"\ncache = { ranges = \"whole\" }\n",
-    );
+    let whole = front_with(&upstream, &cached("ranges = \"whole\""));
     assert_eq!(whole.get_with("/", &[("range", "bytes=2-3")]).await.text(), "23");
     assert_eq!(whole.get("/").await.cache(), "hit");
     let parts = front(&upstream);

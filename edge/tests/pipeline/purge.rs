@@ -65,14 +65,10 @@ async fn what_was_being_fetched_when_the_purge_came_is_answered_but_never_stored
         Reply::ok(text).fields(TAGGED).after(&gates[seen.earlier])
     });
     let front = front(&upstream);
-    let ask = |front: &Front| {
-        let front = front.clone();
-        tokio::spawn(async move { front.get("/").await })
-    };
-    let before = ask(&front);
+    let before = front.ask("/");
     settle().await;
     purge(&front, tag("shoe"), Force::Hard);
-    let after = ask(&front);
+    let after = front.ask("/");
     settle().await;
     assert_eq!(upstream.count(), 2, "the second does not share what began before the purge");
     new.open();

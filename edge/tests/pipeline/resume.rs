@@ -53,10 +53,7 @@ async fn assert_ended(front: &Front, got: [Got; 2]) {
 }
 
 fn outcomes(front: &Front) -> Vec<String> {
-    let page = front.edge.metrics.encode();
-    let lines =
-        page.lines().filter_map(|line| line.strip_prefix("gatehouse_edge_upstream_continuations_total"));
-    lines.map(ToOwned::to_owned).collect()
+    front.metric_lines("gatehouse_edge_upstream_continuations_total")
 }
 
 #[tokio::test(start_paused = true)]

@@ -24,7 +24,7 @@ use http::{HeaderMap, Request};
 use scripted_upstream::{Gate, Reply, saying};
 
 use crate::{
-    front::{CACHED, Front, Got, front_before, pass, settle, start},
+    front::{CACHED, Front, front_before, pass, settle, start},
     upstream::Upstream,
 };
 
@@ -152,14 +152,7 @@ async fn restarted(upstream: &Upstream, targets: &[&str], seconds: u64) -> (Arc<
 }
 
 fn outcomes(front: &Front, what: &str) -> Vec<String> {
-    let page = front.edge.metrics.encode();
-    let start = format!("gatehouse_edge_tier_{what}_total{{tier=\"shelf\",outcome=");
-    page.lines().filter_map(|line| line.strip_prefix(&start)).map(ToOwned::to_owned).collect()
-}
-
-fn ask(front: &Front, target: &'static str) -> tokio::task::JoinHandle<Got> {
-    let front = front.clone();
-    tokio::spawn(async move { front.get(target).await })
+    front.metric_lines(&format!("gatehouse_edge_tier_{what}_total{{tier=\"shelf\",outcome="))
 }
 
 async fn purge(front: &Front, rule: Rule, force: Force) -> usize {
@@ -174,7 +167,7 @@ async fn a_thousand_requests_for_what_a_tier_has_look_it_up_once_and_ask_nobody_
     let (shelf, front) = restarted(&upstream, &["/"], 20).await;
     let gate = Gate::closed();
     shelf.acts(Act::After(gate.clone()));
-    let requests: Vec<_> = (0..1000).map(|_| ask(&front, "/")).collect();
+    let requests: Vec<_> = (0..1000).map(|_| front.ask("/")).collect();
     settle().await;
     gate.open();
     for request in requests {
@@ -235,7 +228,7 @@ async fn what_is_stale_in_a_tier_is_validated_once_and_offered_again() {
         assert_eq!(seen.headers["if-none-match"], "\"v1\"");
         Reply::status(304).fields(FRESH).late(Duration::from_secs(1))
     });
-    let requests: Vec<_> = (0..100).map(|_| ask(&front, "/")).collect();
+    let requests: Vec<_> = (0..100).map(|_| front.ask("/")).collect();
     for request in requests {
         let got = request.await.unwrap();
         assert_eq!((got.status, got.text(), got.cache()), (200, "hello", "fwd=stale"));
@@ -290,7 +283,7 @@ async fn no_more_look_ups_than_are_granted_are_under_way() {
     let bounds = Bounds { look_ups: 1, ..Bounds::default() };
     let front = front_bounded(&shelf, bounds, &upstream, start());
     shelf.acts(Act::Late);
-    let waits = ask(&front, "/a");
+    let waits = front.ask("/a");
     settle().await;
     assert_eq!(front.get("/b").await.cache(), "fwd=uri-miss");
     assert_eq!(outcomes(&front, "look_ups"), [r#""busy"} 1"#], "the other waits still");
@@ -352,7 +345,7 @@ async fn what_a_tier_was_looking_for_when_the_purge_came_is_not_found_by_anyone_
     upstream.change(|_| Reply::ok("new").fields(FRESH));
     let gate = Gate::closed();
     shelf.acts(Act::After(gate.clone()));
-    let before = ask(&front, "/");
+    let before = front.ask("/");
     settle().await;
     shelf.acts(Act::AtOnce);
     purge(&front, Rule::Everything, Force::Hard).await;
