@@ -14,7 +14,7 @@ use gatehouse_tests::{
 };
 use rustix::process::Signal;
 
-use crate::metrics;
+use crate::upgrade::HANDSHAKE;
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
 
@@ -35,10 +35,7 @@ fn requests_in_flight_are_answered_whole() {
         .collect();
     upstream.wait_for(30);
     edge.process().signal(Signal::TERM);
-    // Not ready any more (or gone from the admin port): load balancers stop sending.
-    wait::until("the edge says that it is leaving", || {
-        (edge.admin_status("/readyz") != Some(200)).then_some(())
-    });
+    until_leaving(&edge);
     gate.open();
     for client in clients {
         assert_eq!(client.answer().text(), "begin end");
@@ -144,11 +141,9 @@ fn who_was_accepted_before_the_drain_may_still_ask_once() {
     let upstream = Upstream::start(|_| Reply::ok("text").cache_control("no-store"));
     let mut edge = Edge::over(&upstream).start();
     let clients: Vec<_> = (0..20).map(|_| edge.raw()).collect();
-    wait::until("all are accepted", || {
-        (metrics::sum(&edge, "gatehouse_edge_connections_open") == 20).then_some(())
-    });
+    wait::until("all are accepted", || (edge.metric("gatehouse_edge_connections_open") == 20).then_some(()));
     edge.process().signal(Signal::TERM);
-    wait::until("the drain has begun", || (edge.admin_status("/readyz") != Some(200)).then_some(()));
+    until_leaving(&edge);
     ask_for_the_last_time(clients);
     edge.assert_stopped_cleanly();
 }
@@ -181,13 +176,18 @@ fn an_open_tunnel_does_not_hold_up_the_end() {
     let mut edge =
         Edge::over(&upstream).tables("[timeouts]\ndrain = \"1h\"\ntunnel = \"1h\"\nidle = \"1h\"").start();
     let mut tunnel = edge.raw();
-    tunnel.send(
-        "GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
-    );
+    tunnel.send(HANDSHAKE);
     tunnel.read_until(b"\r\n\r\n");
     tunnel.send("hello").read_until(b"hello");
     edge.process().signal(Signal::TERM);
     tunnel.read_to_close();
     edge.assert_stopped_cleanly();
+}
+
+/// Until it is not ready any more, or gone from the admin port: load balancers stop sending.
+#[track_caller]
+fn until_leaving(edge: &Edge) {
+    wait::until("the edge says that it is leaving", || {
+        (edge.admin_status("/readyz") != Some(200)).then_some(())
+    });
 }

@@ -15,7 +15,6 @@ mod interim;
 mod invalidation;
 mod limits;
 mod load;
-mod metrics;
 mod pass;
 mod pool;
 mod purge;

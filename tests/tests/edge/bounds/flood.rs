@@ -8,8 +8,6 @@ use gatehouse_tests::{
     upstream::{Octets, RawUpstream},
 };
 
-use crate::metrics;
-
 const BUDGET_KIB: u64 = 64 << 10;
 /// What the edge may take beside its budget: buffers of its connections, and what the allocator has not given back.
 const ALLOWANCE_KIB: u64 = 12 << 10;
@@ -61,7 +59,7 @@ fn resident_memory_stays_within_the_budget_and_the_popular_stay_in_it() {
     flood("10,000 of 3 KB", 10_000, "bytes", "identity", &[3_000]);
 
     let kept =
-        (0..POPULAR).filter(|number| is_hit(&get(&mut clients[0], &popular(*number), "identity"))).count();
+        (0..POPULAR).filter(|number| get(&mut clients[0], &popular(*number), "identity").is_hit()).count();
     println!("{kept} of {POPULAR} popular answers outlasted about 60,000 one-hit wonders");
     assert!(kept * 100 >= POPULAR * 95, "{kept} of {POPULAR}");
 }
@@ -85,7 +83,7 @@ fn what_slow_clients_still_read_counts_even_when_it_is_no_longer_stored() {
     let (_, highest) = resident_kib(edge.id());
     let mut quick = edge.raw();
     get(&mut quick, "/bytes/page/10000", "identity");
-    assert!(is_hit(&get(&mut quick, "/bytes/page/10000", "identity")), "pages are stored all the same");
+    assert!(get(&mut quick, "/bytes/page/10000", "identity").is_hit(), "pages are stored all the same");
     println!("{CLIENTS} slow clients: {baseline} KiB before, {highest} KiB at the highest");
     assert!(highest < baseline + ALLOWED_KIB, "{baseline} KiB before, {highest} KiB at the highest");
 }
@@ -101,10 +99,6 @@ fn get(raw: &mut Raw, path: &str, coding: &str) -> RawAnswer {
     answer
 }
 
-fn is_hit(answer: &RawAnswer) -> bool {
-    answer.header("cache-status").unwrap_or_default().contains("; hit")
-}
-
 #[track_caller]
 fn assert_within(edge: &Edge, limit: u64, what: &str) {
     let (now, _) = resident_kib(edge.id());
@@ -112,7 +106,7 @@ fn assert_within(edge: &Edge, limit: u64, what: &str) {
 }
 
 fn report(edge: &Edge, what: &str) {
-    let value = |name: &str| metrics::sum(edge, name);
+    let value = |name: &str| edge.metric(name);
     let (resident, _) = resident_kib(edge.id());
     println!(
         "{what:<44} {resident:>5} KiB {:>6} KiB {:>9} {:>9}",
