@@ -15,50 +15,25 @@
 #![forbid(unsafe_code)]
 
 pub mod cli;
-pub mod settings;
-
 pub mod server;
 
-pub mod listen;
-pub mod local_ca;
-pub mod tls;
+pub mod admin;
+pub mod downstream;
 
-pub mod connection;
-pub mod gather;
-pub mod http2;
-pub mod pulse;
-pub mod socket;
+pub mod explain;
+pub mod pipeline;
 
-pub mod client;
-pub mod content;
-pub mod inbound;
-pub mod interim;
-pub mod limit;
-pub mod route;
-
-pub mod candidate;
-pub mod consequences;
-pub mod continuation;
 pub mod fetch;
-pub mod fill;
-pub mod handle;
-pub mod partial;
 pub mod state;
+
+pub mod response;
 
 pub mod cache;
 pub mod upstream;
 
-pub mod body;
-pub mod compress;
-pub mod failure;
-pub mod refusal;
-pub mod represent;
-pub mod respond;
-pub mod upgrade;
+pub mod observe;
+pub mod request;
 
-pub mod admin;
 pub mod clock;
-pub mod deciding;
-pub mod explain;
-pub mod metrics;
-pub mod record;
+pub mod message;
+pub mod settings;

@@ -9,10 +9,12 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     cache::{Collapser, Memory, Tiers},
     clock::Clock,
-    compress::Coder,
-    limit::{Limiter, Limiters},
-    metrics::{Metrics, RouteMetrics},
-    record::Sink,
+    observe::{
+        metrics::{Metrics, RouteMetrics},
+        record::Sink,
+    },
+    request::limit::{Limiter, Limiters},
+    response::coding::Coder,
     settings::{Route, Settings},
     upstream::{Commands, Upstream, Upstreams, connect::Dial},
 };
@@ -48,11 +50,11 @@ pub struct State {
     /// Limiters by limit.
     pub limiters: Limiters,
     /// The routes in the file's order, each with what a request on it needs.
-    pub lanes: Vec<Lane>,
+    pub routes: Vec<RouteState>,
 }
 
 /// A route and what its name leads to, looked up once.
-pub struct Lane {
+pub struct RouteState {
     /// As resolved.
     pub route: Arc<Route>,
     /// Where its misses go.
@@ -63,7 +65,7 @@ pub struct Lane {
     pub metrics: Arc<RouteMetrics>,
 }
 
-impl AsRef<Route> for Lane {
+impl AsRef<Route> for RouteState {
     fn as_ref(&self) -> &Route {
         &self.route
     }
@@ -71,48 +73,32 @@ impl AsRef<Route> for Lane {
 
 impl State {
     fn new(settings: Settings, upstreams: Upstreams, limiters: Limiters, metrics: &Metrics) -> Self {
-        let lane = |route: &Arc<Route>| Lane {
+        let route_state = |route: &Arc<Route>| RouteState {
             route: Arc::clone(route),
             upstream: Arc::clone(upstreams.get(&route.upstream.name)),
             limiter: route.limit.as_ref().and_then(|limit| limiters.get(limit)).cloned(),
             metrics: metrics.for_route(&route.name),
         };
-        let lanes = settings.routes.iter().map(lane).collect();
-        Self { settings, upstreams, limiters, lanes }
+        let routes = settings.routes.iter().map(route_state).collect();
+        Self { settings, upstreams, limiters, routes }
     }
 }
 
 impl Edge {
-    /// An edge with an empty cache.
+    /// An edge with an empty cache before these tiers. Its clock and its metrics are the sink's.
     ///
     /// # Errors
     /// When the system gives no thread for the coder.
     pub fn new(
         settings: Settings,
-        clock: Clock,
-        metrics: Arc<Metrics>,
-        sink: Arc<Sink>,
-        dial: Arc<dyn Dial>,
-        commands: Arc<dyn Commands>,
-    ) -> std::io::Result<Arc<Self>> {
-        Self::before(Tiers::default(), settings, clock, metrics, sink, dial, commands)
-    }
-
-    /// As [`Edge::new`], with these tiers behind the cache's memory.
-    ///
-    /// # Errors
-    /// When the system gives no thread for the coder.
-    pub fn before(
         tiers: Tiers,
-        settings: Settings,
-        clock: Clock,
-        metrics: Arc<Metrics>,
         sink: Arc<Sink>,
         dial: Arc<dyn Dial>,
         commands: Arc<dyn Commands>,
     ) -> std::io::Result<Arc<Self>> {
+        let (clock, metrics) = (sink.clock.clone(), Arc::clone(&sink.metrics));
         let (budget, variants) = (settings.cache.memory, settings.cache.variants);
-        let memory = Arc::new(Memory::before(Arc::new(tiers), budget, variants));
+        let memory = Arc::new(Memory::new(budget, variants, Arc::new(tiers)));
         let coder = Coder::start(Arc::clone(&memory))?;
         let upstreams = Upstreams::new(&settings.upstreams, None, &metrics, &dial, &commands);
         let limiters = Limiters::new(&settings);

@@ -7,9 +7,11 @@ use std::{fs, sync::Arc};
 use bytes::Bytes;
 use cache_policy::Coding;
 use edge::{
-    body::{Body, Cut},
     cache::{Memory, Recording},
-    compress::{Coder, on_the_fly},
+    response::{
+        body::{Body, Cut},
+        coding::{Coder, on_the_fly},
+    },
 };
 use futures_util::FutureExt as _;
 use http_body_util::BodyExt as _;
@@ -34,7 +36,7 @@ fn zstd_on_the_fly_stays_inside_its_bound() {
 
 /// As many bodies as the edge codes at once, each in the middle of a body longer than any window.
 fn assert_bounded(coding: Coding) {
-    let coder = Coder::start(Arc::new(Memory::new(1 << 20, 1))).unwrap();
+    let coder = Coder::start(Arc::new(Memory::new(1 << 20, 1, Arc::default()))).unwrap();
     let recording = Recording::new();
     for piece in text(512 << 10).chunks(16 * 1024) {
         recording.push(Bytes::copy_from_slice(piece));
@@ -43,7 +45,8 @@ fn assert_bounded(coding: Coding) {
     let mut bodies = Vec::new();
     while let Some(slot) = coder.slot(coding) {
         let reader = recording.reader().unwrap();
-        let mut body = on_the_fly(Body::Filling(Box::new(Cut::whole(reader, None))), coding, slot);
+        let body = Body::Filling(Box::new(Cut::whole(reader, None)));
+        let mut body = Body::Coded(Box::new(on_the_fly(body, coding, slot).unwrap()));
         // Pieces are dropped as a client that reads them does; the encoder waits for more at the end of what is there.
         while let Some(frame) = body.frame().now_or_never() {
             frame.unwrap().unwrap();

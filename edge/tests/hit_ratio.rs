@@ -14,8 +14,9 @@ use std::{
 use bytes::Bytes;
 use cache_policy::{LifetimeSource, Meta, Moment, StaleBan, Validators};
 use edge::{
-    cache::{Key, Memory, Segments, Stored, stored::Facts},
-    inbound::{self, Scheme},
+    cache::{Key, Memory, Stored, StoredBody, stored::Facts},
+    message::target::Scheme,
+    request::inbound,
 };
 use http::{HeaderMap, HeaderValue, Request, StatusCode};
 
@@ -84,10 +85,10 @@ impl Tier {
         let request = Request::get("/").header("host", "shop.example").body(()).unwrap();
         let inbound = inbound::read(&request.into_parts().0, Scheme::Https).unwrap();
         let origin = Key::new(&inbound);
-        let weighed = Memory::new(64 << 20, 1);
+        let weighed = Memory::new(64 << 20, 1, Arc::default());
         let stored = stored(&weighed);
         weighed.store(&key(&origin, 0), Arc::clone(&stored));
-        let memory = Memory::new(weighed.weight() * holds as u64, 1);
+        let memory = Memory::new(weighed.weight() * holds as u64, 1, Arc::default());
         Self { memory, origin, stored }
     }
 }
@@ -134,7 +135,7 @@ fn stored(memory: &Memory) -> Arc<Stored> {
         began: memory.generation(),
         codable: false,
     };
-    Arc::new(Stored::new(facts, &head, Segments::new(&[Bytes::from_static(&[0; BODY])])))
+    Arc::new(Stored::new(facts, &head, StoredBody::new(&[Bytes::from_static(&[0; BODY])])))
 }
 
 /// Drops what was asked for longest ago.

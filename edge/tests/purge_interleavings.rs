@@ -7,7 +7,7 @@
 //! purge that had been acknowledged when the look-up began** (or it is stale, where the purge was soft).
 //!
 //! A tier behind memory is another such map, offered what is stored and purged in its own time; what it may be asked for
-//! while it is, the edge's own [`Underway`] says.
+//! while it is, the edge's own [`PendingPurges`] says.
 //!
 //! Both schedulers have fixed seeds: a failure repeats, and shuttle prints the schedule that led to it.
 #![expect(clippy::unwrap_used, reason = "a test that panics has failed")]
@@ -24,9 +24,9 @@ use std::{
 
 use cache_policy::{Moment, Tag};
 use edge::cache::{
+    pending_purges::PendingPurges,
     purge::{Fate, Force, Gate, Generation, Locking, Name, Rule},
     tier,
-    underway::Underway,
 };
 use shuttle::{
     Config, Runner,
@@ -195,7 +195,7 @@ struct World {
     /// The tier behind the map, where a story has one.
     tiered: AtomicBool,
     behind: [shuttle::sync::Mutex<Option<Entry>>; 2],
-    underway: Underway<Shuttled>,
+    underway: PendingPurges<Shuttled>,
     /// What the origin would answer now.
     origin: [AtomicU64; 2],
     /// The newest version whose purge has returned.
@@ -225,7 +225,7 @@ impl World {
             shelves: [None, None].map(shuttle::sync::Mutex::new),
             tiered: AtomicBool::default(),
             behind: [None, None].map(shuttle::sync::Mutex::new),
-            underway: Underway::default(),
+            underway: PendingPurges::default(),
             origin: Default::default(),
             acknowledged: Default::default(),
             threads: std::sync::Mutex::default(),

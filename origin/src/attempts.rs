@@ -1,26 +1,21 @@
 //! How often somebody may try to sign in or register, counted in the database, so that it holds over all instances.
 //!
-//! Every attempt counts before it is judged: a thousand at the same moment are a thousand. Of one account, of one client
-//! and of the pair; the pair's limit is the strict one, so that a stranger's guesses do not lock the owner out soon.
+//! Every attempt is counted before the password is looked at, so a thousand at the same moment count as a thousand. There is
+//! a limit for an account, for a client, and for the pair of both. The pair's is the strictest, so that a stranger's guesses
+//! do not soon lock out the owner, who asks from elsewhere.
 
-use std::{
-    convert::Infallible,
-    net::{IpAddr, Ipv6Addr, SocketAddr},
-    time::Duration,
-};
+use std::time::Duration;
 
-use axum::extract::{ConnectInfo, FromRef, FromRequestParts};
-use http::request::Parts;
 use sha2::{Digest as _, Sha256};
 
-use crate::{database::Connection, problem::Problem, shop::Shop};
+use crate::{client::Client, database::Connection, problem::Problem};
 
-/// Within fifteen minutes.
+/// Attempts within fifteen minutes.
 const OF_A_PAIR: i32 = 10;
 const OF_AN_ACCOUNT: i32 = 100;
 const OF_A_CLIENT: i32 = 100;
 
-/// In the order of subjects: two attempts at once cannot wait for one another in a circle.
+/// Rows are locked in the order of their subjects, so that two attempts at once cannot deadlock.
 pub(crate) const COUNT: &str = "
     INSERT INTO sign_in_attempts AS known (subject, attempts, ends_at)
     SELECT subject, 1, now() + interval '15 minutes' FROM UNNEST($1::bytea[]) AS subject ORDER BY subject
@@ -39,6 +34,15 @@ pub(crate) struct Subject {
 /// The account an address would have, whether there is one or not.
 pub(crate) fn account(email: &str) -> Subject {
     Subject { digest: digest(&["account", &email.to_lowercase()]), limit: OF_AN_ACCOUNT }
+}
+
+pub(crate) fn client(client: Client) -> Subject {
+    Subject { digest: digest(&["client", &client.text()]), limit: OF_A_CLIENT }
+}
+
+/// A client's attempts with one account.
+pub(crate) fn pair(client: Client, email: &str) -> Subject {
+    Subject { digest: digest(&["pair", &client.text(), &email.to_lowercase()]), limit: OF_A_PAIR }
 }
 
 /// Counts an attempt of each subject.
@@ -64,54 +68,6 @@ pub(crate) async fn forgive(connection: &mut Connection, subject: &Subject) -> R
     connection.execute("attempts.forgive", query).await.map(drop)
 }
 
-/// Who asks: the peer, or whom a proxy of ours names. An IPv6 customer owns a /64.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Client(Option<IpAddr>);
-
-impl Client {
-    pub(crate) fn subject(self) -> Subject {
-        Subject { digest: digest(&["client", &self.text()]), limit: OF_A_CLIENT }
-    }
-
-    pub(crate) fn with_account(self, email: &str) -> Subject {
-        Subject { digest: digest(&["pair", &self.text(), &email.to_lowercase()]), limit: OF_A_PAIR }
-    }
-
-    fn text(self) -> String {
-        match self.0.map(|address| address.to_canonical()) {
-            None => String::new(),
-            Some(IpAddr::V4(address)) => address.to_string(),
-            Some(IpAddr::V6(address)) => {
-                Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX)).to_string()
-            }
-        }
-    }
-
-    fn find(peer: Option<IpAddr>, forwarded: Option<&str>, proxies: &[IpAddr]) -> Self {
-        // Without a peer the request was made in this process.
-        if peer.is_none_or(|peer| proxies.contains(&peer.to_canonical())) {
-            // The last entry is the one our own proxy has written.
-            let named = forwarded.and_then(|list| list.rsplit(',').next()?.trim().parse().ok());
-            return Self(named.or(peer));
-        }
-        Self(peer)
-    }
-}
-
-impl<S: Send + Sync> FromRequestParts<S> for Client
-where
-    Shop: FromRef<S>,
-{
-    type Rejection = Infallible;
-
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Infallible> {
-        let shop = Shop::from_ref(state);
-        let peer = parts.extensions.get::<ConnectInfo<SocketAddr>>().map(|ConnectInfo(peer)| peer.ip());
-        let forwarded = parts.headers.get_all("x-forwarded-for").iter().next_back();
-        Ok(Self::find(peer, forwarded.and_then(|value| value.to_str().ok()), &shop.proxies))
-    }
-}
-
 fn digest(parts: &[&str]) -> Vec<u8> {
     let mut digest = Sha256::new();
     for part in parts {
@@ -119,21 +75,4 @@ fn digest(parts: &[&str]) -> Vec<u8> {
         digest.update(part);
     }
     digest.finalize().to_vec()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_our_own_proxies_say_who_the_client_is() {
-        let address = |text: &str| text.parse::<IpAddr>().expect("an address");
-        let proxies = [address("127.0.0.1")];
-        let find = |peer, forwarded| Client::find(Some(address(peer)), forwarded, &proxies).text();
-        assert_eq!(find("127.0.0.1", Some("9.9.9.9, 203.0.113.7")), "203.0.113.7");
-        assert_eq!(find("::ffff:127.0.0.1", Some("203.0.113.7")), "203.0.113.7");
-        assert_eq!(find("127.0.0.1", Some("nonsense")), "127.0.0.1");
-        assert_eq!(find("198.51.100.1", Some("203.0.113.7")), "198.51.100.1");
-        assert_eq!(find("2001:db8:1:2:3:4:5:6", None), "2001:db8:1:2::");
-    }
 }

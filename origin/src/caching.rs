@@ -15,14 +15,13 @@ use crate::problem::Problem;
 pub const CATALOGUE: HeaderValue = HeaderValue::from_static(
     "public, max-age=300, s-maxage=600, stale-while-revalidate=60, stale-if-error=86400",
 );
-/// A number that changes with every sale: seconds.
+/// The stock, which changes with every sale: seconds.
 pub const STOCK: HeaderValue = HeaderValue::from_static("public, max-age=5");
-/// What was read while nobody knew whether it is the newest: seconds, too.
+/// What a replica has answered while the primary is away, and may not be the newest: seconds, too.
 pub const UNCERTAIN: HeaderValue = HeaderValue::from_static("public, max-age=5, stale-if-error=86400");
-/// Errors, whatever depends on who asks, health, metrics: of this moment only.
+/// Errors, health, metrics, and whatever depends on who asks: never stored.
 pub const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 
-/// The field that carries the tags.
 pub const SURROGATE_KEY: HeaderName = HeaderName::from_static("surrogate-key");
 
 /// What a change purges: every answer that shows it carries its tag.
@@ -52,11 +51,8 @@ impl fmt::Display for Tag<'_> {
 /// How one answer is kept: for how long, under which entity tag, and until which of its tags is purged.
 #[derive(Debug)]
 pub struct Keeping<'a> {
-    /// Cache-Control.
     pub control: HeaderValue,
-    /// ETag.
     pub entity: EntityTag,
-    /// Surrogate-Key.
     pub tags: &'a [Tag<'a>],
 }
 
@@ -89,12 +85,10 @@ impl EntityTag {
         Self(format!("\"{}\"", URL_SAFE_NO_PAD.encode(&digest.finalize()[..15])))
     }
 
-    /// The same as text.
     pub(crate) fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// As `ETag` carries it.
     pub(crate) fn header(&self) -> HeaderValue {
         HeaderValue::from_str(&self.0).expect("base64url in quotes is printable ASCII")
     }
@@ -107,13 +101,11 @@ pub struct IfNoneMatch<'a>(Vec<&'a str>);
 impl<'a> IfNoneMatch<'a> {
     /// `None` without the field.
     pub fn of(headers: &'a HeaderMap) -> Option<Self> {
-        let lines: Vec<&str> =
-            headers.get_all(header::IF_NONE_MATCH).iter().filter_map(|line| line.to_str().ok()).collect();
-        (!lines.is_empty()).then_some(Self(lines))
+        lines(headers, &header::IF_NONE_MATCH).map(Self)
     }
 
-    /// Whether the tag is among those listed, by weak comparison (RFC 9110 §8.8.3.2). `*` lists none: it asks whether there
-    /// is anything, which only the full query knows.
+    /// Whether the tag is among those listed, by weak comparison (RFC 9110 §8.8.3.2). `*` counts as no tag here: it matches
+    /// whatever exists, and only the full query knows whether anything does.
     pub fn lists(&self, tag: &EntityTag) -> bool {
         // An opaque tag holds no quote, so every second piece between quotes is one.
         self.0
@@ -134,9 +126,7 @@ impl<'a> IfMatch<'a> {
     /// # Errors
     /// 428 without the field.
     pub(crate) fn of(headers: &'a HeaderMap) -> Result<Self, Problem> {
-        let lines: Vec<&str> =
-            headers.get_all(header::IF_MATCH).iter().filter_map(|line| line.to_str().ok()).collect();
-        if lines.is_empty() { Err(Problem::precondition_required()) } else { Ok(Self(lines)) }
+        lines(headers, &header::IF_MATCH).map(Self).ok_or_else(Problem::precondition_required)
     }
 
     /// Whether the tag is among those listed, by strong comparison: a weak one is no proof (RFC 9110 §13.1.1). Ours hold no
@@ -148,6 +138,13 @@ impl<'a> IfMatch<'a> {
             .map(str::trim)
             .any(|listed| listed == tag.0 || listed == "*")
     }
+}
+
+/// Every line of a list field, which together are one list (RFC 9110 §5.3); what is not ASCII is left out. `None` when
+/// there is no line.
+fn lines<'a>(headers: &'a HeaderMap, field: &HeaderName) -> Option<Vec<&'a str>> {
+    let lines: Vec<&str> = headers.get_all(field).iter().filter_map(|line| line.to_str().ok()).collect();
+    (!lines.is_empty()).then_some(lines)
 }
 
 /// 304 with the fields a cache updates (RFC 9110 §15.4.5).

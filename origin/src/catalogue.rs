@@ -13,14 +13,16 @@ use crate::{
 
 pub(crate) const STATE: &str = "SELECT epoch, version FROM catalogue_state";
 
-/// The database raises the version in the transaction of a change; another epoch is another database.
+/// The database raises the version in the transaction of a change. The epoch differs between databases, so that equal versions
+/// of two of them are not taken for the same state.
 #[derive(Debug, FromRow)]
 pub(crate) struct Catalogue {
     pub(crate) epoch: String,
     pub(crate) version: i64,
 }
 
-/// 304 if the request has the list as it is now. `keeping` is how the list is kept in a state of the catalogue.
+/// 304 if the request has the list as it is now. `keeping` makes the list's caching fields for a state of
+/// the catalogue.
 pub(crate) async fn unchanged<'a>(
     connection: &mut Connection,
     headers: &HeaderMap,

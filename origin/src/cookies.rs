@@ -13,12 +13,11 @@ pub(crate) fn session(headers: &HeaderMap) -> Option<&str> {
     read(headers, SESSION)
 }
 
-/// What the database knows of a token.
+/// What the database holds in place of a token, so that nothing in it signs anybody in.
 pub(crate) fn digest(token: &str) -> Vec<u8> {
     Sha256::digest(token).to_vec()
 }
 
-/// The value of a cookie.
 pub(crate) fn read<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     headers
         .get_all(header::COOKIE)
@@ -27,7 +26,8 @@ pub(crate) fn read<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
         .find_map(|line| line.split(';').find_map(|pair| pair.trim().strip_prefix(name)?.strip_prefix('=')))
 }
 
-/// `Set-Cookie` for a value of base64url, digits and dots, to be kept for as long as `age`; for none, it goes.
+/// `Set-Cookie` for a value of base64url, digits and dots, to be kept for as long as `age`; an `age` of zero removes
+/// the cookie.
 pub(crate) fn set(name: &str, value: &str, age: Duration) -> HeaderValue {
     let age = age.as_secs();
     let cookie = format!("{name}={value}; Path=/; Max-Age={age}; Secure; HttpOnly; SameSite=Lax");

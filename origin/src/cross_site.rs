@@ -1,6 +1,6 @@
 //! Keeps other sites from writing in a customer's name (CSRF).
 //!
-//! Three fences, because each has a gap: `Sec-Fetch-Site`, which browsers send wherever the connection can be trusted and no
+//! Three checks, because each has a gap: `Sec-Fetch-Site`, which browsers send wherever the connection can be trusted and no
 //! script can forge; `Origin` against `Host` where it is missing; and for whatever brings a session cookie, a header that a
 //! form cannot set and a script of another site may not. Requests without any of them come from no browser.
 
@@ -32,7 +32,7 @@ pub(crate) async fn refuse(request: Request, next: Next) -> Response {
 fn judge(headers: &HeaderMap) -> Result<(), &'static str> {
     let text = |name: &HeaderName| headers.get(name).map(|value| value.to_str().unwrap_or_default());
     match (text(&SEC_FETCH_SITE), text(&header::ORIGIN)) {
-        // `same-site` is no friend: a sibling domain may belong to somebody else.
+        // `same-site` is refused too: a sibling domain may belong to somebody else.
         (Some(site), _) if site != "same-origin" && site != "none" => {
             return Err("another site has caused this request");
         }

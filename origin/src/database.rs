@@ -1,11 +1,11 @@
 //! The pool of connections, the queue in front of it, and the schema's migrations.
 //!
 //! Every statement is prepared and bound by sqlx; none is put together from a request's text. A handler acquires a
-//! [`Connection`] once, and runs its queries by name through it. What waits is bounded in number and in time: beyond that
-//! the answer is no, at once. What is dropped in the middle of a query (a deadline, a client that vanished) takes the
-//! query with it: the connection is closed, and the server looks every `CLIENT_CHECK` whether its client is still there.
-//! Until it must have noticed, no other connection is opened in place of that one: who gives up often cannot pile up
-//! statements at the server.
+//! [`Connection`] once, and runs its queries by name through it. How many requests may wait for one, and for how long, is
+//! bounded; one more is refused at once. When a request is dropped in the middle of a query (a deadline, a client that
+//! vanished), its connection is closed, and the server, which looks every `CLIENT_CHECK` whether its client is still there,
+//! ends the query. Until it must have noticed, no other connection is opened in place of that one. Otherwise clients that
+//! often give up could pile up statements at the server.
 
 use std::{io, sync::Arc, time::Duration};
 
@@ -37,17 +37,15 @@ const UNTIL_NOTICED: Duration = Duration::from_millis(40);
 #[derive(Debug, Clone)]
 pub struct Database {
     pool: PgPool,
-    /// One for each request that has a connection or may wait for one.
+    /// A permit for each request that has a connection or may wait for one.
     places: Arc<Semaphore>,
-    /// One for each statement or transaction that the server may be at.
+    /// A permit for each connection on which the server may be at work, those just closed included.
     backends: Arc<Semaphore>,
     metrics: Arc<Metrics>,
 }
 
-/// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
 pub enum AcquireError {
-    /// As many requests as may wait are waiting.
     #[error("too many requests wait for a database connection")]
     Full,
     /// It took too long, or the server cannot be reached.
@@ -90,8 +88,8 @@ impl Database {
         Self { pool, places, backends: Arc::new(Semaphore::new(backends)), metrics }
     }
 
-    /// A connection of the pool, within the acquire timeout; no at once when the queue is full. Dropping the future gives
-    /// up the place in the queue.
+    /// A connection of the pool, within the acquire timeout; an error at once when the queue is full. Dropping the future
+    /// gives up the place in the queue.
     ///
     /// # Errors
     /// See [`AcquireError`].
@@ -110,8 +108,8 @@ impl Database {
         let backends = Arc::clone(&self.backends);
         let backend = backends.acquire_owned().await.map_err(|_| sqlx::Error::PoolClosed)?;
         let pool = self.pool.clone();
-        // Goes on without the request that asked: a connection given up while it is made is made again by the next, and the
-        // server, which forks for each, falls behind.
+        // A task of its own, which goes on when the request that asked has given up. If it ended with the request, the next
+        // one would begin a new connection, and the server, which forks a process for each, would fall behind.
         let opened = tokio::spawn(async move {
             let opening = timeout(pool.options().get_acquire_timeout(), from_pool(&pool));
             Ok((opening.await.unwrap_or(Err(sqlx::Error::PoolTimedOut))?, backend))
@@ -191,7 +189,6 @@ impl Connection {
         watch.until_ended(name, query.execute(connection)).await.map(|done| done.rows_affected())
     }
 
-    /// Begins a transaction.
     pub async fn begin(&mut self) -> Result<(), sqlx::Error> {
         let (connection, watch) = self.parts();
         watch.until_ended("begin", connection.execute("BEGIN")).await?;
@@ -237,14 +234,14 @@ impl Drop for Connection {
         let Some((mut pooled, backend)) = self.pooled.take() else { return };
         if self.busy {
             self.metrics.queries_abandoned.inc();
-            // Closes the socket without a word: whatever is said could only wait behind the statement.
+            // Closes the socket without PostgreSQL's own farewell: the server would read it after the statement only.
             drop(pooled.detach());
             tokio::spawn(async move {
                 sleep(UNTIL_NOTICED).await;
                 drop(backend);
             });
         } else if self.in_transaction {
-            // Beside the request, as the pool takes connections back; if it fails, the pool's own look finds out.
+            // In a task of its own, because `drop` cannot wait. If it fails, the pool's check of the connection notices.
             tokio::spawn(async move {
                 let rolled_back = pooled.execute("ROLLBACK").await;
                 drop(backend);

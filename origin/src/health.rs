@@ -1,5 +1,5 @@
-//! What programs of the operator ask: whether the origin lives, whether it can do its work, and its metrics. No answer is ever
-//! stored: none of them says that it may be.
+//! What programs of the operator ask: whether the origin lives, whether it can do its work, and its metrics. Their answers
+//! name no Cache-Control, so the router makes them `no-store`.
 
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
-//! What has to be done now and then: partitions made ahead and dropped behind, sessions and counters that have expired.
-//! Any number of origins may do it at once.
+//! What has to be done now and then: making the activity log's partitions ahead of time, dropping old ones, and deleting
+//! sessions and counters that have expired. Any number of origins may do it at once.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ const EVERY: Duration = Duration::from_secs(60 * 60);
 /// After a failure.
 const AGAIN: Duration = Duration::from_secs(60);
 
-/// Keeps house at once and then every hour, until `stop` says so. Activity of more than `retention_months` before this one goes.
+/// Tidies at once and then every hour, until `stop` says so. Activity of more than `retention_months` before this one goes.
 pub async fn run(pool: PgPool, retention_months: u32, mut stop: watch::Receiver<bool>) {
     while !*stop.borrow() {
         let next = match tidy(&pool, retention_months).await {
@@ -27,11 +27,11 @@ pub async fn run(pool: PgPool, retention_months: u32, mut stop: watch::Receiver<
     }
 }
 
-/// Once.
 pub async fn tidy(pool: &PgPool, retention_months: u32) -> Result<(), sqlx::Error> {
     let mut connection = pool.acquire().await?;
     let mut transaction = connection.begin().await?;
-    // Partitions want a lock that nobody else may hold: rather an hour later than every reader in a queue behind us.
+    // Making and dropping partitions takes an exclusive lock. If it is not free soon, this round fails and is tried again
+    // later: while we waited, every reader would queue behind us.
     sqlx::query("SET LOCAL lock_timeout = '2s'").execute(&mut *transaction).await?;
     sqlx::query(
         "SELECT create_activity_partition((now() AT TIME ZONE 'UTC' + make_interval(months => ahead))::date)

@@ -66,7 +66,7 @@ impl<S: Sync> FromRequestParts<S> for IdempotencyKey {
 /// What a key turns out to be.
 #[derive(Debug)]
 pub(crate) enum Begun {
-    /// One whose request has been answered: so.
+    /// A known one: its request has been answered with this.
     Answered(Response),
     /// A new one. The transaction has begun.
     First(Attempt),
@@ -81,8 +81,8 @@ pub(crate) struct Attempt {
 }
 
 impl IdempotencyKey {
-    /// Begins the transaction of what `request` asks for. It is all that makes one request differ from another: of two
-    /// resources that take keys, no two may have the same.
+    /// Begins the transaction of the work. `request` is all by which two requests are told apart, so it must also differ
+    /// between two resources that take keys.
     ///
     /// # Errors
     /// 409 while another has the key, 422 when it belongs to another request; then there is no transaction.
@@ -101,7 +101,7 @@ impl IdempotencyKey {
         }
         let known = sqlx::query_as::<_, Answer>(BY_KEY).bind(user).bind(self.key.clone());
         if let Some(answer) = connection.optional("idempotency.find", known).await? {
-            // Nothing is written; but the next request with this key must not find it locked.
+            // Nothing was written. The commit frees the lock, so that the next request with this key does not find it taken.
             connection.commit().await?;
             if answer.request_hash != request_hash {
                 return Err(Problem::key_reused());
@@ -119,7 +119,8 @@ impl Attempt {
     /// Keeps the answer with the work, or the refusal without it, and commits.
     ///
     /// # Errors
-    /// What the work failed of, if it is ours: the transaction is then the connection's to roll back, when it is dropped.
+    /// The work's own problem if it is a 5xx. Nothing is committed then: the transaction is rolled back when the connection is
+    /// dropped.
     pub(crate) async fn end(
         self,
         connection: &mut Connection,

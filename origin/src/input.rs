@@ -42,7 +42,7 @@ impl Wrong {
         self.unless(fits, field, &message);
     }
 
-    /// The shape of an address, in the field `email`: whether it exists only a message to it could tell.
+    /// The shape of an address, in the field `email`: only a message to it could tell whether it exists.
     pub(crate) fn email(&mut self, text: &str) {
         let plausible = text.len() <= 254
             && !text.chars().any(|character| character.is_whitespace() || character.is_control())
@@ -66,7 +66,7 @@ impl<T: Checked, S: Send + Sync> FromRequest<S> for Input<T> {
     type Rejection = Problem;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
-        // A form cannot send this type across sites without being asked first (CORS).
+        // A form cannot send this type, and a script of another site needs the leave of a preflight request (CORS).
         if !is_json(request.headers()) {
             return Err(Problem::unsupported_media_type());
         }

@@ -11,20 +11,20 @@ pub mod server;
 pub mod shop;
 pub mod workers;
 
+mod client;
 mod cookies;
 mod cross_site;
 mod idempotency;
 mod input;
-mod newest_first;
 mod openapi;
+mod pagination;
 mod parameters;
 
-pub mod activity;
+mod activity;
 mod attempts;
 mod catalogue;
 mod categories;
 mod health;
-mod history;
 mod orders;
 pub mod passwords;
 mod products;
@@ -36,12 +36,13 @@ pub mod observe;
 pub mod problem;
 pub mod traces;
 
+pub mod activity_log;
 pub mod database;
-pub mod exchange;
 pub mod housekeeping;
 pub mod outbox;
+pub mod outgoing;
 pub mod purge;
 pub mod replicas;
 pub mod seed;
 
-pub mod plans;
+pub mod statements;

@@ -74,7 +74,7 @@ pub async fn serve(
         () = accept(&listener, &router, bounds, &drained, &mut connections) => {}
         () = stop => {}
     }
-    // Who is still in its queue is refused and goes elsewhere.
+    // Clients that are still in the listener's queue are refused now, and can go elsewhere.
     drop(listener);
     let _ = draining.send(true);
     let ended = async { while connections.join_next().await.is_some() {} };
@@ -108,7 +108,7 @@ async fn next(listener: &TcpListener) -> (TcpStream, SocketAddr) {
     loop {
         match listener.accept().await {
             Ok(accepted) => return accepted,
-            // The peer's doing, and over.
+            // The peer has closed it already: there is nothing to do.
             Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
             Err(error) => {
                 tracing::error!(%error, "a connection cannot be accepted");
@@ -139,7 +139,7 @@ async fn connection(
     });
     let connection = http1::Builder::new()
         .max_header_size(LARGEST_HEAD)
-        // Ours tells an unused connection from a slow head.
+        // hyper cannot tell an unused connection from a slow head; `Timed` does.
         .header_read_timeout(None)
         .serve_connection(TokioIo::new(Timed::new(stream, phase.clone(), bounds)), service);
     let mut connection = pin!(connection);
@@ -159,7 +159,7 @@ async fn connection(
 #[derive(Debug, Clone, Default)]
 struct Phase(Arc<AtomicU8>);
 
-/// A head is awaited or has begun. So begins every connection: who opens one has something to say.
+/// A head is awaited or has begun. Every connection begins here: whoever opens one is expected to send something soon.
 const HEAD: u8 = 0;
 const REQUEST: u8 = 1;
 /// The request has its answer, of which some may still have to be read.
@@ -197,7 +197,7 @@ impl<S> Timed<S> {
         (self.seen, self.since) = (phase, Instant::now());
     }
 
-    /// What to say when the socket has nothing to say: `Pending`, until it has been too long.
+    /// The outcome when the socket is not ready: `Pending`, or an error once that has lasted too long.
     fn wait<T>(&mut self, context: &mut Context<'_>) -> Poll<io::Result<T>> {
         let phase = self.phase.get();
         if phase != self.seen {
@@ -206,10 +206,10 @@ impl<S> Timed<S> {
         let deadline = match phase {
             HEAD => self.since + self.bounds.head,
             UNUSED => self.since + self.bounds.keep_alive,
-            // It has a deadline of its own.
+            // A request under way has a deadline of its own.
             _ => return Poll::Pending,
         };
-        // It may fire too soon and is then set again; so a connection in use seldom touches it.
+        // The timer may fire before the deadline and is then set again. So a connection in use seldom has to move it.
         if deadline < self.timer.deadline() {
             self.timer.as_mut().reset(deadline);
         }
@@ -279,7 +279,8 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Timed<S> {
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let flushed = Pin::new(&mut self.stream).poll_flush(context);
-        // hyper has asked for the next head while the request was under way, and does not ask again unless it is woken.
+        // hyper asked for the next head while the request was under way, when no timer ran, and asks again only when it is
+        // woken. So the timer for the next head is set here.
         match self.wait(context) {
             Poll::Pending => flushed,
             late => late,

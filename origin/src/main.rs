@@ -12,7 +12,7 @@ use anyhow::{Context as _, bail};
 use axum::Router;
 use clap::{Parser, Subcommand};
 use origin::{
-    activity::ActivityLog,
+    activity_log::ActivityLog,
     database::{self, Database},
     listener,
     observe::Metrics,
@@ -83,12 +83,13 @@ fn main() -> ExitCode {
 
 fn run(Arguments { config, data, command }: Arguments) -> anyhow::Result<()> {
     let command = match command {
-        // Before there is a second thread: it changes the credentials of the one that calls.
+        // Before the runtime has other threads: a change of user holds for the calling thread only.
         Command::RunPostgres(run) => return Err(run.run().into()),
         Command::Openapi => return Ok(std::io::stdout().write_all(server::description().as_bytes())?),
         command => command,
     };
-    // Whoever makes the data folder, PostgreSQL's user must get through it; what is secret in it has its own mode.
+    // PostgreSQL's user must be able to pass through the data folder, whatever the umask of whoever starts the origin.
+    // Files in it that are secret are made with a mode of their own.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
     tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
@@ -107,7 +108,7 @@ fn run(Arguments { config, data, command }: Arguments) -> anyhow::Result<()> {
         .context("cannot start the runtime")?;
     runtime.block_on(async {
         let mut stop = pin!(stop_requested()?);
-        // A signal drops the preparations where they are; a private server that has been started is stopped by its Drop.
+        // A signal ends the preparations at whatever they await. A private server that runs by then is stopped by its Drop.
         let prepared = tokio::select! {
             outcome = prepare(command, &settings) => outcome?,
             () = &mut stop => None,
@@ -131,7 +132,7 @@ fn stop_requested() -> anyhow::Result<impl Future<Output = ()>> {
     })
 }
 
-/// All of `migrate` and `seed`; of `serve`, everything up to the open listener.
+/// Does the whole of every command but `serve`; for that, everything up to the open listener.
 async fn prepare(command: Command, settings: &Settings) -> anyhow::Result<Option<Service>> {
     let server = Server::find(settings).await?;
     let mut connection = server.connect().await?;
@@ -261,11 +262,11 @@ impl Service {
     }
 
     async fn run(self, stop: impl Future<Output = ()>, settings: &Settings) -> anyhow::Result<()> {
-        // Whoever started the origin may have closed its output.
+        // A failure to print is no reason to stop: whoever started the origin may have closed its output.
         let _ = writeln!(std::io::stdout(), "origin: listening on http://{}", self.listener.local_addr()?);
         listener::serve(self.listener, self.router, settings.into(), stop, settings.drain).await;
         tracing::info!("stopping");
-        // After the requests: what they have left is delivered and written.
+        // The workers stop after the requests, because they still deliver and write what the last requests have left.
         self.workers.stop().await;
         // Requests that were cut off may still hold connections.
         let _ = tokio::time::timeout(settings.database.statement_timeout, self.database.pool().close()).await;
@@ -274,7 +275,8 @@ impl Service {
     }
 }
 
-/// This very program, also when its file has since been replaced or lies where the name does not reach.
+/// The path of this program. `/proc/self/exe` works even when the file has been replaced since, or cannot be reached by its
+/// name.
 fn own_program() -> PathBuf {
     let itself = PathBuf::from("/proc/self/exe");
     if itself.exists() { itself } else { std::env::current_exe().unwrap_or_else(|_| PathBuf::from("origin")) }

@@ -48,7 +48,6 @@ struct PoolLabels {
 
 type Histograms<Labels> = Family<Labels, Histogram, fn() -> Histogram>;
 
-/// All metrics of one origin.
 #[derive(Debug)]
 pub struct Metrics {
     requests: Histograms<RequestLabels>,
@@ -186,7 +185,7 @@ pub(crate) fn traced_by() -> Option<Parent> {
 }
 
 impl Spent {
-    /// Nothing outside a request: workers query too.
+    /// Does nothing outside a request: workers run queries, too.
     fn add(part: impl Fn(&Self) -> &Cell<Duration>, elapsed: Duration) {
         let _ = SPENT.try_with(|spent| part(spent).set(part(spent).get() + elapsed));
     }

@@ -58,7 +58,7 @@ pub(crate) fn finish(document: &utoipa::openapi::OpenApi) -> Value {
     document
 }
 
-/// As it is written down.
+/// As `origin/openapi.json` has it.
 pub(crate) fn text(document: &Value) -> String {
     let mut text = serde_json::to_string_pretty(document).expect("JSON is JSON");
     text.push('\n');

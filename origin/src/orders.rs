@@ -5,7 +5,7 @@
 //!                                    │
 //!               order, lines, emptied shelves into the outbox ─▶ 201, kept with the key
 //! ```
-//! Orders take their locks by product id, so that two of them cannot wait for one another in a circle.
+//! Orders lock products in the order of their ids, so that two of them cannot deadlock.
 
 use std::collections::BTreeSet;
 
@@ -21,13 +21,13 @@ use time::OffsetDateTime;
 use utoipa::ToSchema;
 
 use crate::{
-    activity::Event,
+    activity_log::Event,
     caching::Tag,
     database::Connection,
     idempotency::{Begun, Done, IdempotencyKey},
     input::{self, Checked, Input, LARGEST_INTEGER, Wrong},
-    newest_first::{Page, Parameters},
     outbox,
+    pagination::newest_first::{Page, Parameters},
     problem::{FieldError, Problem},
     sessions,
     shop::Shop,
@@ -72,7 +72,7 @@ pub(crate) const BY_ID: &str = "
 pub(crate) const LINES: &str = "
     SELECT product_id, name, quantity, price_cents FROM order_lines WHERE order_id = $1 ORDER BY product_id";
 
-/// Once: of two cancellations one finds the order placed.
+/// The condition on the status makes it happen once: of two cancellations only one finds the order placed.
 pub(crate) const CANCEL: &str = "
     UPDATE orders SET status = 'cancelled', cancelled_at = now()
      WHERE id = $1 AND user_id = $2 AND status = 'placed'
@@ -201,7 +201,7 @@ struct Moved {
     category: String,
 }
 
-/// Takes the pieces and writes the order; or says why it cannot be.
+/// Takes the pieces and writes the order; otherwise says why it cannot be placed.
 async fn buy(connection: &mut Connection, user: i64, wanted: Vec<NewLine>) -> Result<WholeOrder, Problem> {
     let mut by_product: Vec<(usize, NewLine)> = wanted.into_iter().enumerate().collect();
     by_product.sort_by_key(|(_, line)| line.product_id);
@@ -241,7 +241,8 @@ async fn buy(connection: &mut Connection, user: i64, wanted: Vec<NewLine>) -> Re
     Ok(WholeOrder { order, lines })
 }
 
-/// Lists and pages show whether there is any: they change when the last piece goes and when the first comes back.
+/// Purges what shows whether a product can be had: lists and its page change when the last piece goes and when the first comes
+/// back.
 async fn sold_out_or_back(
     connection: &mut Connection,
     product: i64,
@@ -316,7 +317,7 @@ pub(crate) async fn cancel(
     connection.begin().await?;
     let query = sqlx::query_as::<_, Order>(CANCEL).bind(id).bind(user.id);
     let Some(order) = connection.optional("orders.cancel", query).await? else {
-        // Cancelled already, then; or not theirs.
+        // It is cancelled already, or there is no such order of theirs.
         return Ok(Json(find(&mut connection, id, user.id).await?));
     };
     let order = with_lines(&mut connection, order).await?;

@@ -6,9 +6,9 @@
 //!                                                            otherwise: due again later, without those that have it
 //! ```
 //! Promises: a committed change is told to every edge at least once, through restarts of either side; one edge that is away
-//! delays the others by one delivery timeout at most, and then not again before its pause is over. Rows that lack the same
-//! edges become one, so that an edge that is away for days leaves as many as one that is away for a minute. It must never
-//! tell of a change that was rolled back. Any number of origins may work on one outbox.
+//! delays the others by one timeout of a delivery at most, and is then left alone until its pause is over. Rows that lack the
+//! same edges become one, so that an edge that is away for days leaves as many as one that is away for a minute. It must
+//! never tell of a change that was rolled back. Any number of origins may work on one outbox.
 
 use std::{
     cmp::min,
@@ -33,7 +33,7 @@ use crate::{
     traces::{self, Span, Tracer},
 };
 
-/// How late a wake-up that was lost is noticed.
+/// A row whose notification was lost waits for as long as this at most.
 const POLL: Duration = Duration::from_secs(1);
 /// Rows of one transaction.
 const BATCH: i64 = 200;
@@ -99,7 +99,7 @@ pub struct Worker {
 struct Receiver {
     edge: Edge,
     failures: u32,
-    /// It has failed: nothing is sent before.
+    /// After a failure nothing is sent before this.
     pause_ends: Instant,
 }
 
@@ -133,18 +133,18 @@ impl Worker {
         }
     }
 
-    /// One transaction's worth; answers how many rows it has looked at.
+    /// Delivers one batch in one transaction; answers how many rows it has looked at.
     async fn deliver_due(&mut self) -> Result<i64, sqlx::Error> {
         let mut connection = self.pool.acquire().await?;
         let mut transaction = connection.begin().await?;
         let mut rows: Vec<Row> = sqlx::query_as(DUE).bind(BATCH).fetch_all(&mut *transaction).await?;
-        // Of those that become one, the oldest stays.
+        // Rows that lack the same edges are merged into the oldest of them.
         rows.sort_by_key(|row| row.id);
         if rows.is_empty() {
             return Ok(0);
         }
         let read = Instant::now();
-        // What an edge asks for next must not come from a node that has not heard of the change.
+        // After a purge the edge fetches anew. What it gets then must not come from a replica that lacks the change.
         if let Err(error) = self.reads.replayed(&mut *transaction).await {
             tracing::warn!(%error, "purges wait: nobody knows how far the replicas are");
             return Ok(0);
@@ -235,7 +235,7 @@ impl Worker {
                 Entry::Occupied(mut entry) => {
                     let (_, payload, attempts) = entry.get_mut();
                     payload.outdated.add(&row.payload.outdated);
-                    // The newest change waits no longer for the older ones it has joined.
+                    // The pause grows with the attempts: a new change must not wait as long as the old ones it is merged with.
                     *attempts = min(*attempts, row.attempts);
                     done.push(row.id);
                 }
@@ -274,7 +274,8 @@ async fn listen(pool: PgPool, wake: Arc<Notify>) {
     }
 }
 
-/// Twice as long after each failure, up to a bound, less up to a half: those that failed together do not come back together.
+/// Twice as long after each failure, up to a bound. A random part of up to a half is left out, so that those that failed
+/// together do not come back together.
 fn pause(failures: u32) -> Duration {
     let doubled = FIRST_PAUSE.saturating_mul(1 << min(failures.saturating_sub(1), 16));
     min(doubled, LONGEST_PAUSE).mul_f64(rand::random_range(0.5..=1.0))

@@ -1,4 +1,4 @@
-//! What a request says behind the question mark: parsed once into a type, with a message for what is wrong.
+//! The query string of a request: parsed once into a type, with a message for what is wrong.
 
 use axum::extract::{FromRequestParts, Query, rejection::QueryRejection};
 use http::request::Parts;
@@ -6,7 +6,6 @@ use serde::{Deserialize, de::DeserializeOwned};
 
 use crate::problem::Problem;
 
-/// The parameters of a request.
 #[derive(Debug)]
 pub(crate) struct Parameters<T>(pub(crate) T);
 
@@ -19,7 +18,7 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Parameters<T> 
     }
 }
 
-/// None; unknown ones are refused, because each spelling would be another entry in every cache.
+/// For what takes no parameters. Unknown ones are refused, because each spelling would be another entry in every cache.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct NoParameters {}

@@ -44,7 +44,7 @@ impl Passwords {
         .await
     }
 
-    /// Whether it is the password; without a `known` hash, no, after as much work.
+    /// Whether it is the password of the `known` hash. Without one the answer is no, after as much work.
     pub(crate) async fn verify(&self, password: String, known: Option<String>) -> Result<bool, Problem> {
         let metrics = Arc::clone(&self.metrics);
         self.work(move || {
@@ -60,7 +60,7 @@ impl Passwords {
         let core = self.core().await?;
         let worked = tokio::task::spawn_blocking(move || {
             let result = work();
-            // Here and not with the future: a client that vanishes does not stop the thread.
+            // Freed by the thread and not by the future: when a client vanishes, the thread goes on.
             drop(core);
             result
         });
@@ -79,7 +79,7 @@ impl Passwords {
     }
 }
 
-/// For one computation.
+/// Counts the one computation it is made for.
 fn counted(metrics: &Metrics) -> Argon2<'static> {
     metrics.password_hashes.inc();
     Argon2::default()

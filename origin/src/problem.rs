@@ -208,7 +208,7 @@ impl Problem {
         &self.errors
     }
 
-    /// The same, with words on this very case.
+    /// Adds what is to be said of this very case.
     pub fn detail(self, detail: impl Into<Cow<'static, str>>) -> Self {
         Self { detail: Some(detail.into()), ..self }
     }
@@ -276,7 +276,7 @@ pub(crate) struct Members<'a> {
 fn first_this_second() -> bool {
     static START: LazyLock<Instant> = LazyLock::new(Instant::now);
     static LAST: AtomicU64 = AtomicU64::new(0);
-    // From 1 on: the very first second differs from the initial value too.
+    // Counted from 1, so that the first second differs from the initial value.
     let second = START.elapsed().as_secs() + 1;
     LAST.swap(second, Ordering::Relaxed) != second
 }

@@ -7,7 +7,7 @@ use http::{HeaderValue, header};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    exchange::{self, ExchangeError},
+    outgoing::{self, PostError},
     settings::{HttpAddress, Secret},
 };
 
@@ -44,7 +44,6 @@ impl Outdated {
         *self = std::mem::take(self).bounded();
     }
 
-    /// Whether there is nothing to purge.
     pub fn is_empty(&self) -> bool {
         !self.everything && self.tags.is_empty()
     }
@@ -84,8 +83,8 @@ impl Edge {
     /// Purges; `Ok` is the edge's word that nothing of it will be served again.
     ///
     /// # Errors
-    /// See [`ExchangeError`]. It may have happened all the same: purging again does no harm.
-    pub async fn purge(&self, outdated: &Outdated) -> Result<(), ExchangeError> {
+    /// See [`PostError`]. It may have happened all the same: purging again does no harm.
+    pub async fn purge(&self, outdated: &Outdated) -> Result<(), PostError> {
         let body = serde_json::to_vec(&Purge { outdated, soft: false })
             .expect("a list of strings and booleans are JSON");
         let mut fields = vec![(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))];
@@ -95,7 +94,7 @@ impl Edge {
             value.set_sensitive(true);
             fields.push((header::AUTHORIZATION, value));
         }
-        exchange::post(&self.address, "/purge", &fields, body.into()).await.map(drop)
+        outgoing::post(&self.address, "/purge", &fields, body.into()).await.map(drop)
     }
 }
 

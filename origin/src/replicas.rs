@@ -9,10 +9,10 @@
 //! position in a signed cookie, and only nodes at or past it answer them. And `Reads::replayed` lets the outbox wait
 //! until no node that is read from is before a change, so that what an edge fetches after a purge is new.
 //!
-//! While the primary is away nobody can be trusted, and what everybody may see is still read ([`Reads::acquire_public`]): from a
-//! replica that has replayed all of the primary's log that was ever seen here. Somebody else may see a primary that is
-//! away from here only, so what is read then is kept by caches for seconds.
-//! It must never choose for writes.
+//! While the primary is away no replica can be trusted, but what everybody may see is still read ([`Reads::acquire_public`]):
+//! from a replica that has replayed all of the primary's log that was ever seen here. The primary may be out of reach from
+//! here only, and others may be writing to it, so caches keep what is read then for seconds.
+//! It must never choose a node for writes.
 
 use std::{
     collections::VecDeque,
@@ -50,7 +50,7 @@ const COOKIE: &str = "__Host-written";
 const CHECK: Duration = Duration::from_millis(100);
 /// Longer than any lag that is trusted: afterwards every node that is read from is past it.
 const COOKIE_LIFETIME: Duration = Duration::from_secs(60);
-/// No node is past it but the primary.
+/// A position that no replica reaches: only the primary may answer.
 const UNKNOWN: u64 = u64::MAX;
 
 /// Bytes of the log up to here.
@@ -59,7 +59,7 @@ const PRIMARY_AT: &str = "SELECT (pg_current_wal_lsn() - '0/0')::bigint";
 const REPLICA_AT: &str =
     "SELECT CASE WHEN pg_is_in_recovery() THEN (pg_last_wal_replay_lsn() - '0/0')::bigint END";
 
-/// Where reads go.
+/// Chooses the node that answers a read.
 #[derive(Debug, Clone)]
 pub struct Reads {
     primary: Database,
@@ -127,7 +127,8 @@ impl Reads {
         if let Some(outcome) = self.acquire_replica(self.choose(headers)).await {
             return outcome.map(|connection| (connection, control));
         }
-        // First, because whoever asks a primary that is away waits for nothing; afterwards, because it may just have gone.
+        // Before the primary is asked, so that nobody waits for one that is known to be away; and once more after it, because it
+        // may only just have gone.
         if let Some(outcome) = self.acquire_replica(self.choose_alone(headers)).await {
             return outcome.map(|connection| (connection, UNCERTAIN));
         }
@@ -140,7 +141,7 @@ impl Reads {
         }
     }
 
-    /// Nothing when there is none, or it turns out to be gone.
+    /// `None` when there is no replica, or it turns out to be out of reach.
     async fn acquire_replica(&self, replica: Option<&Replica>) -> Option<Result<Connection, AcquireError>> {
         let replica = replica?;
         match replica.database.acquire().await {
@@ -153,13 +154,13 @@ impl Reads {
         }
     }
 
-    /// One that is trusted, and has what this client has written.
+    /// A replica that is trusted, and has what this client has written.
     fn choose(&self, headers: &HeaderMap) -> Option<&Replica> {
         let now = Instant::now();
         self.find(self.written(headers), |replica| replica.is_trusted(now))
     }
 
-    /// One that has all that is known to be in the primary's log; only while the primary is away.
+    /// A replica that has all that is known to be in the primary's log; only while the primary is away.
     fn choose_alone(&self, headers: &HeaderMap) -> Option<&Replica> {
         if !self.without_primary() {
             return None;
@@ -175,7 +176,7 @@ impl Reads {
             .find(|replica| replica.replayed.load(Ordering::Acquire) >= at && suits(replica))
     }
 
-    /// Whether the primary has been silent until nobody is trusted any more.
+    /// Whether the primary has been silent for so long that no replica is trusted any more.
     fn without_primary(&self) -> bool {
         self.seen.asked.lock().is_some_and(|asked| asked.elapsed() >= self.max_lag)
     }
@@ -201,7 +202,7 @@ impl Reads {
         })
     }
 
-    /// Waits until every replica has replayed the log as far as it is now, or is trusted by nobody any more.
+    /// Waits until every replica has replayed the log as far as it is now, or is not trusted any more.
     pub(crate) async fn replayed(
         &self,
         primary: impl Executor<'_, Database = Postgres>,
@@ -215,7 +216,8 @@ impl Reads {
                 sleep(CHECK / 4).await;
             }
         };
-        // Whoever has not replayed it by then: every sample it has reached is from before the change, and too old to trust.
+        // A replica that has not replayed it by then is not trusted any more: every sample that it has reached was taken before
+        // the change, and is by now older than `max_lag`.
         let _ = timeout(self.max_lag, reached).await;
         Ok(())
     }
@@ -244,7 +246,8 @@ impl Reads {
         let mut samples: VecDeque<(Instant, u64)> = VecDeque::new();
         let mut alone = false;
         while !*stop.borrow() {
-            // However many hang, one round takes less time than whoever answers is trusted without a new look.
+            // All nodes share the time for which a replica is trusted: even if the others hang, one that answers is asked again
+            // before that is over.
             let nodes = u32::try_from(self.replicas.len()).unwrap_or(u32::MAX).saturating_add(1);
             let patience = self.max_lag / nodes.saturating_mul(2);
             let asked = Instant::now();
@@ -289,7 +292,7 @@ impl Reads {
     /// How far a node must be to answer this request; 0 for who has not written lately.
     fn written(&self, headers: &HeaderMap) -> u64 {
         let Some(cookie) = cookies::read(headers, COOKIE) else { return 0 };
-        // Signed with another key, or nobody's: the primary is right in any case.
+        // It may be signed with the key of another origin, or forged: the primary is right in any case.
         self.verify(cookie).unwrap_or(UNKNOWN)
     }
 
@@ -337,7 +340,7 @@ pub(crate) async fn remember_writes(State(reads): State<Reads>, request: Request
     if safe || reads.replicas.is_empty() || !response.status().is_success() {
         return response;
     }
-    // After the commit: at or past the write.
+    // Asked for after the commit, so it is at or past the write.
     let position = reads.position().await.unwrap_or(UNKNOWN);
     let cookie = cookies::set(COOKIE, &reads.sign(position), COOKIE_LIFETIME);
     response.headers_mut().append(header::SET_COOKIE, cookie);

@@ -15,13 +15,13 @@ use tower_http::{catch_panic::CatchPanicLayer, set_header::SetResponseHeaderLaye
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
+    activity,
     caching::{NO_STORE, SURROGATE_KEY},
-    categories, cross_site, health, history,
+    categories, cross_site, health,
     input::LARGEST_BODY,
     observe, openapi, orders,
     problem::Problem,
-    products,
-    products::change,
+    products::{self, administration},
     replicas, sessions,
     shop::Shop,
     users,
@@ -69,16 +69,16 @@ pub fn description() -> String {
 fn interface() -> (Router<Shop>, Value) {
     let api = OpenApiRouter::new()
         .routes(routes!(categories::list))
-        .routes(routes!(products::list, change::create))
-        .routes(routes!(products::show, change::change, change::deactivate))
+        .routes(routes!(products::list, administration::create))
+        .routes(routes!(products::show, administration::change, administration::deactivate))
         .routes(routes!(products::stock))
-        .routes(routes!(change::restock))
+        .routes(routes!(administration::restock))
         .routes(routes!(users::register))
         .routes(routes!(sessions::show, sessions::sign_in, sessions::sign_out))
         .routes(routes!(orders::list, orders::place))
         .routes(routes!(orders::show))
         .routes(routes!(orders::cancel))
-        .routes(routes!(history::list))
+        .routes(routes!(activity::list))
         .fallback(|| async { Problem::not_found("no such resource") });
     let (router, document) =
         OpenApiRouter::with_openapi(openapi::frame()).nest("/api", api).split_for_parts();
@@ -90,7 +90,7 @@ fn interface() -> (Router<Shop>, Value) {
 }
 
 async fn give_up_late(State(deadline): State<Duration>, request: Request, next: Next) -> Response {
-    // What is no number is no promise: the origin's own deadline holds.
+    // A value that is no number is ignored: the origin's own deadline holds.
     let sent = request.headers().get(REQUEST_DEADLINE).and_then(|value| value.to_str().ok()?.parse().ok());
     let deadline = sent.map_or(deadline, |milliseconds| deadline.min(Duration::from_millis(milliseconds)));
     match tokio::time::timeout(deadline, next.run(request)).await {

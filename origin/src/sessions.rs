@@ -1,7 +1,7 @@
 //! Sessions: a random token in a cookie, its SHA-256 in the database.
 //!
-//! Nothing an answer says or how long it takes tells an unknown address from a wrong password. Whatever depends on who asks
-//! is never stored by a cache.
+//! Neither what an answer says nor how long it takes tells an unknown address from a wrong password. Caches never store what
+//! depends on who asks.
 
 use std::time::Duration;
 
@@ -16,8 +16,9 @@ use sqlx::FromRow;
 use utoipa::ToSchema;
 
 use crate::{
-    activity::Event,
-    attempts::{self, Client},
+    activity_log::Event,
+    attempts,
+    client::Client,
     cookies,
     database::Connection,
     input::{Checked, Input, Wrong},
@@ -25,7 +26,7 @@ use crate::{
     shop::Shop,
 };
 
-/// Then one signs in again.
+/// After this long one has to sign in again.
 const LIFETIME: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
 pub(crate) const BY_TOKEN: &str = "
@@ -96,12 +97,13 @@ pub(crate) async fn sign_in(
     Input(credentials): Input<Credentials>,
 ) -> Result<Response, Problem> {
     let Credentials { email, password } = credentials;
-    let pair = client.with_account(&email);
+    let pair = attempts::pair(client, &email);
     let mut connection = shop.database.acquire().await?;
-    attempts::count(&mut connection, &[pair.clone(), attempts::account(&email), client.subject()]).await?;
+    attempts::count(&mut connection, &[pair.clone(), attempts::account(&email), attempts::client(client)])
+        .await?;
     let query = sqlx::query_as::<_, Account>(BY_EMAIL).bind(&email);
     let account = connection.optional("sessions.account", query).await?;
-    // Nobody holds a connection while a password is hashed.
+    // Hashing takes long, and must not keep a connection from others.
     drop(connection);
     let (user, known) = account.map(|account| (account.user, account.password_hash)).unzip();
     let matches = shop.passwords.verify(password, known).await?;

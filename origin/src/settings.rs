@@ -37,13 +37,10 @@ pub struct Settings {
     pub proxies: Vec<IpAddr>,
     /// Products that an empty private database is filled with; 0: none. Never applies to a database of yours.
     pub seed_when_empty: u32,
-    /// The database and the pool of connections to it.
     pub database: DatabaseSettings,
     /// Whom to tell what has changed.
     pub purge: PurgeSettings,
-    /// The activity log.
     pub activity: ActivitySettings,
-    /// Traces.
     pub telemetry: TelemetrySettings,
 }
 
@@ -161,8 +158,6 @@ impl Default for DatabaseSettings {
 }
 
 impl Settings {
-    /// Reads a settings file.
-    ///
     /// # Errors
     /// The file cannot be read, or says something that makes no sense; the message is meant to be shown as it is.
     pub fn read(file: &Path) -> Result<Self, SettingsError> {
@@ -200,17 +195,10 @@ impl Settings {
     }
 }
 
-/// Why there are no settings.
 #[derive(Debug, thiserror::Error)]
 pub enum SettingsError {
-    /// The file could not be read.
     #[error("cannot read {}: {source}", .file.display())]
-    Unreadable {
-        /// Which.
-        file: PathBuf,
-        /// The system's reason.
-        source: io::Error,
-    },
+    Unreadable { file: PathBuf, source: io::Error },
     /// A value cannot be used; the whole message.
     #[error("{0}")]
     Wrong(String),
@@ -222,7 +210,6 @@ pub enum SettingsError {
 pub struct DatabaseUrl(String);
 
 impl DatabaseUrl {
-    /// The text, for the driver.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -257,7 +244,6 @@ impl HttpAddress {
         Self("http://127.0.0.1:4318".to_owned())
     }
 
-    /// As it was written.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -291,7 +277,6 @@ impl TryFrom<String> for HttpAddress {
 pub struct Secret(String);
 
 impl Secret {
-    /// The text, for whom it is meant.
     pub fn reveal(&self) -> &str {
         &self.0
     }

@@ -41,7 +41,7 @@ use tokio::{
 };
 
 use crate::{
-    exchange::{self, ExchangeError},
+    outgoing::{self, PostError},
     settings::{HttpAddress, TelemetrySettings},
 };
 
@@ -53,7 +53,7 @@ const GATHER: Duration = Duration::from_secs(1);
 /// How often a batch is sent before it is given up, and how long the first pause is; each is twice the one before.
 const ATTEMPTS: u32 = 3;
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
-/// What is left when the origin stops is sent for as long as this, beside the exchange under way and one more.
+/// When the origin stops, batches are begun for as long as this; the one under way and the last may each take a POST longer.
 const FLUSH: Duration = Duration::from_secs(1);
 /// Bytes of a path that a span shows.
 const LONGEST_PATH: usize = 256;
@@ -83,7 +83,7 @@ impl Tracer {
             lost: lost.clone(),
             failures: 0,
         };
-        // All that the environment could change is said here: the settings file is the one place.
+        // Everything that the library would otherwise take from the environment is set here: the settings file decides.
         let provider = SdkTracerProvider::builder()
             .with_sampler(Sampler::ParentBased(Box::new(Sampler::TraceIdRatioBased(settings.sample_ratio))))
             .with_id_generator(RandomIdGenerator::default())
@@ -167,7 +167,6 @@ impl Span {
         context.is_sampled().then(|| Parent { tracer: self.tracer.clone(), context: context.clone() })
     }
 
-    /// Notes the status that was answered.
     pub(crate) fn answered(&mut self, status: StatusCode) {
         self.span.set_attribute(KeyValue::new("http.response.status_code", i64::from(status.as_u16())));
         if status.is_server_error() {
@@ -268,7 +267,6 @@ impl SpanProcessor for Queue {
     }
 }
 
-/// Sends spans to the collector.
 #[derive(Debug)]
 pub struct Exporter {
     spans: mpsc::Receiver<SpanData>,
@@ -280,7 +278,7 @@ pub struct Exporter {
 }
 
 impl Exporter {
-    /// Sends until `stop` says so, and then what is left, for as long as `FLUSH` and two exchanges.
+    /// Sends until `stop` says so, and then what is left, for as long as `FLUSH` and two POSTs.
     pub async fn run(mut self, mut stop: watch::Receiver<bool>) {
         let mut batch = Vec::new();
         while !*stop.borrow() {
@@ -319,10 +317,10 @@ impl Exporter {
         let kind = [(header::CONTENT_TYPE, HeaderValue::from_static("application/x-protobuf"))];
         let mut attempt = 1;
         let error = loop {
-            match exchange::post(&self.collector, "/v1/traces", &kind, body.clone()).await {
+            match outgoing::post(&self.collector, "/v1/traces", &kind, body.clone()).await {
                 Ok(answer) => {
                     self.failures = 0;
-                    // It may have taken a part only, and says so.
+                    // The collector may have taken a part only, and then says how many it has refused.
                     let refused = ExportTraceServiceResponse::decode(answer)
                         .ok()
                         .and_then(|answer| u64::try_from(answer.partial_success?.rejected_spans).ok());
@@ -347,9 +345,9 @@ impl Exporter {
     }
 }
 
-/// Whether the same may go well another time (OTLP, "Failures": these statuses and whatever is no status).
-fn may_pass(error: &ExchangeError) -> bool {
-    !matches!(error, ExchangeError::Refused(status) if ![429, 502, 503, 504].contains(&status.as_u16()))
+/// Whether sending the same again may succeed (OTLP, "Failures": these statuses and whatever is no status).
+fn may_pass(error: &PostError) -> bool {
+    !matches!(error, PostError::Refused(status) if ![429, 502, 503, 504].contains(&status.as_u16()))
 }
 
 #[cfg(test)]

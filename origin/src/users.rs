@@ -10,8 +10,9 @@ use sqlx::PgConnection;
 use utoipa::ToSchema;
 
 use crate::{
-    activity::Event,
-    attempts::{self, Client},
+    activity_log::Event,
+    attempts,
+    client::Client,
     input::{Checked, Input, Wrong},
     problem::Problem,
     sessions::{self, User},
@@ -62,7 +63,7 @@ pub(crate) async fn register(
     Input(registration): Input<Registration>,
 ) -> Result<Response, Problem> {
     let mut connection = shop.database.acquire().await?;
-    attempts::count(&mut connection, &[client.subject()]).await?;
+    attempts::count(&mut connection, &[attempts::client(client)]).await?;
     drop(connection);
     let hash = shop.passwords.hash(registration.password).await?;
     let mut connection = shop.database.acquire().await?;

@@ -10,7 +10,7 @@ use sqlx::{
 use tokio::{sync::watch, task::JoinSet, time::timeout};
 
 use crate::{
-    activity::Writer,
+    activity_log::Writer,
     housekeeping,
     observe::Metrics,
     outbox,
@@ -22,7 +22,8 @@ use crate::{
 
 /// One for the outbox, one that listens for it, one for the activity log, one for housekeeping, one that watches replicas.
 const CONNECTIONS: u32 = 5;
-/// After that they are cut off: what they had begun is rolled back, and done by the next start.
+/// How long they may take to end. After that they are cut off: what they had begun is rolled back, and done after the next
+/// start.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The workers of one origin. Dropping it stops them where they are.
@@ -37,7 +38,6 @@ pub struct Workers {
 }
 
 impl Workers {
-    /// Starts them.
     pub fn start(
         options: PgConnectOptions,
         settings: &Settings,
@@ -71,7 +71,7 @@ impl Workers {
         Self { tasks, stop, exporting, stop_exporting, pool }
     }
 
-    /// Lets them end what they are at.
+    /// Tells them to stop, and waits for what they have begun, up to `PATIENCE`; the exporter of traces ends after the others.
     pub async fn stop(mut self) {
         let _ = self.stop.send(true);
         let ended = async { while self.tasks.join_next().await.is_some() {} };

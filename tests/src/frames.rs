@@ -5,7 +5,6 @@ use crate::raw::Raw;
 /// A frame's type (RFC 9113 §6).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
-#[expect(missing_docs, reason = "the RFC's own names")]
 pub enum Kind {
     Data = 0,
     Headers = 1,

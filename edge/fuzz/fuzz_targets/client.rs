@@ -1,7 +1,7 @@
 //! Forwarded and X-Forwarded-For. No input panics; nobody who is not trusted speaks for anyone.
 #![no_main]
 
-use edge::client::identify;
+use edge::request::client::identify;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use ipnet::IpNet;
 use libfuzzer_sys::fuzz_target;

@@ -2,10 +2,7 @@
 //! that a route or an upstream could read it in.
 #![no_main]
 
-use edge::{
-    cache::Key,
-    inbound::{self, Scheme},
-};
+use edge::{cache::Key, message::target::Scheme, request::inbound};
 use http::{HeaderName, HeaderValue, Method, Request, Uri, Version, header};
 use libfuzzer_sys::fuzz_target;
 

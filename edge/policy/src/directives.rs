@@ -198,6 +198,16 @@ pub(crate) fn delta_seconds(digits: &[u8]) -> Option<Duration> {
     Some(Duration::from_secs(seconds).min(LONGEST))
 }
 
+/// The elements of a list field over all its lines (RFC 9110 §5.6.1), trimmed; empty ones are left out.
+pub fn list_elements<'h>(head: &'h HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'h [u8]> + use<'h> {
+    head.get_all(name).into_iter().flat_map(|line| elements(line.as_bytes()))
+}
+
+/// Whether a message forbids that its content is coded or otherwise changed on its way (RFC 9111 §5.2.1.6, §5.2.2.6).
+pub fn forbids_transforming(head: &HeaderMap) -> bool {
+    lines(head.get_all(CACHE_CONTROL)).any(|directive| directive.name.eq_ignore_ascii_case(b"no-transform"))
+}
+
 /// Splits a field value at the commas outside its quoted-strings. Elements are trimmed; empty ones are left out.
 ///
 /// A quote that is never closed is an ordinary character: what follows it must not hide from the reader.

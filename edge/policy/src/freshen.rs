@@ -19,21 +19,27 @@ pub fn conditional_fields(stored: &Meta) -> impl Iterator<Item = (HeaderName, He
     etag.into_iter().chain(modified)
 }
 
+/// A response that speaks of a stored one: a 304, or a 200 to HEAD.
+#[derive(Clone, Copy, Debug)]
+pub struct Newer<'a> {
+    /// The request it answers.
+    pub request: &'a RequestFacts,
+    /// Its head.
+    pub head: &'a HeaderMap,
+    /// When it came.
+    pub arrival: Arrival,
+    /// The route's rules.
+    pub rules: &'a Rules,
+}
+
 /// Freshens a stored response with a 304: its fields replace the stored ones, its arrival starts a new life.
 ///
 /// # Errors
 /// [`Reason::ValidatorMismatch`] where the 304 speaks of another representation; otherwise the reason why the merged
 /// response must not be stored any more. In both cases the caller fetches anew, without conditions.
-pub fn freshen(
-    stored: &Meta,
-    stored_head: &HeaderMap,
-    request: &RequestFacts,
-    head_304: &HeaderMap,
-    arrival: Arrival,
-    rules: &Rules,
-) -> Result<Admitted, Reason> {
-    matches(stored, head_304, arrival)?;
-    merge(stored, stored_head, request, head_304, arrival, rules)
+pub fn freshen(stored: &Meta, stored_head: &HeaderMap, newer: &Newer<'_>) -> Result<Admitted, Reason> {
+    matches(stored, newer.head, newer.arrival)?;
+    merge(stored, stored_head, newer)
 }
 
 /// Freshens a stored response to GET with a 200 to HEAD (RFC 9111 §4.3.5).
@@ -44,18 +50,15 @@ pub fn freshen(
 pub fn freshen_by_head(
     stored: &Meta,
     stored_head: &HeaderMap,
-    request: &RequestFacts,
-    head: &HeaderMap,
-    arrival: Arrival,
-    rules: &Rules,
+    newer: &Newer<'_>,
 ) -> Result<Admitted, Reason> {
-    matches(stored, head, arrival)?;
-    if let (Some(old), Some(new)) = (stored_head.get(CONTENT_LENGTH), head.get(CONTENT_LENGTH))
+    matches(stored, newer.head, newer.arrival)?;
+    if let (Some(old), Some(new)) = (stored_head.get(CONTENT_LENGTH), newer.head.get(CONTENT_LENGTH))
         && old != new
     {
         return Err(Reason::LengthMismatch);
     }
-    merge(stored, stored_head, request, head, arrival, rules)
+    merge(stored, stored_head, newer)
 }
 
 /// §4.3.4: the entity tag decides where the newer response has one, else Last-Modified; one without either speaks of
@@ -71,15 +74,8 @@ fn matches(stored: &Meta, newer: &HeaderMap, arrival: Arrival) -> Result<(), Rea
     if same { Ok(()) } else { Err(Reason::ValidatorMismatch) }
 }
 
-fn merge(
-    stored: &Meta,
-    stored_head: &HeaderMap,
-    request: &RequestFacts,
-    newer: &HeaderMap,
-    arrival: Arrival,
-    rules: &Rules,
-) -> Result<Admitted, Reason> {
-    let merged = head::overlaid(stored_head, newer);
+fn merge(stored: &Meta, stored_head: &HeaderMap, newer: &Newer<'_>) -> Result<Admitted, Reason> {
+    let merged = head::overlaid(stored_head, newer.head);
     // What is stored is the answer to a GET, whichever method asked about it.
-    judge(&request.as_get(), stored.status, &merged, arrival, rules)
+    judge(&newer.request.as_get(), stored.status, &merged, newer.arrival, newer.rules)
 }

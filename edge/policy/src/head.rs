@@ -13,8 +13,8 @@ use std::time::SystemTime;
 /// Set-Cookie2 is obsolete, but whoever sends it means a cookie (RFC 6265 §9.4).
 const SET_COOKIE2: HeaderName = HeaderName::from_static("set-cookie2");
 
-/// Fields that belong to one connection or to the proxy itself, whether or not Connection names them.
-const HOP_BY_HOP: [HeaderName; 10] = [
+/// Fields that a cache never stores (RFC 9111 §3.1), whether or not Connection names them.
+const NEVER_STORED: [HeaderName; 10] = [
     CONNECTION,
     HeaderName::from_static("keep-alive"),
     PROXY_AUTHENTICATE,
@@ -43,7 +43,7 @@ pub(crate) fn as_stored(
     wall: SystemTime,
 ) -> HeaderMap {
     let mut stored = head.clone();
-    remove_hop_by_hop(&mut stored);
+    remove_never_stored(&mut stored);
     stored.remove(AGE);
     if set_cookie == SetCookie::Strip {
         stored.remove(SET_COOKIE);
@@ -59,15 +59,15 @@ pub(crate) fn as_stored(
     stored
 }
 
-/// Removes the fields of one connection (RFC 9110 §7.6.1), those that Connection names among them.
-pub fn remove_hop_by_hop(head: &mut HeaderMap) {
+/// Removes what a cache never stores, the fields that Connection names among it.
+fn remove_never_stored(head: &mut HeaderMap) {
     let named: Vec<_> = head
         .get_all(CONNECTION)
         .iter()
         .flat_map(|line| line.as_bytes().split(|&byte| byte == b','))
         .filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok())
         .collect();
-    for name in named.iter().chain(&HOP_BY_HOP) {
+    for name in named.iter().chain(&NEVER_STORED) {
         head.remove(name);
     }
 }
@@ -79,7 +79,7 @@ pub fn remove_hop_by_hop(head: &mut HeaderMap) {
 /// some servers send it with a 304 to content they had sent plain.
 pub(crate) fn overlaid(stored: &HeaderMap, newer: &HeaderMap) -> HeaderMap {
     let mut newer = newer.clone();
-    remove_hop_by_hop(&mut newer);
+    remove_never_stored(&mut newer);
     let mut merged = stored.clone();
     for name in newer.keys() {
         let kept = match *name {

@@ -19,6 +19,8 @@
 //!   (`rules.rs`).
 //! - [`prefers_language`] chooses a variant by Content-Language, where a route asks for it (`language.rs`).
 
+#![warn(missing_docs)]
+
 mod admit;
 mod cache_status;
 mod canonical;
@@ -52,8 +54,8 @@ pub use cache_status::{CacheStatus, Forward, Outcome};
 pub use coding::{Coding, Codings, choose_coding};
 pub use date::{format as format_date, parse as parse_date};
 pub use decide::{Decision, Failure, Plan, decide, may_replace, may_share, stale_on_error};
-pub use freshen::{conditional_fields, freshen, freshen_by_head};
-pub use head::remove_hop_by_hop;
+pub use directives::{forbids_transforming, list_elements};
+pub use freshen::{Newer, conditional_fields, freshen, freshen_by_head};
 pub use invalidate::{invalidated_targets, invalidates, stands_for_get};
 pub use language::prefers_language;
 pub use meta::{LifetimeSource, Meta, StaleBan, Validators};

@@ -113,12 +113,6 @@ impl Meta {
         }
     }
 
-    /// Until when the entry is worth its memory: past it, it can only be validated.
-    pub fn useful_until(&self, rules: &Rules) -> Moment {
-        let window = self.while_revalidate(rules).max(self.if_error(rules)).unwrap_or_default();
-        self.fresh_until + window
-    }
-
     /// The `stale-while-revalidate` window: the response's own, else the route's.
     pub(crate) fn while_revalidate(&self, rules: &Rules) -> Option<Duration> {
         self.stale_while_revalidate.or(rules.stale_while_revalidate)

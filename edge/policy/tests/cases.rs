@@ -2,8 +2,8 @@
 //! decision they must lead to. `cases/README.md` describes the format.
 
 use cache_policy::{
-    Admitted, Arrival, ClientDirectives, ContentRange, Cookies, Decision, Failure, Moment, PartAnswer, Parts,
-    RangeAnswer, Reason, RequestFacts, Rules, SetCookie, admit, decide, format_date, freshen,
+    Admitted, Arrival, ClientDirectives, ContentRange, Cookies, Decision, Failure, Moment, Newer, PartAnswer,
+    Parts, RangeAnswer, Reason, RequestFacts, Rules, SetCookie, admit, decide, format_date, freshen,
     freshen_by_head, stale_on_error,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
@@ -190,10 +190,11 @@ impl Story {
         let request = self.facts(&Step { verb: "", rest: "GET", fields: Vec::new() });
         let arrival = self.arrive();
         let stored = self.stored.as_ref().expect("something is stored that can be freshened");
-        let newer = self.head(step);
+        let head = self.head(step);
+        let newer = Newer { request: &request, head: &head, arrival, rules: &self.rules };
         let freshened = match step.rest {
-            "304" => freshen(&stored.meta, &stored.head, &request, &newer, arrival, &self.rules),
-            "HEAD" => freshen_by_head(&stored.meta, &stored.head, &request, &newer, arrival, &self.rules),
+            "304" => freshen(&stored.meta, &stored.head, &newer),
+            "HEAD" => freshen_by_head(&stored.meta, &stored.head, &newer),
             other => panic!("freshened by 304 or HEAD, not {other}"),
         };
         match freshened {

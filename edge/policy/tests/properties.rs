@@ -2,8 +2,8 @@
 //! the heads it reads correctly.
 
 use cache_policy::{
-    Admitted, Arrival, Decision, Failure, Moment, Reason, RequestFacts, Rules, SetCookie, admit, decide,
-    format_date, freshen, stale_on_error,
+    Admitted, Arrival, Decision, Failure, Moment, Newer, Reason, RequestFacts, Rules, SetCookie, admit,
+    decide, format_date, freshen, stale_on_error,
 };
 use http::header::{AGE, AUTHORIZATION, CACHE_CONTROL, DATE, EXPIRES, LAST_MODIFIED};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode};
@@ -126,7 +126,7 @@ proptest! {
     #[test]
     fn freshening_never_panics_and_keeps_the_length(first in head(), second in head(), rules in rules()) {
         if let Ok(stored) = admit(&get(), StatusCode::OK, &first, arrival(), &rules)
-            && let Ok(fresher) = freshen(&stored.meta, &stored.head, &get(), &second, arrival(), &rules)
+            && let Ok(fresher) = freshen(&stored.meta, &stored.head, &Newer { request: &get(), head: &second, arrival: arrival(), rules: &rules })
         {
             prop_assert_eq!(stored.head.get("content-length"), fresher.head.get("content-length"));
             prop_assert_eq!(fresher.meta.status, StatusCode::OK);

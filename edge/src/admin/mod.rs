@@ -34,16 +34,17 @@ use tokio::{
     io::{AsyncRead, AsyncWrite},
     sync::Semaphore,
     task::JoinSet,
-    time::{sleep, timeout},
+    time::timeout,
 };
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, warn};
+use tracing::debug;
 
 use crate::{
     cache::Memory,
     clock::Clock,
+    downstream::listen,
     explain::{self, Question},
-    metrics::{self, Metrics},
+    observe::metrics::{self, Metrics},
     settings::Settings,
 };
 use purge::{NotPurged, Purge};
@@ -57,12 +58,10 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 const LARGEST_CONTENT: usize = 1024 * 1024;
 /// What connections get to finish their answers at a stop.
 const STOP_GRACE: Duration = Duration::from_secs(1);
-/// After an accept that failed for lack of something the system may have again soon.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// What the service answers from.
 #[derive(Clone)]
-pub struct State(Arc<Sources>);
+pub struct Service(Arc<Sources>);
 
 struct Sources {
     metrics: Arc<Metrics>,
@@ -83,7 +82,7 @@ pub struct Cache {
     pub token: Option<Arc<str>>,
 }
 
-impl State {
+impl Service {
     /// `readiness` is asked anew for each `/readyz`.
     #[must_use]
     pub fn new(
@@ -95,9 +94,9 @@ impl State {
     }
 }
 
-impl fmt::Debug for State {
+impl fmt::Debug for Service {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_struct("State").field("metrics", &self.0.metrics).finish_non_exhaustive()
+        formatter.debug_struct("Service").field("metrics", &self.0.metrics).finish_non_exhaustive()
     }
 }
 
@@ -109,29 +108,20 @@ pub struct Readiness {
 }
 
 /// Serves until `stop`; connections that are answering then get a second to finish. Dropped, it cuts all connections.
-pub async fn serve(socket: Socket, state: State, stop: CancellationToken) {
+pub async fn serve(socket: Socket, state: Service, stop: CancellationToken) {
     let places = Arc::new(Semaphore::new(CONNECTIONS));
     let mut connections = JoinSet::new();
     loop {
-        let place = Arc::clone(&places).acquire_owned();
-        let accepted = tokio::select! {
+        let ((stream, caller), place) = tokio::select! {
             () = stop.cancelled() => break,
             Some(_) = connections.join_next() => continue,
-            accepted = async { (place.await, socket.accept().await) } => accepted,
+            accepted = listen::accept(&places, || socket.accept(), || ()) => accepted,
         };
-        match accepted {
-            (place, Ok((stream, caller))) => {
-                let connection = connection(stream, caller, state.clone(), stop.clone());
-                connections.spawn(async move {
-                    connection.await;
-                    drop(place);
-                });
-            }
-            (_, Err(error)) => {
-                warn!(%error, "the admin listener cannot accept a connection");
-                sleep(ACCEPT_PAUSE).await;
-            }
-        }
+        let connection = connection(stream, caller, state.clone(), stop.clone());
+        connections.spawn(async move {
+            connection.await;
+            drop(place);
+        });
     }
     let rest = async { while connections.join_next().await.is_some() {} };
     let _ = timeout(STOP_GRACE, rest).await;
@@ -140,7 +130,7 @@ pub async fn serve(socket: Socket, state: State, stop: CancellationToken) {
 async fn connection(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     caller: Caller,
-    state: State,
+    state: Service,
     stop: CancellationToken,
 ) {
     let service = service_fn(move |request: Request<Incoming>| {
@@ -168,7 +158,7 @@ async fn connection(
 
 type Answer = Response<Full<Bytes>>;
 
-async fn answer(state: &State, caller: Caller, request: Request<Incoming>) -> Answer {
+async fn answer(state: &Service, caller: Caller, request: Request<Incoming>) -> Answer {
     // A body that nobody asks for is left unread: hyper then closes the connection instead of reading it to its end.
     let method = request.method();
     let resource = match request.uri().path() {
@@ -207,10 +197,14 @@ fn not_allowed(detail: &str, allowed: &'static str) -> Answer {
 type Posted<'a> = (&'a Cache, Bytes);
 
 /// A status and what is to be said of it.
-type Refused = (StatusCode, String);
+type Objection = (StatusCode, String);
 
 /// Reads JSON from who may change something. Explaining counts: it tells what is stored.
-async fn posted(state: &State, caller: Caller, request: Request<Incoming>) -> Result<Posted<'_>, Refused> {
+async fn posted(
+    state: &Service,
+    caller: Caller,
+    request: Request<Incoming>,
+) -> Result<Posted<'_>, Objection> {
     let refused = |status, detail: &str| (status, detail.to_owned());
     let cache = state.0.cache.as_ref().ok_or_else(|| refused(StatusCode::NOT_FOUND, "there is no cache"))?;
     may_change(cache, caller, request.headers()).map_err(|(status, detail)| refused(status, detail))?;
@@ -222,14 +216,14 @@ async fn posted(state: &State, caller: Caller, request: Request<Incoming>) -> Re
     }
 }
 
-fn answered(answer: Result<serde_json::Value, Refused>) -> Answer {
+fn answered(answer: Result<serde_json::Value, Objection>) -> Answer {
     match answer {
         Ok(answer) => with_body(StatusCode::OK, "application/json", answer.to_string() + "\n"),
         Err((status, detail)) => problem(status, &detail, &[]),
     }
 }
 
-async fn purge((cache, content): Posted<'_>) -> Result<serde_json::Value, Refused> {
+async fn purge((cache, content): Posted<'_>) -> Result<serde_json::Value, Objection> {
     let purge: Purge =
         serde_json::from_slice(&content).map_err(|error| (StatusCode::BAD_REQUEST, error.to_string()))?;
     let routes = (cache.settings)().routes;
@@ -244,7 +238,7 @@ async fn purge((cache, content): Posted<'_>) -> Result<serde_json::Value, Refuse
     Ok(serde_json::json!(purged))
 }
 
-fn explain((cache, content): Posted<'_>) -> Result<serde_json::Value, Refused> {
+fn explain((cache, content): Posted<'_>) -> Result<serde_json::Value, Objection> {
     let unclear = |error: String| (StatusCode::BAD_REQUEST, error);
     let question: Question = serde_json::from_slice(&content).map_err(|error| unclear(error.to_string()))?;
     let settings = (cache.settings)();
@@ -285,11 +279,11 @@ fn constant_time_eq(one: &[u8], other: &[u8]) -> bool {
     one.len() == other.len() && one.iter().zip(other).fold(0, |differ, (a, b)| differ | (a ^ b)) == 0
 }
 
-fn alive(_: &State) -> Answer {
+fn alive(_: &Service) -> Answer {
     with_body(StatusCode::OK, TEXT, "ok\n")
 }
 
-fn ready(state: &State) -> Answer {
+fn ready(state: &Service) -> Answer {
     let readiness = (state.0.readiness)();
     if readiness.reasons.is_empty() {
         return with_body(StatusCode::OK, TEXT, "ok\n");
@@ -297,7 +291,7 @@ fn ready(state: &State) -> Answer {
     problem(StatusCode::SERVICE_UNAVAILABLE, "send no requests here now", &readiness.reasons)
 }
 
-fn all_metrics(state: &State) -> Answer {
+fn all_metrics(state: &Service) -> Answer {
     with_body(StatusCode::OK, metrics::CONTENT_TYPE, state.0.metrics.encode())
 }
 
@@ -336,18 +330,18 @@ mod tests {
 
     use super::*;
     use crate::cache::{
-        Key, Segments, Tiers,
-        tier::{self, Asked, Found, Kept, Tier},
+        Key, StoredBody, Tiers,
+        tier::{self, Found, Kept, Tier, TierFuture},
         tiers::Bounds,
     };
 
     type Reasons = Arc<Mutex<Vec<String>>>;
 
-    fn state() -> (State, Reasons) {
-        state_of(Memory::new(1 << 20, 4))
+    fn state() -> (Service, Reasons) {
+        state_of(Memory::new(1 << 20, 4, Arc::default()))
     }
 
-    fn state_of(memory: Memory) -> (State, Reasons) {
+    fn state_of(memory: Memory) -> (Service, Reasons) {
         let reasons = Reasons::default();
         let told = Arc::clone(&reasons);
         let readiness = move || Readiness { reasons: told.lock().unwrap().clone() };
@@ -361,10 +355,10 @@ mod tests {
             settings: Arc::new(move || settings.clone()),
             token: None,
         };
-        (State::new(Arc::new(Metrics::new()), readiness, Some(cache)), reasons)
+        (Service::new(Arc::new(Metrics::new()), readiness, Some(cache)), reasons)
     }
 
-    fn open(state: &State) -> DuplexStream {
+    fn open(state: &Service) -> DuplexStream {
         let (client, server) = duplex(64 * 1024);
         let caller = Caller::Network(IpAddr::from([127, 0, 0, 1]));
         tokio::spawn(connection(server, caller, state.clone(), CancellationToken::new()));
@@ -409,11 +403,11 @@ mod tests {
         assert!(answer.contains("gatehouse_edge_build_info") && answer.ends_with("# EOF\n"), "{answer}");
     }
 
-    async fn post(state: &State, fields: &str, content: &str) -> String {
+    async fn post(state: &Service, fields: &str, content: &str) -> String {
         exchange_posted(state, "/purge", fields, content).await
     }
 
-    async fn exchange_posted(state: &State, path: &str, fields: &str, content: &str) -> String {
+    async fn exchange_posted(state: &Service, path: &str, fields: &str, content: &str) -> String {
         let mut stream = open(state);
         let length = content.len();
         let head = format!(
@@ -445,15 +439,15 @@ mod tests {
             "disk"
         }
 
-        fn look_up<'a>(&'a self, _: &'a Key, _: &'a HeaderMap) -> Asked<'a, Option<Found>> {
+        fn look_up<'a>(&'a self, _: &'a Key, _: &'a HeaderMap) -> TierFuture<'a, Option<Found>> {
             Box::pin(async { Ok(None) })
         }
 
-        fn offer(&self, _: &Key, _: Kept, _: Segments) {}
+        fn offer(&self, _: &Key, _: Kept, _: StoredBody) {}
 
         fn forget(&self, _: &Key) {}
 
-        fn purge<'a>(&'a self, _: &'a tier::Purge) -> Asked<'a, u64> {
+        fn purge<'a>(&'a self, _: &'a tier::Purge) -> TierFuture<'a, u64> {
             Box::pin(async { Err("read-only file system".into()) })
         }
     }
@@ -462,7 +456,7 @@ mod tests {
     async fn a_purge_that_a_tier_has_not_acknowledged_is_an_error_that_says_so() {
         let tier: (Arc<dyn Tier>, Bounds) = (Arc::new(Broken), Bounds::default());
         let tiers = Tiers::new(vec![tier], &Clock::system(), &Metrics::new());
-        let (state, _) = state_of(Memory::before(Arc::new(tiers), 1 << 20, 4));
+        let (state, _) = state_of(Memory::new(1 << 20, 4, Arc::new(tiers)));
         let answer = post(&state, JSON, r#"{"everything": true}"#).await;
         assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
         assert!(answer.contains("tier disk") && answer.contains("read-only file system"), "{answer}");
@@ -492,7 +486,7 @@ mod tests {
     async fn with_a_token_nothing_else_counts() {
         let (plain, _) = state();
         let cache = Cache { token: Some("secret".into()), ..plain.0.cache.clone().unwrap() };
-        let state = State::new(Arc::new(Metrics::new()), Readiness::default, Some(cache));
+        let state = Service::new(Arc::new(Metrics::new()), Readiness::default, Some(cache));
         assert!(post(&state, JSON, r#"{"everything": true}"#).await.starts_with("HTTP/1.1 401 "));
         let fields = format!("{JSON}Authorization: Bearer secret\r\n");
         assert!(post(&state, &fields, r#"{"everything": true}"#).await.starts_with("HTTP/1.1 200 "));

@@ -22,8 +22,8 @@ use crate::{
         purge::{Force, Rule},
         tiers::{self, Unacknowledged},
     },
-    inbound::{self, Inbound, Scheme},
-    route,
+    message::target::{Scheme, Target},
+    request::{inbound, route},
     settings::Route,
 };
 
@@ -124,7 +124,7 @@ impl Purge {
 }
 
 /// A URL, read just as a request for it would be.
-fn read(url: &str) -> Result<Inbound, String> {
+fn read(url: &str) -> Result<Target, String> {
     let uri: Uri = url.parse().map_err(|error| format!("{url:?} is no URL: {error}"))?;
     let scheme = match uri.scheme_str() {
         Some("https") => Scheme::Https,

@@ -14,13 +14,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use tokio::{
-    io::{AsyncRead, AsyncWrite},
-    net::{TcpListener, UnixListener},
-};
+use tokio::net::{TcpListener, UnixListener};
 
 use crate::{
-    listen::{self, ListenError},
+    downstream::listen::{self, ListenError},
+    message::byte_stream::ByteStream,
     settings::AdminAddress,
 };
 
@@ -41,10 +39,6 @@ pub enum Caller {
     /// A process of the edge's own user, or of root.
     Unix,
 }
-
-/// A connection of either kind.
-pub trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
-impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
 
 /// Why the operator's listener cannot be.
 #[derive(Debug, thiserror::Error)]
@@ -107,7 +101,7 @@ impl Socket {
     ///
     /// # Errors
     /// The system's, of which the next attempt may know nothing.
-    pub async fn accept(&self) -> io::Result<(Box<dyn Stream>, Caller)> {
+    pub async fn accept(&self) -> io::Result<(Box<dyn ByteStream>, Caller)> {
         Ok(match self {
             Self::Network(listener) => {
                 let (stream, peer): (_, SocketAddr) = listener.accept().await?;

@@ -17,7 +17,7 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use super::{Key, Memory, Recording, Stored, purge::Generation, stored::Facts};
-use crate::{
+use crate::message::{
     failure::Failure,
     interim::{self, Relay},
 };
@@ -54,7 +54,7 @@ struct Progress {
     interim: VecDeque<interim::Received>,
     /// How many there have been.
     informed: usize,
-    outcome: Option<Outcome>,
+    outcome: Option<FetchOutcome>,
 }
 
 /// What a request finds when it joins.
@@ -68,7 +68,7 @@ pub enum Joined {
 
 /// What a fetch came to, as far as it concerns those who share it.
 #[derive(Clone, Debug)]
-pub enum Outcome {
+pub enum FetchOutcome {
     /// A response that will be stored; its body is arriving.
     Filling(Arc<Filling>),
     /// A stored response, complete: freshened by a 304.
@@ -131,7 +131,7 @@ impl Collapser {
     }
 
     /// Leads a fetch that nobody joins.
-    pub fn alone(self: &Arc<Self>, key: &Key, now: Moment, memory: &Memory) -> Lead {
+    pub fn lead_alone(self: &Arc<Self>, key: &Key, now: Moment, memory: &Memory) -> Lead {
         let (generation, progress) = (memory.generation(), watch::Sender::default());
         let fetch = Arc::new(Fetch { began: now, generation, progress });
         Lead { collapser: Arc::clone(self), key: FetchKey(key.clone(), Box::default()), fetch }
@@ -173,7 +173,7 @@ impl Lead {
     }
 
     /// Tells everyone who shares the fetch what it came to.
-    pub fn publish(&self, outcome: Outcome) {
+    pub fn publish(&self, outcome: FetchOutcome) {
         self.fetch.progress.send_modify(|progress| progress.outcome = Some(outcome));
     }
 
@@ -202,7 +202,7 @@ impl Drop for Lead {
         self.fetch.progress.send_if_modified(|progress| {
             let silent = progress.outcome.is_none();
             if silent {
-                progress.outcome = Some(Outcome::Nothing);
+                progress.outcome = Some(FetchOutcome::Nothing);
             }
             silent
         });
@@ -245,7 +245,7 @@ impl Follow {
 
     /// The outcome, as soon as it is known; the interim responses before it go to `relay`. Cancel-safe; the caller sets the
     /// deadline.
-    pub async fn outcome(&mut self, relay: Option<&Relay>) -> Outcome {
+    pub async fn outcome(&mut self, relay: Option<&Relay>) -> FetchOutcome {
         loop {
             {
                 let progress = self.progress.borrow_and_update();
@@ -262,7 +262,7 @@ impl Follow {
             }
             if self.progress.changed().await.is_err() {
                 // The sender lives in a `Lead`, whose `Drop` publishes first.
-                return Outcome::Nothing;
+                return FetchOutcome::Nothing;
             }
         }
     }
@@ -275,7 +275,7 @@ mod tests {
     use http::Request;
 
     use super::*;
-    use crate::inbound::{self, Scheme};
+    use crate::{message::target::Scheme, request::inbound};
 
     fn key() -> Key {
         let (head, ()) = Request::builder().uri("/").header("host", "a").body(()).unwrap().into_parts();
@@ -285,7 +285,7 @@ mod tests {
     #[tokio::test]
     async fn followers_learn_of_a_leader_that_vanished() {
         let collapser = Arc::new(Collapser::default());
-        let memory = Memory::new(1 << 20, 4);
+        let memory = Memory::new(1 << 20, 4, Arc::default());
         let now = Moment::from_epoch(Duration::ZERO);
         let Joined::Leader(lead) = collapser.join(&key(), "".into(), now, &memory) else {
             panic!("the first leads")
@@ -294,14 +294,14 @@ mod tests {
             panic!("the second follows")
         };
         drop(lead);
-        assert!(matches!(follow.outcome(None).await, Outcome::Nothing));
+        assert!(matches!(follow.outcome(None).await, FetchOutcome::Nothing));
         assert!(collapser.is_empty());
     }
 
     #[tokio::test]
     async fn interim_responses_reach_everyone_who_shares_the_fetch_however_late() {
         let collapser = Arc::new(Collapser::default());
-        let memory = Memory::new(1 << 20, 4);
+        let memory = Memory::new(1 << 20, 4, Arc::default());
         let now = Moment::from_epoch(Duration::ZERO);
         let Joined::Leader(lead) = collapser.join(&key(), "".into(), now, &memory) else {
             panic!("the first leads")
@@ -318,7 +318,7 @@ mod tests {
         };
         drop(lead);
         for follow in [&mut early, &mut late] {
-            assert!(matches!(follow.outcome(Some(&relay)).await, Outcome::Nothing));
+            assert!(matches!(follow.outcome(Some(&relay)).await, FetchOutcome::Nothing));
             let numbers: Vec<_> = std::iter::from_fn(|| received.try_recv().ok())
                 .map(|(status, headers)| (status.as_u16(), headers["link"].to_str().unwrap().to_owned()))
                 .collect();
@@ -330,7 +330,7 @@ mod tests {
     #[tokio::test]
     async fn other_variants_are_fetched_apart() {
         let collapser = Arc::new(Collapser::default());
-        let memory = Memory::new(1 << 20, 4);
+        let memory = Memory::new(1 << 20, 4, Arc::default());
         let now = Moment::from_epoch(Duration::ZERO);
         let Joined::Leader(_german) = collapser.join(&key(), "de".into(), now, &memory) else {
             panic!("leads")

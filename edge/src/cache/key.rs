@@ -1,28 +1,53 @@
 //! The primary cache key (RFC 9111 §2): everything of a request's target that can change the response.
 
-use std::{borrow::Cow, sync::Arc};
+use std::{
+    borrow::Cow,
+    hash::{Hash, Hasher},
+    sync::Arc,
+};
 
 use cache_policy::{QueryRules, normalise_query};
 
-use crate::inbound::Inbound;
+use crate::message::target::Target;
 
 /// Scheme, host, port, path and query of a GET, taken from the client's request before any rewrite; of the query what the
 /// route lets count. HEAD shares it.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Key(Arc<str>);
+#[derive(Clone, Debug)]
+pub struct Key {
+    text: Arc<str>,
+    /// Where the origin ends. Kept, because a host may hold any character that ends it elsewhere (`*` is one).
+    origin: usize,
+    /// Where the path ends.
+    path: usize,
+}
+
+/// The text says it all; the lengths follow from it.
+impl PartialEq for Key {
+    fn eq(&self, other: &Self) -> bool {
+        self.text == other.text
+    }
+}
+
+impl Eq for Key {}
+
+impl Hash for Key {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.text.hash(state);
+    }
+}
 
 impl Key {
     /// The key of a request's target, all of its query counting.
-    pub fn new(inbound: &Inbound) -> Self {
+    pub fn new(inbound: &Target) -> Self {
         Self::of(inbound, &inbound.path_and_query)
     }
 
     /// The key of a request's target on a route with these rules for its query.
-    pub fn on_route(inbound: &Inbound, rules: &QueryRules) -> Self {
+    pub fn on_route(inbound: &Target, rules: &QueryRules) -> Self {
         Self::of(inbound, &target(inbound, rules))
     }
 
-    fn of(inbound: &Inbound, target: &str) -> Self {
+    fn of(inbound: &Target, target: &str) -> Self {
         let scheme = inbound.scheme.as_str();
         let mut digits = [0u8; 5];
         let port = decimal(inbound.port, &mut digits);
@@ -31,33 +56,45 @@ impl Key {
         for part in [scheme, "://", &inbound.host, ":", port, target] {
             text.push_str(part);
         }
-        Self(text.into())
+        // No rule for queries changes the path.
+        let origin = length - target.len();
+        Self { text: text.into(), origin, path: origin + inbound.path().len() }
     }
 
     /// The key of another resource of the same origin.
     pub fn same_origin(&self, path_and_query: &str) -> Self {
-        Self(format!("{}{path_and_query}", self.origin()).into())
+        let origin = self.origin();
+        let path = origin.len() + path_and_query.find('?').unwrap_or(path_and_query.len());
+        Self { text: format!("{origin}{path_and_query}").into(), origin: origin.len(), path }
     }
 
     /// Scheme, host and port, as every key of the origin begins.
     pub fn origin(&self) -> &str {
-        let authority = self.0.find("://").map_or(0, |colon| colon + 3);
-        let end = self.0[authority..].find(['/', '*']).map_or(self.0.len(), |path| authority + path);
-        &self.0[..end]
+        &self.text[..self.origin]
     }
 
     /// Path and query: what the origin is asked for, so that nothing which the key leaves out can change the answer.
     pub fn path_and_query(&self) -> &str {
-        &self.0[self.origin().len()..]
+        &self.text[self.origin..]
+    }
+
+    /// Everything up to the query.
+    pub fn without_query(&self) -> &str {
+        &self.text[..self.path]
+    }
+
+    /// The query, without its `?`; empty where there is none.
+    pub fn query(&self) -> &str {
+        self.text.get(self.path + 1..).unwrap_or_default()
     }
 
     /// As text: an absolute URI that always names its port.
     pub fn as_str(&self) -> &str {
-        &self.0
+        &self.text
     }
 }
 
-fn target<'a>(inbound: &'a Inbound, rules: &QueryRules) -> Cow<'a, str> {
+fn target<'a>(inbound: &'a Target, rules: &QueryRules) -> Cow<'a, str> {
     let Some(query) = inbound.query() else { return Cow::Borrowed(&inbound.path_and_query) };
     match normalise_query(query, rules) {
         Cow::Borrowed(_) => Cow::Borrowed(&inbound.path_and_query),
@@ -84,7 +121,7 @@ mod tests {
     use http::Request;
 
     use super::*;
-    use crate::inbound::{self, Scheme};
+    use crate::{message::target::Scheme, request::inbound};
 
     fn key(uri: &str, host: &str, scheme: Scheme) -> Key {
         let (head, ()) = Request::builder().uri(uri).header("host", host).body(()).unwrap().into_parts();
@@ -97,6 +134,17 @@ mod tests {
         let key = key("/a?b", "shop", Scheme::Https);
         assert_eq!((key.as_str(), key.origin()), ("https://shop:443/a?b", "https://shop:443"));
         assert_eq!(key.same_origin("/c").as_str(), "https://shop:443/c");
+    }
+
+    /// `Host: a*b` made a key whose origin ended at the `*`, and the request for the rest of it could not be written.
+    #[test]
+    fn a_host_may_hold_what_ends_it_elsewhere() {
+        for host in ["a*b", "*.shop.test", "*", "a!$&'()*+,;=~-._b"] {
+            let key = key("/p?q=1", host, Scheme::Http);
+            assert_eq!(key.origin(), format!("http://{host}:80"), "{host}");
+            assert_eq!((key.path_and_query(), key.query()), ("/p?q=1", "q=1"), "{host}");
+            assert_eq!(key.same_origin("/c?d").without_query(), format!("http://{host}:80/c"), "{host}");
+        }
     }
 
     #[test]

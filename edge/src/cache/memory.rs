@@ -9,6 +9,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, AtomicUsize, Ordering},
     },
+    time::Duration,
 };
 
 use cache_policy::{Coding, Moment, Reason, prefers_language, variant_key};
@@ -17,11 +18,13 @@ use http::{HeaderMap, HeaderName, header};
 use quick_cache::{Lifecycle, OptionsBuilder, Weighter, sync::Cache};
 
 use super::{
-    Key, Segments, Stored, Tiers,
-    equivalent::{Equivalents, mean_the_same},
+    Key, Stored, StoredBody, Tiers,
+    no_vary_search::{NoVarySearchIndex, mean_the_same},
+    not_stored::LastNotStored,
     purge::{Fate, Force, Gate, Generation, Name, Rule},
-    refused::LastRefused,
-    segments::Lent,
+    reservation::Reservation,
+    stored_body::Detached,
+    tiers::Purged,
 };
 use crate::settings::CACHE_SHARDS;
 
@@ -43,8 +46,12 @@ pub struct Marker {
     pub reason: Reason,
 }
 
+/// How long requests for a resource go upstream side by side after an answer could not be shared. Each still brings
+/// an answer that may be stored, which ends it.
+pub const MARKER: Duration = Duration::from_secs(30);
+
 impl Resource {
-    fn new(variants: Vec<Arc<Stored>>, marker: Option<Marker>, lent: &Arc<Lent>) -> Self {
+    fn new(variants: Vec<Arc<Stored>>, marker: Option<Marker>, lent: &Arc<Detached>) -> Self {
         for body in variants.iter().flat_map(|stored| stored.bodies()) {
             body.enter(lent);
         }
@@ -122,8 +129,8 @@ pub struct Memory {
     hasher: RandomState,
     /// Every write goes through it; look-ups do not.
     gate: Gate,
-    equivalents: Equivalents,
-    refused: LastRefused,
+    equivalents: NoVarySearchIndex,
+    not_stored: LastNotStored,
     /// What is stored here is offered to them.
     tiers: Arc<Tiers>,
     variants: usize,
@@ -132,17 +139,12 @@ pub struct Memory {
     /// Bytes of bodies that are being filled and not yet accounted to the cache.
     filling: Arc<AtomicU64>,
     /// Bodies that the cache accounts no longer and that are still being read.
-    lent: Arc<Lent>,
+    lent: Arc<Detached>,
 }
 
 impl Memory {
-    /// An empty tier of `budget` bytes that keeps up to `variants` variants a resource, with nothing behind it.
-    pub fn new(budget: u64, variants: usize) -> Self {
-        Self::before(Arc::default(), budget, variants)
-    }
-
-    /// As [`Memory::new`], with these tiers behind it.
-    pub fn before(tiers: Arc<Tiers>, budget: u64, variants: usize) -> Self {
+    /// An empty tier of `budget` bytes that keeps up to `variants` variants a resource, before these other tiers.
+    pub fn new(budget: u64, variants: usize, tiers: Arc<Tiers>) -> Self {
         let options = OptionsBuilder::new()
             .weight_capacity(budget)
             .estimated_items_capacity(
@@ -159,8 +161,8 @@ impl Memory {
             evictions,
             hasher,
             gate: Gate::default(),
-            equivalents: Equivalents::default(),
-            refused: LastRefused::default(),
+            equivalents: NoVarySearchIndex::default(),
+            not_stored: LastNotStored::default(),
             tiers,
             variants,
             // quick_cache silently refuses what is heavier than the hot part of a shard.
@@ -184,8 +186,8 @@ impl Memory {
     }
 
     /// Why the last answer of each key was not stored.
-    pub fn refused(&self) -> &LastRefused {
-        &self.refused
+    pub fn not_stored(&self) -> &LastNotStored {
+        &self.not_stored
     }
 
     /// The generation of a fetch that begins now.
@@ -254,7 +256,7 @@ impl Memory {
 
     /// Adds a coding to whichever response now holds the body it was computed from: a 304 or another coding may have
     /// replaced the one it was asked for.
-    pub fn add_coding(&self, key: &Key, identity: &Segments, coding: Coding, coded: Option<Segments>) {
+    pub fn add_coding(&self, key: &Key, identity: &StoredBody, coding: Coding, coded: Option<StoredBody>) {
         self.change(key, |variants, _| {
             if let Some(place) = variants.iter_mut().find(|stored| stored.identity().body.same(identity)) {
                 *place = Arc::new(place.with_coding(coding, coded));
@@ -275,6 +277,15 @@ impl Memory {
             }
             variants.retain(|other| !Arc::ptr_eq(other, stored));
         });
+    }
+
+    /// Purges memory and every tier behind it. When it returns and every tier has acknowledged, nothing of what the rules
+    /// are about is found any more; where one has not, nothing of it is found by this process. Dropped, it purges memory, and the tiers
+    /// when they catch up.
+    pub async fn purge_all_tiers(&self, rules: Vec<Rule>, force: Force, now: Moment) -> Purged {
+        let telling = self.tiers().begin(|| rules.clone(), force, now);
+        let memory = self.purge(rules, force, now);
+        Purged { memory, tiers: telling.finish().await }
     }
 
     /// Purges what the rules are about, in memory alone: see [`Memory::purge_all_tiers`]. When it returns, no look-up that
@@ -371,13 +382,12 @@ impl Memory {
     pub fn reserve(&self, bytes: u64) -> Option<Reservation> {
         let eighth = self.cache.capacity() / 8;
         let limit = if bytes <= SMALL { 3 * eighth } else { 2 * eighth };
-        let taken = self.filling.fetch_add(bytes, Ordering::Relaxed) + bytes + self.lent.bytes();
-        let reservation = Reservation { bytes, total: Arc::clone(&self.filling) };
-        (taken <= limit).then_some(reservation)
+        let (reservation, taken) = Reservation::take(&self.filling, bytes);
+        (taken + self.lent.bytes() <= limit).then_some(reservation)
     }
 
     /// Counts a body that has been filled, whether it will be stored or not.
-    pub fn lend(&self, body: &Segments) {
+    pub fn lend(&self, body: &StoredBody) {
         body.lend(&self.lent);
     }
 
@@ -399,31 +409,6 @@ impl Memory {
     /// Resources stored.
     pub fn resources(&self) -> usize {
         self.cache.len()
-    }
-}
-
-/// Room taken for a body that is being filled; given back when dropped.
-#[derive(Debug)]
-pub struct Reservation {
-    bytes: u64,
-    total: Arc<AtomicU64>,
-}
-
-impl Reservation {
-    /// Bytes it holds.
-    pub fn bytes(&self) -> u64 {
-        self.bytes
-    }
-
-    /// Adds another reservation of the same tier to this one.
-    pub fn join(&mut self, mut other: Self) {
-        self.bytes += std::mem::take(&mut other.bytes);
-    }
-}
-
-impl Drop for Reservation {
-    fn drop(&mut self) {
-        self.total.fetch_sub(self.bytes, Ordering::Relaxed);
     }
 }
 

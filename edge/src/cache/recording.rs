@@ -25,8 +25,8 @@ use http::HeaderMap;
 use http_body::Frame;
 use parking_lot::Mutex;
 
-use super::Segments;
-use crate::body::BodyError;
+use super::StoredBody;
+use crate::message::body_error::BodyError;
 
 /// Bytes that may wait for the slowest reader once the body is only passed on.
 const WINDOW: u64 = 256 * 1024;
@@ -48,16 +48,16 @@ struct Inner {
     held: u64,
     trailers: Option<HeaderMap>,
     /// What the pieces have become: held with them, so that it is known to be in memory while anybody reads them.
-    kept: Option<Segments>,
-    state: State,
-    readers: Vec<Option<Place>>,
+    kept: Option<StoredBody>,
+    state: Stage,
+    readers: Vec<Option<Position>>,
     /// While passing: readers that have not had the first piece held, so that only the last of them looks at all the others.
     behind: usize,
     writer: Option<Waker>,
 }
 
 #[derive(Debug, Default)]
-enum State {
+enum Stage {
     #[default]
     Keeping,
     Passing,
@@ -66,7 +66,7 @@ enum State {
 }
 
 #[derive(Debug)]
-struct Place {
+struct Position {
     /// Index of the next piece, counted from the body's first.
     next: usize,
     waker: Option<Waker>,
@@ -91,20 +91,20 @@ impl Recording {
     /// Stops keeping: pieces every reader has had are let go of, and no further reader may join.
     pub fn let_go(&self) {
         let mut inner = self.inner.lock();
-        inner.state = State::Passing;
+        inner.state = Stage::Passing;
         inner.wake_readers();
         inner.shrink();
     }
 
     /// The end of the body. Returns all of it when it was kept.
-    pub fn finish(&self, trailers: Option<HeaderMap>) -> Option<Segments> {
+    pub fn finish(&self, trailers: Option<HeaderMap>) -> Option<StoredBody> {
         let mut inner = self.inner.lock();
-        let kept = matches!(inner.state, State::Keeping);
-        inner.state = State::Complete;
+        let kept = matches!(inner.state, Stage::Keeping);
+        inner.state = Stage::Complete;
         inner.trailers = trailers;
         inner.wake_readers();
         if kept {
-            inner.kept = Some(Segments::new(inner.pieces.make_contiguous()));
+            inner.kept = Some(StoredBody::new(inner.pieces.make_contiguous()));
         }
         inner.kept.clone()
     }
@@ -112,24 +112,24 @@ impl Recording {
     /// The body ended before its end.
     pub fn fail(&self, error: BodyError) {
         let mut inner = self.inner.lock();
-        inner.state = State::Broken(error);
+        inner.state = Stage::Broken(error);
         inner.wake_readers();
     }
 
     /// A reader from the body's first byte; `None` once that is gone, or when the body broke off.
     pub fn reader(self: &Arc<Self>) -> Option<Reader> {
         let mut inner = self.inner.lock();
-        if inner.gone > 0 || matches!(inner.state, State::Passing | State::Broken(_)) {
+        if inner.gone > 0 || matches!(inner.state, Stage::Passing | Stage::Broken(_)) {
             return None;
         }
-        let place = Some(Place { next: 0, waker: None, cut: false });
+        let position = Some(Position { next: 0, waker: None, cut: false });
         let slot = match inner.readers.iter().position(Option::is_none) {
             Some(free) => {
-                inner.readers[free] = place;
+                inner.readers[free] = position;
                 free
             }
             None => {
-                inner.readers.push(place);
+                inner.readers.push(position);
                 inner.readers.len() - 1
             }
         };
@@ -149,14 +149,15 @@ impl Recording {
     /// Ends the readers that hold the others up: those farthest behind, unless all are.
     pub fn cut_slowest(&self) {
         let mut inner = self.inner.lock();
-        let places = || inner.readers.iter().flatten().filter(|place| !place.cut).map(|place| place.next);
+        let places =
+            || inner.readers.iter().flatten().filter(|position| !position.cut).map(|position| position.next);
         let (Some(slowest), Some(fastest)) = (places().min(), places().max()) else { return };
         if slowest == fastest {
             return;
         }
-        for place in inner.readers.iter_mut().flatten().filter(|place| place.next == slowest) {
-            place.cut = true;
-            if let Some(waker) = place.waker.take() {
+        for position in inner.readers.iter_mut().flatten().filter(|position| position.next == slowest) {
+            position.cut = true;
+            if let Some(waker) = position.waker.take() {
                 waker.wake();
             }
         }
@@ -167,7 +168,7 @@ impl Recording {
     pub async fn room(&self) -> Room {
         std::future::poll_fn(|context| {
             let mut inner = self.inner.lock();
-            if !matches!(inner.state, State::Passing) {
+            if !matches!(inner.state, Stage::Passing) {
                 return Poll::Ready(Room::Wanted);
             }
             if inner.readers.iter().all(Option::is_none) {
@@ -194,8 +195,8 @@ pub enum Room {
 
 impl Inner {
     fn wake_readers(&mut self) {
-        for place in self.readers.iter_mut().flatten() {
-            if let Some(waker) = place.waker.take() {
+        for position in self.readers.iter_mut().flatten() {
+            if let Some(waker) = position.waker.take() {
                 waker.wake();
             }
         }
@@ -205,9 +206,9 @@ impl Inner {
         self.held <= WINDOW && self.pieces.len() <= MOST_PIECES
     }
 
-    /// A reader at this place goes on or leaves.
-    fn moved_from(&mut self, place: usize) {
-        if place == self.gone && matches!(self.state, State::Passing) {
+    /// A reader at this position goes on or leaves.
+    fn moved_from(&mut self, position: usize) {
+        if position == self.gone && matches!(self.state, Stage::Passing) {
             self.behind -= 1;
             if self.behind == 0 {
                 self.shrink();
@@ -217,12 +218,12 @@ impl Inner {
 
     /// Lets go of what every reader has had; wakes the writer when that makes room.
     fn shrink(&mut self) {
-        if !matches!(self.state, State::Passing) {
+        if !matches!(self.state, Stage::Passing) {
             return;
         }
-        let counted = || self.readers.iter().flatten().filter(|place| !place.cut);
-        let slowest = counted().map(|place| place.next).min().unwrap_or(usize::MAX);
-        self.behind = counted().filter(|place| place.next == slowest).count();
+        let counted = || self.readers.iter().flatten().filter(|position| !position.cut);
+        let slowest = counted().map(|position| position.next).min().unwrap_or(usize::MAX);
+        self.behind = counted().filter(|position| position.next == slowest).count();
         while self.gone < slowest {
             let Some(piece) = self.pieces.pop_front() else { break };
             self.gone += 1;
@@ -236,7 +237,7 @@ impl Inner {
     }
 }
 
-/// One reader's place in a recording.
+/// One reader's position in a recording.
 #[derive(Debug)]
 pub struct Reader {
     recording: Arc<Recording>,
@@ -252,29 +253,29 @@ impl Reader {
         }
         let mut guard = self.recording.inner.lock();
         let inner = &mut *guard;
-        let place =
+        let position =
             inner.readers[self.slot].as_mut().expect("a reader's slot is its own until it is dropped");
-        if place.cut {
+        if position.cut {
             self.ended = true;
             return Poll::Ready(Some(Err(BodyError::TooSlow)));
         }
-        if let Some(piece) = inner.pieces.get(place.next - inner.gone) {
+        if let Some(piece) = inner.pieces.get(position.next - inner.gone) {
             let piece = piece.clone();
-            place.next += 1;
-            let had = place.next - 1;
+            position.next += 1;
+            let had = position.next - 1;
             inner.moved_from(had);
             return Poll::Ready(Some(Ok(Frame::data(piece))));
         }
         match &inner.state {
-            State::Keeping | State::Passing => {
-                place.wake(context);
+            Stage::Keeping | Stage::Passing => {
+                position.wake(context);
                 Poll::Pending
             }
-            State::Complete => {
+            Stage::Complete => {
                 self.ended = true;
                 Poll::Ready(inner.trailers.clone().map(|trailers| Ok(Frame::trailers(trailers))))
             }
-            State::Broken(error) => {
+            Stage::Broken(error) => {
                 self.ended = true;
                 Poll::Ready(Some(Err(error.clone())))
             }
@@ -292,17 +293,17 @@ impl Reader {
         std::future::poll_fn(|context| {
             let mut guard = self.recording.inner.lock();
             let inner = &mut *guard;
-            let place =
+            let position =
                 inner.readers[self.slot].as_mut().expect("a reader's slot is its own until it is dropped");
             match &inner.state {
                 // Nothing has been let go of, so what is held is all that has come.
-                State::Complete if inner.gone == 0 => Poll::Ready(Reached::End(inner.held)),
-                State::Keeping if inner.held >= octets => Poll::Ready(Reached::There),
-                State::Keeping => {
-                    place.wake(context);
+                Stage::Complete if inner.gone == 0 => Poll::Ready(Reached::End(inner.held)),
+                Stage::Keeping if inner.held >= octets => Poll::Ready(Reached::There),
+                Stage::Keeping => {
+                    position.wake(context);
                     Poll::Pending
                 }
-                State::Passing | State::Complete | State::Broken(_) => Poll::Ready(Reached::Never),
+                Stage::Passing | Stage::Complete | Stage::Broken(_) => Poll::Ready(Reached::Never),
             }
         })
         .await
@@ -320,7 +321,7 @@ pub enum Reached {
     Never,
 }
 
-impl Place {
+impl Position {
     fn wake(&mut self, context: &Context<'_>) {
         match &mut self.waker {
             Some(waker) => waker.clone_from(context.waker()),
@@ -333,7 +334,7 @@ impl Drop for Reader {
     fn drop(&mut self) {
         let mut inner = self.recording.inner.lock();
         match inner.readers[self.slot].take() {
-            Some(place) if !place.cut => inner.moved_from(place.next),
+            Some(position) if !position.cut => inner.moved_from(position.next),
             // The last that was cut may be the last of all.
             _ => inner.shrink(),
         }

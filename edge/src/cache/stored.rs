@@ -9,13 +9,14 @@ use std::{
 };
 
 use bytes::Bytes;
-use cache_policy::{Coding, ContentRange, Meta, Moment, Parts, Tag};
+use cache_policy::{Coding, ContentRange, Meta, Moment, Parts, Tag, list_elements};
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 
 use super::{
     purge::Generation,
-    segments::{Segments, SegmentsReader},
+    stored_body::{StoredBody, StoredBodyReader},
 };
+use crate::message::entity_tag::{Strength, coded_tag};
 
 /// A stored response, one variant of its resource.
 #[derive(Debug)]
@@ -36,7 +37,7 @@ pub struct Representation {
     /// Its head, deep-copied so that it holds no read buffer of a connection.
     pub head: HeaderMap,
     /// Its complete body.
-    pub body: Segments,
+    pub body: StoredBody,
 }
 
 /// A computed coding; `None` inside where it came out no shorter, and the identity form is sent.
@@ -72,19 +73,19 @@ pub struct Facts {
 
 impl Stored {
     /// A response in the form the upstream sent.
-    pub fn new(facts: Facts, head: &HeaderMap, body: Segments) -> Self {
+    pub fn new(facts: Facts, head: &HeaderMap, body: StoredBody) -> Self {
         let head = identity_head(head, &body, facts.codable);
         Self::assemble(facts, Representation { head, body }, [None, None, None], 0, None)
     }
 
     /// One part of a response: `body` is what stands at `place`. `None` for a place that contradicts itself.
-    pub fn part(facts: Facts, head: &HeaderMap, body: Segments, place: &ContentRange) -> Option<Self> {
+    pub fn part(facts: Facts, head: &HeaderMap, body: StoredBody, place: &ContentRange) -> Option<Self> {
         let mut parts = Parts::default();
         parts.add(place).then(|| Self::of_parts(facts, head, body, parts))
     }
 
     /// Parts of a response, their octets one after the other in `body`.
-    pub fn of_parts(facts: Facts, head: &HeaderMap, body: Segments, parts: Parts) -> Self {
+    pub fn of_parts(facts: Facts, head: &HeaderMap, body: StoredBody, parts: Parts) -> Self {
         let head = owned_head(head, None);
         let identity = Representation { head, body };
         Self::assemble(facts, identity, [None, None, None], 0, Some(Box::new(parts)))
@@ -96,7 +97,7 @@ impl Stored {
     }
 
     /// Reads octets of a stored part; `None` where not all of them are there.
-    pub fn read_part(&self, wanted: &Range<u64>) -> Option<SegmentsReader> {
+    pub fn read_part(&self, wanted: &Range<u64>) -> Option<StoredBodyReader> {
         let mut before = 0;
         for held in self.parts.as_ref()?.held() {
             if held.start <= wanted.start && wanted.end <= held.end {
@@ -109,7 +110,7 @@ impl Stored {
     }
 
     /// What is held of this part together with another of the same representation; `None` where they contradict.
-    pub fn joined(&self, place: &ContentRange, body: &Segments) -> Option<(Parts, Segments)> {
+    pub fn joined(&self, place: &ContentRange, body: &StoredBody) -> Option<(Parts, StoredBody)> {
         let mut parts = self.parts.as_deref()?.clone();
         if !parts.add(place) {
             return None;
@@ -134,11 +135,11 @@ impl Stored {
                 from = end;
             }
         }
-        Some((parts, Segments::new(&pieces)))
+        Some((parts, StoredBody::new(&pieces)))
     }
 
     /// The same response with one more coding of its body; `None` when that is not worth it.
-    pub fn with_coding(&self, coding: Coding, body: Option<Segments>) -> Self {
+    pub fn with_coding(&self, coding: Coding, body: Option<StoredBody>) -> Self {
         let mut coded = self.coded.clone();
         if let Some(slot) = slot(coding) {
             coded[slot] = Some(body.map(|body| coded_form(&self.identity.head, coding, body)));
@@ -227,7 +228,7 @@ impl Stored {
     }
 
     /// Every body it holds.
-    pub fn bodies(&self) -> impl Iterator<Item = &Segments> {
+    pub fn bodies(&self) -> impl Iterator<Item = &StoredBody> {
         let coded = self.coded.iter().flatten().flatten();
         std::iter::once(&self.identity).chain(coded).map(|representation| &representation.body)
     }
@@ -274,15 +275,6 @@ pub fn head_weight(head: &HeaderMap) -> u64 {
     BUCKET * head.capacity() as u64 + ALLOCATION + lines.sum::<u64>()
 }
 
-/// Whether an entity tag made for a coded body stands for equal bytes or only for equal meaning.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Strength {
-    /// The coding is stored: every client gets the same bytes.
-    Strong,
-    /// Coded on the fly: flush points depend on timing, so bytes differ between clients (RFC 9110 §8.8.1).
-    Weak,
-}
-
 /// Turns the head of an identity body into that of a coded one: Content-Encoding, its own entity tag, no Content-MD5 or
 /// digests of other bytes. The caller sets Content-Length.
 pub fn code_head(head: &mut HeaderMap, coding: Coding, strength: Strength) {
@@ -298,51 +290,25 @@ pub fn code_head(head: &mut HeaderMap, coding: Coding, strength: Strength) {
 
 /// Says that the answer depends on Accept-Encoding (RFC 9110 §12.5.5), whichever coding this client gets.
 pub fn vary_on_coding(head: &mut HeaderMap) {
-    let named = head.get_all(header::VARY).iter().any(|line| {
-        line.to_str().is_ok_and(|line| {
-            line.split(',')
-                .any(|name| matches!(name.trim(), "*") || name.trim().eq_ignore_ascii_case("accept-encoding"))
-        })
-    });
+    let named = list_elements(head, &header::VARY)
+        .any(|name| name == b"*" || name.eq_ignore_ascii_case(b"accept-encoding"));
     if !named {
         head.append(header::VARY, HeaderValue::from_static("Accept-Encoding"));
     }
-}
-
-/// The entity tag of a coding: `"v1"` becomes `"v1;br"` (RFC 9110 §8.8.3.3 wants codings told apart).
-pub fn coded_tag(etag: &HeaderValue, coding: Coding, strength: Strength) -> Option<HeaderValue> {
-    let etag = etag.as_bytes();
-    let (weak, opaque) = match etag.strip_prefix(b"W/") {
-        Some(opaque) => (true, opaque),
-        None => (strength == Strength::Weak, etag),
-    };
-    let inner = opaque.strip_prefix(b"\"")?.strip_suffix(b"\"")?;
-    let parts: [&[u8]; 5] =
-        [if weak { b"W/\"" } else { b"\"" }, inner, b";", coding.token().as_bytes(), b"\""];
-    HeaderValue::from_bytes(&parts.concat()).ok()
-}
-
-/// What the upstream calls an entity tag that one of our codings made, as a strong tag; `None` when it is not one of
-/// ours. The client holds the exact identity bytes once it has decoded, so a strong comparison upstream is sound; if
-/// the upstream's own tag is weak, that comparison fails there, which is safe.
-pub fn uncoded_tag(tag: &str) -> Option<String> {
-    let inner = tag.strip_prefix("W/").unwrap_or(tag).strip_prefix('"')?.strip_suffix('"')?;
-    let (base, coding) = inner.rsplit_once(';')?;
-    CODINGS.iter().any(|known| known.token() == coding).then(|| format!("\"{base}\""))
 }
 
 fn slot(coding: Coding) -> Option<usize> {
     CODINGS.iter().position(|known| *known == coding)
 }
 
-fn coded_form(identity: &HeaderMap, coding: Coding, body: Segments) -> Representation {
+fn coded_form(identity: &HeaderMap, coding: Coding, body: StoredBody) -> Representation {
     let mut head = owned_head(identity, Some(body.length()));
     code_head(&mut head, coding, Strength::Strong);
     Representation { head, body }
 }
 
 /// The head of the identity form, as it is stored.
-fn identity_head(head: &HeaderMap, body: &Segments, codable: bool) -> HeaderMap {
+fn identity_head(head: &HeaderMap, body: &StoredBody, codable: bool) -> HeaderMap {
     let mut head = owned_head(head, Some(body.length()));
     if codable {
         vary_on_coding(&mut head);
@@ -380,24 +346,6 @@ const ALLOCATION: u64 = 48;
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_coded_tag_names_its_coding_and_can_be_taken_back() {
-        let strong = HeaderValue::from_static("\"v1\"");
-        let coded = coded_tag(&strong, Coding::Brotli, Strength::Strong).unwrap();
-        assert_eq!(coded, "\"v1;br\"");
-        assert_eq!(uncoded_tag(coded.to_str().unwrap()).unwrap(), "\"v1\"");
-        let weak = coded_tag(&strong, Coding::Gzip, Strength::Weak).unwrap();
-        assert_eq!(weak, "W/\"v1;gzip\"");
-        assert_eq!(uncoded_tag(weak.to_str().unwrap()).unwrap(), "\"v1\"");
-    }
-
-    #[test]
-    fn foreign_tags_are_left_alone() {
-        for tag in ["\"v1\"", "W/\"v1\"", "\"a;b\"", "junk", "\"", "*"] {
-            assert_eq!(uncoded_tag(tag), None, "{tag}");
-        }
-    }
 
     #[test]
     fn an_owned_head_keeps_repeated_lines_in_order() {

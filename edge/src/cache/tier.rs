@@ -26,7 +26,7 @@ use cache_policy::{Meta, Moment, Tag};
 use http::{HeaderMap, HeaderName};
 
 use super::{
-    Key, Segments, Stored,
+    Key, Stored, StoredBody,
     purge::{Force, Generation, Rule},
     stored::Facts,
 };
@@ -35,7 +35,7 @@ use super::{
 pub type TierError = Box<dyn std::error::Error + Send + Sync>;
 
 /// What a tier was asked for. Dropping it withdraws a look-up; a purge that was begun may still happen.
-pub type Asked<'a, T> = Pin<Box<dyn Future<Output = Result<T, TierError>> + Send + 'a>>;
+pub type TierFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, TierError>> + Send + 'a>>;
 
 /// A place for responses behind the memory tier. None of its methods may block the thread.
 pub trait Tier: Send + Sync + 'static {
@@ -44,18 +44,18 @@ pub trait Tier: Send + Sync + 'static {
 
     /// The newest response kept under this key whose `vary` fields this request matches: [`Kept::answers`]. Its body is
     /// read only if it is wanted.
-    fn look_up<'a>(&'a self, key: &'a Key, request: &'a HeaderMap) -> Asked<'a, Option<Found>>;
+    fn look_up<'a>(&'a self, key: &'a Key, request: &'a HeaderMap) -> TierFuture<'a, Option<Found>>;
 
     /// Offers a response that has just been stored in memory, in place of any with the same `vary` and `variant`. The
     /// tier writes it from a queue of its own, bounded in bytes: until it is written, the body's memory counts against
     /// nobody's budget. If it declines, it forgets what it holds of that variant, for that is older.
-    fn offer(&self, key: &Key, kept: Kept, body: Segments);
+    fn offer(&self, key: &Key, kept: Kept, body: StoredBody);
 
     /// Forgets a resource, which the upstream has contradicted. Nobody waits for it.
     fn forget(&self, key: &Key);
 
     /// Takes out everything a purge is about, or makes it stale; says how many responses that were.
-    fn purge<'a>(&'a self, purge: &'a Purge) -> Asked<'a, u64>;
+    fn purge<'a>(&'a self, purge: &'a Purge) -> TierFuture<'a, u64>;
 }
 
 /// A response that a tier has.
@@ -65,7 +65,7 @@ pub struct Found {
     /// Bytes of its body.
     pub length: u64,
     /// Reads its body. What comes is checked against `length` only: the tier itself sees to it that it is whole and sound.
-    pub body: Asked<'static, Segments>,
+    pub body: TierFuture<'static, StoredBody>,
 }
 
 /// What tiers are asked to purge.
@@ -176,7 +176,7 @@ mod tests {
             began: Generation::default(),
             codable: false,
         };
-        let stored = Stored::new(facts, &admitted.head, Segments::new(&[Bytes::from_static(b"x")]));
+        let stored = Stored::new(facts, &admitted.head, StoredBody::new(&[Bytes::from_static(b"x")]));
         Kept::of(&stored, |moment| SystemTime::UNIX_EPOCH + moment.to_epoch()).unwrap()
     }
 

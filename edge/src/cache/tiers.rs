@@ -13,14 +13,15 @@ use http::HeaderMap;
 use tokio::sync::Semaphore;
 
 use super::{
-    Key, Memory, Stored,
+    Key, Stored,
+    pending_purges::{PendingPurges, Ticket},
     purge::{Force, Generation, Rule},
+    reservation::Reservation,
     tier::{Found, Kept, Purge, Tier, TierError},
-    underway::{Ticket, Underway},
 };
 use crate::{
     clock::Clock,
-    metrics::{Metrics, TierMetrics},
+    observe::metrics::{Metrics, TierMetrics},
 };
 
 /// What the edge grants a tier.
@@ -53,13 +54,13 @@ struct Link {
     tier: Arc<dyn Tier>,
     bounds: Bounds,
     places: Semaphore,
-    underway: Underway,
+    underway: PendingPurges,
     metrics: Arc<TierMetrics>,
     clock: Clock,
 }
 
 /// What a look-up asks for.
-pub struct Sought<'a> {
+pub struct TierQuery<'a> {
     /// The resource.
     pub key: &'a Key,
     /// The request's fields.
@@ -111,7 +112,7 @@ impl Tiers {
             tier,
             places: Semaphore::new(bounds.look_ups),
             bounds,
-            underway: Underway::default(),
+            underway: PendingPurges::default(),
             clock: clock.clone(),
         };
         Self { links: tiers.into_iter().map(link).collect(), catching_up: tokio::sync::Mutex::default() }
@@ -122,16 +123,16 @@ impl Tiers {
         self.links.is_empty()
     }
 
-    /// The first tier's response that is `wanted` at this moment, with the tier's name. `memory` gives the room it takes while it
-    /// is read.
+    /// The first tier's response that is `wanted` at this moment, with the tier's name. `reserve` gives the room it takes while
+    /// it is read.
     pub async fn look_up(
         &self,
-        sought: &Sought<'_>,
-        memory: &Memory,
+        sought: &TierQuery<'_>,
+        reserve: impl Fn(u64) -> Option<Reservation>,
         wanted: impl Fn(&Meta, Moment) -> bool,
     ) -> Option<(Stored, &'static str)> {
         for link in &self.links {
-            let ended = link.look_up(sought, memory, &wanted).await;
+            let ended = link.look_up(sought, &reserve, &wanted).await;
             link.metrics.looked_up(ended.as_ref().map_or_else(NotFound::word, |_| "found"));
             match ended {
                 Ok(stored) => return Some((stored, link.tier.name())),
@@ -193,8 +194,8 @@ impl Tiers {
 impl Link {
     async fn look_up(
         &self,
-        sought: &Sought<'_>,
-        memory: &Memory,
+        sought: &TierQuery<'_>,
+        reserve: impl Fn(u64) -> Option<Reservation>,
         wanted: impl Fn(&Meta, Moment) -> bool,
     ) -> Result<Stored, NotFound> {
         // After `sought.began` was taken: see `underway`.
@@ -211,7 +212,7 @@ impl Link {
             if length > sought.largest || !answers || !wanted(&facts.meta, now) {
                 return Err(NotFound::Unwanted);
             }
-            let _room = memory.reserve(length).ok_or(NotFound::NoRoom)?;
+            let _room = reserve(length).ok_or(NotFound::NoRoom)?;
             let body = body.await.map_err(NotFound::Failed)?;
             if body.length() != length {
                 return Err(NotFound::Failed("a body is not as long as it should be".into()));
@@ -307,16 +308,5 @@ impl Drop for Noted {
                 link.underway.missed(missed);
             }
         }
-    }
-}
-
-impl Memory {
-    /// Purges memory and every tier behind it. When it returns and every tier has acknowledged, nothing of what the rules
-    /// are about is found any more; where one has not, nothing of it is found by this process. Dropped, it purges memory, and the tiers
-    /// when they catch up.
-    pub async fn purge_all_tiers(&self, rules: Vec<Rule>, force: Force, now: Moment) -> Purged {
-        let telling = self.tiers().begin(|| rules.clone(), force, now);
-        let memory = self.purge(rules, force, now);
-        Purged { memory, tiers: telling.finish().await }
     }
 }

@@ -14,7 +14,7 @@ use tokio::{
 };
 
 use crate::{
-    admin::socket::Stream,
+    message::byte_stream::ByteStream,
     settings::{AdminAddress, Settings},
 };
 
@@ -42,7 +42,7 @@ pub(super) fn ask<Q: Serialize, A: DeserializeOwned>(
     let request = request.body(Full::new(Bytes::from(serde_json::to_vec(question)?)))?;
     let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
     let exchange = async {
-        let stream: Box<dyn Stream> = match &admin.address {
+        let stream: Box<dyn ByteStream> = match &admin.address {
             AdminAddress::Network(address) => Box::new(TcpStream::connect(address).await?),
             AdminAddress::Unix(path) => Box::new(UnixStream::connect(path).await?),
         };

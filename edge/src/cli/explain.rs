@@ -9,7 +9,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use super::admin::ask;
 use crate::{
     clock::Clock,
-    explain::{Explanation, Freshness, Question, Refused, StoredAs, StoredParts, Window, dry},
+    explain::{Explanation, Freshness, NotStored, Question, StoredAs, StoredParts, Window, dry},
     settings,
 };
 
@@ -104,7 +104,7 @@ fn text(told: &Explanation) -> String {
     }
     table.rows("asks", told.asks.iter());
     if let Some(refused) = &told.refused {
-        let Refused { ago, status, reason, .. } = refused;
+        let NotStored { ago, status, reason, .. } = refused;
         table.row("last answer", &format!("{status}, {ago} s ago, was not stored ({reason})"));
         table.row("", &refused.meaning);
         table.rows("", refused.lines.iter());

@@ -11,9 +11,8 @@ use http::{HeaderMap, StatusCode, header};
 use super::{Explanation, Question, StoredAs, StoredParts, freshness, held, notes, read, variant, words};
 use crate::{
     cache::Key,
-    deciding,
-    fetch::Want,
-    partial,
+    fetch::want::{self, Want},
+    observe::evidence,
     settings::{Route, Settings},
 };
 
@@ -34,8 +33,8 @@ pub fn dry(
     let moment = Moment::from_epoch(Duration::from_secs(1));
     let arrival = Arrival { requested_at: moment, received_at: moment, wall: now };
     let key = Key::on_route(&inbound, &route.query);
-    let part = status == StatusCode::PARTIAL_CONTENT
-        && matches!(partial::want(&head, None, &facts, rules), Want::Part);
+    let part =
+        status == StatusCode::PARTIAL_CONTENT && matches!(want::want(&head, None, &facts, rules), Want::Part);
     let judged = match decide(&facts, None, rules, moment) {
         Decision::Pass(reason) => Err(reason),
         _ if part => {
@@ -57,9 +56,9 @@ pub fn dry(
                 Vary::Fields(fields) => variant(fields, &variant_key(fields, &head.headers)),
                 Vary::Nothing | Vary::Any => Vec::new(),
             },
-            lines: deciding::response_lines(None, response, Some(&meta), rules)
+            lines: evidence::response_lines(None, response, Some(&meta), rules)
                 .into_iter()
-                .chain(response.get(header::AGE).map(|age| deciding::line("response", &header::AGE, age)))
+                .chain(response.get(header::AGE).map(|age| evidence::line("response", &header::AGE, age)))
                 .collect(),
             stored: place.map(|place| as_part(&place)),
             freshness: Some(freshness(&meta, &stored, route, moment)),
@@ -111,11 +110,11 @@ fn lines(
     response: &HeaderMap,
     route: &Route,
 ) -> Vec<String> {
-    let mut lines = deciding::request_lines(reason, request);
+    let mut lines = evidence::request_lines(reason, request);
     if matches!(reason, Reason::Status | Reason::StatusForbidsStoring | Reason::NotUnderstood) {
         lines.push(format!("response status {}", status.as_u16()));
     }
-    lines.extend(deciding::response_lines(Some(reason), response, None, &route.rules));
+    lines.extend(evidence::response_lines(Some(reason), response, None, &route.rules));
     lines
 }
 

@@ -4,18 +4,19 @@ use cache_policy::{Decision, Moment, Reason, RequestFacts, variant_key};
 use http::{HeaderName, HeaderValue, Method, header};
 
 use super::{
-    Explanation, Question, Refused, StoredAs, StoredParts, freshness, held, meaning, notes, octets, read,
+    Explanation, NotStored, Question, StoredAs, StoredParts, freshness, held, meaning, notes, octets, read,
     variant, words,
 };
 use crate::{
-    cache::{Key, Memory, Resource, Stored},
-    candidate::{Candidate, Sought},
-    deciding,
-    fetch::Want,
-    partial::{self, Held},
-    record::Verdict,
-    refusal::Refusal,
-    respond::CacheStatus,
+    cache::{
+        Key, Memory, Resource, Stored,
+        held::Held,
+        select::{Candidate, Selection},
+    },
+    fetch::want::{self, Want},
+    observe::{evidence, verdict::Verdict},
+    request::refusal::Refusal,
+    response::fields::CacheStatus,
     settings::{Route, Settings},
 };
 
@@ -33,17 +34,17 @@ pub fn live(
     let rules = &route.rules;
     let facts = RequestFacts::read(&head.method, &head.headers, rules);
     let key = Key::on_route(&inbound, &route.query);
-    let sought = Sought { head: &head, facts: &facts, key: &key, rules, now };
+    let selection = Selection { head: &head, facts: &facts, key: &key, rules, now };
     let resource = memory.look_up(&key);
     let resource = resource.as_deref();
-    let candidate = sought.find(memory, resource);
+    let candidate = selection.find(memory, resource);
     let candidate = candidate.as_ref();
     let marker = resource.and_then(|resource| resource.marker(now));
-    let (verdict, status, reason) = match sought.decide(resource, candidate) {
+    let (verdict, status, reason) = match selection.decide(resource, candidate) {
         Decision::Serve { stale: None } => ("hit", Some(Verdict::Hit), None),
         Decision::Serve { stale } => ("stale", Some(Verdict::Stale), stale),
         Decision::ServeAndRefresh { reason } => ("stale", Some(Verdict::Stale), Some(reason)),
-        Decision::Fetch(plan) => match sought.alone(true, marker.is_some()) {
+        Decision::Fetch(plan) => match selection.bypass_reason(marker) {
             Some(reason) => ("pass", Some(Verdict::Pass), Some(reason)),
             None => ("fetch", Some(Verdict::Miss), Some(plan.reason)),
         },
@@ -53,7 +54,7 @@ pub fn live(
     let stored = candidate.map(Candidate::stored);
     let from_store = matches!(verdict, "hit" | "stale");
     // Of an answer that was not stored lately the next one's is not known before it comes.
-    let refused = memory.refused().of(&key).filter(|_| stored.is_none());
+    let refused = memory.not_stored().of(&key).filter(|_| stored.is_none());
     let known = status.filter(|verdict| *verdict != Verdict::Miss || refused.is_none());
     let cache_status = known.map(|verdict| {
         let ttl = stored.filter(|_| from_store).map(|stored| stored.meta.lifetime_left(now));
@@ -65,13 +66,13 @@ pub fn live(
         key: key.as_str().to_owned(),
         route: route.name.to_string(),
         verdict: verdict.to_owned(),
-        lines: lines(reason, &sought, resource, stored, route),
+        lines: lines(reason, &selection, resource, stored, route),
         cache_status,
-        stored: candidate.map(|candidate| stored_as(candidate, &sought)),
+        stored: candidate.map(|candidate| stored_as(candidate, &selection)),
         variant: stored.map(|stored| variant(&stored.vary, &stored.variant)).unwrap_or_default(),
         variants: others(resource, stored.is_some()),
         freshness: stored.map(|stored| freshness(&stored.meta, &stored.identity().head, route, now)),
-        asks: if verdict == "fetch" { asks(candidate, &sought) } else { Vec::new() },
+        asks: if verdict == "fetch" { asks(candidate, &selection) } else { Vec::new() },
         notes: stored
             .map(|stored| notes(stored.meta.status, &stored.identity().head, route))
             .unwrap_or_default(),
@@ -85,7 +86,7 @@ pub fn live(
         told.meaning =
             Some("504: the client wants a stored response or none (RFC 9111 §5.2.1.7).".to_owned());
         let asked = head.headers.get_all(header::CACHE_CONTROL).iter();
-        told.lines = asked.map(|value| deciding::line("request", &header::CACHE_CONTROL, value)).collect();
+        told.lines = asked.map(|value| evidence::line("request", &header::CACHE_CONTROL, value)).collect();
     }
     if let Some(marker) = marker {
         let left = marker.until.since(now).as_secs();
@@ -95,7 +96,7 @@ pub fn live(
     }
     if let Some(refused) = refused {
         told.remedy = super::remedy::remedy(refused.reason).map(str::to_owned).or(told.remedy);
-        told.refused = Some(Refused {
+        told.refused = Some(NotStored {
             ago: now.since(refused.at).as_secs(),
             status: refused.status.as_u16(),
             reason: refused.reason.as_str().to_owned(),
@@ -109,15 +110,15 @@ pub fn live(
 /// The header lines that decided: of the request, of what is stored, or of what is stored for others.
 fn lines(
     reason: Option<Reason>,
-    sought: &Sought<'_>,
+    selection: &Selection<'_>,
     resource: Option<&Resource>,
     stored: Option<&std::sync::Arc<Stored>>,
     route: &Route,
 ) -> Vec<String> {
-    let request = &sought.head.headers;
-    let mut lines = reason.map(|reason| deciding::request_lines(reason, request)).unwrap_or_default();
+    let request = &selection.head.headers;
+    let mut lines = reason.map(|reason| evidence::request_lines(reason, request)).unwrap_or_default();
     if reason == Some(Reason::Method) {
-        lines.push(format!("request method {}", sought.head.method));
+        lines.push(format!("request method {}", selection.head.method));
     }
     if reason == Some(Reason::VaryMiss)
         && let Some(newest) = resource.and_then(|resource| resource.variants().first())
@@ -129,16 +130,16 @@ fn lines(
     }
     if let Some(stored) = stored {
         let head = &stored.identity().head;
-        lines.extend(deciding::response_lines(reason, head, Some(&stored.meta), &route.rules));
+        lines.extend(evidence::response_lines(reason, head, Some(&stored.meta), &route.rules));
     }
     lines
 }
 
-fn stored_as(candidate: &Candidate<'_>, sought: &Sought<'_>) -> StoredAs {
+fn stored_as(candidate: &Candidate<'_>, selection: &Selection<'_>) -> StoredAs {
     let stored = candidate.stored();
-    let (request, response) = (&sought.head.headers, &stored.identity().head);
+    let (request, response) = (&selection.head.headers, &stored.identity().head);
     let line = |whose, name: &HeaderName, value: Option<&HeaderValue>| {
-        value.map(|value| deciding::line(whose, name, value))
+        value.map(|value| evidence::line(whose, name, value))
     };
     let of_request = |name: HeaderName| line("request", &name, request.get(&name));
     let of_response = |name: HeaderName| line("response", &name, response.get(&name));
@@ -160,7 +161,7 @@ fn stored_as(candidate: &Candidate<'_>, sought: &Sought<'_>) -> StoredAs {
                 Held::All(wanted) => (vec![octets(wanted)], None),
                 Held::Several(wanted) => (wanted.iter().map(octets).collect(), None),
                 Held::Beyond(_) => (vec![], None),
-                Held::But(rest) => (vec![octets(&rest.wanted)], Some(octets(&rest.gap))),
+                Held::But(rest) => (vec![octets(&rest.wanted)], Some(octets(&rest.range))),
             };
             StoredParts { held: held(parts), length: parts.complete_length(), wanted, missing }
         }),
@@ -188,18 +189,19 @@ fn others(resource: Option<&Resource>, found: bool) -> Vec<String> {
 }
 
 /// The fields that the cache adds to the request it sends.
-fn asks(candidate: Option<&Candidate<'_>>, sought: &Sought<'_>) -> Vec<String> {
+fn asks(candidate: Option<&Candidate<'_>>, selection: &Selection<'_>) -> Vec<String> {
     let (want, validate) = candidate.map_or_else(
-        || (partial::want(sought.head, None, sought.facts, sought.rules), None),
+        || (want::want(selection.head, None, selection.facts, selection.rules), None),
         |candidate| match candidate {
-            Candidate::Part(_, held) => {
-                (partial::want(sought.head, Some(held), sought.facts, sought.rules), Some(candidate.stored()))
-            }
+            Candidate::Part(_, held) => (
+                want::want(selection.head, Some(held), selection.facts, selection.rules),
+                Some(candidate.stored()),
+            ),
             candidate => (Want::Whole, Some(candidate.stored())),
         },
     );
-    let target = format!("{} {}", Method::GET, sought.key.path_and_query());
-    let fields = partial::fields(&want, sought.head, validate);
+    let target = format!("{} {}", Method::GET, selection.key.path_and_query());
+    let fields = want::fields(&want, selection.head, validate);
     std::iter::once(target)
         .chain(
             fields

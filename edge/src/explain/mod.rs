@@ -1,8 +1,8 @@
-//! Why a request is answered as it is: what [`crate::handle`] would decide, in words, without answering.
+//! Why a request is answered as it is: what [`crate::pipeline`] would decide, in words, without answering.
 //!
 //! Two ways: of a running edge, over what it has stored; or dry, over a response's head that is given. Both look and decide
-//! by the code that real requests go through ([`crate::candidate`], [`crate::partial`], `cache-policy`), and change nothing.
-//! What is told is for the operator alone, and yet no secret: see [`crate::deciding`].
+//! by the code that real requests go through ([`crate::cache::select`], [`crate::cache::held`], `cache-policy`), and change nothing.
+//! What is told is for the operator alone, and yet no secret: see [`crate::observe::evidence`].
 
 mod dry;
 mod live;
@@ -15,9 +15,9 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri,
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    deciding,
-    inbound::{self, Inbound, Scheme},
-    route,
+    message::target::{Scheme, Target},
+    observe::evidence,
+    request::{inbound, route},
     settings::{Route, Settings},
 };
 
@@ -71,7 +71,7 @@ pub struct Explanation {
     /// What the upstream is asked beside the request itself.
     pub asks: Vec<String>,
     /// The last answer that was not stored.
-    pub refused: Option<Refused>,
+    pub refused: Option<NotStored>,
     /// What is well to know beside.
     pub notes: Vec<String>,
     /// What it is purged by.
@@ -113,7 +113,7 @@ pub struct StoredParts {
 /// An answer that was not stored.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(default)]
-pub struct Refused {
+pub struct NotStored {
     /// Seconds since it came.
     pub ago: u64,
     /// Its status.
@@ -172,7 +172,7 @@ impl Window {
 fn read<'a>(
     settings: &'a Settings,
     question: &Question,
-) -> Result<(request::Parts, Inbound, &'a Arc<Route>), String> {
+) -> Result<(request::Parts, Target, &'a Arc<Route>), String> {
     let uri: Uri = question.url.parse().map_err(|error| format!("{:?} is no URL: {error}", question.url))?;
     let scheme = match uri.scheme_str() {
         Some("https") => Scheme::Https,
@@ -260,7 +260,7 @@ fn notes(status: StatusCode, head: &HeaderMap, route: &Route) -> Vec<String> {
     let obeyed = targeted_field(head, &rules.targeted);
     for name in &rules.targeted {
         for value in head.get_all(name).iter().filter(|_| obeyed != Some(name)) {
-            let line = deciding::line("response", name, value);
+            let line = evidence::line("response", name, value);
             let why = match obeyed {
                 Some(obeyed) => format!("{obeyed} comes first"),
                 None => "it is empty or no dictionary of structured fields (RFC 8941), all in lower case"
@@ -277,7 +277,7 @@ fn notes(status: StatusCode, head: &HeaderMap, route: &Route) -> Vec<String> {
     let no_vary_search = head.get_all("no-vary-search").iter();
     let understood = cache_policy::NoVarySearch::read(head).is_some();
     for value in no_vary_search {
-        let line = deciding::line("response", &HeaderName::from_static("no-vary-search"), value);
+        let line = evidence::line("response", &HeaderName::from_static("no-vary-search"), value);
         notes.push(match understood {
             true => format!("{line}: answers other queries too"),
             false => format!("{line} is ignored: it is broken, or says that every difference matters"),

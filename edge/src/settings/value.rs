@@ -25,14 +25,14 @@ use super::{AdminAddress, LogFormat, PathPattern, Server};
 
 /// Why a value is refused, and what to write instead.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Refused {
+pub(super) struct Unreadable {
     pub(super) message: String,
     pub(super) help: Option<String>,
 }
 
-impl Refused {
-    pub(super) fn new(message: impl Into<String>, help: impl Into<String>) -> Refused {
-        Refused { message: message.into(), help: Some(help.into()) }
+impl Unreadable {
+    pub(super) fn new(message: impl Into<String>, help: impl Into<String>) -> Unreadable {
+        Unreadable { message: message.into(), help: Some(help.into()) }
     }
 }
 
@@ -42,28 +42,28 @@ pub(super) trait Value: Sized {
     const EXPECTED: &'static str;
 
     /// Reads a string.
-    fn from_text(text: &str) -> Result<Self, Refused> {
+    fn from_text(text: &str) -> Result<Self, Unreadable> {
         Err(unexpected::<Self>(&format!("the text {text:?}")))
     }
 
     /// Reads a whole number.
-    fn from_integer(number: i64) -> Result<Self, Refused> {
+    fn from_integer(number: i64) -> Result<Self, Unreadable> {
         Err(unexpected::<Self>(&format!("the number {number}")))
     }
 
     /// Reads `true` or `false`.
-    fn from_boolean(boolean: bool) -> Result<Self, Refused> {
+    fn from_boolean(boolean: bool) -> Result<Self, Unreadable> {
         Err(unexpected::<Self>(&boolean.to_string()))
     }
 
     /// Reads a list of strings.
-    fn from_list(_list: Vec<String>) -> Result<Self, Refused> {
+    fn from_list(_list: Vec<String>) -> Result<Self, Unreadable> {
         Err(unexpected::<Self>("a list"))
     }
 }
 
-fn unexpected<T: Value>(found: &str) -> Refused {
-    Refused { message: format!("expected {}, found {found}", T::EXPECTED), help: None }
+fn unexpected<T: Value>(found: &str) -> Unreadable {
+    Unreadable { message: format!("expected {}, found {found}", T::EXPECTED), help: None }
 }
 
 /// A value and where it stands (a byte range of the file). A value that cannot be read is kept as its refusal, so that
@@ -71,7 +71,7 @@ fn unexpected<T: Value>(found: &str) -> Refused {
 #[derive(Clone, Debug)]
 pub(super) struct Written<T> {
     pub(super) span: Range<usize>,
-    pub(super) value: Result<T, Refused>,
+    pub(super) value: Result<T, Unreadable>,
 }
 
 impl<'de, T: Value> Deserialize<'de> for Written<T> {
@@ -81,7 +81,7 @@ impl<'de, T: Value> Deserialize<'de> for Written<T> {
     }
 }
 
-struct Read<T>(Result<T, Refused>);
+struct Read<T>(Result<T, Unreadable>);
 
 impl<'de, T: Value> Deserialize<'de> for Read<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -186,12 +186,12 @@ pub(super) struct Text(pub(super) String);
 impl Value for Text {
     const EXPECTED: &'static str = "a text in quotes";
 
-    fn from_text(text: &str) -> Result<Self, Refused> {
+    fn from_text(text: &str) -> Result<Self, Unreadable> {
         if text.is_empty() {
-            return Err(Refused { message: "the text is empty".into(), help: None });
+            return Err(Unreadable { message: "the text is empty".into(), help: None });
         }
         if text.contains('\0') {
-            return Err(Refused { message: "the text holds a NUL character".into(), help: None });
+            return Err(Unreadable { message: "the text holds a NUL character".into(), help: None });
         }
         Ok(Text(text.to_owned()))
     }
@@ -201,7 +201,7 @@ impl Value for Text {
 impl Value for String {
     const EXPECTED: &'static str = Text::EXPECTED;
 
-    fn from_text(text: &str) -> Result<Self, Refused> {
+    fn from_text(text: &str) -> Result<Self, Unreadable> {
         if text.is_empty() { Ok(String::new()) } else { Text::from_text(text).map(|text| text.0) }
     }
 }
@@ -209,7 +209,7 @@ impl Value for String {
 impl Value for PathBuf {
     const EXPECTED: &'static str = "a path in quotes";
 
-    fn from_text(text: &str) -> Result<Self, Refused> {
+    fn from_text(text: &str) -> Result<Self, Unreadable> {
         Text::from_text(text).map(|text| PathBuf::from(text.0))
     }
 }
@@ -217,11 +217,11 @@ impl Value for PathBuf {
 impl Value for bool {
     const EXPECTED: &'static str = "true or false";
 
-    fn from_boolean(boolean: bool) -> Result<Self, Refused> {
+    fn from_boolean(boolean: bool) -> Result<Self, Unreadable> {
         Ok(boolean)
     }
 
-    fn from_text(text: &str) -> Result<Self, Refused> {
+    fn from_text(text: &str) -> Result<Self, Unreadable> {
         let mut refused = unexpected::<Self>(&format!("the text {text:?}"));
         if text == "true" || text == "false" {
             refused.help = Some(format!("write {text} without quotes"));
@@ -237,9 +237,9 @@ pub(super) struct Count(pub(super) u32);
 impl Value for Count {
     const EXPECTED: &'static str = "a whole number";
 
-    fn from_integer(number: i64) -> Result<Self, Refused> {
+    fn from_integer(number: i64) -> Result<Self, Unreadable> {
         u32::try_from(number).map(Count).map_err(|_| {
-            Refused::new(
+            Unreadable::new(
                 format!("{number} is out of range"),
                 format!("write a number from 0 to {}", u32::MAX),
             )
@@ -260,10 +260,10 @@ impl Positive {
 impl Value for Positive {
     const EXPECTED: &'static str = "a whole number, 1 or more";
 
-    fn from_integer(number: i64) -> Result<Self, Refused> {
+    fn from_integer(number: i64) -> Result<Self, Unreadable> {
         u32::try_from(number).ok().and_then(NonZeroU32::new).map(Positive).ok_or_else(|| match number {
-            0 => Refused::new("0 makes no sense here", "write 1 or more"),
-            _ => Refused::new(
+            0 => Unreadable::new("0 makes no sense here", "write 1 or more"),
+            _ => Unreadable::new(
                 format!("{number} is out of range"),
                 format!("write a number from 1 to {}", u32::MAX),
             ),
@@ -290,26 +290,27 @@ const SIZE_UNITS: [(&str, u64); 9] = [
 impl Value for ByteSize {
     const EXPECTED: &'static str = "a size such as \"256 MiB\"";
 
-    fn from_text(text: &str) -> Result<Self, Refused> {
+    fn from_text(text: &str) -> Result<Self, Unreadable> {
         const HELP: &str =
             "write a whole number and B, KiB, MiB, GiB, TiB (or kB, MB, GB, TB), as in \"256 MiB\"";
-        let bad = || Refused::new(format!("{text:?} is no size"), HELP);
+        let bad = || Unreadable::new(format!("{text:?} is no size"), HELP);
         let (number, unit) = split_number(text).ok_or_else(bad)?;
         let unit = unit.trim_start_matches(' ');
         let Some((_, bytes)) = SIZE_UNITS.iter().find(|(name, _)| *name == unit) else {
             let near = SIZE_UNITS.iter().find(|(name, _)| name.eq_ignore_ascii_case(unit));
             return Err(match near {
-                Some((name, _)) => {
-                    Refused::new(format!("{text:?} is no size"), format!("did you mean \"{number} {name}\"?"))
-                }
+                Some((name, _)) => Unreadable::new(
+                    format!("{text:?} is no size"),
+                    format!("did you mean \"{number} {name}\"?"),
+                ),
                 None => bad(),
             });
         };
         let size = number.checked_mul(*bytes).filter(|size| *size <= i64::MAX as u64);
-        size.map(ByteSize).ok_or_else(|| Refused { message: format!("{text:?} is too large"), help: None })
+        size.map(ByteSize).ok_or_else(|| Unreadable { message: format!("{text:?} is too large"), help: None })
     }
 
-    fn from_integer(number: i64) -> Result<Self, Refused> {
+    fn from_integer(number: i64) -> Result<Self, Unreadable> {
         let mut refused = unexpected::<Self>(&format!("the number {number}"));
         refused.help = Some(format!("a size has a unit and quotes: \"{} B\"", number.max(0)));
         Err(refused)
@@ -334,14 +335,16 @@ pub(super) struct PositiveSize(pub(super) ByteSize);
 impl Value for PositiveSize {
     const EXPECTED: &'static str = ByteSize::EXPECTED;
 
-    fn from_text(text: &str) -> Result<Self, Refused> {
+    fn from_text(text: &str) -> Result<Self, Unreadable> {
         match ByteSize::from_text(text)? {
-            ByteSize(0) => Err(Refused::new(format!("{text:?} makes no sense here"), "write more than 0 B")),
+            ByteSize(0) => {
+                Err(Unreadable::new(format!("{text:?} makes no sense here"), "write more than 0 B"))
+            }
             size => Ok(PositiveSize(size)),
         }
     }
 
-    fn from_integer(number: i64) -> Result<Self, Refused> {
+    fn from_integer(number: i64) -> Result<Self, Unreadable> {
         ByteSize::from_integer(number).map(PositiveSize)
     }
 }
@@ -360,10 +363,10 @@ const LONGEST: Duration = Duration::from_secs(1 << 31);
 impl Value for Duration {
     const EXPECTED: &'static str = "a duration such as \"60s\"";
 
-    fn from_text(text: &str) -> Result<Self, Refused> {
+    fn from_text(text: &str) -> Result<Self, Unreadable> {
         const HELP: &str =
             "write a whole number and ms, s, m, h or d, as in \"500ms\", \"60s\", \"10m\", \"365d\"";
-        let bad = || Refused::new(format!("{text:?} is no duration"), HELP);
+        let bad = || Unreadable::new(format!("{text:?} is no duration"), HELP);
         let (number, unit) = split_number(text).ok_or_else(bad)?;
         let (_, length) = DURATION_UNITS.iter().find(|(name, _)| *name == unit).ok_or_else(bad)?;
         u32::try_from(number)
@@ -371,11 +374,11 @@ impl Value for Duration {
             .and_then(|number| length.checked_mul(number))
             .filter(|duration| *duration <= LONGEST)
             .ok_or_else(|| {
-                Refused::new(format!("{text:?} is too long"), "the longest duration is \"24855d\"")
+                Unreadable::new(format!("{text:?} is too long"), "the longest duration is \"24855d\"")
             })
     }
 
-    fn from_integer(number: i64) -> Result<Self, Refused> {
+    fn from_integer(number: i64) -> Result<Self, Unreadable> {
         let mut refused = unexpected::<Self>(&format!("the number {number}"));
         refused.help = Some(format!("a duration has a unit and quotes: \"{}s\"", number.max(0)));
         Err(refused)
@@ -389,14 +392,16 @@ pub(super) struct Deadline(pub(super) Duration);
 impl Value for Deadline {
     const EXPECTED: &'static str = <Duration as Value>::EXPECTED;
 
-    fn from_text(text: &str) -> Result<Self, Refused> {
+    fn from_text(text: &str) -> Result<Self, Unreadable> {
         match <Duration as Value>::from_text(text)? {
-            Duration::ZERO => Err(Refused::new(format!("{text:?} makes no sense here"), "write 1ms or more")),
+            Duration::ZERO => {
+                Err(Unreadable::new(format!("{text:?} makes no sense here"), "write 1ms or more"))
+            }
             duration => Ok(Deadline(duration)),
         }
     }
 
-    fn from_integer(number: i64) -> Result<Self, Refused> {
+    fn from_integer(number: i64) -> Result<Self, Unreadable> {
         <Duration as Value>::from_integer(number).map(Deadline)
     }
 }
@@ -408,15 +413,15 @@ pub(super) struct Rate(pub(super) Duration);
 impl Value for Rate {
     const EXPECTED: &'static str = "a rate such as \"50/s\"";
 
-    fn from_text(text: &str) -> Result<Self, Refused> {
-        let bad = |help: &str| Refused::new(format!("{text:?} is no rate"), help);
+    fn from_text(text: &str) -> Result<Self, Unreadable> {
+        let bad = |help: &str| Unreadable::new(format!("{text:?} is no rate"), help);
         const HELP: &str = "write requests per s, m, h or d, as in \"50/s\" or \"100/m\"";
         let (number, unit) = split_number(text).ok_or_else(|| bad(HELP))?;
         let unit = unit.strip_prefix('/').ok_or_else(|| bad(HELP))?;
         let (_, period) =
             DURATION_UNITS[1..].iter().find(|(name, _)| *name == unit).ok_or_else(|| bad(HELP))?;
         if number == 0 {
-            return Err(Refused::new(format!("the rate {text:?} admits no one"), "write 1 or more"));
+            return Err(Unreadable::new(format!("the rate {text:?} admits no one"), "write 1 or more"));
         }
         let interval = Duration::from_nanos(u64::try_from(period.as_nanos()).unwrap_or(u64::MAX) / number);
         if interval.is_zero() {
@@ -436,9 +441,9 @@ fn split_number(text: &str) -> Option<(u64, &str)> {
 impl Value for SocketAddr {
     const EXPECTED: &'static str = "an address such as \"[::]:8080\"";
 
-    fn from_text(text: &str) -> Result<Self, Refused> {
+    fn from_text(text: &str) -> Result<Self, Unreadable> {
         text.parse().map_err(|_| {
-            Refused::new(
+            Unreadable::new(
                 format!("{text:?} is no address with a port"),
                 "write \"[::]:8080\" (everywhere), \"127.0.0.1:8080\" or \"[2001:db8::1]:8080\"",
             )
@@ -450,12 +455,12 @@ impl Value for AdminAddress {
     const EXPECTED: &'static str =
         "an address such as \"127.0.0.1:9900\" or \"unix:/run/gatehouse/admin.sock\"";
 
-    fn from_text(text: &str) -> Result<Self, Refused> {
+    fn from_text(text: &str) -> Result<Self, Unreadable> {
         if let Some(path) = text.strip_prefix("unix:") {
             // `sun_path`, its end and the suffix under which the socket is made (unix(7)).
             const LONGEST: usize = 103;
             return if path.is_empty() || path.ends_with('/') || path.len() > LONGEST {
-                Err(Refused::new(
+                Err(Unreadable::new(
                     format!("{text:?} names no socket"),
                     format!(
                         "write a file of at most {LONGEST} bytes, such as \"unix:/run/gatehouse/admin.sock\""
@@ -466,7 +471,7 @@ impl Value for AdminAddress {
             };
         }
         let refused = |_| {
-            Refused::new(
+            Unreadable::new(
                 format!("{text:?} is no address with a port, nor a Unix socket"),
                 "write \"127.0.0.1:9900\" or \"unix:/run/gatehouse/admin.sock\"",
             )
@@ -478,10 +483,10 @@ impl Value for AdminAddress {
 impl Value for IpNet {
     const EXPECTED: &'static str = "a network such as \"10.0.0.0/8\"";
 
-    fn from_text(text: &str) -> Result<Self, Refused> {
+    fn from_text(text: &str) -> Result<Self, Unreadable> {
         let network = text.parse::<IpNet>().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from));
         network.ok_or_else(|| {
-            Refused::new(
+            Unreadable::new(
                 format!("{text:?} is no network"),
                 "write an address or a network: \"10.0.0.7\", \"10.0.0.0/8\", \"2001:db8::/32\"",
             )
@@ -496,8 +501,8 @@ pub(super) struct Host(pub(super) Box<str>);
 impl Value for Host {
     const EXPECTED: &'static str = "a host such as \"shop.example\"";
 
-    fn from_text(text: &str) -> Result<Self, Refused> {
-        let bad = |help: &str| Refused::new(format!("{text:?} is no host"), help);
+    fn from_text(text: &str) -> Result<Self, Unreadable> {
+        let bad = |help: &str| Unreadable::new(format!("{text:?} is no host"), help);
         if text.contains('*') {
             return Err(bad("hosts are written in full; leave `hosts` out to match every host"));
         }
@@ -521,8 +526,8 @@ impl Value for Host {
 impl Value for PathPattern {
     const EXPECTED: &'static str = "a path such as \"/api/*\"";
 
-    fn from_text(text: &str) -> Result<Self, Refused> {
-        let bad = |help: String| Refused::new(format!("{text:?} is no path pattern"), help);
+    fn from_text(text: &str) -> Result<Self, Unreadable> {
+        let bad = |help: String| Unreadable::new(format!("{text:?} is no path pattern"), help);
         if !text.starts_with('/') {
             return Err(bad(format!("a path begins with a slash: {:?}", format!("/{text}"))));
         }
@@ -555,8 +560,8 @@ impl Value for PathPattern {
 impl Value for Server {
     const EXPECTED: &'static str = "a server such as \"http://10.0.0.5:9000\" or \"command:origin\"";
 
-    fn from_text(text: &str) -> Result<Self, Refused> {
-        let bad = |help: &str| Refused::new(format!("{text:?} is no server"), help);
+    fn from_text(text: &str) -> Result<Self, Unreadable> {
+        let bad = |help: &str| Unreadable::new(format!("{text:?} is no server"), help);
         const HELP: &str = "write \"http://host:port\" or \"command:NAME\"";
         if let Some(name) = text.strip_prefix("command:") {
             return if name.is_empty() { Err(bad(HELP)) } else { Ok(Server::Command(name.into())) };
@@ -604,7 +609,7 @@ pub(super) enum Ready {
 impl Value for Ready {
     const EXPECTED: &'static str = "a path such as \"/readyz\", or \"tcp\"";
 
-    fn from_text(text: &str) -> Result<Self, Refused> {
+    fn from_text(text: &str) -> Result<Self, Unreadable> {
         match text {
             "tcp" => Ok(Ready::Tcp),
             path if path.starts_with('/')
@@ -620,11 +625,11 @@ impl Value for Ready {
 impl Value for HeaderValue {
     const EXPECTED: &'static str = "a field value such as \"public, max-age=300\"";
 
-    fn from_text(text: &str) -> Result<Self, Refused> {
+    fn from_text(text: &str) -> Result<Self, Unreadable> {
         let plain = text.bytes().all(|byte| byte.is_ascii_graphic() || byte == b' ');
         match HeaderValue::from_str(text) {
             Ok(value) if plain && !text.trim().is_empty() && text.trim() == text => Ok(value),
-            _ => Err(Refused::new(
+            _ => Err(Unreadable::new(
                 format!("{text:?} is no field value"),
                 "write visible ASCII on one line, such as \"public, max-age=300\"",
             )),
@@ -633,11 +638,11 @@ impl Value for HeaderValue {
 }
 
 /// One of a few words; a near miss is told the nearest.
-fn choose<T: Value + Copy>(text: &str, choices: &[(&str, T)]) -> Result<T, Refused> {
+fn choose<T: Value + Copy>(text: &str, choices: &[(&str, T)]) -> Result<T, Unreadable> {
     if let Some((_, choice)) = choices.iter().find(|(name, _)| *name == text) {
         return Ok(*choice);
     }
-    Err(Refused::new(
+    Err(Unreadable::new(
         format!("expected {}, found {text:?}", T::EXPECTED),
         nearest_or_list(text, choices.iter().map(|(name, _)| *name)),
     ))
@@ -646,7 +651,7 @@ fn choose<T: Value + Copy>(text: &str, choices: &[(&str, T)]) -> Result<T, Refus
 impl Value for LogFormat {
     const EXPECTED: &'static str = "a log format";
 
-    fn from_text(text: &str) -> Result<Self, Refused> {
+    fn from_text(text: &str) -> Result<Self, Unreadable> {
         choose(text, &[("json", LogFormat::Json), ("pretty", LogFormat::Pretty), ("off", LogFormat::Off)])
     }
 }
@@ -654,7 +659,7 @@ impl Value for LogFormat {
 impl Value for SetCookie {
     const EXPECTED: &'static str = "a rule for Set-Cookie";
 
-    fn from_text(text: &str) -> Result<Self, Refused> {
+    fn from_text(text: &str) -> Result<Self, Unreadable> {
         choose(
             text,
             &[("refuse", SetCookie::Refuse), ("strip", SetCookie::Strip), ("store", SetCookie::Store)],
@@ -665,7 +670,7 @@ impl Value for SetCookie {
 impl Value for ClientDirectives {
     const EXPECTED: &'static str = "a rule for client directives";
 
-    fn from_text(text: &str) -> Result<Self, Refused> {
+    fn from_text(text: &str) -> Result<Self, Unreadable> {
         choose(
             text,
             &[
@@ -681,7 +686,7 @@ impl Value for ClientDirectives {
 impl Value for Ranges {
     const EXPECTED: &'static str = "a rule for ranges";
 
-    fn from_text(text: &str) -> Result<Self, Refused> {
+    fn from_text(text: &str) -> Result<Self, Unreadable> {
         choose(text, &[("parts", Ranges::Parts), ("fitted", Ranges::Fitted), ("whole", Ranges::Whole)])
     }
 }
@@ -689,9 +694,12 @@ impl Value for Ranges {
 impl Value for HeaderName {
     const EXPECTED: &'static str = "a field name such as \"CDN-Cache-Control\"";
 
-    fn from_text(text: &str) -> Result<Self, Refused> {
+    fn from_text(text: &str) -> Result<Self, Unreadable> {
         HeaderName::from_bytes(text.as_bytes()).map_err(|_| {
-            Refused::new(format!("{text:?} is no field name"), "write a name such as \"CDN-Cache-Control\"")
+            Unreadable::new(
+                format!("{text:?} is no field name"),
+                "write a name such as \"CDN-Cache-Control\"",
+            )
         })
     }
 }
@@ -699,15 +707,15 @@ impl Value for HeaderName {
 impl Value for Cookies {
     const EXPECTED: &'static str = "a list of cookie names, or true for all";
 
-    fn from_boolean(boolean: bool) -> Result<Self, Refused> {
+    fn from_boolean(boolean: bool) -> Result<Self, Unreadable> {
         Ok(if boolean { Cookies::IgnoreAll } else { Cookies::Bypass })
     }
 
-    fn from_list(names: Vec<String>) -> Result<Self, Refused> {
+    fn from_list(names: Vec<String>) -> Result<Self, Unreadable> {
         // RFC 6265 §4.1.1: a cookie name is a token.
         let token = |byte: u8| byte.is_ascii_graphic() && !b"()<>@,;:\\\"/[]?={}".contains(&byte);
         match names.iter().find(|name| !name.bytes().all(token)) {
-            Some(name) => Err(Refused::new(
+            Some(name) => Err(Unreadable::new(
                 format!("{name:?} is no cookie name"),
                 "write names without values; \"_ga*\" is every name that begins so",
             )),

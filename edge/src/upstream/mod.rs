@@ -5,6 +5,7 @@
 
 pub mod choose;
 pub mod connect;
+pub mod idle;
 pub mod outbound;
 pub mod pool;
 pub mod request_body;
@@ -21,13 +22,13 @@ use cache_policy::Moment;
 use http::Request;
 use parking_lot::Mutex;
 
-pub use request_body::{Activity, ContinueGate, RequestBody};
-pub use response_body::ResponseBody;
+pub use request_body::RequestBody;
+pub use response_body::{Answer, ResponseBody};
 
 use crate::{
     clock::Clock,
-    failure::Failure,
-    metrics::{Metrics, UpstreamMetrics},
+    message::failure::Failure,
+    observe::metrics::{Metrics, UpstreamMetrics},
     settings::{self, Server},
 };
 use connect::Dial;
@@ -94,9 +95,6 @@ pub struct Upstream {
     turn: choose::Turn,
     metrics: Arc<UpstreamMetrics>,
 }
-
-/// A response's head and the body that follows it.
-pub type Answer = http::Response<ResponseBody>;
 
 impl Upstream {
     /// Sends a request to one of the servers and waits for the response's head.

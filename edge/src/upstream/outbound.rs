@@ -5,11 +5,19 @@
 
 use std::time::Duration;
 
-use cache_policy::Cookies;
-use http::{HeaderMap, HeaderName, HeaderValue, Request, Uri, Version, header, request};
+use cache_policy::{Cookies, list_elements};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Uri, header, request};
 
 use super::RequestBody;
-use crate::{cache::stored::uncoded_tag, client::Client, inbound::Inbound, settings::Route};
+use crate::{
+    message::{
+        entity_tag::uncoded_tag,
+        hop_by_hop::{strip_hop_by_hop, via},
+        target::Target,
+    },
+    request::client::Client,
+    settings::Route,
+};
 
 /// What the upstream's answer is for.
 #[derive(Clone, Copy, Debug)]
@@ -25,15 +33,22 @@ pub enum Purpose<'a> {
     },
 }
 
+/// Who asks for what, on which route.
+#[derive(Clone, Copy, Debug)]
+pub struct Asker<'a> {
+    /// The client's head.
+    pub head: &'a request::Parts,
+    /// What it asks for.
+    pub target: &'a Target,
+    /// Who it is.
+    pub client: &'a Client,
+    /// Where it goes.
+    pub route: &'a Route,
+}
+
 /// Writes a request's head and puts `body` behind it.
-pub fn request(
-    head: &request::Parts,
-    inbound: &Inbound,
-    client: &Client,
-    route: &Route,
-    purpose: Purpose<'_>,
-    body: RequestBody,
-) -> Request<RequestBody> {
+pub fn request(asker: &Asker<'_>, purpose: Purpose<'_>, body: RequestBody) -> Request<RequestBody> {
+    let &Asker { head, target: inbound, client, route } = asker;
     let mut headers = head.headers.clone();
     strip_hop_by_hop(&mut headers);
     strip_impostors(&mut headers);
@@ -96,42 +111,9 @@ fn milliseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// The edge's own entry in `Via` (RFC 9110 §7.6.3) for a message received in this version.
-pub fn via(received: Version) -> HeaderValue {
-    HeaderValue::from_static(match received {
-        Version::HTTP_10 => "1.0 gatehouse",
-        Version::HTTP_2 => "2 gatehouse",
-        _ => "1.1 gatehouse",
-    })
-}
-
-/// Takes out what concerns one connection only (RFC 9110 §7.6.1), nominated fields included.
-pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
-    if headers.contains_key(header::CONNECTION) {
-        let nominated: Vec<HeaderName> = headers
-            .get_all(header::CONNECTION)
-            .iter()
-            .filter_map(|line| line.to_str().ok())
-            .flat_map(|line| line.split(','))
-            .filter_map(|name| name.trim().parse().ok())
-            // Nominating these would let a client hide them from us only after we have acted upon them.
-            .filter(|name| !KEPT.contains(name))
-            .collect();
-        for name in nominated {
-            headers.remove(name);
-        }
-    }
-    for name in HOP_BY_HOP {
-        headers.remove(name);
-    }
-}
-
 /// Whether the client takes trailer fields (RFC 9110 §10.1.4); then the upstream is told so.
 fn takes_trailers(headers: &HeaderMap) -> bool {
-    headers.get_all(header::TE).iter().any(|line| {
-        line.to_str()
-            .is_ok_and(|line| line.split(',').any(|coding| coding.trim().eq_ignore_ascii_case("trailers")))
-    })
+    list_elements(headers, &header::TE).any(|coding| coding.eq_ignore_ascii_case(b"trailers"))
 }
 
 fn strip_impostors(headers: &mut HeaderMap) {
@@ -155,23 +137,14 @@ fn is_impostor(name: &str) -> bool {
 /// holds a part of a coded body has no use for a part of the identity form.
 fn uncode_conditions(headers: &mut HeaderMap) {
     for name in [header::IF_MATCH, header::IF_NONE_MATCH] {
-        let lines: Vec<HeaderValue> = headers.get_all(&name).iter().cloned().collect();
-        if !lines.iter().any(|line| line.as_bytes().contains(&b';')) {
+        if !headers.get_all(&name).iter().any(|line| line.as_bytes().contains(&b';')) {
             continue;
         }
-        headers.remove(&name);
-        for line in lines {
-            let uncoded = line.to_str().ok().map(|line| {
-                let tags: Vec<String> = line
-                    .split(',')
-                    .map(str::trim)
-                    .map(|tag| uncoded_tag(tag).unwrap_or_else(|| tag.to_owned()))
-                    .collect();
-                tags.join(", ")
-            });
-            let value = uncoded.and_then(|text| HeaderValue::from_str(&text).ok()).unwrap_or(line);
-            headers.append(&name, value);
-        }
+        let tags: Vec<Vec<u8>> = list_elements(headers, &name)
+            .map(|tag| uncoded_tag(tag).unwrap_or_else(|| tag.to_owned()))
+            .collect();
+        let value = HeaderValue::try_from(tags.join(&b", "[..]));
+        headers.insert(&name, value.expect("parts of valid values, joined by visible characters, are one"));
     }
 }
 
@@ -187,25 +160,6 @@ fn strip_ignored_cookies(headers: &mut HeaderMap, cookies: &Cookies) {
 
 /// How long the edge waits for the answer, in milliseconds from the request's end. A convention of this project.
 const REQUEST_DEADLINE: HeaderName = HeaderName::from_static("x-request-deadline");
-
-const HOP_BY_HOP: [HeaderName; 6] = [
-    header::CONNECTION,
-    HeaderName::from_static("keep-alive"),
-    HeaderName::from_static("proxy-connection"),
-    header::TE,
-    header::TRANSFER_ENCODING,
-    header::UPGRADE,
-];
-
-/// Never removed by being named in `Connection`.
-const KEPT: [HeaderName; 6] = [
-    header::HOST,
-    header::AUTHORIZATION,
-    header::COOKIE,
-    header::CACHE_CONTROL,
-    header::CONTENT_LENGTH,
-    HeaderName::from_static("x-forwarded-for"),
-];
 
 /// Fields by which a client pretends to be a proxy or another request.
 const IMPOSTORS: [&str; 17] = [
@@ -243,17 +197,6 @@ const CONDITIONS: [HeaderName; 7] = [
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn nominated_fields_go_but_not_those_the_edge_acts_upon() {
-        let mut headers = HeaderMap::new();
-        headers.insert("connection", HeaderValue::from_static("close, X-Hop, Cookie"));
-        headers.insert("x-hop", HeaderValue::from_static("1"));
-        headers.insert("cookie", HeaderValue::from_static("a=1"));
-        headers.insert("keep-alive", HeaderValue::from_static("timeout=5"));
-        strip_hop_by_hop(&mut headers);
-        assert_eq!(headers.keys().map(HeaderName::as_str).collect::<Vec<_>>(), ["cookie"]);
-    }
 
     #[test]
     fn what_a_client_forwards_is_dropped() {

@@ -12,15 +12,21 @@ use std::{
 };
 
 use cache_policy::Moment;
-use http::{HeaderMap, Method, Request, StatusCode, header};
+use http::{Method, Request, StatusCode, header};
 use http_body::Body as _;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
-use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::{Answer, RequestBody, ResponseBody, choose::Health, connect::Dial, request_body::Progress};
-use crate::{clock::Clock, failure::Failure, settings};
+use super::{
+    RequestBody, ResponseBody,
+    choose::Health,
+    connect::Dial,
+    idle::{Connection, IdleConnections, Lease},
+    request_body::Progress,
+    response_body::Answer,
+};
+use crate::{clock::Clock, message::failure::Failure, settings};
 
 /// A server's place on the network.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -34,18 +40,12 @@ pub struct Endpoint {
 /// One server's connections.
 pub struct Pool {
     endpoint: Endpoint,
-    idle: Mutex<Vec<Idle>>,
+    idle: Arc<IdleConnections>,
     permits: Arc<Semaphore>,
     connections: usize,
     waiting: AtomicUsize,
     keep_alive: Duration,
     health: Health,
-}
-
-struct Idle {
-    sender: SendRequest<RequestBody>,
-    /// When it is old enough to be closed.
-    until: Moment,
 }
 
 /// A request that got no response: why, and the request itself when it surely was not acted upon.
@@ -61,7 +61,7 @@ impl Pool {
     pub fn new(endpoint: Endpoint, settings: &settings::Upstream) -> Arc<Self> {
         Arc::new(Self {
             endpoint,
-            idle: Mutex::default(),
+            idle: Arc::default(),
             permits: Arc::new(Semaphore::new(settings.connections)),
             connections: settings.connections,
             waiting: AtomicUsize::new(0),
@@ -102,7 +102,7 @@ impl Pool {
         // At most two idle connections may turn out dead before a new one is dialled: bounded, and no request is lost to
         // a server that restarted.
         for _ in 0..2 {
-            let Some(mut sender) = self.idle(clock.now()) else { break };
+            let Some(mut sender) = self.idle.take(clock.now()) else { break };
             // Its last response has been read to the end, so it is ready as soon as its task has run once more.
             if !matches!(tokio::time::timeout(settings.connect_timeout, sender.ready()).await, Ok(Ok(()))) {
                 continue;
@@ -110,7 +110,10 @@ impl Pool {
             let again = repeatable(&request);
             let progress = request.body().progress();
             match self.exchange(&mut sender, request, settings).await {
-                Ok(response) => return Ok(self.answer(response, sender, progress, permit, settings, clock)),
+                Ok(response) => {
+                    let lease = self.lease(sender, progress, permit, clock);
+                    return Ok(answer(response, lease, settings));
+                }
                 Err(Unsent { failure: Failure::Closed, request: None }) => match again {
                     Some(again) => request = again,
                     None => return Err(Unsent { failure: Failure::Closed, request: None }),
@@ -125,7 +128,7 @@ impl Pool {
         };
         let progress = request.body().progress();
         let response = self.exchange(&mut sender, request, settings).await?;
-        Ok(self.answer(response, sender, progress, permit, settings, clock))
+        Ok(answer(response, self.lease(sender, progress, permit, clock), settings))
     }
 
     async fn permit(&self, settings: &settings::Upstream) -> Result<OwnedSemaphorePermit, Queue> {
@@ -141,17 +144,6 @@ impl Pool {
             Ok(permit) => Ok(permit.expect("the semaphore is never closed")),
             Err(_) => Err(Queue::TooLong),
         }
-    }
-
-    /// The idle connection used last, if it still looks alive.
-    fn idle(&self, now: Moment) -> Option<SendRequest<RequestBody>> {
-        let mut idle = self.idle.lock();
-        while let Some(candidate) = idle.pop() {
-            if !candidate.sender.is_closed() && now < candidate.until {
-                return Some(candidate.sender);
-            }
-        }
-        None
     }
 
     async fn connect(
@@ -223,53 +215,41 @@ impl Pool {
         }
     }
 
-    fn answer(
-        self: &Arc<Self>,
-        response: http::Response<hyper::body::Incoming>,
+    fn lease(
+        &self,
         sender: SendRequest<RequestBody>,
-        request: Arc<Progress>,
+        progress: Arc<Progress>,
         permit: OwnedSemaphorePermit,
-        settings: &settings::Upstream,
         clock: &Clock,
-    ) -> Answer {
-        let mut response = response;
-        if response.headers().contains_key(header::TRANSFER_ENCODING) {
-            // Transfer-Encoding overrides; passing the other on would smuggle a second framing (RFC 9112 §6.3).
-            response.headers_mut().remove(header::CONTENT_LENGTH);
-        }
-        let switches = response.status() == StatusCode::SWITCHING_PROTOCOLS;
-        let idle =
-            announced_idle(response.headers()).map_or(self.keep_alive, |idle| idle.min(self.keep_alive));
-        let lease =
-            Lease { pool: Arc::clone(self), sender, request, idle, clock: clock.clone(), _permit: permit };
-        response.map(|incoming| {
-            // After 101 the connection is no longer HTTP's: it keeps its place until the tunnel ends.
-            if incoming.is_end_stream() && !switches {
-                lease.give_back();
-                ResponseBody::new(incoming, settings.idle_timeout, None)
-            } else {
-                ResponseBody::new(incoming, settings.idle_timeout, Some(lease))
-            }
-        })
+    ) -> Lease {
+        Lease::new(&self.idle, Connection { sender, progress, permit }, self.keep_alive, clock)
     }
 
     /// Closes what has been idle for long enough, or is closed already.
     pub fn sweep(&self, now: Moment) {
-        self.idle.lock().retain(|idle| !idle.sender.is_closed() && now < idle.until);
+        self.idle.sweep(now);
     }
 }
 
-/// How long a connection may be idle and surely still be open, as the server's `Keep-Alive: timeout=5` says (RFC 2068
-/// §19.7.1, still sent by many): a request that may not be sent twice would be lost with a connection that closes just then.
-fn announced_idle(headers: &HeaderMap) -> Option<Duration> {
-    let fields = headers.get_all(header::HeaderName::from_static("keep-alive"));
-    let mut parameters =
-        fields.iter().filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(','));
-    parameters.find_map(|parameter| {
-        let (name, seconds) = parameter.split_once('=')?;
-        let seconds = seconds.trim().trim_matches('"').parse().ok()?;
-        let announced = Duration::from_secs(seconds);
-        name.trim().eq_ignore_ascii_case("timeout").then(|| announced.saturating_sub(CLOSING))
+fn answer(
+    mut response: http::Response<hyper::body::Incoming>,
+    mut lease: Lease,
+    settings: &settings::Upstream,
+) -> Answer {
+    if response.headers().contains_key(header::TRANSFER_ENCODING) {
+        // Transfer-Encoding overrides; passing the other on would smuggle a second framing (RFC 9112 §6.3).
+        response.headers_mut().remove(header::CONTENT_LENGTH);
+    }
+    let switches = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+    lease.read_keep_alive(response.headers());
+    response.map(|incoming| {
+        // After 101 the connection is no longer HTTP's: it keeps its place until the tunnel ends.
+        if incoming.is_end_stream() && !switches {
+            lease.give_back();
+            ResponseBody::new(incoming, settings.idle_timeout, None)
+        } else {
+            ResponseBody::new(incoming, settings.idle_timeout, Some(lease))
+        }
     })
 }
 
@@ -289,29 +269,6 @@ fn repeatable(request: &Request<RequestBody>) -> Option<Request<RequestBody>> {
     *copy.headers_mut() = request.headers().clone();
     *copy.extensions_mut() = request.extensions().clone();
     Some(copy)
-}
-
-/// A connection in use by one request.
-pub struct Lease {
-    pool: Arc<Pool>,
-    sender: SendRequest<RequestBody>,
-    request: Arc<Progress>,
-    /// How long it may then be idle.
-    idle: Duration,
-    clock: Clock,
-    _permit: OwnedSemaphorePermit,
-}
-
-impl Lease {
-    /// The response was read to its end: the connection may serve another request. Without this call it closes; so it
-    /// does when the answer came before the request's body had ended.
-    pub fn give_back(self) {
-        if !self.request.ended() {
-            return;
-        }
-        let until = self.clock.now() + self.idle;
-        self.pool.idle.lock().push(Idle { sender: self.sender, until });
-    }
 }
 
 /// Why there is no connection to be had.
@@ -340,31 +297,3 @@ impl Drop for Waiting<'_> {
 
 /// Also the bound of a response's head.
 const READ_BUFFER: usize = 64 * 1024;
-/// How long before a server's announced close a connection is no longer used: what a request may take to arrive.
-const CLOSING: Duration = Duration::from_secs(1);
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn announced(value: &'static str) -> Option<u64> {
-        let mut headers = HeaderMap::new();
-        headers.insert("keep-alive", http::HeaderValue::from_static(value));
-        announced_idle(&headers).map(|idle| idle.as_secs())
-    }
-
-    #[test]
-    fn a_connection_is_left_a_second_before_its_server_closes_it() {
-        assert_eq!(announced("timeout=5"), Some(4));
-        assert_eq!(announced("max=100, Timeout=\"30\""), Some(29));
-        assert_eq!(announced("timeout=0"), Some(0));
-    }
-
-    #[test]
-    fn without_a_readable_announcement_the_setting_stands() {
-        assert_eq!(announced("max=100"), None);
-        assert_eq!(announced("timeout=soon"), None);
-        assert_eq!(announced("timeout"), None);
-        assert_eq!(announced_idle(&HeaderMap::new()), None);
-    }
-}

@@ -12,13 +12,13 @@ use std::{
 };
 
 use bytes::Bytes;
-use futures_util::task::AtomicWaker;
 use http_body::{Body, Frame, SizeHint};
 use tokio::{sync::Notify, time::Instant};
 
-use crate::{
-    body::{BodyError, Patience},
-    content::Content,
+use crate::message::{
+    body_error::BodyError,
+    content::{Content, ContinueGate},
+    patience::Patience,
 };
 
 /// How far a body has come, for those who no longer hold it: hyper reports only that a body failed, and may have a
@@ -71,12 +71,12 @@ impl Progress {
 /// The body of a request to an upstream.
 #[derive(Debug)]
 pub struct RequestBody {
-    source: Option<Box<Source>>,
+    source: Option<Box<ClientContent>>,
     progress: Arc<Progress>,
 }
 
 #[derive(Debug)]
-struct Source {
+struct ClientContent {
     content: Content,
     /// Taken so far.
     taken: u64,
@@ -85,7 +85,6 @@ struct Source {
     declared: Option<u64>,
     began: Option<Instant>,
     pause: Duration,
-    activity: Activity,
     patience: Patience,
     gate: Option<(ContinueGate, Patience)>,
 }
@@ -100,24 +99,17 @@ impl RequestBody {
 
     /// A client's body of at most `bound` bytes, with at most `pause` between two pieces. With a `gate`, nothing is read
     /// from the client before it opens.
-    pub fn new(
-        content: Content,
-        bound: u64,
-        pause: Duration,
-        gate: Option<ContinueGate>,
-        activity: Activity,
-    ) -> Self {
+    pub fn new(content: Content, bound: u64, pause: Duration, gate: Option<ContinueGate>) -> Self {
         if content.is_end_stream() {
             return Self::empty();
         }
         let gate = gate.map(|gate| (gate, Patience::new(CONTINUE_WAIT)));
-        let source = Source {
+        let source = ClientContent {
             taken: 0,
             bound,
             declared: content.size_hint().exact(),
             began: None,
             pause,
-            activity,
             patience: Patience::new(pause),
             gate,
             content,
@@ -131,7 +123,7 @@ impl RequestBody {
     }
 }
 
-impl Source {
+impl ClientContent {
     fn poll_frame(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         if let Some((gate, patience)) = &mut self.gate {
             // An upstream that knows no 100 (Continue) gets the body after a short wait all the same.
@@ -146,7 +138,6 @@ impl Source {
             Poll::Ready(Some(Err(error))) => Poll::Ready(Some(Err(BodyError::Client(Arc::new(error))))),
             Poll::Ready(Some(Ok(frame))) => {
                 self.patience.rest();
-                self.activity.stir();
                 self.taken += frame.data_ref().map_or(0, |data| data.len() as u64);
                 if self.taken > self.bound {
                     return Poll::Ready(Some(Err(BodyError::TooLarge(self.bound))));
@@ -194,46 +185,6 @@ impl Body for RequestBody {
 
     fn size_hint(&self) -> SizeHint {
         self.source.as_ref().map_or_else(|| SizeHint::with_exact(0), |source| source.content.size_hint())
-    }
-}
-
-/// Tells the client's connection that its messages move.
-#[derive(Clone, Debug, Default)]
-pub struct Activity(Arc<AtomicBool>);
-
-impl Activity {
-    /// Something moved.
-    pub fn stir(&self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
-
-    /// Whether anything has moved since this was last asked.
-    pub fn take(&self) -> bool {
-        self.0.swap(false, Ordering::Relaxed)
-    }
-}
-
-/// Opens when the upstream has said 100 (Continue); and a client's, when its content is first asked for.
-#[derive(Clone, Debug, Default)]
-pub struct ContinueGate(Arc<Gate>);
-
-#[derive(Debug, Default)]
-struct Gate {
-    open: AtomicBool,
-    waker: AtomicWaker,
-}
-
-impl ContinueGate {
-    /// Lets the body go.
-    pub fn open(&self) {
-        self.0.open.store(true, Ordering::Release);
-        self.0.waker.wake();
-    }
-
-    /// Waits for it to open.
-    pub fn poll_open(&self, context: &Context<'_>) -> Poll<()> {
-        self.0.waker.register(context.waker());
-        if self.0.open.load(Ordering::Acquire) { Poll::Ready(()) } else { Poll::Pending }
     }
 }
 

@@ -11,8 +11,11 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
-use super::pool::Lease;
-use crate::body::{BodyError, Patience};
+use super::idle::Lease;
+use crate::message::{body_error::BodyError, patience::Patience};
+
+/// A response's head and the body that follows it.
+pub type Answer = http::Response<ResponseBody>;
 
 /// The body of an upstream's response. Dropping it before its end closes the connection.
 pub struct ResponseBody {

@@ -4,10 +4,12 @@ use std::{future::poll_fn, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use edge::{
-    handle::Peer,
-    http2::Connection,
-    inbound::Scheme,
-    pulse::{Protocol, Pulse},
+    downstream::{
+        deadlines::{Deadlines, Protocol},
+        http2::Connection,
+    },
+    message::target::Scheme,
+    pipeline::Peer,
     settings::Bounds,
 };
 use h2::{
@@ -35,10 +37,10 @@ pub(crate) async fn client_with(front: &Front, builder: &h2::client::Builder) ->
     let close = Arc::new(Notify::new());
     let served = tokio::spawn({
         let (edge, close) = (Arc::clone(&front.edge), Arc::clone(&close));
-        let pulse = Pulse::new(&edge.clock, Protocol::Http2, Duration::from_secs(90));
+        let deadlines = Deadlines::new(&edge.clock, Protocol::Http2, Duration::from_secs(90));
         let peer = Peer { address: [192, 0, 2, 1].into(), scheme: Scheme::Https };
         let bounds = Bounds { ..edge.state.load().settings.bounds.clone() };
-        let mut connection = Connection::new(far, &bounds, edge, peer, pulse);
+        let mut connection = Connection::new(far, &bounds, edge, peer, deadlines);
         async move {
             loop {
                 tokio::select! {

@@ -14,11 +14,12 @@ use edge::{
         tiers::{Bounds, Tiers},
     },
     clock::Clock,
-    content::Content,
-    handle::{Peer, handle},
-    inbound::Scheme,
-    metrics::Metrics,
-    record::{AccessLog, Sink},
+    message::{
+        content::{Activity, Content},
+        target::Scheme,
+    },
+    observe::{access_log::AccessLog, metrics::Metrics, record::Sink},
+    pipeline::{Peer, handle},
     settings::{self, LogFormat},
     state::Edge,
     upstream::{Commands, connect::Dial},
@@ -111,7 +112,7 @@ pub(crate) fn front_before(
     let tiers = Tiers::new(tiers, &clock, &metrics);
     let log = AccessLog::start(LogFormat::Off).unwrap();
     let sink = Arc::new(Sink { clock: clock.clone(), metrics: Arc::clone(&metrics), log });
-    let edge = Edge::before(tiers, settings, clock, metrics, sink, dial, Arc::new(NoCommands)).unwrap();
+    let edge = Edge::new(settings, tiers, sink, dial, Arc::new(NoCommands)).unwrap();
     Front { edge }
 }
 
@@ -169,7 +170,7 @@ impl Front {
                 let edge = Arc::clone(&edge);
                 let peer = Peer { address: [192, 0, 2, 1].into(), scheme: Scheme::Https };
                 async move {
-                    let request = request.map(Content::http1);
+                    let request = request.map(|incoming| Content::http1(incoming, &Activity::default()));
                     Ok::<_, std::convert::Infallible>(handle(&edge, peer, None, request).await)
                 }
             });

@@ -1,4 +1,4 @@
-//! The real pipeline in memory: [`edge::handle::handle`] between a client and a scripted origin, over pipes, on paused
+//! The real pipeline in memory: [`edge::pipeline::handle`] between a client and a scripted origin, over pipes, on paused
 //! time. Nothing here opens a socket or waits for a clock.
 #![expect(clippy::unwrap_used, reason = "a test that panics has failed")]
 

@@ -61,3 +61,29 @@ async fn query_passes_with_its_content_and_invalidates_nothing() {
     }
     assert_eq!(front.get("/").await.cache(), "hit");
 }
+
+/// Over HTTP/2 clients send each cookie in a field of its own (RFC 9113 §8.2.3). Programs behind CGI, WSGI or PHP saw only
+/// one of them, so that nobody could sign in.
+#[tokio::test(start_paused = true)]
+async fn cookies_that_came_apart_reach_the_upstream_as_one_field() {
+    let upstream = Upstream::start(saying(&[("cache-control", "no-store")], "x"));
+    front(&upstream).send(Request::get("/").header("cookie", "a=1").header("cookie", "b=2; c=3")).await;
+    let cookies: Vec<_> = upstream.seen()[0].headers.get_all("cookie").iter().cloned().collect();
+    assert_eq!(cookies, ["a=1; b=2; c=3"]);
+}
+
+/// The key of such a host was cut at the `*`, and writing the request for the rest of it panicked.
+#[tokio::test(start_paused = true)]
+async fn a_host_with_a_star_in_it_is_a_host() {
+    let upstream = Upstream::start(saying(&[("cache-control", "max-age=60")], "x"));
+    let front = front(&upstream);
+    for host in ["a*b", "*.shop.test"] {
+        let got = front.send(Request::get("/p?q").header("host", host)).await;
+        assert_eq!((got.status, got.cache()), (200, "fwd=uri-miss"));
+        assert_eq!(front.send(Request::get("/p?q").header("host", host)).await.cache(), "hit");
+    }
+    assert!(upstream.seen().iter().all(|seen| seen.target == "/p?q"));
+    for host in ["a\"b", "a|b", "a<b>"] {
+        assert_eq!(front.send(Request::get("/p").header("host", host)).await.status, 400, "{host}");
+    }
+}

@@ -5,7 +5,10 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use edge::upstream::connect::{Dial, Dialling, Stream};
+use edge::{
+    message::byte_stream::ByteStream,
+    upstream::connect::{Dial, Dialling},
+};
 use tokio::{
     io::{AsyncReadExt as _, DuplexStream},
     sync::mpsc,
@@ -27,7 +30,7 @@ impl Dial for Played {
         Box::pin(async move {
             let (near, far) = tokio::io::duplex(16 * 1024);
             self.0.lock().unwrap().send(far).map_err(io::Error::other)?;
-            Ok(Box::new(near) as Box<dyn Stream>)
+            Ok(Box::new(near) as Box<dyn ByteStream>)
         })
     }
 }

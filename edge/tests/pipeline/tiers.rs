@@ -14,9 +14,9 @@ use cache_policy::Tag;
 use edge::{
     admin::purge::{NotPurged, Purge as Posted},
     cache::{
-        Key, Segments,
+        Key, StoredBody,
         purge::{Force, Rule},
-        tier::{Asked, Found, Kept, Purge, Tier},
+        tier::{Found, Kept, Purge, Tier, TierFuture},
         tiers::Bounds,
     },
 };
@@ -34,7 +34,7 @@ const FRESH: &[(&str, &str)] =
 /// A tier in memory that does as it is told.
 #[derive(Default)]
 struct Shelf {
-    kept: Mutex<HashMap<String, (Kept, Segments)>>,
+    kept: Mutex<HashMap<String, (Kept, StoredBody)>>,
     acts: Mutex<Act>,
     looked_up: AtomicUsize,
     offered: AtomicUsize,
@@ -68,7 +68,7 @@ impl Tier for Shelf {
         "shelf"
     }
 
-    fn look_up<'a>(&'a self, key: &'a Key, request: &'a HeaderMap) -> Asked<'a, Option<Found>> {
+    fn look_up<'a>(&'a self, key: &'a Key, request: &'a HeaderMap) -> TierFuture<'a, Option<Found>> {
         self.looked_up.fetch_add(1, Relaxed);
         let act = self.acts.lock().unwrap().clone();
         let kept = self.kept.lock().unwrap().get(key.as_str()).cloned();
@@ -82,7 +82,7 @@ impl Tier for Shelf {
         })
     }
 
-    fn offer(&self, key: &Key, kept: Kept, body: Segments) {
+    fn offer(&self, key: &Key, kept: Kept, body: StoredBody) {
         self.offered.fetch_add(1, Relaxed);
         self.kept.lock().unwrap().insert(key.as_str().to_owned(), (kept, body));
     }
@@ -91,7 +91,7 @@ impl Tier for Shelf {
         self.kept.lock().unwrap().remove(key.as_str());
     }
 
-    fn purge<'a>(&'a self, purge: &'a Purge) -> Asked<'a, u64> {
+    fn purge<'a>(&'a self, purge: &'a Purge) -> TierFuture<'a, u64> {
         let act = self.acts.lock().unwrap().clone();
         Box::pin(async move {
             act.perform().await?;
@@ -299,7 +299,7 @@ async fn a_body_that_is_not_as_long_as_the_tier_says_is_not_served() {
         fn name(&self) -> &'static str {
             "shelf"
         }
-        fn look_up<'a>(&'a self, key: &'a Key, request: &'a HeaderMap) -> Asked<'a, Option<Found>> {
+        fn look_up<'a>(&'a self, key: &'a Key, request: &'a HeaderMap) -> TierFuture<'a, Option<Found>> {
             Box::pin(async move {
                 Ok(self
                     .0
@@ -308,9 +308,9 @@ async fn a_body_that_is_not_as_long_as_the_tier_says_is_not_served() {
                     .map(|found| Found { length: found.length + 1, ..found }))
             })
         }
-        fn offer(&self, _: &Key, _: Kept, _: Segments) {}
+        fn offer(&self, _: &Key, _: Kept, _: StoredBody) {}
         fn forget(&self, _: &Key) {}
-        fn purge<'a>(&'a self, _: &'a Purge) -> Asked<'a, u64> {
+        fn purge<'a>(&'a self, _: &'a Purge) -> TierFuture<'a, u64> {
             Box::pin(async { Ok(0) })
         }
     }

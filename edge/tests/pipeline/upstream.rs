@@ -11,7 +11,8 @@ use std::{
 
 use edge::{
     clock::Clock,
-    upstream::connect::{Dial, Dialling, Stream},
+    message::byte_stream::ByteStream,
+    upstream::connect::{Dial, Dialling},
 };
 use scripted_upstream::{Reply, Scripted, Seen};
 use tokio::task::AbortHandle;
@@ -63,7 +64,7 @@ impl Dial for Upstream {
             let (near, far) = tokio::io::duplex(64 * 1024);
             let serving = tokio::spawn(self.serve(far)).abort_handle();
             self.0.connections.lock().unwrap().push(serving);
-            Ok(Box::new(near) as Box<dyn Stream>)
+            Ok(Box::new(near) as Box<dyn ByteStream>)
         })
     }
 }

@@ -22,7 +22,7 @@ impl Account {
         account.map(Some).ok_or(StartError::NoAccount)
     }
 
-    /// The owner of an existing folder: a cluster stays with the account it was made by.
+    /// The owner of an existing folder. A cluster is always run by the account that made it.
     pub(crate) fn owner_of(folder: &Path) -> Option<Self> {
         let metadata = fs::metadata(folder).ok()?;
         Some(Self { user: metadata.uid(), group: metadata.gid() })

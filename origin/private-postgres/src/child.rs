@@ -2,8 +2,8 @@
 //! PostgreSQL by `exec`.
 //!
 //! It is the origin's own program under a hidden command, because what it sets must be set after `fork` in the new
-//! process, and std's only hook for that (`pre_exec`) is unsafe. Started as root it can be executed wherever the binary lies;
-//! only then does it change its user.
+//! process, and std's only hook for that (`pre_exec`) is unsafe. An origin that is root starts it as root, so that it can be
+//! executed wherever the binary lies; only then does it change its user.
 
 use std::{
     fs::File,
@@ -77,8 +77,8 @@ impl RunPostgres {
             thread::set_thread_res_gid(group, group, group)?;
             thread::set_thread_res_uid(user, user, user)?;
         }
-        // SIGINT is PostgreSQL's fast shutdown. Set after the change of user, which clears it; the question comes last,
-        // because a parent that died before the signal was set will never send it.
+        // SIGINT is PostgreSQL's fast shutdown. Set after the change of user, which clears it; whether the parent still
+        // lives is asked last, because one that died before the signal was set will never send it.
         process::set_parent_process_death_signal(Some(process::Signal::INT))?;
         if process::getppid().is_none_or(|parent| parent.as_raw_nonzero().get() != self.parent) {
             return Err(io::Error::other("the origin ended before its server started"));

@@ -13,6 +13,7 @@
 //! down by itself (Linux), and an orphan elsewhere is adopted; `postmaster.pid` is never deleted while its process
 //! lives; fsync stays on. It must never open a TCP port.
 
+#![warn(missing_docs)]
 #![expect(
     clippy::disallowed_methods,
     reason = "a supervisor on a thread of its own may block it, and PostgreSQL offers nothing to wait on but its files"

@@ -4,7 +4,10 @@ use axum::body::Body;
 use http::{Method, Request, StatusCode};
 use serde_json::json as value;
 
-use crate::support::{Answer, Customer, TestServer, cookie, get, json, metric, send, send_json};
+use crate::{
+    requests::{Answer, Customer, cookie, get, json, metric, send, send_json},
+    test_server::TestServer,
+};
 
 async fn sign_in(router: &axum::Router, email: &str, password: &str, client: &str) -> Answer {
     let body = value!({ "email": email, "password": password });
@@ -101,7 +104,7 @@ async fn guessing_ends_after_ten_and_signing_in_forgives() {
             answer.header("retry-after").parse::<u32>().is_ok_and(|seconds| (1..=900).contains(&seconds))
         );
     }
-    // The owner comes from elsewhere.
+    // The owner, from another address, may still try.
     for _ in 0..9 {
         sign_in(&router, "ada@example.org", "typo", "203.0.113.9").await;
     }

@@ -5,18 +5,22 @@ use std::{sync::Arc, time::Duration};
 use axum::Router;
 use http::Method;
 use origin::{
-    activity::ActivityLog, database::Database, housekeeping, observe::Metrics, passwords::Passwords,
+    activity_log::ActivityLog, database::Database, housekeeping, observe::Metrics, passwords::Passwords,
     replicas::Reads, server, settings::DatabaseSettings, shop::Shop, traces::Tracer,
 };
 use serde_json::json as value;
 use sqlx::PgPool;
 use tokio::sync::watch;
 
-use crate::support::{Customer, PATIENCE, TestServer, metric};
+use crate::{
+    PATIENCE,
+    requests::{Customer, metric},
+    test_server::TestServer,
+};
 
 const KETTLE: &str = "/api/products/harbour-enamel-kettle";
 
-fn shop(server: &TestServer) -> (Router, origin::activity::Writer) {
+fn shop(server: &TestServer) -> (Router, origin::activity_log::Writer) {
     let settings = DatabaseSettings::default();
     let metrics = Arc::new(Metrics::new(settings.slow_query));
     let database = Database::new(server.options.clone(), &settings, Arc::clone(&metrics));
@@ -39,7 +43,7 @@ async fn what_a_customer_does_is_read_back_newest_first() {
     ada.get(KETTLE).await;
     let lines = value!({ "lines": [{ "product_id": 1, "quantity": 1 }] });
     ada.send(Method::POST, "/api/orders", &[("idempotency-key", "k1")], &lines).await;
-    crate::support::get(&router, KETTLE).await;
+    crate::requests::get(&router, KETTLE).await;
     let eve = Customer::register(&router, "eve@example.org").await;
     // What is still in the queue is written before the end.
     stop.send(true).expect("the writer listens");
@@ -64,7 +68,7 @@ async fn what_a_customer_does_is_read_back_newest_first() {
 #[tokio::test]
 async fn a_full_queue_loses_events_and_never_a_request() {
     let server = TestServer::start(12).await;
-    // Nobody takes them out.
+    // Without a worker nothing leaves the queue.
     let (router, writer) = shop(&server);
     drop(writer);
     let ada = Customer::register(&router, "ada@example.org").await;

@@ -8,7 +8,10 @@ use origin::settings::DatabaseSettings;
 use serde_json::{Value, json as value};
 use sqlx::Connection as _;
 
-use crate::support::{Customer, TestServer, get, get_if_none_match, send};
+use crate::{
+    requests::{Customer, get, get_if_none_match, send},
+    test_server::TestServer,
+};
 
 const CATALOGUE: &str = "public, max-age=300, s-maxage=600, stale-while-revalidate=60, stale-if-error=86400";
 const KETTLE: &str = "/api/products/harbour-enamel-kettle";
@@ -419,7 +422,7 @@ async fn the_description_is_the_one_that_is_written_down() {
         "the interface has changed: look at `git diff` after `target/release/origin openapi > origin/openapi.json`"
     );
     assert_eq!(served, serde_json::from_str::<Value>(written).expect("JSON"));
-    // Whoever makes a client of it calls its functions so.
+    // Generators of clients name their functions by these, so each operation has one of its own.
     let paths = served["paths"].as_object().expect("paths").values().filter_map(Value::as_object);
     let mut names: Vec<_> =
         paths.flat_map(|path| path.values()).map(|it| it["operationId"].as_str()).collect();

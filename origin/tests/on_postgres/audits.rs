@@ -12,7 +12,11 @@ use tokio::{
     task::JoinSet,
 };
 
-use crate::support::{Origin, PATIENCE, folder, gone, postmaster};
+use crate::{
+    PATIENCE,
+    origin_process::{Origin, gone, postmaster},
+    test_server::folder,
+};
 
 const CLIENTS: i64 = 64;
 /// After a failure a client waits so long for a new address, and then asks the old one again.
@@ -157,7 +161,7 @@ async fn the_last_ten_pieces_are_sold_once_though_the_origin_is_killed() {
     let acknowledged = Arc::new(Semaphore::new(0));
     let shopping = shop(&address, &acknowledged, 1);
     for orders in [1, 3] {
-        // So many more acknowledged: others are under way at this moment.
+        // Waits for so many more orders to be acknowledged; others are under way at this moment.
         acknowledged.acquire_many(orders).await.expect("open").forget();
         origin.child.kill().await.expect("killed");
         origin = Origin::serve(data.path()).await;

@@ -2,7 +2,10 @@
 
 use std::process::Output;
 
-use crate::support::{Origin, TestServer, folder};
+use crate::{
+    origin_process::Origin,
+    test_server::{TestServer, folder},
+};
 
 async fn origin(arguments: &[&str], database: Option<&str>) -> Output {
     let data = folder();

@@ -13,7 +13,7 @@ use http::{HeaderMap, StatusCode};
 use serde_json::{Value, json};
 use tokio::{net::TcpListener, sync::mpsc, task::JoinHandle};
 
-use crate::support::PATIENCE;
+use crate::PATIENCE;
 
 /// Stands for the tags of a purge of everything.
 pub(crate) const EVERYTHING: &str = "(everything)";

@@ -2,18 +2,26 @@
 //!
 //! Without PostgreSQL's server programs these tests fail, and say what to install.
 
+mod edge_double;
+mod origin_process;
+mod requests;
+mod test_server;
+
 mod accounts;
 mod activity;
 mod api;
 mod audits;
 mod commands;
-mod edge_double;
 mod orders;
 mod outbox;
 mod pressure;
 mod private_server;
 mod replicas;
 mod schema;
-mod support;
+mod slow_queries;
 mod traces;
-mod watching;
+
+use std::time::Duration;
+
+/// Far above anything that happens: a test that hangs should say where.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);

@@ -8,7 +8,11 @@ use serde_json::{Value, json as value};
 use sqlx::Connection as _;
 use tokio::task::JoinSet;
 
-use crate::support::{Answer, Customer, PATIENCE, TestServer, json, send_json};
+use crate::{
+    PATIENCE,
+    requests::{Answer, Customer, json, send_json},
+    test_server::TestServer,
+};
 
 async fn order(customer: &Customer, key: &str, lines: &Value) -> Answer {
     customer.send(Method::POST, "/api/orders", &[("idempotency-key", key)], &value!({ "lines": lines })).await
@@ -232,7 +236,7 @@ async fn customers_see_their_own_orders_newest_first() {
     assert_eq!(cancelled.status, StatusCode::NOT_FOUND);
     assert_eq!(ada.get(&location).await.json()["status"], "placed");
     for uri in ["/api/orders", &location, "/api/activity"] {
-        let stranger = crate::support::get(&router, uri).await;
+        let stranger = crate::requests::get(&router, uri).await;
         assert_eq!(
             (stranger.status, stranger.header("cache-control")),
             (StatusCode::UNAUTHORIZED, "no-store")

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use axum::Router;
 use http::{Method, StatusCode};
 use origin::{
-    activity::ActivityLog,
+    activity_log::ActivityLog,
     database::Database,
     observe::Metrics,
     replicas::Reads,
@@ -16,8 +16,10 @@ use serde_json::{Value, json as value};
 use sqlx::Connection as _;
 
 use crate::{
+    PATIENCE,
     edge_double::{EVERYTHING, EdgeDouble},
-    support::{Customer, PATIENCE, TestServer, get, json, send_json},
+    requests::{Customer, get, json, send_json},
+    test_server::TestServer,
 };
 
 const KETTLE: &str = "/api/products/harbour-enamel-kettle";
@@ -47,7 +49,7 @@ async fn until_told(server: &TestServer) {
     tokio::time::timeout(PATIENCE, told).await.expect("the outbox empties");
 }
 
-async fn patch(customer: &Customer, slug: &str, body: &Value) -> crate::support::Answer {
+async fn patch(customer: &Customer, slug: &str, body: &Value) -> crate::requests::Answer {
     let tag = get(&customer.router, slug).await.header("etag").to_owned();
     customer.send(Method::PATCH, slug, &[("if-match", &tag)], body).await
 }
@@ -104,7 +106,7 @@ async fn an_edge_that_was_away_hears_it_when_it_is_back() {
     assert_eq!(steady.purged().await.len(), 3);
     assert_eq!(shaky.next().await.0, 503);
 
-    // Gone altogether, and the worker with it.
+    // The edge is gone altogether, and the worker with it.
     let address = shaky.address;
     drop(shaky);
     first.stop().await;
@@ -185,7 +187,7 @@ async fn what_another_worker_has_taken_holds_nobody_up_and_is_left_to_it() {
     let workers = workers(&server, &[&edge]);
     let tags = edge.purged().await;
     assert!(tags.contains(&"product-2".to_owned()) && !tags.contains(&"product-1".to_owned()), "{tags:?}");
-    // It ends without having told anybody: what it had taken is there for the next.
+    // The worker ends without having told anybody: what it had taken is left to the next one.
     another.rollback().await.expect("gone");
     assert!(edge.purged().await.contains(&"product-1".to_owned()));
     until_told(&server).await;

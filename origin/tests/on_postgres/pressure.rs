@@ -8,7 +8,11 @@ use origin::settings::DatabaseSettings;
 use serde_json::json;
 use sqlx::{Connection as _, PgConnection};
 
-use crate::support::{Customer, PATIENCE, TestServer, get, metric, send};
+use crate::{
+    PATIENCE,
+    requests::{Customer, get, metric, send},
+    test_server::TestServer,
+};
 
 const KETTLE: &str = "/api/products/harbour-enamel-kettle";
 

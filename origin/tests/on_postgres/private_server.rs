@@ -10,7 +10,10 @@ use std::{
 use private_postgres::PrivatePostgres;
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::support::{ORIGIN, Origin, cluster, folder, gone, owner_and_server, postmaster};
+use crate::{
+    origin_process::{ORIGIN, Origin, cluster, gone, owner_and_server, postmaster},
+    test_server::folder,
+};
 
 fn running(data: &Path) -> i32 {
     postmaster(data).expect("the server has written its process id")
@@ -102,7 +105,7 @@ async fn an_orphan_that_works_is_adopted_and_stopped_with_its_new_owner() {
     let owner = fs::metadata(first.folder().join("cluster")).expect("a cluster");
     drop(first);
 
-    // The same server, but nobody's: what a kill leaves where there is no parent-death signal.
+    // The same server without an owner: what a kill leaves where there is no parent-death signal.
     use std::os::unix::fs::MetadataExt as _;
     let mut orphan = Command::new(command[0]);
     orphan
@@ -122,7 +125,7 @@ async fn an_orphan_that_works_is_adopted_and_stopped_with_its_new_owner() {
 
     let adopter = start();
     assert_eq!(adopter.process_id(), Some(orphan_pid));
-    // The test is its parent, and must take its exit status for it to be gone.
+    // The test is the orphan's parent: until it takes the exit status, the process is not gone.
     let waiting = std::thread::spawn(move || orphan.wait());
     drop(adopter);
     assert!(waiting.join().expect("no panic").expect("a child").success(), "a fast shutdown");

@@ -15,7 +15,7 @@ use std::{
 use axum::Router;
 use http::{Method, StatusCode};
 use origin::{
-    activity::ActivityLog,
+    activity_log::ActivityLog,
     database::Database,
     observe::Metrics,
     passwords::Passwords,
@@ -32,8 +32,10 @@ use sqlx::{PgConnection, postgres::PgConnectOptions};
 use tempfile::TempDir;
 
 use crate::{
+    PATIENCE,
     edge_double::EdgeDouble,
-    support::{Answer, Customer, PATIENCE, TestServer, folder, get, get_if_none_match, metric},
+    requests::{Answer, Customer, get, get_if_none_match, metric},
+    test_server::{TestServer, folder},
 };
 
 const KETTLE: &str = "/api/products/harbour-enamel-kettle";
@@ -137,7 +139,8 @@ impl Shopping {
         )
         .expect("settings");
         let mut settings = Settings { purge, ..Settings::default() };
-        // Longer than a replica is trusted: who asks a primary that has just gone is answered by a replica.
+        // Longer than a replica is trusted: while a request waits for a primary that has just gone, the replicas come to answer
+        // in its place.
         settings.database.acquire_timeout = Duration::from_secs(1);
         let metrics = Arc::new(Metrics::new(settings.database.slow_query));
         let pool = |options: &PgConnectOptions| {
@@ -232,7 +235,7 @@ async fn who_has_written_reads_it() {
 async fn a_replica_that_is_gone_is_left_out() {
     let mut shopping = Shopping::start().await;
     shopping.replica.kill();
-    // Its pool may still hold connections that nobody has told.
+    // Its pool may still hold connections that do not know yet.
     let settled = async { while get(&shopping.router, KETTLE).await.status != StatusCode::OK {} };
     tokio::time::timeout(PATIENCE, settled).await.expect("reads go to the primary in time");
     for _ in 0..20 {
@@ -270,7 +273,7 @@ async fn without_the_primary_what_everybody_may_see_is_still_read() {
     let order = value!({ "lines": [{ "product_id": 1, "quantity": 1 }] });
     let placed = ada.send(Method::POST, "/api/orders", &[("idempotency-key", "k1")], &order).await;
     assert_eq!(placed.status, StatusCode::SERVICE_UNAVAILABLE);
-    // Nobody knows what the bearer of somebody else's cookie has written.
+    // With a cookie that cannot be verified nobody knows what was written, so only the primary may answer.
     let writer = Customer { cookie: "__Host-written=1.forged".to_owned(), ..ada };
     assert_eq!(writer.get(KETTLE).await.status, StatusCode::SERVICE_UNAVAILABLE);
 }
@@ -282,7 +285,7 @@ async fn without_the_primary_a_replica_that_lacks_what_was_seen_of_it_answers_no
     for (name, value) in [("trusted", 1.0), ("lag_bytes", 0.0)] {
         let reached = async {
             while metric(&router, &format!("origin_replica_{name}{{pool=\"replica-1\"}}")).await != value {
-                // Nothing in the loop waits: the watching could not go on.
+                // Nothing in the loop waits, so without this the task that watches the replicas could not go on.
                 tokio::task::yield_now().await;
             }
         };
@@ -298,7 +301,7 @@ async fn without_the_primary_a_replica_that_lacks_what_was_seen_of_it_answers_no
     tokio::task::spawn_blocking(move || drop(server)).await.expect("the primary stops");
     assert_eq!(get(&router, KETTLE).await.status, StatusCode::SERVICE_UNAVAILABLE, "the old price is gone");
     assert_eq!(get(&router, "/readyz").await.status, StatusCode::SERVICE_UNAVAILABLE);
-    // With what was seen replayed, it is as good as the primary was.
+    // Once it has replayed all that was seen of the primary, it may answer in its place.
     replica.run("SELECT pg_wal_replay_resume()").await;
     let recovered = async { while get(&router, "/readyz").await.status != StatusCode::OK {} };
     tokio::time::timeout(PATIENCE, recovered).await.expect("the replica catches up in time");
@@ -308,7 +311,7 @@ async fn without_the_primary_a_replica_that_lacks_what_was_seen_of_it_answers_no
 #[tokio::test]
 async fn every_pool_has_its_gauges() {
     let shopping = Shopping::start().await;
-    // Who registers writes: on the primary, which reads may not have needed yet.
+    // Registering writes, and so opens a connection to the primary, which reads may not have needed yet.
     Customer::register(&shopping.router, "ada@example.org").await;
     for pool in ["primary", "replica-1"] {
         let limit = metric(&shopping.router, &format!("origin_connections_limit{{pool=\"{pool}\"}}")).await;

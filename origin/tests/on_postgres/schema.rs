@@ -1,10 +1,10 @@
 //! The schema by itself: plans, seeding, partitions.
 
-use origin::{plans, seed};
+use origin::{seed, statements};
 use serde_json::Value;
 use sqlx::{AssertSqlSafe, PgConnection};
 
-use crate::support::TestServer;
+use crate::test_server::TestServer;
 
 /// Tables of so few rows that reading them whole is the best plan.
 const SMALL: [&str; 3] = ["categories", "catalogue_state", "activity_logs_default"];
@@ -39,7 +39,7 @@ async fn no_statement_scans_a_large_table() {
     // A prepared statement changes to a plan for all arguments after five uses: both kinds have to be good.
     for mode in ["force_custom_plan", "force_generic_plan"] {
         run(&mut connection, &format!("SET plan_cache_mode = {mode}")).await;
-        for example in plans::examples() {
+        for example in statements::examples() {
             run(&mut connection, &format!("PREPARE example AS {}", example.sql)).await;
             let arguments = match example.arguments.join(", ") {
                 none if none.is_empty() => none,

@@ -13,7 +13,7 @@ use opentelemetry_proto::tonic::{
     trace::v1::{Span, span::SpanKind},
 };
 use origin::{
-    activity::ActivityLog,
+    activity_log::ActivityLog,
     database::Database,
     observe::Metrics,
     passwords::Passwords,
@@ -33,8 +33,10 @@ use tokio::{
 };
 
 use crate::{
+    PATIENCE,
     edge_double::EdgeDouble,
-    support::{Customer, PATIENCE, TestServer, get, metric, send},
+    requests::{Customer, get, metric, send},
+    test_server::TestServer,
 };
 
 const KETTLE: &str = "/api/products/harbour-enamel-kettle";
@@ -195,7 +197,7 @@ async fn a_delivery_is_linked_to_the_request_that_caused_it() {
 #[tokio::test]
 async fn without_its_collector_the_shop_goes_on_and_counts_what_is_lost() {
     let server = TestServer::start(12).await;
-    // Bound and not listening: the port is ours, and refuses.
+    // A port that is bound and not listening: nobody else can take it, and it refuses connections.
     let nobody = TcpSocket::new_v4().expect("a socket");
     nobody.bind("127.0.0.1:0".parse().expect("an address")).expect("a port");
     let address = format!("http://{}", nobody.local_addr().expect("an address"));

@@ -57,8 +57,9 @@ fuzz_target!(|input: (u16, u32, &str, Lines<'_>, Lines<'_>)| {
         let now = start + Duration::from_secs(u64::from(elapsed));
         let served = decide(&request, Some(&stored.meta), &rules, now) == (Decision::Serve { stale: None });
         assert!(!served || stored.meta.age(now) < stored.meta.lifetime);
-        let _ = freshen(&stored.meta, &stored.head, &request, &second, arrival, &rules);
-        let _ = freshen_by_head(&stored.meta, &stored.head, &request, &second, arrival, &rules);
+        let newer = cache_policy::Newer { request: &request, head: &second, arrival, rules: &rules };
+        let _ = freshen(&stored.meta, &stored.head, &newer);
+        let _ = freshen_by_head(&stored.meta, &stored.head, &newer);
     }
     let mut parts = Parts::default();
     for head in [&first, &second] {

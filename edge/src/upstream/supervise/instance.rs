@@ -20,11 +20,12 @@ use tokio::{
 use tracing::{error, info, warn};
 
 use super::{
-    Endpoints, Launcher,
+    launcher::Launcher,
     ports::Ports,
     probe::{Probe, until_ready},
     process::Process,
     program::find_program,
+    roster::Endpoints,
 };
 use crate::settings::Command;
 

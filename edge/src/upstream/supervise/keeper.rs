@@ -7,10 +7,10 @@ use std::sync::{
 
 use tokio::{
     sync::{Notify, oneshot, watch},
-    task::JoinSet,
+    task::{JoinError, JoinSet},
 };
 
-use super::{Endpoints, Launcher, instance::Life, ports::Ports, report_panic};
+use super::{instance::Life, launcher::Launcher, ports::Ports, roster::Endpoints};
 use crate::settings::Command;
 
 /// Brings the instances of one command to what the settings want.
@@ -116,4 +116,11 @@ impl Keeper {
 
 fn differ_in_instances_only(one: &Command, other: &Command) -> bool {
     *one == Command { instances: one.instances, ..other.clone() }
+}
+
+/// Says so when a task that must not fail has failed.
+pub(super) fn report_panic(ended: Result<(), JoinError>) {
+    if let Err(error) = ended {
+        tracing::error!(%error, "a task that keeps a command running has failed");
+    }
 }

@@ -27,63 +27,26 @@
 
 mod instance;
 mod keeper;
+mod launcher;
 mod output;
 mod ports;
 mod probe;
 mod process;
 mod program;
+mod roster;
 
 use std::{
     collections::BTreeMap,
-    fmt,
-    io::{self, Write as _},
-    net::SocketAddr,
-    path::PathBuf,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
-    },
+    sync::{Arc, atomic::Ordering},
 };
 
-use arc_swap::ArcSwap;
-use tokio::{
-    sync::{Notify, watch},
-    task::{JoinError, JoinSet},
-};
-use tracing::error;
+use tokio::{sync::watch, task::JoinSet};
 
-use self::{keeper::Keeper, ports::Ports};
 use crate::settings::Command;
-
-/// Where the output of instances goes, one or more whole lines at a time. It may block.
-pub type Output = Arc<dyn Fn(&[u8]) + Send + Sync>;
-
-/// How instances are started.
-#[derive(Clone)]
-pub struct Launcher {
-    /// The edge's program (an absolute path), whose `supervised` command starts the instance.
-    pub program: PathBuf,
-    /// Where their output goes.
-    pub output: Output,
-}
-
-impl Launcher {
-    /// Starts instances through the running program, also when its file has been replaced; output goes to stderr.
-    #[must_use]
-    pub fn this_program() -> Self {
-        let output: Output = Arc::new(|lines| {
-            // Nobody is left to tell when stderr is gone.
-            let _ = io::stderr().lock().write_all(lines);
-        });
-        Self { program: PathBuf::from("/proc/self/exe"), output }
-    }
-}
-
-impl fmt::Debug for Launcher {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_struct("Launcher").field("program", &self.program).finish_non_exhaustive()
-    }
-}
+use keeper::{Keeper, report_panic};
+pub use launcher::{Launcher, Output};
+use ports::Ports;
+pub use roster::{Endpoints, Roster};
 
 /// Keeps the programs of the settings running. Dropped without [`Supervisor::stop`], it stops them all the same, as long
 /// as the runtime runs.
@@ -171,135 +134,5 @@ impl Supervisor {
         self.wanted.insert(Arc::clone(&command.name), sender);
         self.keepers.spawn(keeper.keep(wanted));
         endpoints
-    }
-}
-
-/// Every command by name, for readers on any thread.
-#[derive(Debug, Default)]
-pub struct Roster(ArcSwap<BTreeMap<Arc<str>, Arc<Endpoints>>>);
-
-impl Roster {
-    /// The instances of one command.
-    #[must_use]
-    pub fn get(&self, name: &str) -> Option<Arc<Endpoints>> {
-        self.0.load().get(name).cloned()
-    }
-
-    /// Every command, in the order of names.
-    #[must_use]
-    pub fn all(&self) -> Arc<BTreeMap<Arc<str>, Arc<Endpoints>>> {
-        self.0.load_full()
-    }
-}
-
-impl crate::upstream::Commands for Roster {
-    fn ready(&self, command: &str) -> Arc<[SocketAddr]> {
-        self.get(command).map_or_else(|| Arc::from([]), |endpoints| endpoints.snapshot())
-    }
-}
-
-/// The ready instances of one command. The same value stays for as long as the command is in the settings.
-#[derive(Debug)]
-pub struct Endpoints {
-    ready: ArcSwap<Arc<[SocketAddr]>>,
-    wanted: AtomicUsize,
-    restarts: AtomicU64,
-    changed: Notify,
-}
-
-impl Default for Endpoints {
-    fn default() -> Self {
-        Self {
-            ready: ArcSwap::from_pointee(Arc::from([])),
-            wanted: AtomicUsize::new(0),
-            restarts: AtomicU64::new(0),
-            changed: Notify::new(),
-        }
-    }
-}
-
-impl Endpoints {
-    /// Where the ready instances listen, oldest first. Takes no lock.
-    #[must_use]
-    pub fn snapshot(&self) -> Arc<[SocketAddr]> {
-        Arc::clone(&self.ready.load())
-    }
-
-    /// How many instances the settings ask for.
-    #[must_use]
-    pub fn wanted(&self) -> usize {
-        self.wanted.load(Ordering::Relaxed)
-    }
-
-    /// How often instances have been started again since the edge started.
-    #[must_use]
-    pub fn restarts(&self) -> u64 {
-        self.restarts.load(Ordering::Relaxed)
-    }
-
-    /// Waits until the ready instances are `enough`, and returns them. The wait has no end of its own: bound it. Dropping it
-    /// changes nothing.
-    pub async fn until(&self, enough: impl Fn(&[SocketAddr]) -> bool) -> Arc<[SocketAddr]> {
-        loop {
-            let changed = self.changed.notified();
-            tokio::pin!(changed);
-            // Registered before the look, so that a change between the look and the wait is not lost.
-            changed.as_mut().enable();
-            let now = self.snapshot();
-            if enough(&now) {
-                return now;
-            }
-            changed.await;
-        }
-    }
-
-    fn publish(self: &Arc<Self>, address: SocketAddr) -> Published {
-        self.edit(|ready| ready.push(address));
-        Published { endpoints: Arc::clone(self), address }
-    }
-
-    fn edit(&self, change: impl Fn(&mut Vec<SocketAddr>)) {
-        self.ready.rcu(|ready| {
-            let mut ready = ready.to_vec();
-            change(&mut ready);
-            Arc::<[SocketAddr]>::from(ready)
-        });
-        self.changed.notify_waiters();
-    }
-}
-
-/// An instance among the ready ones, until this is dropped.
-struct Published {
-    endpoints: Arc<Endpoints>,
-    address: SocketAddr,
-}
-
-impl Drop for Published {
-    fn drop(&mut self) {
-        self.endpoints.edit(|ready| ready.retain(|address| *address != self.address));
-    }
-}
-
-fn report_panic(ended: Result<(), JoinError>) {
-    if let Err(error) = ended {
-        error!(%error, "a task that keeps a command running has failed");
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn readers_see_instances_come_and_go() {
-        let endpoints = Arc::<Endpoints>::default();
-        let (one, two) = (SocketAddr::from(([127, 0, 0, 1], 1)), SocketAddr::from(([127, 0, 0, 1], 2)));
-        let first = endpoints.publish(one);
-        let second = endpoints.publish(two);
-        assert_eq!(*endpoints.snapshot(), [one, two]);
-        drop(first);
-        assert_eq!(*endpoints.snapshot(), [two]);
-        drop(second);
-        assert_eq!(*endpoints.snapshot(), []);
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 
-use super::Output;
+use super::launcher::Output;
 
 /// Bytes of one line; what is longer goes on in the next.
 const LINE_LIMIT: usize = 8 * 1024;

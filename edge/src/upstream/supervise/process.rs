@@ -6,7 +6,7 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::{net::unix::pipe, process::Child, task::JoinHandle, time::timeout};
 
 use super::{
-    Launcher,
+    launcher::Launcher,
     output::{Lines, relay},
 };
 use crate::settings::Command;

@@ -1,0 +1,103 @@
+//! What is stored of a resource only in part: whether it answers a request, and what the upstream is asked for to make it
+//! do so (RFC 9110 §14, RFC 9111 §3.3, §3.4).
+//!
+//! ```text
+//!   every octet asked for is held --- fresh ----> answered
+//!                 |                \- stale ----> asked again for that part, under the stored validators: a 304 freshens
+//!                 |                               all that is held, a 206 or 200 takes its place
+//!   some are missing --------------------------> one range from the first gap to the end of the last, with If-Range: a
+//!                                                 206 is joined to what is held and makes all of it fresh
+//! ```
+//!
+//! Octets that are held between two gaps are fetched once more. One answer, in one piece, is from one representation and
+//! streams in order; a request a gap would cost a round trip each, with a change of representation possible between any
+//! two, and multipart answers come in whatever order and grouping an origin likes.
+
+use std::{ops::Range, sync::Arc};
+
+use cache_policy::{
+    Decision, Moment, PartAnswer, Plan, RangeAnswer, Reason, RequestFacts, Rules, if_range_field, range,
+};
+use http::{header, request};
+
+use crate::cache::Stored;
+
+/// What is missing to answer from a stored part.
+#[derive(Clone, Debug)]
+pub struct Gap {
+    /// What is stored.
+    pub part: Arc<Stored>,
+    /// The octets missing; the request asks for them.
+    pub range: Range<u64>,
+    /// The octets wanted, in which the gap lies.
+    pub wanted: Range<u64>,
+    /// The length of the whole.
+    pub complete: u64,
+}
+
+/// What a stored part holds of what a request asks for.
+#[derive(Clone, Debug)]
+pub enum Held {
+    /// All of it.
+    All(Range<u64>),
+    /// All of these.
+    Several(Vec<Range<u64>>),
+    /// The request asks for what lies beyond the end of the whole, which has this length.
+    Beyond(u64),
+    /// All but what lies in one stretch.
+    But(Gap),
+}
+
+impl Held {
+    /// Whether an answer can be given from what is held alone.
+    pub fn suffices(&self) -> bool {
+        !matches!(self, Self::But(_))
+    }
+}
+
+/// What `part` holds of what a GET asks for; `None` where that cannot be told, or nothing can be added to it.
+pub fn held(head: &request::Parts, part: &Arc<Stored>) -> Option<Held> {
+    let parts = part.parts()?;
+    let Some(complete) = parts.complete_length() else {
+        // Without the length of the whole nothing can be said of a client's If-Range either.
+        return match parts.answer(&head.headers) {
+            PartAnswer::Held(RangeAnswer::Single(wanted)) if !head.headers.contains_key(header::IF_RANGE) => {
+                Some(Held::All(wanted))
+            }
+            _ => None,
+        };
+    };
+    let etag = part.identity().head.get(header::ETAG);
+    let strong = part.meta.validators.strong_last_modified();
+    let asked = range(&head.method, &head.headers, etag, strong, complete);
+    let wanted = match &asked {
+        RangeAnswer::Single(wanted) => wanted.clone(),
+        RangeAnswer::Whole => 0..complete,
+        RangeAnswer::NotSatisfiable => return Some(Held::Beyond(complete)),
+        RangeAnswer::Several(ranges) if ranges.iter().all(|range| parts.holds(range)) => {
+            return Some(Held::Several(ranges.clone()));
+        }
+        // Made whole, so that they can be cut from it.
+        RangeAnswer::Several(_) => 0..complete,
+    };
+    let gaps = parts.missing(&wanted);
+    let (Some(first), Some(last)) = (gaps.first(), gaps.last()) else { return Some(Held::All(wanted)) };
+    // Under a weak validator nothing that comes may be joined to what is held. Where there is none the upstream is asked all
+    // the same, without If-Range: it may have one to tell, or answer with the whole.
+    if !part.meta.validators.is_empty() {
+        if_range_field(&part.meta.validators)?;
+    }
+    Some(Held::But(Gap { part: Arc::clone(part), range: first.start..last.end, wanted, complete }))
+}
+
+/// Decides about a request for which a part is stored.
+pub fn decide(part: &Stored, held: &Held, facts: &RequestFacts, rules: &Rules, now: Moment) -> Decision {
+    let decision = cache_policy::decide(facts, Some(&part.meta), rules, now);
+    if held.suffices() || !matches!(decision, Decision::Serve { .. } | Decision::ServeAndRefresh { .. }) {
+        return decision;
+    }
+    match cache_policy::decide(facts, None, rules, now) {
+        Decision::Fetch(plan) => Decision::Fetch(Plan { reason: Reason::PartialMiss, ..plan }),
+        decision => decision,
+    }
+}

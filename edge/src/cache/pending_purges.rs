@@ -1,0 +1,141 @@
+//! Purges that a tier has not acknowledged yet. It is not asked for anything they may be about.
+//!
+//! With the order that [`super::tiers`] keeps, this makes "purge wins" hold for tiers too: a purge is noted here, *then*
+//! stamped at the gate and swept from memory, *then* told to the tier, and taken off here when the tier has acknowledged.
+//! A look-up takes its generation before it looks here. If it finds the purge, it leaves the tier alone; if it came before
+//! the note, its generation is older than the stamp, and what it brings is outdated; if it comes after the
+//! acknowledgement, the tier has nothing old left.
+//!
+//! A purge that a tier did not acknowledge stays: the tier is out of step until it has been told again. Bounded: when there
+//! are too many, one of everything takes their place.
+//!
+//! The lock is a parameter, as the [`super::purge::Gate`]'s, so that an interleaving checker can run this very code.
+
+use std::{sync::Arc, time::SystemTime};
+
+use super::{
+    purge::{Force, Locking, ParkingLot, Rule},
+    tier::Purge,
+};
+
+/// The purges that one tier has not acknowledged.
+pub struct PendingPurges<L: Locking = ParkingLot> {
+    noted: L::Mutex<Noted>,
+}
+
+#[derive(Debug, Default)]
+struct Noted {
+    last: u64,
+    purges: Vec<Note>,
+}
+
+#[derive(Debug)]
+struct Note {
+    ticket: Ticket,
+    purge: Arc<Purge>,
+    missed: bool,
+}
+
+/// Names a purge that was noted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ticket(u64);
+
+impl<L: Locking> Default for PendingPurges<L> {
+    fn default() -> Self {
+        Self { noted: L::mutex(Noted::default()) }
+    }
+}
+
+impl<L: Locking> PendingPurges<L> {
+    /// Notes a purge: from now on the tier is not asked for what it may be about.
+    pub fn begin(&self, purge: &Arc<Purge>) -> Ticket {
+        L::locked(&self.noted, |noted| {
+            if noted.purges.len() >= MOST {
+                let everything =
+                    Purge { rules: vec![Rule::Everything], force: Force::Hard, at: SystemTime::UNIX_EPOCH };
+                noted.last += 1;
+                let ticket = Ticket(noted.last);
+                noted.purges = vec![Note { ticket, purge: Arc::new(everything), missed: true }];
+            }
+            noted.last += 1;
+            let ticket = Ticket(noted.last);
+            noted.purges.push(Note { ticket, purge: Arc::clone(purge), missed: false });
+            ticket
+        })
+    }
+
+    /// Whether a purge that has not been acknowledged may be about this key, whatever the tags of what is stored there.
+    pub fn concerns(&self, key: &str) -> bool {
+        L::locked(&self.noted, |noted| {
+            let mut rules = noted.purges.iter().flat_map(|note| &note.purge.rules);
+            rules.any(|rule| rule.may_concern(key))
+        })
+    }
+
+    /// The tier has acknowledged it.
+    pub fn acknowledged(&self, ticket: Ticket) {
+        L::locked(&self.noted, |noted| noted.purges.retain(|note| note.ticket != ticket));
+    }
+
+    /// The tier has not acknowledged it in time, and must be told again.
+    pub fn missed(&self, ticket: Ticket) {
+        L::locked(&self.noted, |noted| {
+            if let Some(note) = noted.purges.iter_mut().find(|note| note.ticket == ticket) {
+                note.missed = true;
+            }
+        });
+    }
+
+    /// The oldest purge that the tier must be told again.
+    pub fn oldest_missed(&self) -> Option<(Ticket, Arc<Purge>)> {
+        L::locked(&self.noted, |noted| {
+            let note = noted.purges.iter().find(|note| note.missed)?;
+            Some((note.ticket, Arc::clone(&note.purge)))
+        })
+    }
+}
+
+impl<L: Locking> std::fmt::Debug for PendingPurges<L> {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("PendingPurges").finish_non_exhaustive()
+    }
+}
+
+/// Purges noted at once.
+const MOST: usize = 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn purge(rule: Rule) -> Arc<Purge> {
+        Arc::new(Purge { rules: vec![rule], force: Force::Hard, at: SystemTime::UNIX_EPOCH })
+    }
+
+    #[test]
+    fn a_tier_is_left_alone_for_what_is_being_purged_until_it_acknowledges() {
+        let underway = PendingPurges::<ParkingLot>::default();
+        let one = underway.begin(&purge(Rule::Prefix("http://a/x".into())));
+        assert!(underway.concerns("http://a/xy") && !underway.concerns("http://a/y"));
+        underway.missed(one);
+        assert!(underway.concerns("http://a/xy"));
+        assert_eq!(underway.oldest_missed().unwrap().0, one);
+        underway.acknowledged(one);
+        assert!(!underway.concerns("http://a/xy") && underway.oldest_missed().is_none());
+    }
+
+    #[test]
+    fn too_many_become_one_of_everything() {
+        let underway = PendingPurges::<ParkingLot>::default();
+        let tickets: Vec<_> =
+            (0..=MOST).map(|number| underway.begin(&purge(Rule::Key(number.to_string().into())))).collect();
+        for ticket in tickets {
+            underway.acknowledged(ticket);
+        }
+        assert!(underway.concerns("http://a/"), "not all of them were the tier's to acknowledge");
+        let (ticket, purge) = underway.oldest_missed().unwrap();
+        assert_eq!(purge.rules, [Rule::Everything]);
+        underway.acknowledged(ticket);
+        assert!(!underway.concerns("http://a/"));
+    }
+}

@@ -1,0 +1,134 @@
+//! Which stored response may answer a request, and what policy says of it.
+//!
+//! The one place that looks: for [`crate::pipeline`], which acts on what it finds, and for [`crate::explain`], which tells
+//! of it. It changes nothing.
+
+use std::sync::Arc;
+
+use cache_policy::{Decision, Moment, Plan, Reason, RequestFacts, Rules};
+use http::{HeaderName, Method, header, request};
+
+use crate::{
+    cache::{
+        Key, Memory, Resource, Stored,
+        held::{self, Held},
+        memory::Marker,
+    },
+    message::hop_by_hop::upgrade_wanted,
+};
+
+/// A stored response that may answer a request.
+#[derive(Debug)]
+pub enum Candidate<'r> {
+    /// Its `Vary` fields match the request's (RFC 9111 §4.1).
+    Variant(&'r Arc<Stored>),
+    /// It is in the client's favourite language, on a route that chooses so.
+    Language(&'r Arc<Stored>),
+    /// Only octets of it are stored.
+    Part(&'r Arc<Stored>, Held),
+    /// It is stored, and fresh, under another query that means the same (No-Vary-Search).
+    Query(Box<Key>, Arc<Stored>),
+}
+
+/// A request, and what it is judged by.
+#[derive(Clone, Copy, Debug)]
+pub struct Selection<'a> {
+    /// Its head.
+    pub head: &'a request::Parts,
+    /// As policy sees it.
+    pub facts: &'a RequestFacts,
+    /// What it asks for.
+    pub key: &'a Key,
+    /// The route's rules.
+    pub rules: &'a Rules,
+    /// The moment of the look-up.
+    pub now: Moment,
+}
+
+impl<'a> Selection<'a> {
+    /// Finds what may answer: what matches in every field before what matches in meaning, all of it before a part.
+    pub fn find<'r>(&self, memory: &Memory, resource: Option<&'r Resource>) -> Option<Candidate<'r>> {
+        let Self { head, facts, key, rules, now } = *self;
+        if let Some(stored) = resource.and_then(|resource| resource.select(&head.headers)) {
+            return Some(Candidate::Variant(stored));
+        }
+        if !facts.reads() {
+            return None;
+        }
+        if rules.by_language
+            && let Some(stored) = resource.and_then(|resource| resource.select_language(&head.headers))
+        {
+            return Some(Candidate::Language(stored));
+        }
+        if let Some(part) = self.part(resource)
+            && let Some(held) = held::held(head, part)
+        {
+            return Some(Candidate::Part(part, held));
+        }
+        let (key, stored) = memory.look_up_equivalent(key, &head.headers)?;
+        let fresh = cache_policy::decide(facts, Some(&stored.meta), rules, now);
+        (fresh == Decision::Serve { stale: None }).then(|| Candidate::Query(Box::new(key), stored))
+    }
+
+    /// Decides about what was found.
+    pub fn decide(&self, resource: Option<&Resource>, candidate: Option<&Candidate<'_>>) -> Decision {
+        let Self { facts, rules, now, .. } = *self;
+        match candidate {
+            Some(Candidate::Part(part, held)) => held::decide(part, held, facts, rules, now),
+            Some(candidate) => cache_policy::decide(facts, Some(&candidate.stored().meta), rules, now),
+            None => match cache_policy::decide(facts, None, rules, now) {
+                Decision::Fetch(plan) => Decision::Fetch(Plan { reason: self.missed(resource), ..plan }),
+                decision => decision,
+            },
+        }
+    }
+
+    /// What is stored of the variant, where it is not all of it.
+    pub fn part<'r>(&self, resource: Option<&'r Resource>) -> Option<&'r Arc<Stored>> {
+        resource?.select_part(&self.head.headers).filter(|_| self.head.method == Method::GET)
+    }
+
+    /// Why a request without content that policy would fetch for the cache goes by itself: it asks to switch protocols, or
+    /// for a head only; or it asks for less than a whole of what lately could not be stored (`marker`).
+    pub fn bypass_reason(&self, marker: Option<Marker>) -> Option<Reason> {
+        let asks_with = |name| self.head.headers.contains_key(name);
+        if upgrade_wanted(self.head.version, &self.head.headers).is_some() {
+            Some(Reason::Upgrade)
+        } else if self.head.method != Method::GET {
+            Some(Reason::Method)
+        } else {
+            let partly = self.facts.asks_for_range() || CONDITIONS.iter().any(asks_with);
+            (marker.is_some() && partly).then_some(Reason::RequestPart)
+        }
+    }
+
+    fn missed(&self, resource: Option<&Resource>) -> Reason {
+        match resource {
+            Some(_) if self.part(resource).is_some() => Reason::PartialMiss,
+            Some(resource) if !resource.variants().is_empty() => Reason::VaryMiss,
+            _ => Reason::Miss,
+        }
+    }
+}
+
+impl<'r> Candidate<'r> {
+    /// A stored response that is known to be the one asked for; `None` where it is a part that cannot answer alone.
+    pub fn of(head: &request::Parts, stored: &'r Arc<Stored>) -> Option<Self> {
+        if stored.parts().is_none() {
+            return Some(Self::Variant(stored));
+        }
+        let held = held::held(head, stored).filter(Held::suffices)?;
+        Some(Self::Part(stored, held))
+    }
+
+    /// The stored response.
+    pub fn stored(&self) -> &Arc<Stored> {
+        match self {
+            Self::Variant(stored) | Self::Language(stored) | Self::Part(stored, _) => stored,
+            Self::Query(_, stored) => stored,
+        }
+    }
+}
+
+/// With these a client asks for a response only if it differs from what it has.
+const CONDITIONS: [HeaderName; 2] = [header::IF_NONE_MATCH, header::IF_MODIFIED_SINCE];

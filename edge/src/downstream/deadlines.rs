@@ -1,0 +1,296 @@
+//! When things last happened on a client connection, and what that says of its deadlines.
+//!
+//! Requests and the socket only write down that something moved; the connection's one timer looks at it when it fires. A
+//! in_flight connection so costs no timer work at all.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use cache_policy::Moment;
+use tokio::sync::Notify;
+
+use crate::{clock::Clock, message::content::Activity, settings::Timeouts};
+
+/// What a connection speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    Http1,
+    Http2,
+}
+
+/// When things last happened on a connection. Written by requests and the socket, read by the timer.
+#[derive(Debug)]
+pub struct Deadlines {
+    clock: Clock,
+    protocol: Protocol,
+    /// How long a connection with a request may see nothing move: longer than every wait that has a bound of its own.
+    stall: Duration,
+    requests: AtomicUsize,
+    /// Milliseconds (plus one) since the clock's epoch when the current quiet began.
+    quiet_since: AtomicU64,
+    /// When the first bytes of a head came, or 0.
+    head_since: AtomicU64,
+    /// When a write first found the socket full, or 0.
+    blocked_since: AtomicU64,
+    /// Whether messages have moved since the timer last looked. Costs no clock.
+    moved: Activity,
+    /// Whether there has been a request, and who waits for one.
+    served: AtomicBool,
+    first: Notify,
+}
+
+/// What the deadlines say.
+#[derive(Debug)]
+pub enum Standing {
+    /// Nothing is late; nothing can be before this much time has passed.
+    Fine {
+        /// When to look again.
+        look_again: Duration,
+    },
+    /// No request for too long: close with good manners.
+    Idle,
+    /// The client does not read, or does not finish its head: close.
+    Late,
+}
+
+impl Deadlines {
+    /// The deadlines of a connection that stands since now. `stall` is the longest that a request may see nothing move.
+    pub fn new(clock: &Clock, protocol: Protocol, stall: Duration) -> Arc<Self> {
+        let deadlines = Self {
+            clock: clock.clone(),
+            protocol,
+            stall,
+            requests: AtomicUsize::new(0),
+            quiet_since: AtomicU64::new(0),
+            head_since: AtomicU64::new(0),
+            blocked_since: AtomicU64::new(0),
+            moved: Activity::default(),
+            served: AtomicBool::new(false),
+            first: Notify::new(),
+        };
+        // The first head is due as soon as the connection stands: a client that says nothing is a slow head.
+        deadlines.head_since.store(deadlines.now(), Ordering::Relaxed);
+        deadlines.rest();
+        Arc::new(deadlines)
+    }
+
+    fn now(&self) -> u64 {
+        let since = self.clock.now().since(Moment::from_epoch(Duration::ZERO));
+        u64::try_from(since.as_millis()).unwrap_or(u64::MAX - 1) + 1
+    }
+
+    /// How many requests are under way.
+    pub fn requests(&self) -> usize {
+        self.requests.load(Ordering::Relaxed)
+    }
+
+    /// Something of a message moved; the timer will find out when, to within one of its turns.
+    pub fn touch(&self) {
+        self.moved.touch();
+    }
+
+    fn rest(&self) {
+        self.quiet_since.store(self.now(), Ordering::Relaxed);
+    }
+
+    /// Whether the connection is late, or when it could be.
+    pub fn standing(&self, timeouts: &Timeouts) -> Standing {
+        if self.moved.take() {
+            self.rest();
+        }
+        let now = self.now();
+        let left = |since: u64, limit: Duration| {
+            let limit = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
+            (since.saturating_add(limit)).saturating_sub(now)
+        };
+        let mut look_again = u64::MAX;
+        let blocked = self.blocked_since.load(Ordering::Relaxed);
+        if blocked != 0 {
+            match left(blocked, timeouts.body) {
+                0 => return Standing::Late,
+                left => look_again = left,
+            }
+        }
+        let quiet = self.quiet_since.load(Ordering::Relaxed);
+        if self.requests.load(Ordering::Relaxed) > 0 {
+            // A stream that its client gives no window, however lively the connection is otherwise.
+            match left(quiet, self.stall) {
+                0 => return Standing::Late,
+                left => look_again = look_again.min(left),
+            }
+            look_again = look_again.min(left(now, timeouts.body));
+        } else {
+            match self.head_since.load(Ordering::Relaxed) {
+                0 => {}
+                since => match left(since, timeouts.header) {
+                    0 => return Standing::Late,
+                    left => look_again = look_again.min(left),
+                },
+            }
+            match left(quiet, timeouts.idle) {
+                0 => return Standing::Idle,
+                left => look_again = look_again.min(left).min(left_for_a_head(timeouts)),
+            }
+        }
+        Standing::Fine { look_again: Duration::from_millis(look_again.max(1)) }
+    }
+
+    /// The socket gave bytes.
+    pub fn bytes_came(&self) {
+        if self.protocol == Protocol::Http1
+            && self.requests.load(Ordering::Relaxed) == 0
+            && self.head_since.load(Ordering::Relaxed) == 0
+        {
+            self.head_since.store(self.now(), Ordering::Relaxed);
+        }
+    }
+
+    /// The socket took bytes. What has been handed to hyper or h2 may take long to go out. In HTTP/2 that counts only between requests: there a stream
+    /// may be starved of its window while PINGs keep the connection lively.
+    pub fn bytes_went(&self, count: usize) {
+        if count >= CONTROL_FRAMES
+            && (self.protocol == Protocol::Http1 || self.requests.load(Ordering::Relaxed) == 0)
+        {
+            self.touch();
+        }
+    }
+
+    /// A write went through.
+    pub fn wrote(&self) {
+        if self.blocked_since.load(Ordering::Relaxed) != 0 {
+            self.blocked_since.store(0, Ordering::Relaxed);
+        }
+    }
+
+    /// A write found the socket full.
+    pub fn blocked(&self) {
+        if self.blocked_since.load(Ordering::Relaxed) == 0 {
+            self.blocked_since.store(self.now(), Ordering::Relaxed);
+        }
+    }
+
+    /// What tells of a message's pieces from outside the connection's own task.
+    pub fn activity(&self) -> &Activity {
+        &self.moved
+    }
+
+    /// Waits for a first request. Cancel-safe.
+    pub async fn first_request(&self) {
+        loop {
+            let first = self.first.notified();
+            if self.served.load(Ordering::Acquire) {
+                return;
+            }
+            first.await;
+        }
+    }
+}
+
+/// While a connection is idle a head may begin at any time; the timer must look again before that one could be late.
+fn left_for_a_head(timeouts: &Timeouts) -> u64 {
+    u64::try_from(timeouts.header.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// A request under way on a connection, to the end of its response.
+#[derive(Debug)]
+pub struct InFlight(Arc<Deadlines>);
+
+impl InFlight {
+    /// A request has come.
+    pub fn begin(deadlines: Arc<Deadlines>) -> Self {
+        deadlines.requests.fetch_add(1, Ordering::Relaxed);
+        deadlines.head_since.store(0, Ordering::Relaxed);
+        deadlines.touch();
+        if !deadlines.served.swap(true, Ordering::Release) {
+            deadlines.first.notify_waiters();
+        }
+        Self(deadlines)
+    }
+
+    /// Something of its messages moved.
+    pub fn touch(&self) {
+        self.0.touch();
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.touch();
+        self.0.requests.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Fewer bytes at once than this may be nothing but HTTP/2's PING or WINDOW_UPDATE, which keep no connection alive.
+const CONTROL_FRAMES: usize = 64;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const STALL: Duration = Duration::from_secs(90);
+
+    fn timeouts() -> Timeouts {
+        let seconds = Duration::from_secs;
+        Timeouts {
+            handshake: seconds(10),
+            header: seconds(15),
+            body: seconds(30),
+            idle: seconds(75),
+            total: seconds(60),
+            drain: seconds(30),
+            tunnel: seconds(3600),
+        }
+    }
+
+    fn is_fine(deadlines: &Deadlines) -> bool {
+        matches!(deadlines.standing(&timeouts()), Standing::Fine { .. })
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_says_nothing_is_late_after_the_header_deadline() {
+        let deadlines = Deadlines::new(&Clock::system(), Protocol::Http2, STALL);
+        tokio::time::advance(Duration::from_millis(14_900)).await;
+        assert!(is_fine(&deadlines));
+        tokio::time::advance(Duration::from_millis(200)).await;
+        assert!(matches!(deadlines.standing(&timeouts()), Standing::Late));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn between_requests_the_idle_deadline_counts_until_a_head_begins() {
+        let deadlines = Deadlines::new(&Clock::system(), Protocol::Http1, STALL);
+        drop(InFlight::begin(Arc::clone(&deadlines)));
+        assert!(is_fine(&deadlines));
+        tokio::time::advance(Duration::from_secs(70)).await;
+        assert!(is_fine(&deadlines));
+        deadlines.bytes_came();
+        tokio::time::advance(Duration::from_secs(4)).await;
+        assert!(is_fine(&deadlines));
+        tokio::time::advance(Duration::from_secs(11)).await;
+        assert!(matches!(deadlines.standing(&timeouts()), Standing::Late));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_idle_connection_is_asked_to_close() {
+        let deadlines = Deadlines::new(&Clock::system(), Protocol::Http1, STALL);
+        drop(InFlight::begin(Arc::clone(&deadlines)));
+        assert!(is_fine(&deadlines));
+        tokio::time::advance(Duration::from_secs(76)).await;
+        assert!(matches!(deadlines.standing(&timeouts()), Standing::Idle));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_busy_connection_is_never_idle_but_its_body_must_move() {
+        let deadlines = Deadlines::new(&Clock::system(), Protocol::Http2, STALL);
+        let _busy = InFlight::begin(Arc::clone(&deadlines));
+        assert!(is_fine(&deadlines));
+        tokio::time::advance(Duration::from_secs(80)).await;
+        assert!(is_fine(&deadlines));
+        tokio::time::advance(Duration::from_secs(11)).await;
+        assert!(matches!(deadlines.standing(&timeouts()), Standing::Late));
+    }
+}

@@ -1,0 +1,346 @@
+//! HTTP/2 to clients (RFC 9113): requests in, answers out, over [`h2`].
+//!
+//! ```text
+//!   all requests that have come -> each is begun, here
+//!        |-- answered at once, all of it in the client's window ---> nothing was spawned or allocated for it: a hit
+//!        '-- anything else ---> a stream under way, until its response has ended or the client has reset it
+//! ```
+//!
+//! The connection owns its streams: whoever drops it drops them. There are never more than `bounds.streams`, plus those
+//! whose reset has not been looked at yet, which h2 bounds. A panic costs its own stream only.
+
+use std::{
+    future::poll_fn,
+    mem,
+    panic::AssertUnwindSafe,
+    pin::{Pin, pin},
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use futures_util::{
+    FutureExt as _,
+    stream::{FuturesUnordered, Stream as _},
+};
+use h2::{
+    Reason, RecvStream, SendStream,
+    server::{Builder, Handshake, SendResponse},
+};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
+use http_body::Body as _;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_util::sync::ReusableBoxFuture;
+
+use crate::{
+    downstream::{
+        coalesce::CoalescedWrites,
+        deadlines::{Deadlines, InFlight},
+    },
+    message::{
+        body_error::BodyError,
+        content::{Content, ContinueGate, expects_continue},
+        hop_by_hop::strip_hop_by_hop,
+        interim::Interim,
+    },
+    observe::record::Recorded,
+    pipeline::{Peer, handle},
+    response::{body::Body, fields},
+    settings::Bounds,
+    state::Edge,
+};
+
+/// A client's HTTP/2 connection.
+pub struct Connection<S> {
+    state: Phase<S>,
+    out: CoalescedWrites<S>,
+    shared: ConnectionShared,
+    closing: bool,
+    /// Requests that have come and are not begun yet.
+    arrived: Vec<Arrived>,
+    /// Room for the next request's future. One that answers at once leaves it to the one after.
+    next: ReusableBoxFuture<'static, ()>,
+    under_way: FuturesUnordered<ReusableBoxFuture<'static, ()>>,
+}
+
+enum Phase<S> {
+    Handshake(Handshake<CoalescedWrites<S>>),
+    Open(h2::server::Connection<CoalescedWrites<S>, Bytes>),
+}
+
+/// What all requests of a connection need.
+#[derive(Clone)]
+struct ConnectionShared {
+    edge: Arc<Edge>,
+    peer: Peer,
+    deadlines: Arc<Deadlines>,
+}
+
+type Arrived = (Request<RecvStream>, SendResponse<Bytes>);
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
+    /// A connection whose client is about to send its preface.
+    pub fn new(io: S, bounds: &Bounds, edge: Arc<Edge>, peer: Peer, deadlines: Arc<Deadlines>) -> Self {
+        let out = CoalescedWrites::new(io);
+        let handshake = Builder::new()
+            .max_concurrent_streams(bounds.streams)
+            .max_header_list_size(u32::try_from(bounds.head).unwrap_or(u32::MAX))
+            .initial_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .max_send_buffer_size(SEND_BUFFER)
+            .max_pending_accept_reset_streams(RESET_UNSEEN)
+            .max_local_error_reset_streams(Some(RESET_BY_ERROR))
+            .handshake(out.clone());
+        Self {
+            state: Phase::Handshake(handshake),
+            out,
+            shared: ConnectionShared { edge, peer, deadlines },
+            closing: false,
+            arrived: Vec::new(),
+            next: nothing(),
+            under_way: FuturesUnordered::new(),
+        }
+    }
+
+    /// Asks the client to go: streams that are open, or on their way before it hears of it, still end (RFC 9113 §6.8).
+    pub fn close(&mut self) {
+        self.closing = true;
+    }
+
+    /// Drives the connection and all its streams until it has closed.
+    ///
+    /// # Errors
+    /// The connection's own: a broken socket or a client that breaks the protocol. Those of a stream reset that stream.
+    pub fn poll(&mut self, context: &mut Context<'_>) -> Poll<Result<(), h2::Error>> {
+        let polled = self.poll_frames(context);
+        self.out.poll_out(context);
+        polled
+    }
+
+    fn poll_frames(&mut self, context: &mut Context<'_>) -> Poll<Result<(), h2::Error>> {
+        let connection = match &mut self.state {
+            Phase::Open(connection) => connection,
+            Phase::Handshake(handshake) => {
+                let connection = ready!(Pin::new(handshake).poll(context))?;
+                self.state = Phase::Open(connection);
+                return self.poll_frames(context);
+            }
+        };
+        if mem::take(&mut self.closing) {
+            connection.graceful_shutdown();
+        }
+        loop {
+            while let Poll::Ready(Some(())) = Pin::new(&mut self.under_way).poll_next(context) {}
+            // All that have come are taken before any is answered, so that their answers go out together.
+            loop {
+                match connection.poll_accept(context) {
+                    Poll::Pending => break,
+                    Poll::Ready(Some(arrived)) => self.arrived.push(arrived?),
+                    Poll::Ready(None) => return Poll::Ready(Ok(())),
+                }
+            }
+            if self.arrived.is_empty() {
+                return Poll::Pending;
+            }
+            for arrived in self.arrived.drain(..) {
+                // A panic drops what the stream holds, which resets it. Combinators, because an `async fn` round it would
+                // hold the future twice, and all of it is copied.
+                let exchange = AssertUnwindSafe(exchange(self.shared.clone(), arrived));
+                self.next.set(exchange.catch_unwind().map(|ended| {
+                    if ended.is_err() {
+                        tracing::error!("a request panicked; its stream is reset");
+                    }
+                }));
+                if self.next.poll(context).is_pending() {
+                    self.under_way.push(mem::replace(&mut self.next, nothing()));
+                }
+            }
+        }
+    }
+}
+
+fn nothing() -> ReusableBoxFuture<'static, ()> {
+    ReusableBoxFuture::new(std::future::ready(()))
+}
+
+/// One request and its response, to the end of both.
+async fn exchange(shared: ConnectionShared, (request, mut respond): Arrived) {
+    let in_flight = InFlight::begin(Arc::clone(&shared.deadlines));
+    let (head, frames) = request.into_parts();
+    let wanted = expects_continue(&head.headers).then(ContinueGate::default);
+    let content = Content::http2(frames, &head.headers, wanted.clone(), shared.deadlines.activity());
+    let uploads = !content.is_end_stream();
+    let is_head = head.method == Method::HEAD;
+    let request = Request::from_parts(head, content);
+    let Some(response) = answer(&shared, request, &mut respond, wanted).await else { return };
+    let (mut head, body) = response.into_parts();
+    fields::date(&mut head.headers, &shared.edge.clock);
+    let ends = is_head || has_no_content(head.status) || body.is_end_stream();
+    if !ends && let Some(length) = body.size_hint().exact() {
+        head.headers.entry(header::CONTENT_LENGTH).or_insert_with(|| HeaderValue::from(length));
+    }
+    match respond.send_response(Response::from_parts(head, ()), ends) {
+        Ok(_) if ends => {}
+        Ok(stream) => Sending { stream, body, in_flight: &in_flight, piece: None }.run().await,
+        Err(error) => {
+            tracing::debug!(%error, "a response's head could not be sent");
+            respond.send_reset(Reason::INTERNAL_ERROR);
+        }
+    }
+    if uploads && shared.deadlines.requests() <= MOST_LINGERING {
+        // With `respond` goes what is left of the content: h2 resets the stream (RFC 9113 §8.1). That must not come in one
+        // read with the response: curl 7.88 for one then loses it.
+        tokio::time::sleep(RESET_LATER).await;
+    }
+}
+
+/// Awaits the answer; what goes before it is sent meanwhile. `None` when the client has reset the stream.
+async fn answer(
+    shared: &ConnectionShared,
+    request: Request<Content>,
+    respond: &mut SendResponse<Bytes>,
+    mut wanted: Option<ContinueGate>,
+) -> Option<Response<Recorded<Body>>> {
+    let interim = Interim::default();
+    let mut answer = pin!(handle(&shared.edge, shared.peer, Some(&interim), request));
+    let mut left = MOST_INTERIM;
+    poll_fn(|context| {
+        if let Poll::Ready(response) = answer.as_mut().poll(context) {
+            return Poll::Ready(Some(response));
+        }
+        // Nothing more may be sent on a stream that has been reset, and nobody waits for it.
+        if respond.poll_reset(context).is_ready() {
+            return Poll::Ready(None);
+        }
+        if wanted.as_ref().is_some_and(|wanted| wanted.poll_open(context).is_ready()) {
+            wanted = None;
+            inform(respond, StatusCode::CONTINUE, HeaderMap::new());
+        }
+        if interim.waits() {
+            for (status, headers) in interim.take().into_iter().take(left) {
+                left -= 1;
+                inform(respond, status, headers);
+            }
+            interim.written();
+        }
+        Poll::Pending
+    })
+    .await
+}
+
+fn inform(respond: &mut SendResponse<Bytes>, status: StatusCode, headers: HeaderMap) {
+    let mut interim = Response::new(());
+    *interim.status_mut() = status;
+    *interim.headers_mut() = headers;
+    if let Err(error) = respond.send_informational(interim) {
+        tracing::debug!(%error, "an interim response could not be sent");
+    }
+}
+
+/// RFC 9110 §15.3.5, §15.4.5.
+fn has_no_content(status: StatusCode) -> bool {
+    matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
+}
+
+/// A response's content on its way into the client's window.
+struct Sending<'a> {
+    stream: SendStream<Bytes>,
+    body: Recorded<Body>,
+    in_flight: &'a InFlight,
+    /// What waits for window, and whether it is the last.
+    piece: Option<(Bytes, bool)>,
+}
+
+/// Why a response's content ended before its end.
+#[derive(Debug, thiserror::Error)]
+enum Broken {
+    #[error(transparent)]
+    Body(#[from] BodyError),
+    #[error(transparent)]
+    Stream(#[from] h2::Error),
+    #[error("the client has reset the stream")]
+    Reset,
+}
+
+impl Sending<'_> {
+    async fn run(mut self) {
+        let sent = poll_fn(|context| match self.poll(context) {
+            Poll::Pending if self.stream.poll_reset(context).is_ready() => Poll::Ready(Err(Broken::Reset)),
+            sent => sent,
+        });
+        if let Err(error) = sent.await {
+            tracing::debug!(%error, "a response broke off");
+            // Without it the client would take what it has for the whole (RFC 9113 §8.1). No effect on a stream that is
+            // reset already.
+            self.stream.send_reset(Reason::INTERNAL_ERROR);
+        }
+    }
+
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Broken>> {
+        loop {
+            while let Some((piece, last)) = &mut self.piece {
+                let window = ready!(poll_window(&mut self.stream, context))?;
+                // h2 is given no more than may go out at once: what the client does not read stays where it is.
+                let part = piece.split_to(window.min(piece.len()));
+                let ends = *last && piece.is_empty();
+                if piece.is_empty() {
+                    self.piece = None;
+                }
+                self.stream.send_data(part, ends)?;
+                if ends {
+                    return Poll::Ready(Ok(()));
+                }
+            }
+            let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
+            self.in_flight.touch();
+            let Some(frame) = frame else {
+                self.stream.send_data(Bytes::new(), true)?;
+                return Poll::Ready(Ok(()));
+            };
+            match frame?.into_data() {
+                Ok(data) if data.is_empty() => {}
+                Ok(data) => {
+                    self.stream.reserve_capacity(data.len());
+                    self.piece = Some((data, self.body.is_end_stream()));
+                }
+                Err(frame) => {
+                    let mut trailers = frame.into_trailers().unwrap_or_default();
+                    strip_hop_by_hop(&mut trailers);
+                    self.stream.send_trailers(trailers)?;
+                    return Poll::Ready(Ok(()));
+                }
+            }
+        }
+    }
+}
+
+/// How much the client's window and the send buffer have room for: at least one byte.
+fn poll_window(stream: &mut SendStream<Bytes>, context: &mut Context<'_>) -> Poll<Result<usize, Broken>> {
+    loop {
+        match stream.capacity() {
+            0 => match ready!(stream.poll_capacity(context)) {
+                Some(more) => drop(more?),
+                None => return Poll::Ready(Err(Broken::Reset)),
+            },
+            window => return Poll::Ready(Ok(window)),
+        }
+    }
+}
+
+/// Bytes of one request's content that may wait for its upstream.
+const STREAM_WINDOW: u32 = 256 * 1024;
+/// And of all requests of a connection.
+const CONNECTION_WINDOW: u32 = 1024 * 1024;
+/// Bytes of a response that one stream may hand to the socket ahead of it.
+const SEND_BUFFER: usize = 256 * 1024;
+/// Streams that a client may reset before they are begun; one more costs it the connection (CVE-2023-44487).
+const RESET_UNSEEN: usize = 20;
+/// Streams that may have to be reset for errors of the client's; one more costs it the connection.
+const RESET_BY_ERROR: usize = 1024;
+/// How long after a response the rest of its request's content is given up.
+const RESET_LATER: Duration = Duration::from_millis(20);
+/// With more requests than this on a connection it is given up at once.
+const MOST_LINGERING: usize = 128;
+/// Interim responses of one stream; further ones are left out, since h2 does not say when one has gone out.
+const MOST_INTERIM: usize = 64;

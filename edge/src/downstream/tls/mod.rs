@@ -1,0 +1,639 @@
+//! TLS of the public listeners: versions, key exchange, certificates, session tickets.
+//!
+//! Owns: what a handshake is answered with, for every listener. Promises: TLS 1.3 and 1.2 only, X25519MLKEM768 first, HTTP/2 before HTTP/1.1;
+//! a reload swaps certificates for handshakes to come and touches no connection; a reload that fails changes nothing;
+//! tickets work on every thread and listener, and after a reload. Never does I/O during a handshake.
+
+pub mod local_ca;
+
+use std::{
+    collections::HashMap,
+    fmt, fs, io,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use arc_swap::ArcSwap;
+use rustls::{
+    ServerConfig,
+    crypto::{CryptoProvider, aws_lc_rs},
+    server::{ClientHello, NoServerSessionStorage, ProducesTickets, ResolvesServerCert},
+    sign::CertifiedKey,
+    version::{TLS12, TLS13},
+};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem, pem::PemObject as _};
+use x509_parser::{certificate::X509Certificate, extensions::GeneralName, prelude::FromDer as _};
+
+use crate::settings::{Certificate, Listen};
+use local_ca::{LocalCaError, Provision};
+
+/// An operator is warned when a certificate ends sooner than this.
+const WARN_BEFORE: Duration = Duration::from_secs(14 * 86_400);
+
+/// Why there is no TLS. The message names the file and ends with what to do about it.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    /// A file cannot be read.
+    #[error("cannot read {}: {source}; correct the path, or let the edge make a local certificate (`local_ca = true`)", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A file holds no certificate in PEM.
+    #[error("{} holds no certificate: it needs a block `-----BEGIN CERTIFICATE-----`, the server's own first, then those that signed it", path.display())]
+    NoCertificate {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A file holds no key in PEM.
+    #[error("{} holds no private key: it needs a block `-----BEGIN PRIVATE KEY-----`", path.display())]
+    NoKey {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A key is encrypted.
+    #[error("the private key in {} is encrypted; write it without a passphrase: openssl pkey -in {0} -out NEW", path.display())]
+    EncryptedKey {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A file is broken PEM.
+    #[error("{} is not valid PEM: {source}; copy it again", path.display())]
+    Pem {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        source: pem::Error,
+    },
+    /// A certificate is no X.509 certificate.
+    #[error("{} holds a certificate that cannot be read; `openssl x509 -in {0} -noout -text` tells more", path.display())]
+    Certificate {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A key is of a kind rustls does not take.
+    #[error("the private key in {} cannot be used: {source}; use RSA from 2048 bits, ECDSA P-256, P-384 or P-521, or Ed25519", path.display())]
+    Key {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        source: rustls::Error,
+    },
+    /// Certificate and key are not of one pair.
+    #[error("the private key in {} is not that of the certificate in {}; name the two that were made together (and the server's own certificate first in its file)", key.display(), certificate.display())]
+    KeyMismatch {
+        /// The certificate's file.
+        certificate: PathBuf,
+        /// The key's file.
+        key: PathBuf,
+    },
+    /// The local certificate could not be made.
+    #[error(transparent)]
+    LocalCa(#[from] LocalCaError),
+    /// rustls takes no configuration at all: no randomness, or a broken provider.
+    #[error("TLS cannot be set up: {0}")]
+    Setup(#[source] rustls::Error),
+}
+
+/// TLS of every listener, in the order of the settings.
+#[derive(Debug)]
+pub struct Certificates {
+    terminators: Vec<Option<Terminator>>,
+}
+
+impl Certificates {
+    /// Reads the certificate and key of each listener, and makes those that are to be made here ([`local_ca`]). What
+    /// clients will dislike about a certificate, and how to trust a new local authority, is logged.
+    ///
+    /// # Errors
+    /// [`TlsError`] about the first file that cannot be used. A certificate that has ended is no error.
+    pub fn load(listeners: &[Listen], now: SystemTime) -> Result<Self, TlsError> {
+        // Sealed with keys made once a process and changed every six hours. One set for all listeners: a client's
+        // connections may reach any of them.
+        let tickets = aws_lc_rs::Ticketer::new().map_err(TlsError::Setup)?;
+        let terminators = read_all(listeners, now)?
+            .into_iter()
+            .map(|loaded| loaded.map(|loaded| Terminator::new(loaded, &tickets)).transpose())
+            .collect::<Result<_, _>>()?;
+        Ok(Self { terminators })
+    }
+
+    /// Reads all anew, for the handshakes to come. The listeners must be those of [`Certificates::load`]; their files may
+    /// differ.
+    ///
+    /// # Errors
+    /// As [`Certificates::load`]; nothing has changed then, on any listener.
+    pub fn reload(&self, listeners: &[Listen], now: SystemTime) -> Result<(), TlsError> {
+        let loaded = read_all(listeners, now)?;
+        for (terminator, loaded) in self.terminators.iter().zip(loaded) {
+            if let (Some(terminator), Some(loaded)) = (terminator, loaded) {
+                terminator.certificates.0.store(Arc::new(loaded));
+            }
+        }
+        Ok(())
+    }
+
+    /// TLS of one listener; `None` when it speaks clear text.
+    #[must_use]
+    pub fn terminator(&self, listener: usize) -> Option<&Terminator> {
+        self.terminators.get(listener)?.as_ref()
+    }
+}
+
+fn read_all(listeners: &[Listen], now: SystemTime) -> Result<Vec<Option<Loaded>>, TlsError> {
+    listeners
+        .iter()
+        .map(|listener| listener.tls.as_ref().map(|source| read(source, now)).transpose())
+        .collect()
+}
+
+fn read(source: &Certificate, now: SystemTime) -> Result<Loaded, TlsError> {
+    if source.local_ca
+        && let Provision::NewAuthority(trust) = local_ca::ensure(source, now)?
+    {
+        tracing::info!("{trust}");
+    }
+    let loaded = Loaded::read(source, &[])?;
+    for warning in loaded.warnings(now) {
+        tracing::warn!("{warning}");
+    }
+    Ok(loaded)
+}
+
+/// TLS of one listener.
+#[derive(Debug)]
+pub struct Terminator {
+    certificates: Arc<Current>,
+    config: Arc<ServerConfig>,
+}
+
+impl Terminator {
+    fn new(loaded: Loaded, tickets: &Arc<dyn ProducesTickets>) -> Result<Self, TlsError> {
+        let certificates = Arc::new(Current(ArcSwap::from_pointee(loaded)));
+        let mut config = ServerConfig::builder_with_provider(provider())
+            .with_protocol_versions(&[&TLS13, &TLS12])
+            .map_err(TlsError::Setup)?
+            .with_no_client_auth()
+            .with_cert_resolver(Arc::clone(&certificates) as Arc<dyn ResolvesServerCert>);
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        config.ticketer = Arc::clone(tickets);
+        // Tickets leave nothing to store here, and the default store is a lock that all threads would share.
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        Ok(Self { certificates, config: Arc::new(config) })
+    }
+
+    /// What handshakes are answered with, the same on every thread. Later [`Certificates::reload`]s take effect in it.
+    #[must_use]
+    pub fn server_config(&self) -> Arc<ServerConfig> {
+        Arc::clone(&self.config)
+    }
+}
+
+fn provider() -> Arc<CryptoProvider> {
+    use aws_lc_rs::kx_group::{SECP256R1, SECP384R1, X25519, X25519MLKEM768};
+    Arc::new(CryptoProvider {
+        // Written out, so that no feature of a dependency decides it.
+        kx_groups: vec![X25519MLKEM768, X25519, SECP256R1, SECP384R1],
+        ..aws_lc_rs::default_provider()
+    })
+}
+
+/// The certificates of one listener as of now.
+struct Current(ArcSwap<Loaded>);
+
+impl fmt::Debug for Current {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_tuple("Current").field(&self.0.load().by_name.keys()).finish()
+    }
+}
+
+impl ResolvesServerCert for Current {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(self.0.load().choose(hello.server_name()))
+    }
+}
+
+/// Certificates, chosen by the name a client asks for (SNI, RFC 6066 §3).
+struct Loaded {
+    /// For clients that ask for no name, or for another one.
+    default: Arc<CertifiedKey>,
+    /// By lower-case name; a wildcard stands without its star: `.example.com`.
+    by_name: HashMap<Box<str>, Arc<CertifiedKey>>,
+    validities: Vec<Validity>,
+}
+
+impl Loaded {
+    fn read(first: &Certificate, others: &[Certificate]) -> Result<Self, TlsError> {
+        let provider = provider();
+        let mut loaded = Self {
+            default: Arc::new(read_pair(first, &provider)?),
+            by_name: HashMap::new(),
+            validities: Vec::new(),
+        };
+        loaded.add(first, &Arc::clone(&loaded.default))?;
+        for other in others {
+            loaded.add(other, &Arc::new(read_pair(other, &provider)?))?;
+        }
+        Ok(loaded)
+    }
+
+    fn add(&mut self, source: &Certificate, pair: &Arc<CertifiedKey>) -> Result<(), TlsError> {
+        let unreadable = || TlsError::Certificate { path: source.certificate.clone() };
+        let leaf = pair.end_entity_cert().map_err(|_| unreadable())?;
+        let (_, leaf) = X509Certificate::from_der(leaf).map_err(|_| unreadable())?;
+        self.validities.push(Validity::of(&leaf, &source.certificate));
+        for name in dns_names(&leaf) {
+            // Of two for one name, the first in the settings counts.
+            self.by_name.entry(name).or_insert_with(|| Arc::clone(pair));
+        }
+        Ok(())
+    }
+
+    /// A sentence about each certificate that clients refuse now or will within two weeks.
+    fn warnings(&self, now: SystemTime) -> Vec<String> {
+        self.validities.iter().filter_map(|validity| validity.warning(now)).collect()
+    }
+
+    fn choose(&self, name: Option<&str>) -> Arc<CertifiedKey> {
+        let found = name.and_then(|name| {
+            let name = name.to_ascii_lowercase();
+            let wildcard = || self.by_name.get(&name[name.find('.')?..]);
+            self.by_name.get(name.as_str()).or_else(wildcard)
+        });
+        Arc::clone(found.unwrap_or(&self.default))
+    }
+}
+
+fn dns_names(leaf: &X509Certificate<'_>) -> Vec<Box<str>> {
+    let Ok(Some(names)) = leaf.subject_alternative_name() else { return Vec::new() };
+    let dns = names.value.general_names.iter().filter_map(|name| match name {
+        GeneralName::DNSName(name) => {
+            Some(name.strip_prefix('*').unwrap_or(name).to_ascii_lowercase().into())
+        }
+        _ => None,
+    });
+    dns.collect()
+}
+
+fn read_pair(source: &Certificate, provider: &CryptoProvider) -> Result<CertifiedKey, TlsError> {
+    let read =
+        |path: &Path| fs::read(path).map_err(|source| TlsError::Read { path: path.to_owned(), source });
+    let path = || source.certificate.clone();
+    let pem = read(&source.certificate)?;
+    let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_slice_iter(&pem)
+        .collect::<Result<_, _>>()
+        .map_err(|source| TlsError::Pem { path: path(), source })?;
+    if chain.is_empty() {
+        return Err(TlsError::NoCertificate { path: path() });
+    }
+    let path = || source.key.clone();
+    let pem = read(&source.key)?;
+    let key = PrivateKeyDer::from_pem_slice(&pem).map_err(|source| match source {
+        pem::Error::NoItemsFound if contains(&pem, b"ENCRYPTED PRIVATE KEY") => {
+            TlsError::EncryptedKey { path: path() }
+        }
+        pem::Error::NoItemsFound => TlsError::NoKey { path: path() },
+        source => TlsError::Pem { path: path(), source },
+    })?;
+    let key = provider
+        .key_provider
+        .load_private_key(key)
+        .map_err(|source| TlsError::Key { path: path(), source })?;
+    let pair = CertifiedKey::new(chain, key);
+    match pair.keys_match() {
+        // Unknown means that the key cannot tell its public half: then the handshake will show.
+        Ok(()) | Err(rustls::Error::InconsistentKeys(rustls::InconsistentKeys::Unknown)) => Ok(pair),
+        Err(rustls::Error::InconsistentKeys(_)) => {
+            Err(TlsError::KeyMismatch { certificate: source.certificate.clone(), key: source.key.clone() })
+        }
+        Err(_) => Err(TlsError::Certificate { path: source.certificate.clone() }),
+    }
+}
+
+fn contains(text: &[u8], part: &[u8]) -> bool {
+    text.windows(part.len()).any(|window| window == part)
+}
+
+/// When a certificate is valid, in seconds since 1970.
+struct Validity {
+    path: PathBuf,
+    from: i64,
+    to: i64,
+}
+
+impl Validity {
+    fn of(leaf: &X509Certificate<'_>, path: &Path) -> Self {
+        let validity = leaf.validity();
+        Self {
+            path: path.to_owned(),
+            from: validity.not_before.timestamp(),
+            to: validity.not_after.timestamp(),
+        }
+    }
+
+    fn warning(&self, now: SystemTime) -> Option<String> {
+        let now = now.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs().cast_signed());
+        let path = self.path.display();
+        let days = |seconds: i64| seconds / 86_400;
+        if now > self.to {
+            Some(format!(
+                "the certificate in {path} ended {} days ago; clients refuse it: renew it",
+                days(now - self.to)
+            ))
+        } else if now < self.from {
+            Some(format!(
+                "the certificate in {path} begins in {} days; is this machine's clock right?",
+                days(self.from - now)
+            ))
+        } else if self.to - now < WARN_BEFORE.as_secs().cast_signed() {
+            Some(format!("the certificate in {path} ends in {} days: renew it", days(self.to - now)))
+        } else {
+            None
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{CertificateParams, KeyPair};
+    use rustls::{
+        ClientConfig, ClientConnection, HandshakeKind, NamedGroup, ProtocolVersion, RootCertStore,
+        ServerConnection, SupportedProtocolVersion, client::Resumption,
+    };
+    use rustls_pki_types::ServerName;
+    use tempfile::TempDir;
+
+    use super::*;
+
+    /// A folder with certificates that stand for themselves.
+    struct Files(TempDir);
+
+    impl Files {
+        fn new() -> Self {
+            Self(TempDir::new().unwrap())
+        }
+
+        fn pair(&self, file: &str, names: &[&str]) -> Certificate {
+            let key = KeyPair::generate().unwrap();
+            let names: Vec<_> = names.iter().map(|name| (*name).to_owned()).collect();
+            let certificate = CertificateParams::new(names).unwrap().self_signed(&key).unwrap();
+            Certificate {
+                certificate: self.write(&format!("{file}.pem"), &certificate.pem()),
+                key: self.write(&format!("{file}.key"), &key.serialize_pem()),
+                local_ca: false,
+            }
+        }
+
+        fn write(&self, name: &str, content: &str) -> PathBuf {
+            let path = self.0.path().join(name);
+            fs::write(&path, content).unwrap();
+            path
+        }
+    }
+
+    fn der(source: &Certificate) -> CertificateDer<'static> {
+        CertificateDer::from_pem_slice(&fs::read(&source.certificate).unwrap()).unwrap()
+    }
+
+    fn client(trusted: &[&Certificate], versions: &[&'static SupportedProtocolVersion]) -> ClientConfig {
+        let mut roots = RootCertStore::empty();
+        for source in trusted {
+            roots.add(der(source)).unwrap();
+        }
+        let mut client = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+            .with_protocol_versions(versions)
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        client.alpn_protocols = vec![b"http/1.1".to_vec(), b"h2".to_vec()];
+        client.resumption = Resumption::in_memory_sessions(8);
+        client
+    }
+
+    /// A whole handshake in memory, with the session tickets after it.
+    fn shake(
+        client: &Arc<ClientConfig>,
+        server: &Arc<ServerConfig>,
+        name: &str,
+    ) -> Result<(ClientConnection, ServerConnection), rustls::Error> {
+        let name = ServerName::try_from(name.to_owned()).unwrap();
+        let mut client = ClientConnection::new(Arc::clone(client), name).unwrap();
+        let mut server = ServerConnection::new(Arc::clone(server)).unwrap();
+        loop {
+            let mut wire = Vec::new();
+            while client.wants_write() {
+                client.write_tls(&mut wire).unwrap();
+            }
+            let mut there = wire.as_slice();
+            while !there.is_empty() {
+                server.read_tls(&mut there).unwrap();
+                server.process_new_packets()?;
+            }
+            let mut back = Vec::new();
+            while server.wants_write() {
+                server.write_tls(&mut back).unwrap();
+            }
+            if wire.is_empty() && back.is_empty() {
+                return Ok((client, server));
+            }
+            let mut back = back.as_slice();
+            while !back.is_empty() {
+                client.read_tls(&mut back).unwrap();
+                client.process_new_packets()?;
+            }
+        }
+    }
+
+    fn now() -> SystemTime {
+        UNIX_EPOCH + Duration::from_secs(20_000 * 86_400)
+    }
+
+    fn listen(source: &Certificate) -> Listen {
+        Listen { address: ([127, 0, 0, 1], 0).into(), tls: Some(source.clone()) }
+    }
+
+    fn serve(source: &Certificate) -> (Certificates, Arc<ServerConfig>) {
+        let certificates = Certificates::load(&[listen(source)], now()).unwrap();
+        let config = certificates.terminator(0).unwrap().server_config();
+        (certificates, config)
+    }
+
+    fn error(source: &Certificate) -> String {
+        Certificates::load(&[listen(source)], now()).unwrap_err().to_string()
+    }
+
+    const BOTH: &[&SupportedProtocolVersion] = &[&TLS13, &TLS12];
+
+    #[test]
+    fn a_handshake_is_tls_1_3_with_post_quantum_exchange_and_http_2() {
+        let files = Files::new();
+        let source = files.pair("a", &["localhost"]);
+        let (_, server) = serve(&source);
+        let (client, _) = shake(&Arc::new(client(&[&source], BOTH)), &server, "localhost").unwrap();
+        assert_eq!(client.protocol_version(), Some(ProtocolVersion::TLSv1_3));
+        assert_eq!(client.negotiated_key_exchange_group().unwrap().name(), NamedGroup::X25519MLKEM768);
+        assert_eq!(client.alpn_protocol(), Some(&b"h2"[..]), "the server's order counts");
+    }
+
+    #[test]
+    fn tls_1_2_is_spoken_with_those_who_know_no_better() {
+        let files = Files::new();
+        let source = files.pair("a", &["localhost"]);
+        let (_, server) = serve(&source);
+        let (client, _) = shake(&Arc::new(client(&[&source], &[&TLS12])), &server, "localhost").unwrap();
+        assert_eq!(client.protocol_version(), Some(ProtocolVersion::TLSv1_2));
+    }
+
+    #[test]
+    fn a_ticket_is_good_on_another_listener_and_after_a_reload() {
+        for versions in [&[&TLS13][..], &[&TLS12][..]] {
+            let files = Files::new();
+            let source = files.pair("a", &["localhost"]);
+            let listeners = [listen(&source), listen(&source)];
+            let certificates = Certificates::load(&listeners, now()).unwrap();
+            let config = |listener| certificates.terminator(listener).unwrap().server_config();
+            let client = Arc::new(client(&[&source], versions));
+            let (_, server) = shake(&client, &config(0), "localhost").unwrap();
+            assert_ne!(server.handshake_kind(), Some(HandshakeKind::Resumed));
+            certificates.reload(&listeners, now()).unwrap();
+            let (_, server) = shake(&client, &config(1), "localhost").unwrap();
+            assert_eq!(server.handshake_kind(), Some(HandshakeKind::Resumed), "{versions:?}");
+        }
+    }
+
+    #[test]
+    fn the_name_asked_for_chooses_the_certificate() {
+        let files = Files::new();
+        let sources = [
+            files.pair("first", &["first.test"]),
+            files.pair("second", &["second.test", "*.wild.test"]),
+            files.pair("third", &["second.test", "exact.wild.test"]),
+        ];
+        let loaded = Loaded::read(&sources[0], &sources[1..]).unwrap();
+        let chosen = |name| loaded.choose(name).end_entity_cert().unwrap().clone().into_owned();
+        assert_eq!(chosen(Some("first.test")), der(&sources[0]));
+        assert_eq!(chosen(Some("SECOND.test")), der(&sources[1]));
+        assert_eq!(chosen(Some("any.wild.test")), der(&sources[1]));
+        assert_eq!(chosen(Some("exact.wild.test")), der(&sources[2]));
+        for other in [None, Some("unknown.test"), Some("wild.test"), Some("a.b.wild.test"), Some("test")] {
+            assert_eq!(chosen(other), der(&sources[0]), "{other:?}");
+        }
+    }
+
+    #[test]
+    fn a_reload_counts_for_the_next_handshake() {
+        let files = Files::new();
+        let (old, new) = (files.pair("old", &["localhost"]), files.pair("new", &["localhost"]));
+        let (certificates, server) = serve(&old);
+        let client = Arc::new(client(&[&old, &new], BOTH));
+        let (client_before, _) = shake(&client, &server, "localhost").unwrap();
+        certificates.reload(&[listen(&new)], now()).unwrap();
+        let fresh = Arc::new(self::client(&[&old, &new], BOTH));
+        let (client_after, _) = shake(&fresh, &server, "localhost").unwrap();
+        assert_eq!(client_before.peer_certificates().unwrap()[0], der(&old));
+        assert_eq!(client_after.peer_certificates().unwrap()[0], der(&new));
+    }
+
+    #[test]
+    fn a_reload_that_fails_changes_nothing_on_any_listener() {
+        let files = Files::new();
+        let (one, two) = (files.pair("one", &["localhost"]), files.pair("two", &["localhost"]));
+        let certificates = Certificates::load(&[listen(&one), listen(&one)], now()).unwrap();
+        fs::write(&one.key, "broken").unwrap();
+        certificates.reload(&[listen(&two), listen(&one)], now()).unwrap_err();
+        let server = certificates.terminator(0).unwrap().server_config();
+        shake(&Arc::new(client(&[&one], BOTH)), &server, "localhost").unwrap();
+    }
+
+    #[test]
+    fn only_tls_listeners_have_a_terminator() {
+        let files = Files::new();
+        let secure = listen(&files.pair("a", &["localhost"]));
+        let clear = Listen { tls: None, ..secure.clone() };
+        let certificates = Certificates::load(&[clear, secure], now()).unwrap();
+        assert!(certificates.terminator(0).is_none());
+        assert!(certificates.terminator(1).is_some());
+        assert!(certificates.terminator(2).is_none());
+    }
+
+    #[test]
+    fn a_local_certificate_is_made_on_the_way() {
+        let files = Files::new();
+        let certs = files.0.path().join("certs");
+        let source = Certificate {
+            certificate: certs.join("localhost.pem"),
+            key: certs.join("localhost.key"),
+            local_ca: true,
+        };
+        let (_, server) = serve(&source);
+        let authority = Certificate { certificate: certs.join("ca.pem"), ..source };
+        let mut client = client(&[&authority], BOTH);
+        client.time_provider = Arc::new(At(now()));
+        shake(&Arc::new(client), &server, "localhost").unwrap();
+    }
+
+    #[derive(Debug)]
+    struct At(SystemTime);
+
+    impl rustls::time_provider::TimeProvider for At {
+        fn current_time(&self) -> Option<rustls_pki_types::UnixTime> {
+            Some(rustls_pki_types::UnixTime::since_unix_epoch(self.0.duration_since(UNIX_EPOCH).unwrap()))
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_file_is_said_with_the_remedy() {
+        let files = Files::new();
+        let good = files.pair("good", &["localhost"]);
+        let other = files.pair("other", &["localhost"]);
+
+        let missing = error(&Certificate { certificate: files.0.path().join("none.pem"), ..good.clone() });
+        assert!(missing.contains("none.pem") && missing.contains("local_ca"), "{missing}");
+
+        let swapped = error(&Certificate { certificate: good.key.clone(), ..good.clone() });
+        assert!(swapped.contains("good.key holds no certificate"), "{swapped}");
+
+        let no_key = error(&Certificate { key: good.certificate.clone(), ..good.clone() });
+        assert!(no_key.contains("good.pem holds no private key"), "{no_key}");
+
+        let mismatch = error(&Certificate { key: other.key, ..good.clone() });
+        assert!(
+            mismatch.contains("other.key is not that of the certificate in") && mismatch.contains("good.pem")
+        );
+
+        let encrypted = "-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n-----END ENCRYPTED PRIVATE KEY-----\n";
+        let encrypted = error(&Certificate { key: files.write("sealed.key", encrypted), ..good.clone() });
+        assert!(
+            encrypted.contains("sealed.key is encrypted") && encrypted.contains("openssl pkey"),
+            "{encrypted}"
+        );
+
+        let broken = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+        let broken = error(&Certificate { certificate: files.write("broken.pem", broken), ..good });
+        assert!(broken.contains("broken.pem holds a certificate that cannot be read"), "{broken}");
+    }
+
+    #[test]
+    fn a_certificate_that_has_ended_is_used_with_a_warning() {
+        let files = Files::new();
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::new(["localhost".to_owned()]).unwrap();
+        params.not_before = rcgen::date_time_ymd(2020, 1, 1);
+        params.not_after = rcgen::date_time_ymd(2020, 12, 31);
+        let source = Certificate {
+            certificate: files.write("a.pem", &params.self_signed(&key).unwrap().pem()),
+            key: files.write("a.key", &key.serialize_pem()),
+            local_ca: false,
+        };
+        let loaded = Loaded::read(&source, &[]).unwrap();
+        // 2021-01-10, 2020-12-27, 2020-06-01, 2019-12-22 (all UTC).
+        let warning = |days: u64| loaded.warnings(UNIX_EPOCH + Duration::from_secs(days * 86_400));
+        assert!(warning(18_637)[0].contains("ended 10 days ago"), "{:?}", warning(18_637));
+        assert!(warning(18_623)[0].contains("ends in 4 days"), "{:?}", warning(18_623));
+        assert!(warning(18_414).is_empty());
+        assert!(warning(18_252)[0].contains("begins in 10 days"), "{:?}", warning(18_252));
+    }
+}

@@ -1,0 +1,307 @@
+//! The body of a response on its way into the cache: read from the upstream, recorded for whoever reads along, stored.
+//!
+//! ```text
+//!   reading --- end ----------------> stored, as a whole or as a part
+//!      |  \---- breaks off ---------> asked for the rest, once ---- the rest comes --> reading
+//!      |                                      \---- anything else --> every reader is told; nothing is stored
+//!      '------- turns out too large -> passed on to those who read already, at the pace of the slowest
+//! ```
+//!
+//! Nobody needs to read for a fill to go on that will be stored. Whatever happens to its task, no reader waits for ever.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use cache_policy::{ContentRange, Reason, combined_head, may_combine};
+use http::{HeaderMap, StatusCode};
+use http_body_util::BodyExt as _;
+
+use crate::{
+    cache::{
+        Filling, Key, Lead, Recording, Stored, StoredBody,
+        memory::{MARKER, Marker},
+        not_stored::NotStored,
+        recording::Room,
+        reservation::Reservation,
+        stored::Facts,
+        stored_body::StoredBodyReader,
+    },
+    fetch::{
+        resume::{Rest, Resume},
+        want::Want,
+    },
+    message::body_error::BodyError,
+    response::coding,
+    settings::Route,
+    state::Edge,
+    upstream::ResponseBody,
+};
+
+/// The body of a response on its way into the cache.
+pub struct Fill<'a> {
+    /// Where it is stored.
+    pub edge: &'a Edge,
+    /// The resource.
+    pub key: &'a Key,
+    /// The fetch that others may join.
+    pub lead: &'a Lead,
+    /// What readers share.
+    pub filling: &'a Filling,
+    /// Largest body to keep, in bytes.
+    pub largest: u64,
+    /// What is taken of the tier's room; given back when the body is stored or passed on.
+    pub room: Option<Reservation>,
+    /// Where it is a part.
+    pub parts: Option<Placed>,
+    /// How to ask for the rest if it breaks off; it is used once.
+    pub resume: Option<Resume>,
+}
+
+/// A part on its way into the cache.
+pub struct Placed {
+    /// Where it stands, with the octets that were stored before.
+    pub place: ContentRange,
+    /// The route's rules.
+    pub route: Arc<Route>,
+    /// What was asked for.
+    pub want: Want,
+}
+
+/// Where stored octets stand, seen from those that are fetched.
+#[derive(Clone, Copy)]
+enum Side {
+    Before,
+    After,
+}
+
+impl Placed {
+    /// Octets stored already on one side of what is fetched.
+    fn stored(&self, side: Side) -> Option<StoredBodyReader> {
+        let Want::Gap(gap) = &self.want else { return None };
+        let range = match side {
+            Side::Before => gap.wanted.start..gap.range.start,
+            Side::After => gap.range.end..gap.wanted.end,
+        };
+        if range.is_empty() { None } else { gap.part.read_part(&range) }
+    }
+}
+
+impl Fill<'_> {
+    /// Fills the recording to its end, and stores it.
+    pub async fn run(mut self, mut body: ResponseBody) {
+        let recording = FillGuard { recording: &self.filling.recording, ended: false };
+        let (mut length, mut pieces) = (0, 0);
+        // Of the whole, where only the continuation told it.
+        let mut complete = None;
+        let mut trailers = None;
+        let mut keeps = true;
+        length += self.push_stored(Side::Before);
+        loop {
+            if !keeps && self.wait_for_readers().await == Room::NobodyReads {
+                return;
+            }
+            let frame = match body.frame().await {
+                None => break,
+                Some(Ok(frame)) => frame,
+                Some(Err(error)) => {
+                    // A stalled body would hold its place among the upstream's connections.
+                    drop(body);
+                    let Some(rest) = self.rest(length, keeps, &error).await else {
+                        tracing::info!(key = self.key.as_str(), %error, "a fill broke off and is not stored");
+                        return recording.fail(error);
+                    };
+                    (body, complete) = (rest.body, Some(rest.complete));
+                    continue;
+                }
+            };
+            match frame.into_data() {
+                Ok(data) => {
+                    length += data.len() as u64;
+                    if complete.is_some_and(|complete| length > complete) {
+                        break;
+                    }
+                    pieces += 1;
+                    if keeps && !self.has_room(length, pieces) {
+                        keeps = false;
+                        self.let_go();
+                    }
+                    // A deep copy while it is kept: the piece is a slice of the connection's read buffer.
+                    self.filling.recording.push(if keeps { Bytes::copy_from_slice(&data) } else { data });
+                }
+                Err(frame) => trailers = frame.into_trailers().ok(),
+            }
+        }
+        if complete.is_some_and(|complete| length != complete) {
+            tracing::info!(key = self.key.as_str(), "a continuation is not as long as it said");
+            return recording.fail(BodyError::Abandoned);
+        }
+        length += self.push_stored(Side::After);
+        if let Some(parts) = &self.parts
+            && length != parts.place.range.end - parts.place.range.start
+        {
+            tracing::info!(key = self.key.as_str(), "a part is not as long as it said and is not stored");
+            // Who follows an answer put together from two was promised its length.
+            return if matches!(parts.want, Want::Gap(_)) {
+                recording.fail(BodyError::Abandoned);
+            } else {
+                drop(recording.finish(trailers));
+            };
+        }
+        let Some(segments) = recording.finish(trailers) else { return };
+        self.room = None;
+        self.edge.memory.lend(&segments);
+        if let Some(parts) = &self.parts
+            && self.filling.partial
+        {
+            self.store_part(parts, segments);
+        } else {
+            let codable = self.filling.facts.codable && segments.length() >= coding::SMALLEST;
+            let facts = Facts { codable, ..self.filling.facts.clone() };
+            let stored = Stored::new(facts, &self.filling.head, segments);
+            self.edge.memory.store(self.key, Arc::new(stored));
+        }
+    }
+
+    /// What is missing after `length` octets, where the upstream can be asked for it and anybody has a use for it.
+    async fn rest(&mut self, length: u64, keeps: bool, error: &BodyError) -> Option<Rest> {
+        let resume = self.resume.take()?;
+        if !keeps && self.wait_for_readers().await == Room::NobodyReads {
+            return None;
+        }
+        let ends =
+            self.edge.drain.is_cancelled() || self.edge.memory.outdated(self.lead.generation(), self.key);
+        if ends && !self.filling.recording.is_read() {
+            return None;
+        }
+        match resume.ask(length, &self.edge.clock).await {
+            Ok(rest) => {
+                tracing::info!(key = self.key.as_str(), %error, length, "a fill broke off and is continued");
+                Some(rest)
+            }
+            Err(why) => {
+                tracing::info!(key = self.key.as_str(), length, %why, "a fill cannot be continued");
+                None
+            }
+        }
+    }
+
+    /// Adds the stored octets round what is fetched; says how many.
+    fn push_stored(&self, side: Side) -> u64 {
+        let Some(mut reader) = self.parts.as_ref().and_then(|parts| parts.stored(side)) else { return 0 };
+        let length = reader.left();
+        while let Some(piece) = reader.next_piece() {
+            self.filling.recording.push(piece);
+        }
+        length
+    }
+
+    /// Stores a part, together with what is stored of the same representation; all of it becomes a whole.
+    fn store_part(&self, parts: &Placed, segments: StoredBody) {
+        let Filling { facts, head, .. } = self.filling;
+        let resource = self.edge.memory.look_up(self.key);
+        let held = resource
+            .as_ref()
+            .and_then(|resource| resource.part_of(&facts.vary, &facts.variant))
+            .filter(|held| may_combine(&held.meta.validators, &facts.meta.validators));
+        let joined = held.and_then(|held| {
+            let (held_now, body) = held.joined(&parts.place, &segments)?;
+            (body.length() <= self.largest).then(|| {
+                let whole = held_now.complete_length().filter(|_| held_now.is_whole());
+                let head = combined_head(&held.identity().head, head, whole);
+                match whole {
+                    Some(length) => {
+                        let mut facts = facts.clone();
+                        facts.meta.status = StatusCode::OK;
+                        facts.codable = parts.route.compress
+                            && length >= coding::SMALLEST
+                            && coding::codable(StatusCode::OK, &head, Some(length));
+                        Stored::new(facts, &head, body)
+                    }
+                    None => Stored::of_parts(facts.clone(), &head, body, held_now),
+                }
+            })
+        });
+        let stored = joined.or_else(|| Stored::part(facts.clone(), head, segments, &parts.place));
+        if let Some(stored) = stored {
+            self.edge.memory.store(self.key, Arc::new(stored));
+        }
+    }
+
+    /// Whether `length` bytes in so many pieces may be kept; takes more room where the upstream did not say how many there
+    /// would be, or sends them in crumbs.
+    fn has_room(&mut self, length: u64, pieces: u64) -> bool {
+        let Some(room) = &mut self.room else { return false };
+        if length > self.largest {
+            return false;
+        }
+        let crumbs = pieces.saturating_sub(FEW_PIECES + length / CRUMB);
+        let needed = length + crumbs * PIECE;
+        // Twice as much each time: few steps, and never more than twice what is held.
+        while room.bytes() < needed {
+            match self.edge.memory.reserve(room.bytes().max(FIRST_ROOM)) {
+                Some(more) => room.join(more),
+                None => return false,
+            }
+        }
+        true
+    }
+
+    /// It turned out too large on the way: those who already read it get the rest, nobody else joins, nothing is stored.
+    fn let_go(&self) {
+        let (reason, at) = (Reason::TooLarge, self.edge.clock.now());
+        self.edge.memory.mark(self.key, Marker { until: at + MARKER, reason });
+        let refused = NotStored { reason, status: self.filling.facts.meta.status, at, lines: Vec::new() };
+        self.edge.memory.not_stored().remember(self.key, refused);
+        self.lead.close();
+        self.filling.recording.let_go();
+    }
+
+    async fn wait_for_readers(&mut self) -> Room {
+        loop {
+            match tokio::time::timeout(PATIENCE, self.filling.recording.room()).await {
+                Ok(room) => {
+                    if self.filling.recording.is_small() {
+                        self.room = None;
+                    }
+                    return room;
+                }
+                Err(_) => self.filling.recording.cut_slowest(),
+            }
+        }
+    }
+}
+
+/// Ends the recording whatever happens to the task, so that no reader waits for ever.
+struct FillGuard<'a> {
+    recording: &'a Arc<Recording>,
+    ended: bool,
+}
+
+impl FillGuard<'_> {
+    fn fail(mut self, error: BodyError) {
+        self.ended = true;
+        self.recording.fail(error);
+    }
+
+    fn finish(mut self, trailers: Option<HeaderMap>) -> Option<StoredBody> {
+        self.ended = true;
+        self.recording.finish(trailers)
+    }
+}
+
+impl Drop for FillGuard<'_> {
+    fn drop(&mut self) {
+        if !self.ended {
+            self.recording.fail(BodyError::Abandoned);
+        }
+    }
+}
+
+/// Room taken at first for a body of unknown length.
+pub const FIRST_ROOM: u64 = 64 * 1024;
+/// Pieces of fewer bytes are crumbs, of which each beyond the first few takes room for its bookkeeping.
+const CRUMB: u64 = 4 * 1024;
+const FEW_PIECES: u64 = 16;
+const PIECE: u64 = 128;
+/// How long one client's slow reading may hold up others who share a body that is not kept.
+const PATIENCE: Duration = Duration::from_secs(5);

@@ -1,0 +1,177 @@
+//! Whether an answer may be stored, as what, and under which facts.
+
+use std::{sync::Arc, time::Duration};
+
+use cache_policy::{
+    Admitted, Arrival, ContentRange, Newer, Ranges, Reason, RequestFacts, Tag, Vary, admit_part,
+    combined_head, may_combine, tags, variant_key,
+};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+
+use super::fill::FIRST_ROOM;
+use crate::{
+    cache::{
+        Filling, Recording, Stored, held::Gap, purge::Generation, reservation::Reservation, stored::Facts,
+    },
+    response::coding,
+    settings::Route,
+    state::Edge,
+    upstream::ResponseBody,
+};
+
+/// What an answer is judged by.
+pub(super) struct Judge<'a> {
+    pub(super) edge: &'a Edge,
+    pub(super) facts: &'a RequestFacts,
+    pub(super) fields: &'a HeaderMap,
+    pub(super) route: &'a Route,
+    pub(super) arrival: Arrival,
+    pub(super) largest: u64,
+}
+
+/// An answer that will be stored.
+pub(super) struct Judged {
+    pub(super) facts: Facts,
+    pub(super) head: HeaderMap,
+    pub(super) length: Option<u64>,
+    /// Where in the whole what is being stored stands, where it is a part.
+    place: Option<ContentRange>,
+    /// Whether the answer is a part.
+    partial: bool,
+    room: Reservation,
+}
+
+impl Judged {
+    pub(super) fn filling(
+        self,
+        began: Generation,
+        took: Duration,
+    ) -> (Arc<Filling>, Option<ContentRange>, Reservation) {
+        let Self { facts, head, length, place, partial, room } = self;
+        let facts = Facts { began, ..facts };
+        let filling = Filling { facts, head, length, recording: Recording::new(), partial, took };
+        (Arc::new(filling), place, room)
+    }
+}
+
+impl Judge<'_> {
+    /// A whole response.
+    pub(super) fn whole(
+        &self,
+        status: StatusCode,
+        head: &HeaderMap,
+        body: &ResponseBody,
+    ) -> Result<Judged, Reason> {
+        let length = http_body::Body::size_hint(body).exact();
+        let rules = &self.route.rules;
+        let admitted = cache_policy::admit(self.facts, status, head, self.arrival, rules)?;
+        let room = room(self.edge, length, self.largest)?;
+        let codable = self.route.compress && coding::codable(status, &admitted.head, length);
+        self.judged(admitted, length, room, codable)
+    }
+
+    /// The part that was asked for.
+    pub(super) fn part(&self, head: &HeaderMap, body: &ResponseBody) -> Result<Judged, Reason> {
+        let length = http_body::Body::size_hint(body).exact();
+        let (admitted, place) = self.placed(head, length)?;
+        let room = room(self.edge, length, self.largest)?;
+        let judged = self.judged(admitted, length, room, false)?;
+        Ok(Judged { place: Some(place), partial: true, ..judged })
+    }
+
+    /// What was missing: it and what is stored become the answer (RFC 9111 §3.4).
+    pub(super) fn gap(&self, head: &HeaderMap, body: &ResponseBody, gap: &Gap) -> Result<Judged, Reason> {
+        let length = http_body::Body::size_hint(body).exact();
+        let (admitted, place) = self.placed(head, length)?;
+        if !may_combine(&gap.part.meta.validators, &admitted.meta.validators) {
+            return Err(Reason::ValidatorMismatch);
+        }
+        if place.range != gap.range || place.complete.is_some_and(|complete| complete != gap.complete) {
+            return Err(Reason::PartialUnusable);
+        }
+        let combined = combined_head(&gap.part.identity().head, head, None);
+        let (mut admitted, _) = admit_part(self.facts, &combined, self.arrival, &self.route.rules)?;
+        let wanted = ContentRange { range: gap.wanted.clone(), complete: Some(gap.complete) };
+        let whole = gap.wanted == (0..gap.complete);
+        if whole {
+            admitted.meta.status = StatusCode::OK;
+            admitted.head.remove(header::CONTENT_RANGE);
+        } else {
+            admitted.head.insert(header::CONTENT_RANGE, wanted.to_field());
+        }
+        let length = gap.wanted.end - gap.wanted.start;
+        admitted.head.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+        let room = room(self.edge, Some(length), self.largest)?;
+        let codable =
+            whole && self.route.compress && coding::codable(StatusCode::OK, &admitted.head, Some(length));
+        let judged = self.judged(admitted, Some(length), room, codable)?;
+        Ok(Judged { place: Some(wanted), partial: !whole, ..judged })
+    }
+
+    /// A 206, and where it stands: as long as it says, or as the route has it.
+    fn placed(&self, head: &HeaderMap, length: Option<u64>) -> Result<(Admitted, ContentRange), Reason> {
+        let rules = &self.route.rules;
+        let (admitted, place) = admit_part(self.facts, head, self.arrival, rules)?;
+        match length {
+            Some(length) if length != place.range.end - place.range.start => match rules.ranges {
+                Ranges::Fitted if length > 0 => Ok((admitted, place.fitted_to(length))),
+                _ => Err(Reason::PartialUnusable),
+            },
+            _ => Ok((admitted, place)),
+        }
+    }
+
+    fn judged(
+        &self,
+        admitted: Admitted,
+        length: Option<u64>,
+        room: Reservation,
+        codable: bool,
+    ) -> Result<Judged, Reason> {
+        let Admitted { meta, head, vary } = admitted;
+        let tags: Box<[Tag]> = tags(&head)?.into();
+        let vary = match vary {
+            Vary::Fields(fields) => fields,
+            Vary::Nothing | Vary::Any => Box::default(),
+        };
+        let variant = if vary.is_empty() { Box::default() } else { variant_key(&vary, self.fields) };
+        let facts = Facts { meta, vary, variant, tags, began: Generation::default(), codable };
+        Ok(Judged { facts, head, length, place: None, partial: false, room })
+    }
+}
+
+/// The fields that `no-cache` or `private` names: the client that asked gets them, nobody else (RFC 9111 §5.2.2.4).
+pub(super) fn withheld(head: &HeaderMap, stored: &HeaderMap) -> HeaderMap {
+    let only_here = |name: &HeaderName| !stored.contains_key(name) && !NEVER_WITHHELD.contains(name);
+    head.iter()
+        .filter(|(name, _)| only_here(name))
+        .map(|(name, value)| (name.clone(), value.clone()))
+        .collect()
+}
+
+/// What is missing of a stored head for other reasons.
+const NEVER_WITHHELD: [HeaderName; 4] =
+    [header::AGE, header::CONTENT_RANGE, header::SET_COOKIE, HeaderName::from_static("set-cookie2")];
+
+/// Takes room for a body before anyone is promised a share of it: all of it where its length is known.
+fn room(edge: &Edge, length: Option<u64>, largest: u64) -> Result<Reservation, Reason> {
+    match length {
+        Some(length) if length > largest => Err(Reason::TooLarge),
+        length => edge.memory.reserve(length.unwrap_or(FIRST_ROOM)).ok_or(Reason::NoRoom),
+    }
+}
+
+/// Whether the next answers are likely to be refused for the same reason. What one client's request brought about says
+/// nothing of the next client's answer, nor does a failure or a moment without room.
+pub(super) fn lasts(status: StatusCode, reason: Reason) -> bool {
+    (status.is_success() || status.is_redirection())
+        && !reason.is_about_request()
+        && !matches!(reason, Reason::NoRoom | Reason::PartialUnusable)
+}
+
+/// The entry under the head that a 304 has brought (RFC 9111 §4.3.4), of a fetch that began at `began`.
+pub(super) fn freshen(stored: &Stored, answer: &Newer<'_>, began: Generation) -> Result<Stored, Reason> {
+    let admitted = cache_policy::freshen(&stored.meta, &stored.identity().head, answer)?;
+    let tags = tags(&admitted.head)?.into();
+    Ok(stored.freshened(admitted.meta, &admitted.head, tags, began))
+}

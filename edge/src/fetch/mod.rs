@@ -1,0 +1,363 @@
+//! One fetch for the cache: a task that owns the request to the upstream, fills a recording, and stores it.
+//!
+//! ```text
+//!   the tiers behind memory, if there are any --- have it ---> Found, or in memory and stale: whoever waits looks again
+//!     |
+//!   send --- no response ------------------> Failed                followers and leader decide on stale
+//!     |---- 304 to our validators ---------> Stored                freshened in place
+//!     |---- a failure status over an entry > ErrorStatus           the entry stays; the leader has the response
+//!     |---- 206 to a range we asked for ---> Filling ... stored    as a part; what it completes becomes a whole
+//!     |---- policy refuses to store -------> NotShared + marker    the leader has the response, streamed to it alone
+//!     '---- policy admits -----------------> Filling ... stored    readers follow the recording
+//! ```
+//!
+//! The client that started it may leave at any time: what will be stored is filled to its end; what will not be stored
+//! stops with its reader.
+
+pub mod fill;
+mod judge;
+pub mod resume;
+pub mod want;
+
+use std::{sync::Arc, time::Duration};
+
+use cache_policy::{Arrival, Decision, Meta, Newer, Reason, RequestFacts, may_replace};
+use http::{HeaderMap, Request, StatusCode, response};
+use http_body_util::BodyExt as _;
+use tokio::sync::oneshot;
+
+use crate::{
+    cache::{
+        FetchOutcome, Key, Lead, Stored,
+        memory::{MARKER, Marker},
+        not_stored::NotStored,
+        purge::Generation,
+        recording::Reader,
+        tiers::TierQuery,
+    },
+    message::{failure::Failure, hop_by_hop::strip_hop_by_hop},
+    observe::evidence,
+    settings::Route,
+    state::Edge,
+    upstream::{RequestBody, ResponseBody, Upstream, response_body::Answer},
+};
+use fill::{Fill, Placed};
+use judge::{Judge, Judged, freshen, lasts, withheld};
+use resume::{Asked, Resume};
+use want::Want;
+
+/// A fetch that is about to begin. It borrows nothing of the request that began it.
+pub struct Fetch {
+    /// The right to fetch.
+    pub lead: Lead,
+    /// The request to send.
+    pub request: Request<RequestBody>,
+    /// What it is for.
+    pub subject: Subject,
+}
+
+/// What a fetch is for: a resource, and how what comes of it is judged.
+pub struct Subject {
+    /// The resource.
+    pub key: Key,
+    /// The client's request fields, for `Vary`.
+    pub fields: HeaderMap,
+    /// The client's request, as policy sees it.
+    pub facts: RequestFacts,
+    /// The route's rules.
+    pub route: Arc<Route>,
+    /// Where to send it.
+    pub upstream: Arc<Upstream>,
+    /// The entry under validation, or that a failure must not replace.
+    pub stored: Option<Arc<Stored>>,
+    /// What is asked for.
+    pub want: Want,
+    /// Largest body to keep, in bytes.
+    pub largest: u64,
+}
+
+/// What the fetch gives to the client that began it, before anyone else learns of it.
+pub enum LeaderShare {
+    /// A response for it alone.
+    Answer(Box<Unshared>),
+    /// Its place in the recording: taken first, so that the fill never finds itself without a reader. With it the fields
+    /// that are for this client alone.
+    Reader(Reader, HeaderMap),
+}
+
+/// A response that its own client gets and nobody else.
+pub struct Unshared {
+    /// As the upstream sent it.
+    pub answer: Answer,
+    /// Why it is not stored.
+    pub reason: Reason,
+    /// From sending the request to this head.
+    pub took: Duration,
+}
+
+/// Starts the fetch. The receiver has what is the leader's before the outcome is published.
+pub fn start(edge: &Arc<Edge>, fetch: Fetch) -> oneshot::Receiver<LeaderShare> {
+    let (leader, receiver) = oneshot::channel();
+    tokio::spawn(run(Arc::clone(edge), fetch, leader));
+    receiver
+}
+
+async fn run(edge: Arc<Edge>, fetch: Fetch, leader: oneshot::Sender<LeaderShare>) {
+    let Fetch { lead, request, subject } = fetch;
+    // Boxed: as a rule there is no tier, and nobody carries the room for asking one about.
+    if !edge.memory.tiers().is_empty()
+        && let Some(outcome) = Box::pin(look_up_tiers(&edge, &subject, &lead)).await
+    {
+        return lead.publish(outcome);
+    }
+    let again = resume::copy(&request);
+    let requested_at = edge.clock.now();
+    let answer = match subject.upstream.send(request, &edge.clock).await {
+        Ok(answer) => answer,
+        Err(failure) => return lead.publish(FetchOutcome::Failed(failure)),
+    };
+    let received_at = edge.clock.now();
+    let arrival = Arrival { requested_at, received_at, wall: edge.clock.wall_at(received_at) };
+    let received = Received { answer, arrival, edge: &edge, subject: &subject };
+    Box::pin(received.settle(&lead, again, leader)).await;
+}
+
+/// A response's head has come.
+struct Received<'a> {
+    answer: Answer,
+    arrival: Arrival,
+    edge: &'a Edge,
+    subject: &'a Subject,
+}
+
+/// What a head that is to be stored, or not, is judged to be.
+enum Judgement {
+    Store(Box<Judged>),
+    Refuse(Reason),
+    /// It contradicts what is stored, which is dropped: whoever waits looks again.
+    Contradicts,
+}
+
+impl Received<'_> {
+    /// Publishes what the answer means for those who wait; fills the cache with its body where it is to be stored.
+    async fn settle(mut self, lead: &Lead, again: Request<()>, leader: oneshot::Sender<LeaderShare>) {
+        let subject = self.subject;
+        strip_hop_by_hop(self.answer.headers_mut());
+        let status = self.answer.status();
+        match (&subject.stored, status) {
+            (Some(stored), StatusCode::NOT_MODIFIED) => {
+                let outcome = self.freshened(stored, lead.generation());
+                // A 304 has no content; reading its end gives the connection back.
+                let _ = self.answer.body_mut().frame().await;
+                return lead.publish(outcome);
+            }
+            (_, StatusCode::SWITCHING_PROTOCOLS) => {
+                return lead.publish(FetchOutcome::Failed(Failure::Unasked));
+            }
+            (Some(stored), status) if !may_replace(&stored.meta, status) => {
+                hand_over(leader, self.unshared(Reason::StatusForbidsStoring));
+                return lead.publish(FetchOutcome::ErrorStatus(status));
+            }
+            _ => {}
+        }
+        match self.judge() {
+            Judgement::Contradicts => lead.publish(FetchOutcome::Nothing),
+            Judgement::Refuse(reason) => {
+                self.remember_refusal(reason);
+                hand_over(leader, self.unshared(reason));
+                lead.publish(FetchOutcome::NotShared(reason));
+            }
+            Judgement::Store(judged) => self.fill(*judged, lead, again, leader).await,
+        }
+    }
+
+    fn took(&self) -> Duration {
+        self.arrival.received_at.since(self.arrival.requested_at)
+    }
+
+    fn unshared(self, reason: Reason) -> LeaderShare {
+        let took = self.took();
+        LeaderShare::Answer(Box::new(Unshared { answer: self.answer, reason, took }))
+    }
+
+    /// Takes the head of a 304 into the entry under validation.
+    fn freshened(&self, stored: &Arc<Stored>, began: Generation) -> FetchOutcome {
+        let Self { edge, subject: Subject { key, facts, route, .. }, .. } = self;
+        let head = self.answer.headers();
+        let answer = Newer { request: facts, head, arrival: self.arrival, rules: &route.rules };
+        match freshen(stored, &answer, began) {
+            Ok(fresh) => {
+                let fresh = Arc::new(fresh);
+                edge.memory.store(key, Arc::clone(&fresh));
+                FetchOutcome::Stored(fresh)
+            }
+            Err(reason) => {
+                // What we hold is not what the upstream means: whoever waits fetches it whole.
+                tracing::debug!(key = key.as_str(), %reason, "a 304 does not fit what is stored");
+                edge.memory.remove(key, stored);
+                FetchOutcome::Nothing
+            }
+        }
+    }
+
+    fn judge(&self) -> Judgement {
+        let Self { edge, subject, arrival, .. } = self;
+        let Subject { key, fields, facts, route, stored, want, largest, .. } = subject;
+        let (status, head, body) = (self.answer.status(), self.answer.headers(), self.answer.body());
+        if status == StatusCode::RANGE_NOT_SATISFIABLE {
+            // It is shorter than it was.
+            match (want, stored) {
+                (Want::Gap(gap), _) => {
+                    edge.memory.remove(key, &gap.part);
+                    return Judgement::Contradicts;
+                }
+                (Want::Part, Some(part)) => edge.memory.remove(key, part),
+                _ => {}
+            }
+        }
+        let judge = Judge { edge, facts, fields, route, arrival: *arrival, largest: *largest };
+        let judged = match want {
+            Want::Part if status == StatusCode::PARTIAL_CONTENT => judge.part(head, body),
+            Want::Gap(gap) if status == StatusCode::PARTIAL_CONTENT => match judge.gap(head, body, gap) {
+                Ok(judged) => Ok(judged),
+                Err(reason) => {
+                    tracing::debug!(key = key.as_str(), %reason, "a part does not complete what is stored");
+                    edge.memory.remove(key, &gap.part);
+                    return Judgement::Contradicts;
+                }
+            },
+            _ => judge.whole(status, head, body),
+        };
+        judged.map_or_else(Judgement::Refuse, |judged| Judgement::Store(Box::new(judged)))
+    }
+
+    /// For later requests, which need not wait for one another, and for whoever asks why.
+    fn remember_refusal(&self, reason: Reason) {
+        let Self { edge, subject: Subject { key, fields, route, .. }, arrival, .. } = self;
+        let (status, at) = (self.answer.status(), arrival.received_at);
+        if lasts(status, reason) {
+            edge.memory.mark(key, Marker { until: at + MARKER, reason });
+        }
+        let lines = [
+            evidence::request_lines(reason, fields),
+            evidence::response_lines(Some(reason), self.answer.headers(), None, &route.rules),
+        ];
+        edge.memory.not_stored().remember(key, NotStored { reason, status, at, lines: lines.concat() });
+    }
+
+    async fn fill(
+        self,
+        judged: Judged,
+        lead: &Lead,
+        again: Request<()>,
+        leader: oneshot::Sender<LeaderShare>,
+    ) {
+        let took = self.took();
+        let Self { answer, edge, subject, .. } = self;
+        let Subject { key, facts, route, upstream, want, largest, .. } = subject;
+        let (head, body) = answer.into_parts();
+        let own_fields = withheld(&head.headers, &judged.head);
+        let asked = Asked { request: again, facts: *facts, route, upstream };
+        let resume = Resume::of(asked, &head, &judged.facts.meta.validators, judged.length);
+        let (filling, place, room) = judged.filling(lead.generation(), took);
+        if let Some(reader) = filling.recording.reader() {
+            hand_over(leader, LeaderShare::Reader(reader, own_fields));
+        }
+        lead.publish(FetchOutcome::Filling(Arc::clone(&filling)));
+        let parts = place.map(|place| Placed { place, route: Arc::clone(route), want: want.clone() });
+        let fill =
+            Fill { edge, key, lead, filling: &filling, largest: *largest, room: Some(room), parts, resume };
+        fill.run(body).await;
+    }
+}
+
+/// What the tiers behind memory have, before the upstream is asked: once for everybody who waits. It is put in memory; what
+/// policy does not let be served at once is validated, or stands in for an error, as if it had been there all the time.
+async fn look_up_tiers(edge: &Edge, subject: &Subject, lead: &Lead) -> Option<FetchOutcome> {
+    let tiers = edge.memory.tiers();
+    let Subject { key, fields, facts, route, stored, want, largest, .. } = subject;
+    // What memory has is no older; what could not be shared of late is in no tier.
+    if stored.is_some() || matches!(want, Want::Gap(_)) || !lead.is_shared() {
+        return None;
+    }
+    let decide = |meta: &Meta, now| cache_policy::decide(facts, Some(meta), &route.rules, now);
+    let serves = |decision| matches!(decision, Decision::Serve { .. } | Decision::ServeAndRefresh { .. });
+    let wanted = |meta: &Meta, now| match decide(meta, now) {
+        Decision::Fetch(plan) => {
+            let failure = cache_policy::Failure::Disconnected;
+            plan.validate || cache_policy::stale_on_error(facts, meta, &route.rules, failure, now).is_ok()
+        }
+        decision => serves(decision),
+    };
+    let query = TierQuery { key, request: fields, began: lead.generation(), largest: *largest };
+    let (found, tier) = tiers.look_up(&query, |bytes| edge.memory.reserve(bytes), wanted).await?;
+    let found = Arc::new(found);
+    edge.memory.store_found(key, Arc::clone(&found));
+    Some(match serves(decide(&found.meta, edge.clock.now())) {
+        true => FetchOutcome::Found(found, tier),
+        // Whoever waits looks again, and finds it in memory.
+        false => FetchOutcome::Nothing,
+    })
+}
+
+/// An answer to an unsafe request that is to be kept for later GETs (RFC 9110 §9.3.3).
+pub struct Keep {
+    /// The resource.
+    pub key: Key,
+    /// A fetch that nobody joins.
+    pub lead: Lead,
+    /// The request's fields, for `Vary`.
+    pub fields: HeaderMap,
+    /// The facts under which it is admitted.
+    pub facts: RequestFacts,
+    /// The route's rules.
+    pub route: Arc<Route>,
+    /// When it came.
+    pub arrival: Arrival,
+    /// Largest body to keep, in bytes.
+    pub largest: u64,
+}
+
+/// Stores an answer while it is read, whatever becomes of its client.
+///
+/// # Errors
+/// The body, where policy does not admit the answer.
+#[expect(
+    clippy::result_large_err,
+    reason = "the error is the body itself, handed back to be sent on unstored"
+)]
+pub fn keep(
+    edge: &Arc<Edge>,
+    keep: Keep,
+    head: &response::Parts,
+    body: ResponseBody,
+) -> Result<(Reader, Option<u64>), ResponseBody> {
+    let Keep { key, lead, fields, facts, route, arrival, largest } = keep;
+    let judge = Judge { edge, facts: &facts, fields: &fields, route: &route, arrival, largest };
+    let Ok(judged) = judge.whole(head.status, &head.headers, &body) else { return Err(body) };
+    let (filling, _, room) = judged.filling(lead.generation(), Duration::ZERO);
+    let Some(reader) = filling.recording.reader() else { return Err(body) };
+    let length = filling.length;
+    let edge = Arc::clone(edge);
+    tokio::spawn(async move {
+        Fill {
+            edge: &edge,
+            key: &key,
+            lead: &lead,
+            filling: &filling,
+            largest,
+            room: Some(room),
+            parts: None,
+            // The answer to a POST is never resumed.
+            resume: None,
+        }
+        .run(body)
+        .await;
+    });
+    Ok((reader, length))
+}
+
+/// The leader may have left; then its place is dropped, or its response, which closes the upstream's connection.
+fn hand_over(leader: oneshot::Sender<LeaderShare>, own: LeaderShare) {
+    drop(leader.send(own));
+}

@@ -1,0 +1,206 @@
+//! The rest of a body that broke off: asked for once, and joined only to what it is the rest of (RFC 9110 §14.2, §13.1.5,
+//! RFC 9111 §3.4).
+//!
+//! Owns what it takes to ask again. Must never join octets of two representations: without a strong validator nothing is
+//! asked, and an answer is dropped unless it is all that was missing of what that validator names.
+
+use std::sync::Arc;
+
+use cache_policy::{
+    Arrival, ContentRange, Reason, RequestFacts, Validators, admit_part, if_range_field, may_combine,
+};
+use http::{HeaderValue, Request, StatusCode, header, response};
+use http_body::Body as _;
+
+use crate::{
+    clock::Clock,
+    message::{failure::Failure, hop_by_hop::strip_hop_by_hop},
+    settings::Route,
+    upstream::{RequestBody, ResponseBody, Upstream, outbound},
+};
+
+/// What it takes to ask for the rest of a response.
+pub struct Resume {
+    upstream: Arc<Upstream>,
+    /// As it was sent first, without its extensions: interim responses came before the head, and are over.
+    request: Request<()>,
+    validators: Validators,
+    /// If-Range.
+    same: HeaderValue,
+    /// Of the whole, where the first head stated it.
+    length: Option<u64>,
+    facts: RequestFacts,
+    route: Arc<Route>,
+}
+
+/// All that was missing of a body.
+pub struct Rest {
+    /// Its octets, as they come.
+    pub body: ResponseBody,
+    /// Octets of the whole.
+    pub complete: u64,
+}
+
+/// Why a body cannot be continued.
+#[derive(Debug, thiserror::Error)]
+pub enum CannotResume {
+    /// Nobody answered.
+    #[error("{0}")]
+    Failed(#[source] Failure),
+    /// No answer within the pause that a body may make.
+    #[error("no answer in time")]
+    Late,
+    /// The answer has a status of its own: it is another representation, or the upstream knows no ranges.
+    #[error("answered with {0}")]
+    Status(StatusCode),
+    /// The answer is a part, but not of this, or not this one.
+    #[error("another part: {0}")]
+    Part(#[source] Reason),
+}
+
+impl CannotResume {
+    /// One word for metrics.
+    pub fn detail(&self) -> &'static str {
+        match self {
+            Self::Failed(_) => "failed",
+            Self::Late => "late",
+            Self::Status(_) | Self::Part(_) => "refused",
+        }
+    }
+}
+
+/// What was asked, and of whom.
+pub struct Asked<'a> {
+    /// The head that was sent, of a GET.
+    pub request: Request<()>,
+    /// The client's request, as policy sees it.
+    pub facts: RequestFacts,
+    /// The route's rules.
+    pub route: &'a Arc<Route>,
+    /// Who was asked.
+    pub upstream: &'a Arc<Upstream>,
+}
+
+/// A request's head, to be kept while it is on its way.
+pub fn copy(request: &Request<RequestBody>) -> Request<()> {
+    let mut copy = Request::new(());
+    *copy.method_mut() = request.method().clone();
+    *copy.uri_mut() = request.uri().clone();
+    *copy.headers_mut() = request.headers().clone();
+    copy
+}
+
+impl Resume {
+    /// What it takes to ask for the rest of this answer. `None` where its rest could not be told from
+    /// that of another representation, or where the upstream says that it knows no ranges.
+    pub fn of(
+        asked: Asked<'_>,
+        answer: &response::Parts,
+        validators: &Validators,
+        length: Option<u64>,
+    ) -> Option<Self> {
+        let Asked { request, facts, route, upstream } = asked;
+        let knows_no_ranges = answer
+            .headers
+            .get_all(header::ACCEPT_RANGES)
+            .iter()
+            .any(|line| line.as_bytes().trim_ascii().eq_ignore_ascii_case(b"none"));
+        if answer.status != StatusCode::OK || knows_no_ranges {
+            return None;
+        }
+        let same = if_range_field(validators)?;
+        let (route, upstream, validators) = (Arc::clone(route), Arc::clone(upstream), validators.clone());
+        Some(Self { upstream, request, validators, same, length, facts, route })
+    }
+
+    /// Asks for everything from the octet `from` on. Whoever reads has waited for one pause of the body already, and waits
+    /// for at most one more. Dropping the future closes the connection in use.
+    ///
+    /// # Errors
+    /// [`CannotResume`]: nothing can be added to the body.
+    pub async fn ask(self, from: u64, clock: &Clock) -> Result<Rest, CannotResume> {
+        let upstream = Arc::clone(&self.upstream);
+        let patience = self.route.upstream.idle_timeout;
+        let asked = tokio::time::timeout(patience, self.send(from, clock)).await;
+        let rest = asked.unwrap_or(Err(CannotResume::Late));
+        upstream.continued(rest.as_ref().map_or_else(CannotResume::detail, |_| "continued"));
+        rest
+    }
+
+    async fn send(self, from: u64, clock: &Clock) -> Result<Rest, CannotResume> {
+        let requested_at = clock.now();
+        let answer = self.upstream.send(self.request(from), clock).await.map_err(CannotResume::Failed)?;
+        let received_at = clock.now();
+        let arrival = Arrival { requested_at, received_at, wall: clock.wall_at(received_at) };
+        let (mut head, body) = answer.into_parts();
+        strip_hop_by_hop(&mut head.headers);
+        let complete = self.complete(&head, body.size_hint().exact(), from, arrival)?;
+        Ok(Rest { body, complete })
+    }
+
+    fn request(&self, from: u64) -> Request<RequestBody> {
+        let mut request = self.request.clone().map(|()| RequestBody::empty());
+        outbound::ask_for_rest(request.headers_mut(), from, &self.same);
+        request
+    }
+
+    /// The length of the whole, if this answers with all that comes from `from` on.
+    fn complete(
+        &self,
+        head: &response::Parts,
+        length: Option<u64>,
+        from: u64,
+        arrival: Arrival,
+    ) -> Result<u64, CannotResume> {
+        if head.status != StatusCode::PARTIAL_CONTENT {
+            return Err(CannotResume::Status(head.status));
+        }
+        let (admitted, place) =
+            admit_part(&self.facts, &head.headers, arrival, &self.route.rules).map_err(CannotResume::Part)?;
+        if !may_combine(&self.validators, &admitted.meta.validators) {
+            return Err(CannotResume::Part(Reason::ValidatorMismatch));
+        }
+        end_of(&place, from, length, self.length).ok_or(CannotResume::Part(Reason::PartialUnusable))
+    }
+}
+
+/// Where a part of `length` octets ends that begins at `from` and lacks nothing of the whole; `None` where it is any
+/// other part.
+fn end_of(place: &ContentRange, from: u64, length: Option<u64>, whole: Option<u64>) -> Option<u64> {
+    let complete = place.complete.or(whole)?;
+    let agrees = whole.is_none_or(|whole| whole == complete);
+    let sound = length.is_none_or(|length| length == complete - from.min(complete));
+    (agrees && sound && place.range == (from..complete)).then_some(complete)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn end(place: &str, length: Option<u64>, whole: Option<u64>) -> Option<u64> {
+        end_of(&ContentRange::parse(place.as_bytes()).unwrap(), 4, length, whole)
+    }
+
+    #[test]
+    fn only_all_that_is_missing_is_the_rest() {
+        for (place, length, whole) in [
+            ("bytes 4-9/10", Some(6), Some(10)),
+            ("bytes 4-9/10", None, Some(10)),
+            ("bytes 4-9/10", Some(6), None),
+            ("bytes 4-9/*", Some(6), Some(10)),
+        ] {
+            assert_eq!(end(place, length, whole), Some(10), "{place} {length:?} {whole:?}");
+        }
+        for (place, length, whole) in [
+            ("bytes 3-9/10", Some(7), Some(10)),
+            ("bytes 5-9/10", Some(5), Some(10)),
+            ("bytes 4-8/10", Some(5), Some(10)),
+            ("bytes 4-9/10", Some(5), Some(10)),
+            ("bytes 4-9/10", Some(6), Some(11)),
+            ("bytes 4-9/11", Some(6), Some(10)),
+            ("bytes 4-9/*", Some(6), None),
+        ] {
+            assert_eq!(end(place, length, whole), None, "{place} {length:?} {whole:?}");
+        }
+    }
+}

@@ -1,0 +1,34 @@
+//! Why a body ended before its end, whichever way it was going.
+
+use std::sync::Arc;
+
+use super::content::ContentError;
+
+/// Why a body ended before its end. Shared by every reader of a fill.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum BodyError {
+    /// The upstream's connection broke or its framing was wrong.
+    #[error("the upstream's response broke off")]
+    Upstream(#[source] Arc<hyper::Error>),
+    /// The upstream sent nothing for longer than its `idle_timeout`.
+    #[error("the upstream's response stalled")]
+    UpstreamStalled,
+    /// The client read so slowly that it held up others who share the response.
+    #[error("the client held up others who share the response")]
+    TooSlow,
+    /// The fill's task ended without finishing.
+    #[error("the response was abandoned")]
+    Abandoned,
+    /// The client's connection broke.
+    #[error("the client's content broke off")]
+    Client(#[source] Arc<ContentError>),
+    /// The client sent nothing for longer than `timeouts.body`.
+    #[error("the client's content stalled")]
+    ClientStalled,
+    /// The client sent more than `bounds.body`.
+    #[error("the client's content is larger than {0} bytes")]
+    TooLarge(u64),
+    /// A content coding could not be computed.
+    #[error("the content coding failed")]
+    Coding(#[source] Arc<std::io::Error>),
+}

@@ -1,0 +1,193 @@
+//! A request's content as it arrives, whichever protocol brings it.
+
+use std::{
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Context, Poll, ready},
+};
+
+use bytes::Bytes;
+use futures_util::task::AtomicWaker;
+use h2::RecvStream;
+use http::{HeaderMap, HeaderValue, header};
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+
+/// The content of a request. Dropping it unread tells the client that no more of it is wanted.
+#[derive(Debug)]
+pub struct Content {
+    source: Source,
+    /// Tells the client's connection that it moves.
+    activity: Activity,
+}
+
+#[derive(Debug)]
+enum Source {
+    None,
+    Http1(Incoming),
+    Http2(Box<Http2Content>),
+}
+
+/// The receiving half of an HTTP/2 stream.
+#[derive(Debug)]
+struct Http2Content {
+    frames: RecvStream,
+    /// What Content-Length says is left; h2 holds the client to it (RFC 9113 §8.1.1).
+    left: Option<u64>,
+    /// Whether all DATA has been read.
+    drained: bool,
+    /// Opened when the content is first asked for.
+    wanted: Option<ContinueGate>,
+}
+
+/// Why a client's content broke off.
+#[derive(Debug, thiserror::Error)]
+pub enum ContentError {
+    /// The connection broke, or the framing was wrong.
+    #[error(transparent)]
+    Http1(hyper::Error),
+    /// The connection broke, the stream was reset, or its content was not what Content-Length said.
+    #[error(transparent)]
+    Http2(h2::Error),
+}
+
+impl Content {
+    /// Content that hyper reads.
+    pub fn http1(incoming: Incoming, activity: &Activity) -> Self {
+        Self { source: Source::Http1(incoming), activity: activity.clone() }
+    }
+
+    /// Content that comes as a stream's DATA frames, where it has any. `wanted` opens when it is first read.
+    pub fn http2(
+        frames: RecvStream,
+        headers: &HeaderMap,
+        wanted: Option<ContinueGate>,
+        activity: &Activity,
+    ) -> Self {
+        if frames.is_end_stream() {
+            return Self::none();
+        }
+        let declared = headers.get(header::CONTENT_LENGTH).map(HeaderValue::to_str);
+        let left = declared.and_then(|length| length.ok()?.parse().ok());
+        let source = Source::Http2(Box::new(Http2Content { frames, left, drained: false, wanted }));
+        Self { source, activity: activity.clone() }
+    }
+
+    /// No content.
+    pub fn none() -> Self {
+        Self { source: Source::None, activity: Activity::default() }
+    }
+}
+
+/// Whether a client waits to be told that its content is wanted (RFC 9110 §10.1.1).
+pub fn expects_continue(headers: &HeaderMap) -> bool {
+    headers.get(header::EXPECT).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"))
+}
+
+impl Http2Content {
+    fn poll_frame(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, h2::Error>>> {
+        if let Some(wanted) = self.wanted.take() {
+            wanted.open();
+        }
+        while !self.drained {
+            match ready!(self.frames.poll_data(context)) {
+                Some(Ok(data)) if data.is_empty() => {}
+                Some(Ok(data)) => {
+                    // The window opens as fast as the content is taken: the upstream's pace is the client's.
+                    self.frames.flow_control().release_capacity(data.len())?;
+                    self.left = self.left.map(|left| left.saturating_sub(data.len() as u64));
+                    return Poll::Ready(Some(Ok(Frame::data(data))));
+                }
+                // A stream reset before its end is never a whole request, whatever the reason it gives.
+                Some(Err(error)) => return Poll::Ready(Some(Err(error))),
+                None => self.drained = true,
+            }
+        }
+        let trailers = ready!(self.frames.poll_trailers(context))?;
+        Poll::Ready(trailers.map(|trailers| Ok(Frame::trailers(trailers))))
+    }
+}
+
+impl Body for Content {
+    type Data = Bytes;
+    type Error = ContentError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, ContentError>>> {
+        let this = self.get_mut();
+        let frame = match &mut this.source {
+            Source::None => None,
+            Source::Http1(incoming) => {
+                ready!(Pin::new(incoming).poll_frame(context)).map(|frame| frame.map_err(ContentError::Http1))
+            }
+            Source::Http2(stream) => {
+                ready!(stream.poll_frame(context)).map(|frame| frame.map_err(ContentError::Http2))
+            }
+        };
+        if let Some(Ok(_)) = &frame {
+            this.activity.touch();
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.source {
+            Source::None => true,
+            Source::Http1(incoming) => incoming.is_end_stream(),
+            Source::Http2(stream) => stream.frames.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.source {
+            Source::None => SizeHint::with_exact(0),
+            Source::Http1(incoming) => incoming.size_hint(),
+            Source::Http2(stream) => stream.left.map_or_else(SizeHint::default, SizeHint::with_exact),
+        }
+    }
+}
+
+/// Tells the client's connection that its messages move.
+#[derive(Clone, Debug, Default)]
+pub struct Activity(Arc<AtomicBool>);
+
+impl Activity {
+    /// Something moved.
+    pub fn touch(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether anything has moved since this was last asked.
+    pub fn take(&self) -> bool {
+        self.0.swap(false, Ordering::Relaxed)
+    }
+}
+
+/// Opens when the upstream has said 100 (Continue); and a client's, when its content is first asked for.
+#[derive(Clone, Debug, Default)]
+pub struct ContinueGate(Arc<Gate>);
+
+#[derive(Debug, Default)]
+struct Gate {
+    open: AtomicBool,
+    waker: AtomicWaker,
+}
+
+impl ContinueGate {
+    /// Lets the body go.
+    pub fn open(&self) {
+        self.0.open.store(true, Ordering::Release);
+        self.0.waker.wake();
+    }
+
+    /// Waits for it to open.
+    pub fn poll_open(&self, context: &Context<'_>) -> Poll<()> {
+        self.0.waker.register(context.waker());
+        if self.0.open.load(Ordering::Acquire) { Poll::Ready(()) } else { Poll::Pending }
+    }
+}

@@ -1,0 +1,63 @@
+//! The entity tags of content codings: one is made of the origin's own tag, and can be taken back to it.
+
+use cache_policy::Coding;
+use http::HeaderValue;
+
+/// Whether an entity tag made for a coded body stands for equal bytes or only for equal meaning.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Strength {
+    /// The coding is stored: every client gets the same bytes.
+    Strong,
+    /// Coded on the fly: flush points depend on timing, so bytes differ between clients (RFC 9110 §8.8.1).
+    Weak,
+}
+
+/// The entity tag of a coding: `"v1"` becomes `"v1;br"` (RFC 9110 §8.8.3.3 wants codings told apart).
+pub fn coded_tag(etag: &HeaderValue, coding: Coding, strength: Strength) -> Option<HeaderValue> {
+    let etag = etag.as_bytes();
+    let (weak, opaque) = match etag.strip_prefix(b"W/") {
+        Some(opaque) => (true, opaque),
+        None => (strength == Strength::Weak, etag),
+    };
+    let inner = opaque.strip_prefix(b"\"")?.strip_suffix(b"\"")?;
+    let parts: [&[u8]; 5] =
+        [if weak { b"W/\"" } else { b"\"" }, inner, b";", coding.token().as_bytes(), b"\""];
+    HeaderValue::from_bytes(&parts.concat()).ok()
+}
+
+/// What the upstream calls an entity tag that one of our codings made, as a strong tag; `None` when it is not one of
+/// ours. The client holds the exact identity bytes once it has decoded, so a strong comparison upstream is sound; if
+/// the upstream's own tag is weak, that comparison fails there, which is safe.
+pub fn uncoded_tag(tag: &[u8]) -> Option<Vec<u8>> {
+    let inner = tag.strip_prefix(b"W/").unwrap_or(tag).strip_prefix(b"\"")?.strip_suffix(b"\"")?;
+    let at = inner.iter().rposition(|octet| *octet == b';')?;
+    let (base, coding) = (&inner[..at], &inner[at + 1..]);
+    let ours = CODED.iter().any(|known| known.token().as_bytes() == coding);
+    ours.then(|| [&b"\""[..], base, b"\""].concat())
+}
+
+/// The codings that make tags of their own.
+const CODED: [Coding; 3] = [Coding::Gzip, Coding::Brotli, Coding::Zstd];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_coded_tag_names_its_coding_and_can_be_taken_back() {
+        let strong = HeaderValue::from_static("\"v1\"");
+        let coded = coded_tag(&strong, Coding::Brotli, Strength::Strong).unwrap();
+        assert_eq!(coded, "\"v1;br\"");
+        assert_eq!(uncoded_tag(coded.as_bytes()).unwrap(), b"\"v1\"");
+        let weak = coded_tag(&strong, Coding::Gzip, Strength::Weak).unwrap();
+        assert_eq!(weak, "W/\"v1;gzip\"");
+        assert_eq!(uncoded_tag(weak.as_bytes()).unwrap(), b"\"v1\"");
+    }
+
+    #[test]
+    fn foreign_tags_are_left_alone() {
+        for tag in ["\"v1\"", "W/\"v1\"", "\"a;b\"", "junk", "\"", "*"] {
+            assert_eq!(uncoded_tag(tag.as_bytes()), None, "{tag}");
+        }
+    }
+}

@@ -1,0 +1,74 @@
+//! What concerns one connection only (RFC 9110 §7.6): taken out of every message that goes on, both ways.
+
+use cache_policy::list_elements;
+use http::{HeaderMap, HeaderName, HeaderValue, Version, header};
+
+/// The edge's own entry in `Via` (RFC 9110 §7.6.3) for a message received in this version.
+pub fn via(received: Version) -> HeaderValue {
+    HeaderValue::from_static(match received {
+        Version::HTTP_10 => "1.0 gatehouse",
+        Version::HTTP_2 => "2 gatehouse",
+        _ => "1.1 gatehouse",
+    })
+}
+
+/// Takes out what concerns one connection only (RFC 9110 §7.6.1), nominated fields included.
+pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
+    if headers.contains_key(header::CONNECTION) {
+        let nominated: Vec<HeaderName> = list_elements(headers, &header::CONNECTION)
+            .filter_map(|name| HeaderName::from_bytes(name).ok())
+            // Nominating these would let a client hide them from us only after we have acted upon them.
+            .filter(|name| !KEPT.contains(name))
+            .collect();
+        for name in nominated {
+            headers.remove(name);
+        }
+    }
+    for name in HOP_BY_HOP {
+        headers.remove(name);
+    }
+}
+
+/// The protocol an HTTP/1.1 client asks to switch to (RFC 9110 §7.8), if it is one the edge passes on: WebSocket. Anything
+/// else is ignored, as a server may; h2c would open a way round every stage above.
+pub fn upgrade_wanted(version: Version, headers: &HeaderMap) -> Option<HeaderValue> {
+    let named = list_elements(headers, &header::CONNECTION).any(|name| name.eq_ignore_ascii_case(b"upgrade"));
+    let protocol = headers.get(header::UPGRADE)?;
+    let websocket = protocol.as_bytes().eq_ignore_ascii_case(b"websocket");
+    (version == Version::HTTP_11 && named && websocket).then(|| protocol.clone())
+}
+
+const HOP_BY_HOP: [HeaderName; 6] = [
+    header::CONNECTION,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+    header::TE,
+    header::TRANSFER_ENCODING,
+    header::UPGRADE,
+];
+
+/// Never removed by being named in `Connection`.
+const KEPT: [HeaderName; 6] = [
+    header::HOST,
+    header::AUTHORIZATION,
+    header::COOKIE,
+    header::CACHE_CONTROL,
+    header::CONTENT_LENGTH,
+    HeaderName::from_static("x-forwarded-for"),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nominated_fields_go_but_not_those_the_edge_acts_upon() {
+        let mut headers = HeaderMap::new();
+        headers.insert("connection", HeaderValue::from_static("close, X-Hop, Cookie"));
+        headers.insert("x-hop", HeaderValue::from_static("1"));
+        headers.insert("cookie", HeaderValue::from_static("a=1"));
+        headers.insert("keep-alive", HeaderValue::from_static("timeout=5"));
+        strip_hop_by_hop(&mut headers);
+        assert_eq!(headers.keys().map(HeaderName::as_str).collect::<Vec<_>>(), ["cookie"]);
+    }
+}

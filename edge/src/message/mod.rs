@@ -1,0 +1,11 @@
+//! The words that all rooms share. Nothing here imports any of them.
+
+pub mod body_error;
+pub mod byte_stream;
+pub mod content;
+pub mod entity_tag;
+pub mod failure;
+pub mod hop_by_hop;
+pub mod interim;
+pub mod patience;
+pub mod target;

@@ -1,0 +1,113 @@
+//! What a request asks for: its target, normalised.
+
+use std::borrow::Cow;
+
+/// Whether the client's connection is encrypted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scheme {
+    /// Clear text.
+    Http,
+    /// TLS.
+    Https,
+}
+
+impl Scheme {
+    /// As it stands in a URI.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Https => "https",
+        }
+    }
+
+    /// The port that is meant where none is named.
+    pub const fn default_port(self) -> u16 {
+        match self {
+            Self::Http => 80,
+            Self::Https => 443,
+        }
+    }
+}
+
+/// The target of a request, normalised (RFC 9110 §4.2.3).
+#[derive(Clone, Debug)]
+pub struct Target {
+    /// From the connection, never from a header.
+    pub scheme: Scheme,
+    /// Host, lower case, without port; IPv6 literals keep their brackets.
+    pub host: Box<str>,
+    /// Port, the scheme's default when the request names none.
+    pub port: u16,
+    /// Path and query, octet for octet as the client sent them; `*` for `OPTIONS *`.
+    pub path_and_query: Box<str>,
+    /// Where the path ends in `path_and_query`.
+    path_length: usize,
+}
+
+impl Target {
+    /// A target of parts that have been checked; of the last pair the query may be missing.
+    pub fn new(scheme: Scheme, host: &str, port: u16, (path, query): (&str, Option<&str>)) -> Self {
+        let length = path.len() + query.map_or(0, |query| query.len() + 1);
+        let mut path_and_query = String::with_capacity(length);
+        path_and_query.push_str(path);
+        if let Some(query) = query {
+            path_and_query.push('?');
+            path_and_query.push_str(query);
+        }
+        Self {
+            scheme,
+            host: host.to_ascii_lowercase().into_boxed_str(),
+            port,
+            path_length: path.len(),
+            path_and_query: path_and_query.into_boxed_str(),
+        }
+    }
+
+    /// Path without query.
+    pub fn path(&self) -> &str {
+        &self.path_and_query[..self.path_length]
+    }
+
+    /// Query, without its `?`; `None` where there is none.
+    pub fn query(&self) -> Option<&str> {
+        self.path_and_query.get(self.path_length + 1..)
+    }
+
+    /// The path as routes see it: unreserved octets decoded (RFC 3986 §6.2.2.2) and runs of slashes as one, so that no
+    /// other spelling of a path takes another route than the upstream would.
+    pub fn route_path(&self) -> Cow<'_, str> {
+        let path = self.path();
+        if !path.contains('%') && !path.contains("//") {
+            return Cow::Borrowed(path);
+        }
+        let mut plain = String::with_capacity(path.len());
+        let mut rest = path;
+        while let Some(character) = rest.chars().next() {
+            let (decoded, length) = match decode_unreserved(rest) {
+                Some(decoded) => (decoded, 3),
+                None => (character, character.len_utf8()),
+            };
+            if decoded != '/' || !plain.ends_with('/') {
+                plain.push(decoded);
+            }
+            rest = &rest[length..];
+        }
+        Cow::Owned(plain)
+    }
+
+    /// `host`, with the port where it is not the scheme's own.
+    pub fn authority(&self) -> String {
+        if self.port == self.scheme.default_port() {
+            self.host.to_string()
+        } else {
+            format!("{}:{}", self.host, self.port)
+        }
+    }
+}
+
+/// The unreserved character that a text begins with in percent-encoding.
+fn decode_unreserved(text: &str) -> Option<char> {
+    let digits = text.strip_prefix('%')?.get(..2)?;
+    let octet = char::from(u8::from_str_radix(digits, 16).ok()?);
+    (octet.is_ascii_alphanumeric() || matches!(octet, '-' | '.' | '_' | '~')).then_some(octet)
+}

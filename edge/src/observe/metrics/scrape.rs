@@ -1,0 +1,301 @@
+//! What `/metrics` shows, written down at each scrape.
+//!
+//! Owns the names and the help texts of all series, and nothing that lasts between two scrapes.
+
+use std::{
+    fmt, fs,
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::Duration,
+};
+
+use prometheus_client::{
+    collector::Collector,
+    encoding::{DescriptorEncoder, EncodeLabelSet, MetricEncoder, NoLabelSet},
+    metrics::MetricType,
+    registry::Unit,
+};
+
+use super::{BOUNDS, CLASSES, Counts, Durations, Observed, UNROUTED};
+use crate::observe::verdict::Verdict;
+
+static BYTES: Unit = Unit::Bytes;
+static SECONDS: Unit = Unit::Seconds;
+
+/// Everything that is counted.
+pub(super) struct Scrape(pub(super) Arc<Counts>);
+
+impl fmt::Debug for Scrape {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("Scrape")
+    }
+}
+
+impl Collector for Scrape {
+    fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let mut page = Page(encoder);
+        self.routes(&mut page)?;
+        self.connections(&mut page)?;
+        self.upstreams(&mut page)?;
+        self.tiers(&mut page)?;
+        if let Some(observe) = self.0.observe.get() {
+            observed(&mut page, &observe())?;
+        }
+        if let Some(bytes) = resident_memory() {
+            page.family(
+                "process_resident_memory",
+                "Memory of the process that is in RAM",
+                Some(&BYTES),
+                MetricType::Gauge,
+            )?
+            .gauge(bytes)?;
+        }
+        page.family("gatehouse_edge_build", "The program that runs", None, MetricType::Info)?
+            .0
+            .encode_info(&[("version", env!("CARGO_PKG_VERSION"))])
+    }
+}
+
+impl Scrape {
+    fn routes(&self, page: &mut Page<'_>) -> fmt::Result {
+        let named = self.0.routes.read();
+        let routes = || named.iter().map(|(name, numbers)| (&**name, &**numbers));
+        let all = || routes().chain([(UNROUTED, &self.0.unrouted)]);
+        let mut requests = page
+            .counter("gatehouse_edge_requests", "Responses by route, status class and part of the cache")?;
+        for (route, numbers) in all() {
+            for (class, by_verdict) in CLASSES.iter().zip(&numbers.requests) {
+                for (verdict, count) in Verdict::ALL.iter().zip(by_verdict) {
+                    let count = count.load(Relaxed);
+                    // Most pairs never happen on a route: they would be nine tenths of the page.
+                    if count > 0 {
+                        requests.with(
+                            &[("route", route), ("status", class), ("cache", verdict.as_str())],
+                            count,
+                        )?;
+                    }
+                }
+            }
+        }
+        let mut reasons = page.counter(
+            "gatehouse_edge_reasons",
+            "Responses that were no plain hits, by why: the detail of Cache-Status, logs and edge explain",
+        )?;
+        for (route, numbers) in all() {
+            for (reason, count) in &*numbers.reasons.lock() {
+                reasons.with(&[("route", route), ("reason", reason)], *count)?;
+            }
+        }
+        let mut bytes = page.family(
+            "gatehouse_edge_response",
+            "Bytes of response bodies sent to clients",
+            Some(&BYTES),
+            MetricType::Counter,
+        )?;
+        for (route, numbers) in all() {
+            bytes.with(&[("route", route)], numbers.bytes.load(Relaxed))?;
+        }
+        let mut durations = page.family(
+            "gatehouse_edge_request_duration",
+            "From a request's head to the end of its response",
+            Some(&SECONDS),
+            MetricType::Histogram,
+        )?;
+        for (route, numbers) in routes() {
+            histogram(&numbers.duration, durations.0.encode_family(&[("route", route)])?)?;
+        }
+        let mut limited = page.counter("gatehouse_edge_limited_requests", "Requests refused by a limit")?;
+        for (limit, count) in &*self.0.limited.read() {
+            limited.with(&[("limit", &**limit)], count.load(Relaxed))?;
+        }
+        Ok(())
+    }
+
+    fn connections(&self, page: &mut Page<'_>) -> fmt::Result {
+        let kinds = [("clear", &self.0.clear), ("tls", &self.0.tls)];
+        let mut open = page.family(
+            "gatehouse_edge_connections_open",
+            "Client connections now open",
+            None,
+            MetricType::Gauge,
+        )?;
+        for (kind, numbers) in kinds {
+            open.0.encode_family(&[("listener", kind)])?.encode_gauge(&numbers.open.load(Relaxed))?;
+        }
+        let mut accepted =
+            page.counter("gatehouse_edge_connections_accepted", "Client connections accepted")?;
+        for (kind, numbers) in kinds {
+            accepted.with(&[("listener", kind)], numbers.accepted.load(Relaxed))?;
+        }
+        let mut refused = page.counter(
+            "gatehouse_edge_connections_refused",
+            "Client connections closed because too many were open",
+        )?;
+        for (kind, numbers) in kinds {
+            refused.with(&[("listener", kind)], numbers.refused.load(Relaxed))?;
+        }
+        page.counter("gatehouse_edge_tls_handshakes_failed", "TLS handshakes that came to nothing")?
+            .count(self.0.handshakes_failed.load(Relaxed))
+    }
+
+    fn upstreams(&self, page: &mut Page<'_>) -> fmt::Result {
+        let upstreams = self.0.upstreams.read();
+        let mut answered = page.family(
+            "gatehouse_edge_upstream_response_duration",
+            "From a request to an upstream to the head of its response",
+            Some(&SECONDS),
+            MetricType::Histogram,
+        )?;
+        for (upstream, numbers) in &*upstreams {
+            histogram(&numbers.answered, answered.0.encode_family(&[("upstream", &**upstream)])?)?;
+        }
+        let mut requests =
+            page.counter("gatehouse_edge_upstream_requests", "Requests to upstreams, answered or not")?;
+        for (upstream, numbers) in &*upstreams {
+            let answered: u64 = numbers.answered.buckets.iter().map(|count| count.load(Relaxed)).sum();
+            let failed: u64 = numbers.failed.lock().values().sum();
+            requests.with(&[("upstream", &**upstream)], answered + failed)?;
+        }
+        let mut failures =
+            page.counter("gatehouse_edge_upstream_failures", "Requests that no upstream answered")?;
+        for (upstream, numbers) in &*upstreams {
+            for (reason, count) in &*numbers.failed.lock() {
+                failures.with(&[("upstream", &**upstream), ("reason", reason)], *count)?;
+            }
+        }
+        let mut continuations = page.counter(
+            "gatehouse_edge_upstream_continuations",
+            "Requests for the rest of a body that broke off",
+        )?;
+        for (upstream, numbers) in &*upstreams {
+            for (outcome, count) in &*numbers.continued.lock() {
+                continuations.with(&[("upstream", &**upstream), ("outcome", outcome)], *count)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn tiers(&self, page: &mut Page<'_>) -> fmt::Result {
+        let tiers = self.0.tiers.read();
+        if tiers.is_empty() {
+            return Ok(());
+        }
+        let mut look_ups = page.counter(
+            "gatehouse_edge_tier_look_ups",
+            "Look-ups in a tier behind memory, by what came of them",
+        )?;
+        for (tier, numbers) in &*tiers {
+            for (outcome, count) in &*numbers.looked_up.lock() {
+                look_ups.with(&[("tier", &**tier), ("outcome", outcome)], *count)?;
+            }
+        }
+        let mut purges =
+            page.counter("gatehouse_edge_tier_purges", "Purges that a tier behind memory was told of")?;
+        for (tier, numbers) in &*tiers {
+            for (outcome, count) in &*numbers.purged.lock() {
+                purges.with(&[("tier", &**tier), ("outcome", outcome)], *count)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn observed(page: &mut Page<'_>, observed: &Observed) -> fmt::Result {
+    let cache = &observed.cache;
+    page.family("gatehouse_edge_cache", "Bytes stored in memory", Some(&BYTES), MetricType::Gauge)?
+        .gauge(cache.bytes)?;
+    page.family(
+        "gatehouse_edge_cache_budget",
+        "Bytes that may be stored in memory",
+        Some(&BYTES),
+        MetricType::Gauge,
+    )?
+    .gauge(cache.budget)?;
+    page.family(
+        "gatehouse_edge_cache_in_flight",
+        "Bytes of bodies being fetched, or sent though evicted: beside those stored, at most three eighths of the budget",
+        Some(&BYTES),
+        MetricType::Gauge,
+    )?
+    .gauge(cache.in_flight)?;
+    page.family("gatehouse_edge_cache_entries", "Resources stored in memory", None, MetricType::Gauge)?
+        .gauge(cache.entries)?;
+    page.counter("gatehouse_edge_cache_evictions", "Resources pushed out of memory by others")?
+        .count(cache.evictions)?;
+    page.counter(
+        "gatehouse_edge_log_lines_dropped",
+        "Lines of the access log that its reader was too slow for",
+    )?
+    .count(observed.log_lines_dropped)?;
+    let mut restarts =
+        page.counter("gatehouse_edge_command_restarts", "Restarts of a command's instances")?;
+    for command in &observed.commands {
+        restarts.with(&[("command", &*command.name)], command.restarts)?;
+    }
+    let mut instances = page.family(
+        "gatehouse_edge_command_instances",
+        "Instances of a command: wanted by the settings, and ready",
+        None,
+        MetricType::Gauge,
+    )?;
+    for command in &observed.commands {
+        for (state, count) in [("ready", command.ready), ("wanted", command.wanted)] {
+            instances
+                .0
+                .encode_family(&[("command", &*command.name), ("state", state)])?
+                .encode_gauge(&(count as u64))?;
+        }
+    }
+    Ok(())
+}
+
+fn histogram(durations: &Durations, mut metric: MetricEncoder<'_>) -> fmt::Result {
+    let bounds = BOUNDS.iter().map(Duration::as_secs_f64).chain([f64::INFINITY]);
+    let buckets: Vec<_> =
+        bounds.zip(&durations.buckets).map(|(bound, count)| (bound, count.load(Relaxed))).collect();
+    let count = buckets.iter().map(|(_, count)| count).sum();
+    let seconds = Duration::from_nanos(durations.nanoseconds.load(Relaxed)).as_secs_f64();
+    metric.encode_histogram::<NoLabelSet>(seconds, count, &buckets, None)
+}
+
+/// prometheus-client's encoder with the few shapes needed here.
+struct Page<'a>(DescriptorEncoder<'a>);
+
+struct Family<'a>(MetricEncoder<'a>);
+
+impl Page<'_> {
+    fn family<'s>(
+        &'s mut self,
+        name: &'s str,
+        help: &str,
+        unit: Option<&'static Unit>,
+        metric_type: MetricType,
+    ) -> Result<Family<'s>, fmt::Error> {
+        self.0.encode_descriptor(name, help, unit, metric_type).map(Family)
+    }
+
+    fn counter<'s>(&'s mut self, name: &'s str, help: &str) -> Result<Family<'s>, fmt::Error> {
+        self.family(name, help, None, MetricType::Counter)
+    }
+}
+
+impl Family<'_> {
+    fn with(&mut self, labels: &impl EncodeLabelSet, count: u64) -> fmt::Result {
+        self.0.encode_family(labels)?.encode_counter::<NoLabelSet, u64, u64>(&count, None)
+    }
+
+    fn count(&mut self, count: u64) -> fmt::Result {
+        self.0.encode_counter::<NoLabelSet, u64, u64>(&count, None)
+    }
+
+    fn gauge(&mut self, value: u64) -> fmt::Result {
+        self.0.encode_gauge(&value)
+    }
+}
+
+/// In bytes; `None` where there is no `/proc`.
+fn resident_memory() -> Option<u64> {
+    // `status` and not `statm`: kilobytes need no page size.
+    let status = fs::read_to_string("/proc/self/status").ok()?;
+    let kilobytes = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    Some(kilobytes.trim().strip_suffix(" kB")?.parse::<u64>().ok()? * 1024)
+}

@@ -1,0 +1,391 @@
+//! One record a request: gathered on its way, written as a log line and as metrics when its response has ended *or the
+//! client has vanished*, whichever comes first. That is why it travels in the response's body.
+
+use std::{
+    fmt::Write as _,
+    net::IpAddr,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::{Duration, SystemTime},
+};
+
+use bytes::Bytes;
+use cache_policy::Moment;
+use http::{Method, Response, StatusCode, Version, request};
+use http_body::{Body as HttpBody, Frame, SizeHint};
+
+use crate::{
+    clock::Clock,
+    message::{body_error::BodyError, target::Scheme},
+    observe::{
+        access_log::AccessLog,
+        metrics::{Metrics, RouteMetrics},
+        verdict::Verdict,
+    },
+    settings::LogFormat,
+};
+
+/// What is known of a request so far. Dropped without an answer, it is written as a request whose client has vanished.
+#[derive(Debug)]
+pub struct Record(Option<Box<Facts>>);
+
+#[derive(Debug)]
+struct Facts {
+    began: Moment,
+    method: Method,
+    target: Box<str>,
+    host: Box<str>,
+    version: Version,
+    scheme: Scheme,
+    peer: IpAddr,
+    client: Option<IpAddr>,
+    route: Option<(Arc<str>, Arc<RouteMetrics>)>,
+    verdict: Verdict,
+    detail: Option<&'static str>,
+    upstream: Option<Duration>,
+    /// Where it goes when it is complete.
+    sink: Arc<Sink>,
+}
+
+impl Record {
+    /// A request's head has arrived.
+    pub fn begin(head: &request::Parts, scheme: Scheme, peer: IpAddr, now: Moment, sink: &Arc<Sink>) -> Self {
+        // In HTTP/1.1 the target is in origin form and the host a field; in HTTP/2 both are in the URI.
+        let target = head.uri.path_and_query().map_or("*", http::uri::PathAndQuery::as_str);
+        let host = head.uri.authority().map(http::uri::Authority::as_str);
+        let host = host.or_else(|| head.headers.get(http::header::HOST)?.to_str().ok()).unwrap_or_default();
+        Self(Some(Box::new(Facts {
+            began: now,
+            method: head.method.clone(),
+            target: target.into(),
+            host: host.into(),
+            version: head.version,
+            scheme,
+            peer,
+            client: None,
+            route: None,
+            verdict: Verdict::Vanished,
+            detail: None,
+            upstream: None,
+            sink: Arc::clone(sink),
+        })))
+    }
+
+    fn facts(&mut self) -> &mut Facts {
+        self.0.as_mut().expect("only `travel`, which consumes the record, takes its facts")
+    }
+
+    /// Who asks.
+    pub fn client(&mut self, client: IpAddr) {
+        self.facts().client = Some(client);
+    }
+
+    /// Where the request goes.
+    pub fn route(&mut self, name: &Arc<str>, metrics: &Arc<RouteMetrics>) {
+        self.facts().route = Some((Arc::clone(name), Arc::clone(metrics)));
+    }
+
+    /// When the request's head arrived.
+    pub fn began(&self) -> Moment {
+        self.0.as_ref().map_or_else(Moment::default, |facts| facts.began)
+    }
+
+    /// How the cache took part in the answer, the reason's one word, and how long the upstream took to its head.
+    pub fn answered(&mut self, verdict: Verdict, detail: Option<&'static str>, upstream: Option<Duration>) {
+        let facts = self.facts();
+        (facts.verdict, facts.detail, facts.upstream) = (verdict, detail, upstream);
+    }
+
+    /// Puts the record into the response, to be written at its end.
+    pub fn travel<B>(mut self, response: Response<B>) -> Response<Recorded<B>>
+    where
+        B: HttpBody<Data = Bytes, Error = BodyError> + Unpin,
+    {
+        let status = response.status();
+        let travel = self.0.take().map(|record| Travel::begin(record, status));
+        response.map(|body| Recorded { body, travel, breaks: None })
+    }
+}
+
+impl Drop for Record {
+    fn drop(&mut self) {
+        if let Some(record) = self.0.take() {
+            Travel { broke: true, ..Travel::begin(record, CLIENT_CLOSED_REQUEST) }.write();
+        }
+    }
+}
+
+/// A record on its way with its response.
+#[derive(Debug)]
+struct Travel {
+    record: Box<Facts>,
+    status: StatusCode,
+    head_at: Duration,
+    bytes: u64,
+    broke: bool,
+}
+
+/// A response's body, with the record of its request.
+#[derive(Debug)]
+pub struct Recorded<B>
+where
+    B: HttpBody<Data = Bytes, Error = BodyError> + Unpin,
+{
+    body: B,
+    travel: Option<Travel>,
+    /// Why it breaks off, until what came before has had its chance to leave.
+    breaks: Option<BodyError>,
+}
+
+impl<B> HttpBody for Recorded<B>
+where
+    B: HttpBody<Data = Bytes, Error = BodyError> + Unpin,
+{
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if let Some(error) = self.breaks.take() {
+            return Poll::Ready(Some(Err(error)));
+        }
+        let frame = match ready!(Pin::new(&mut self.body).poll_frame(context)) {
+            Some(Ok(frame)) => frame,
+            // A connection forgets what it has not written yet when a body breaks. So it is told one turn later.
+            Some(Err(error)) => {
+                self.breaks = Some(error);
+                if let Some(travel) = &mut self.travel {
+                    travel.broke = true;
+                }
+                context.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            None => return Poll::Ready(None),
+        };
+        if let (Some(travel), Some(data)) = (&mut self.travel, frame.data_ref()) {
+            travel.bytes += data.len() as u64;
+        }
+        Poll::Ready(Some(Ok(frame)))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+impl<B> Drop for Recorded<B>
+where
+    B: HttpBody<Data = Bytes, Error = BodyError> + Unpin,
+{
+    fn drop(&mut self) {
+        if let Some(mut travel) = self.travel.take() {
+            // HEAD and 304 responses have no content to read; any other body dropped before its end lost its reader.
+            let headless = travel.record.method == Method::HEAD || travel.status == StatusCode::NOT_MODIFIED;
+            // A body that does not know its end by itself may have been read to it.
+            let unread = self.body.size_hint().exact().is_some_and(|left| left > 0);
+            travel.broke |= !headless && !self.body.is_end_stream() && unread;
+            travel.write();
+        }
+    }
+}
+
+impl Travel {
+    fn begin(record: Box<Facts>, status: StatusCode) -> Self {
+        let head_at = record.sink.clock.now().since(record.began);
+        Self { record, status, head_at, bytes: 0, broke: false }
+    }
+
+    fn write(self) {
+        let sink = Arc::clone(&self.record.sink);
+        let now = sink.clock.now();
+        let took = now.since(self.record.began);
+        if let Some((_, metrics)) = &self.record.route {
+            metrics.observe(self.status, self.record.verdict, took, self.bytes);
+        } else {
+            sink.metrics.unrouted(self.status, self.bytes);
+        }
+        if let Some(reason) = self.record.detail {
+            let route = self.record.route.as_ref().map(|(_, metrics)| &**metrics);
+            sink.metrics.reasoned(route, reason);
+        }
+        sink.log.write(|line, format| self.line(line, format, sink.clock.wall_at(self.record.began), took));
+    }
+
+    fn line(&self, line: &mut String, format: LogFormat, wall: SystemTime, took: Duration) {
+        // Writing to a String cannot fail.
+        let _ = match format {
+            LogFormat::Json => self.json(line, wall, took),
+            LogFormat::Pretty => self.pretty(line, wall, took),
+            LogFormat::Off => Ok(()),
+        };
+    }
+
+    fn json(&self, line: &mut String, wall: SystemTime, took: Duration) -> std::fmt::Result {
+        let record = &self.record;
+        line.push_str("{\"time\":\"");
+        timestamp(line, wall)?;
+        write!(line, "\",\"client\":\"{}\"", record.client.unwrap_or(record.peer))?;
+        if record.client.is_some_and(|client| client != record.peer) {
+            write!(line, ",\"peer\":\"{}\"", record.peer)?;
+        }
+        write!(
+            line,
+            ",\"method\":\"{}\",\"scheme\":\"{}\",\"host\":\"",
+            record.method,
+            record.scheme.as_str()
+        )?;
+        escape(line, &record.host);
+        line.push_str("\",\"target\":\"");
+        escape(line, &record.target);
+        write!(line, "\",\"version\":\"{}\",\"status\":{}", version(record.version), self.status.as_u16())?;
+        write!(line, ",\"bytes\":{},\"cache\":\"{}\"", self.bytes, record.verdict.as_str())?;
+        if let Some(detail) = record.detail {
+            write!(line, ",\"detail\":\"{detail}\"")?;
+        }
+        if let Some((route, _)) = &record.route {
+            line.push_str(",\"route\":\"");
+            escape(line, route);
+            line.push('"');
+        }
+        line.push_str(",\"head_ms\":");
+        milliseconds(line, self.head_at)?;
+        line.push_str(",\"total_ms\":");
+        milliseconds(line, took)?;
+        if let Some(upstream) = record.upstream {
+            line.push_str(",\"upstream_ms\":");
+            milliseconds(line, upstream)?;
+        }
+        if self.broke {
+            line.push_str(",\"broke\":true");
+        }
+        line.push_str("}\n");
+        Ok(())
+    }
+
+    fn pretty(&self, line: &mut String, wall: SystemTime, took: Duration) -> std::fmt::Result {
+        let record = &self.record;
+        let start = line.len();
+        timestamp(line, wall)?;
+        // The time of day is enough for eyes: drop the date.
+        line.replace_range(start..start + 11, "");
+        let milliseconds = took.as_secs_f64() * 1000.0;
+        write!(
+            line,
+            " {} {:<11} {:>8.2} ms {:>8} B  {} {}://",
+            self.status.as_u16(),
+            record.verdict.as_str(),
+            milliseconds,
+            self.bytes,
+            record.method,
+            record.scheme.as_str()
+        )?;
+        escape(line, &record.host);
+        escape(line, &record.target);
+        write!(line, "  {} {}", version(record.version), record.client.unwrap_or(record.peer))?;
+        if let Some(detail) = record.detail {
+            write!(line, " ({detail})")?;
+        }
+        if self.broke {
+            line.push_str(" broke off");
+        }
+        line.push('\n');
+        Ok(())
+    }
+}
+
+/// RFC 3339 in UTC, to the millisecond.
+fn timestamp(line: &mut String, wall: SystemTime) -> std::fmt::Result {
+    let since = wall.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let (days, seconds) = (since.as_secs() / 86_400, since.as_secs() % 86_400);
+    // Days to a civil date, by the era algorithm of Howard Hinnant (400-year eras that begin on 1 March).
+    let shifted = days + 719_468;
+    let (era, day_of_era) = (shifted / 146_097, shifted % 146_097);
+    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let shifted_month = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
+    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
+    let year = year_of_era + era * 400 + u64::from(month <= 2);
+    let (hour, minute, second) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
+    write!(
+        line,
+        "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{:03}Z",
+        since.subsec_millis()
+    )
+}
+
+fn milliseconds(line: &mut String, duration: Duration) -> std::fmt::Result {
+    let micros = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
+    write!(line, "{}.{:03}", micros / 1000, micros % 1000)
+}
+
+const fn version(version: Version) -> &'static str {
+    match version {
+        Version::HTTP_10 => "1.0",
+        Version::HTTP_2 => "2",
+        _ => "1.1",
+    }
+}
+
+/// JSON string content (RFC 8259 §7). Also keeps terminals safe: no control byte passes.
+fn escape(line: &mut String, text: &str) {
+    let special = |character: char| matches!(character, '"' | '\\') || character.is_control();
+    let mut rest = text;
+    while let Some(at) = rest.find(special) {
+        let (plain, from) = rest.split_at(at);
+        line.push_str(plain);
+        let mut characters = from.chars();
+        match characters.next() {
+            Some('"') => line.push_str("\\\""),
+            Some('\\') => line.push_str("\\\\"),
+            control => {
+                let _ = write!(line, "\\u{:04x}", control.map_or(0, u32::from));
+            }
+        }
+        rest = characters.as_str();
+    }
+    line.push_str(rest);
+}
+
+/// nginx's number for it; no RFC has one.
+const CLIENT_CLOSED_REQUEST: StatusCode = match StatusCode::from_u16(499) {
+    Ok(status) => status,
+    Err(_) => unreachable!(),
+};
+
+/// Where records end: the log and the metrics.
+#[derive(Debug)]
+pub struct Sink {
+    /// For the time a response ended.
+    pub clock: Clock,
+    /// For requests without a route.
+    pub metrics: Arc<Metrics>,
+    /// The access log.
+    pub log: AccessLog,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn timestamps_are_rfc_3339() {
+        let mut line = String::new();
+        timestamp(&mut line, SystemTime::UNIX_EPOCH + Duration::from_millis(1_709_210_096_007)).unwrap();
+        assert_eq!(line, "2024-02-29T12:34:56.007Z");
+    }
+
+    #[test]
+    fn control_bytes_never_reach_a_terminal() {
+        let mut line = String::new();
+        escape(&mut line, "a\u{1b}[31m\"\\\n");
+        assert_eq!(line, "a\\u001b[31m\\\"\\\\\\u000a");
+    }
+}

@@ -1,0 +1,44 @@
+//! What the stages return: a response, and what is told of it.
+
+use std::time::Duration;
+
+use http::{Response, Version, request};
+
+use crate::{
+    observe::verdict::Verdict,
+    request::refusal::Refusal,
+    response::{
+        body::Body,
+        fields::{self, CacheStatus},
+        problem,
+    },
+};
+
+/// An answer on its way out of the pipeline. The fields that every answer carries are not in it yet.
+#[derive(Debug)]
+pub struct Answer {
+    /// The response, complete but for those fields.
+    pub response: Response<Body>,
+    /// How the cache took part.
+    pub status: CacheStatus,
+    /// The version in which an upstream's message was received, now or before; `None` for the edge's own words.
+    pub via: Option<Version>,
+    /// How long the upstream took to the head of its response, where this request waited for it.
+    pub upstream: Option<Duration>,
+}
+
+impl Answer {
+    /// The edge's own word on a request.
+    pub fn refused(refusal: &Refusal, head: &request::Parts) -> Self {
+        let status =
+            CacheStatus { detail: Some(refusal.detail()), ..CacheStatus::new(Verdict::Refused, None) };
+        Self { response: problem::refusal(refusal, head), status, via: None, upstream: None }
+    }
+
+    /// The response with the fields that every answer carries.
+    pub fn finish(self) -> Response<Body> {
+        let Self { mut response, status, via, upstream: _ } = self;
+        fields::finish(response.headers_mut(), &status, via);
+        response
+    }
+}

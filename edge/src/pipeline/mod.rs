@@ -1,0 +1,372 @@
+//! THE PIPELINE: one request from its head to its answer, read top to bottom.
+//!
+//! ```text
+//! ask --- look_up --- the cache answers -------------------------------------------------> serve
+//!              |----- upstream, for the cache --- share: lead a fetch, or follow one ----> serve, or look up again
+//!              '----- upstream, for this client alone ----------------------------------> pass
+//! ```
+//!
+//! A stage is a function that takes what it needs and returns a named value; `?` leaves with a [`Refusal`]. What comes of
+//! it is an [`Answer`]; only [`handle`] writes the record and finishes the fields. Only this file knows the order of the
+//! stages.
+
+mod answer;
+pub mod invalidate;
+mod pass;
+mod serve;
+mod share;
+pub mod tunnel;
+
+use std::{net::IpAddr, pin::pin, sync::Arc};
+
+use cache_policy::{Decision, Failure, Moment, Plan, Reason, RequestFacts};
+use http::{HeaderMap, Request, Response, StatusCode, header, request};
+use http_body::Body as _;
+use tokio::sync::mpsc;
+
+pub use self::answer::Answer;
+use self::tunnel::Upgrade;
+use crate::{
+    cache::{
+        Key, Resource, Stored,
+        select::{Candidate, Selection},
+    },
+    fetch::want::{self, Want},
+    message::{
+        content::Content,
+        hop_by_hop::strip_hop_by_hop,
+        interim::{self, Interim, Relay},
+        target::{Scheme, Target},
+    },
+    observe::{
+        record::{Record, Recorded},
+        verdict::Verdict,
+    },
+    request::{
+        client::{self, Client, ClientKey},
+        inbound,
+        limit::{Admitted, Limiter, RateLimited},
+        refusal::Refusal,
+        route,
+    },
+    response::{
+        body::Body,
+        fields::{self, CacheStatus},
+        representation,
+    },
+    settings::{Route, Settings},
+    state::{Edge, RouteState, State},
+    upstream::Upstream,
+};
+
+/// The client's end of a connection.
+#[derive(Clone, Copy, Debug)]
+pub struct Peer {
+    /// Its address.
+    pub address: IpAddr,
+    /// Whether the connection is encrypted.
+    pub scheme: Scheme,
+}
+
+/// Answers one request. Dropped when the client leaves: what is being fetched for the cache goes on without it.
+///
+/// `interim` is where the connection takes interim responses, where it does.
+pub async fn handle(
+    edge: &Arc<Edge>,
+    peer: Peer,
+    interim: Option<&Interim>,
+    mut request: Request<Content>,
+) -> Response<Recorded<Body>> {
+    let state = edge.state.load();
+    let upgrade = Upgrade::wanted(&mut request);
+    let (mut head, content) = request.into_parts();
+    inbound::join_cookies(&mut head.headers);
+    let mut record = Record::begin(&head, peer.scheme, peer.address, edge.clock.now(), &edge.sink);
+    let answered = match ask(edge, &state, peer, &head, &mut record) {
+        Ok(exchange) => match exchange.look_up() {
+            Ok(LookUp::Answered(answer)) => Ok(exchange.limited(answer)),
+            // Boxed, so that a hit, which awaits nothing, is not moved about with room for all of this.
+            looked => Box::pin(exchange.go_upstream(looked, ClientSide { content, upgrade }, interim)).await,
+        },
+        Err(refusal) => Err(refusal),
+    };
+    let answer = answered.unwrap_or_else(|refusal| Answer::refused(&refusal, &head));
+    record.answered(answer.status.verdict, answer.status.word(), answer.upstream);
+    record.travel(answer.finish())
+}
+
+/// From the head to what may be answered: what is asked for, by whom, where it goes, and how often.
+fn ask<'a>(
+    edge: &'a Arc<Edge>,
+    state: &'a State,
+    peer: Peer,
+    head: &'a request::Parts,
+    record: &mut Record,
+) -> Result<Exchange<'a>, Refusal> {
+    let settings = &state.settings;
+    let target = inbound::read(head, peer.scheme)?;
+    let client = client::identify(peer.address, &head.headers, &settings.clients.trusted_proxies);
+    record.client(client.address);
+    let RouteState { route, upstream, limiter, metrics } =
+        route::find(&state.routes, &target).ok_or(Refusal::NoRoute)?;
+    record.route(&route.name, metrics);
+    let limited = match limiter {
+        Some(limiter) => Some((limiter, admit(edge, limiter, client.key())?)),
+        None => None,
+    };
+    declared_length(head, settings)?;
+    Ok(Exchange {
+        edge,
+        settings,
+        upstream,
+        head,
+        facts: RequestFacts::read(&head.method, &head.headers, &route.rules),
+        key: Key::on_route(&target, &route.query),
+        target,
+        client,
+        route,
+        limited,
+        arrived: record.began(),
+        relay: None,
+    })
+}
+
+fn admit(edge: &Edge, limiter: &Limiter, client: ClientKey) -> Result<Admitted, Refusal> {
+    limiter.admit(client).map_err(|exceeded| {
+        edge.metrics.limited(&limiter.limit().name);
+        Refusal::TooManyRequests(Box::new(RateLimited::new(limiter, exceeded)))
+    })
+}
+
+/// Refuses a body that says itself that it is too large, before a byte of it is read (RFC 9110 §15.5.14).
+fn declared_length(head: &request::Parts, settings: &Settings) -> Result<(), Refusal> {
+    let bound = settings.bounds.body;
+    let declared =
+        head.headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+    if declared.is_some_and(|length| length > bound) { Err(Refusal::ContentTooLarge(bound)) } else { Ok(()) }
+}
+
+/// What is known of a request once it may be answered. Found out once, then only read.
+struct Exchange<'a> {
+    edge: &'a Arc<Edge>,
+    settings: &'a Settings,
+    upstream: &'a Arc<Upstream>,
+    head: &'a request::Parts,
+    facts: RequestFacts,
+    key: Key,
+    target: Target,
+    client: Client,
+    route: &'a Arc<Route>,
+    limited: Option<(&'a Arc<Limiter>, Admitted)>,
+    arrived: Moment,
+    /// Where an upstream's interim responses go, once one is asked and where the connection takes any.
+    relay: Option<Relay>,
+}
+
+/// What the client's side brings beside the head. Only a request that is passed on takes it.
+struct ClientSide {
+    content: Content,
+    upgrade: Option<Upgrade>,
+}
+
+/// What a look-up in the cache came to.
+enum LookUp {
+    /// The answer.
+    Answered(Answer),
+    /// Upstream, for the cache.
+    Fetch(Wanted),
+    /// Upstream, for this client alone.
+    Pass(Reason),
+}
+
+/// What is to be fetched for the cache.
+struct Wanted {
+    /// What is stored under the key, in whichever variant.
+    resource: Option<Arc<Resource>>,
+    /// What is stored of the variant asked for.
+    stored: Option<Arc<Stored>>,
+    /// Why, and how.
+    plan: Plan,
+    /// What of it.
+    want: Want,
+}
+
+/// What a turn of the loop below came to.
+#[expect(clippy::large_enum_variant, reason = "as a rule it is the large one")]
+enum Next {
+    /// The answer.
+    Answer(Answer),
+    /// What was fetched does not suit this request: something else is stored now, or nothing is.
+    LookAgain,
+    /// Upstream, for this client alone.
+    Pass(Reason),
+}
+
+impl Exchange<'_> {
+    /// Looks up, decides, and answers what can be answered at once.
+    fn look_up(&self) -> Result<LookUp, Refusal> {
+        let selection = self.selection();
+        let resource = self.edge.memory.look_up(&self.key);
+        let candidate = selection.find(&self.edge.memory, resource.as_deref());
+        let candidate = candidate.as_ref();
+        Ok(match selection.decide(resource.as_deref(), candidate) {
+            Decision::Serve { stale } => {
+                let verdict = if stale.is_some() { Verdict::Stale } else { Verdict::Hit };
+                LookUp::Answered(self.serve(found(candidate), CacheStatus::new(verdict, stale)))
+            }
+            Decision::ServeAndRefresh { reason } => {
+                let candidate = found(candidate);
+                self.refresh(resource.as_deref(), candidate, selection.now);
+                LookUp::Answered(self.serve(candidate, CacheStatus::new(Verdict::Stale, Some(reason))))
+            }
+            Decision::OnlyIfCached => return Err(Refusal::OnlyIfCached),
+            Decision::Pass(reason) => LookUp::Pass(reason),
+            Decision::Fetch(plan) => {
+                let want = |held| want::want(self.head, held, &self.facts, &self.route.rules);
+                let (want, stored) = match candidate {
+                    None => (want(None), None),
+                    Some(Candidate::Part(part, held)) => {
+                        (want(Some(held)), held.suffices().then(|| Arc::clone(part)))
+                    }
+                    Some(candidate) => (Want::Whole, Some(Arc::clone(candidate.stored()))),
+                };
+                LookUp::Fetch(Wanted { resource, stored, plan, want })
+            }
+        })
+    }
+
+    fn selection(&self) -> Selection<'_> {
+        let now = self.edge.clock.now();
+        Selection { head: self.head, facts: &self.facts, key: &self.key, rules: &self.route.rules, now }
+    }
+
+    /// Answers what the cache alone cannot, within the request's time.
+    async fn go_upstream(
+        mut self,
+        looked: Result<LookUp, Refusal>,
+        client: ClientSide,
+        interim: Option<&Interim>,
+    ) -> Result<Answer, Refusal> {
+        let total = self.settings.timeouts.total;
+        let uploads = !client.content.is_end_stream();
+        let looked = looked?;
+        let relayed = interim.map(|interim| {
+            self.hint(&looked, interim);
+            let (relay, received) = interim::relay();
+            self.relay = Some(relay);
+            (interim, received)
+        });
+        let answer = relaying(relayed, self.answer(looked, client));
+        let answer = if uploads {
+            // How long sending takes is the client's affair; its pauses and the upstream's answer have their own bounds.
+            answer.await?
+        } else {
+            match tokio::time::timeout(total, answer).await {
+                Ok(answered) => answered?,
+                Err(_) => self.late(total)?,
+            }
+        };
+        Ok(self.limited(answer))
+    }
+
+    /// Sends the preloads of a stored page ahead while the origin is asked about it (RFC 8297), where the route says so.
+    fn hint(&self, looked: &LookUp, interim: &Interim) {
+        let LookUp::Fetch(Wanted { stored: Some(stored), .. }) = looked else { return };
+        if !self.route.early_hints {
+            return;
+        }
+        let links: HeaderMap = representation::preloads(&stored.identity().head)
+            .map(|link| (header::LINK, link.clone()))
+            .collect();
+        if !links.is_empty() {
+            interim.send(StatusCode::EARLY_HINTS, links);
+        }
+    }
+
+    /// A turn answers, or it waits for a fetch that turns out not to suit: another variant, or stale at once.
+    async fn answer(&self, mut looked: LookUp, client: ClientSide) -> Result<Answer, Refusal> {
+        for _ in 0..TURNS {
+            let wanted = match looked {
+                LookUp::Answered(answer) => return Ok(answer),
+                LookUp::Pass(reason) => return self.pass(client, reason).await,
+                LookUp::Fetch(wanted) => wanted,
+            };
+            if !client.content.is_end_stream() {
+                return self.pass(client, Reason::RequestContent).await;
+            }
+            let now = self.edge.clock.now();
+            let marker = wanted.resource.as_ref().and_then(|resource| resource.marker(now));
+            if let Some(reason) = self.selection().bypass_reason(marker) {
+                return self.pass(client, reason).await;
+            }
+            match self.share(&wanted, marker, now).await? {
+                Next::Answer(answer) => return Ok(answer),
+                Next::Pass(reason) => return self.pass(client, reason).await,
+                Next::LookAgain => looked = self.look_up()?,
+            }
+        }
+        self.pass(client, Reason::VaryMiss).await
+    }
+
+    /// The request's time is up before its answer began: stale if policy lets it, else 504. A fetch goes on.
+    fn late(&self, total: std::time::Duration) -> Result<Answer, Refusal> {
+        let resource = self.edge.memory.look_up(&self.key);
+        let candidate = self.selection().find(&self.edge.memory, resource.as_deref());
+        let stored = candidate.as_ref().map(Candidate::stored);
+        self.stale(stored, Failure::Disconnected).ok_or(Refusal::Deadline(total))
+    }
+
+    /// Tells the client how much of its limit is left.
+    fn limited(&self, mut answer: Answer) -> Answer {
+        if let Some((limiter, admitted)) = self.limited {
+            fields::limit(answer.response.headers_mut(), limiter, &Ok(admitted));
+        }
+        answer
+    }
+}
+
+/// A request whose time is up answers although its interim responses are not out yet.
+struct Withdraws<'a>(&'a Interim);
+
+impl Drop for Withdraws<'_> {
+    fn drop(&mut self) {
+        if self.0.waits() {
+            self.0.withdraw();
+        }
+    }
+}
+
+/// Awaits an answer; the interim responses that come before it go ahead to the client.
+async fn relaying<T>(
+    relayed: Option<(&Interim, mpsc::Receiver<interim::Received>)>,
+    answer: impl Future<Output = T>,
+) -> T {
+    let Some((interim, mut received)) = relayed else { return answer.await };
+    let mut answer = pin!(answer);
+    let _withdraws = Withdraws(interim);
+    let send = |(status, mut headers)| {
+        strip_hop_by_hop(&mut headers);
+        interim.send(status, headers);
+    };
+    let answered = loop {
+        tokio::select! {
+            biased;
+            Some(received) = received.recv() => send(received),
+            answered = &mut answer => break answered,
+        }
+    };
+    // What came before the answer goes before it.
+    while let Ok(received) = received.try_recv() {
+        send(received);
+    }
+    interim.sent().await;
+    answered
+}
+
+/// Serving is only decided over a stored response.
+fn found<'c, 'r>(candidate: Option<&'c Candidate<'r>>) -> &'c Candidate<'r> {
+    candidate.expect("policy decides to serve only when it was shown a stored response")
+}
+
+/// How often a request looks again after a fetch that did not suit it.
+const TURNS: usize = 4;

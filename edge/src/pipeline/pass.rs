@@ -1,0 +1,199 @@
+//! Upstream, for this client alone.
+//!
+//! ```text
+//! send --- 101 ----------------------------> the two connections become a tunnel
+//!    |---- an unsafe method succeeded -----> what it made untrue is forgotten; the answer may be kept for a later GET
+//!    |---- HEAD ---------------------------> what it says of the stored GET is taken over
+//!    '---- anything else ------------------> streamed to the client
+//! ```
+
+use std::sync::Arc;
+
+use cache_policy::{Arrival, Newer, Reason, invalidates, stands_for_get};
+use http::{HeaderValue, Method, Request, Response, StatusCode, header, response};
+use http_body::Body as _;
+
+use super::{
+    Answer, ClientSide, Exchange, invalidate,
+    tunnel::{self, Upgrade},
+};
+use crate::{
+    cache::{Lead, purge::Generation},
+    fetch::{self, Keep},
+    message::{
+        content::{ContinueGate, expects_continue},
+        failure::Failure,
+        hop_by_hop::strip_hop_by_hop,
+    },
+    observe::verdict::Verdict,
+    request::refusal::Refusal,
+    response::{
+        body::{Body, Cut},
+        fields::CacheStatus,
+        representation,
+    },
+    upstream::{
+        self, RequestBody, ResponseBody,
+        outbound::{self, Asker, Purpose},
+    },
+};
+
+impl Exchange<'_> {
+    /// Sends the request upstream for this client alone; nothing is stored.
+    pub(super) async fn pass(&self, client: ClientSide, reason: Reason) -> Result<Answer, Refusal> {
+        let ClientSide { content, upgrade } = client;
+        let waits = !content.is_end_stream() && expects_continue(&self.head.headers);
+        let gate = waits.then(ContinueGate::default);
+        let (bound, pause) = (self.settings.bounds.body, self.settings.timeouts.body);
+        let content = RequestBody::new(content, bound, pause, gate.clone());
+        let request = self.passed_on(content, gate, upgrade.as_ref());
+
+        let began = self.edge.memory.generation();
+        let requested_at = self.edge.clock.now();
+        let answer = self.upstream.send(request, &self.edge.clock).await?;
+        let received_at = self.edge.clock.now();
+        let arrival = Arrival { requested_at, received_at, wall: self.edge.clock.wall_at(received_at) };
+
+        let mut status = CacheStatus {
+            forward_status: Some(answer.status()),
+            ..CacheStatus::new(Verdict::Pass, Some(reason))
+        };
+        let lead = if invalidates(&self.head.method, answer.status()) {
+            self.invalidate(&answer, began, arrival).await
+        } else {
+            None
+        };
+        let (via, upstream) = (Some(answer.version()), Some(received_at.since(requested_at)));
+        let response = if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
+            self.switch(answer, upgrade.ok_or(Failure::Unasked)?)
+        } else {
+            let (mut parts, body) = answer.into_parts();
+            strip_hop_by_hop(&mut parts.headers);
+            if self.head.method == Method::HEAD && reason == Reason::Method && parts.status == StatusCode::OK
+            {
+                self.freshen_by_head(&parts, began, arrival);
+            }
+            let body = match lead {
+                Some(lead) => self.keep(&parts, body, lead, arrival),
+                None => Err(body),
+            };
+            status.stored = body.is_ok();
+            let body = body.unwrap_or_else(|body| Body::Upstream(Box::new(body)));
+            let coder = self.route.compress.then_some(&self.edge.coder);
+            representation::passed(self.head, parts, body, coder)
+        };
+        Ok(Answer { response, status, via, upstream })
+    }
+
+    /// What the upstream is told of this request.
+    pub(super) fn asker(&self) -> Asker<'_> {
+        let Self { head, target, client, route, .. } = self;
+        Asker { head, target, client, route }
+    }
+
+    fn passed_on(
+        &self,
+        content: RequestBody,
+        gate: Option<ContinueGate>,
+        upgrade: Option<&Upgrade>,
+    ) -> Request<RequestBody> {
+        let mut request = outbound::request(&self.asker(), Purpose::Pass, content);
+        let headers = request.headers_mut();
+        if gate.is_some() {
+            headers.insert(header::EXPECT, HeaderValue::from_static("100-continue"));
+        }
+        if let Some(upgrade) = upgrade {
+            headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+            headers.insert(header::UPGRADE, upgrade.protocol.clone());
+        }
+        let relay = self.relay.clone();
+        if relay.is_some() || gate.is_some() {
+            // The upstream's interim responses go to the one client, and its 100 (Continue) to the request's body.
+            hyper::ext::on_informational(&mut request, move |interim| {
+                if interim.status() == StatusCode::CONTINUE {
+                    gate.iter().for_each(ContinueGate::open);
+                } else if let Some(relay) = &relay {
+                    relay.pass(interim.status(), interim.headers());
+                }
+            });
+        }
+        request
+    }
+
+    /// Forgets what a change made untrue, and returns once every tier has been told. What the answer itself may be kept by,
+    /// where nothing was purged meanwhile but by this answer.
+    async fn invalidate(
+        &self,
+        answer: &upstream::Answer,
+        began: Generation,
+        arrival: Arrival,
+    ) -> Option<Lead> {
+        let memory = &self.edge.memory;
+        let (before, purged) = (memory.generation(), memory.outdated(began, &self.key));
+        let authority = self.target.authority();
+        let target = self.resource(&authority);
+        let telling =
+            invalidate::invalidate(memory, &self.key, &target, answer.headers(), arrival.received_at);
+        let lead = self.edge.collapser.lead_alone(&self.key, arrival.received_at, memory);
+        // Boxed: as a rule there is no tier to be told.
+        Box::pin(telling.finish()).await;
+        Some(lead).filter(|lead| !purged && lead.generation().is_next_after(before))
+    }
+
+    /// Takes what the answer to a HEAD says of the stored GET into the entry (RFC 9111 §4.3.5).
+    fn freshen_by_head(&self, answer: &response::Parts, began: Generation, arrival: Arrival) {
+        let memory = &self.edge.memory;
+        let resource = memory.look_up(&self.key);
+        let stored = resource.as_ref().and_then(|resource| resource.select(&self.head.headers));
+        if let Some(stored) = stored {
+            let (request, rules) = (&self.facts, &self.route.rules);
+            let answer = Newer { request, head: &answer.headers, arrival, rules };
+            invalidate::freshen_by_head(memory, &self.key, stored, &answer, began);
+        }
+    }
+
+    /// The body of an answer to an unsafe request, stored on the way where it stands for a later GET (RFC 9110 §9.3.3).
+    ///
+    /// # Errors
+    /// The body, where it does not.
+    #[expect(clippy::result_large_err, reason = "the error is the body itself, to be sent on unstored")]
+    fn keep(
+        &self,
+        answer: &response::Parts,
+        body: ResponseBody,
+        lead: Lead,
+        arrival: Arrival,
+    ) -> Result<Body, ResponseBody> {
+        let authority = self.target.authority();
+        let target = self.resource(&authority);
+        let facts = stands_for_get(&self.head.method, &self.facts, &target, answer.status, &answer.headers);
+        let Some(facts) = facts else { return Err(body) };
+        let keep = Keep {
+            key: self.key.clone(),
+            lead,
+            fields: self.head.headers.clone(),
+            facts,
+            route: Arc::clone(self.route),
+            arrival,
+            largest: self.settings.cache.largest_object,
+        };
+        let (reader, length) = fetch::keep(self.edge, keep, answer, body)?;
+        Ok(Body::Filling(Box::new(Cut::whole(reader, length))))
+    }
+
+    fn resource<'t>(&'t self, authority: &'t str) -> cache_policy::Resource<'t> {
+        let path_and_query = &self.target.path_and_query;
+        cache_policy::Resource { scheme: self.target.scheme.as_str(), authority, path_and_query }
+    }
+
+    /// Joins the client's connection with the upstream's; from here on it is theirs.
+    fn switch(&self, mut answer: upstream::Answer, upgrade: Upgrade) -> Response<Body> {
+        let mut switching = Response::new(Body::Empty);
+        *switching.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+        *switching.headers_mut() = answer.headers().clone();
+        let ends = (upgrade.downstream, hyper::upgrade::on(&mut answer));
+        let drain = self.edge.drain.clone();
+        tunnel::join(ends, answer.into_body(), self.settings.timeouts.tunnel, drain);
+        switching
+    }
+}

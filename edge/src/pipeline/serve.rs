@@ -1,0 +1,102 @@
+//! Answers out of the cache: from what is stored, and from what is being stored.
+
+use std::sync::Arc;
+
+use cache_policy::{Decision, Failure, Meta, Plan, decide, stale_on_error, variant_key};
+use http::{HeaderValue, Response, StatusCode, Version, header};
+
+use super::{Answer, Exchange};
+use crate::{
+    cache::{Filling, Stored, recording::Reader, select::Candidate},
+    observe::verdict::Verdict,
+    response::{body::Body, fields::CacheStatus, known_length::KnownLength, representation},
+};
+
+impl Exchange<'_> {
+    /// Answers from the cache.
+    pub(super) fn serve(&self, candidate: &Candidate<'_>, status: CacheStatus) -> Answer {
+        let (head, rules, coder) = (self.head, &self.route.rules, &self.edge.coder);
+        let response = match candidate {
+            Candidate::Variant(stored) | Candidate::Language(stored) => {
+                representation::stored(head, stored, &self.key, rules, coder)
+            }
+            Candidate::Query(key, stored) => representation::stored(head, stored, key, rules, coder),
+            Candidate::Part(part, held) => representation::part(head, part, held)
+                .expect("a part is only served where every octet that is asked for is held"),
+        };
+        self.cached(response, &candidate.stored().meta, status)
+    }
+
+    /// Answers with what a tier behind memory had, if policy lets it answer this request.
+    pub(super) fn serve_found(&self, stored: &Arc<Stored>, tier: &'static str) -> Option<Answer> {
+        if !stored.vary.is_empty() && variant_key(&stored.vary, &self.head.headers) != stored.variant {
+            return None;
+        }
+        let candidate = Candidate::of(self.head, stored)?;
+        let now = self.edge.clock.now();
+        let (verdict, reason) = match decide(&self.facts, Some(&stored.meta), &self.route.rules, now) {
+            Decision::Serve { stale: None } => (Verdict::Hit, None),
+            Decision::Serve { stale } => (Verdict::Stale, stale),
+            Decision::ServeAndRefresh { reason } => {
+                self.refresh(None, &candidate, now);
+                (Verdict::Stale, Some(reason))
+            }
+            Decision::Fetch(_) | Decision::Pass(_) | Decision::OnlyIfCached => return None,
+        };
+        let status = CacheStatus { detail: Some(tier), ..CacheStatus::new(verdict, reason) };
+        Some(self.serve(&candidate, status))
+    }
+
+    /// The stored response in place of a failure, if policy lets it.
+    pub(super) fn stale(&self, stored: Option<&Arc<Stored>>, failure: Failure) -> Option<Answer> {
+        let stored = stored?;
+        let rules = &self.route.rules;
+        let now = self.edge.clock.now();
+        let reason = stale_on_error(&self.facts, &stored.meta, rules, failure, now).ok()?;
+        let forward_status = match failure {
+            Failure::Status(status) => Some(status),
+            Failure::Disconnected => None,
+        };
+        let status = CacheStatus { forward_status, ..CacheStatus::new(Verdict::Stale, Some(reason)) };
+        Some(self.serve(&Candidate::of(self.head, stored)?, status))
+    }
+
+    /// Answers from a body that is being filled. `verdict` says whether for this request or for another.
+    pub(super) fn serve_filling(
+        &self,
+        filling: &Filling,
+        (reader, length): (Reader, KnownLength),
+        plan: &Plan,
+        verdict: Verdict,
+    ) -> Answer {
+        let (rules, coder) = (&self.route.rules, &self.edge.coder);
+        let response = representation::filling(self.head, filling, (reader, length), rules, coder);
+        let status = CacheStatus {
+            forward_status: Some(filling.facts.meta.status),
+            stored: verdict == Verdict::Miss,
+            ..CacheStatus::new(verdict, Some(plan.reason))
+        };
+        let answer = self.cached(response, &filling.facts.meta, status);
+        Answer { upstream: Some(filling.took), ..answer }
+    }
+
+    /// What every answer out of the cache carries: its age, its freshness, and the route's word to browsers.
+    fn cached(&self, mut response: Response<Body>, meta: &Meta, status: CacheStatus) -> Answer {
+        let now = self.edge.clock.now();
+        let from_store = matches!(status.verdict, Verdict::Hit | Verdict::Stale);
+        let age = meta.age(now).as_secs();
+        let code = response.status();
+        let headers = response.headers_mut();
+        if from_store || age > 0 {
+            headers.insert(header::AGE, HeaderValue::from(age));
+        }
+        if let Some(browser) = &self.route.browser
+            && (code.is_success() || code == StatusCode::NOT_MODIFIED)
+        {
+            headers.insert(header::CACHE_CONTROL, browser.clone());
+            headers.remove(header::EXPIRES);
+        }
+        let status = CacheStatus { ttl: from_store.then(|| meta.lifetime_left(now)), ..status };
+        Answer { response, status, via: Some(Version::HTTP_11), upstream: None }
+    }
+}

@@ -1,0 +1,284 @@
+//! A client's request head, read into what the edge trusts; or a refusal.
+//!
+//! hyper has parsed the bytes; this module refuses what is well-formed to a parser and ambiguous to the programs
+//! behind us: two framings, two hosts, dot segments. Everything after it may take [`Target`] at its word.
+
+use http::{HeaderMap, HeaderValue, Method, Version, header, request, uri::Authority};
+
+use crate::{
+    message::target::{Scheme, Target},
+    request::refusal::Refusal,
+};
+
+/// Reads a request's head.
+///
+/// # Errors
+/// [`Refusal::BadRequest`] (400) for a missing, repeated or contradictory host (RFC 9112 §3.2), and for dot segments in
+/// the path; [`Refusal::NotImplemented`] (501) for CONNECT and for transfer codings other than `chunked`. Of both
+/// Transfer-Encoding and Content-Length hyper has dropped the latter, and it closes after the answer (RFC 9112 §6.1).
+pub fn read(head: &request::Parts, scheme: Scheme) -> Result<Target, Refusal> {
+    if head.method == Method::CONNECT {
+        return Err(Refusal::NotImplemented("CONNECT is not offered"));
+    }
+    framing(&head.headers, head.version)?;
+    if head.method == Method::TRACE {
+        // It would show credentials to whoever can make a client send it (RFC 9110 §9.3.8).
+        return Err(Refusal::MethodNotAllowed);
+    }
+    target_form(head)?;
+    let authority = host(head)?;
+    let host = authority.host();
+    if authority.as_str().contains('@') || !is_host(host) {
+        return Err(Refusal::BadRequest("the host is not valid"));
+    }
+    let port = match authority.port() {
+        Some(port) => port.as_u16(),
+        // "host:" is the same as "host" (RFC 3986 §3.2.3); anything else after the colon is no port.
+        None if authority.as_str().len() <= host.len() + 1 => scheme.default_port(),
+        None => return Err(Refusal::BadRequest("the host's port is not valid")),
+    };
+    let path = head.uri.path();
+    if has_dot_segment(path) {
+        // Clients resolve dot segments (RFC 3986 §5.2.4) before they send. One that arrives would match one route here
+        // and name another resource behind us.
+        return Err(Refusal::BadRequest("the path has dot segments"));
+    }
+    let path = if path.is_empty() { "/" } else { path };
+    Ok(Target::new(scheme, host, port, (path, head.uri.query())))
+}
+
+/// Makes one `Cookie` line of several, which HTTP/2 clients send apart so that they compress better (RFC 9113 §8.2.3).
+/// Programs behind us that know CGI would see only one of them.
+pub fn join_cookies(headers: &mut HeaderMap) {
+    let lines = headers.get_all(header::COOKIE);
+    if lines.iter().nth(1).is_none() {
+        return;
+    }
+    let mut joined = Vec::with_capacity(lines.iter().map(|line| line.len() + 2).sum());
+    for line in lines.iter().filter(|line| !line.is_empty()) {
+        if !joined.is_empty() {
+            joined.extend_from_slice(b"; ");
+        }
+        joined.extend_from_slice(line.as_bytes());
+    }
+    let joined = HeaderValue::try_from(joined).expect("valid values joined by visible characters are one");
+    headers.insert(header::COOKIE, joined);
+}
+
+fn framing(headers: &HeaderMap, version: Version) -> Result<(), Refusal> {
+    let Some(coding) = headers.get(header::TRANSFER_ENCODING) else { return Ok(()) };
+    if version < Version::HTTP_11 {
+        return Err(Refusal::BadRequest("Transfer-Encoding in HTTP/1.0"));
+    }
+    if headers.get_all(header::TRANSFER_ENCODING).iter().count() > 1
+        || !coding.as_bytes().eq_ignore_ascii_case(b"chunked")
+    {
+        return Err(Refusal::NotImplemented("a transfer coding other than chunked"));
+    }
+    Ok(())
+}
+
+fn host(head: &request::Parts) -> Result<Authority, Refusal> {
+    let mut lines = head.headers.get_all(header::HOST).iter();
+    let field = lines.next();
+    if lines.next().is_some() {
+        return Err(Refusal::BadRequest("more than one Host"));
+    }
+    let field = field
+        .map(|value| {
+            Authority::try_from(value.as_bytes()).map_err(|_| Refusal::BadRequest("the Host is not valid"))
+        })
+        .transpose()?;
+    match (head.uri.authority(), field) {
+        // HTTP/2's :authority: Host must not say anything else (RFC 9113 §8.3.1). In HTTP/1.1 an absolute target makes
+        // Host irrelevant (RFC 9112 §3.2.2).
+        (Some(target), Some(field)) if head.version == Version::HTTP_2 && !same_host(target, &field) => {
+            Err(Refusal::BadRequest("Host and :authority disagree"))
+        }
+        (Some(target), _) => Ok(target.clone()),
+        (None, Some(field)) => Ok(field),
+        (None, None) if head.version < Version::HTTP_11 => Ok(Authority::from_static("localhost")),
+        (None, None) => Err(Refusal::BadRequest("no Host")),
+    }
+}
+
+fn same_host(one: &Authority, other: &Authority) -> bool {
+    let ports_agree = match (one.port_u16(), other.port_u16()) {
+        (Some(one), Some(other)) => one == other,
+        // The one that names none means the scheme's own, which the other may spell out.
+        (Some(port), None) | (None, Some(port)) => matches!(port, 80 | 443),
+        (None, None) => true,
+    };
+    ports_agree && one.host().eq_ignore_ascii_case(other.host())
+}
+
+/// Whether a text is a host (RFC 9110 §4.1, RFC 3986 §3.2.2): the parser lets more pass than may stand in one.
+fn is_host(text: &str) -> bool {
+    if let Some(literal) = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')) {
+        return literal.parse::<std::net::Ipv6Addr>().is_ok();
+    }
+    let mut rest = text.as_bytes();
+    while let [octet, after @ ..] = rest {
+        rest = match octet {
+            b'%' => match after {
+                [high, low, after @ ..] if high.is_ascii_hexdigit() && low.is_ascii_hexdigit() => after,
+                _ => return false,
+            },
+            b'-' | b'.' | b'_' | b'~' => after,
+            // sub-delims
+            b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b',' | b';' | b'=' => after,
+            octet if octet.is_ascii_alphanumeric() => after,
+            _ => return false,
+        };
+    }
+    !text.is_empty()
+}
+
+/// Refuses forms of the target that belong to other methods (RFC 9112 §3.2.3, §3.2.4).
+fn target_form(head: &request::Parts) -> Result<(), Refusal> {
+    if head.uri.path() == "*" && head.method != Method::OPTIONS {
+        return Err(Refusal::BadRequest("the target * is for OPTIONS"));
+    }
+    if head.uri.authority().is_some() && head.uri.scheme().is_none() {
+        return Err(Refusal::BadRequest("the target is neither a path nor a whole URI"));
+    }
+    Ok(())
+}
+
+/// Whether a path has a segment `.` or `..`, however it is percent-encoded.
+fn has_dot_segment(path: &str) -> bool {
+    if !path.contains('.') && !path.contains('%') {
+        return false;
+    }
+    let path = path.to_ascii_lowercase().replace("%2e", ".").replace("%2f", "/").replace("%5c", "/");
+    // "..;x" is ".." to servers that know path parameters.
+    path.split(['/', '\\']).any(|segment| matches!(segment.split(';').next(), Some("." | "..")))
+}
+
+#[cfg(test)]
+mod tests {
+    use http::Request;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn request(build: impl FnOnce(request::Builder) -> request::Builder) -> request::Parts {
+        build(Request::builder()).body(()).unwrap().into_parts().0
+    }
+
+    #[test]
+    fn host_is_lower_cased_and_the_default_port_is_implied() {
+        let parts = request(|r| r.uri("/a?b=1").header("host", "Shop.Example:443"));
+        let inbound = read(&parts, Scheme::Https).unwrap();
+        assert_eq!(
+            (&*inbound.host, inbound.port, inbound.authority().as_str()),
+            ("shop.example", 443, "shop.example")
+        );
+        assert_eq!((inbound.path(), &*inbound.path_and_query), ("/a", "/a?b=1"));
+    }
+
+    /// Apps behind CGI, WSGI or PHP saw one of them, so that nobody could sign in over HTTP/2.
+    #[test]
+    fn cookies_that_came_apart_go_on_as_one_line() {
+        let mut parts =
+            request(|r| r.header("cookie", "a=1").header("cookie", "").header("cookie", "b=2; c=3"));
+        join_cookies(&mut parts.headers);
+        assert_eq!(parts.headers.get_all("cookie").iter().collect::<Vec<_>>(), ["a=1; b=2; c=3"]);
+    }
+
+    #[test]
+    fn transfer_codings_other_than_chunked_are_refused() {
+        let parts = request(|r| r.uri("/").header("host", "a").header("transfer-encoding", "gzip, chunked"));
+        assert!(matches!(read(&parts, Scheme::Http), Err(Refusal::NotImplemented(_))));
+    }
+
+    #[test]
+    fn routes_see_one_spelling_of_a_path() {
+        for (path, routed) in
+            [("/%61pi/x", "/api/x"), ("//api///x", "/api/x"), ("/a%2Fb", "/a%2Fb"), ("/%zz", "/%zz")]
+        {
+            let parts = request(|r| r.uri(path).header("host", "a"));
+            assert_eq!(read(&parts, Scheme::Http).unwrap().route_path(), routed, "{path}");
+        }
+    }
+
+    #[test]
+    fn an_absolute_target_makes_host_irrelevant_in_http_1() {
+        let parts = request(|r| r.uri("http://a:80/").header("host", "b"));
+        assert_eq!(&*read(&parts, Scheme::Http).unwrap().host, "a");
+        let parts = request(|r| r.uri("http://a/").version(Version::HTTP_2).header("host", "b"));
+        assert!(matches!(read(&parts, Scheme::Http), Err(Refusal::BadRequest(_))));
+    }
+
+    #[test]
+    fn targets_of_other_methods_are_refused() {
+        for target in ["*", "a"] {
+            let parts = request(|r| r.uri(target).header("host", "a"));
+            assert!(matches!(read(&parts, Scheme::Http), Err(Refusal::BadRequest(_))), "{target}");
+        }
+    }
+
+    #[test]
+    fn contradictory_or_repeated_hosts_are_refused() {
+        let parts = request(|r| r.uri("/").header("host", "a").header("host", "a"));
+        assert!(matches!(read(&parts, Scheme::Http), Err(Refusal::BadRequest(_))));
+        let parts = request(|r| r.uri("/"));
+        assert!(matches!(read(&parts, Scheme::Http), Err(Refusal::BadRequest(_))));
+    }
+
+    #[test]
+    fn bad_hosts_and_ports_are_refused() {
+        for host in [
+            "a:b", "user@a", "", "a b", "a:99999", "a\"b", "a<b", "a|b", "a%zz", "a%4", "[::g]", "[", "a[b]",
+            "a{b}", "a\\b", "a^b", "a`b",
+        ] {
+            let parts = request(|r| r.uri("/").header("host", host));
+            assert!(matches!(read(&parts, Scheme::Http), Err(Refusal::BadRequest(_))), "{host}");
+        }
+    }
+
+    #[test]
+    fn dot_segments_are_refused_in_every_spelling() {
+        for path in [
+            "/a/..%2Fb",
+            "/a/..;x/b",
+            "/a%5c..%5Cb",
+            "/a/../b",
+            "/./a",
+            "/a/%2e%2E/b",
+            "/a/.%2e",
+            "/a\\..\\b",
+        ] {
+            assert!(has_dot_segment(path), "{path}");
+        }
+        for path in ["/a/..b", "/a.b/c", "/.well-known/x", "/%20", "/a/..."] {
+            assert!(!has_dot_segment(path), "{path}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_taken_has_one_host_and_a_path_that_climbs_nowhere(
+            target in "(/|http://[a-c.:@]{0,6}|\\*)?[/a.%2eEfF5cC;\\\\?]{0,16}",
+            hosts in proptest::collection::vec("[A-Za-c.:0-9\\[\\]@% ]{0,12}", 0..3),
+            lines in proptest::collection::vec(("transfer-encoding|content-length|connection", "[ -~]{0,12}"), 0..3),
+            http2 in any::<bool>(),
+        ) {
+            let version = if http2 { Version::HTTP_2 } else { Version::HTTP_11 };
+            let mut built = Request::builder().uri(&target).version(version);
+            for host in &hosts {
+                built = built.header("host", host);
+            }
+            for (name, value) in &lines {
+                built = built.header(name, value);
+            }
+            let Ok(built) = built.body(()) else { return Ok(()) };
+            let Ok(inbound) = read(&built.into_parts().0, Scheme::Https) else { return Ok(()) };
+            prop_assert!(!inbound.host.is_empty() && !inbound.host.contains(['/', '@', ' ']));
+            prop_assert_eq!(&*inbound.host, inbound.host.to_ascii_lowercase());
+            let path = inbound.route_path();
+            prop_assert!(path.starts_with('/') || path == "*", "{}", path);
+            prop_assert!(!path.split('/').any(|segment| matches!(segment, "." | "..")), "{}", path);
+        }
+    }
+}

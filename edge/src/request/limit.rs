@@ -1,0 +1,400 @@
+//! How often a client may ask: one limiter for each limit of the settings, shared by all threads.
+//!
+//! Owns the clients' states. The arithmetic is governor's GCRA; the store below is ours, because a limiter that
+//! remembers every address it has seen is itself an attack on memory. Promises: memory is fixed when a limiter is made,
+//! admitting allocates nothing and takes one uncontended lock; a limit whose rate and burst a reload leaves alone keeps
+//! what it knows of every client. No background task.
+
+use std::{collections::BTreeMap, hash::BuildHasher, io::Write, sync::Arc, time::Duration};
+
+use foldhash::quality::RandomState;
+use governor::{
+    Quota, RateLimiter,
+    clock::{Clock, MonotonicClock},
+    middleware::StateInformationMiddleware,
+    nanos::Nanos,
+    state::{StateStore, keyed::ShrinkableKeyedStateStore},
+};
+use http::HeaderValue;
+use parking_lot::Mutex;
+
+use crate::{
+    request::client::ClientKey,
+    settings::{Limit, Settings},
+};
+
+/// The limiters of one snapshot of the settings.
+#[derive(Debug)]
+pub struct Limiters<C: Clock = MonotonicClock> {
+    clock: C,
+    by_name: BTreeMap<Arc<str>, Arc<Limiter<C>>>,
+}
+
+impl Limiters {
+    /// Limiters that know no client yet, on the system's monotonic clock.
+    pub fn new(settings: &Settings) -> Limiters {
+        Limiters::with_clock(settings, MonotonicClock)
+    }
+}
+
+impl<C: Clock + Clone> Limiters<C> {
+    /// Limiters that know no client yet.
+    pub fn with_clock(settings: &Settings, clock: C) -> Limiters<C> {
+        Limiters { clock, by_name: BTreeMap::new() }.for_reload(settings)
+    }
+
+    /// Limiters for new settings. A limit that is the same in both keeps its clients' states, and requests under either
+    /// snapshot count together.
+    #[must_use]
+    pub fn for_reload(&self, settings: &Settings) -> Limiters<C> {
+        let remembered = settings.clients.remembered;
+        let limiter = |(name, limit): (&Arc<str>, &Arc<Limit>)| {
+            let kept = self.by_name.get(name).filter(|kept| kept.serves(limit, remembered)).cloned();
+            let limiter =
+                kept.unwrap_or_else(|| Arc::new(Limiter::new(limit, remembered, self.clock.clone())));
+            (Arc::clone(name), limiter)
+        };
+        Limiters { clock: self.clock.clone(), by_name: settings.limits.iter().map(limiter).collect() }
+    }
+
+    /// The limiter of a limit; `None` only for a limit of other settings.
+    pub fn get(&self, limit: &Limit) -> Option<&Arc<Limiter<C>>> {
+        self.by_name.get(&limit.name)
+    }
+}
+
+/// One limit at work.
+#[derive(Debug)]
+pub struct Limiter<C: Clock = MonotonicClock> {
+    limit: Limit,
+    remembered: usize,
+    engine: RateLimiter<ClientKey, Clients, C, StateInformationMiddleware>,
+    clock: C,
+    policy: HeaderValue,
+    item: Box<[u8]>,
+}
+
+/// A request that may go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Admitted {
+    /// Requests that the client could make at once after this one.
+    pub remaining: u32,
+    /// Until its whole burst is earned back.
+    pub recovered_in: Duration,
+}
+
+/// A request that may not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Exceeded {
+    /// When the next one will be admitted.
+    pub retry_after: Duration,
+}
+
+/// What a limiter says to a request.
+pub type Admission = Result<Admitted, Exceeded>;
+
+impl<C: Clock + Clone> Limiter<C> {
+    fn new(limit: &Limit, remembered: usize, clock: C) -> Limiter<C> {
+        let interval = limit.interval.max(Duration::from_nanos(1));
+        let quota =
+            Quota::with_period(interval).expect("the interval was raised to 1 ns").allow_burst(limit.burst);
+        let engine = RateLimiter::new(quota, Clients::new(remembered), clock.clone());
+        let item = policy_item(&limit.name);
+        let policy = policy(&item, limit);
+        Limiter { limit: limit.clone(), remembered, engine, clock, policy, item }
+    }
+
+    fn serves(&self, limit: &Limit, remembered: usize) -> bool {
+        self.limit == *limit && self.remembered == remembered
+    }
+
+    /// Counts one request of a client.
+    ///
+    /// # Errors
+    /// [`Exceeded`] when the client has used up its burst; the request is not counted then.
+    pub fn admit(&self, client: ClientKey) -> Admission {
+        match self.engine.check_key(&client) {
+            Ok(state) => {
+                let remaining = state.remaining_burst_capacity();
+                let spent = self.limit.burst.get().saturating_sub(remaining);
+                Ok(Admitted { remaining, recovered_in: self.limit.interval.saturating_mul(spent) })
+            }
+            Err(refusal) => Err(Exceeded { retry_after: refusal.wait_time_from(self.clock.now()) }),
+        }
+    }
+
+    /// The limit as the settings have it.
+    pub fn limit(&self) -> &Limit {
+        &self.limit
+    }
+
+    /// The value of `RateLimit-Policy` (draft-ietf-httpapi-ratelimit-headers-10 §3): `"api";q=100;w=2`, the burst and the
+    /// seconds in which it is earned back.
+    pub fn policy(&self) -> &HeaderValue {
+        &self.policy
+    }
+
+    /// The value of `RateLimit` (the same draft, §4): `"api";r=57;t=1`, what is left and the seconds until all of it is
+    /// back, or for a request that was refused until the next one is admitted (no later than `Retry-After`).
+    pub fn state(&self, admission: &Admission) -> HeaderValue {
+        let (remaining, until) = match admission {
+            Ok(admitted) => (admitted.remaining, admitted.recovered_in),
+            Err(exceeded) => (0, exceeded.retry_after),
+        };
+        with_parameters(&self.item, 'r', remaining, 't', whole_seconds(until))
+    }
+}
+
+impl Exceeded {
+    /// The value of `Retry-After` (RFC 9110 §10.2.3): whole seconds, at least one.
+    pub fn retry_after_seconds(&self) -> u64 {
+        whole_seconds(self.retry_after).max(1)
+    }
+}
+
+/// What a request that was refused by a limit is told.
+#[derive(Debug)]
+pub struct RateLimited {
+    /// The value of `Retry-After`.
+    pub retry_after_seconds: u64,
+    /// The value of `RateLimit-Policy`.
+    pub policy: HeaderValue,
+    /// The value of `RateLimit`.
+    pub state: HeaderValue,
+}
+
+impl RateLimited {
+    /// What a limiter says of a refusal.
+    pub fn new(limiter: &Limiter, exceeded: Exceeded) -> Self {
+        Self {
+            retry_after_seconds: exceeded.retry_after_seconds(),
+            policy: limiter.policy().clone(),
+            state: limiter.state(&Err(exceeded)),
+        }
+    }
+}
+
+/// The limit's name as a String of structured fields (RFC 9651 §3.3.3). Settings let nothing into a name that would need
+/// escaping.
+fn policy_item(name: &str) -> Box<[u8]> {
+    let plain = name.bytes().filter(|byte| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'\\'));
+    std::iter::once(b'"').chain(plain).chain([b'"']).collect()
+}
+
+fn policy(item: &[u8], limit: &Limit) -> HeaderValue {
+    let window = whole_seconds(limit.interval.saturating_mul(limit.burst.get())).max(1);
+    with_parameters(item, 'q', limit.burst.get(), 'w', window)
+}
+
+fn with_parameters(item: &[u8], one: char, first: u32, other: char, second: u64) -> HeaderValue {
+    let mut value = Vec::with_capacity(item.len() + 36);
+    value.extend_from_slice(item);
+    write!(value, ";{one}={first};{other}={second}").expect("a Vec takes every byte");
+    HeaderValue::try_from(value).expect("the item is quoted visible ASCII, the rest letters and digits")
+}
+
+fn whole_seconds(duration: Duration) -> u64 {
+    duration.as_secs() + u64::from(duration.subsec_nanos() > 0)
+}
+
+/// The states of a limit's clients: a table of fixed size, in sets of a few places each.
+///
+/// A client's hash (seeded, so that nobody outside can choose it) names its set; in a full set the newcomer takes the
+/// place of the client that is nearest to having its burst back, most often one that has it back already. That client
+/// loses nothing or the least by being forgotten, whereas the one that is over its limit is the last to go: a flood of
+/// new addresses cannot wash its state out, as it would where the least recently seen goes first.
+#[derive(Debug)]
+struct Clients {
+    sets: Box<[Mutex<Set>]>,
+    hasher: RandomState,
+}
+
+const PLACES: usize = 16;
+
+/// Each place holds a client and when, in nanoseconds from the limiter's start, its burst is back (GCRA's theoretical
+/// arrival time).
+type Set = [Option<(ClientKey, u64)>; PLACES];
+
+impl Clients {
+    /// Room for `remembered` clients, rounded up to whole sets.
+    fn new(remembered: usize) -> Clients {
+        let sets = remembered.div_ceil(PLACES).max(1);
+        Clients {
+            sets: (0..sets).map(|_| Mutex::new([None; PLACES])).collect(),
+            hasher: RandomState::default(),
+        }
+    }
+
+    fn set(&self, client: &ClientKey) -> &Mutex<Set> {
+        let hash = u128::from(self.hasher.hash_one(client));
+        &self.sets[((hash * self.sets.len() as u128) >> 64) as usize]
+    }
+}
+
+impl StateStore for Clients {
+    type Key = ClientKey;
+
+    fn measure_and_replace<T, F, E>(&self, client: &ClientKey, measure: F) -> Result<T, E>
+    where
+        F: Fn(Option<Nanos>) -> Result<(T, Nanos), E>,
+    {
+        let mut set = self.set(client).lock();
+        let known = set.iter().position(|place| place.is_some_and(|(key, _)| key == *client));
+        let recovered_at =
+            known.and_then(|place| set[place]).map(|(_, recovered_at)| Nanos::new(recovered_at));
+        let (outcome, recovered_at) = measure(recovered_at)?;
+        // `None` is less than every state, so that an empty place is taken first.
+        let place = known
+            .or_else(|| (0..PLACES).min_by_key(|place| set[*place].map(|(_, recovered_at)| recovered_at)));
+        set[place.expect("a set has places")] = Some((*client, recovered_at.as_u64()));
+        Ok(outcome)
+    }
+}
+
+impl ShrinkableKeyedStateStore<ClientKey> for Clients {
+    fn retain_recent(&self, drop_below: Nanos) {
+        for set in &self.sets {
+            for place in &mut *set.lock() {
+                *place = place.filter(|(_, recovered_at)| *recovered_at > drop_below.as_u64());
+            }
+        }
+    }
+
+    fn len(&self) -> usize {
+        self.sets.iter().map(|set| set.lock().iter().flatten().count()).sum()
+    }
+
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{IpAddr, Ipv6Addr};
+
+    use governor::clock::FakeRelativeClock;
+
+    use super::*;
+    use crate::settings::parse;
+
+    fn settings(rate: &str, burst: u32, remembered: u32) -> Settings {
+        let text = format!(
+            r#"
+            clients = {{ remembered = {remembered} }}
+            limits = {{ api = {{ rate = "{rate}", burst = {burst} }} }}
+            listen = [{{ address = "[::]:0" }}]
+            routes = [{{ name = "all", path = "/*", upstream = "a" }}]
+            upstreams = {{ a = {{ servers = ["http://a"] }} }}
+            "#
+        );
+        parse(&text, "test").unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    fn limiters(settings: &Settings) -> (Limiters<FakeRelativeClock>, FakeRelativeClock) {
+        let clock = FakeRelativeClock::default();
+        (Limiters::with_clock(settings, clock.clone()), clock)
+    }
+
+    fn only<C: Clock>(limiters: &Limiters<C>) -> &Limiter<C> {
+        &limiters.by_name["api"]
+    }
+
+    fn client(number: u32) -> ClientKey {
+        ClientKey::V4(number)
+    }
+
+    #[test]
+    fn a_burst_is_admitted_and_then_the_rate() {
+        let (limiters, clock) = limiters(&settings("50/s", 100, 1000));
+        let limiter = only(&limiters);
+        for spent in 1..=100 {
+            let admitted = limiter.admit(client(1)).unwrap();
+            assert_eq!(admitted.remaining, 100 - spent);
+            assert_eq!(admitted.recovered_in, Duration::from_millis(20) * spent);
+        }
+        assert_eq!(limiter.admit(client(1)), Err(Exceeded { retry_after: Duration::from_millis(20) }));
+        clock.advance(Duration::from_millis(15));
+        assert_eq!(limiter.admit(client(1)), Err(Exceeded { retry_after: Duration::from_millis(5) }));
+        clock.advance(Duration::from_millis(5));
+        assert!(limiter.admit(client(1)).is_ok());
+        assert!(limiter.admit(client(1)).is_err());
+        clock.advance(Duration::from_secs(2));
+        assert_eq!(limiter.admit(client(1)).unwrap().remaining, 99);
+    }
+
+    #[test]
+    fn clients_do_not_share_a_limit() {
+        let (limiters, _) = limiters(&settings("1/m", 1, 1000));
+        assert!(only(&limiters).admit(client(1)).is_ok());
+        assert!(only(&limiters).admit(client(1)).is_err());
+        assert!(only(&limiters).admit(client(2)).is_ok());
+    }
+
+    #[test]
+    fn a_million_ipv6_subscribers_stay_within_the_bound_and_wash_no_offender_out() {
+        let (limiters, _) = limiters(&settings("50/s", 100, 1000));
+        let limiter = only(&limiters);
+        while limiter.admit(client(1)).is_ok() {}
+        for subscriber in 0..1_000_000u64 {
+            let address = Ipv6Addr::from_bits((0x2001_0db8_u128 << 96) | (u128::from(subscriber) << 64) | 1);
+            assert!(limiter.admit(IpAddr::V6(address).into()).is_ok());
+        }
+        assert!(limiter.engine.len() <= 1008, "{} clients are held", limiter.engine.len());
+        assert!(limiter.admit(client(1)).is_err());
+    }
+
+    #[test]
+    fn whoever_has_recovered_makes_room_first() {
+        let (limiters, clock) = limiters(&settings("1/s", 10, PLACES as u32));
+        let limiter = only(&limiters);
+        assert!(limiter.admit(client(0)).is_ok());
+        clock.advance(Duration::from_secs(5));
+        for number in 1..PLACES as u32 {
+            while limiter.admit(client(number)).is_ok() {}
+        }
+        assert!(limiter.admit(client(100)).is_ok());
+        assert!((1..PLACES as u32).all(|number| limiter.admit(client(number)).is_err()));
+    }
+
+    #[test]
+    fn an_unchanged_limit_keeps_its_clients_over_a_reload() {
+        let before = settings("1/m", 1, 1000);
+        let (limiters, _) = limiters(&before);
+        assert!(only(&limiters).admit(client(1)).is_ok());
+
+        let unchanged = limiters.for_reload(&before.clone());
+        assert!(only(&unchanged).admit(client(1)).is_err());
+        assert!(unchanged.get(&before.limits["api"]).is_some());
+
+        let changed = limiters.for_reload(&settings("2/m", 1, 1000));
+        assert!(only(&changed).admit(client(1)).is_ok());
+    }
+
+    #[test]
+    fn fields_say_the_policy_and_what_is_left() {
+        let (limiters, clock) = limiters(&settings("50/s", 100, 1000));
+        let limiter = only(&limiters);
+        assert_eq!(limiter.policy(), "\"api\";q=100;w=2");
+        let state = |admission| limiter.state(&admission).to_str().unwrap().to_owned();
+        assert_eq!(state(limiter.admit(client(1))), "\"api\";r=99;t=1");
+        for _ in 0..42 {
+            limiter.admit(client(1)).unwrap();
+        }
+        clock.advance(Duration::from_millis(20));
+        assert_eq!(state(limiter.admit(client(1))), "\"api\";r=57;t=1");
+        while limiter.admit(client(1)).is_ok() {}
+        assert_eq!(state(limiter.admit(client(1))), "\"api\";r=0;t=1");
+        let Err(exceeded) = limiter.admit(client(1)) else { panic!("admitted") };
+        assert_eq!(exceeded.retry_after_seconds(), 1);
+    }
+
+    #[test]
+    fn the_longest_limits_do_not_overflow() {
+        let (limiters, clock) = limiters(&settings("1/d", 365, 1000));
+        assert_eq!(only(&limiters).policy(), "\"api\";q=365;w=31536000");
+        while only(&limiters).admit(client(1)).is_ok() {}
+        clock.advance(Duration::from_secs(10 * 365 * 86_400));
+        assert_eq!(only(&limiters).admit(client(1)).unwrap().remaining, 364);
+    }
+}

@@ -1,0 +1,98 @@
+//! Every way in which the edge itself says no, each with its status (RFC 9110 §15) and its words.
+//!
+//! A stage leaves with `?` and a [`Refusal`]; [`crate::response::problem::refusal`] is the one place that turns it into a response.
+
+use std::time::Duration;
+
+use http::StatusCode;
+
+use crate::{message::failure::Failure, request::limit::RateLimited};
+
+/// A request the edge answers by itself, and why.
+#[derive(Debug, thiserror::Error)]
+pub enum Refusal {
+    /// The head is ambiguous or malformed.
+    #[error("{0}")]
+    BadRequest(&'static str),
+    /// The body is larger than the setting allows.
+    #[error("the request's content is larger than {0} bytes")]
+    ContentTooLarge(u64),
+    /// The client stopped sending its body.
+    #[error("the request's content did not arrive in time")]
+    RequestTimeout,
+    /// The client asks more often than its route allows.
+    #[error("more requests than the limit allows")]
+    TooManyRequests(Box<RateLimited>),
+    /// A method that is never offered.
+    #[error("the method is not offered")]
+    MethodNotAllowed,
+    /// Something HTTP knows and the edge does not do.
+    #[error("{0}")]
+    NotImplemented(&'static str),
+    /// No route takes this host and path.
+    #[error("no route matches this host and path")]
+    NoRoute,
+    /// `Cache-Control: only-if-cached`, and nothing usable is stored (RFC 9111 §5.2.1.7).
+    #[error("only-if-cached, and nothing usable is stored")]
+    OnlyIfCached,
+    /// The upstream gave no answer.
+    #[error("the upstream gave no answer: {0}")]
+    Upstream(#[from] Failure),
+    /// The request's time was up before an answer began.
+    #[error("no answer began within {}", seconds(.0))]
+    Deadline(Duration),
+}
+
+impl Refusal {
+    /// The status it is answered with.
+    pub fn status(&self) -> StatusCode {
+        match self {
+            Self::BadRequest(_) => StatusCode::BAD_REQUEST,
+            Self::ContentTooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::RequestTimeout => StatusCode::REQUEST_TIMEOUT,
+            Self::TooManyRequests(_) => StatusCode::TOO_MANY_REQUESTS,
+            Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
+            Self::NotImplemented(_) => StatusCode::NOT_IMPLEMENTED,
+            Self::NoRoute => StatusCode::NOT_FOUND,
+            Self::OnlyIfCached | Self::Deadline(_) => StatusCode::GATEWAY_TIMEOUT,
+            Self::Upstream(failure) => failure.status(),
+        }
+    }
+
+    /// In how many seconds it makes sense to ask again (RFC 9110 §10.2.3), where that is known: at least one.
+    pub fn retry_after_seconds(&self) -> Option<u64> {
+        match self {
+            Self::TooManyRequests(limited) => Some(limited.retry_after_seconds),
+            Self::Upstream(Failure::Busy | Failure::NoServer) => Some(1),
+            _ => None,
+        }
+    }
+
+    /// Whether the connection must not be used again: its framing can no longer be trusted.
+    pub const fn closes(&self) -> bool {
+        matches!(
+            self,
+            Self::BadRequest(_) | Self::NotImplemented(_) | Self::ContentTooLarge(_) | Self::RequestTimeout
+        )
+    }
+
+    /// The `detail` of Cache-Status (RFC 9211 §2.8) and of the log line.
+    pub fn detail(&self) -> &'static str {
+        match self {
+            Self::BadRequest(_) => "bad-request",
+            Self::ContentTooLarge(_) => "content-too-large",
+            Self::RequestTimeout => "request-timeout",
+            Self::TooManyRequests(_) => "rate-limited",
+            Self::MethodNotAllowed => "method-not-allowed",
+            Self::NotImplemented(_) => "not-implemented",
+            Self::NoRoute => "no-route",
+            Self::OnlyIfCached => "only-if-cached",
+            Self::Upstream(failure) => failure.detail(),
+            Self::Deadline(_) => "deadline",
+        }
+    }
+}
+
+fn seconds(duration: &Duration) -> String {
+    format!("{} s", duration.as_secs_f32())
+}

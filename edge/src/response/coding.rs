@@ -1,0 +1,340 @@
+//! Content codings: what is worth coding, coding a stream on the fly, and coding a stored body once.
+//!
+//! A stored body is coded off the request path, on one thread with a bounded queue, at a high level; until that is done
+//! (and for what is not stored) bodies are coded on the fly at a low one.
+
+use std::{
+    io,
+    pin::Pin,
+    sync::{Arc, mpsc},
+    task::{Context, Poll, ready},
+    thread,
+};
+
+use async_compression::{
+    Level,
+    brotli::EncoderParams,
+    tokio::bufread::{BrotliEncoder, GzipEncoder, ZstdEncoder},
+    zstd::CParameter,
+};
+use bytes::{Bytes, BytesMut};
+use cache_policy::{Coding, Codings, forbids_transforming};
+use futures_util::Stream;
+use http::{HeaderMap, HeaderValue, StatusCode, header};
+use http_body::{Body as HttpBody, Frame};
+use tokio::{
+    io::{AsyncBufRead, AsyncRead, AsyncReadExt as _, ReadBuf},
+    sync::{OwnedSemaphorePermit, Semaphore},
+};
+use tokio_util::io::StreamReader;
+
+use crate::{
+    cache::{Key, Memory, Stored, StoredBody, stored_body::WeakStoredBody},
+    message::body_error::BodyError,
+};
+
+/// The codings the edge offers.
+pub const OFFERED: Codings = Codings::ALL;
+
+/// Bodies shorter than this stay as they are: head and checksum would eat the gain.
+pub const SMALLEST: u64 = 256;
+
+/// Whether a response may be coded: a complete, uncoded body of a type that shrinks, long enough, with no objection from
+/// the origin (`no-transform`, RFC 9111 §5.2.2.6).
+pub fn codable(status: StatusCode, head: &HeaderMap, length: Option<u64>) -> bool {
+    status.is_success()
+        && status != StatusCode::PARTIAL_CONTENT
+        && status != StatusCode::NO_CONTENT
+        && length.is_none_or(|length| length >= SMALLEST)
+        && !head.contains_key(header::CONTENT_ENCODING)
+        && !head.contains_key(header::TRAILER)
+        && head.get(header::CONTENT_TYPE).is_some_and(shrinks)
+        && !forbids_transforming(head)
+}
+
+fn shrinks(content_type: &HeaderValue) -> bool {
+    let Ok(text) = content_type.to_str() else { return false };
+    let media_type = text.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    match media_type.split_once('/') {
+        // Server-sent events want each event at once; coding would be sound but helps nobody.
+        Some(("text", subtype)) => subtype != "event-stream",
+        Some(("application", subtype)) => {
+            matches!(
+                subtype,
+                "json"
+                    | "javascript"
+                    | "xml"
+                    | "wasm"
+                    | "manifest+json"
+                    | "x-javascript"
+                    | "vnd.ms-fontobject"
+            ) || subtype.ends_with("+json")
+                || subtype.ends_with("+xml")
+        }
+        Some(("image", subtype)) => matches!(subtype, "svg+xml" | "bmp" | "x-icon" | "vnd.microsoft.icon"),
+        Some(("font", subtype)) => matches!(subtype, "ttf" | "otf"),
+        _ => false,
+    }
+}
+
+/// A body that is coded while it is sent. What the source cannot give at once is flushed, so that a slow source's pieces
+/// arrive as they come.
+pub struct CodedBody {
+    encoder: Pin<Box<dyn AsyncRead + Send>>,
+    buffer: BytesMut,
+    failure: Failures,
+    _slot: Slot,
+}
+
+type Failures = Arc<std::sync::OnceLock<BodyError>>;
+
+impl std::fmt::Debug for CodedBody {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("CodedBody").finish_non_exhaustive()
+    }
+}
+
+/// Leave to code one body on the fly.
+#[derive(Debug)]
+pub struct Slot {
+    _permit: OwnedSemaphorePermit,
+}
+
+/// Codes a body on the fly.
+///
+/// # Errors
+/// The body itself where the coding is none.
+pub fn on_the_fly<B>(body: B, coding: Coding, slot: Slot) -> Result<CodedBody, B>
+where
+    B: HttpBody<Data = Bytes, Error = BodyError> + Unpin + Send + 'static,
+{
+    let failure = Failures::default();
+    let source = StreamReader::new(Data { body, failure: Arc::clone(&failure) });
+    match encoder(source, coding, Effort::OnTheFly) {
+        Ok(encoder) => Ok(CodedBody { encoder, buffer: BytesMut::new(), failure, _slot: slot }),
+        Err(source) => Err(source.into_inner().body),
+    }
+}
+
+impl CodedBody {
+    /// The next coded piece.
+    pub fn poll_frame(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        self.buffer.resize(PIECE, 0);
+        let mut read = ReadBuf::new(&mut self.buffer);
+        match ready!(self.encoder.as_mut().poll_read(context, &mut read)) {
+            Ok(()) => {
+                let filled = read.filled().len();
+                if filled == 0 {
+                    return Poll::Ready(None);
+                }
+                // A copy of exactly what was made: the piece may wait long in a connection's queue.
+                let piece = Bytes::copy_from_slice(&self.buffer[..filled]);
+                Poll::Ready(Some(Ok(Frame::data(piece))))
+            }
+            Err(error) => {
+                let error = self.failure.get().cloned().unwrap_or_else(|| BodyError::Coding(Arc::new(error)));
+                Poll::Ready(Some(Err(error)))
+            }
+        }
+    }
+}
+
+/// The data of a body as a stream; trailers end it.
+struct Data<B> {
+    body: B,
+    failure: Failures,
+}
+
+impl<B> Stream for Data<B>
+where
+    B: HttpBody<Data = Bytes, Error = BodyError> + Unpin,
+{
+    type Item = io::Result<Bytes>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<io::Result<Bytes>>> {
+        loop {
+            match ready!(Pin::new(&mut self.body).poll_frame(context)) {
+                None => return Poll::Ready(None),
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(data) if data.is_empty() => {}
+                    Ok(data) => return Poll::Ready(Some(Ok(data))),
+                    Err(_trailers) => return Poll::Ready(None),
+                },
+                Some(Err(error)) => {
+                    // Kept aside, because the encoder hands back only an `io::Error`.
+                    let _ = self.failure.set(error.clone());
+                    return Poll::Ready(Some(Err(io::Error::other(error))));
+                }
+            }
+        }
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Effort {
+    OnTheFly,
+    Once,
+}
+
+fn encoder<S: AsyncBufRead + Send + 'static>(
+    source: S,
+    coding: Coding,
+    effort: Effort,
+) -> Result<Pin<Box<dyn AsyncRead + Send>>, S> {
+    let choose = |on_the_fly, once| match effort {
+        Effort::OnTheFly => on_the_fly,
+        Effort::Once => once,
+    };
+    let level = |on_the_fly, once| Level::Precise(choose(on_the_fly, once));
+    // On the fly windows and tables are small, because every client holds some; 64 and 128 KiB are enough for pages and
+    // data. What each then holds is in `held_on_the_fly`.
+    Ok(match coding {
+        Coding::Gzip => Box::pin(GzipEncoder::with_quality(source, level(6, 9))),
+        Coding::Brotli => {
+            let parameters = EncoderParams::default().quality(level(3, 9)).window_size(choose(16, 22));
+            Box::pin(BrotliEncoder::with_params(source, parameters))
+        }
+        Coding::Zstd => {
+            let parameters: &[CParameter] = match effort {
+                Effort::OnTheFly => {
+                    &[CParameter::window_log(17), CParameter::hash_log(15), CParameter::chain_log(15)]
+                }
+                Effort::Once => &[CParameter::window_log(21)],
+            };
+            Box::pin(ZstdEncoder::with_quality_and_params(source, level(3, 12), parameters))
+        }
+        Coding::Identity => return Err(source),
+    })
+}
+
+/// The thread that codes stored bodies, and its queue.
+#[derive(Clone, Debug)]
+pub struct Coder {
+    queue: mpsc::SyncSender<Job>,
+    /// Memory that encoders may hold, for as long as their clients read: a permit a KiB.
+    encoders: Arc<Semaphore>,
+}
+
+#[derive(Debug)]
+struct Job {
+    key: Key,
+    /// Weak, so that the queue keeps nothing in memory that has been evicted.
+    identity: WeakStoredBody,
+    coding: Coding,
+}
+
+impl Coder {
+    /// Starts the thread. It ends when the last clone of the coder is dropped.
+    ///
+    /// # Errors
+    /// When the system gives no thread.
+    pub fn start(memory: Arc<Memory>) -> io::Result<Self> {
+        let (queue, jobs) = mpsc::sync_channel::<Job>(QUEUE);
+        thread::Builder::new().name("coder".into()).spawn(move || {
+            while let Ok(job) = jobs.recv() {
+                code(&memory, &job);
+            }
+        })?;
+        Ok(Self { queue, encoders: Arc::new(Semaphore::new(ENCODERS)) })
+    }
+
+    /// Leave to code one more body on the fly; `None` when those under way hold all the memory that they may.
+    pub fn slot(&self, coding: Coding) -> Option<Slot> {
+        let encoders = Arc::clone(&self.encoders);
+        let permit = encoders.try_acquire_many_owned(held_on_the_fly(coding)).ok()?;
+        Some(Slot { _permit: permit })
+    }
+
+    /// Has a coding of a stored body computed, once. When the queue is full a later request asks again.
+    pub fn ask(&self, key: &Key, stored: &Stored, coding: Coding) {
+        if !stored.ask(coding) {
+            return;
+        }
+        let job = Job { key: key.clone(), identity: stored.identity().body.downgrade(), coding };
+        if self.queue.try_send(job).is_err() {
+            stored.unask(coding);
+        }
+    }
+}
+
+fn code(memory: &Memory, job: &Job) {
+    let Some(identity) = job.identity.upgrade() else { return };
+    let coded = whole(&identity, job.coding).unwrap_or_else(|error| {
+        tracing::warn!(%error, key = job.key.as_str(), "a stored body could not be coded");
+        identity.clone()
+    });
+    let worth_it = coded.length() < identity.length();
+    memory.add_coding(&job.key, &identity, job.coding, worth_it.then_some(coded));
+}
+
+fn whole(body: &StoredBody, coding: Coding) -> io::Result<StoredBody> {
+    let pieces: Vec<io::Result<Bytes>> = body.pieces().iter().cloned().map(Ok).collect();
+    let source = StreamReader::new(futures_util::stream::iter(pieces));
+    let Ok(mut encoder) = encoder(source, coding, Effort::Once) else {
+        return Err(io::Error::other("identity is no coding"));
+    };
+    let mut coded = Vec::new();
+    futures_util::FutureExt::now_or_never(encoder.read_to_end(&mut coded))
+        .ok_or_else(|| io::Error::other("a source in memory is never pending"))??;
+    coded.shrink_to_fit();
+    Ok(StoredBody::new(&[Bytes::from(coded)]))
+}
+
+/// What a body holds in KiB while it is coded on the fly: measured, and a little more (see the test of it).
+const fn held_on_the_fly(coding: Coding) -> u32 {
+    match coding {
+        Coding::Gzip => 384,
+        Coding::Brotli => 704,
+        Coding::Zstd => 896,
+        Coding::Identity => 0,
+    }
+}
+
+const PIECE: usize = 16 * 1024;
+const QUEUE: usize = 1024;
+/// Memory in KiB for all bodies that are coded on the fly at once, beside the cache's budget: enough for 68 of any coding.
+/// Bodies beyond it are sent as they are.
+const ENCODERS: usize = 60 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn head(content_type: &'static str) -> HeaderMap {
+        HeaderMap::from_iter([(header::CONTENT_TYPE, HeaderValue::from_static(content_type))])
+    }
+
+    #[test]
+    fn text_is_codable_and_pictures_are_not() {
+        for content_type in
+            ["text/html; charset=utf-8", "application/json", "application/problem+json", "image/svg+xml"]
+        {
+            assert!(codable(StatusCode::OK, &head(content_type), Some(1000)), "{content_type}");
+        }
+        for content_type in ["image/webp", "application/zip", "video/mp4", "text/event-stream", ""] {
+            assert!(!codable(StatusCode::OK, &head(content_type), Some(1000)), "{content_type}");
+        }
+    }
+
+    #[test]
+    fn short_partial_coded_and_protected_bodies_are_left_alone() {
+        assert!(!codable(StatusCode::OK, &head("text/css"), Some(SMALLEST - 1)));
+        assert!(!codable(StatusCode::PARTIAL_CONTENT, &head("text/css"), None));
+        let mut coded = head("text/css");
+        coded.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+        assert!(!codable(StatusCode::OK, &coded, None));
+        let mut protected = head("text/css");
+        protected.insert(header::CACHE_CONTROL, HeaderValue::from_static("public, No-Transform"));
+        assert!(!codable(StatusCode::OK, &protected, None));
+    }
+
+    #[test]
+    fn a_stored_body_is_coded_whole_and_smaller() {
+        let body =
+            StoredBody::new(&[Bytes::from("gatehouse ".repeat(20_000)), Bytes::from("x".repeat(100_000))]);
+        for coding in [Coding::Gzip, Coding::Brotli, Coding::Zstd] {
+            let coded = whole(&body, coding).unwrap();
+            assert!(coded.length() < 10_000, "{coding:?}: {}", coded.length());
+        }
+    }
+}

@@ -1,0 +1,117 @@
+//! The last steps of every answer: the fields that depend on the moment or on this edge, and the edge's own words.
+
+use std::{cell::RefCell, time::SystemTime};
+
+use cache_policy::{Forward, Outcome, Reason};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version, header};
+
+use crate::{
+    clock::Clock,
+    message::hop_by_hop,
+    observe::verdict::Verdict,
+    request::limit::{Admission, Limiter},
+};
+
+/// What Cache-Status tells of one answer (RFC 9211).
+#[derive(Clone, Copy, Debug)]
+pub struct CacheStatus {
+    /// How the cache took part.
+    pub verdict: Verdict,
+    /// Why, where there is more to say.
+    pub reason: Option<Reason>,
+    /// The status the upstream answered with, when it was asked.
+    pub forward_status: Option<StatusCode>,
+    /// Whether the answer is being stored.
+    pub stored: bool,
+    /// Seconds of freshness left, negative when stale; where the answer is a stored one.
+    pub ttl: Option<i64>,
+    /// A further word when there is no `reason`.
+    pub detail: Option<&'static str>,
+}
+
+impl CacheStatus {
+    /// A status with nothing to add.
+    pub const fn new(verdict: Verdict, reason: Option<Reason>) -> Self {
+        Self { verdict, reason, forward_status: None, stored: false, ttl: None, detail: None }
+    }
+
+    /// The one word that logs and metrics keep.
+    pub fn word(&self) -> Option<&'static str> {
+        self.reason.map(Reason::as_str).or(self.detail)
+    }
+
+    /// The field's value.
+    pub fn value(&self) -> HeaderValue {
+        let outcome = match self.verdict {
+            Verdict::Hit | Verdict::Stale => Outcome::Hit,
+            Verdict::Refused | Verdict::Vanished => Outcome::Neither,
+            Verdict::Revalidated | Verdict::Miss | Verdict::Collapsed | Verdict::Pass => Outcome::Forwarded {
+                why: self.reason.map_or(Forward::Bypass, Forward::of),
+                status: self.forward_status,
+                stored: self.stored,
+                collapsed: self.verdict == Verdict::Collapsed,
+            },
+        };
+        let status =
+            cache_policy::CacheStatus { cache: "gatehouse", outcome, ttl: self.ttl, detail: self.word() };
+        status.to_field()
+    }
+}
+
+/// Adds what every answer carries: `Cache-Status`, and `Via` where it came from an upstream, now or before.
+pub fn finish(headers: &mut HeaderMap, status: &CacheStatus, via: Option<Version>) {
+    if let Some(received) = via {
+        headers.append(header::VIA, hop_by_hop::via(received));
+    }
+    headers.append(CACHE_STATUS, status.value());
+}
+
+/// Adds `Date` where there is none (RFC 9110 §6.6.1). In HTTP/1.x hyper does.
+pub fn date(headers: &mut HeaderMap, clock: &Clock) {
+    let header::Entry::Vacant(entry) = headers.entry(header::DATE) else { return };
+    let wall = clock.wall();
+    let second = wall.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+    let value = DATE.with_borrow_mut(|(of, value)| {
+        if *of != second {
+            let text = httpdate::fmt_http_date(wall);
+            (*of, *value) = (second, HeaderValue::from_str(&text).expect("a date is ASCII"));
+        }
+        value.clone()
+    });
+    entry.insert(value);
+}
+
+thread_local! {
+    /// The second since the epoch that was last written out, and how.
+    static DATE: RefCell<(u64, HeaderValue)> = const { RefCell::new((u64::MAX, HeaderValue::from_static(""))) };
+}
+
+/// Adds the limit's fields (draft-ietf-httpapi-ratelimit-headers).
+pub fn limit(headers: &mut HeaderMap, limiter: &Limiter, admission: &Admission) {
+    headers.insert(RATE_LIMIT_POLICY, limiter.policy().clone());
+    headers.insert(RATE_LIMIT, limiter.state(admission));
+}
+
+/// RFC 9211.
+pub const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
+pub(super) const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
+pub(super) const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cache_status_says_what_happened() {
+        let hit = CacheStatus { ttl: Some(299), ..CacheStatus::new(Verdict::Hit, None) };
+        assert_eq!(hit.value(), "gatehouse; hit; ttl=299");
+        let miss = CacheStatus {
+            forward_status: Some(StatusCode::OK),
+            stored: true,
+            ..CacheStatus::new(Verdict::Miss, Some(Reason::Miss))
+        };
+        assert_eq!(miss.value(), "gatehouse; fwd=uri-miss; fwd-status=200; stored; detail=miss");
+        let pass = CacheStatus::new(Verdict::Pass, Some(Reason::RequestCookie));
+        assert_eq!(pass.value(), "gatehouse; fwd=bypass; detail=request-cookie");
+    }
+}

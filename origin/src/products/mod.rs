@@ -1,0 +1,476 @@
+//! The products of the shop: lists by category, words and order, a page at a time; and one in full.
+//!
+//! Every answer carries an entity tag made of versions that the database raises in the transaction of a change, so a request
+//! with the right `If-None-Match` costs one row. Pages are found by keyset (never OFFSET): a page deep in the list costs as
+//! much as the first, and products that come or go in between neither repeat nor hide others.
+
+pub(crate) mod administration;
+
+use axum::{
+    extract::{FromRequestParts, Path, State},
+    response::Response,
+};
+use http::{HeaderMap, request::Parts};
+use serde::{Deserialize, Serialize};
+use sqlx::{AssertSqlSafe, FromRow, Postgres, postgres::PgArguments, query::QueryAs};
+use time::OffsetDateTime;
+use utoipa::{IntoParams, ToSchema};
+
+use crate::{
+    activity_log::Event,
+    caching::{self, CATALOGUE, EntityTag, IfNoneMatch, Keeping, STOCK, Tag},
+    catalogue::{self, Catalogue, Listed},
+    categories,
+    pagination::{self, Cursor, Key, LARGEST_LIMIT, Sort},
+    parameters::{NoParameters, Parameters},
+    problem::Problem,
+    shop::Shop,
+};
+
+const DEFAULT_LIMIT: u32 = 24;
+/// Rows that a list's statement asks for: one more than a page of the default size, or of the largest. The number is in the
+/// statement's text, because with a parameter for it PostgreSQL plans the list anew each time, which costs more than reading
+/// it; and there are two only, because each is a statement of its own.
+pub(crate) const ROWS: [u32; 2] = [DEFAULT_LIMIT + 1, LARGEST_LIMIT + 1];
+const LONGEST_SEARCH: usize = 100;
+
+/// What the tag of one product is made from. The stock is no part of it: it has an answer of its own, and the version is
+/// raised when it runs out or comes back.
+pub(crate) const VERSION_BY_SLUG: &str = "
+    SELECT s.epoch, p.id, p.version, c.slug AS category, c.version AS category_version
+      FROM products p
+      JOIN categories c ON c.id = p.category_id
+     CROSS JOIN catalogue_state s
+     WHERE p.slug = $1 AND p.active";
+
+pub(crate) const BY_SLUG: &str = "
+    SELECT s.epoch, p.id, p.version, c.slug AS category, c.version AS category_version,
+           p.slug, p.name, p.description, p.price_cents, p.currency, p.image, p.stock > 0 AS in_stock, c.name AS category_name
+      FROM products p
+      JOIN categories c ON c.id = p.category_id
+     CROSS JOIN catalogue_state s
+     WHERE p.slug = $1 AND p.active";
+
+pub(crate) const STOCK_BY_SLUG: &str = "
+    SELECT s.epoch, p.id, p.stock FROM products p CROSS JOIN catalogue_state s WHERE p.slug = $1 AND p.active";
+
+impl Sort {
+    /// The sort key as an expression, the direction, and the comparison that means "further on".
+    const fn sql(self) -> (&'static str, &'static str, &'static str) {
+        match self {
+            Self::Newest => ("p.created_at", "DESC", "<"),
+            Self::PriceAsc => ("p.price_cents", "ASC", ">"),
+            Self::PriceDesc => ("p.price_cents", "DESC", "<"),
+            Self::Name => ("p.name COLLATE \"C\"", "ASC", ">"),
+        }
+    }
+}
+
+/// Which of the optional parts a list's statement has: all that its text depends on.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ListShape {
+    pub(crate) sort: Sort,
+    pub(crate) category: bool,
+    pub(crate) search: bool,
+    pub(crate) after: bool,
+    /// One of [`ROWS`].
+    pub(crate) rows: u32,
+}
+
+impl ListShape {
+    /// The statement. Its parameters are category slug, search words, and the cursor's key and id, as far as present.
+    /// It answers at least one row, with the catalogue's version, and nulls when no product matches.
+    pub(crate) fn sql(self) -> String {
+        let (key, direction, further) = self.sort.sql();
+        let rows = self.rows;
+        let mut last_parameter = 0;
+        let mut parameter = || {
+            last_parameter += 1;
+            last_parameter
+        };
+        let (mut wanted, mut conditions) = (String::new(), String::new());
+        if self.category {
+            wanted = format!("LEFT JOIN categories wanted ON wanted.slug = ${}", parameter());
+            conditions += " AND p.category_id = wanted.id";
+        }
+        if self.search {
+            conditions += &format!(" AND p.searchable @@ websearch_to_tsquery('english', ${})", parameter());
+        }
+        if self.after {
+            conditions += &format!(" AND ({key}, p.id) {further} (${}, ${})", parameter(), parameter());
+        }
+        // OFFSET 0 keeps the planner from walking the sort's index and testing every product for the words, which it likes
+        // to do for rare ones: without a match that is the whole table.
+        let fence = if self.search { "OFFSET 0" } else { "" };
+        format!(
+            "SELECT s.epoch, s.version, c.slug AS category,
+                    p.id, p.slug, p.name, p.price_cents, p.currency, p.image, p.stock > 0 AS in_stock, p.created_at
+               FROM catalogue_state s
+               {wanted}
+               LEFT JOIN LATERAL (
+                    SELECT *
+                      FROM (SELECT p.id, p.category_id, p.slug, p.name, p.price_cents, p.currency, p.image, p.stock,
+                                   p.created_at
+                              FROM products p
+                             WHERE p.active{conditions}
+                             {fence}) p
+                     ORDER BY {key} {direction}, p.id {direction}
+                     LIMIT {rows}
+               ) p ON true
+               LEFT JOIN categories c ON c.id = p.category_id
+              ORDER BY {key} {direction}, p.id {direction}"
+        )
+    }
+
+    /// The name in metrics and in the slow-query log.
+    const fn name(self) -> &'static str {
+        match (self.search, self.category) {
+            (true, _) => "products.search",
+            (false, true) => "products.list_category",
+            (false, false) => "products.list",
+        }
+    }
+}
+
+/// The parameters of a list as they are sent.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct ListParameters {
+    /// The slug of a category.
+    #[param(pattern = "^[a-z0-9]+(-[a-z0-9]+)*$", max_length = 120)]
+    category: Option<String>,
+    /// Words that the name or the description holds.
+    #[param(pattern = "^[^\\x00]*$", max_length = 100)]
+    search: Option<String>,
+    #[serde(default)]
+    #[param(inline)]
+    sort: Sort,
+    #[param(minimum = 1, maximum = 100, default = 24)]
+    limit: Option<u32>,
+    /// `next_cursor` of the page before, in the same order.
+    #[param(pattern = "^[A-Za-z0-9_-]+$", max_length = 1200)]
+    cursor: Option<String>,
+}
+
+/// The parameters of a list, checked and in one spelling.
+#[derive(Debug)]
+struct ListRequest {
+    category: Option<String>,
+    search: Option<String>,
+    sort: Sort,
+    limit: u32,
+    after: Option<Cursor>,
+}
+
+impl ListRequest {
+    fn check(parameters: ListParameters) -> Result<Self, Problem> {
+        let ListParameters { category, search, sort, limit, cursor } = parameters;
+        if category.as_deref().is_some_and(|slug| !storefront::is_slug(slug)) {
+            return Err(Problem::invalid("`category` is the slug of one, such as `kitchen`"));
+        }
+        let search = search
+            .map(|words| words.split_whitespace().collect::<Vec<_>>().join(" ").to_lowercase())
+            .filter(|words| !words.is_empty());
+        if search
+            .as_deref()
+            .is_some_and(|words| words.chars().count() > LONGEST_SEARCH || words.contains('\0'))
+        {
+            return Err(Problem::invalid("`search` is at most 100 characters of text"));
+        }
+        let after = cursor.map(|text| Cursor::decode(&text, sort)).transpose()?;
+        Ok(Self { category, search, sort, limit: pagination::limit(limit, DEFAULT_LIMIT)?, after })
+    }
+
+    fn shape(&self) -> ListShape {
+        ListShape {
+            sort: self.sort,
+            category: self.category.is_some(),
+            search: self.search.is_some(),
+            after: self.after.is_some(),
+            rows: ROWS.into_iter().find(|rows| *rows > self.limit).unwrap_or(LARGEST_LIMIT + 1),
+        }
+    }
+
+    fn entity(&self, catalogue: &Catalogue) -> EntityTag {
+        let after = self.after.as_ref().map(|cursor| cursor.encode(self.sort));
+        EntityTag::of(&[
+            "products",
+            &catalogue.epoch,
+            &catalogue.version.to_string(),
+            self.category.as_deref().unwrap_or_default(),
+            self.search.as_deref().unwrap_or_default(),
+            self.sort.name(),
+            &self.limit.to_string(),
+            after.as_deref().unwrap_or_default(),
+        ])
+    }
+
+    /// A new product can appear in any list of its category, and in any over all of them.
+    fn purged_with(&self) -> [Tag<'_>; 1] {
+        [self.category.as_deref().map_or(Tag::Catalogue, Tag::Category)]
+    }
+
+    /// Binds in the order of [`ListShape::sql`]. A row more than the page tells that there is another page.
+    fn statement(&self) -> QueryAs<'static, Postgres, Listed<ListedProduct>, PgArguments> {
+        let mut statement = sqlx::query_as(AssertSqlSafe(self.shape().sql()));
+        if let Some(category) = &self.category {
+            statement = statement.bind(category.clone());
+        }
+        if let Some(words) = &self.search {
+            statement = statement.bind(words.clone());
+        }
+        if let Some(Cursor { key, id }) = &self.after {
+            statement = match key {
+                Key::CreatedAt(time) => statement.bind(*time),
+                Key::PriceCents(cents) => statement.bind(*cents),
+                Key::Name(name) => statement.bind(name.clone()),
+            };
+            statement = statement.bind(*id);
+        }
+        statement
+    }
+}
+
+impl ListedProduct {
+    fn cursor(&self, sort: Sort) -> Cursor {
+        let key = match sort {
+            Sort::Newest => Key::CreatedAt(self.created_at),
+            Sort::PriceAsc | Sort::PriceDesc => Key::PriceCents(self.price_cents),
+            Sort::Name => Key::Name(self.name.clone()),
+        };
+        Cursor { key, id: self.id }
+    }
+}
+
+/// A page of products.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = ProductPage)]
+struct Page {
+    products: Vec<ListedProduct>,
+    /// Null on the last page.
+    next_cursor: Option<String>,
+}
+
+/// A product in a list.
+#[derive(Debug, FromRow, Serialize, ToSchema)]
+struct ListedProduct {
+    id: i64,
+    slug: String,
+    name: String,
+    /// The category's slug.
+    category: String,
+    price_cents: i64,
+    currency: String,
+    /// A path below the origin, or null.
+    #[sqlx(try_from = "Option<String>")]
+    #[schema(value_type = Option<String>)]
+    image: Picture,
+    in_stock: bool,
+    #[serde(skip)]
+    created_at: OffsetDateTime,
+}
+
+/// The address of a product's picture, if it has one that the storefront has.
+#[derive(Debug, Serialize)]
+struct Picture(Option<&'static str>);
+
+impl From<Option<String>> for Picture {
+    fn from(stem: Option<String>) -> Self {
+        Self(stem.as_deref().and_then(storefront::image_url))
+    }
+}
+
+/// `GET /api/products?category=&search=&sort=&limit=&cursor=`: one page, and the cursor of the next if there is one.
+#[utoipa::path(
+    get,
+    path = "/products",
+    operation_id = "list_products",
+    tag = "catalogue",
+    params(ListParameters),
+    responses((status = 200, description = "OK", body = Page), (status = 304, description = "Not changed"))
+)]
+pub(crate) async fn list(
+    State(shop): State<Shop>,
+    headers: HeaderMap,
+    Parameters(parameters): Parameters<ListParameters>,
+) -> Result<Response, Problem> {
+    let request = ListRequest::check(parameters)?;
+    let tags = request.purged_with();
+    let (mut connection, control) = shop.reads.acquire_public(&headers, CATALOGUE).await?;
+    let keeping = |catalogue: &Catalogue| Keeping {
+        control: control.clone(),
+        entity: request.entity(catalogue),
+        tags: &tags,
+    };
+    if let Some(unchanged) = catalogue::unchanged(&mut connection, &headers, &keeping).await? {
+        return Ok(unchanged);
+    }
+    let rows = connection.all(request.shape().name(), request.statement()).await?;
+    let (catalogue, mut products) = Listed::split(rows)?;
+    if let (true, Some(category)) = (products.is_empty(), &request.category)
+        && !categories::exists(&mut connection, category).await?
+    {
+        return Err(Problem::not_found("no such category"));
+    }
+    drop(connection);
+    let next_cursor = pagination::cut(&mut products, request.limit)
+        .map(|last| last.cursor(request.sort).encode(request.sort));
+    caching::json(&headers, &keeping(&catalogue), &Page { products, next_cursor })
+}
+
+#[derive(Debug, FromRow)]
+struct ProductVersion {
+    epoch: String,
+    id: i64,
+    version: i64,
+    category: String,
+    category_version: i64,
+}
+
+impl ProductVersion {
+    fn entity(&self, slug: &str) -> EntityTag {
+        EntityTag::of(&[
+            "product",
+            slug,
+            &self.epoch,
+            &self.version.to_string(),
+            &self.category_version.to_string(),
+        ])
+    }
+
+    fn tags(&self) -> [Tag<'_>; 2] {
+        [Tag::Product(self.id), Tag::Category(&self.category)]
+    }
+}
+
+/// A product in full.
+#[derive(Debug, FromRow, Serialize, ToSchema)]
+struct Product {
+    #[sqlx(flatten)]
+    #[serde(skip)]
+    state: ProductVersion,
+    id: i64,
+    slug: String,
+    name: String,
+    category: String,
+    category_name: String,
+    description: String,
+    price_cents: i64,
+    currency: String,
+    #[sqlx(try_from = "Option<String>")]
+    #[schema(value_type = Option<String>)]
+    image: Picture,
+    in_stock: bool,
+    version: i64,
+}
+
+/// `GET /api/products/{slug}`: one product that is offered.
+#[utoipa::path(
+    get,
+    path = "/products/{slug}",
+    operation_id = "show_product",
+    tag = "catalogue",
+    params(Slug),
+    responses((status = 200, description = "OK", body = Product), (status = 304, description = "Not changed"))
+)]
+pub(crate) async fn show(
+    State(shop): State<Shop>,
+    _: Parameters<NoParameters>,
+    Slug { slug }: Slug,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let (mut connection, control) = shop.reads.acquire_public(&headers, CATALOGUE).await?;
+    if let Some(condition) = IfNoneMatch::of(&headers) {
+        let query = sqlx::query_as::<_, ProductVersion>(VERSION_BY_SLUG).bind(&slug);
+        let version = connection.optional("products.version", query).await?.ok_or_else(none)?;
+        let entity = version.entity(&slug);
+        if condition.lists(&entity) {
+            return Ok(caching::not_modified(&Keeping { control, entity, tags: &version.tags() }));
+        }
+    }
+    let query = sqlx::query_as::<_, Product>(BY_SLUG).bind(&slug);
+    let product = connection.optional("products.show", query).await?.ok_or_else(none)?;
+    drop(connection);
+    shop.activity.record(Event::new("product.view").by_session_of(&headers).about(&slug));
+    let entity = product.state.entity(&slug);
+    caching::json(&headers, &Keeping { control, entity, tags: &product.state.tags() }, &product)
+}
+
+/// How many pieces are left.
+#[derive(Debug, FromRow, Serialize, ToSchema)]
+struct Stock {
+    #[serde(skip)]
+    epoch: String,
+    #[serde(skip)]
+    id: i64,
+    stock: i32,
+}
+
+/// `GET /api/products/{slug}/stock`: the number that changes with every sale, apart from all that does not.
+#[utoipa::path(
+    get,
+    path = "/products/{slug}/stock",
+    operation_id = "show_stock",
+    tag = "catalogue",
+    params(Slug),
+    responses((status = 200, description = "OK", body = Stock), (status = 304, description = "Not changed"))
+)]
+pub(crate) async fn stock(
+    State(shop): State<Shop>,
+    _: Parameters<NoParameters>,
+    Slug { slug }: Slug,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let (mut connection, control) = shop.reads.acquire_public(&headers, STOCK).await?;
+    let query = sqlx::query_as::<_, Stock>(STOCK_BY_SLUG).bind(&slug);
+    let left = connection.optional("products.stock", query).await?.ok_or_else(none)?;
+    drop(connection);
+    let entity = EntityTag::of(&["stock", &slug, &left.epoch, &left.stock.to_string()]);
+    caching::json(&headers, &Keeping { control, entity, tags: &[Tag::Product(left.id)] }, &left)
+}
+
+fn none() -> Problem {
+    Problem::not_found("no such product")
+}
+
+/// Which product a request is about.
+#[derive(Debug, IntoParams)]
+#[into_params(parameter_in = Path)]
+pub(crate) struct Slug {
+    /// The product's slug
+    #[param(pattern = "^[a-z0-9]+(-[a-z0-9]+)*$", max_length = 120)]
+    slug: String,
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Slug {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let slug = Path::<String>::from_request_parts(parts, state).await.ok().map(|Path(slug)| slug);
+        slug.filter(|slug| storefront::is_slug(slug)).map(|slug| Self { slug }).ok_or_else(none)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parameters_that_mean_the_same_have_the_same_tag() {
+        let request = |search: &str| {
+            let parameters = ListParameters {
+                category: None,
+                search: Some(search.to_owned()),
+                sort: Sort::Newest,
+                limit: None,
+                cursor: None,
+            };
+            ListRequest::check(parameters).expect("valid parameters")
+        };
+        let catalogue = Catalogue { epoch: "e".to_owned(), version: 1 };
+        assert_eq!(request(" Red  Kettle").entity(&catalogue), request("red kettle").entity(&catalogue));
+        assert_ne!(request("kettle").entity(&catalogue), request("red kettle").entity(&catalogue));
+        assert!(request("  ").search.is_none());
+    }
+}

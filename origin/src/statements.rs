@@ -1,0 +1,69 @@
+//! Every statement that answers requests, with example arguments: what the test of query plans reads. A statement that is
+//! not listed here is not tested, so a resource adds its own.
+
+use crate::{
+    activity, attempts, catalogue, categories, idempotency, orders, outbox,
+    pagination::Sort,
+    products::{self, ListShape, administration},
+    sessions,
+};
+
+/// A statement as `PREPARE` takes it, and SQL literals for its parameters.
+#[derive(Debug, Clone)]
+pub struct Example {
+    pub name: String,
+    /// With `$1`, `$2`…
+    pub sql: String,
+    /// One for each parameter.
+    pub arguments: Vec<&'static str>,
+}
+
+/// All of them; the arguments fit the demo catalogue.
+pub fn examples() -> Vec<Example> {
+    let page = vec!["7::bigint", "now() + interval '1 day'", "9::bigint", "21::bigint"];
+    let slug = vec!["'harbour-enamel-kettle'"];
+    let example = |name: &str, sql: &str, arguments: Vec<&'static str>| Example {
+        name: name.to_owned(),
+        sql: sql.to_owned(),
+        arguments,
+    };
+    let mut examples = vec![
+        example("catalogue.version", catalogue::STATE, Vec::new()),
+        example("categories.list", categories::LIST, Vec::new()),
+        example("products.version", products::VERSION_BY_SLUG, slug.clone()),
+        example("sessions.find", sessions::BY_TOKEN, vec!["sha256('token')"]),
+        example("sessions.account", sessions::BY_EMAIL, vec!["'somebody@example.org'"]),
+        example("attempts.count", attempts::COUNT, vec!["ARRAY[sha256('a'), sha256('b')]"]),
+        example("products.lock", administration::LOCK_BY_SLUG, slug.clone()),
+        example("orders.take", orders::TAKE, vec!["5::bigint", "1"]),
+        example("orders.give_back", orders::GIVE_BACK, vec!["5::bigint", "1"]),
+        example("idempotency.find", idempotency::BY_KEY, vec!["5::bigint", "'key'"]),
+        example("orders.list", orders::LIST, page.clone()),
+        example("orders.show", orders::BY_ID, vec!["5::bigint", "7::bigint"]),
+        example("orders.lines", orders::LINES, vec!["5::bigint"]),
+        example("orders.cancel", orders::CANCEL, vec!["5::bigint", "7::bigint"]),
+        example("activity.list", activity::BY_USER, page),
+        example("outbox.due", outbox::DUE, vec!["200::bigint"]),
+        example("products.stock", products::STOCK_BY_SLUG, slug.clone()),
+        example("products.show", products::BY_SLUG, slug),
+    ];
+    for (sort, rows) in Sort::ALL.into_iter().flat_map(|sort| products::ROWS.map(|rows| (sort, rows))) {
+        for bits in 0..8 {
+            let (category, search, after) = (bits & 1 != 0, bits & 2 != 0, bits & 4 != 0);
+            let shape = ListShape { sort, category, search, after, rows };
+            let mut arguments = Vec::new();
+            arguments.extend(shape.category.then_some("'kitchen'"));
+            arguments.extend(shape.search.then_some("'copper kettle'"));
+            if shape.after {
+                arguments.push(match sort {
+                    Sort::Newest => "'2025-01-01T00:00:00Z'::timestamptz",
+                    Sort::PriceAsc | Sort::PriceDesc => "9000::bigint",
+                    Sort::Name => "'Linden'",
+                });
+                arguments.push("50::bigint");
+            }
+            examples.push(Example { name: format!("products.list {shape:?}"), sql: shape.sql(), arguments });
+        }
+    }
+    examples
+}

@@ -1,0 +1,84 @@
+//! A server and a database for one test, and the router on it.
+
+use std::{fs, os::unix::fs::PermissionsExt as _, path::Path, sync::Arc, time::Duration};
+
+use axum::Router;
+use origin::{
+    activity_log::ActivityLog,
+    database::{self, Database},
+    observe::Metrics,
+    passwords::Passwords,
+    replicas::Reads,
+    seed, server,
+    settings::DatabaseSettings,
+    shop::Shop,
+    traces::Tracer,
+};
+use private_postgres::PrivatePostgres;
+use sqlx::{PgConnection, postgres::PgConnectOptions};
+use tempfile::TempDir;
+
+use crate::origin_process::ORIGIN;
+
+/// A folder that other users may pass through, whatever the umask.
+pub(crate) fn folder() -> TempDir {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).expect("the folder's mode");
+    folder
+}
+
+/// A private server with a migrated database; stopped and removed when dropped.
+pub(crate) struct TestServer {
+    pub(crate) private: Option<PrivatePostgres>,
+    pub(crate) options: PgConnectOptions,
+    _folder: TempDir,
+}
+
+impl TestServer {
+    pub(crate) async fn start(products: u32) -> Self {
+        // What the origin would have logged is what explains a failure; a second test in this process has it already.
+        let _ = tracing_subscriber::fmt().with_test_writer().with_env_filter("warn").try_init();
+        let folder = folder();
+        let data = folder.path().to_owned();
+        let private = tokio::task::spawn_blocking(move || PrivatePostgres::start(&data, Path::new(ORIGIN)))
+            .await
+            .expect("no panic")
+            .unwrap_or_else(|error| panic!("{error}"));
+        let options = private.connect_options();
+        let server = Self { private: Some(private), options, _folder: folder };
+        let mut connection = server.connect().await;
+        database::migrate(&mut connection).await.expect("the migrations apply");
+        seed::seed(&mut connection, products).await.expect("the demo catalogue");
+        server
+    }
+
+    pub(crate) async fn connect(&self) -> PgConnection {
+        database::connect(&self.options).await.expect("the server takes connections")
+    }
+
+    pub(crate) fn router(&self) -> Router {
+        self.router_with(&DatabaseSettings::default())
+    }
+
+    pub(crate) fn router_with(&self, settings: &DatabaseSettings) -> Router {
+        let metrics = Arc::new(Metrics::new(settings.slow_query));
+        let database = Database::new(self.options.clone(), settings, Arc::clone(&metrics));
+        // Nobody writes them down: they wait in their queue.
+        let (activity, _writer) = ActivityLog::new(Arc::clone(&metrics));
+        let reads = Reads::new(database.clone(), Vec::new(), Duration::from_secs(1), None);
+        let (passwords, proxies) = (Passwords::new(Arc::clone(&metrics)), Arc::default());
+        let shop = Shop { database, reads, metrics, tracer: Tracer::default(), activity, passwords, proxies };
+        server::router(shop, Duration::from_secs(10))
+    }
+}
+
+impl Drop for TestServer {
+    fn drop(&mut self) {
+        if let Some(private) = self.private.take() {
+            let elsewhere = private.folder().to_owned();
+            drop(private);
+            // Where the temporary folder could not be reached by PostgreSQL's user.
+            let _ = fs::remove_dir_all(elsewhere);
+        }
+    }
+}
