@@ -13,6 +13,7 @@ use crate::{
     curl::{Answer, Curl},
     folder::Folder,
     frames::Frames,
+    metrics,
     process::{self, Process},
     raw::Raw,
     upstream::{RawUpstream, Upstream},
@@ -277,6 +278,31 @@ impl Edge {
         let mut raw = Raw::try_connect(self.admin)?;
         raw.try_send(format!("GET {path} HTTP/1.1\r\nHost: admin\r\nConnection: close\r\n\r\n"));
         raw.answer_unless_closed().map(|answer| answer.status)
+    }
+
+    /// What it counts itself: `/metrics` as text.
+    ///
+    /// # Panics
+    /// When the admin listener does not answer.
+    #[track_caller]
+    #[must_use]
+    pub fn metrics(&self) -> String {
+        let mut raw = Raw::connect(self.admin);
+        raw.send("GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+        String::from_utf8(raw.answer().body).expect("metrics are text")
+    }
+
+    /// The sum of a metric over its labels.
+    ///
+    /// # Panics
+    /// When there is no such metric.
+    #[track_caller]
+    #[must_use]
+    pub fn metric(&self, name: &str) -> u64 {
+        let page = self.metrics();
+        let values = metrics::values::<u64>(&page, name);
+        assert!(!values.is_empty(), "no {name} in\n{page}");
+        values.iter().sum()
     }
 
     /// Gets `path` until the answer comes from the cache.

@@ -21,6 +21,30 @@ pub const END_STREAM: u8 = 0x1;
 /// Flag: the head is complete.
 pub const END_HEADERS: u8 = 0x4;
 
+/// Flag: these settings, or this ping, are acknowledged.
+pub const ACK: u8 = 0x1;
+
+/// A frame as it came.
+#[derive(Debug)]
+pub struct Frame {
+    /// Its type as a number: there are others than [`Kind`] names.
+    pub kind: u8,
+    /// Its flags.
+    pub flags: u8,
+    /// Its stream; 0 for the connection.
+    pub stream: u32,
+    /// Its payload.
+    pub payload: Vec<u8>,
+}
+
+impl Frame {
+    /// Whether it is of this type.
+    #[must_use]
+    pub fn is(&self, kind: Kind) -> bool {
+        self.kind == kind as u8
+    }
+}
+
 /// What became of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
@@ -71,31 +95,41 @@ impl Frames {
     #[track_caller]
     pub fn outcome(&mut self, stream: u32) -> Outcome {
         loop {
-            let Some((kind, flags, on, payload)) = self.next() else { return Outcome::Ended(None) };
-            let code = |at: usize| {
-                payload
-                    .get(at..at + 4)
-                    .map(|bytes| bytes.iter().fold(0, |code, byte| code << 8 | u32::from(*byte)))
-            };
-            match kind {
-                1 if on == stream => return Outcome::Answered,
-                3 if on == stream => return Outcome::Reset(code(0).expect("RST_STREAM holds its code")),
-                7 => return Outcome::Ended(code(4)),
-                4 if flags & 1 == 0 => {
-                    self.send(Kind::Settings, 1, 0, &[]);
-                }
-                _ => {}
+            let Some(frame) = self.next() else { return Outcome::Ended(None) };
+            let code = |at: usize| frame.payload.get(at..at + 4).map(number);
+            if frame.is(Kind::Headers) && frame.stream == stream {
+                return Outcome::Answered;
+            }
+            if frame.is(Kind::ResetStream) && frame.stream == stream {
+                return Outcome::Reset(code(0).expect("RST_STREAM holds its code"));
+            }
+            if frame.is(Kind::GoAway) {
+                return Outcome::Ended(code(4));
             }
         }
     }
 
+    /// Reads the next frame, or `None` when the connection has ended. Acknowledges settings.
+    ///
+    /// # Panics
+    /// When nothing comes and the connection stays open.
     #[track_caller]
-    fn next(&mut self) -> Option<(u8, u8, u32, Vec<u8>)> {
+    #[expect(clippy::should_implement_trait, reason = "it panics where an iterator would end")]
+    pub fn next(&mut self) -> Option<Frame> {
         let header = self.raw.read_exactly(9)?;
-        let number = |bytes: &[u8]| bytes.iter().fold(0_u32, |number, byte| number << 8 | u32::from(*byte));
         let payload = self.raw.read_exactly(number(&header[..3]) as usize)?;
-        Some((header[3], header[4], number(&header[5..]) & 0x7fff_ffff, payload))
+        let stream = number(&header[5..]) & 0x7fff_ffff;
+        let frame = Frame { kind: header[3], flags: header[4], stream, payload };
+        if frame.is(Kind::Settings) && frame.flags & ACK == 0 {
+            self.send(Kind::Settings, ACK, 0, &[]);
+        }
+        Some(frame)
     }
+}
+
+/// Octets as a number, the highest first.
+fn number(octets: &[u8]) -> u32 {
+    octets.iter().fold(0, |number, octet| number << 8 | u32::from(*octet))
 }
 
 /// A head as HPACK literals that enter no table (RFC 7541 §6.2.2), octet for octet as given.

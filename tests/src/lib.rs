@@ -15,6 +15,7 @@ pub mod edge;
 pub mod folder;
 pub mod frames;
 pub mod load;
+pub mod metrics;
 pub mod origin;
 pub mod process;
 pub mod raw;

@@ -10,7 +10,7 @@ use rustix::process::Signal;
 use serde_json::json;
 use sqlx::{Connection as _, PgConnection, postgres::PgConnectOptions};
 
-use crate::{binaries, curl::Curl, folder::Folder, process::Process, tool};
+use crate::{binaries, curl::Curl, folder::Folder, metrics, process::Process, tool};
 
 /// The settings file's name in the origin's folder.
 const SETTINGS: &str = "origin.toml";
@@ -102,14 +102,7 @@ impl Origin {
     #[track_caller]
     #[must_use]
     pub fn metric(&self, name: &str) -> f64 {
-        let metrics = self.curl("/metrics").send().text();
-        let values = metrics.lines().filter_map(|line| {
-            let rest = line.strip_prefix(name)?;
-            let value =
-                rest.strip_prefix(' ').or_else(|| rest.strip_prefix('{')?.split_once("} ").map(|(_, it)| it));
-            value?.parse::<f64>().ok()
-        });
-        values.sum()
+        metrics::values::<f64>(&self.curl("/metrics").send().text(), name).iter().sum()
     }
 
     /// How to reach its database.

@@ -35,6 +35,12 @@ pub struct RawAnswer {
 }
 
 impl RawAnswer {
+    /// Whether it came from the cache.
+    #[must_use]
+    pub fn is_hit(&self) -> bool {
+        self.header("cache-status").unwrap_or_default().contains("; hit")
+    }
+
     /// A header field's first value.
     #[must_use]
     pub fn header(&self, name: &str) -> Option<&str> {

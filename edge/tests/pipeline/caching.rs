@@ -1,13 +1,17 @@
 //! What is stored, for how long, and for whom (RFC 9111 §3, §4).
 
 use http::Request;
+use scripted_upstream::{Reply, saying};
 
-use crate::script::{Origin, Reply, answer, front, front_with, pass, settle};
+use crate::{
+    front::{by_target, cached, front, front_with, pass, settle},
+    upstream::Upstream,
+};
 
 #[tokio::test(start_paused = true)]
 async fn a_miss_is_stored_and_then_hit_with_its_age() {
-    let origin = Origin::saying(&[("cache-control", "max-age=60")], "hello");
-    let front = front(&origin);
+    let upstream = Upstream::start(saying(&[("cache-control", "max-age=60")], "hello"));
+    let front = front(&upstream);
     let miss = front.get("/a").await;
     assert_eq!((miss.status, miss.text(), miss.cache()), (200, "hello", "fwd=uri-miss"));
     pass(10).await;
@@ -15,44 +19,48 @@ async fn a_miss_is_stored_and_then_hit_with_its_age() {
     assert_eq!((hit.status, hit.text(), hit.cache(), hit.field("age")), (200, "hello", "hit", "10"));
     assert_eq!(hit.field("cache-status"), "gatehouse; hit; ttl=50");
     assert_eq!(hit.field("via"), "1.1 gatehouse");
-    assert_eq!(origin.requests(), 1);
+    assert_eq!(upstream.count(), 1);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_stale_response_is_validated_and_freshened_by_a_304() {
-    let origin = Origin::new(|seen| {
-        Reply::Now(if seen.headers.contains_key("if-none-match") {
-            answer(304, &[("cache-control", "max-age=60"), ("etag", "\"v1\""), ("x-new", "yes")], "")
+    let upstream = Upstream::start(|seen| {
+        if seen.headers.contains_key("if-none-match") {
+            Reply::status(304).fields(&[
+                ("cache-control", "max-age=60"),
+                ("etag", "\"v1\""),
+                ("x-new", "yes"),
+            ])
         } else {
-            answer(200, &[("cache-control", "max-age=60"), ("etag", "\"v1\"")], "hello")
-        })
+            Reply::ok("hello").fields(&[("cache-control", "max-age=60"), ("etag", "\"v1\"")])
+        }
     });
-    let front = front(&origin);
+    let front = front(&upstream);
     front.get("/a").await;
     pass(61).await;
     let validated = front.get("/a").await;
     assert_eq!((validated.status, validated.text(), validated.field("x-new")), (200, "hello", "yes"));
     assert_eq!(validated.cache(), "fwd=stale");
     assert_eq!(front.get("/a").await.cache(), "hit");
-    assert_eq!(origin.seen()[1].headers["if-none-match"], "\"v1\"");
-    assert_eq!(origin.requests(), 2);
+    assert_eq!(upstream.seen()[1].headers["if-none-match"], "\"v1\"");
+    assert_eq!(upstream.count(), 2);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_page_with_no_cache_is_stored_and_validated_on_every_use() {
-    let origin = Origin::new(|seen| {
-        Reply::Now(if seen.headers.contains_key("if-none-match") {
-            answer(304, &[("cache-control", "no-cache"), ("etag", "\"v1\"")], "")
+    let upstream = Upstream::start(|seen| {
+        if seen.headers.contains_key("if-none-match") {
+            Reply::status(304).fields(&[("cache-control", "no-cache"), ("etag", "\"v1\"")])
         } else {
-            answer(200, &[("cache-control", "no-cache"), ("etag", "\"v1\"")], "page")
-        })
+            Reply::ok("page").fields(&[("cache-control", "no-cache"), ("etag", "\"v1\"")])
+        }
     });
-    let front = front(&origin);
+    let front = front(&upstream);
     for expected in [1, 2, 3] {
         assert_eq!(front.get("/").await.text(), "page");
-        assert_eq!(origin.requests(), expected);
+        assert_eq!(upstream.count(), expected);
     }
-    assert!(origin.seen()[1..].iter().all(|seen| seen.headers.contains_key("if-none-match")));
+    assert!(upstream.seen()[1..].iter().all(|seen| seen.headers.contains_key("if-none-match")));
 }
 
 #[tokio::test(start_paused = true)]
@@ -63,29 +71,26 @@ async fn private_no_store_and_cookie_setting_responses_are_never_shared() {
         &[("cache-control", "max-age=60"), ("set-cookie", "id=1")][..],
     ] {
         let fields: &'static [(&str, &str)] = Box::leak(fields.to_vec().into_boxed_slice());
-        let origin = Origin::saying(fields, "mine");
-        let front = front(&origin);
+        let upstream = Upstream::start(saying(fields, "mine"));
+        let front = front(&upstream);
         front.get("/a").await;
         front.get("/a").await;
-        assert_eq!(origin.requests(), 2, "{fields:?}");
+        assert_eq!(upstream.count(), 2, "{fields:?}");
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_request_with_a_cookie_passes_unless_the_route_ignores_it() {
-    let origin = Origin::saying(&[("cache-control", "max-age=60")], "hello");
-    let strict = front(&origin);
+    let upstream = Upstream::start(saying(&[("cache-control", "max-age=60")], "hello"));
+    let strict = front(&upstream);
     strict.get("/a").await;
     assert_eq!(strict.get_with("/a", &[("cookie", "session=1")]).await.cache(), "fwd=bypass");
-    assert_eq!(origin.seen()[1].headers["cookie"], "session=1");
+    assert_eq!(upstream.seen()[1].headers["cookie"], "session=1");
 
-    let lax = front_with(
-        &origin,
-        "[[routes]]\nname = \"all\"\npath = \"/*\"\nupstream = \"origin\"\ncache = { ignore_cookies = [\"_ga\"] }\n",
-    );
+    let lax = front_with(&upstream, &cached("ignore_cookies = [\"_ga\"]"));
     lax.get_with("/b", &[("cookie", "_ga=1")]).await;
     assert!(
-        !origin.seen()[2].headers.contains_key("cookie"),
+        !upstream.seen()[2].headers.contains_key("cookie"),
         "an ignored cookie must not reach a shared fetch"
     );
     assert_eq!(lax.get("/b").await.cache(), "hit");
@@ -93,67 +98,58 @@ async fn a_request_with_a_cookie_passes_unless_the_route_ignores_it() {
 
 #[tokio::test(start_paused = true)]
 async fn an_authorized_response_is_shared_only_where_it_says_so() {
-    let origin = Origin::new(|seen| {
+    let upstream = Upstream::start(|seen| {
         let fields: &[(&str, &str)] = if seen.target == "/public" {
             &[("cache-control", "public, max-age=60")]
         } else {
             &[("cache-control", "max-age=60")]
         };
-        Reply::Now(answer(200, fields, "x"))
+        Reply::ok("x").fields(fields)
     });
-    let front = front(&origin);
+    let front = front(&upstream);
     for target in ["/own", "/public"] {
         front.get_with(target, &[("authorization", "Basic eDp5")]).await;
         front.get_with(target, &[("authorization", "Basic eDp5")]).await;
     }
-    let counts = crate::script::by_target(&origin.seen());
+    let counts = by_target(&upstream.seen());
     assert_eq!((counts["/own"], counts["/public"]), (2, 1));
 }
 
 #[tokio::test(start_paused = true)]
 async fn variants_are_kept_apart_by_vary() {
-    let origin = Origin::new(|seen| {
+    let upstream = Upstream::start(|seen| {
         let german = seen.headers.get("x-language").is_some_and(|value| value == "de");
         let fields = &[("cache-control", "max-age=60"), ("vary", "X-Language")];
-        Reply::Now(answer(200, fields, if german { "hallo" } else { "hello" }))
+        Reply::ok(if german { "hallo" } else { "hello" }).fields(fields)
     });
-    let front = front(&origin);
+    let front = front(&upstream);
     for _ in 0..2 {
         assert_eq!(front.get_with("/", &[("x-language", "de")]).await.text(), "hallo");
         assert_eq!(front.get_with("/", &[("x-language", "en")]).await.text(), "hello");
     }
-    assert_eq!(origin.requests(), 2);
+    assert_eq!(upstream.count(), 2);
     assert_eq!(front.get_with("/", &[("x-language", "fr")]).await.cache(), "fwd=vary-miss");
 }
 
 #[tokio::test(start_paused = true)]
 async fn stale_while_revalidate_answers_at_once_and_refreshes_once() {
-    let origin = Origin::saying(&[("cache-control", "max-age=10, stale-while-revalidate=60")], "hello");
-    let front = front(&origin);
+    let upstream =
+        Upstream::start(saying(&[("cache-control", "max-age=10, stale-while-revalidate=60")], "hello"));
+    let front = front(&upstream);
     front.get("/").await;
     pass(11).await;
     let stale = front.get("/").await;
     assert_eq!((stale.cache(), stale.field("age")), ("hit", "11"));
     settle().await;
-    assert_eq!(origin.requests(), 2);
+    assert_eq!(upstream.count(), 2);
     assert_eq!(front.get("/").await.field("age"), "0");
-    assert_eq!(origin.requests(), 2);
-}
-
-#[tokio::test(start_paused = true)]
-async fn an_unsafe_method_that_succeeds_invalidates() {
-    let origin = Origin::saying(&[("cache-control", "max-age=60")], "hello");
-    let front = front(&origin);
-    front.get("/").await;
-    assert_eq!(front.get("/").await.cache(), "hit");
-    front.send_body(Request::post("/"), "change").await;
-    assert_eq!(front.get("/").await.cache(), "fwd=uri-miss");
+    assert_eq!(upstream.count(), 2);
 }
 
 #[tokio::test(start_paused = true)]
 async fn head_is_answered_from_a_stored_get_without_content() {
-    let origin = Origin::saying(&[("cache-control", "max-age=60")], "hello");
-    let front = front(&origin);
+    let upstream = Upstream::start(saying(&[("cache-control", "max-age=60")], "hello"));
+    let front = front(&upstream);
     front.get("/").await;
     let head = front.send(Request::head("/")).await;
     assert_eq!((head.status, head.cache(), head.field("content-length"), head.text()), (200, "hit", "5", ""));
@@ -161,21 +157,20 @@ async fn head_is_answered_from_a_stored_get_without_content() {
 
 #[tokio::test(start_paused = true)]
 async fn only_if_cached_never_reaches_the_origin() {
-    let origin = Origin::saying(&[("cache-control", "max-age=60")], "hello");
-    let front = front(&origin);
+    let upstream = Upstream::start(saying(&[("cache-control", "max-age=60")], "hello"));
+    let front = front(&upstream);
     assert_eq!(front.get_with("/", &[("cache-control", "only-if-cached")]).await.status, 504);
-    assert_eq!(origin.requests(), 0);
+    assert_eq!(upstream.count(), 0);
     front.get("/").await;
     assert_eq!(front.get_with("/", &[("cache-control", "only-if-cached")]).await.status, 200);
 }
 
 #[tokio::test(start_paused = true)]
 async fn the_routes_word_to_browsers_replaces_the_origins() {
-    let origin = Origin::saying(&[("cache-control", "max-age=60")], "hello");
+    let upstream = Upstream::start(saying(&[("cache-control", "max-age=60")], "hello"));
     let front = front_with(
-        &origin,
-        "[[routes]]\nname = \"assets\"\npath = \"/*\"\nupstream = \"origin\"\n\
-         cache = { default_ttl = \"365d\", browser = \"public, max-age=31536000, immutable\" }\n",
+        &upstream,
+        &cached("default_ttl = \"365d\", browser = \"public, max-age=31536000, immutable\""),
     );
     assert_eq!(front.get("/").await.field("cache-control"), "public, max-age=31536000, immutable");
     assert_eq!(front.get("/").await.field("cache-control"), "public, max-age=31536000, immutable");
@@ -184,21 +179,21 @@ async fn the_routes_word_to_browsers_replaces_the_origins() {
 #[tokio::test(start_paused = true)]
 async fn a_response_larger_than_the_largest_object_is_passed_on_whole_and_not_stored() {
     let body: &'static str = Box::leak("x".repeat(1024 * 1024 + 1).into_boxed_str());
-    let origin = Origin::new(move |_| Reply::Now(answer(200, &[("cache-control", "max-age=60")], body)));
-    let front = front(&origin);
+    let upstream = Upstream::start(move |_| Reply::ok(body).cache_control("max-age=60"));
+    let front = front(&upstream);
     for expected in [1, 2] {
         assert_eq!(front.get("/").await.text().len(), body.len());
-        assert_eq!(origin.requests(), expected);
+        assert_eq!(upstream.count(), expected);
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn the_answer_to_a_post_about_itself_answers_later_gets() {
-    let origin = Origin::new(|seen| {
+    let upstream = Upstream::start(|seen| {
         let fields = &[("cache-control", "max-age=60"), ("content-location", "/own")];
-        Reply::Now(answer(200, fields, if seen.method == "POST" { "posted" } else { "got" }))
+        Reply::ok(if seen.method == "POST" { "posted" } else { "got" }).fields(fields)
     });
-    let front = front(&origin);
+    let front = front(&upstream);
     front.get("/own").await;
     assert_eq!(front.send_body(Request::post("/own"), "change").await.text(), "posted");
     let hit = front.get("/own").await;
@@ -210,25 +205,23 @@ async fn the_answer_to_a_post_about_itself_answers_later_gets() {
 
 #[tokio::test(start_paused = true)]
 async fn what_the_route_drops_of_a_query_neither_makes_a_key_nor_reaches_a_shared_fetch() {
-    let origin = Origin::saying(&[("cache-control", "max-age=60")], "hello");
-    let front = front_with(
-        &origin,
-        "[[routes]]\nname = \"all\"\npath = \"/*\"\nupstream = \"origin\"\n\
-         cache = { query = { drop = [\"utm_*\"], sort = true } }\n",
-    );
+    let upstream = Upstream::start(saying(&[("cache-control", "max-age=60")], "hello"));
+    let front = front_with(&upstream, &cached("query = { drop = [\"utm_*\"], sort = true }"));
     front.get("/?utm_source=x&b=2&a=1").await;
     assert_eq!(front.get("/?a=1&b=2&utm_medium=y").await.cache(), "hit");
     assert_eq!(front.get("/?a=2").await.cache(), "fwd=uri-miss");
-    assert_eq!(origin.seen()[0].target, "/?a=1&b=2");
+    assert_eq!(upstream.seen()[0].target, "/?a=1&b=2");
     front.send_body(Request::post("/?utm_source=x"), "all of it").await;
-    assert_eq!(origin.seen()[2].target, "/?utm_source=x");
+    assert_eq!(upstream.seen()[2].target, "/?utm_source=x");
 }
 
 #[tokio::test(start_paused = true)]
 async fn fields_that_no_cache_names_go_to_the_client_that_asked_alone() {
-    let origin =
-        Origin::saying(&[("cache-control", "max-age=60, no-cache=\"x-own\""), ("x-own", "1")], "hello");
-    let front = front(&origin);
+    let upstream = Upstream::start(saying(
+        &[("cache-control", "max-age=60, no-cache=\"x-own\""), ("x-own", "1")],
+        "hello",
+    ));
+    let front = front(&upstream);
     assert_eq!(front.get("/").await.field("x-own"), "1");
     let hit = front.get("/").await;
     assert_eq!((hit.cache(), hit.field("x-own")), ("hit", ""));
@@ -236,11 +229,11 @@ async fn fields_that_no_cache_names_go_to_the_client_that_asked_alone() {
 
 #[tokio::test(start_paused = true)]
 async fn queries_that_the_origin_says_mean_the_same_share_an_answer_and_its_purge() {
-    let origin = Origin::saying(
+    let upstream = Upstream::start(saying(
         &[("cache-control", "max-age=60"), ("no-vary-search", "key-order, params=(\"session\")")],
         "hello",
-    );
-    let front = front(&origin);
+    ));
+    let front = front(&upstream);
     front.get("/?a=1&b=2&session=x").await;
     assert_eq!(front.get("/?b=2&session=y&a=1").await.cache(), "hit");
     assert_eq!(front.get("/?b=3&a=1").await.cache(), "fwd=uri-miss");

@@ -1,147 +1,25 @@
-//! HTTP/2 to clients: what hyper's server did, and the interim responses that it hides.
+//! HTTP/2 to clients (RFC 9113).
 
-use std::{
-    future::poll_fn,
-    io,
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+use std::{future::poll_fn, sync::Arc, task::Poll, time::Duration};
 
-use bytes::Bytes;
-use edge::{
-    downstream::{
-        deadlines::{Deadlines, Protocol},
-        http2::Connection,
-    },
-    message::{byte_stream::ByteStream, target::Scheme},
-    pipeline::Peer,
-    settings::Bounds,
-    upstream::connect::{Dial, Dialling},
-};
-use h2::{
-    Reason, RecvStream, SendStream,
-    client::{ResponseFuture, SendRequest},
-};
+use edge::upstream::connect::{Dial, Dialling};
+use h2::Reason;
 use http::{HeaderMap, Request, StatusCode};
-use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream},
-    sync::{Notify, mpsc},
-    task::JoinHandle,
+use scripted_upstream::saying;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+use crate::{
+    client::{client, client_with, read},
+    front::{CACHED, PASSED, by_target, front, front_over, settle},
+    played::{played, read_until},
+    upstream::Upstream,
 };
-
-use crate::script::{Front, Origin, Reply, answer, by_target, front, front_over, settle};
-
-const CACHED: &str = "[[routes]]\nname = \"all\"\npath = \"/*\"\nupstream = \"origin\"\ncache = {}\n";
-const PASSED: &str = "[[routes]]\nname = \"all\"\npath = \"/*\"\nupstream = \"origin\"\n";
-
-/// A server whose side of each connection the test plays itself.
-struct Played(Mutex<mpsc::UnboundedSender<DuplexStream>>);
-
-/// The upstream's connections as they are dialled.
-struct Dialled(mpsc::UnboundedReceiver<DuplexStream>);
-
-fn played() -> (Arc<Played>, Dialled) {
-    let (sender, receiver) = mpsc::unbounded_channel();
-    (Arc::new(Played(Mutex::new(sender))), Dialled(receiver))
-}
-
-impl Dial for Played {
-    fn dial<'a>(&'a self, _host: &'a str, _port: u16) -> Dialling<'a> {
-        Box::pin(async move {
-            let (near, far) = tokio::io::duplex(16 * 1024);
-            self.0.lock().unwrap().send(far).map_err(io::Error::other)?;
-            Ok(Box::new(near) as Box<dyn ByteStream>)
-        })
-    }
-}
-
-impl Dialled {
-    /// The next connection, once a request's head has come on it.
-    async fn asked(&mut self) -> (DuplexStream, String) {
-        let mut stream = self.0.recv().await.unwrap();
-        let head = read_until(&mut stream, "\r\n\r\n").await;
-        (stream, head)
-    }
-}
-
-async fn read_until(stream: &mut DuplexStream, end: &str) -> String {
-    let mut text = String::new();
-    while !text.ends_with(end) {
-        let byte = stream.read_u8().await.unwrap_or_else(|error| panic!("{error} after {text:?}"));
-        text.push(char::from(byte));
-    }
-    text
-}
-
-/// A client's connection to the edge, and the edge's end of it.
-struct Client {
-    requests: SendRequest<Bytes>,
-    served: JoinHandle<Result<(), h2::Error>>,
-    close: Arc<Notify>,
-}
-
-async fn client(front: &Front) -> Client {
-    client_with(front, &h2::client::Builder::new()).await
-}
-
-async fn client_with(front: &Front, builder: &h2::client::Builder) -> Client {
-    let (near, far) = tokio::io::duplex(64 * 1024);
-    let close = Arc::new(Notify::new());
-    let served = tokio::spawn({
-        let (edge, close) = (Arc::clone(&front.edge), Arc::clone(&close));
-        let deadlines = Deadlines::new(&edge.clock, Protocol::Http2, Duration::from_secs(90));
-        let peer = Peer { address: [192, 0, 2, 1].into(), scheme: Scheme::Https };
-        let bounds = Bounds { ..edge.state.load().settings.bounds.clone() };
-        let mut connection = Connection::new(far, &bounds, edge, peer, deadlines);
-        async move {
-            loop {
-                tokio::select! {
-                    ended = poll_fn(|context| connection.poll(context)) => return ended,
-                    () = close.notified() => connection.close(),
-                }
-            }
-        }
-    });
-    let (requests, connection) = builder.handshake(near).await.unwrap();
-    tokio::spawn(connection);
-    Client { requests, served, close }
-}
-
-impl Client {
-    fn send(&mut self, request: http::request::Builder, ends: bool) -> (ResponseFuture, SendStream<Bytes>) {
-        self.requests.send_request(request.body(()).unwrap(), ends).unwrap()
-    }
-
-    fn get(&mut self, path: &str) -> ResponseFuture {
-        self.send(Request::get(format!("https://shop.example{path}")), true).0
-    }
-
-    fn post(&mut self, path: &str) -> (ResponseFuture, SendStream<Bytes>) {
-        self.send(Request::post(format!("https://shop.example{path}")), false)
-    }
-}
-
-async fn next_interim(response: &mut ResponseFuture) -> (u16, HeaderMap) {
-    let interim = poll_fn(|context| response.poll_informational(context)).await;
-    let (head, ()) = interim.expect("an interim response comes first").unwrap().into_parts();
-    (head.status.as_u16(), head.headers)
-}
-
-/// All of a response's content and its trailers, giving window as it is read.
-async fn read(body: &mut RecvStream) -> Result<(String, Option<HeaderMap>), h2::Error> {
-    let mut text = Vec::new();
-    while let Some(data) = body.data().await {
-        let data = data?;
-        body.flow_control().release_capacity(data.len())?;
-        text.extend_from_slice(&data);
-    }
-    Ok((String::from_utf8(text).unwrap(), body.trailers().await?))
-}
 
 #[tokio::test(start_paused = true)]
 async fn a_stored_answer_has_its_length_and_a_date_and_nothing_of_the_connection() {
-    let origin = Origin::saying(&[("cache-control", "max-age=60"), ("keep-alive", "timeout=5")], "text");
-    let front = front(&origin);
+    let upstream =
+        Upstream::start(saying(&[("cache-control", "max-age=60"), ("keep-alive", "timeout=5")], "text"));
+    let front = front(&upstream);
     let mut client = client(&front).await;
     for cache in ["gatehouse; fwd=uri-miss", "gatehouse; hit"] {
         let (head, mut body) = client.get("/").await.unwrap().into_parts();
@@ -157,7 +35,7 @@ async fn a_stored_answer_has_its_length_and_a_date_and_nothing_of_the_connection
     let (head, body) =
         client.send(Request::head("https://shop.example/"), true).0.await.unwrap().into_parts();
     assert_eq!((&head.headers["content-length"], body.is_end_stream()), (&"4".parse().unwrap(), true));
-    assert_eq!(origin.requests(), 1);
+    assert_eq!(upstream.count(), 1);
 }
 
 #[tokio::test(start_paused = true)]
@@ -171,124 +49,14 @@ async fn the_edges_own_words_are_dated_too() {
 
 #[tokio::test(start_paused = true)]
 async fn many_requests_at_once_are_all_answered() {
-    let origin = Origin::saying(&[("cache-control", "max-age=60")], "text");
-    let front = front(&origin);
+    let upstream = Upstream::start(saying(&[("cache-control", "max-age=60")], "text"));
+    let front = front(&upstream);
     let mut client = client(&front).await;
     let answers: Vec<_> = (0..90).map(|number| client.get(["/a", "/b", "/c"][number % 3])).collect();
     for answer in answers {
         assert_eq!(read(answer.await.unwrap().body_mut()).await.unwrap().0, "text");
     }
-    assert_eq!(by_target(&origin.seen()).values().sum::<usize>(), 3);
-}
-
-#[tokio::test(start_paused = true)]
-async fn interim_responses_reach_every_client_that_shares_the_fetch() {
-    let (dial, mut upstream) = played();
-    let front = front_over(dial, CACHED);
-    let (mut client, mut other) = (client(&front).await, client(&front).await);
-    let mut leader = client.get("/");
-    let (mut stream, _) = upstream.asked().await;
-    stream.write_all(b"HTTP/1.1 102 Processing\r\n\r\n").await.unwrap();
-    assert_eq!(next_interim(&mut leader).await.0, 102);
-    // It joins when one is past already, and gets it all the same.
-    let mut follower = other.get("/");
-    assert_eq!(next_interim(&mut follower).await.0, 102);
-    stream
-        .write_all(b"HTTP/1.1 103 Early Hints\r\nLink: </a.css>; rel=preload\r\nConnection: x-hop\r\nX-Hop: 1\r\n\r\n")
-        .await
-        .unwrap();
-    for response in [&mut leader, &mut follower] {
-        let (status, headers) = next_interim(response).await;
-        assert_eq!((status, &headers["link"]), (103, &"</a.css>; rel=preload".parse().unwrap()));
-        assert_eq!(headers.len(), 1, "{headers:?}");
-    }
-    let answer = b"HTTP/1.1 200 OK\r\nCache-Control: max-age=60\r\nContent-Length: 2\r\n\r\nok";
-    stream.write_all(answer).await.unwrap();
-    for response in [leader, follower] {
-        assert_eq!(read(response.await.unwrap().body_mut()).await.unwrap().0, "ok");
-    }
-    assert!(upstream.0.try_recv().is_err(), "one fetch served both");
-}
-
-#[tokio::test(start_paused = true)]
-async fn interim_responses_without_end_are_not_all_passed_on() {
-    let (dial, mut upstream) = played();
-    let front = front_over(dial, CACHED);
-    let mut client = client(&front).await;
-    let mut response = client.get("/");
-    let (mut stream, _) = upstream.asked().await;
-    for _ in 0..200 {
-        stream.write_all(b"HTTP/1.1 102 Processing\r\n\r\n").await.unwrap();
-        settle().await;
-    }
-    stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await.unwrap();
-    settle().await;
-    let mut passed = 0;
-    while let Some(interim) = poll_fn(|context| match response.poll_informational(context) {
-        std::task::Poll::Pending => std::task::Poll::Ready(None),
-        interim => interim,
-    })
-    .await
-    {
-        assert_eq!(interim.unwrap().status(), 102);
-        passed += 1;
-    }
-    assert_eq!(passed, 64);
-    assert_eq!(response.await.unwrap().status(), 200);
-}
-
-#[tokio::test(start_paused = true)]
-async fn preloads_of_a_stored_page_go_ahead() {
-    let origin = Origin::saying(
-        &[("cache-control", "no-cache"), ("etag", "\"1\""), ("link", "</a.css>; rel=preload")],
-        "page",
-    );
-    let front = crate::script::front_with(&origin, &format!("{CACHED}early_hints = true\n"));
-    let mut client = client(&front).await;
-    read(client.get("/").await.unwrap().body_mut()).await.unwrap();
-    let barrier = Arc::new(Notify::new());
-    let held = Arc::clone(&barrier);
-    origin.change(move |_| Reply::After(Arc::clone(&held), answer(304, &[("etag", "\"1\"")], "")));
-    let mut second = client.get("/");
-    let (status, headers) = next_interim(&mut second).await;
-    assert_eq!((status, &headers["link"]), (103, &"</a.css>; rel=preload".parse().unwrap()));
-    barrier.notify_one();
-    assert_eq!(read(second.await.unwrap().body_mut()).await.unwrap().0, "page");
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_client_that_waits_for_100_gets_it_when_the_upstream_wants_its_content() {
-    let (dial, mut upstream) = played();
-    let front = front_over(dial, PASSED);
-    let mut client = client(&front).await;
-    let request = Request::post("https://shop.example/").header("expect", "100-continue");
-    let (mut response, mut content) = client.send(request, false);
-    let (mut stream, head) = upstream.asked().await;
-    assert!(head.to_ascii_lowercase().contains("expect: 100-continue\r\n"), "{head}");
-    settle().await;
-    let early = poll_fn(|context| std::task::Poll::Ready(response.poll_informational(context))).await;
-    assert!(early.is_pending(), "the upstream has not said so yet");
-    stream.write_all(b"HTTP/1.1 100 Continue\r\n\r\n").await.unwrap();
-    assert_eq!(next_interim(&mut response).await.0, 100);
-    content.send_data("content".into(), true).unwrap();
-    assert!(read_until(&mut stream, "\r\n0\r\n\r\n").await.contains("content"));
-    stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await.unwrap();
-    assert_eq!(response.await.unwrap().status(), 200);
-}
-
-#[tokio::test(start_paused = true)]
-async fn an_upstream_that_refuses_is_heard_before_any_content_is_sent() {
-    let (dial, mut upstream) = played();
-    let front = front_over(dial, PASSED);
-    let mut client = client(&front).await;
-    let request = Request::post("https://shop.example/").header("expect", "100-continue");
-    let (mut response, _content) = client.send(request, false);
-    let (mut stream, _) = upstream.asked().await;
-    stream.write_all(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n").await.unwrap();
-    settle().await;
-    let interim = poll_fn(|context| std::task::Poll::Ready(response.poll_informational(context))).await;
-    assert!(!matches!(interim, std::task::Poll::Ready(Some(_))), "no 100: {interim:?}");
-    assert_eq!(response.await.unwrap().status(), 403);
+    assert_eq!(by_target(&upstream.seen()).values().sum::<usize>(), 3);
 }
 
 #[tokio::test(start_paused = true)]
@@ -432,8 +200,8 @@ async fn a_client_without_window_holds_the_upstream_back() {
 
 #[tokio::test(start_paused = true)]
 async fn a_client_without_window_waits_alone() {
-    let origin = Origin::saying(&[("cache-control", "max-age=60")], "text");
-    let front = front(&origin);
+    let upstream = Upstream::start(saying(&[("cache-control", "max-age=60")], "text"));
+    let front = front(&upstream);
     let mut builder = h2::client::Builder::new();
     builder.initial_window_size(0);
     let mut client = client_with(&front, &builder).await;
@@ -442,7 +210,7 @@ async fn a_client_without_window_waits_alone() {
         assert_eq!(response.status(), 200);
         let mut body = response.into_body();
         settle().await;
-        let nothing = poll_fn(|context| std::task::Poll::Ready(body.poll_data(context))).await;
+        let nothing = poll_fn(|context| Poll::Ready(body.poll_data(context))).await;
         assert!(nothing.is_pending(), "{nothing:?}");
     }
     assert_eq!(client.get("/").await.unwrap().status(), 200, "others go on");

@@ -3,14 +3,23 @@
 #![expect(clippy::unwrap_used, reason = "a test that panics has failed")]
 
 mod caching;
-mod collapsing;
-mod continuing;
-mod explaining;
-mod failing;
+mod client;
+mod codings;
+mod collapse;
+mod explain;
+mod failure;
+mod front;
 mod http2;
+mod interim;
+mod invalidation;
+mod limits;
 mod parts;
-mod passing;
-mod purging;
-mod representing;
-mod script;
+mod pass;
+mod played;
+mod pool;
+mod purge;
+mod representation;
+mod resume;
+mod routes;
 mod tiers;
+mod upstream;

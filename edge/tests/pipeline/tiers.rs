@@ -21,11 +21,13 @@ use edge::{
     },
 };
 use http::{HeaderMap, Request};
-use tokio::sync::Notify;
+use scripted_upstream::{Gate, Reply, saying};
 
-use crate::script::{Front, Got, Origin, Reply, answer, front_before, pass, settle};
+use crate::{
+    front::{CACHED, Front, front_before, pass, settle, start},
+    upstream::Upstream,
+};
 
-const ALL: &str = "[[routes]]\nname = \"all\"\npath = \"/*\"\nupstream = \"origin\"\ncache = {}\n";
 const FRESH: &[(&str, &str)] =
     &[("cache-control", "max-age=60, stale-if-error=600"), ("etag", "\"v1\""), ("surrogate-key", "shoe")];
 
@@ -43,8 +45,8 @@ struct Shelf {
 enum Act {
     #[default]
     AtOnce,
-    /// With what was there when it was asked, once the barrier is opened.
-    After(Arc<Notify>),
+    /// With what was there when it was asked, once the gate is open.
+    After(Gate),
     Late,
     Fails,
 }
@@ -53,7 +55,7 @@ impl Act {
     async fn perform(self) -> Result<(), edge::cache::tier::TierError> {
         match self {
             Self::AtOnce => {}
-            Self::After(barrier) => barrier.notified().await,
+            Self::After(gate) => gate.passed().await,
             Self::Late => tokio::time::sleep(Duration::from_secs(3600)).await,
             Self::Fails => return Err("scripted".into()),
         }
@@ -121,38 +123,36 @@ impl Shelf {
     }
 }
 
-fn front(shelf: &Arc<Shelf>, origin: &Origin) -> Front {
-    front_bounded(shelf, Bounds::default(), origin, crate::script::start())
+fn front(shelf: &Arc<Shelf>, upstream: &Upstream) -> Front {
+    front_bounded(shelf, Bounds::default(), upstream, start())
 }
 
-fn front_bounded(shelf: &Arc<Shelf>, bounds: Bounds, origin: &Origin, wall: std::time::SystemTime) -> Front {
+fn front_bounded(
+    shelf: &Arc<Shelf>,
+    bounds: Bounds,
+    upstream: &Upstream,
+    wall: std::time::SystemTime,
+) -> Front {
     let tier: Arc<dyn Tier> = Arc::clone(shelf) as Arc<dyn Tier>;
-    front_before(vec![(tier, bounds)], wall, Arc::new(origin.clone()), ALL)
+    front_before(vec![(tier, bounds)], wall, Arc::new(upstream.clone()), CACHED)
 }
 
 /// A shelf on which an edge that is gone has left the answers to these targets, `seconds` ago, and an edge that has just
 /// started.
-async fn restarted(origin: &Origin, targets: &[&str], seconds: u64) -> (Arc<Shelf>, Front) {
+async fn restarted(upstream: &Upstream, targets: &[&str], seconds: u64) -> (Arc<Shelf>, Front) {
     let shelf = Arc::<Shelf>::default();
-    let before = front(&shelf, origin);
+    let before = front(&shelf, upstream);
     for target in targets {
         assert_eq!(before.get(target).await.cache(), "fwd=uri-miss");
     }
     pass(seconds).await;
     shelf.looked_up.store(0, Relaxed);
-    let after = front_bounded(&shelf, Bounds::default(), origin, before.edge.clock.wall());
+    let after = front_bounded(&shelf, Bounds::default(), upstream, before.edge.clock.wall());
     (shelf, after)
 }
 
 fn outcomes(front: &Front, what: &str) -> Vec<String> {
-    let page = front.edge.metrics.encode();
-    let start = format!("gatehouse_edge_tier_{what}_total{{tier=\"shelf\",outcome=");
-    page.lines().filter_map(|line| line.strip_prefix(&start)).map(ToOwned::to_owned).collect()
-}
-
-fn ask(front: &Front, target: &'static str) -> tokio::task::JoinHandle<Got> {
-    let front = front.clone();
-    tokio::spawn(async move { front.get(target).await })
+    front.metric_lines(&format!("gatehouse_edge_tier_{what}_total{{tier=\"shelf\",outcome="))
 }
 
 async fn purge(front: &Front, rule: Rule, force: Force) -> usize {
@@ -163,19 +163,19 @@ async fn purge(front: &Front, rule: Rule, force: Force) -> usize {
 
 #[tokio::test(start_paused = true)]
 async fn a_thousand_requests_for_what_a_tier_has_look_it_up_once_and_ask_nobody_else() {
-    let origin = Origin::saying(FRESH, "hello");
-    let (shelf, front) = restarted(&origin, &["/"], 20).await;
-    let barrier = Arc::new(Notify::new());
-    shelf.acts(Act::After(Arc::clone(&barrier)));
-    let requests: Vec<_> = (0..1000).map(|_| ask(&front, "/")).collect();
+    let upstream = Upstream::start(saying(FRESH, "hello"));
+    let (shelf, front) = restarted(&upstream, &["/"], 20).await;
+    let gate = Gate::closed();
+    shelf.acts(Act::After(gate.clone()));
+    let requests: Vec<_> = (0..1000).map(|_| front.ask("/")).collect();
     settle().await;
-    barrier.notify_one();
+    gate.open();
     for request in requests {
         let got = request.await.unwrap();
         assert_eq!((got.text(), got.field("age")), ("hello", "20"), "as old as it is on every clock");
         assert_eq!(got.field("cache-status"), "gatehouse; hit; ttl=40; detail=shelf");
     }
-    assert_eq!((shelf.looked_up(), origin.requests()), (1, 1));
+    assert_eq!((shelf.looked_up(), upstream.count()), (1, 1));
     let hit = front.get("/").await;
     assert_eq!(hit.field("cache-status"), "gatehouse; hit; ttl=40", "it is in memory now");
     assert_eq!(
@@ -188,9 +188,9 @@ async fn a_thousand_requests_for_what_a_tier_has_look_it_up_once_and_ask_nobody_
 
 #[tokio::test(start_paused = true)]
 async fn what_is_stored_is_offered_and_a_miss_asks_the_tier_before_the_origin() {
-    let origin = Origin::saying(FRESH, "hello");
+    let upstream = Upstream::start(saying(FRESH, "hello"));
     let shelf = Arc::<Shelf>::default();
-    let front = front(&shelf, &origin);
+    let front = front(&shelf, &upstream);
     assert_eq!(front.get("/").await.cache(), "fwd=uri-miss");
     assert_eq!((shelf.looked_up(), shelf.offered.load(Relaxed), shelf.has("/")), (1, 1, true));
     assert_eq!(front.get("/").await.cache(), "hit");
@@ -199,19 +199,19 @@ async fn what_is_stored_is_offered_and_a_miss_asks_the_tier_before_the_origin() 
 
 #[tokio::test(start_paused = true)]
 async fn a_part_is_cut_from_what_a_tier_has_and_a_condition_answered_by_it() {
-    let origin = Origin::saying(FRESH, "hello");
-    let (_shelf, front) = restarted(&origin, &["/", "/b"], 1).await;
+    let upstream = Upstream::start(saying(FRESH, "hello"));
+    let (_shelf, front) = restarted(&upstream, &["/", "/b"], 1).await;
     let part = front.get_with("/", &[("range", "bytes=1-2")]).await;
     assert_eq!((part.status, part.text()), (206, "el"));
     assert_eq!(front.get_with("/b", &[("if-none-match", "\"v1\"")]).await.status, 304);
-    assert_eq!(origin.requests(), 2);
+    assert_eq!(upstream.count(), 2);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_variant_that_a_tier_does_not_have_is_fetched() {
     let vary = &[("cache-control", "max-age=60"), ("vary", "x-language")];
-    let origin = Origin::saying(vary, "hello");
-    let (_shelf, front) = restarted(&origin, &["/"], 1).await;
+    let upstream = Upstream::start(saying(vary, "hello"));
+    let (_shelf, front) = restarted(&upstream, &["/"], 1).await;
     assert_eq!(front.get_with("/", &[("x-language", "de")]).await.cache(), "fwd=uri-miss");
     assert_eq!(
         front.get("/").await.cache(),
@@ -222,27 +222,27 @@ async fn a_variant_that_a_tier_does_not_have_is_fetched() {
 
 #[tokio::test(start_paused = true)]
 async fn what_is_stale_in_a_tier_is_validated_once_and_offered_again() {
-    let origin = Origin::saying(FRESH, "hello");
-    let (shelf, front) = restarted(&origin, &["/"], 100).await;
-    origin.change(|seen| {
+    let upstream = Upstream::start(saying(FRESH, "hello"));
+    let (shelf, front) = restarted(&upstream, &["/"], 100).await;
+    upstream.change(|seen| {
         assert_eq!(seen.headers["if-none-match"], "\"v1\"");
-        Reply::Late(Duration::from_secs(1), answer(304, FRESH, ""))
+        Reply::status(304).fields(FRESH).late(Duration::from_secs(1))
     });
-    let requests: Vec<_> = (0..100).map(|_| ask(&front, "/")).collect();
+    let requests: Vec<_> = (0..100).map(|_| front.ask("/")).collect();
     for request in requests {
         let got = request.await.unwrap();
         assert_eq!((got.status, got.text(), got.cache()), (200, "hello", "fwd=stale"));
     }
-    assert_eq!((origin.requests(), shelf.looked_up()), (2, 1));
+    assert_eq!((upstream.count(), shelf.looked_up()), (2, 1));
     assert_eq!(shelf.offered.load(Relaxed), 2, "as fresh as it is now");
     assert_eq!(front.get("/").await.cache(), "hit");
 }
 
 #[tokio::test(start_paused = true)]
 async fn what_is_stale_in_a_tier_stands_in_for_a_dead_origin() {
-    let origin = Origin::saying(FRESH, "hello");
-    let (_shelf, front) = restarted(&origin, &["/"], 100).await;
-    origin.unplug();
+    let upstream = Upstream::start(saying(FRESH, "hello"));
+    let (_shelf, front) = restarted(&upstream, &["/"], 100).await;
+    upstream.stop();
     let got = front.get("/").await;
     assert_eq!((got.status, got.text(), got.field("age")), (200, "hello", "100"));
     assert!(got.field("cache-status").contains("stale-if-error"), "{got:?}");
@@ -250,16 +250,14 @@ async fn what_is_stale_in_a_tier_stands_in_for_a_dead_origin() {
 
 #[tokio::test(start_paused = true)]
 async fn what_the_origin_contradicts_is_forgotten_in_the_tier_too() {
-    let origin = Origin::saying(FRESH, "old");
-    let (shelf, front) = restarted(&origin, &["/"], 100).await;
-    origin.change(|seen| {
-        Reply::Now(match seen.headers.contains_key("if-none-match") {
-            true => answer(304, &[("etag", "\"v2\"")], ""),
-            false => answer(200, &[("cache-control", "max-age=60"), ("etag", "\"v2\"")], "new"),
-        })
+    let upstream = Upstream::start(saying(FRESH, "old"));
+    let (shelf, front) = restarted(&upstream, &["/"], 100).await;
+    upstream.change(|seen| match seen.headers.contains_key("if-none-match") {
+        true => Reply::status(304).header("etag", "\"v2\""),
+        false => Reply::ok("new").fields(&[("cache-control", "max-age=60"), ("etag", "\"v2\"")]),
     });
     assert_eq!(front.get("/").await.text(), "new");
-    assert_eq!(origin.requests(), 3);
+    assert_eq!(upstream.count(), 3);
     let kept = shelf.kept.lock().unwrap();
     let (kept, _) = kept.values().next().unwrap();
     assert_eq!(kept.head["etag"], "\"v2\"");
@@ -268,8 +266,8 @@ async fn what_the_origin_contradicts_is_forgotten_in_the_tier_too() {
 #[tokio::test(start_paused = true)]
 async fn a_tier_that_is_slow_or_fails_is_as_good_as_none() {
     for (act, word) in [(Act::Late, "late"), (Act::Fails, "failed")] {
-        let origin = Origin::saying(FRESH, "hello");
-        let (shelf, front) = restarted(&origin, &["/"], 1).await;
+        let upstream = Upstream::start(saying(FRESH, "hello"));
+        let (shelf, front) = restarted(&upstream, &["/"], 1).await;
         shelf.acts(act);
         let began = front.edge.clock.now();
         assert_eq!(front.get("/").await.cache(), "fwd=uri-miss");
@@ -280,12 +278,12 @@ async fn a_tier_that_is_slow_or_fails_is_as_good_as_none() {
 
 #[tokio::test(start_paused = true)]
 async fn no_more_look_ups_than_are_granted_are_under_way() {
-    let origin = Origin::saying(FRESH, "hello");
+    let upstream = Upstream::start(saying(FRESH, "hello"));
     let shelf = Arc::<Shelf>::default();
     let bounds = Bounds { look_ups: 1, ..Bounds::default() };
-    let front = front_bounded(&shelf, bounds, &origin, crate::script::start());
+    let front = front_bounded(&shelf, bounds, &upstream, start());
     shelf.acts(Act::Late);
-    let waits = ask(&front, "/a");
+    let waits = front.ask("/a");
     settle().await;
     assert_eq!(front.get("/b").await.cache(), "fwd=uri-miss");
     assert_eq!(outcomes(&front, "look_ups"), [r#""busy"} 1"#], "the other waits still");
@@ -294,8 +292,8 @@ async fn no_more_look_ups_than_are_granted_are_under_way() {
 
 #[tokio::test(start_paused = true)]
 async fn a_body_that_is_not_as_long_as_the_tier_says_is_not_served() {
-    let origin = Origin::saying(FRESH, "hello");
-    let (shelf, front) = restarted(&origin, &["/"], 1).await;
+    let upstream = Upstream::start(saying(FRESH, "hello"));
+    let (shelf, front) = restarted(&upstream, &["/"], 1).await;
     struct Torn(Arc<Shelf>);
     impl Tier for Torn {
         fn name(&self) -> &'static str {
@@ -318,7 +316,7 @@ async fn a_body_that_is_not_as_long_as_the_tier_says_is_not_served() {
     }
     let tier: Arc<dyn Tier> = Arc::new(Torn(shelf));
     let wall = front.edge.clock.wall();
-    let torn = front_before(vec![(tier, Bounds::default())], wall, Arc::new(origin.clone()), ALL);
+    let torn = front_before(vec![(tier, Bounds::default())], wall, Arc::new(upstream.clone()), CACHED);
     assert_eq!(torn.get("/").await.cache(), "fwd=uri-miss");
     assert_eq!(outcomes(&torn, "look_ups"), [r#""failed"} 1"#]);
 }
@@ -332,8 +330,8 @@ async fn a_purge_reaches_the_tier_by_every_rule_before_it_is_acknowledged() {
         Rule::Tag(Tag::Key("shoe".into())),
         Rule::Everything,
     ] {
-        let origin = Origin::saying(FRESH, "old");
-        let (shelf, front) = restarted(&origin, &["/a"], 1).await;
+        let upstream = Upstream::start(saying(FRESH, "old"));
+        let (shelf, front) = restarted(&upstream, &["/a"], 1).await;
         assert_eq!(purge(&front, rule.clone(), Force::Hard).await, 0, "memory has nothing of it yet");
         assert!(!shelf.has("/a"), "{rule:?}");
         assert_eq!(front.get("/a").await.cache(), "fwd=uri-miss");
@@ -342,29 +340,29 @@ async fn a_purge_reaches_the_tier_by_every_rule_before_it_is_acknowledged() {
 
 #[tokio::test(start_paused = true)]
 async fn what_a_tier_was_looking_for_when_the_purge_came_is_not_found_by_anyone_later() {
-    let origin = Origin::saying(FRESH, "old");
-    let (shelf, front) = restarted(&origin, &["/"], 1).await;
-    origin.change(|_| Reply::Now(answer(200, FRESH, "new")));
-    let barrier = Arc::new(Notify::new());
-    shelf.acts(Act::After(Arc::clone(&barrier)));
-    let before = ask(&front, "/");
+    let upstream = Upstream::start(saying(FRESH, "old"));
+    let (shelf, front) = restarted(&upstream, &["/"], 1).await;
+    upstream.change(|_| Reply::ok("new").fields(FRESH));
+    let gate = Gate::closed();
+    shelf.acts(Act::After(gate.clone()));
+    let before = front.ask("/");
     settle().await;
     shelf.acts(Act::AtOnce);
     purge(&front, Rule::Everything, Force::Hard).await;
     let after = front.get("/").await;
     assert_eq!((after.text(), after.cache()), ("new", "fwd=uri-miss"), "it does not join what began before");
-    barrier.notify_one();
+    gate.open();
     assert_eq!(before.await.unwrap().text(), "old", "who asked before the purge may have what was there");
     assert_eq!(front.get("/").await.text(), "new");
 }
 
 #[tokio::test(start_paused = true)]
 async fn while_a_tier_is_being_purged_it_is_not_asked_for_what_that_is_about() {
-    let origin = Origin::saying(FRESH, "old");
-    let (shelf, front) = restarted(&origin, &["/a", "/b"], 1).await;
-    origin.change(|_| Reply::Now(answer(200, FRESH, "new")));
-    let barrier = Arc::new(Notify::new());
-    shelf.acts(Act::After(Arc::clone(&barrier)));
+    let upstream = Upstream::start(saying(FRESH, "old"));
+    let (shelf, front) = restarted(&upstream, &["/a", "/b"], 1).await;
+    upstream.change(|_| Reply::ok("new").fields(FRESH));
+    let gate = Gate::closed();
+    shelf.acts(Act::After(gate.clone()));
     let purging = tokio::spawn({
         let front = front.clone();
         async move { purge(&front, Rule::Key("https://shop.example:443/a".into()), Force::Hard).await }
@@ -374,7 +372,7 @@ async fn while_a_tier_is_being_purged_it_is_not_asked_for_what_that_is_about() {
     assert!(shelf.has("/a") && !purging.is_finished(), "the tier still has it");
     assert_eq!(front.get("/a").await.text(), "new");
     assert_eq!(front.get("/b").await.text(), "old", "another resource is none of the purge's concern");
-    barrier.notify_one();
+    gate.open();
     purging.await.unwrap();
     assert_eq!(front.get("/a").await.text(), "new");
 }
@@ -382,14 +380,14 @@ async fn while_a_tier_is_being_purged_it_is_not_asked_for_what_that_is_about() {
 #[tokio::test(start_paused = true)]
 async fn a_purge_that_a_tier_does_not_acknowledge_is_an_error_and_holds_all_the_same() {
     for act in [Act::Fails, Act::Late] {
-        let origin = Origin::saying(FRESH, "old");
-        let (shelf, front) = restarted(&origin, &["/"], 1).await;
+        let upstream = Upstream::start(saying(FRESH, "old"));
+        let (shelf, front) = restarted(&upstream, &["/"], 1).await;
         shelf.acts(act);
         let posted = Posted { everything: true, ..Posted::default() };
         let told = posted.run(&[], &front.edge.memory, front.edge.clock.now()).await;
         assert!(matches!(told, Err(NotPurged::Unacknowledged("shelf", _))), "{told:?}");
         shelf.acts(Act::AtOnce);
-        origin.change(|_| Reply::Now(answer(200, &[("cache-control", "max-age=5")], "new")));
+        upstream.change(|_| Reply::ok("new").cache_control("max-age=5"));
         assert_eq!(front.get("/").await.text(), "new");
         assert_eq!(shelf.looked_up(), 0, "it is out of step, and not asked");
         assert!(front.edge.memory.tiers().out_of_step());
@@ -402,8 +400,8 @@ async fn a_purge_that_a_tier_does_not_acknowledge_is_an_error_and_holds_all_the_
 
 #[tokio::test(start_paused = true)]
 async fn a_purge_that_nobody_waits_for_any_more_is_told_later() {
-    let origin = Origin::saying(FRESH, "old");
-    let (shelf, front) = restarted(&origin, &["/"], 1).await;
+    let upstream = Upstream::start(saying(FRESH, "old"));
+    let (shelf, front) = restarted(&upstream, &["/"], 1).await;
     shelf.acts(Act::Late);
     let purging = tokio::spawn({
         let front = front.clone();
@@ -420,13 +418,13 @@ async fn a_purge_that_nobody_waits_for_any_more_is_told_later() {
 
 #[tokio::test(start_paused = true)]
 async fn a_soft_purge_makes_stale_in_the_tier() {
-    let origin = Origin::saying(FRESH, "hello");
-    let (_shelf, front) = restarted(&origin, &["/"], 1).await;
+    let upstream = Upstream::start(saying(FRESH, "hello"));
+    let (_shelf, front) = restarted(&upstream, &["/"], 1).await;
     purge(&front, Rule::Everything, Force::Soft).await;
     pass(1).await;
-    origin.change(|seen| {
+    upstream.change(|seen| {
         assert!(seen.headers.contains_key("if-none-match"));
-        Reply::Now(answer(304, FRESH, ""))
+        Reply::status(304).fields(FRESH)
     });
     let got = front.get("/").await;
     assert_eq!((got.text(), got.cache()), ("hello", "fwd=stale"));
@@ -434,13 +432,11 @@ async fn a_soft_purge_makes_stale_in_the_tier() {
 
 #[tokio::test(start_paused = true)]
 async fn a_change_is_answered_when_the_tier_has_forgotten_what_it_made_untrue() {
-    let origin = Origin::new(|seen| {
-        Reply::Now(match &*seen.method {
-            "POST" => answer(200, &[("location", "/list")], ""),
-            _ => answer(200, FRESH, "x"),
-        })
+    let upstream = Upstream::start(|seen| match seen.method.as_str() {
+        "POST" => Reply::ok("").header("location", "/list"),
+        _ => Reply::ok("x").fields(FRESH),
     });
-    let (shelf, front) = restarted(&origin, &["/item", "/list", "/other"], 1).await;
+    let (shelf, front) = restarted(&upstream, &["/item", "/list", "/other"], 1).await;
     front.send_body(Request::post("/item"), "change").await;
     assert_eq!((shelf.has("/item"), shelf.has("/list"), shelf.has("/other")), (false, false, true));
     shelf.acts(Act::Late);

@@ -1,4 +1,4 @@
-//! HTTP/2 that no honest client sends (RFC 9113): nothing of it reaches the upstream, nothing of it hurts others.
+//! HTTP/2 (RFC 9113). What no honest client sends does not reach the upstream and does not hurt others.
 
 use std::fmt::Write as _;
 
@@ -6,6 +6,7 @@ use gatehouse_tests::{
     edge::Edge,
     frames::{END_HEADERS, END_STREAM, Kind, Outcome, get, head},
     process::resident_kib,
+    tool,
     upstream::{Gate, Reply, Upstream},
 };
 
@@ -195,4 +196,15 @@ fn an_early_answer_reaches_a_client_that_still_sends() {
         answer.assert_problem(413);
     }
     assert_eq!(upstream.count(), 0);
+}
+
+#[test]
+fn nghttp_gets_the_page_over_http_2() {
+    let upstream = Upstream::start(|_| Reply::ok("text").cache_control("max-age=60"));
+    let edge = Edge::over(&upstream).start();
+    let nghttp = tool::find(&["nghttp"], "nghttp2-client");
+    let url = format!("https://127.0.0.1:{}/", edge.tls().port());
+    let output = tool::run(&nghttp, ["--no-verify", "--verbose", "--multiply=2", &url]);
+    assert_eq!(output.matches(":status: 200").count(), 2, "{output}");
+    assert!(!output.contains("RST_STREAM"), "{output}");
 }

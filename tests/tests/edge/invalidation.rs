@@ -5,9 +5,25 @@ use gatehouse_tests::{
     upstream::{Gate, Reply, Upstream},
 };
 
+use crate::caching::counting;
+
+#[test]
+fn an_unsafe_request_passes_and_invalidates() {
+    let upstream = counting();
+    let edge = Edge::over(&upstream).start();
+    let _ = edge.get("/");
+    assert!(edge.get("/").is_hit());
+    for method in ["POST", "PUT", "DELETE"] {
+        let change = edge.curl("/").post(method, "change").send();
+        assert!(!change.is_hit(), "{method}: {change:#?}");
+        assert!(!edge.get("/").is_hit(), "RFC 9111 §4.4: {method} invalidates");
+        assert!(edge.get("/").is_hit());
+    }
+}
+
 #[test]
 fn a_fetch_under_way_when_its_resource_is_changed_is_never_stored_nor_joined() {
-    // Review of the edge, 15.
+    // Once, what a GET had begun to fetch before the PUT was stored when it came, and later requests joined it.
     let gate = Gate::closed();
     let held = gate.clone();
     let upstream = Upstream::start(move |seen| match (seen.method.as_str(), seen.earlier) {
@@ -34,7 +50,7 @@ fn a_fetch_under_way_when_its_resource_is_changed_is_never_stored_nor_joined() {
 
 #[test]
 fn a_validation_under_way_when_its_resource_is_changed_freshens_nothing() {
-    // Review of the edge, 15: a 304 to a question asked before the change.
+    // Once, a 304 to a question asked before the change made what had been stored fresh again.
     let gate = Gate::closed();
     let held = gate.clone();
     let upstream = Upstream::start(move |seen| match (seen.method.as_str(), seen.earlier) {

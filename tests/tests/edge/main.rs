@@ -1,28 +1,27 @@
 //! The edge alone, over a scripted upstream: real program, real sockets, real clients.
 #![expect(clippy::unwrap_used, reason = "a test that panics has failed")]
 
+mod bounds;
 mod caching;
-mod coding;
-mod codings_kept;
+mod codings;
 mod collapse;
 mod commands;
-mod continuing;
-mod disguise;
 mod drain;
 mod failure;
-mod flood;
+mod http1;
 mod http2;
+mod impostors;
 mod interim;
 mod invalidation;
 mod limits;
 mod load;
-mod memory;
-mod metrics;
-mod overload;
-mod protocol;
+mod pass;
+mod pool;
 mod purge;
 mod reload;
-mod slowness;
-mod stopping;
+mod representation;
+mod resume;
+mod routes;
 mod streaming;
+mod tls;
 mod upgrade;

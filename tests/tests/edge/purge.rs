@@ -141,7 +141,7 @@ fn read(mut raw: Raw, host: &str, number: usize, shop: &Shop) -> (usize, usize) 
         assert!(version >= floor, "version {version} after the purge of {floor}: {}", answer.head);
         requests += 1;
         shop.requests.fetch_add(1, SeqCst);
-        hits += usize::from(answer.header("cache-status").unwrap_or_default().contains("; hit"));
+        hits += usize::from(answer.is_hit());
     }
     (requests, hits)
 }

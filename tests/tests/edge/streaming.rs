@@ -23,27 +23,6 @@ fn the_first_piece_arrives_before_the_last_is_made() {
 }
 
 #[test]
-fn a_second_reader_follows_a_fill_under_way() {
-    let gate = Gate::closed();
-    let held = gate.clone();
-    let upstream = Upstream::start(move |_| {
-        Reply::streamed().cache_control("max-age=60").then("first ").then_wait(&held).then("last")
-    });
-    let edge = Edge::over(&upstream).start();
-    let mut leader = edge.raw();
-    let mut follower = edge.raw();
-    for raw in [&mut leader, &mut follower] {
-        raw.send("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
-        raw.read_until(b"first ");
-    }
-    gate.open();
-    for raw in [&mut leader, &mut follower] {
-        assert!(raw.read_to_close().ends_with(b"4\r\nlast\r\n0\r\n\r\n"));
-    }
-    assert_eq!(upstream.count(), 1);
-}
-
-#[test]
 fn an_answer_can_overtake_the_request_content() {
     // The upstream refuses at once; a client that still sends must get the answer and not a reset.
     let upstream = gatehouse_tests::upstream::RawUpstream::start(

@@ -5,8 +5,6 @@ use gatehouse_tests::{
     upstream::{Gate, Reply, Upstream},
 };
 
-use crate::metrics;
-
 const FIRST: &str = "the first half, ";
 const SECOND: &str = "and the second";
 
@@ -54,7 +52,7 @@ fn readers_over_every_protocol_get_the_whole_of_what_broke_off_in_the_middle() {
         assert_eq!(reader.answer().text(), whole);
     }
     assert_eq!(upstream.count(), 4, "for each of the two once for all of it, and once for the rest");
-    assert_eq!(metrics::sum(&edge, "gatehouse_edge_upstream_continuations_total"), 2);
+    assert_eq!(edge.metric("gatehouse_edge_upstream_continuations_total"), 2);
 }
 
 #[test]

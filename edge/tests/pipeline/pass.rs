@@ -1,42 +1,13 @@
 //! What goes upstream for one client alone, and what of its head.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering},
-};
-
-use edge::upstream::connect::{Dial, Dialling};
 use http::Request;
+use scripted_upstream::{Reply, saying};
 
-use crate::script::{Origin, Reply, answer, front, front_over, pass};
-
-/// Counts the connections that are opened to an origin.
-struct Counting(Origin, AtomicUsize);
-
-impl Dial for Counting {
-    fn dial<'a>(&'a self, host: &'a str, port: u16) -> Dialling<'a> {
-        self.1.fetch_add(1, Ordering::Relaxed);
-        self.0.dial(host, port)
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_connection_is_not_used_as_long_as_its_server_says_it_will_close_it() {
-    const PASSED: &str = "[[routes]]\nname = \"all\"\npath = \"/*\"\nupstream = \"origin\"\n";
-    for (announced, connections) in [("timeout=5", 2), ("timeout=10", 1)] {
-        let origin = Origin::new(move |_| Reply::Now(answer(200, &[("keep-alive", announced)], "x")));
-        let counting = Arc::new(Counting(origin, AtomicUsize::new(0)));
-        let front = front_over(Arc::clone(&counting) as Arc<dyn Dial>, PASSED);
-        front.get("/").await;
-        pass(5).await;
-        front.get("/").await;
-        assert_eq!(counting.1.load(Ordering::Relaxed), connections, "{announced}");
-    }
-}
+use crate::{front::front, upstream::Upstream};
 
 #[tokio::test(start_paused = true)]
 async fn the_upstream_hears_who_asks_from_the_edge_alone() {
-    let origin = Origin::saying(&[("cache-control", "no-store")], "x");
+    let upstream = Upstream::start(saying(&[("cache-control", "no-store")], "x"));
     let fields = [
         ("x-forwarded-for", "6.6.6.6"),
         ("x-original-url", "/admin"),
@@ -45,8 +16,8 @@ async fn the_upstream_hears_who_asks_from_the_edge_alone() {
         ("x-hop", "1"),
         ("x-request-deadline", "1"),
     ];
-    front(&origin).get_with("/a?b=c", &fields).await;
-    let seen = &origin.seen()[0];
+    front(&upstream).get_with("/a?b=c", &fields).await;
+    let seen = &upstream.seen()[0];
     assert_eq!(seen.target, "/a?b=c");
     assert_eq!(seen.headers["x-forwarded-for"], "192.0.2.1");
     assert_eq!(seen.headers["x-forwarded-proto"], "https");
@@ -61,9 +32,9 @@ async fn the_upstream_hears_who_asks_from_the_edge_alone() {
 
 #[tokio::test(start_paused = true)]
 async fn methods_other_than_get_and_head_pass_with_their_content() {
-    let origin =
-        Origin::new(|seen| Reply::Now(answer(201, &[], if seen.method == "PUT" { "put" } else { "?" })));
-    let got = front(&origin).send_body(Request::put("/"), "content").await;
+    let upstream =
+        Upstream::start(|seen| Reply::ok(if seen.method == "PUT" { "put" } else { "?" }).with_status(201));
+    let got = front(&upstream).send_body(Request::put("/"), "content").await;
     assert_eq!(
         (got.status, got.text(), got.field("cache-status")),
         (201, "put", "gatehouse; fwd=method; fwd-status=201; detail=method")
@@ -72,21 +43,21 @@ async fn methods_other_than_get_and_head_pass_with_their_content() {
 
 #[tokio::test(start_paused = true)]
 async fn a_body_that_says_it_is_too_large_is_refused_unread() {
-    let origin = Origin::saying(&[], "x");
+    let upstream = Upstream::start(saying(&[], "x"));
     let request = Request::post("/").header("content-length", "99999999999");
-    let response = front(&origin).begin(request).await;
-    assert_eq!((response.status().as_u16(), origin.requests()), (413, 0));
+    let response = front(&upstream).begin(request).await;
+    assert_eq!((response.status().as_u16(), upstream.count()), (413, 0));
 }
 
 #[tokio::test(start_paused = true)]
 async fn query_passes_with_its_content_and_invalidates_nothing() {
-    let origin = Origin::saying(&[("cache-control", "max-age=60")], "x");
-    let front = front(&origin);
+    let upstream = Upstream::start(saying(&[("cache-control", "max-age=60")], "x"));
+    let front = front(&upstream);
     front.get("/").await;
     let query = || Request::builder().method("QUERY").uri("/");
     for expected in [2, 3] {
         assert_eq!(front.send_body(query(), "select").await.text(), "x");
-        assert_eq!(origin.requests(), expected);
+        assert_eq!(upstream.count(), expected);
     }
     assert_eq!(front.get("/").await.cache(), "hit");
 }
@@ -95,23 +66,23 @@ async fn query_passes_with_its_content_and_invalidates_nothing() {
 /// one of them, so that nobody could sign in.
 #[tokio::test(start_paused = true)]
 async fn cookies_that_came_apart_reach_the_upstream_as_one_field() {
-    let origin = Origin::saying(&[("cache-control", "no-store")], "x");
-    front(&origin).send(Request::get("/").header("cookie", "a=1").header("cookie", "b=2; c=3")).await;
-    let cookies: Vec<_> = origin.seen()[0].headers.get_all("cookie").iter().cloned().collect();
+    let upstream = Upstream::start(saying(&[("cache-control", "no-store")], "x"));
+    front(&upstream).send(Request::get("/").header("cookie", "a=1").header("cookie", "b=2; c=3")).await;
+    let cookies: Vec<_> = upstream.seen()[0].headers.get_all("cookie").iter().cloned().collect();
     assert_eq!(cookies, ["a=1; b=2; c=3"]);
 }
 
 /// The key of such a host was cut at the `*`, and writing the request for the rest of it panicked.
 #[tokio::test(start_paused = true)]
 async fn a_host_with_a_star_in_it_is_a_host() {
-    let origin = Origin::saying(&[("cache-control", "max-age=60")], "x");
-    let front = front(&origin);
+    let upstream = Upstream::start(saying(&[("cache-control", "max-age=60")], "x"));
+    let front = front(&upstream);
     for host in ["a*b", "*.shop.test"] {
         let got = front.send(Request::get("/p?q").header("host", host)).await;
         assert_eq!((got.status, got.cache()), (200, "fwd=uri-miss"));
         assert_eq!(front.send(Request::get("/p?q").header("host", host)).await.cache(), "hit");
     }
-    assert!(origin.seen().iter().all(|seen| seen.target == "/p?q"));
+    assert!(upstream.seen().iter().all(|seen| seen.target == "/p?q"));
     for host in ["a\"b", "a|b", "a<b>"] {
         assert_eq!(front.send(Request::get("/p").header("host", host)).await.status, 400, "{host}");
     }

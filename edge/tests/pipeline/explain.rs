@@ -1,8 +1,12 @@
 //! What `explain` says is what happens: the same Cache-Status that the next request gets, and why.
 
 use edge::explain::{Explanation, Question, live};
+use scripted_upstream::{Reply, saying};
 
-use crate::script::{Front, Origin, Reply, answer, front, front_with, pass};
+use crate::{
+    front::{Front, cached, front, front_with, pass},
+    upstream::Upstream,
+};
 
 fn explain(front: &Front, target: &str, fields: &[(&str, &str)]) -> Explanation {
     let question = Question {
@@ -31,7 +35,7 @@ const FRESH: (&str, &str) = ("cache-control", "max-age=60");
 #[tokio::test(start_paused = true)]
 async fn hits_misses_and_what_was_stale_are_foretold() {
     let fields = &[("cache-control", "max-age=60, stale-while-revalidate=10"), ("etag", "\"v1\"")];
-    let front = front(&Origin::saying(fields, "hello"));
+    let front = front(&Upstream::start(saying(fields, "hello")));
     assert_eq!(foretold(&front, "/", &[]).await.verdict, "fetch");
     pass(10).await;
     let hit = foretold(&front, "/", &[]).await;
@@ -54,15 +58,15 @@ async fn hits_misses_and_what_was_stale_are_foretold() {
 
 #[tokio::test(start_paused = true)]
 async fn stored_parts_are_told_and_whether_they_answer() {
-    let origin = Origin::new(|seen| {
+    let upstream = Upstream::start(|seen| {
         let (first, last) =
             seen.headers["range"].to_str().unwrap().strip_prefix("bytes=").unwrap().split_once('-').unwrap();
         let (first, last): (usize, usize) = (first.parse().unwrap(), last.parse().unwrap());
         let place: &'static str = Box::leak(format!("bytes {first}-{last}/10").into_boxed_str());
         let fields = [FRESH, ("etag", "\"v1\""), ("content-range", place)];
-        Reply::Now(answer(206, &fields, &"0123456789"[first..=last]))
+        Reply::ok(&"0123456789"[first..=last]).with_status(206).fields(&fields)
     });
-    let front = front(&origin);
+    let front = front(&upstream);
     foretold(&front, "/", &[("range", "bytes=0-1")]).await;
     front.get_with("/", &[("range", "bytes=7-8")]).await;
     let held = foretold(&front, "/", &[("range", "bytes=8-8")]).await;
@@ -83,13 +87,13 @@ async fn stored_parts_are_told_and_whether_they_answer() {
     );
     assert_eq!(wider.asks, ["GET /", "range: bytes=2-6", "if-range: \"v1\""]);
     foretold(&front, "/", &[("range", "bytes=1-7")]).await;
-    assert_eq!(origin.seen()[2].headers["range"], "bytes=2-6");
+    assert_eq!(upstream.seen()[2].headers["range"], "bytes=2-6");
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_answer_under_another_query_is_told_with_its_url_and_the_line_that_says_so() {
     let same = ("no-vary-search", "key-order, params=(\"session\")");
-    let front = front(&Origin::saying(Box::leak(Box::new([FRESH, same])), "hello"));
+    let front = front(&Upstream::start(saying(Box::leak(Box::new([FRESH, same])), "hello")));
     front.get("/?a=1&b=2&session=x").await;
     let told = foretold(&front, "/?b=2&session=y&a=1", &[]).await;
     let stored = told.stored.unwrap();
@@ -101,10 +105,7 @@ async fn an_answer_under_another_query_is_told_with_its_url_and_the_line_that_sa
 #[tokio::test(start_paused = true)]
 async fn a_choice_by_language_and_what_is_stored_for_others_are_told() {
     let fields = &[FRESH, ("vary", "Accept-Language"), ("content-language", "de")];
-    let front = front_with(
-        &Origin::saying(fields, "hallo"),
-        "[[routes]]\nname = \"all\"\npath = \"/*\"\nupstream = \"origin\"\ncache = { by_language = true }\n",
-    );
+    let front = front_with(&Upstream::start(saying(fields, "hallo")), &cached("by_language = true"));
     front.get_with("/", &[("accept-language", "de")]).await;
     let told = foretold(&front, "/", &[("accept-language", "fr;q=0.5, de")]).await;
     let stored = told.stored.unwrap();
@@ -121,7 +122,7 @@ async fn a_choice_by_language_and_what_is_stored_for_others_are_told() {
 #[tokio::test(start_paused = true)]
 async fn why_the_last_answer_is_not_stored_is_told_without_its_secrets() {
     let fields = &[FRESH, ("set-cookie", "session=secret; Path=/")];
-    let front = front(&Origin::saying(fields, "mine"));
+    let front = front(&Upstream::start(saying(fields, "mine")));
     front.get("/").await;
     pass(7).await;
     let told = explain(&front, "/", &[]);
@@ -134,7 +135,7 @@ async fn why_the_last_answer_is_not_stored_is_told_without_its_secrets() {
 
 #[tokio::test(start_paused = true)]
 async fn reasons_are_counted_under_the_words_that_clients_and_explanations_have() {
-    let front = front(&Origin::saying(&[FRESH], "hello"));
+    let front = front(&Upstream::start(saying(&[FRESH], "hello")));
     front.get("/").await;
     front.get("/").await;
     front.get_with("/", &[("cookie", "id=1")]).await;

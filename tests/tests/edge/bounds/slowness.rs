@@ -9,9 +9,12 @@ use bytes::Bytes;
 use gatehouse_tests::{
     edge::Edge,
     frames::{END_HEADERS, END_STREAM, Kind, Outcome, get, head},
+    raw::Raw,
     upstream::{Gate, Reply, Upstream},
     wait,
 };
+
+use crate::http1::echo;
 
 /// Lets one `response_timeout` pass.
 fn tick(edge: &Edge) {
@@ -28,7 +31,7 @@ fn echo_or_never() -> Upstream {
 
 #[test]
 fn the_time_for_the_answer_begins_when_the_request_has_been_sent() {
-    // Review of the edge, 11: an upload that took longer than response_timeout or total got 504 in the middle.
+    // Once, an upload that took longer than `response_timeout` or `total` got 504 in the middle.
     let upstream = echo_or_never();
     let edge = Edge::over(&upstream)
         .upstream("response_timeout = \"200ms\"")
@@ -46,7 +49,7 @@ fn the_time_for_the_answer_begins_when_the_request_has_been_sent() {
 
 #[test]
 fn the_time_for_the_answer_ends_however_the_request_ended() {
-    // Review of the edge, N1: when END_STREAM came in a frame of its own, the time never began.
+    // Once, when END_STREAM came in a frame of its own, the time never began.
     let upstream = echo_or_never();
     let edge = Edge::over(&upstream).upstream("response_timeout = \"200ms\"").start();
     for separate in [false, true] {
@@ -71,7 +74,7 @@ fn the_time_for_the_answer_ends_however_the_request_ended() {
 
 #[test]
 fn a_client_that_reads_slowly_but_steadily_gets_all_of_a_stored_coding() {
-    // Review of the edge, 12: once the last piece was queued, the connection counted as idle while it was still going out.
+    // Once, when the last piece was queued, the connection counted as idle while it was still going out.
     const STEPS: usize = 45;
     let text: Vec<u8> = (0..(24_u64 << 20) / 16)
         .flat_map(|number| {
@@ -117,4 +120,35 @@ fn a_client_that_reads_slowly_but_steadily_gets_all_of_a_stored_coding() {
     }
     slow.read_to_end(&mut got).unwrap();
     assert!(got.ends_with(&whole), "{} bytes and a head of {}", got.len(), whole.len());
+}
+
+#[test]
+fn a_client_that_is_slow_with_its_head_is_let_go() {
+    let upstream = echo();
+    let edge = Edge::over(&upstream)
+        .tables("[timeouts]\nheader = \"200ms\"\nidle = \"300ms\"\nhandshake = \"200ms\"")
+        .start();
+    let mut slow = edge.raw();
+    slow.send("GET / HTTP/1.1\r\nHost: a\r\nX-Slow: ");
+    let mut silent = edge.raw();
+    let mut handshake = Raw::connect(edge.tls());
+    handshake.send(b"\x16\x03\x01");
+    let mut idle = edge.raw();
+    assert_eq!(idle.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").answer().status, 200);
+    let answer = String::from_utf8_lossy(&slow.read_to_close()).into_owned();
+    assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 408"), "{answer}");
+    assert_eq!(silent.read_to_close(), b"");
+    handshake.read_to_close();
+    assert_eq!(idle.read_to_close(), b"", "an idle connection is closed without a word");
+}
+
+#[test]
+fn a_client_that_is_slow_with_its_content_gets_408() {
+    let upstream = echo();
+    let edge = Edge::over(&upstream).tables("[timeouts]\nbody = \"200ms\"").start();
+    let mut raw = edge.raw();
+    raw.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nabc");
+    assert_eq!(raw.answer().status, 408);
+    raw.read_to_close();
+    assert_eq!(upstream.count(), 0, "the upstream never gets it whole");
 }

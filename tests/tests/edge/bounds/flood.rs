@@ -1,17 +1,12 @@
 //! A flood of answers nobody asks for twice: it stays within the budget, and it does not push out what is popular.
 
-use std::{
-    io::{BufRead as _, BufReader, Write as _},
-    net::{SocketAddr, TcpListener, TcpStream},
-};
-
+use bytes::Bytes;
 use gatehouse_tests::{
-    edge::{Edge, Setup},
+    edge::Edge,
     process::resident_kib,
     raw::{Raw, RawAnswer},
+    upstream::{Octets, RawUpstream},
 };
-
-use crate::metrics;
 
 const BUDGET_KIB: u64 = 64 << 10;
 /// What the edge may take beside its budget: buffers of its connections, and what the allocator has not given back.
@@ -24,7 +19,8 @@ const POPULAR: usize = 300;
 
 #[test]
 fn resident_memory_stays_within_the_budget_and_the_popular_stay_in_it() {
-    let edge = Setup::over_address(warehouse())
+    let warehouse = warehouse();
+    let edge = Edge::over_raw(&warehouse)
         .tables("[cache]\nmemory = \"64 MiB\"\nlargest_object = \"1 MiB\"\n[log]\nformat = \"off\"")
         .start();
     let mut clients: Vec<Raw> = (0..4).map(|_| edge.raw()).collect();
@@ -63,7 +59,7 @@ fn resident_memory_stays_within_the_budget_and_the_popular_stay_in_it() {
     flood("10,000 of 3 KB", 10_000, "bytes", "identity", &[3_000]);
 
     let kept =
-        (0..POPULAR).filter(|number| is_hit(&get(&mut clients[0], &popular(*number), "identity"))).count();
+        (0..POPULAR).filter(|number| get(&mut clients[0], &popular(*number), "identity").is_hit()).count();
     println!("{kept} of {POPULAR} popular answers outlasted about 60,000 one-hit wonders");
     assert!(kept * 100 >= POPULAR * 95, "{kept} of {POPULAR}");
 }
@@ -74,7 +70,8 @@ fn what_slow_clients_still_read_counts_even_when_it_is_no_longer_stored() {
     const SIZE: usize = 6_000_000;
     // Beside the budget a quarter for what is on its way, in or out; and for each client what waits for it.
     const ALLOWED_KIB: u64 = BUDGET_KIB + BUDGET_KIB / 4 + CLIENTS as u64 * 5 * 64;
-    let edge = Setup::over_address(warehouse())
+    let warehouse = warehouse();
+    let edge = Edge::over_raw(&warehouse)
         .tables("[cache]\nmemory = \"64 MiB\"\nlargest_object = \"7 MiB\"\n[log]\nformat = \"off\"")
         .start();
     let (baseline, _) = resident_kib(edge.id());
@@ -86,7 +83,7 @@ fn what_slow_clients_still_read_counts_even_when_it_is_no_longer_stored() {
     let (_, highest) = resident_kib(edge.id());
     let mut quick = edge.raw();
     get(&mut quick, "/bytes/page/10000", "identity");
-    assert!(is_hit(&get(&mut quick, "/bytes/page/10000", "identity")), "pages are stored all the same");
+    assert!(get(&mut quick, "/bytes/page/10000", "identity").is_hit(), "pages are stored all the same");
     println!("{CLIENTS} slow clients: {baseline} KiB before, {highest} KiB at the highest");
     assert!(highest < baseline + ALLOWED_KIB, "{baseline} KiB before, {highest} KiB at the highest");
 }
@@ -102,10 +99,6 @@ fn get(raw: &mut Raw, path: &str, coding: &str) -> RawAnswer {
     answer
 }
 
-fn is_hit(answer: &RawAnswer) -> bool {
-    answer.header("cache-status").unwrap_or_default().contains("; hit")
-}
-
 #[track_caller]
 fn assert_within(edge: &Edge, limit: u64, what: &str) {
     let (now, _) = resident_kib(edge.id());
@@ -113,7 +106,7 @@ fn assert_within(edge: &Edge, limit: u64, what: &str) {
 }
 
 fn report(edge: &Edge, what: &str) {
-    let value = |name: &str| metrics::sum(edge, name);
+    let value = |name: &str| edge.metric(name);
     let (resident, _) = resident_kib(edge.id());
     println!(
         "{what:<44} {resident:>5} KiB {:>6} KiB {:>9} {:>9}",
@@ -124,28 +117,11 @@ fn report(edge: &Edge, what: &str) {
     assert!(value("gatehouse_edge_cache_bytes") <= BUDGET_KIB << 10);
 }
 
-/// An upstream for many requests: `/KIND/NAME/SIZE`, and it remembers none. It ends with the test's process.
-fn warehouse() -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
-    std::thread::spawn(move || {
-        for stream in listener.incoming().map_while(Result::ok) {
-            std::thread::spawn(move || deliver(stream));
-        }
-    });
-    address
-}
-
-fn deliver(mut stream: TcpStream) {
-    let words = "Shelves, boxes and labels with numbers. ".repeat(150_000);
-    let mut target = String::new();
-    for line in BufReader::new(stream.try_clone().unwrap()).lines().map_while(Result::ok) {
-        if let Some(path) = line.strip_prefix("GET ") {
-            target = path.split(' ').next().unwrap().to_owned();
-        }
-        if !line.is_empty() {
-            continue;
-        }
+/// An upstream for many requests: `/KIND/NAME/SIZE`.
+fn warehouse() -> RawUpstream {
+    let words = Bytes::from("Shelves, boxes and labels with numbers. ".repeat(150_000));
+    RawUpstream::scripted(move |head| {
+        let target = head.split(' ').nth(1).unwrap_or_default();
         let mut parts = target.split('/').skip(1);
         let content_type =
             if parts.next() == Some("text") { "text/plain" } else { "application/octet-stream" };
@@ -154,9 +130,6 @@ fn deliver(mut stream: TcpStream) {
             "HTTP/1.1 200 OK\r\nContent-Type: {content_type}\r\nContent-Length: {size}\r\n\
              Cache-Control: max-age=600\r\nETag: \"{target}\"\r\n\r\n"
         );
-        let answer = [head.as_bytes(), &words.as_bytes()[..size]].concat();
-        if stream.write_all(&answer).is_err() {
-            return;
-        }
-    }
+        Octets::of(head).then(words.slice(..size))
+    })
 }

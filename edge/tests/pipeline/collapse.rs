@@ -1,46 +1,41 @@
 //! One fetch answers many requests, as its bytes arrive.
 
-use std::sync::Arc;
-
 use http::Request;
 use http_body_util::BodyExt as _;
-use tokio::sync::Notify;
+use scripted_upstream::{Gate, Reply, first};
 
-use crate::script::{Got, Origin, Reply, answer, finish, front, in_pieces, settle};
+use crate::{
+    front::{Got, finish, front, settle},
+    upstream::Upstream,
+};
 
 const FRESH: &[(&str, &str)] = &[("cache-control", "max-age=60")];
 
 #[tokio::test(start_paused = true)]
 async fn a_thousand_requests_for_a_cold_key_make_one_upstream_request() {
-    let barrier = Arc::new(Notify::new());
-    let origin = Origin::new({
-        let barrier = Arc::clone(&barrier);
-        move |_| Reply::After(Arc::clone(&barrier), answer(200, FRESH, "hello"))
+    let gate = Gate::closed();
+    let upstream = Upstream::start({
+        let gate = gate.clone();
+        move |_| Reply::ok("hello").fields(FRESH).after(&gate)
     });
-    let front = front(&origin);
-    let requests: Vec<_> = (0..1000)
-        .map(|_| {
-            let front = front.clone();
-            tokio::spawn(async move { front.get("/").await })
-        })
-        .collect();
+    let front = front(&upstream);
+    let requests: Vec<_> = (0..1000).map(|_| front.ask("/")).collect();
     settle().await;
-    barrier.notify_one();
+    gate.open();
     let mut collapsed = 0;
     for request in requests {
         let got = request.await.unwrap();
         assert_eq!(got.text(), "hello");
         collapsed += usize::from(got.field("cache-status").contains("; collapsed"));
     }
-    assert_eq!((origin.requests(), collapsed), (1, 999));
+    assert_eq!((upstream.count(), collapsed), (1, 999));
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_follower_reads_while_the_body_arrives() {
-    let (pieces, response) = in_pieces(FRESH);
-    let response = std::sync::Mutex::new(Some(response));
-    let origin = Origin::new(move |_| Reply::Now(response.lock().unwrap().take().expect("one request")));
-    let front = front(&origin);
+    let (pieces, reply) = Reply::in_pieces();
+    let upstream = Upstream::start(first(reply.fields(FRESH), |_| panic!("one request")));
+    let front = front(&upstream);
     pieces.send("one ");
     let mut leader = front.begin(Request::get("/")).await;
     let mut follower = front.begin(Request::get("/")).await;
@@ -53,15 +48,14 @@ async fn a_follower_reads_while_the_body_arrives() {
     assert_eq!(finish(leader).await.text(), "two");
     assert_eq!(finish(follower).await.text(), "two");
     assert_eq!(front.get("/").await.text(), "one two");
-    assert_eq!(origin.requests(), 1);
+    assert_eq!(upstream.count(), 1);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_fill_survives_the_client_that_began_it() {
-    let (pieces, response) = in_pieces(FRESH);
-    let response = std::sync::Mutex::new(Some(response));
-    let origin = Origin::new(move |_| Reply::Now(response.lock().unwrap().take().expect("one request")));
-    let front = front(&origin);
+    let (pieces, reply) = Reply::in_pieces();
+    let upstream = Upstream::start(first(reply.fields(FRESH), |_| panic!("one request")));
+    let front = front(&upstream);
     pieces.send("one ");
     drop(front.begin(Request::get("/")).await);
     settle().await;
@@ -74,13 +68,9 @@ async fn a_fill_survives_the_client_that_began_it() {
 
 #[tokio::test(start_paused = true)]
 async fn a_fill_that_breaks_off_is_broken_for_every_reader_and_not_stored() {
-    let (pieces, response) = in_pieces(FRESH);
-    let first = std::sync::Mutex::new(Some(response));
-    let origin = Origin::new(move |_| {
-        let whole = || answer(200, FRESH, "whole");
-        Reply::Now(first.lock().unwrap().take().unwrap_or_else(whole))
-    });
-    let front = front(&origin);
+    let (pieces, reply) = Reply::in_pieces();
+    let upstream = Upstream::start(first(reply.fields(FRESH), |_| Reply::ok("whole").fields(FRESH)));
+    let front = front(&upstream);
     pieces.send("half");
     let leader = front.begin(Request::get("/")).await;
     let follower = front.begin(Request::get("/")).await;
@@ -94,32 +84,21 @@ async fn a_fill_that_breaks_off_is_broken_for_every_reader_and_not_stored() {
 
 #[tokio::test(start_paused = true)]
 async fn followers_of_an_answer_that_is_private_ask_for_themselves_and_later_ones_do_not_queue() {
-    let barrier = Arc::new(Notify::new());
-    let count = Arc::new(std::sync::atomic::AtomicUsize::new(0));
-    let origin = Origin::new({
-        let barrier = Arc::clone(&barrier);
-        move |_| {
-            let private = answer(200, &[("cache-control", "private")], "mine");
-            match count.fetch_add(1, std::sync::atomic::Ordering::Relaxed) {
-                0 => Reply::After(Arc::clone(&barrier), private),
-                _ => Reply::Now(private),
-            }
-        }
+    let gate = Gate::closed();
+    let held = gate.clone();
+    let upstream = Upstream::start(move |seen| {
+        let private = Reply::ok("mine").cache_control("private");
+        if seen.earlier == 0 { private.after(&held) } else { private }
     });
-    let front = front(&origin);
-    let requests: Vec<_> = (0..3)
-        .map(|_| {
-            let front = front.clone();
-            tokio::spawn(async move { front.get("/").await })
-        })
-        .collect();
+    let front = front(&upstream);
+    let requests: Vec<_> = (0..3).map(|_| front.ask("/")).collect();
     settle().await;
-    assert_eq!(origin.requests(), 1);
-    barrier.notify_one();
+    assert_eq!(upstream.count(), 1);
+    gate.open();
     for request in requests {
         let got: Got = request.await.unwrap();
         assert_eq!(got.text(), "mine");
     }
-    assert_eq!(origin.requests(), 3);
+    assert_eq!(upstream.count(), 3);
     assert_eq!(front.get("/").await.cache(), "fwd=bypass", "the marker lets it pass without waiting");
 }

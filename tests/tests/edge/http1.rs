@@ -1,15 +1,14 @@
-//! What the edge makes of well-formed, malformed, ambiguous and slow requests (RFC 9110, 9112, 9113).
+//! HTTP/1 (RFC 9112): what the edge makes of well-formed, malformed and ambiguous requests.
 
 use std::fmt::Write as _;
 
 use gatehouse_tests::{
     edge::Edge,
-    raw::Raw,
-    upstream::{RawUpstream, Reply, Upstream},
+    upstream::{Reply, Upstream},
 };
 
 /// Answers with what it was asked: method, target and content.
-fn echo() -> Upstream {
+pub(crate) fn echo() -> Upstream {
     Upstream::start(|seen| {
         let text = format!("{} {} {}", seen.method, seen.target, String::from_utf8_lossy(&seen.body));
         Reply::ok(text).cache_control("no-store")
@@ -216,55 +215,6 @@ fn a_chunked_request_arrives_whole() {
 }
 
 #[test]
-fn request_trailers_reach_the_upstream() {
-    let upstream = echo();
-    let edge = Edge::over(&upstream).start();
-    let mut raw = edge.raw();
-    raw.send("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nTrailer: X-Sum\r\n\r\n");
-    raw.send("2\r\nhi\r\n0\r\nX-Sum: 42\r\n\r\n");
-    assert_eq!(raw.answer().status, 200);
-    let trailers = upstream.only().trailers.expect("trailers arrive");
-    assert_eq!(trailers["x-sum"], "42");
-}
-
-#[test]
-fn response_trailers_reach_the_client() {
-    let upstream = Upstream::start(|_| {
-        Reply::streamed()
-            .cache_control("no-store")
-            .header("trailer", "x-sum")
-            .then("hi")
-            .then_trailer("x-sum", "42")
-    });
-    let edge = Edge::over(&upstream).start();
-    // What is fetched for the cache may lose them (RFC 9110 §6.5.1); what passes keeps them.
-    let answer = edge.curl_h2("/").header("TE: trailers").post("POST", "").send();
-    assert_eq!(
-        (answer.text().as_str(), answer.trailers.as_slice()),
-        ("hi", &[("x-sum".into(), "42".into())][..])
-    );
-    let mut raw = edge.raw();
-    raw.send(
-        "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\nTE: trailers\r\nConnection: close, TE\r\n\r\n",
-    );
-    let answer = String::from_utf8(raw.read_to_close()).unwrap().to_ascii_lowercase();
-    assert!(answer.ends_with("0\r\nx-sum: 42\r\n\r\n"), "{answer}");
-}
-
-#[test]
-fn trailers_that_nobody_announced_reach_a_client_of_http_2() {
-    let upstream = RawUpstream::start(
-        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\nX-Sum: 42\r\n\r\n",
-    );
-    let edge = Edge::over_raw(&upstream).start();
-    let answer = edge.curl_h2("/").send();
-    assert_eq!(
-        (answer.text().as_str(), answer.trailers.as_slice()),
-        ("hi", &[("x-sum".into(), "42".into())][..])
-    );
-}
-
-#[test]
 fn expect_100_continue_is_answered_before_the_content_is_sent() {
     let upstream = echo();
     let edge = Edge::over(&upstream).start();
@@ -339,135 +289,4 @@ fn an_http_1_0_client_may_ask_to_keep_the_connection() {
             answer.head
         );
     }
-}
-
-#[test]
-fn hop_by_hop_fields_stop_at_the_edge() {
-    let upstream = Upstream::start(|_| {
-        Reply::ok("text")
-            .cache_control("no-store")
-            .header("connection", "x-internal")
-            .header("x-internal", "1")
-            .header("keep-alive", "timeout=5")
-            .header("proxy-authenticate", "Basic")
-    });
-    let edge = Edge::over(&upstream).start();
-    let answer = edge
-        .curl("/")
-        .header("Connection: close, X-Mine")
-        .header("X-Mine: 1")
-        .header("Keep-Alive: timeout=9")
-        .header("Proxy-Connection: keep-alive")
-        .header("TE: trailers, deflate")
-        .header("Upgrade: h2c")
-        .header("X-Kept: 1")
-        .send();
-    let seen = upstream.only();
-    for name in ["x-mine", "keep-alive", "proxy-connection", "upgrade"] {
-        assert_eq!(seen.header(name), "", "{name} reached the upstream (RFC 9110 §7.6.1)");
-    }
-    assert_eq!(seen.header("x-kept"), "1");
-    for name in ["x-internal", "keep-alive"] {
-        assert_eq!(answer.header(name), None, "{name} reached the client: {answer:#?}");
-    }
-    let over_h2 = edge.curl_h2("/").send();
-    assert_eq!(over_h2.header("connection"), None, "RFC 9113 §8.2.2");
-}
-
-#[test]
-fn the_upstream_is_told_who_asked_and_how() {
-    let upstream = echo();
-    let edge = Edge::over(&upstream).start();
-    let _ = edge
-        .curl_h2("/path?query=1")
-        .header("X-Forwarded-For: 203.0.113.9")
-        .header("X-Forwarded-Proto: http")
-        .header("X-Forwarded-Host: evil.test")
-        .header("Forwarded: for=203.0.113.9")
-        .header("X-Original-URL: /admin")
-        .header("X-HTTP-Method-Override: DELETE")
-        .send();
-    let seen = upstream.only();
-    assert_eq!(seen.target, "/path?query=1");
-    assert_eq!(seen.header("host"), format!("localhost:{}", edge.tls().port()));
-    assert!(seen.header("via").contains("gatehouse"), "RFC 9110 §7.6.3: {seen:#?}");
-    assert_eq!(seen.header("x-forwarded-for"), "127.0.0.1", "nobody may say it for the client");
-    assert_eq!(seen.header("x-forwarded-proto"), "https");
-    for name in ["x-original-url", "x-http-method-override"] {
-        assert_eq!(seen.header(name), "", "{name} can change an answer and is not in the key");
-    }
-    assert!(!format!("{:?}", seen.headers).contains("evil.test"), "{seen:#?}");
-    assert!(!format!("{:?}", seen.headers).contains("203.0.113.9"), "{seen:#?}");
-}
-
-#[test]
-fn a_client_that_is_slow_with_its_head_is_let_go() {
-    let upstream = echo();
-    let edge = Edge::over(&upstream)
-        .tables("[timeouts]\nheader = \"200ms\"\nidle = \"300ms\"\nhandshake = \"200ms\"")
-        .start();
-    let mut slow = edge.raw();
-    slow.send("GET / HTTP/1.1\r\nHost: a\r\nX-Slow: ");
-    let mut silent = edge.raw();
-    let mut handshake = Raw::connect(edge.tls());
-    handshake.send(b"\x16\x03\x01");
-    let mut idle = edge.raw();
-    assert_eq!(idle.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").answer().status, 200);
-    let answer = String::from_utf8_lossy(&slow.read_to_close()).into_owned();
-    assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 408"), "{answer}");
-    assert_eq!(silent.read_to_close(), b"");
-    handshake.read_to_close();
-    assert_eq!(idle.read_to_close(), b"", "an idle connection is closed without a word");
-}
-
-#[test]
-fn a_client_that_is_slow_with_its_content_gets_408() {
-    let upstream = echo();
-    let edge = Edge::over(&upstream).tables("[timeouts]\nbody = \"200ms\"").start();
-    let mut raw = edge.raw();
-    raw.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nabc");
-    assert_eq!(raw.answer().status, 408);
-    raw.read_to_close();
-    assert_eq!(upstream.count(), 0, "the upstream never gets it whole");
-}
-
-#[test]
-fn the_edge_says_what_it_speaks_by_alpn() {
-    let upstream = echo();
-    let edge = Edge::over(&upstream).start();
-    assert_eq!(edge.curl_h2("/").send().version, "HTTP/2");
-    assert_eq!(edge.curl_tls("/").send().version, "HTTP/1.1");
-    assert_eq!(edge.curl_tls("/").argument("--no-alpn").send().version, "HTTP/1.1");
-    for version in ["--tlsv1.2", "--tlsv1.3"] {
-        let exact = version.replace("--tlsv", "");
-        assert_eq!(
-            edge.curl_tls("/").argument(version).argument("--tls-max").argument(exact).send().status,
-            200
-        );
-    }
-    let old = edge.curl_tls("/").argument("--tlsv1.0").argument("--tls-max").argument("1.1").fail();
-    assert!(old.contains("curl ended with"), "{old}");
-}
-
-#[test]
-fn methods_and_targets_pass_as_they_are() {
-    let upstream = echo();
-    let edge = Edge::over(&upstream).start();
-    for method in ["OPTIONS", "PATCH", "DELETE", "PURPLE"] {
-        assert_eq!(edge.curl("/x").method(method).send().text(), format!("{method} /x "));
-    }
-    for target in ["/a%2Fb", "/%E2%82%AC?x=%20&x=+", "/a//b/", "/?", "/a;b=1", "/~user/$&'()*+,=:@"] {
-        assert_eq!(edge.get(target).text(), format!("GET {target} "));
-    }
-}
-
-#[test]
-fn nghttp_gets_the_page_over_http_2() {
-    let upstream = Upstream::start(|_| Reply::ok("text").cache_control("max-age=60"));
-    let edge = Edge::over(&upstream).start();
-    let nghttp = gatehouse_tests::tool::find(&["nghttp"], "nghttp2-client");
-    let url = format!("https://127.0.0.1:{}/", edge.tls().port());
-    let output = gatehouse_tests::tool::run(&nghttp, ["--no-verify", "--verbose", "--multiply=2", &url]);
-    assert_eq!(output.matches(":status: 200").count(), 2, "{output}");
-    assert!(!output.contains("RST_STREAM"), "{output}");
 }

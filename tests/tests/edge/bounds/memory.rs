@@ -1,0 +1,166 @@
+//! Memory stays inside its bounds, whatever passes through.
+
+use bytes::Bytes;
+use gatehouse_tests::{
+    edge::Edge,
+    process::resident_kib,
+    upstream::{Gate, Reply, Upstream},
+};
+
+const MIB: usize = 1 << 20;
+
+/// What the largest body may add to resident memory: buffers of a few connections, never the body.
+const ALLOWED_KIB: u64 = 48 << 10;
+
+#[test]
+fn a_body_of_100_mib_streams_both_ways_without_being_held() {
+    let piece = Bytes::from(vec![b'x'; MIB]);
+    let upstream = Upstream::start(move |seen| {
+        if seen.method == "PUT" {
+            Reply::ok(seen.body.len().to_string()).cache_control("no-store")
+        } else if seen.target == "/storable" {
+            Reply::streamed().then_repeated(piece.clone(), 100).cache_control("max-age=60")
+        } else {
+            Reply::streamed().then_repeated(piece.clone(), 100).cache_control("no-store")
+        }
+    });
+    let mut edge = Edge::over(&upstream)
+        .tables("[cache]\nmemory = \"64 MiB\"\nlargest_object = \"8 MiB\"\n[bounds]\nbody = \"1 GiB\"")
+        .start();
+    let _ = edge.get("/warm-up");
+    let id = edge.process().id();
+    let (before, _) = resident_kib(id);
+
+    for path in ["/passes", "/storable"] {
+        for curl in [edge.curl(path), edge.curl_tls(path), edge.curl_h2(path)] {
+            assert_eq!(curl.send().body.len(), 100 * MIB, "{path}");
+        }
+    }
+    for curl in [edge.curl("/"), edge.curl_h2("/")] {
+        assert_eq!(curl.post("PUT", vec![b'y'; 100 * MIB]).send().text(), (100 * MIB).to_string());
+    }
+    let (_, highest) = resident_kib(id);
+    assert!(highest < before + ALLOWED_KIB, "{before} KiB before, {highest} KiB at the highest");
+}
+
+#[test]
+fn a_reader_that_does_not_read_holds_back_the_upstream() {
+    let piece = Bytes::from(vec![b'x'; MIB]);
+    let upstream = Upstream::start(move |_| {
+        Reply::streamed().then_repeated(piece.clone(), 200).cache_control("no-store")
+    });
+    let mut edge = Edge::over(&upstream).start();
+    let id = edge.process().id();
+    let (before, _) = resident_kib(id);
+    let mut readers: Vec<_> = (0..4).map(|_| edge.raw()).collect();
+    for reader in &mut readers {
+        reader.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").read_until(b"xxxx");
+    }
+    // While these sit, one that reads gets everything: 200 MiB pass, and the four have had all the time to pile up.
+    assert_eq!(edge.get("/").body.len(), 200 * MIB);
+    let (_, highest) = resident_kib(id);
+    assert!(highest < before + ALLOWED_KIB, "{before} KiB before, {highest} KiB at the highest");
+}
+
+#[test]
+fn the_cache_keeps_to_its_budget() {
+    let upstream = Upstream::start(|_| Reply::ok(vec![b'x'; 256 << 10]).cache_control("max-age=600"));
+    let mut edge =
+        Edge::over(&upstream).tables("[cache]\nmemory = \"32 MiB\"\nlargest_object = \"1 MiB\"").start();
+    let id = edge.process().id();
+    let (before, _) = resident_kib(id);
+    let mut raw = edge.raw();
+    for number in 0..800 {
+        let answer = raw.send(format!("GET /{number} HTTP/1.1\r\nHost: a\r\n\r\n")).answer();
+        assert_eq!((answer.status, answer.body.len()), (200, 256 << 10));
+    }
+    let (after, _) = resident_kib(id);
+    assert!(
+        after < before + (32 << 10) + ALLOWED_KIB,
+        "200 MiB offered to 32 MiB: {before} KiB before, {after} KiB after"
+    );
+    let again = raw.send("GET /799 HTTP/1.1\r\nHost: a\r\n\r\n").answer();
+    assert!(again.is_hit(), "the newest is kept: {}", again.head);
+}
+
+#[test]
+fn a_body_in_crumbs_takes_room_for_them() {
+    const CRUMBS: usize = 1 << 18;
+    let upstream =
+        Upstream::start(|_| Reply::streamed().cache_control("max-age=600").then_repeated("x", CRUMBS));
+    let edge = Edge::over(&upstream).tables("[cache]\nmemory = \"64 MiB\"").start();
+    let (before, _) = resident_kib(edge.id());
+    assert_eq!(edge.get("/").body.len(), CRUMBS);
+    let (_, highest) = resident_kib(edge.id());
+    println!("{CRUMBS} crumbs: {before} KiB before, {highest} KiB at the highest");
+    // A quarter of the budget may be on its way.
+    assert!(highest < before + (20 << 10), "{before} KiB before, {highest} KiB at the highest");
+}
+
+#[test]
+fn a_client_that_does_not_read_holds_little_of_its_answer() {
+    const CLIENTS: usize = 200;
+    // What is read from its upstream, on its way and waiting for the client: four pieces of 64 KiB, and all else.
+    const ALLOWED_KIB: u64 = CLIENTS as u64 * 5 * 64;
+    let page = Bytes::from(vec![b'x'; 8 << 20]);
+    let upstream = Upstream::start(move |_| Reply::streamed().then(page.clone()).cache_control("private"));
+    let edge = Edge::over(&upstream).start();
+    let (before, _) = resident_kib(edge.id());
+    let mut clients: Vec<_> = (0..CLIENTS).map(|_| edge.raw()).collect();
+    for raw in &mut clients {
+        raw.send("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+    }
+    for raw in &mut clients {
+        raw.read_exactly(4 << 10).expect("each gets what it reads");
+    }
+    let (_, highest) = resident_kib(edge.id());
+    println!("{CLIENTS} clients: {before} KiB before, {highest} KiB at the highest");
+    assert!(highest < before + ALLOWED_KIB, "{before} KiB before, {highest} KiB at the highest");
+}
+
+#[test]
+fn what_coding_on_the_fly_may_take_is_bounded() {
+    // Once, each slow stream of a private page held an encoder of several megabytes, and nothing bounded their number.
+    const STREAMS: usize = 200;
+    // 60 MiB of encoders; and for each stream what is read from its upstream, on its way and waiting for its client: four
+    // pieces of 64 KiB, and as much again as one of them for all else.
+    const ALLOWED_KIB: u64 = (60 << 10) + STREAMS as u64 * 5 * 64;
+    let gate = Gate::closed();
+    let held = gate.clone();
+    let page: Vec<u8> = (0..40_000_u32)
+        .flat_map(|number| format!("{:x} ", number.wrapping_mul(0x9e37_79b9)).into_bytes())
+        .collect();
+    let piece = Bytes::from(page);
+    let upstream = Upstream::start(move |_| {
+        Reply::streamed()
+            .then(piece.clone())
+            .then_wait(&held)
+            .header("content-type", "text/html")
+            .cache_control("private")
+    });
+    let edge = Edge::over(&upstream).start();
+    let (before, _) = resident_kib(edge.id());
+    let mut streams: Vec<_> = (0..STREAMS).map(|_| edge.raw()).collect();
+    for (number, raw) in streams.iter_mut().enumerate() {
+        let request =
+            format!("GET /{number} HTTP/1.1\r\nHost: a\r\nAccept-Encoding: br\r\nConnection: close\r\n\r\n");
+        raw.send(request);
+    }
+    let heads: Vec<String> = streams
+        .iter_mut()
+        .map(|raw| String::from_utf8(raw.read_until(b"\r\n\r\n")).unwrap().to_ascii_lowercase())
+        .collect();
+    let coded = heads.iter().filter(|head| head.contains("content-encoding: br")).count();
+    for raw in &mut streams {
+        raw.read_exactly(4 << 10).expect("each gets what there is");
+    }
+    let (_, highest) = resident_kib(edge.id());
+    println!("{STREAMS} streams, {coded} of them coded: {before} KiB before, {highest} KiB at the highest");
+    assert!(heads.iter().all(|head| head.starts_with("http/1.1 200")));
+    assert!((1..STREAMS).contains(&coded), "beyond the bound pages go as they are: {coded}");
+    assert!(highest < before + ALLOWED_KIB, "{before} KiB before, {highest} KiB at the highest");
+    gate.open();
+    for raw in &mut streams {
+        raw.read_to_close();
+    }
+}
