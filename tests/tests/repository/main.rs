@@ -1,4 +1,5 @@
 //! What must hold of the repository itself.
+#![expect(clippy::unwrap_used, reason = "a test that panics has failed")]
 
 mod rooms;
 mod versions;
