@@ -1,8 +1,7 @@
 //! The only place that reads a clock.
 //!
 //! Ages and deadlines are durations on the monotonic clock ([`Moment`]); the wall clock is derived from it, so that a
-//! step of the system's clock changes no age. [`Clock::correct`], called now and then, takes
-//! the drift up.
+//! step of the system's clock changes no age. [`Clock::correct`], called now and then, corrects the drift.
 #![expect(
     clippy::disallowed_methods,
     reason = "this module is where the clock is read; all others are given times"
@@ -57,7 +56,7 @@ impl Clock {
         if drift < 0 { wall.checked_sub(distance).unwrap_or(wall) } else { wall + distance }
     }
 
-    /// Takes the system's wall clock up again, for what is dated from now on.
+    /// Adopts the system's wall clock for dates from now on.
     pub fn correct(&self) {
         let ours = self.wall_at_start + self.started.elapsed();
         let system = SystemTime::now();

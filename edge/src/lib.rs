@@ -22,13 +22,13 @@
 //! cli           commands
 //! server        every thread and task: start, accept, reload, drain, stop
 //! admin         the operator's listener
-//! downstream    what a client's socket says
+//! downstream    connections of clients
 //! pipeline      the order of the stages       | explain    why a request is answered as it is
 //! fetch         one fetch for the cache
 //! state         what all threads share
 //! response      what a client gets
-//! cache         what is kept and shared       | upstream   where misses go
-//! request       who, what, where, how often   | observe    what is told of a request
+//! cache         stored responses and fills    | upstream   where misses go
+//! request       who, what, where, how often   | observe    what is recorded of a request
 //! message       the words that all rooms share
 //! settings, clock                             the ground, open to all; cache-policy lies under it
 //! ```

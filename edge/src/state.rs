@@ -1,5 +1,5 @@
-//! What all threads share. [`Edge`] lives as long as the process; [`State`] is one generation of settings and what was
-//! built for them, swapped whole by a reload.
+//! State shared by all threads. [`Edge`] lives as long as the process; [`State`] is one generation of settings and
+//! everything built for them, swapped whole by a reload.
 
 use std::sync::Arc;
 
@@ -19,21 +19,14 @@ use crate::{
     upstream::{Commands, Upstream, Upstreams, connect::Dial},
 };
 
-/// One edge.
 pub struct Edge {
-    /// The only clock.
     pub clock: Clock,
-    /// The current generation.
     pub state: ArcSwap<State>,
-    /// The memory tier.
     pub memory: Arc<Memory>,
-    /// Fetches under way.
     pub collapser: Arc<Collapser>,
-    /// Codes stored bodies.
     pub coder: Coder,
-    /// Counts.
     pub metrics: Arc<Metrics>,
-    /// Where records end.
+    /// The log and metrics where records end.
     pub sink: Arc<Sink>,
     /// Cancelled when the edge stops: finish what is under way, begin nothing.
     pub drain: CancellationToken,
@@ -43,25 +36,18 @@ pub struct Edge {
 
 /// One generation of settings.
 pub struct State {
-    /// As resolved.
     pub settings: Settings,
-    /// Connection pools by upstream.
     pub upstreams: Upstreams,
-    /// Limiters by limit.
     pub limiters: Limiters,
     /// The routes in the file's order, each with what a request on it needs.
     pub routes: Vec<RouteState>,
 }
 
-/// A route and what its name leads to, looked up once.
+/// A route with its upstream, limiter and counts, looked up once.
 pub struct RouteState {
-    /// As resolved.
     pub route: Arc<Route>,
-    /// Where its misses go.
     pub upstream: Arc<Upstream>,
-    /// How often a client may ask.
     pub limiter: Option<Arc<Limiter>>,
-    /// Its counts.
     pub metrics: Arc<RouteMetrics>,
 }
 
@@ -85,7 +71,7 @@ impl State {
 }
 
 impl Edge {
-    /// An edge with an empty cache before these tiers. Its clock and its metrics are the sink's.
+    /// An edge with an empty memory tier in front of these tiers. Its clock and its metrics are the sink's.
     ///
     /// # Errors
     /// When the system gives no thread for the coder.
@@ -117,7 +103,7 @@ impl Edge {
         }))
     }
 
-    /// Takes new settings into use for every request from now on. Requests under way keep theirs.
+    /// Applies new settings to every request from now on. Requests under way keep theirs.
     pub fn reload(&self, settings: Settings) {
         let old = self.state.load_full();
         self.sink.log.set_format(settings.log.format);

@@ -1,8 +1,8 @@
 //! The operator's listener: health, metrics, and what may be done to the cache.
 //!
-//! Owns: the HTTP service on the admin address, apart from the public side in everything: it runs on the main thread,
-//! so workers that are busy do not keep it from answering, and it never goes through the pipeline. It must never be
-//! reachable for clients: what it tells is the operator's.
+//! Owns: the HTTP service on the admin address. It shares nothing with the public side: it runs on the main thread, so
+//! busy workers do not keep it from answering, and it never goes through the pipeline. It must never be reachable for
+//! clients: its answers are meant for the operator.
 //!
 //! ```text
 //! GET /livez      200 while the process answers at all
@@ -12,10 +12,11 @@
 //! POST /purge     see [`purge`]
 //! ```
 //!
-//! Anyone who reaches the listener may read. Who changes something has the bearer token of `admin.token_file`, or, where
-//! there is none, comes from this machine and is no web page: the content is JSON, which a page of another site cannot
-//! send unasked, and Host is an address or `localhost`, which a name that was rebound to this machine is not. Over a Unix
-//! socket ([`socket`]) the Host is whatever the client likes: no browser gets there.
+//! Anyone who reaches the listener may read. A request that changes something needs the bearer token of
+//! `admin.token_file`. Without such a file it must come from this machine and not from a web page: its content is JSON,
+//! which a page of another site cannot send without a preflight, and its Host is an address or `localhost`, which
+//! excludes a name rebound to this machine. Over a Unix socket ([`socket`]) any Host is accepted: no browser can
+//! connect to one.
 
 pub mod purge;
 pub mod socket;
@@ -54,12 +55,12 @@ use socket::{Caller, Socket};
 const CONNECTIONS: usize = 64;
 /// For a request's whole head, and for a kept connection to send its next one.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
-/// Of a purge's JSON.
+/// Bytes of a posted JSON content.
 const LARGEST_CONTENT: usize = 1024 * 1024;
-/// What connections get to finish their answers at a stop.
+/// How long connections may take to finish their answers at a stop.
 const STOP_GRACE: Duration = Duration::from_secs(1);
 
-/// What the service answers from.
+/// The state that answers are made from.
 #[derive(Clone)]
 pub struct Service(Arc<Sources>);
 
@@ -69,12 +70,11 @@ struct Sources {
     cache: Option<Cache>,
 }
 
-/// What changes are made to, and who may make them.
+/// The cache that requests change or explain, and who may do so.
 #[derive(Clone)]
 pub struct Cache {
-    /// The memory tier.
     pub memory: Arc<Memory>,
-    /// For the moment of a purge.
+    /// Dates a purge.
     pub clock: Clock,
     /// The settings in force, asked anew for each explanation.
     pub settings: Arc<dyn Fn() -> Settings + Send + Sync>,
@@ -159,7 +159,7 @@ async fn connection(
 type Answer = Response<Full<Bytes>>;
 
 async fn answer(state: &Service, caller: Caller, request: Request<Incoming>) -> Answer {
-    // A body that nobody asks for is left unread: hyper then closes the connection instead of reading it to its end.
+    // An unread body stays unread: hyper then closes the connection instead of reading it to its end.
     let method = request.method();
     let resource = match request.uri().path() {
         "/livez" => alive,
@@ -193,13 +193,13 @@ fn not_allowed(detail: &str, allowed: &'static str) -> Answer {
     refused
 }
 
-/// What somebody who may change something has posted, and what it is about.
+/// The content of an authorised POST, and the cache it is about.
 type Posted<'a> = (&'a Cache, Bytes);
 
-/// A status and what is to be said of it.
+/// An error status and its explanation.
 type Objection = (StatusCode, String);
 
-/// Reads JSON from who may change something. Explaining counts: it tells what is stored.
+/// Reads the JSON of an authorised request. Explaining needs authorisation too: it reveals what is stored.
 async fn posted(
     state: &Service,
     caller: Caller,
@@ -247,7 +247,7 @@ fn explain((cache, content): Posted<'_>) -> Result<serde_json::Value, Objection>
     Ok(serde_json::json!(explanation))
 }
 
-/// Whether a request may change something; see the module's head.
+/// Whether a request may change something; see the module's documentation.
 fn may_change(cache: &Cache, caller: Caller, headers: &HeaderMap) -> Result<(), (StatusCode, &'static str)> {
     let field = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
     if let Some(token) = &cache.token {
@@ -554,7 +554,8 @@ mod tests {
             open.push(stream);
         }
         let next = tokio::spawn(exchange(TcpStream::connect(address).await.unwrap(), "GET /livez"));
-        // Ask over a connection that has a place: when its answer is here, the newcomer could have had one too.
+        // The request goes over a connection that has a place: once it is answered, the newcomer could have been
+        // answered too.
         open[0].write_all(b"GET /livez HTTP/1.1\r\nHost: admin\r\n\r\n").await.unwrap();
         open[0].read_exact(&mut [0; 64]).await.unwrap();
         assert!(!next.is_finished());

@@ -1,14 +1,14 @@
-//! `POST /purge`: what is to be served no more.
+//! `POST /purge`: removes stored responses, or makes them stale.
 //!
 //! ```json
 //! { "urls": ["https://shop.example/a?b"], "tags": ["product-7"], "prefixes": ["https://shop.example/img/"],
 //!   "hosts": ["shop.example"], "everything": false, "soft": false, "dry_run": false }
 //! ```
 //!
-//! When it is answered, no look-up that begins finds any of it, nor will what is being fetched now be found later. A tier
-//! behind memory that has not acknowledged it makes the answer an error: this edge does not ask that tier for what was to
-//! be purged until it has been told again, but the purge would not survive a restart, nor does it bind others that share
-//! the tier.
+//! Once the answer is sent, no look-up that begins finds a purged response, and no fetch under way stores one. If a
+//! tier behind memory has not acknowledged the purge, the answer is an error: this edge does not ask that tier for
+//! purged responses until the tier has acknowledged a repeated purge, but the purge would not survive a restart, and
+//! does not bind other edges that share the tier.
 
 use std::sync::Arc;
 
@@ -39,18 +39,17 @@ pub struct Purge {
     pub prefixes: Vec<String>,
     /// Host names, on every port and scheme.
     pub hosts: Vec<String>,
-    /// All of it.
     pub everything: bool,
-    /// Stale instead of gone: validated before it is served again.
+    /// Stale instead of removed: validated before it is served again.
     pub soft: bool,
-    /// Only say how many it would be.
+    /// Count the matches and purge nothing.
     pub dry_run: bool,
 }
 
 /// Why a purge is not done.
 #[derive(Debug, thiserror::Error)]
 pub enum NotPurged {
-    /// Nothing is named, or a URL is none; said so for the operator.
+    /// Nothing is named, or a URL is invalid; the text is for the operator.
     #[error("{0}")]
     Unclear(String),
     /// The tier of this name behind memory has not acknowledged it; memory is purged.
@@ -58,22 +57,21 @@ pub enum NotPurged {
     Unacknowledged(&'static str, #[source] Unacknowledged),
 }
 
-/// What a purge came to.
+/// The result of a purge.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
 pub struct Purged {
-    /// Stored responses in memory that matched; of one resource each variant counts.
+    /// Stored responses in memory that matched; each variant counts.
     pub purged: usize,
-    /// As it was asked.
     pub soft: bool,
-    /// As it was asked.
     pub dry_run: bool,
 }
 
 impl Purge {
-    /// Purges, or counts. It looks at every resource stored.
+    /// Purges, or counts. Reads every stored resource.
     ///
     /// # Errors
-    /// [`NotPurged`]. Dropped, it may have purged memory, and the tiers behind it are told later.
+    /// [`NotPurged`]. If the future is dropped, memory may be purged already; the tiers behind it are then purged
+    /// later.
     pub async fn run(
         &self,
         routes: &[Arc<Route>],
@@ -101,7 +99,8 @@ impl Purge {
         for url in &self.urls {
             let inbound = read(url)?;
             let named = Key::new(&inbound);
-            // Under what its route makes of the query, and as it is written: the route may have changed since.
+            // Both the key under the route's query rules and the URL as written: the rules may have changed since it
+            // was stored.
             if let Some(route) = route::find(routes, &inbound) {
                 let key = Key::on_route(&inbound, &route.query);
                 if key != named {
@@ -123,7 +122,7 @@ impl Purge {
     }
 }
 
-/// A URL, read just as a request for it would be.
+/// Parses a URL exactly as the target of a request.
 fn read(url: &str) -> Result<Target, String> {
     let uri: Uri = url.parse().map_err(|error| format!("{url:?} is no URL: {error}"))?;
     let scheme = match uri.scheme_str() {

@@ -1,7 +1,8 @@
-//! Where the operator comes in: an address and a port, or a Unix socket that the edge's own user and root alone may enter.
+//! The operator's listener: an address and a port, or a Unix socket that only the edge's own user and root may connect
+//! to.
 //!
-//! A Unix socket's file is made under another name, closed to others, and only then put in its place: nobody can enter
-//! before. What an edge that was killed has left there is replaced; what somebody listens on is not.
+//! A Unix socket's file is created under another name, with permissions closed to others, and only then renamed into
+//! place: nobody can connect before. A file left by a killed edge is replaced; one with a listener is not.
 
 use std::{
     fs,
@@ -22,39 +23,38 @@ use crate::{
     settings::AdminAddress,
 };
 
-/// The bound listener. A Unix socket's file goes with it.
+/// The bound listener. A Unix socket's file is removed with it.
 #[derive(Debug)]
 pub enum Socket {
-    /// On a network.
     Network(TcpListener),
-    /// On this machine. The name goes before the listener: an edge that starts meanwhile never loses its own to this one.
+    /// The file is removed before the listener closes: an edge that starts meanwhile never loses its own file to this
+    /// one.
     Unix(SocketFile, UnixListener),
 }
 
-/// Who is at the other end.
+/// The peer of a connection.
 #[derive(Clone, Copy, Debug)]
 pub enum Caller {
-    /// Whoever has this address.
+    /// A peer with this address.
     Network(IpAddr),
     /// A process of the edge's own user, or of root.
     Unix,
 }
 
-/// Why the operator's listener cannot be.
+/// Why the operator's listener cannot be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum AdminError {
-    /// As for any address.
+    /// The network address cannot be bound.
     #[error(transparent)]
     Network(#[from] ListenError),
-    /// Something else has this name.
+    /// The name belongs to something else.
     #[error("cannot listen on unix:{}: {what}", .path.display())]
     Taken {
-        /// The name.
         path: PathBuf,
-        /// By what, and what to do.
+        /// The present owner of the name, and what to do.
         what: &'static str,
     },
-    /// The system says no.
+    /// The system refuses the socket.
     #[error("cannot listen on unix:{}: {source}; the folder must be there, and the edge's user may write to it", .path.display())]
     Unix {
         /// The name.
@@ -86,10 +86,10 @@ impl Socket {
         }
     }
 
-    /// Where it listens: with the port that the system has chosen, if it has.
+    /// The bound address, with the port that the system chose for port 0.
     ///
     /// # Errors
-    /// The system's.
+    /// Those of the system call.
     pub fn address(&self) -> io::Result<AdminAddress> {
         Ok(match self {
             Self::Network(listener) => AdminAddress::Network(listener.local_addr()?),
@@ -100,7 +100,7 @@ impl Socket {
     /// The next connection. Cancel-safe.
     ///
     /// # Errors
-    /// The system's, of which the next attempt may know nothing.
+    /// Those of the system call; the next attempt may succeed.
     pub async fn accept(&self) -> io::Result<(Box<dyn ByteStream>, Caller)> {
         Ok(match self {
             Self::Network(listener) => {

@@ -1,6 +1,6 @@
 //! One fetch, many requests: who leads, who follows, and what the followers learn.
 //!
-//! A [`Lead`] owns its place in the table. Whatever happens to the task that holds it, its `Drop` tells every follower,
+//! A [`Lead`] owns its place in the table. Whatever happens to the task that holds it, its `Drop` wakes every follower,
 //! so nobody waits for a fetch that no longer runs.
 
 use std::{
@@ -22,7 +22,7 @@ use crate::message::{
     interim::{self, Relay},
 };
 
-/// What requests must agree on to share a fetch: the resource, and what its `Vary` was last known to tell apart.
+/// What requests must agree on to share a fetch: the resource, and their values of the `Vary` last known for it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct FetchKey(Key, Box<str>);
 
@@ -52,59 +52,57 @@ struct Fetch {
 struct Progress {
     /// The latest interim responses.
     interim: VecDeque<interim::Received>,
-    /// How many there have been.
+    /// How many interim responses have come so far.
     informed: usize,
     outcome: Option<FetchOutcome>,
 }
 
-/// What a request finds when it joins.
+/// The result of joining a fetch.
 #[derive(Debug)]
 pub enum Joined {
-    /// Nobody fetches this yet: the caller does.
+    /// No fetch is under way: the caller leads one.
     Leader(Lead),
-    /// Somebody does.
+    /// A fetch is under way.
     Follower(Follow),
 }
 
-/// What a fetch came to, as far as it concerns those who share it.
+/// The outcome of a fetch, as far as it concerns those who share it.
 #[derive(Clone, Debug)]
 pub enum FetchOutcome {
     /// A response that will be stored; its body is arriving.
     Filling(Arc<Filling>),
     /// A stored response, complete: freshened by a 304.
     Stored(Arc<Stored>),
-    /// A response that the tier of this name behind memory had, fresh or inside a window that lets it be served.
+    /// A response from the named tier behind memory, fresh or inside a window in which it may be served stale.
     Found(Arc<Stored>, &'static str),
-    /// A response for its own request alone. Followers go upstream by themselves.
+    /// A response for the leader's request alone. Followers send their own requests upstream.
     NotShared(Reason),
-    /// Nothing to go by: whoever shares it looks again.
+    /// No result: whoever shares the fetch looks up again.
     Nothing,
-    /// No response, or one that a stale stored response may stand in for.
+    /// No usable response; a stale stored response may be served instead.
     Failed(Failure),
-    /// An error answer, which stands in for no stored response (RFC 5861 §4).
+    /// An error status, which does not replace the stored response; that may be served stale instead (RFC 5861 §4).
     ErrorStatus(StatusCode),
 }
 
 /// A response that is being filled.
 #[derive(Debug)]
 pub struct Filling {
-    /// What is known of it.
     pub facts: Facts,
-    /// Its head as it will be stored.
+    /// The head as it will be stored.
     pub head: HeaderMap,
-    /// Its length where the upstream stated it.
+    /// The length, where the upstream stated it.
     pub length: Option<u64>,
-    /// Its body.
     pub recording: Arc<Recording>,
-    /// Whether this is a 206 with the part that was asked for, and not a whole to cut parts from.
+    /// Whether this is a 206 with the requested part, and not a whole to cut parts from.
     pub partial: bool,
     /// From sending the request to the response's head.
     pub took: Duration,
 }
 
 impl Collapser {
-    /// Joins the fetch under way for this key, or leads a new one that begins now. One whose answer may be what has been
-    /// purged since it began is not joined.
+    /// Joins the fetch under way for this key, or leads a new one that begins now. A fetch that began before a purge
+    /// which may concern its response is not joined.
     pub fn join(self: &Arc<Self>, key: &Key, variant: Box<str>, now: Moment, memory: &Memory) -> Joined {
         let generation = memory.generation();
         let resource = key;
@@ -121,7 +119,7 @@ impl Collapser {
         Joined::Leader(Lead { collapser: Arc::clone(self), key, fetch })
     }
 
-    /// A place in the fetch under way for this key, if there is one that may be joined.
+    /// Follows the fetch under way for this key, if there is one that may be joined.
     pub fn follow(&self, key: &Key, variant: Box<str>, memory: &Memory) -> Option<Follow> {
         let resource = key;
         let key = FetchKey(key.clone(), variant);
@@ -146,7 +144,6 @@ impl Collapser {
         self.shards.iter().map(|shard| shard.lock().len()).sum()
     }
 
-    /// Whether no fetch is under way.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -166,13 +163,13 @@ impl Lead {
         self.fetch.generation
     }
 
-    /// Whether others may join: not where answers of late could not be shared.
+    /// Whether others may join; false where recent responses could not be shared.
     pub fn is_shared(&self) -> bool {
         let shard = self.collapser.shard(&self.key).lock();
         shard.get(&self.key).is_some_and(|fetch| Arc::ptr_eq(fetch, &self.fetch))
     }
 
-    /// Tells everyone who shares the fetch what it came to.
+    /// Publishes the outcome to everyone who shares the fetch.
     pub fn publish(&self, outcome: FetchOutcome) {
         self.fetch.progress.send_modify(|progress| progress.outcome = Some(outcome));
     }
@@ -182,12 +179,12 @@ impl Lead {
         Follow::of(&self.fetch)
     }
 
-    /// Where the upstream's interim responses go, so that everyone who shares the fetch may have them.
+    /// Forwards the upstream's interim responses to everyone who shares the fetch.
     pub fn informing(&self) -> Informing {
         Informing(Arc::clone(&self.fetch))
     }
 
-    /// Leaves the table: later requests no longer join.
+    /// Removes the fetch from the table: later requests no longer join.
     pub fn close(&self) {
         let mut shard = self.collapser.shard(&self.key).lock();
         if shard.get(&self.key).is_some_and(|fetch| Arc::ptr_eq(fetch, &self.fetch)) {
@@ -209,12 +206,12 @@ impl Drop for Lead {
     }
 }
 
-/// Tells those who share a fetch of the upstream's interim responses.
+/// Forwards the upstream's interim responses to those who share a fetch.
 #[derive(Clone, Debug)]
 pub struct Informing(Arc<Fetch>);
 
 impl Informing {
-    /// Passes one on, if it is for clients. Those who join later find the latest few.
+    /// Forwards one, if it is for clients. Those who join later receive the latest few.
     pub fn pass(&self, status: StatusCode, headers: &HeaderMap) {
         if interim::is_for_clients(status) {
             self.0.progress.send_modify(|progress| {
@@ -228,10 +225,10 @@ impl Informing {
     }
 }
 
-/// A place from which to wait for a fetch's outcome.
+/// A follower's handle, from which to wait for a fetch's outcome.
 #[derive(Debug)]
 pub struct Follow {
-    /// When the fetch began: its answer is as good as validated for every request that came before.
+    /// When the fetch began: its response counts as validated for every request that arrived before.
     pub began: Moment,
     progress: watch::Receiver<Progress>,
     /// How many interim responses have been passed on.
@@ -243,8 +240,8 @@ impl Follow {
         Self { began: fetch.began, progress: fetch.progress.subscribe(), passed: 0 }
     }
 
-    /// The outcome, as soon as it is known; the interim responses before it go to `relay`. Cancel-safe; the caller sets the
-    /// deadline.
+    /// The outcome, as soon as it is known; interim responses that come before it go to `relay`. Cancel-safe; the
+    /// caller sets the deadline.
     pub async fn outcome(&mut self, relay: Option<&Relay>) -> FetchOutcome {
         loop {
             {

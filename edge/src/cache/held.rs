@@ -1,5 +1,5 @@
-//! What is stored of a resource only in part: whether it answers a request, and what the upstream is asked for to make it
-//! do so (RFC 9110 §14, RFC 9111 §3.3, §3.4).
+//! Resources of which only parts are stored: whether the parts answer a request, and which range the upstream is asked
+//! for otherwise (RFC 9110 §14, RFC 9111 §3.3, §3.4).
 //!
 //! ```text
 //!   every octet asked for is held --- fresh ----> answered
@@ -9,9 +9,9 @@
 //!                                                 206 is joined to what is held and makes all of it fresh
 //! ```
 //!
-//! Octets that are held between two gaps are fetched once more. One answer, in one piece, is from one representation and
-//! streams in order; a request a gap would cost a round trip each, with a change of representation possible between any
-//! two, and multipart answers come in whatever order and grouping an origin likes.
+//! Stored octets between two gaps are fetched once more. One answer, in one piece, is from one representation and
+//! streams in order. One request for each gap would cost a round trip each, with a change of representation possible
+//! between any two, and multipart answers come in whatever order and grouping an origin likes.
 
 use std::{ops::Range, sync::Arc};
 
@@ -25,9 +25,9 @@ use crate::cache::Stored;
 /// What is missing to answer from a stored part.
 #[derive(Clone, Debug)]
 pub struct Gap {
-    /// What is stored.
+    /// The stored part.
     pub part: Arc<Stored>,
-    /// The octets missing; the request asks for them.
+    /// The missing octets, as the request asks for them.
     pub range: Range<u64>,
     /// The octets wanted, in which the gap lies.
     pub wanted: Range<u64>,
@@ -35,31 +35,31 @@ pub struct Gap {
     pub complete: u64,
 }
 
-/// What a stored part holds of what a request asks for.
+/// Which of the requested octets a stored part holds.
 #[derive(Clone, Debug)]
 pub enum Held {
-    /// All of it.
+    /// All requested octets.
     All(Range<u64>),
-    /// All of these.
+    /// All octets of several requested ranges.
     Several(Vec<Range<u64>>),
-    /// The request asks for what lies beyond the end of the whole, which has this length.
+    /// The request asks for octets beyond the end of the whole, which has this length.
     Beyond(u64),
-    /// All but what lies in one stretch.
+    /// All but one stretch.
     But(Gap),
 }
 
 impl Held {
-    /// Whether an answer can be given from what is held alone.
+    /// Whether the stored octets suffice for an answer.
     pub fn suffices(&self) -> bool {
         !matches!(self, Self::But(_))
     }
 }
 
-/// What `part` holds of what a GET asks for; `None` where that cannot be told, or nothing can be added to it.
+/// What `part` holds of the octets a GET asks for; `None` where that is unknown, or nothing can be added to the part.
 pub fn held(head: &request::Parts, part: &Arc<Stored>) -> Option<Held> {
     let parts = part.parts()?;
     let Some(complete) = parts.complete_length() else {
-        // Without the length of the whole nothing can be said of a client's If-Range either.
+        // Without the length of the whole a client's If-Range cannot be evaluated either.
         return match parts.answer(&head.headers) {
             PartAnswer::Held(RangeAnswer::Single(wanted)) if !head.headers.contains_key(header::IF_RANGE) => {
                 Some(Held::All(wanted))
@@ -77,13 +77,13 @@ pub fn held(head: &request::Parts, part: &Arc<Stored>) -> Option<Held> {
         RangeAnswer::Several(ranges) if ranges.iter().all(|range| parts.holds(range)) => {
             return Some(Held::Several(ranges.clone()));
         }
-        // Made whole, so that they can be cut from it.
+        // The whole is fetched, so that several ranges can be cut from it.
         RangeAnswer::Several(_) => 0..complete,
     };
     let gaps = parts.missing(&wanted);
     let (Some(first), Some(last)) = (gaps.first(), gaps.last()) else { return Some(Held::All(wanted)) };
-    // Under a weak validator nothing that comes may be joined to what is held. Where there is none the upstream is asked all
-    // the same, without If-Range: it may have one to tell, or answer with the whole.
+    // Under a weak validator no octets may be joined to the stored part. Without any validator the upstream is still
+    // asked, without If-Range: it may state a validator, or answer with the whole.
     if !part.meta.validators.is_empty() {
         if_range_field(&part.meta.validators)?;
     }

@@ -10,18 +10,18 @@ use cache_policy::{QueryRules, normalise_query};
 
 use crate::message::target::Target;
 
-/// Scheme, host, port, path and query of a GET, taken from the client's request before any rewrite; of the query what the
-/// route lets count. HEAD shares it.
+/// Scheme, host, port, path and query of a GET, taken from the client's request before any rewrite; only the parts of
+/// the query that the route counts. HEAD shares the key.
 #[derive(Clone, Debug)]
 pub struct Key {
     text: Arc<str>,
-    /// Where the origin ends. Kept, because a host may hold any character that ends it elsewhere (`*` is one).
+    /// Where the origin ends. Stored, because a host may hold any character that would end it elsewhere (`*` is one).
     origin: usize,
     /// Where the path ends.
     path: usize,
 }
 
-/// The text says it all; the lengths follow from it.
+/// Comparing the text is enough; the lengths follow from it.
 impl PartialEq for Key {
     fn eq(&self, other: &Self) -> bool {
         self.text == other.text
@@ -37,7 +37,7 @@ impl Hash for Key {
 }
 
 impl Key {
-    /// The key of a request's target, all of its query counting.
+    /// The key of a request's target with its whole query.
     pub fn new(inbound: &Target) -> Self {
         Self::of(inbound, &inbound.path_and_query)
     }
@@ -68,12 +68,13 @@ impl Key {
         Self { text: format!("{origin}{path_and_query}").into(), origin: origin.len(), path }
     }
 
-    /// Scheme, host and port, as every key of the origin begins.
+    /// Scheme, host and port, with which every key of the origin begins.
     pub fn origin(&self) -> &str {
         &self.text[..self.origin]
     }
 
-    /// Path and query: what the origin is asked for, so that nothing which the key leaves out can change the answer.
+    /// Path and query for the request to the origin. Nothing that the key omits is sent, so it cannot change the
+    /// response.
     pub fn path_and_query(&self) -> &str {
         &self.text[self.origin..]
     }

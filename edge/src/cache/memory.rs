@@ -1,4 +1,4 @@
-//! The memory tier: resources within a budget of bytes, the popular ones kept (quick_cache's S3-FIFO).
+//! The memory tier: resources within a budget of bytes, of which the popular ones are kept (quick_cache's S3-FIFO).
 //!
 //! One entry is a [`Resource`]: all variants of one key. It is immutable; a change replaces it through the
 //! [`Gate`], which only writers pass. A look-up takes no lock of ours.
@@ -33,21 +33,21 @@ use crate::settings::CACHE_SHARDS;
 pub struct Resource {
     /// Newest first, so that the most recent match is found first (RFC 9111 §4.1).
     variants: Vec<Arc<Stored>>,
-    /// Until when requests go upstream without waiting for each other, and why.
+    /// Until when requests go upstream without waiting for each other, and why they do.
     marker: Option<Marker>,
 }
 
-/// A short memory that answers for this key were not shareable: later requests do not queue behind one another.
+/// Remembers for a short time that responses for this key were not shareable: later requests do not queue behind one
+/// another.
 #[derive(Clone, Copy, Debug)]
 pub struct Marker {
-    /// When it ends.
     pub until: Moment,
-    /// Why the last answer could not be shared.
+    /// Why the last response could not be shared.
     pub reason: Reason,
 }
 
-/// How long requests for a resource go upstream side by side after an answer could not be shared. Each still brings
-/// an answer that may be stored, which ends it.
+/// How long requests for a resource go upstream side by side after a response could not be shared. The first response
+/// that may be stored ends it.
 pub const MARKER: Duration = Duration::from_secs(30);
 
 impl Resource {
@@ -68,19 +68,19 @@ impl Resource {
         self.variants.iter().find(|stored| stored.parts().is_none() && matches(stored, request))
     }
 
-    /// What is stored of that variant where it is not all of it.
+    /// The stored part of the variant that this request matches.
     pub fn select_part(&self, request: &HeaderMap) -> Option<&Arc<Stored>> {
         self.variants.iter().find(|stored| stored.parts().is_some() && matches(stored, request))
     }
 
-    /// The part stored of a variant.
+    /// The part stored of this variant.
     pub fn part_of(&self, vary: &[HeaderName], variant: &str) -> Option<&Arc<Stored>> {
         self.variants
             .iter()
             .find(|stored| stored.parts().is_some() && *stored.vary == *vary && *stored.variant == *variant)
     }
 
-    /// A variant in the client's favourite language, where nothing but the language makes variants.
+    /// A variant in the client's preferred language, where nothing but the language makes variants.
     pub fn select_language(&self, request: &HeaderMap) -> Option<&Arc<Stored>> {
         self.variants.iter().find(|stored| {
             let language = stored.identity().head.get(header::CONTENT_LANGUAGE);
@@ -90,7 +90,8 @@ impl Resource {
         })
     }
 
-    /// What requests are told apart by while the variant they want is being fetched: the newest variant's `Vary`.
+    /// The request's values of the newest variant's `Vary`, which keep requests apart while their variant is being
+    /// fetched.
     pub fn collapse_key(&self, request: &HeaderMap) -> Box<str> {
         match self.variants.first() {
             Some(newest) if !newest.vary.is_empty() => variant_key(&newest.vary, request),
@@ -104,7 +105,7 @@ impl Resource {
         self.variants.iter().filter(matches).count()
     }
 
-    /// The marker, while it lasts.
+    /// The marker, until it expires.
     pub fn marker(&self, now: Moment) -> Option<Marker> {
         self.marker.filter(|marker| now < marker.until)
     }
@@ -131,19 +132,20 @@ pub struct Memory {
     gate: Gate,
     equivalents: NoVarySearchIndex,
     not_stored: LastNotStored,
-    /// What is stored here is offered to them.
+    /// Responses stored in memory are offered to these tiers.
     tiers: Arc<Tiers>,
     variants: usize,
     largest: u64,
     evictions: Arc<AtomicU64>,
-    /// Bytes of bodies that are being filled and not yet accounted to the cache.
+    /// Bytes of bodies that are being filled and do not yet count as stored.
     filling: Arc<AtomicU64>,
-    /// Bodies that the cache accounts no longer and that are still being read.
+    /// Bodies that no longer count as stored and are still being read.
     lent: Arc<Detached>,
 }
 
 impl Memory {
-    /// An empty tier of `budget` bytes that keeps up to `variants` variants a resource, before these other tiers.
+    /// An empty memory tier of `budget` bytes that keeps up to `variants` variants per resource, in front of these
+    /// tiers.
     pub fn new(budget: u64, variants: usize, tiers: Arc<Tiers>) -> Self {
         let options = OptionsBuilder::new()
             .weight_capacity(budget)
@@ -165,19 +167,18 @@ impl Memory {
             not_stored: LastNotStored::default(),
             tiers,
             variants,
-            // quick_cache silently refuses what is heavier than the hot part of a shard.
+            // quick_cache silently refuses an entry heavier than the hot part of a shard.
             largest: budget / SHARDS as u64 / 10 * 9,
             filling: Arc::default(),
             lent: Arc::default(),
         }
     }
 
-    /// What is stored under a key.
     pub fn look_up(&self, key: &Key) -> Option<Arc<Resource>> {
         self.cache.get(key)
     }
 
-    /// What is stored under another query that means the same as this one's (No-Vary-Search), with its key.
+    /// The response stored under an equivalent query (No-Vary-Search), with its key.
     pub fn look_up_equivalent(&self, key: &Key, request: &HeaderMap) -> Option<(Key, Arc<Stored>)> {
         self.equivalents.find(key).into_iter().find_map(|other| {
             let stored = Arc::clone(self.look_up(&other)?.select(request)?);
@@ -185,7 +186,7 @@ impl Memory {
         })
     }
 
-    /// Why the last answer of each key was not stored.
+    /// Why the last response of each key was not stored.
     pub fn not_stored(&self) -> &LastNotStored {
         &self.not_stored
     }
@@ -195,7 +196,7 @@ impl Memory {
         self.gate.generation()
     }
 
-    /// Whether the answer of a fetch that began at `began` may be what has been purged since.
+    /// Whether the response of a fetch that began at `began` may have been purged since.
     pub fn outdated(&self, began: Generation, key: &Key) -> bool {
         self.gate.outdated(began, self.name(key))
     }
@@ -205,13 +206,14 @@ impl Memory {
         &self.tiers
     }
 
-    /// Stores a variant in place of the one it matches, unless it has been purged since its fetch began; the oldest goes
-    /// when there are too many or too heavy ones. The tiers behind memory are offered it.
+    /// Stores a variant in place of the one it matches, unless it has been purged since its fetch began. The oldest
+    /// variant is dropped when there are too many or they are too heavy. The variant is offered to the tiers behind
+    /// memory.
     pub fn store(&self, key: &Key, stored: Arc<Stored>) {
         self.store_and(key, stored, |stored| self.tiers.offer(key, stored));
     }
 
-    /// Stores what a tier behind memory had.
+    /// Stores a response found in a tier behind memory.
     pub fn store_found(&self, key: &Key, stored: Arc<Stored>) {
         self.store_and(key, stored, |_| ());
     }
@@ -226,7 +228,7 @@ impl Memory {
                 Fate::StaleSince(moment) => Arc::new(stored.stale_since(moment)),
                 Fate::Gone => return,
             };
-            // A coding may have been computed since a 304 took the entry's body over.
+            // A coding may have been computed after a 304 moved the entry's body to a new entry.
             let same_body = |other: &&Arc<Stored>| other.identity().body.same(&stored.identity().body);
             let stored = match variants.iter().find(same_body) {
                 Some(other) => Arc::new(stored.adopting(other)),
@@ -234,7 +236,7 @@ impl Memory {
             };
             let same = |other: &&Arc<Stored>| other.vary == stored.vary && other.variant == stored.variant;
             if stored.parts().is_some() && variants.iter().filter(same).any(|other| other.parts().is_none()) {
-                // A whole that came meanwhile serves every part.
+                // A whole that was stored meanwhile serves every part.
                 return;
             }
             variants.retain(|other| !same(&other));
@@ -244,7 +246,7 @@ impl Memory {
         });
     }
 
-    /// Puts `new` in the place of `old`, if `old` is still there.
+    /// Replaces `old` with `new`, if `old` is still stored.
     pub fn replace(&self, key: &Key, old: &Arc<Stored>, new: Arc<Stored>) {
         self.change(key, |variants, _| {
             if let Some(place) = variants.iter_mut().find(|stored| Arc::ptr_eq(stored, old)) {
@@ -254,8 +256,8 @@ impl Memory {
         });
     }
 
-    /// Adds a coding to whichever response now holds the body it was computed from: a 304 or another coding may have
-    /// replaced the one it was asked for.
+    /// Adds a coding to the stored response that now holds the body it was computed from: a 304 or another coding may
+    /// have replaced the entry for which it was requested.
     pub fn add_coding(&self, key: &Key, identity: &StoredBody, coding: Coding, coded: Option<StoredBody>) {
         self.change(key, |variants, _| {
             if let Some(place) = variants.iter_mut().find(|stored| stored.identity().body.same(identity)) {
@@ -264,12 +266,12 @@ impl Memory {
         });
     }
 
-    /// Remembers that answers for this key are not shared.
+    /// Marks this key: its responses are not shared.
     pub fn mark(&self, key: &Key, marker: Marker) {
         self.change(key, |_, place| *place = Some(marker));
     }
 
-    /// Drops one entry, if it is still there, and what the tiers behind memory have of its resource.
+    /// Drops one entry, if it is still stored, and the resource in the tiers behind memory.
     pub fn remove(&self, key: &Key, stored: &Arc<Stored>) {
         self.change(key, |variants, _| {
             if stored.parts().is_none() {
@@ -279,23 +281,23 @@ impl Memory {
         });
     }
 
-    /// Purges memory and every tier behind it. When it returns and every tier has acknowledged, nothing of what the rules
-    /// are about is found any more; where one has not, nothing of it is found by this process. Dropped, it purges memory, and the tiers
-    /// when they catch up.
+    /// Purges memory and every tier behind it. When it returns and every tier has acknowledged, no response that the
+    /// rules match is found any more; where a tier has not, this process still finds none. If the future is dropped,
+    /// memory is purged, and the tiers when they catch up.
     pub async fn purge_all_tiers(&self, rules: Vec<Rule>, force: Force, now: Moment) -> Purged {
         let telling = self.tiers().begin(|| rules.clone(), force, now);
         let memory = self.purge(rules, force, now);
         Purged { memory, tiers: telling.finish().await }
     }
 
-    /// Purges what the rules are about, in memory alone: see [`Memory::purge_all_tiers`]. When it returns, no look-up that
-    /// begins finds any of it, nor will what is being fetched now be found later. Returns how many responses it was about.
+    /// Purges what the rules match in memory alone: see [`Memory::purge_all_tiers`]. When it returns, no look-up that
+    /// begins finds a match, and no fetch under way stores one. Returns how many responses matched.
     pub fn purge(&self, rules: Vec<Rule>, force: Force, now: Moment) -> usize {
         self.gate.purge(rules, force, now, |rules| match force {
             Force::Hard => self.sweep(rules),
             Force::Soft => {
                 let keys = self.matching(rules).into_iter();
-                // Every write makes stale what a soft purge was about; these write nothing else.
+                // Every write makes entries stale that a soft purge matched; these writes change nothing else.
                 keys.map(|(key, count)| {
                     self.change(&key, |_, _| ());
                     count
@@ -305,15 +307,15 @@ impl Memory {
         })
     }
 
-    /// Forgets one resource in all its variants, also when it is being fetched now, in memory alone. Unlike a purge it looks
-    /// at nothing else.
+    /// Invalidates one resource in all its variants, also one that is being fetched now, in memory alone. Unlike a
+    /// purge it looks at no other resource.
     pub fn invalidate(&self, key: &Key) {
         self.gate.invalidate(self.name(key).hash, |at| {
             self.change(key, |variants, _| variants.retain(|stored| stored.began >= at));
         });
     }
 
-    /// How many responses a purge would be about.
+    /// How many stored responses the rules match.
     pub fn count(&self, rules: &[Rule]) -> usize {
         self.matching(rules).into_iter().map(|(_, count)| count).sum()
     }
@@ -337,7 +339,8 @@ impl Memory {
         keys.filter(|(_, count)| *count > 0).collect()
     }
 
-    /// Every write: what a purge was about is dropped or made stale on the way, so that no write brings it back.
+    /// Every write goes through here: purged responses are dropped or made stale on the way, so that no write restores
+    /// one.
     fn change(&self, key: &Key, change: impl FnOnce(&mut Vec<Arc<Stored>>, &mut Option<Marker>)) {
         self.gate.write(self.name(key).hash, || {
             let old = self.cache.peek(key);
@@ -376,9 +379,9 @@ impl Memory {
         }
     }
 
-    /// Asks for room for a piece of a body that is being filled; `None` when a quarter of the budget is in flight: on its way
-    /// in, or out to clients that read slowly after it was evicted. Small pieces may have an eighth more, so that a few large
-    /// downloads that trickle do not keep every page from being stored.
+    /// Reserves room for a piece of a body that is being filled; `None` when a quarter of the budget is in flight:
+    /// being filled, or being sent to clients that read slowly after the entry was evicted. Small pieces may have an
+    /// eighth more, so that a few large downloads that trickle do not keep every page from being stored.
     pub fn reserve(&self, bytes: u64) -> Option<Reservation> {
         let eighth = self.cache.capacity() / 8;
         let limit = if bytes <= SMALL { 3 * eighth } else { 2 * eighth };
@@ -386,12 +389,12 @@ impl Memory {
         (taken + self.lent.bytes() <= limit).then_some(reservation)
     }
 
-    /// Counts a body that has been filled, whether it will be stored or not.
+    /// Counts a filled body as in flight, whether it will be stored or not.
     pub fn lend(&self, body: &StoredBody) {
         body.lend(&self.lent);
     }
 
-    /// Bytes of bodies that are on their way in, or out without being stored any more: beside [`Memory::weight`].
+    /// Bytes of bodies that are being filled, or still being sent after eviction: beside [`Memory::weight`].
     pub fn in_flight(&self) -> u64 {
         self.filling.load(Ordering::Relaxed) + self.lent.bytes()
     }
@@ -401,12 +404,12 @@ impl Memory {
         self.cache.weight()
     }
 
-    /// Resources pushed out by others since the start.
+    /// Resources evicted by others since the start.
     pub fn evictions(&self) -> u64 {
         self.evictions.load(Ordering::Relaxed)
     }
 
-    /// Resources stored.
+    /// How many resources are stored.
     pub fn resources(&self) -> usize {
         self.cache.len()
     }
@@ -436,10 +439,10 @@ impl Lifecycle<Key, Arc<Resource>> for CountEvictions {
 
 /// Few shards, so that the largest object fits one; look-ups take only a shard's read lock.
 const SHARDS: usize = CACHE_SHARDS;
-/// What an entry costs beside its variants: the table's slot and its share of the free ones, the ghost that remembers it
-/// when it is gone, reference counts, the vector. Calibrated by the flood test, which prints what is resident.
+/// What an entry costs beside its variants: the table's slot and its share of the free ones, the ghost that remembers
+/// it after eviction, reference counts, the vector. Calibrated by the flood test, which prints the resident memory.
 const RESOURCE: u64 = 640;
-/// What a socket takes at once, as a rule, so that nobody holds it for long.
+/// What a socket usually takes at once, so that such pieces are sent soon.
 const SMALL: u64 = 64 * 1024;
 /// Only sizes the table at the start.
 const TYPICAL_ENTRY: u64 = 16 * 1024;

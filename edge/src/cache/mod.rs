@@ -1,9 +1,11 @@
-//! What the edge remembers, and how many requests share one fetch.
+//! Stored responses, and fetches that many requests share.
 //!
 //! [`key`] names a resource; [`stored`] is one stored response with its codings; [`memory`] keeps them inside a budget;
-//! [`purge`] keeps what was purged from coming back; [`no_vary_search`] knows queries that mean the same; [`not_stored`] why an answer is not there; [`recording`] is a body while it is being filled; [`collapse`] lets one fetch answer many requests.
-//! [`tier`] is what may stand behind memory, [`tiers`] how the edge uses it, [`pending_purges`] what a tier has not purged yet.
-//! Nothing in here knows an upstream or a client.
+//! [`purge`] keeps purged responses from being stored again; [`no_vary_search`] finds equivalent queries;
+//! [`not_stored`] remembers why a response was not stored; [`recording`] is a body while it is being filled;
+//! [`collapse`] lets one fetch answer many requests. [`tier`] is the contract of the tiers behind memory, [`tiers`]
+//! uses them, [`pending_purges`] holds the purges that a tier has not acknowledged. Nothing in here knows an upstream
+//! or a client.
 
 pub mod collapse;
 pub mod held;

@@ -1,8 +1,8 @@
-//! Queries that mean the same (No-Vary-Search): from one URL to another under which the answer is stored.
+//! Equivalent queries (No-Vary-Search): leads from one URL to another under which the response is stored.
 //!
-//! Holds names only. An answer stays stored under the URL it was fetched by, so a purge has nothing to do here; whoever finds
-//! a name looks what is stored under it now, and whether that still says what was learnt. Bounded in bytes: what falls out
-//! costs a fetch.
+//! Holds URLs only. A response stays stored under the URL it was fetched by, so a purge changes nothing here: whoever
+//! finds a URL looks up the response stored under it now, and checks that its No-Vary-Search still allows the match.
+//! Bounded in bytes: an evicted rule costs a fetch.
 
 use std::sync::{
     Arc,
@@ -15,14 +15,14 @@ use quick_cache::{Weighter, sync::Cache};
 
 use super::Key;
 
-/// What has been learnt.
+/// The rules and URLs learnt.
 #[derive(Debug)]
 pub struct NoVarySearchIndex {
-    /// Whether there is anything to find: most origins never say a word about it.
+    /// Whether anything was learnt: most origins never send No-Vary-Search.
     any: AtomicBool,
-    /// The rules that answers of a path stated, newest first.
+    /// The rules stated by responses of a path, newest first.
     rules: Cache<Box<str>, Arc<[NoVarySearch]>, ByLength>,
-    /// From a path and what its rules make of a query to the URL fetched last.
+    /// From a path and the query normalised by its rules to the URL fetched last.
     keys: Cache<Box<str>, Key, ByLength>,
 }
 
@@ -37,7 +37,7 @@ impl Default for NoVarySearchIndex {
 }
 
 impl NoVarySearchIndex {
-    /// Learns what an answer says of its URL's query.
+    /// Learns the No-Vary-Search of a response.
     pub fn learn(&self, key: &Key, head: &HeaderMap) {
         let Some(rules) = NoVarySearch::read(head) else { return };
         let (path, query) = split(key);
@@ -50,7 +50,7 @@ impl NoVarySearchIndex {
         self.any.store(true, Ordering::Release);
     }
 
-    /// URLs whose answers may stand for this one's; [`mean_the_same`] says whether they do.
+    /// URLs whose responses may answer this one; [`mean_the_same`] decides.
     pub fn find(&self, key: &Key) -> Vec<Key> {
         if !self.any.load(Ordering::Acquire) {
             return Vec::new();
@@ -62,7 +62,7 @@ impl NoVarySearchIndex {
     }
 }
 
-/// Whether the answer to one URL, by its own word, is the answer to the other (draft-ietf-httpbis-no-vary-search).
+/// Whether the response to one URL, by its own No-Vary-Search, answers the other (draft-ietf-httpbis-no-vary-search).
 pub fn mean_the_same(one: &Key, other: &Key, head: &HeaderMap) -> bool {
     let ((path, query), (other_path, other_query)) = (split(one), split(other));
     path == other_path
@@ -92,7 +92,7 @@ impl Weighter<Box<str>, Key> for ByLength {
     }
 }
 
-/// Different rules of one path that are looked for on a miss.
+/// Different rules of one path that are tried on a miss.
 const MOST_RULES: usize = 2;
 /// Bytes of each of the two tables.
 const BUDGET: u64 = 1 << 20;

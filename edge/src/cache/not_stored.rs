@@ -1,6 +1,6 @@
-//! Why the last answer for a key was not stored: what is not there cannot tell.
+//! Why the last response for a key was not stored. Nothing in the cache itself records that.
 //!
-//! For explanations alone; nothing is decided by it. Bounded in bytes: what falls out is no longer explained.
+//! For explanations alone; nothing is decided by it. Bounded in bytes: the reasons of evicted keys are lost.
 
 use std::sync::Arc;
 
@@ -10,20 +10,18 @@ use quick_cache::{Weighter, sync::Cache};
 
 use super::Key;
 
-/// An answer that was not stored.
+/// A response that was not stored.
 #[derive(Clone, Debug)]
 pub struct NotStored {
-    /// Why.
     pub reason: Reason,
-    /// Its status.
     pub status: StatusCode,
-    /// When it came.
+    /// When it was received.
     pub at: Moment,
     /// The header lines that decided, without secrets.
     pub lines: Vec<String>,
 }
 
-/// The last refused answer of each key.
+/// The last response of each key that was not stored.
 #[derive(Debug)]
 pub struct LastNotStored(Cache<Key, Arc<NotStored>, ByLength>);
 
@@ -34,12 +32,12 @@ impl Default for LastNotStored {
 }
 
 impl LastNotStored {
-    /// Remembers an answer in place of the one before.
+    /// Remembers a response in place of the one before.
     pub fn remember(&self, key: &Key, refused: NotStored) {
         self.0.insert(key.clone(), Arc::new(refused));
     }
 
-    /// The last one.
+    /// The last one of this key.
     pub fn of(&self, key: &Key) -> Option<Arc<NotStored>> {
         self.0.get(key)
     }
@@ -55,7 +53,7 @@ impl Weighter<Key, Arc<NotStored>> for ByLength {
     }
 }
 
-/// Bytes in all.
+/// Bytes of the whole table.
 const BUDGET: u64 = 512 * 1024;
 /// Only sizes the table at the start.
 const KEYS: usize = 1024;

@@ -1,13 +1,13 @@
-//! Purges that a tier has not acknowledged yet. It is not asked for anything they may be about.
+//! Purges that a tier has not acknowledged. The tier is not asked for any response that they may concern.
 //!
-//! With the order that [`super::tiers`] keeps, this makes "purge wins" hold for tiers too: a purge is noted here, *then*
-//! stamped at the gate and swept from memory, *then* told to the tier, and taken off here when the tier has acknowledged.
-//! A look-up takes its generation before it looks here. If it finds the purge, it leaves the tier alone; if it came before
-//! the note, its generation is older than the stamp, and what it brings is outdated; if it comes after the
-//! acknowledgement, the tier has nothing old left.
+//! With the order that [`super::tiers`] keeps, this makes "purge wins" hold for tiers too: a purge is noted here,
+//! *then* stamped at the gate and swept from memory, *then* sent to the tier, and removed here when the tier has
+//! acknowledged. A look-up takes its generation before it looks here. If it finds the purge, it does not ask the tier;
+//! if it came before the note, its generation is older than the stamp, and what it brings is outdated; if it comes
+//! after the acknowledgement, the tier has nothing old left.
 //!
-//! A purge that a tier did not acknowledge stays: the tier is out of step until it has been told again. Bounded: when there
-//! are too many, one of everything takes their place.
+//! A purge that a tier did not acknowledge stays noted: the tier is out of step until a repeated purge is acknowledged.
+//! Bounded: when there are too many, one purge of everything replaces them.
 //!
 //! The lock is a parameter, as the [`super::purge::Gate`]'s, so that an interleaving checker can run this very code.
 
@@ -36,7 +36,7 @@ struct Note {
     missed: bool,
 }
 
-/// Names a purge that was noted.
+/// Identifies a purge that was noted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ticket(u64);
 
@@ -47,7 +47,7 @@ impl<L: Locking> Default for PendingPurges<L> {
 }
 
 impl<L: Locking> PendingPurges<L> {
-    /// Notes a purge: from now on the tier is not asked for what it may be about.
+    /// Notes a purge: from now on the tier is not asked for any response it may concern.
     pub fn begin(&self, purge: &Arc<Purge>) -> Ticket {
         L::locked(&self.noted, |noted| {
             if noted.purges.len() >= MOST {
@@ -64,7 +64,8 @@ impl<L: Locking> PendingPurges<L> {
         })
     }
 
-    /// Whether a purge that has not been acknowledged may be about this key, whatever the tags of what is stored there.
+    /// Whether a purge that has not been acknowledged may concern this key, whatever the tags of the response stored
+    /// there.
     pub fn concerns(&self, key: &str) -> bool {
         L::locked(&self.noted, |noted| {
             let mut rules = noted.purges.iter().flat_map(|note| &note.purge.rules);
@@ -72,12 +73,12 @@ impl<L: Locking> PendingPurges<L> {
         })
     }
 
-    /// The tier has acknowledged it.
+    /// Removes a purge that the tier has acknowledged.
     pub fn acknowledged(&self, ticket: Ticket) {
         L::locked(&self.noted, |noted| noted.purges.retain(|note| note.ticket != ticket));
     }
 
-    /// The tier has not acknowledged it in time, and must be told again.
+    /// Keeps a purge that the tier has not acknowledged in time, to be repeated.
     pub fn missed(&self, ticket: Ticket) {
         L::locked(&self.noted, |noted| {
             if let Some(note) = noted.purges.iter_mut().find(|note| note.ticket == ticket) {
@@ -86,7 +87,7 @@ impl<L: Locking> PendingPurges<L> {
         });
     }
 
-    /// The oldest purge that the tier must be told again.
+    /// The oldest purge to be repeated.
     pub fn oldest_missed(&self) -> Option<(Ticket, Arc<Purge>)> {
         L::locked(&self.noted, |noted| {
             let note = noted.purges.iter().find(|note| note.missed)?;

@@ -1,9 +1,10 @@
-//! Purge wins: what is purged is never served again, also when a fetch of it is under way.
+//! Purge wins: a purged response is never served again, even when a fetch of it is under way.
 //!
-//! A purge is a stamp with the next generation; everything remembers the generation at which its fetch *began*. Three
-//! steps make it safe, in this order: the stamp is set; every write that looked at the stamps before is waited for (the
-//! stripes); what is stored is swept. A write that looks after the stamp sees it. So when [`Gate::purge`] returns nothing
-//! older is stored or ever will be, and look-ups need not check anything: a hit pays nothing for purging.
+//! A purge is a stamp with the next generation; every stored response remembers the generation at which its fetch
+//! *began*. Three steps make it safe, in this order: the stamp is set; every write that looked at the stamps before is
+//! waited for (the stripes); the stored responses are swept. A write that looks after the stamp sees it. So when
+//! [`Gate::purge`] returns, nothing older is stored or ever will be, and look-ups need not check anything: a hit pays
+//! nothing for purging.
 //!
 //! The locks are a parameter, so that an interleaving checker can run this very code.
 
@@ -23,14 +24,14 @@ impl Generation {
     }
 }
 
-/// What a purge is about.
+/// Which responses a purge concerns.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Rule {
     /// Everything stored.
     Everything,
     /// Everything of a host (lower case), on every port and scheme.
     Host(Box<str>),
-    /// Every resource whose key begins so; a key is `scheme://host:port/path?query`.
+    /// Every resource whose key begins with this text; a key is `scheme://host:port/path?query`.
     Prefix(Box<str>),
     /// One resource in all its variants.
     Key(Box<str>),
@@ -38,15 +39,14 @@ pub enum Rule {
     Tag(Tag),
     /// Every response of one origin (`scheme://host:port/`) that carries this group (RFC 9875 §2).
     Group {
-        /// The origin, as keys begin.
+        /// The origin, with which its keys begin.
         origin: Box<str>,
-        /// The group.
         group: Tag,
     },
 }
 
 impl Rule {
-    /// Whether it is about what is stored under `key` with `tags` (sorted).
+    /// Whether it matches the response stored under `key` with `tags` (sorted).
     pub fn matches(&self, key: &str, tags: &[Tag]) -> bool {
         match self {
             Self::Everything => true,
@@ -58,7 +58,7 @@ impl Rule {
         }
     }
 
-    /// Whether it may be about a response for `key` of which nothing else is known yet.
+    /// Whether it may match a response for `key` of which nothing else is known yet.
     pub fn may_concern(&self, key: &str) -> bool {
         match self {
             Self::Tag(_) => true,
@@ -80,32 +80,32 @@ fn host_of(key: &str) -> Option<&str> {
     Some(authority.rsplit_once(':')?.0)
 }
 
-/// What a resource is called: its key, and the key's hash.
+/// The name of a resource: its key, and the key's hash.
 #[derive(Clone, Copy, Debug)]
 pub struct Name<'a> {
-    /// As [`super::Key::as_str`] has it.
+    /// The text of [`super::Key::as_str`].
     pub key: &'a str,
     /// By a hasher that stays the same for the gate's life.
     pub hash: u64,
 }
 
-/// Whether what is purged is gone or only stale.
+/// Whether purged responses are removed or only stale.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Force {
-    /// It is never served again.
+    /// They are never served again.
     Hard,
-    /// It is stale from now on: validated before use, and served as stale responses are where policy permits.
+    /// They are stale from now on: validated before use, and served stale where policy permits.
     Soft,
 }
 
-/// What has become of a response since its fetch began.
+/// What purges did to a response since its fetch began.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fate {
-    /// No purge was about it.
+    /// No purge matched it.
     Alive,
-    /// A soft purge at this moment was.
+    /// A soft purge matched it at this moment.
     StaleSince(Moment),
-    /// A hard purge was.
+    /// A hard purge matched it.
     Gone,
 }
 
@@ -122,15 +122,15 @@ struct Stamps {
     current: Generation,
     /// Oldest first, at most [`MOST_STAMPS`].
     recent: VecDeque<Stamp>,
-    /// The newest generation whose stamp has been forgotten: what began before it is not stored any more.
+    /// The newest generation whose stamp has been forgotten: a response whose fetch began before is no longer stored.
     forgotten: Generation,
-    /// When resources were last invalidated, by a part of their key's hash: for fetches under way, as what is stored is
-    /// dropped on the spot. Unsafe requests are many, and must neither fill the stamps nor grow anything; that three resources
-    /// share a slot may cost a fetch, and nothing else.
+    /// When resources were last invalidated, by a part of their key's hash: needed for fetches under way, since stored
+    /// responses are dropped at once. Unsafe requests are many, and must neither fill the stamps nor grow anything;
+    /// three resources in one slot may cost a fetch, and nothing else.
     invalidated: Vec<Invalidated>,
 }
 
-/// The last invalidation in a slot, and when there was last one of any other resource.
+/// The last invalidation in a slot, and the last one of any other resource in it.
 #[derive(Clone, Copy, Debug, Default)]
 struct Invalidated {
     hash: u64,
@@ -195,7 +195,7 @@ impl Locking for ParkingLot {
     }
 }
 
-/// Stands between writers and purges. Readers do not come here.
+/// Orders writers and purges. Readers do not use it.
 pub struct Gate<L: Locking = ParkingLot> {
     stamps: L::Mutex<Stamps>,
     /// Writers of one key take turns; a purge waits for one turn of each stripe.
@@ -209,12 +209,12 @@ impl<L: Locking> Default for Gate<L> {
 }
 
 impl<L: Locking> Gate<L> {
-    /// The generation of what begins now.
+    /// The generation of a fetch that begins now.
     pub fn generation(&self) -> Generation {
         L::locked(&self.stamps, |stamps| stamps.current)
     }
 
-    /// Runs a write for a key (by its hash), alone among the writes of its stripe. Every fate it asks for holds until it
+    /// Runs a write for a key (by its hash), alone among the writes of its stripe. Every fate it reads holds until it
     /// has returned: no purge completes in between.
     pub fn write<R>(&self, hash: u64, write: impl FnOnce() -> R) -> R {
         // The hash's upper half: its lower bits choose the memory tier's shard.
@@ -222,13 +222,13 @@ impl<L: Locking> Gate<L> {
         L::locked(&self.stripes[stripe], |()| write())
     }
 
-    /// What has become, by purges, of a stored response whose fetch began at `began`. What is invalidated is not stored any
-    /// more: see [`Gate::invalidate`].
+    /// What purges did to a stored response whose fetch began at `began`. An invalidated response is no longer stored:
+    /// see [`Gate::invalidate`].
     pub fn fate(&self, began: Generation, name: Name<'_>, tags: &[Tag]) -> Fate {
         L::locked(&self.stamps, |stamps| stamps.fate(began, name.key, tags))
     }
 
-    /// Whether a fetch that began at `began`, and whose answer is not known yet, may bring what has been purged since.
+    /// Whether a fetch that began at `began`, with its response still unknown, may bring a response purged since.
     pub fn outdated(&self, began: Generation, name: Name<'_>) -> bool {
         L::locked(&self.stamps, |stamps| {
             let since = stamps.recent.iter().rev().take_while(|stamp| stamp.generation > began);
@@ -238,7 +238,7 @@ impl<L: Locking> Gate<L> {
         })
     }
 
-    /// What has become of a response that is about to be stored for the first time.
+    /// What purges did to a response that is about to be stored for the first time.
     pub fn fate_of_new(&self, began: Generation, name: Name<'_>, tags: &[Tag]) -> Fate {
         L::locked(&self.stamps, |stamps| {
             if began < stamps.forgotten || stamps.invalidated_since(began, name.hash) {
@@ -249,14 +249,14 @@ impl<L: Locking> Gate<L> {
         })
     }
 
-    /// Forgets one resource: as a hard purge of its key, but at the cost of this key alone. `drop_stored` is a write of
-    /// it, which drops everything that began before the generation it is given.
+    /// Invalidates one resource: as a hard purge of its key, but at the cost of this key alone. `drop_stored` is a
+    /// write of the key, which drops every response that began before the generation it is given.
     pub fn invalidate<R>(&self, hash: u64, drop_stored: impl FnOnce(Generation) -> R) -> R {
         let at = L::locked(&self.stamps, |stamps| {
             stamps.current.0 += 1;
             let at = stamps.current;
             let last = &mut stamps.invalidated[slot(hash)];
-            // What is forgotten here counts for every resource of the slot but the one that is remembered.
+            // The invalidation forgotten here counts for every resource of the slot but the one that is remembered.
             let others = if last.hash == hash { last.others } else { last.at.max(last.others) };
             *last = Invalidated { hash, at, others };
             at
@@ -264,8 +264,8 @@ impl<L: Locking> Gate<L> {
         drop_stored(at)
     }
 
-    /// Purges: `sweep` takes what is stored and matches out of the tier, or makes it stale. When this returns, nothing
-    /// that the rules are about and that began before is served to anyone who asks from now on.
+    /// Purges: `sweep` removes the stored responses that match, or makes them stale. When this returns, no response
+    /// that matches and began before is served to anyone who asks from now on.
     pub fn purge<R>(
         &self,
         rules: Vec<Rule>,
@@ -302,9 +302,9 @@ fn slot(hash: u64) -> usize {
 }
 
 const STRIPES: usize = 64;
-/// 96 KiB.
+/// 96 KiB in all.
 const SLOTS: usize = 4096;
-/// Purges remembered for fetches under way; a fetch that outlasts so many is not stored.
+/// Purges remembered for fetches under way; a fetch that sees more purges than this is not stored.
 const MOST_STAMPS: usize = 4096;
 
 #[cfg(test)]

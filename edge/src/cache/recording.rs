@@ -11,7 +11,7 @@
 //! ```
 //!
 //! Promises: readers wake when something changes, never by polling; a reader that leaves never stops the writer while
-//! the body is kept; nobody joins once pieces have been let go.
+//! the body is kept; no reader joins once pieces have been dropped.
 
 use std::{
     collections::VecDeque,
@@ -30,7 +30,7 @@ use crate::message::body_error::BodyError;
 
 /// Bytes that may wait for the slowest reader once the body is only passed on.
 const WINDOW: u64 = 256 * 1024;
-/// And in how many pieces.
+/// And their number of pieces.
 const MOST_PIECES: usize = 4 * 1024;
 
 /// The shared state of a fill.
@@ -42,16 +42,17 @@ pub struct Recording {
 #[derive(Debug, Default)]
 struct Inner {
     pieces: VecDeque<Bytes>,
-    /// How many pieces have been let go of at the front.
+    /// How many pieces have been dropped at the front.
     gone: usize,
     /// Bytes now held.
     held: u64,
     trailers: Option<HeaderMap>,
-    /// What the pieces have become: held with them, so that it is known to be in memory while anybody reads them.
+    /// The stored body made of the pieces: held with them, so that it counts as in memory while anybody reads them.
     kept: Option<StoredBody>,
     state: Stage,
     readers: Vec<Option<Position>>,
-    /// While passing: readers that have not had the first piece held, so that only the last of them looks at all the others.
+    /// While passing: readers that have not read the first piece held, so that only the last of them looks at all the
+    /// others.
     behind: usize,
     writer: Option<Waker>,
 }
@@ -70,7 +71,7 @@ struct Position {
     /// Index of the next piece, counted from the body's first.
     next: usize,
     waker: Option<Waker>,
-    /// It held the others up, and gets no more.
+    /// It held the others up, and receives no more.
     cut: bool,
 }
 
@@ -88,7 +89,7 @@ impl Recording {
         inner.wake_readers();
     }
 
-    /// Stops keeping: pieces every reader has had are let go of, and no further reader may join.
+    /// Stops keeping: pieces that every reader has read are dropped, and no further reader may join.
     pub fn let_go(&self) {
         let mut inner = self.inner.lock();
         inner.state = Stage::Passing;
@@ -96,7 +97,7 @@ impl Recording {
         inner.shrink();
     }
 
-    /// The end of the body. Returns all of it when it was kept.
+    /// Ends the body. Returns all of it when it was kept.
     pub fn finish(&self, trailers: Option<HeaderMap>) -> Option<StoredBody> {
         let mut inner = self.inner.lock();
         let kept = matches!(inner.state, Stage::Keeping);
@@ -109,14 +110,14 @@ impl Recording {
         inner.kept.clone()
     }
 
-    /// The body ended before its end.
+    /// Ends the body before its end.
     pub fn fail(&self, error: BodyError) {
         let mut inner = self.inner.lock();
         inner.state = Stage::Broken(error);
         inner.wake_readers();
     }
 
-    /// A reader from the body's first byte; `None` once that is gone, or when the body broke off.
+    /// A reader from the body's first byte; `None` once that is dropped, or when the body broke off.
     pub fn reader(self: &Arc<Self>) -> Option<Reader> {
         let mut inner = self.inner.lock();
         if inner.gone > 0 || matches!(inner.state, Stage::Passing | Stage::Broken(_)) {
@@ -136,17 +137,16 @@ impl Recording {
         Some(Reader { recording: Arc::clone(self), slot, ended: false })
     }
 
-    /// Whether anybody reads it now.
     pub fn is_read(&self) -> bool {
         self.inner.lock().readers.iter().any(Option::is_some)
     }
 
-    /// Whether no more is held than the window.
+    /// Whether no more than the window is held.
     pub fn is_small(&self) -> bool {
         self.inner.lock().fits_window()
     }
 
-    /// Ends the readers that hold the others up: those farthest behind, unless all are.
+    /// Cuts the readers that hold the others up: those farthest behind, unless all are.
     pub fn cut_slowest(&self) {
         let mut inner = self.inner.lock();
         let places =
@@ -184,12 +184,12 @@ impl Recording {
     }
 }
 
-/// What a writer learns when it asks for room.
+/// The answer to a writer that asks for room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Room {
-    /// Go on.
+    /// There is room.
     Wanted,
-    /// The body is not kept and nobody is left to pass it to.
+    /// The body is not kept and has no reader left.
     NobodyReads,
 }
 
@@ -206,7 +206,7 @@ impl Inner {
         self.held <= WINDOW && self.pieces.len() <= MOST_PIECES
     }
 
-    /// A reader at this position goes on or leaves.
+    /// A reader at this position advances or leaves.
     fn moved_from(&mut self, position: usize) {
         if position == self.gone && matches!(self.state, Stage::Passing) {
             self.behind -= 1;
@@ -216,7 +216,7 @@ impl Inner {
         }
     }
 
-    /// Lets go of what every reader has had; wakes the writer when that makes room.
+    /// Drops pieces that every reader has read; wakes the writer when that makes room.
     fn shrink(&mut self) {
         if !matches!(self.state, Stage::Passing) {
             return;
@@ -246,7 +246,7 @@ pub struct Reader {
 }
 
 impl Reader {
-    /// The next piece as soon as it is there; the trailers after the last; then `None`.
+    /// The next piece as soon as it has come; the trailers after the last; then `None`.
     pub fn poll_frame(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         if self.ended {
             return Poll::Ready(None);
@@ -282,13 +282,13 @@ impl Reader {
         }
     }
 
-    /// As [`Reader::poll_frame`], to await.
+    /// [`Reader::poll_frame`], to await.
     pub async fn frame(&mut self) -> Option<Result<Frame<Bytes>, BodyError>> {
         let mut reader = Pin::new(self);
         std::future::poll_fn(|context| reader.poll_frame(context)).await
     }
 
-    /// Waits until the first `octets` octets have come, reading none of them. Cancel-safe; the caller sets the deadline.
+    /// Waits until the first `octets` octets have come, without reading any. Cancel-safe; the caller sets the deadline.
     pub async fn reach(&mut self, octets: u64) -> Reached {
         std::future::poll_fn(|context| {
             let mut guard = self.recording.inner.lock();
@@ -296,7 +296,7 @@ impl Reader {
             let position =
                 inner.readers[self.slot].as_mut().expect("a reader's slot is its own until it is dropped");
             match &inner.state {
-                // Nothing has been let go of, so what is held is all that has come.
+                // Nothing has been dropped, so the pieces held are all that have come.
                 Stage::Complete if inner.gone == 0 => Poll::Ready(Reached::End(inner.held)),
                 Stage::Keeping if inner.held >= octets => Poll::Ready(Reached::There),
                 Stage::Keeping => {
@@ -313,9 +313,9 @@ impl Reader {
 /// How far a recording has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reached {
-    /// As far as was asked for.
+    /// As far as requested.
     There,
-    /// To its end: so many octets.
+    /// To its end, after so many octets.
     End(u64),
     /// It is no longer kept, or it broke off.
     Never,

@@ -13,13 +13,12 @@ pub struct Reservation {
 }
 
 impl Reservation {
-    /// Takes so many bytes off what `total` counts.
+    /// Adds so many bytes to `total`; returns the new total.
     pub(super) fn take(total: &Arc<AtomicU64>, bytes: u64) -> (Self, u64) {
         let taken = total.fetch_add(bytes, Ordering::Relaxed) + bytes;
         (Self { bytes, total: Arc::clone(total) }, taken)
     }
 
-    /// Bytes it holds.
     pub fn bytes(&self) -> u64 {
         self.bytes
     }

@@ -1,7 +1,7 @@
-//! Which stored response may answer a request, and what policy says of it.
+//! Which stored response may answer a request, and what policy decides about it.
 //!
-//! The one place that looks: for [`crate::pipeline`], which acts on what it finds, and for [`crate::explain`], which tells
-//! of it. It changes nothing.
+//! The one place that selects: for [`crate::pipeline`], which acts on the result, and for [`crate::explain`], which
+//! reports it. It changes nothing.
 
 use std::sync::Arc;
 
@@ -22,31 +22,28 @@ use crate::{
 pub enum Candidate<'r> {
     /// Its `Vary` fields match the request's (RFC 9111 §4.1).
     Variant(&'r Arc<Stored>),
-    /// It is in the client's favourite language, on a route that chooses so.
+    /// It is in the client's preferred language, on a route that selects by language.
     Language(&'r Arc<Stored>),
-    /// Only octets of it are stored.
+    /// Only some octets of it are stored.
     Part(&'r Arc<Stored>, Held),
-    /// It is stored, and fresh, under another query that means the same (No-Vary-Search).
+    /// It is stored, and fresh, under an equivalent query (No-Vary-Search).
     Query(Box<Key>, Arc<Stored>),
 }
 
-/// A request, and what it is judged by.
+/// A request, and what is needed to decide about it.
 #[derive(Clone, Copy, Debug)]
 pub struct Selection<'a> {
-    /// Its head.
     pub head: &'a request::Parts,
-    /// As policy sees it.
+    /// The request, as policy sees it.
     pub facts: &'a RequestFacts,
-    /// What it asks for.
     pub key: &'a Key,
-    /// The route's rules.
     pub rules: &'a Rules,
     /// The moment of the look-up.
     pub now: Moment,
 }
 
 impl<'a> Selection<'a> {
-    /// Finds what may answer: what matches in every field before what matches in meaning, all of it before a part.
+    /// Finds a stored response: exact matches first, then equivalent ones, then parts.
     pub fn find<'r>(&self, memory: &Memory, resource: Option<&'r Resource>) -> Option<Candidate<'r>> {
         let Self { head, facts, key, rules, now } = *self;
         if let Some(stored) = resource.and_then(|resource| resource.select(&head.headers)) {
@@ -70,7 +67,7 @@ impl<'a> Selection<'a> {
         (fresh == Decision::Serve { stale: None }).then(|| Candidate::Query(Box::new(key), stored))
     }
 
-    /// Decides about what was found.
+    /// Decides about the candidate.
     pub fn decide(&self, resource: Option<&Resource>, candidate: Option<&Candidate<'_>>) -> Decision {
         let Self { facts, rules, now, .. } = *self;
         match candidate {
@@ -83,13 +80,13 @@ impl<'a> Selection<'a> {
         }
     }
 
-    /// What is stored of the variant, where it is not all of it.
+    /// The stored part of the variant.
     pub fn part<'r>(&self, resource: Option<&'r Resource>) -> Option<&'r Arc<Stored>> {
         resource?.select_part(&self.head.headers).filter(|_| self.head.method == Method::GET)
     }
 
-    /// Why a request without content that policy would fetch for the cache goes by itself: it asks to switch protocols, or
-    /// for a head only; or it asks for less than a whole of what lately could not be stored (`marker`).
+    /// Why a request without content that policy would fetch for the cache bypasses it: it asks to switch protocols, or
+    /// for a head only; or it asks for less than a whole of a resource that recently could not be stored (`marker`).
     pub fn bypass_reason(&self, marker: Option<Marker>) -> Option<Reason> {
         let asks_with = |name| self.head.headers.contains_key(name);
         if upgrade_wanted(self.head.version, &self.head.headers).is_some() {
@@ -112,7 +109,7 @@ impl<'a> Selection<'a> {
 }
 
 impl<'r> Candidate<'r> {
-    /// A stored response that is known to be the one asked for; `None` where it is a part that cannot answer alone.
+    /// A stored response that is known to be selected; `None` where it is a part that cannot answer alone.
     pub fn of(head: &request::Parts, stored: &'r Arc<Stored>) -> Option<Self> {
         if stored.parts().is_none() {
             return Some(Self::Variant(stored));
@@ -121,7 +118,6 @@ impl<'r> Candidate<'r> {
         Some(Self::Part(stored, held))
     }
 
-    /// The stored response.
     pub fn stored(&self) -> &Arc<Stored> {
         match self {
             Self::Variant(stored) | Self::Language(stored) | Self::Part(stored, _) => stored,
@@ -130,5 +126,5 @@ impl<'r> Candidate<'r> {
     }
 }
 
-/// With these a client asks for a response only if it differs from what it has.
+/// By these a client asks for a response only if it differs from the one it has.
 const CONDITIONS: [HeaderName; 2] = [header::IF_NONE_MATCH, header::IF_MODIFIED_SINCE];

@@ -1,7 +1,7 @@
 //! One stored response: its policy facts, its head, and its body in every coding computed so far.
 //!
-//! A [`Stored`] never changes. A new coding or a 304 makes a new one that shares the bodies, so readers need no lock and
-//! the weight that the memory tier accounts stays true.
+//! A [`Stored`] never changes. A new coding or a 304 makes a new one that shares the bodies, so readers need no lock
+//! and the weight that the memory tier counts stays true.
 
 use std::{
     ops::{Deref, Range},
@@ -24,23 +24,23 @@ pub struct Stored {
     facts: Facts,
     identity: Representation,
     coded: Coded,
-    /// One bit a coding: a computation of it has been asked for.
+    /// One bit per coding: its computation has been requested.
     asked: AtomicU8,
-    /// Which octets the identity body holds, one after the other; `None`: all.
+    /// Which octets the identity body holds, one after the other; `None` for all.
     parts: Option<Box<Parts>>,
     weight: u64,
 }
 
-/// A head and a body ready to send: only what depends on the moment (Age, Cache-Status) is missing.
+/// A head and a body ready to send, without the fields that depend on the moment (Age, Cache-Status).
 #[derive(Clone, Debug)]
 pub struct Representation {
-    /// Its head, deep-copied so that it holds no read buffer of a connection.
+    /// Deep-copied, so that it holds no read buffer of a connection.
     pub head: HeaderMap,
-    /// Its complete body.
+    /// The complete body.
     pub body: StoredBody,
 }
 
-/// A computed coding; `None` inside where it came out no shorter, and the identity form is sent.
+/// A computed coding; the inner `None` where it came out no shorter, and the identity form is sent.
 type Coded = [Option<Option<Representation>>; CODINGS.len()];
 
 /// The codings that can be computed, in the order of [`Stored::coded`].
@@ -57,28 +57,28 @@ impl Deref for Stored {
 /// What is known of a stored response beside its head and body.
 #[derive(Clone, Debug)]
 pub struct Facts {
-    /// What policy decides by.
+    /// The facts that policy decides by.
     pub meta: Meta,
     /// The request fields its `Vary` names.
     pub vary: Box<[HeaderName]>,
-    /// The request's values of them.
+    /// The request's values of those fields.
     pub variant: Box<str>,
-    /// What it is purged by, sorted.
+    /// The tags it can be purged by, sorted.
     pub tags: Box<[Tag]>,
-    /// The count of purges when its fetch began.
+    /// The generation when its fetch began.
     pub began: Generation,
     /// Whether codings of it may be computed.
     pub codable: bool,
 }
 
 impl Stored {
-    /// A response in the form the upstream sent.
+    /// A response in the form that the upstream sent.
     pub fn new(facts: Facts, head: &HeaderMap, body: StoredBody) -> Self {
         let head = identity_head(head, &body, facts.codable);
         Self::assemble(facts, Representation { head, body }, [None, None, None], 0, None)
     }
 
-    /// One part of a response: `body` is what stands at `place`. `None` for a place that contradicts itself.
+    /// One part of a response: `body` holds the octets at `place`. `None` for a place that contradicts itself.
     pub fn part(facts: Facts, head: &HeaderMap, body: StoredBody, place: &ContentRange) -> Option<Self> {
         let mut parts = Parts::default();
         parts.add(place).then(|| Self::of_parts(facts, head, body, parts))
@@ -91,12 +91,12 @@ impl Stored {
         Self::assemble(facts, identity, [None, None, None], 0, Some(Box::new(parts)))
     }
 
-    /// Which octets are there, where they are not all.
+    /// The octets stored, where they are not all.
     pub fn parts(&self) -> Option<&Parts> {
         self.parts.as_deref()
     }
 
-    /// Reads octets of a stored part; `None` where not all of them are there.
+    /// Reads octets of a stored part; `None` where some of them are missing.
     pub fn read_part(&self, wanted: &Range<u64>) -> Option<StoredBodyReader> {
         let mut before = 0;
         for held in self.parts.as_ref()?.held() {
@@ -109,7 +109,7 @@ impl Stored {
         None
     }
 
-    /// What is held of this part together with another of the same representation; `None` where they contradict.
+    /// The octets of this part joined with another of the same representation; `None` where they contradict.
     pub fn joined(&self, place: &ContentRange, body: &StoredBody) -> Option<(Parts, StoredBody)> {
         let mut parts = self.parts.as_deref()?.clone();
         if !parts.add(place) {
@@ -117,7 +117,7 @@ impl Stored {
         }
         let mut pieces = Vec::new();
         for range in parts.held() {
-            // What is not of the new part is of the old one, up to where the new one begins.
+            // Octets outside the new part come from the old one, up to the start of the new one.
             let mut from = range.start;
             while from < range.end {
                 let (mut reader, end) = if place.range.contains(&from) {
@@ -138,7 +138,7 @@ impl Stored {
         Some((parts, StoredBody::new(&pieces)))
     }
 
-    /// The same response with one more coding of its body; `None` when that is not worth it.
+    /// The same response with one more coding of its body; `None` when the coding is no shorter.
     pub fn with_coding(&self, coding: Coding, body: Option<StoredBody>) -> Self {
         let mut coded = self.coded.clone();
         if let Some(slot) = slot(coding) {
@@ -153,8 +153,8 @@ impl Stored {
         )
     }
 
-    /// The same bodies under the head that a 304 or a HEAD has freshened (RFC 9111 §4.3.4, §4.3.5), by a request that
-    /// was sent at `began`.
+    /// The same bodies under the head that a 304 or a HEAD has freshened (RFC 9111 §4.3.4, §4.3.5), by a request sent
+    /// at `began`.
     pub fn freshened(&self, meta: Meta, head: &HeaderMap, tags: Box<[Tag]>, began: Generation) -> Self {
         let body = self.identity.body.clone();
         let head = match self.parts {
@@ -170,7 +170,7 @@ impl Stored {
         Self::assemble(facts, identity, coded, self.asked.load(Ordering::Relaxed), self.parts.clone())
     }
 
-    /// The same response with the codings that another entry of the same body has and this one lacks.
+    /// The same response with the codings of another entry of the same body that this one lacks.
     pub fn adopting(&self, other: &Self) -> Self {
         let mut coded = self.coded.clone();
         for (slot, coding) in coded.iter_mut().zip(CODINGS) {
@@ -191,7 +191,7 @@ impl Stored {
         )
     }
 
-    /// The same response, no longer fresh since `moment`.
+    /// The same response, stale since `moment`.
     pub fn stale_since(&self, moment: Moment) -> Self {
         let mut facts = self.facts.clone();
         facts.meta.fresh_until = facts.meta.fresh_until.min(moment);
@@ -222,31 +222,30 @@ impl Stored {
         Self { facts, identity, coded, asked: AtomicU8::new(asked), parts, weight }
     }
 
-    /// The form the upstream sent.
+    /// The form that the upstream sent.
     pub fn identity(&self) -> &Representation {
         &self.identity
     }
 
-    /// Every body it holds.
     pub fn bodies(&self) -> impl Iterator<Item = &StoredBody> {
         let coded = self.coded.iter().flatten().flatten();
         std::iter::once(&self.identity).chain(coded).map(|representation| &representation.body)
     }
 
-    /// A computed coding, once it is there: the identity form where coding was not worth it.
+    /// A coding that has been computed: the identity form where the coding is no shorter.
     pub fn coded(&self, coding: Coding) -> Option<(Coding, &Representation)> {
         let computed = self.coded[slot(coding)?].as_ref()?;
         Some(computed.as_ref().map_or((Coding::Identity, &self.identity), |coded| (coding, coded)))
     }
 
-    /// Whether the caller is the first to ask for this coding, and should have it computed.
+    /// Whether the caller is the first to request this coding, and should have it computed.
     pub fn ask(&self, coding: Coding) -> bool {
         let Some(slot) = slot(coding) else { return false };
         let bit = 1 << slot;
         self.asked.fetch_or(bit, Ordering::Relaxed) & bit == 0
     }
 
-    /// Takes an ask back, so that a later request may ask again.
+    /// Withdraws a request for a coding, so that a later request may repeat it.
     pub fn unask(&self, coding: Coding) {
         if let Some(slot) = slot(coding) {
             self.asked.fetch_and(!(1 << slot), Ordering::Relaxed);
@@ -269,7 +268,7 @@ impl Representation {
 pub fn head_weight(head: &HeaderMap) -> u64 {
     /// A bucket (hash, links, name, value) and its share of the index.
     const BUCKET: u64 = 104 + 6;
-    /// Names that are not in the standard table are allocated each; so is, once, what all values share.
+    /// Each name outside the standard table has an allocation; all values share one.
     const LINE: u64 = 16;
     let lines = head.iter().map(|(name, value)| LINE + name.as_str().len() as u64 + value.len() as u64);
     BUCKET * head.capacity() as u64 + ALLOCATION + lines.sum::<u64>()
@@ -288,7 +287,7 @@ pub fn code_head(head: &mut HeaderMap, coding: Coding, strength: Strength) {
     }
 }
 
-/// Says that the answer depends on Accept-Encoding (RFC 9110 §12.5.5), whichever coding this client gets.
+/// Adds Accept-Encoding to Vary (RFC 9110 §12.5.5), whichever coding this client gets.
 pub fn vary_on_coding(head: &mut HeaderMap) {
     let named = list_elements(head, &header::VARY)
         .any(|name| name == b"*" || name.eq_ignore_ascii_case(b"accept-encoding"));

@@ -1,6 +1,6 @@
 //! A complete body in memory, as a few shared pieces.
 //!
-//! Who sends a body holds it for as long as its client reads, also when the entry is long gone. What that comes to is
+//! Sending a body keeps it in memory for as long as its client reads, even after its entry is evicted. Such bytes are
 //! counted: see [`Detached`].
 
 use std::{
@@ -15,7 +15,7 @@ use bytes::Bytes;
 
 /// Bodies up to this many bytes are kept as one piece, so that a hit is one write.
 const LARGEST_PIECE: usize = 64 * 1024;
-/// Times as many pieces as there need be before they are copied into fewer.
+/// A body in this many times the pieces it needs is copied into fewer.
 const SCATTERED: usize = 4;
 
 /// A complete body. Cloning shares it.
@@ -39,14 +39,13 @@ struct Account {
     entries: AtomicUsize,
 }
 
-/// Bytes of bodies that no entry holds, and that somebody reads all the same.
+/// Bytes of bodies that no entry holds and that are still being read.
 #[derive(Debug, Default)]
 pub struct Detached(AtomicI64);
 
 impl Detached {
-    /// How many there are.
     pub fn bytes(&self) -> u64 {
-        // A body that comes and goes on two threads may be taken off before it is added.
+        // A body that is added and removed on two threads may be subtracted before it is added.
         self.0.load(Ordering::Relaxed).try_into().unwrap_or(0)
     }
 }
@@ -54,15 +53,15 @@ impl Detached {
 impl Drop for Pieces {
     fn drop(&mut self) {
         if let Some(account) = self.account.get() {
-            // Entries hold it, so there are none.
+            // Entries hold it, so none of its bytes count as lent.
             account.lent.0.fetch_sub(account.weight, Ordering::Relaxed);
         }
     }
 }
 
 impl StoredBody {
-    /// Takes the pieces of a body, which must own their memory (not slices of a larger read buffer). Many small ones become
-    /// few: an upstream that flushes each line would make every hit as slow as itself.
+    /// Takes the pieces of a body, which must own their memory (not slices of a larger read buffer). Many small ones
+    /// are merged into few: an upstream that flushes each line would make every hit as slow as itself.
     pub fn new(pieces: &[Bytes]) -> Self {
         let length = pieces.iter().map(|piece| piece.len() as u64).sum();
         let fewest = usize::try_from(length).unwrap_or(usize::MAX).div_ceil(LARGEST_PIECE);
@@ -77,12 +76,12 @@ impl StoredBody {
         Self { shared: Arc::new(Pieces { pieces, account: OnceLock::new() }), length }
     }
 
-    /// Counts it as lent from now on, for as long as anyone has it and whenever no entry does.
+    /// Counts it as lent from now on, while it is in use and no entry holds it.
     pub fn lend(&self, lent: &Arc<Detached>) {
         self.account(lent);
     }
 
-    /// An entry holds it.
+    /// An entry begins to hold it.
     pub(super) fn enter(&self, lent: &Arc<Detached>) {
         let account = self.account(lent);
         if account.entries.fetch_add(1, Ordering::Relaxed) == 0 {
@@ -90,7 +89,7 @@ impl StoredBody {
         }
     }
 
-    /// An entry that held it is gone.
+    /// An entry that held it is dropped.
     pub(super) fn leave(&self) {
         if let Some(account) = self.shared.account.get()
             && account.entries.fetch_sub(1, Ordering::Relaxed) == 1
@@ -117,7 +116,7 @@ impl StoredBody {
         WeakStoredBody { shared: Arc::downgrade(&self.shared), length: self.length }
     }
 
-    /// Bytes in all.
+    /// Bytes of the whole body.
     pub fn length(&self) -> u64 {
         self.length
     }
@@ -127,12 +126,10 @@ impl StoredBody {
         self.length + 64 * self.pieces().len() as u64 + size_of::<Pieces>() as u64
     }
 
-    /// The pieces, in order.
     pub fn pieces(&self) -> &[Bytes] {
         &self.shared.pieces
     }
 
-    /// Reads the whole body.
     pub fn read(&self) -> StoredBodyReader {
         self.read_range(0..self.length)
     }
@@ -151,9 +148,9 @@ impl StoredBody {
     }
 }
 
-/// Sent piece by piece: what has not been sent yet is then known to within a piece.
+/// Splits pieces for sending: the unsent bytes are then known to within a piece.
 fn split(pieces: &[Bytes]) -> Vec<Bytes> {
-    // Of the very size: what a vector gives back when it shrinks is lost between its neighbours.
+    // Allocated at its final size: the memory a vector frees when it shrinks is lost between its neighbours.
     let count = pieces.iter().map(|piece| piece.len().div_ceil(LARGEST_PIECE)).sum();
     let mut all = Vec::with_capacity(count);
     for piece in pieces {
@@ -184,7 +181,7 @@ fn join(pieces: &[Bytes], count: usize) -> Vec<Bytes> {
     all
 }
 
-/// A body that may be gone.
+/// A body that may have been dropped.
 #[derive(Clone, Debug)]
 pub struct WeakStoredBody {
     shared: Weak<Pieces>,

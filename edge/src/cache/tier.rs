@@ -1,21 +1,22 @@
-//! What may stand behind the memory tier: a disk, a store that several edges share. This is the contract; [`super::tiers`]
-//! keeps the edge's side of it.
+//! The contract of a tier behind memory: a disk, or a store that several edges share. [`super::tiers`] keeps the edge's
+//! side of it.
 //!
-//! A tier holds whole responses in the form the upstream sent; parts, codings and markers stay in memory. It is asked in a
-//! fetch that everybody shares who waits for the resource, before the upstream is, and it may always say that it has
-//! nothing: a tier that is slow, full or broken costs the answer that it could have given, and nothing else.
+//! A tier holds whole responses in the form that the upstream sent; parts, codings and markers stay in memory. It is
+//! asked before the upstream, within the fetch that all waiting requests share. It may always answer that it has
+//! nothing: a slow, full or broken tier costs the response that it could have given, and nothing else.
 //!
-//! What a tier owes in return is that **nothing comes out of it that was purged**:
-//! - An acknowledged purge covers every offer made before it was asked for, those still in its queue too, and look-ups that
-//!   begin after the acknowledgement find nothing of it (or find it stale, where the purge was soft).
-//! - It survives a restart of whatever the tier survives: what is durable is purged durably before it is acknowledged.
-//! - Offers and purges that came from this process are seen in the order in which they came.
+//! In return a tier must ensure that **no purged response comes out of it**:
+//! - An acknowledged purge covers every offer made before the purge, queued ones included, and look-ups that begin
+//!   after the acknowledgement find no match (or find it stale, where the purge was soft).
+//! - A purge survives a restart of whatever the tier survives: durable responses are purged durably before the
+//!   acknowledgement.
+//! - Offers and purges from this process take effect in the order in which they came.
 //!
-//! A [`Generation`] counts purges within one process and is not kept. What is found gets that of the fetch that asked: a
-//! purge that comes while the tier is looking outdates it like anything else that is being fetched.
+//! A [`Generation`] counts purges within one process and is not stored in a tier. A response found gets the generation
+//! of the fetch that asked: a purge that comes while the tier is looking outdates it like any other fetch under way.
 //!
-//! Moments are those of one process's monotonic clock. [`Kept`] has wall-clock times in their place; see
-//! [`Kept::revived`] for what becomes of them under another clock.
+//! Moments are those of one process's monotonic clock. [`Kept`] has wall-clock times in their place; [`Kept::revived`]
+//! converts them under another clock.
 
 use std::{
     pin::Pin,
@@ -31,59 +32,58 @@ use super::{
     stored::Facts,
 };
 
-/// Why a tier could not do what it was asked: for the log.
+/// Why a tier failed: for the log.
 pub type TierError = Box<dyn std::error::Error + Send + Sync>;
 
-/// What a tier was asked for. Dropping it withdraws a look-up; a purge that was begun may still happen.
+/// A tier's operation. Dropping it withdraws a look-up; a purge that has begun may still complete.
 pub type TierFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, TierError>> + Send + 'a>>;
 
-/// A place for responses behind the memory tier. None of its methods may block the thread.
+/// A tier of stored responses behind memory. None of its methods may block the thread.
 pub trait Tier: Send + Sync + 'static {
     /// One word for logs, metrics and Cache-Status.
     fn name(&self) -> &'static str;
 
     /// The newest response kept under this key whose `vary` fields this request matches: [`Kept::answers`]. Its body is
-    /// read only if it is wanted.
+    /// read only when it is used.
     fn look_up<'a>(&'a self, key: &'a Key, request: &'a HeaderMap) -> TierFuture<'a, Option<Found>>;
 
     /// Offers a response that has just been stored in memory, in place of any with the same `vary` and `variant`. The
     /// tier writes it from a queue of its own, bounded in bytes: until it is written, the body's memory counts against
-    /// nobody's budget. If it declines, it forgets what it holds of that variant, for that is older.
+    /// no budget. If the tier declines, it forgets the stored response of that variant, which is older.
     fn offer(&self, key: &Key, kept: Kept, body: StoredBody);
 
-    /// Forgets a resource, which the upstream has contradicted. Nobody waits for it.
+    /// Forgets a resource that a response of the upstream contradicts. Nobody waits for it.
     fn forget(&self, key: &Key);
 
-    /// Takes out everything a purge is about, or makes it stale; says how many responses that were.
+    /// Removes every response that a purge matches, or makes it stale; returns how many matched.
     fn purge<'a>(&'a self, purge: &'a Purge) -> TierFuture<'a, u64>;
 }
 
-/// A response that a tier has.
+/// A response found in a tier.
 pub struct Found {
-    /// What is known of it beside its body.
     pub kept: Kept,
-    /// Bytes of its body.
+    /// Bytes of the body.
     pub length: u64,
-    /// Reads its body. What comes is checked against `length` only: the tier itself sees to it that it is whole and sound.
+    /// Reads the body. Only its `length` is checked: the tier itself ensures that it is whole and sound.
     pub body: TierFuture<'static, StoredBody>,
 }
 
-/// What tiers are asked to purge.
+/// A purge for tiers.
 #[derive(Clone, Debug)]
 pub struct Purge {
-    /// What it is about: whatever any of these matches ([`Rule::matches`]).
+    /// A response is purged when any of these matches ([`Rule::matches`]).
     pub rules: Vec<Rule>,
-    /// Whether it is gone, or stale since `at`.
+    /// Whether it is removed, or stale since `at`.
     pub force: Force,
-    /// When it was asked for. For a soft purge `fresh_until` becomes the earlier of itself and this.
+    /// When the purge was requested. A soft purge sets `fresh_until` to the earlier of itself and this.
     pub at: SystemTime,
 }
 
 /// What is known of a stored response beside its body, in a form that outlives the process: all of it is plain data.
 #[derive(Clone, Debug)]
 pub struct Kept {
-    /// What policy decides by. Its two moments (`received_at`, `fresh_until`) mean nothing outside the process; the two
-    /// times below stand for them.
+    /// The facts that policy decides by. Its two moments (`received_at`, `fresh_until`) have no meaning outside the
+    /// process; the two times below replace them.
     pub meta: Meta,
     /// When the response, or the last one that freshened it, was received.
     pub received: SystemTime,
@@ -91,18 +91,19 @@ pub struct Kept {
     pub fresh_until: SystemTime,
     /// The request fields its `Vary` names.
     pub vary: Box<[HeaderName]>,
-    /// The request's values of them.
+    /// The request's values of those fields.
     pub variant: Box<str>,
-    /// What it is purged by, sorted.
+    /// The tags it can be purged by, sorted.
     pub tags: Box<[Tag]>,
     /// Whether codings of it may be computed.
     pub codable: bool,
-    /// Its head as stored.
+    /// The head as stored.
     pub head: HeaderMap,
 }
 
 impl Kept {
-    /// What of a stored response a tier may keep; `None` where it is only a part. `wall` is the wall-clock time of a moment.
+    /// The form in which a tier may keep a stored response; `None` where it is only a part. `wall` is the wall-clock
+    /// time of a moment.
     pub fn of(stored: &Stored, wall: impl Fn(Moment) -> SystemTime) -> Option<Self> {
         if stored.parts().is_some() {
             return None;
@@ -113,14 +114,13 @@ impl Kept {
         Some(Self { meta, received, fresh_until, vary, variant, tags, codable, head })
     }
 
-    /// Whether it is the variant that a request asks for.
+    /// Whether it is the variant that a request selects.
     pub fn answers(&self, request: &HeaderMap) -> bool {
         self.vary.is_empty() || *cache_policy::variant_key(&self.vary, request) == *self.variant
     }
 
-    /// The facts and the head of the stored response, as of `now`, which is `wall` on the wall clock: as old as the time that
-    /// has passed since it was received makes it. If the wall clock has been set back since, nobody knows its age, and it is
-    /// stale.
+    /// The facts and the head of the stored response, as of `now`, which is `wall` on the wall clock: its age grows by
+    /// the time since it was received. If the wall clock has been set back since, its age is unknown, and it is stale.
     pub fn revived(self, began: Generation, now: Moment, wall: SystemTime) -> (Facts, HeaderMap) {
         let Self { mut meta, received, fresh_until, vary, variant, tags, codable, head } = self;
         let left = fresh_until.duration_since(wall).unwrap_or_default();
@@ -143,7 +143,7 @@ impl std::fmt::Debug for Found {
     }
 }
 
-/// A wall clock may be corrected by so much without anybody having set it.
+/// A wall clock may be corrected by this much without having been set back.
 const DRIFT: Duration = Duration::from_secs(2);
 
 #[cfg(test)]

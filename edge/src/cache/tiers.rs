@@ -1,9 +1,9 @@
-//! The tiers behind memory, as the edge uses them: asked in turn and within bounds, offered what is stored, told of every
-//! purge before it is acknowledged.
+//! The tiers behind memory, as the edge uses them: asked in turn and within bounds, offered stored responses, and
+//! purged before a purge is acknowledged.
 //!
-//! Whatever a tier does, requests go on: a look-up that takes too long, fails or finds all places taken is as if nothing had
-//! been found. A purge that a tier does not acknowledge is reported, and the tier is not asked for what it was about until
-//! it has been told again ([`Tiers::catch_up`]).
+//! Requests go on whatever a tier does: a look-up that takes too long, fails or finds all places taken counts as a
+//! miss. A purge that a tier does not acknowledge is reported, and the tier is not asked for responses it matches until
+//! the tier has acknowledged a repeated purge ([`Tiers::catch_up`]).
 
 use std::{sync::Arc, time::Duration};
 
@@ -24,12 +24,12 @@ use crate::{
     observe::metrics::{Metrics, TierMetrics},
 };
 
-/// What the edge grants a tier.
+/// The bounds that the edge sets a tier.
 #[derive(Clone, Copy, Debug)]
 pub struct Bounds {
-    /// For a look-up, the body included. The upstream waits for it.
+    /// Time for a look-up, the body included. The upstream is not asked before.
     pub look_up: Duration,
-    /// For a purge. Whoever purges waits for it, and so does an unsafe request.
+    /// Time for a purge. The purging request waits for it, and so does an unsafe request.
     pub purge: Duration,
     /// Look-ups at once.
     pub look_ups: usize,
@@ -41,15 +41,15 @@ impl Default for Bounds {
     }
 }
 
-/// All tiers behind memory, the nearest first. As a rule there is none: then nothing here costs anything.
+/// All tiers behind memory, the nearest first. Usually there is none: then nothing here costs anything.
 #[derive(Debug, Default)]
 pub struct Tiers {
     links: Vec<Link>,
-    /// One at a time tells the tiers again what they have missed.
+    /// Only one task at a time repeats purges.
     catching_up: tokio::sync::Mutex<()>,
 }
 
-/// One tier, and how it stands with it.
+/// One tier, its bounds and its state.
 struct Link {
     tier: Arc<dyn Tier>,
     bounds: Bounds,
@@ -59,37 +59,35 @@ struct Link {
     clock: Clock,
 }
 
-/// What a look-up asks for.
+/// The input of a look-up.
 pub struct TierQuery<'a> {
-    /// The resource.
     pub key: &'a Key,
-    /// The request's fields.
     pub request: &'a HeaderMap,
-    /// Of the fetch; taken before any tier is asked.
+    /// The generation of the fetch; taken before any tier is asked.
     pub began: Generation,
     /// Largest body to take, in bytes.
     pub largest: u64,
 }
 
-/// What a purge came to.
+/// The result of a purge.
 #[derive(Debug)]
 pub struct Purged {
-    /// Responses in memory that it was about.
+    /// Responses in memory that matched.
     pub memory: usize,
-    /// Each tier's answer, in order: how many responses it had of it, or why it has not acknowledged.
+    /// Each tier's result, in order: how many responses matched, or why it has not acknowledged.
     pub tiers: Vec<(&'static str, Result<u64, Unacknowledged>)>,
 }
 
-/// Why a tier has not acknowledged a purge. It will be told again, and is not asked for what the purge is about until then.
+/// Why a tier has not acknowledged a purge. The purge is repeated; until it is acknowledged, the tier is not asked for
+/// what it matches.
 #[derive(Debug, thiserror::Error)]
 pub enum Unacknowledged {
-    /// It did not answer in time.
     #[error("no answer in time")]
     Late,
-    /// It could not.
+    /// The tier failed.
     #[error("{0}")]
     Failed(#[source] TierError),
-    /// It has not acknowledged earlier ones either, and is told them all later.
+    /// It has not acknowledged earlier purges either; all are repeated later.
     #[error("it has not acknowledged earlier purges")]
     OutOfStep,
 }
@@ -105,7 +103,7 @@ impl Unacknowledged {
 }
 
 impl Tiers {
-    /// These tiers, the nearest first, each with what it is granted.
+    /// These tiers, the nearest first, each with its bounds.
     pub fn new(tiers: Vec<(Arc<dyn Tier>, Bounds)>, clock: &Clock, metrics: &Metrics) -> Self {
         let link = |(tier, bounds): (Arc<dyn Tier>, Bounds)| Link {
             metrics: metrics.for_tier(tier.name()),
@@ -118,13 +116,12 @@ impl Tiers {
         Self { links: tiers.into_iter().map(link).collect(), catching_up: tokio::sync::Mutex::default() }
     }
 
-    /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.links.is_empty()
     }
 
-    /// The first tier's response that is `wanted` at this moment, with the tier's name. `reserve` gives the room it takes while
-    /// it is read.
+    /// The first tier's response that is `wanted` at this moment, with the tier's name. `reserve` provides the room it
+    /// takes while it is read.
     pub async fn look_up(
         &self,
         sought: &TierQuery<'_>,
@@ -145,8 +142,8 @@ impl Tiers {
         None
     }
 
-    /// Offers what has just been stored. Called while the write of it holds the gate's stripe: a purge waits for that, so
-    /// that no offer of what it is about comes after it.
+    /// Offers a response that has just been stored. Called while its write holds the gate's stripe: a purge waits for
+    /// that, so that no offer of a response the purge matches follows it.
     pub(super) fn offer(&self, key: &Key, stored: &Stored) {
         for link in &self.links {
             let Some(kept) = Kept::of(stored, |moment| link.clock.wall_at(moment)) else { return };
@@ -154,15 +151,15 @@ impl Tiers {
         }
     }
 
-    /// Has every tier forget a resource that the upstream contradicts.
+    /// Makes every tier forget a resource that a response of the upstream contradicts.
     pub(super) fn forget(&self, key: &Key) {
         for link in &self.links {
             link.tier.forget(key);
         }
     }
 
-    /// Begins a purge: from now on no tier is asked for what it may be about. The caller stamps and sweeps memory next, and
-    /// then has [`Telling::finish`] tell the tiers.
+    /// Begins a purge: from now on no tier is asked for what it may match. The caller stamps and sweeps memory next,
+    /// and then calls [`Telling::finish`] to purge the tiers.
     pub fn begin(self: &Arc<Self>, rules: impl FnOnce() -> Vec<Rule>, force: Force, at: Moment) -> Telling {
         let Some(first) = self.links.first() else { return Telling(None) };
         let purge = Arc::new(Purge { rules: rules(), force, at: first.clock.wall_at(at) });
@@ -170,13 +167,13 @@ impl Tiers {
         Telling(Some(Noted { tiers: Arc::clone(self), purge, tickets }))
     }
 
-    /// Whether a tier has missed a purge.
+    /// Whether a tier has not acknowledged a purge.
     pub fn out_of_step(&self) -> bool {
         self.links.iter().any(|link| link.underway.oldest_missed().is_some())
     }
 
-    /// Tells the tiers again what they have missed, each until it fails once more. Dropped, it leaves what is not
-    /// acknowledged for the next time.
+    /// Repeats the purges that tiers have not acknowledged, for each tier until one fails. If the future is dropped,
+    /// the rest stay for the next time.
     pub async fn catch_up(&self) {
         let Ok(_one) = self.catching_up.try_lock() else { return };
         for link in &self.links {
@@ -222,7 +219,7 @@ impl Link {
         tokio::time::timeout(self.bounds.look_up, read).await.unwrap_or(Err(NotFound::Late))
     }
 
-    /// Tells the tier of a purge, and counts what comes of it.
+    /// Sends a purge to the tier, and counts the result.
     async fn tell(&self, purge: &Purge) -> Result<u64, Unacknowledged> {
         let told = tokio::time::timeout(self.bounds.purge, self.tier.purge(purge)).await;
         let told = told.map_or(Err(Unacknowledged::Late), |told| told.map_err(Unacknowledged::Failed));
@@ -237,10 +234,10 @@ impl std::fmt::Debug for Link {
     }
 }
 
-/// Why a tier's look-up gave nothing.
+/// Why a tier's look-up found nothing.
 enum NotFound {
     Nothing,
-    /// It has something that this request has no use for.
+    /// It has a response that this request cannot use.
     Unwanted,
     Late,
     Busy,
@@ -263,7 +260,7 @@ impl NotFound {
     }
 }
 
-/// A purge that has been noted for every tier and not been told yet. Dropped, it is told when the tiers catch up.
+/// A purge that has been noted for every tier and not yet sent. If dropped, it is sent when the tiers catch up.
 #[derive(Debug)]
 #[must_use = "a purge is acknowledged only when the tiers have been told"]
 pub struct Telling(Option<Noted>);
@@ -272,17 +269,17 @@ pub struct Telling(Option<Noted>);
 struct Noted {
     tiers: Arc<Tiers>,
     purge: Arc<Purge>,
-    /// One a tier; `None` once that has acknowledged.
+    /// One ticket per tier; `None` once the tier has acknowledged.
     tickets: Vec<Option<Ticket>>,
 }
 
 impl Telling {
-    /// Tells every tier, all at once, and waits for their answers.
+    /// Sends the purge to all tiers at once, and waits for their answers.
     pub async fn finish(self) -> Vec<(&'static str, Result<u64, Unacknowledged>)> {
         let Some(mut underway) = self.0 else { return Vec::new() };
         let Noted { tiers, purge, tickets } = &mut underway;
         let told = tiers.links.iter().zip(tickets).map(async |(link, ticket)| {
-            // It is not waited for again and again; and it must hear of purges in order.
+            // A tier that is out of step is not waited for again and again, and must receive purges in order.
             let told = match link.underway.oldest_missed() {
                 Some(_) => Err(Unacknowledged::OutOfStep),
                 None => link.tell(purge).await,

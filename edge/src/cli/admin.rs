@@ -21,7 +21,7 @@ use crate::{
 /// Posts `question` as JSON to the edge that runs with these settings, and reads its answer.
 ///
 /// # Errors
-/// When no edge answers, or it refuses: with the reason it gives.
+/// When no edge answers, or it refuses: with its reason.
 pub(super) fn ask<Q: Serialize, A: DeserializeOwned>(
     config: &Path,
     settings: &Settings,

@@ -84,7 +84,7 @@ fn parse(head: &str) -> anyhow::Result<(StatusCode, HeaderMap)> {
     Ok((status, headers))
 }
 
-/// The explanation as a table: what it is about, what happens and why, what is stored, what to do.
+/// The explanation as a table: its subject, the decision and why, what is stored, what to do.
 fn text(told: &Explanation) -> String {
     let mut table = Table::default();
     table.row("key", &told.key);
@@ -165,7 +165,7 @@ fn arithmetic(table: &mut Table, freshness: &Freshness) {
     table.rows("stale", windows.into_iter().filter_map(told));
 }
 
-/// Rows with a name each; several rows of one name have it once.
+/// Named rows; a name shared by several rows is printed once.
 #[derive(Default)]
 struct Table(String);
 

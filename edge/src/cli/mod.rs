@@ -1,4 +1,5 @@
-//! The commands: `edge run`, `edge check`, `edge explain`, `edge purge`, and the hidden step that ties a supervised program to the edge.
+//! The commands: `edge run`, `edge check`, `edge explain`, `edge purge`, and the hidden step that ties a supervised
+//! program to the edge.
 //!
 //! Owns the arguments and the exit codes: 0 done, 1 refused or failed with the reason on standard error, 2 arguments
 //! that clap refused.
@@ -42,7 +43,7 @@ struct File {
     config: PathBuf,
 }
 
-/// Reads the process's arguments, does what they say, and tells the exit code.
+/// Runs the command in the process's arguments, and returns the exit code.
 #[must_use]
 pub fn main() -> ExitCode {
     match Cli::parse().command {

@@ -39,7 +39,7 @@ pub struct Arguments {
     dry_run: bool,
 }
 
-/// Purges, and prints how many stored responses that was about.
+/// Purges, and prints how many stored responses matched.
 pub fn run(arguments: Arguments) -> ExitCode {
     match purge(arguments) {
         Ok(purged) => {

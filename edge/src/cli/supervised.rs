@@ -20,8 +20,8 @@ pub struct Supervised {
 }
 
 impl Supervised {
-    /// Becomes the program. Comes back only when that failed: 127 when there is no such program, 126 otherwise, as
-    /// shells have it.
+    /// Becomes the program. Returns only when that failed: 127 when there is no such program, 126 otherwise, as shells
+    /// do.
     #[must_use]
     pub fn run(self) -> ExitCode {
         let Some((program, arguments)) = self.command.split_first() else {

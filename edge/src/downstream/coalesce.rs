@@ -1,8 +1,8 @@
 //! What an HTTP/2 connection writes, gathered into few writes.
 //!
-//! h2 flushes after every DATA frame of some size. Each would be a TLS record and a system call of its own, where ten
-//! answers that are ready together need one. So a flush only says that something waits; it goes out when there is a record
-//! full of it, and when whoever drives the connection has nothing more to add ([`CoalescedWrites::poll_out`]).
+//! h2 flushes after every DATA frame of some size. Each flush would be a TLS record and a system call of its own, where
+//! ten answers that are ready together need one. So a flush only notes that bytes wait; they are sent when they fill a
+//! record, or when the connection's driver has nothing more to add ([`CoalescedWrites::poll_out`]).
 
 use std::{
     io::{self, IoSlice},
@@ -14,7 +14,7 @@ use std::{
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// A stream whose writes are gathered. Clones are the same stream: h2 has one, who drives it the other.
+/// A stream whose writes are gathered. Clones share the stream: h2 has one, the connection's driver the other.
 #[derive(Debug)]
 pub struct CoalescedWrites<S>(Arc<Mutex<Coalescing<S>>>);
 
@@ -22,10 +22,10 @@ pub struct CoalescedWrites<S>(Arc<Mutex<Coalescing<S>>>);
 struct Coalescing<S> {
     stream: S,
     waiting: Vec<u8>,
-    /// How much of it has gone out.
+    /// How many of the waiting bytes have been sent.
     gone: usize,
     flushed: bool,
-    /// Why nothing goes out any more; for h2, which asks next.
+    /// Why nothing is sent any more; h2 gets it at its next call.
     error: Option<io::Error>,
 }
 
@@ -42,8 +42,8 @@ impl<S: AsyncWrite + Unpin> CoalescedWrites<S> {
         Self(Arc::new(Mutex::new(gathering)))
     }
 
-    /// Sends what waits, as far as the stream takes it; the task is woken when it takes more. Of an error h2 hears when it
-    /// asks next, which it will: the task is woken for that too.
+    /// Sends the waiting bytes, as far as the stream takes them; the task is woken when it takes more. h2 gets an error
+    /// at its next call, for which the task is woken too.
     pub fn poll_out(&self, context: &mut Context<'_>) {
         let mut gathering = self.0.lock();
         if let Poll::Ready(Err(error)) = gathering.poll_out(context) {

@@ -6,8 +6,8 @@
 //!       '--(else)--------> HTTP/1.x --+
 //! ```
 //!
-//! Every state has a deadline, kept by one lazy timer for each connection: requests only write down when something
-//! happened, and the timer looks at it when it fires. A in_flight connection so costs no timer work at all.
+//! Every state has a deadline, kept by one lazy timer for each connection: requests only record that something
+//! happened, and the timer reads it when it fires. So a connection with a request in flight costs no timer work.
 
 use std::{
     convert::Infallible,
@@ -62,7 +62,7 @@ pub async fn serve(
     let encrypted = tls.is_some();
     let scheme = if encrypted { Scheme::Https } else { Scheme::Http };
     let peer = Peer { address: address.ip().to_canonical(), scheme };
-    // A child of its own: looking at the shared one takes a lock that all connections share.
+    // A child token: checking the shared one takes a lock that all connections share.
     let drain = edge.drain.child_token();
     let client = ClientConnection { edge, peer, timeouts, bounds, stall, drain };
     let Some(tls) = tls else { return client.http1(stream, place).await };
@@ -127,7 +127,7 @@ impl ClientConnection {
         request: Request<Incoming>,
     ) -> Result<Response<Counted>, Infallible> {
         let in_flight = InFlight::begin(Arc::clone(deadlines));
-        // hyper answers an HTTP/1.0 client in its own version, which knows no interim responses (RFC 9110 §15.2).
+        // hyper answers an HTTP/1.0 client in its own version, which has no interim responses (RFC 9110 §15.2).
         let interim = (request.version() == Version::HTTP_11).then_some(interim);
         let response = handle(
             &self.edge,
@@ -154,7 +154,7 @@ impl ClientConnection {
         .await;
     }
 
-    /// Waits until the edge drains and the connection has had a first request, or had its chance to send one.
+    /// Waits until the edge drains and the connection has had a first request, or its time to send one is over.
     async fn drained(&self, deadlines: &Deadlines) {
         self.drain.cancelled().await;
         tokio::select! {
@@ -163,8 +163,8 @@ impl ClientConnection {
         }
     }
 
-    /// Drives a connection, keeps its deadlines, and asks it to close when it is to drain or has been idle too long.
-    /// Dropping it is the last resort.
+    /// Drives a connection, keeps its deadlines, and closes it gracefully when the edge drains or it has been idle too
+    /// long. It is dropped only as a last resort.
     async fn watch<E, F>(&self, deadlines: &Deadlines, mut drive: F)
     where
         E: std::error::Error,
@@ -189,7 +189,7 @@ impl ClientConnection {
                     }
                     return;
                 }
-                // hyper would close a connection that has not had its first head yet, with the head under way.
+                // hyper would close a connection whose first head is still under way.
                 () = self.drained(deadlines), if !closing => (close, closing) = (true, true),
                 () = tokio::time::sleep(wait) => {}
             }
@@ -197,7 +197,7 @@ impl ClientConnection {
     }
 }
 
-/// The body of an HTTP/1.x response, which tells the connection when it moves and when it has ended.
+/// The body of an HTTP/1.x response, which records on the connection when it moves and when it has ended.
 struct Counted {
     body: Recorded<Body>,
     in_flight: InFlight,
@@ -225,9 +225,9 @@ impl HttpBody for Counted {
     }
 }
 
-/// What a connection without a request gets to send one when the edge drains.
+/// How long a connection without a request may take to send one when the edge drains.
 const FIRST_HEAD: Duration = Duration::from_secs(1);
-/// What a connection that was asked to close gets before it is dropped.
+/// How long a connection may take to close before it is dropped.
 const CLOSING: Duration = Duration::from_secs(5);
 /// Bytes of an answer that may wait for a full socket beside the piece that filled it, and of a request that are read at
 /// once (more where the settings allow a longer head).

@@ -1,7 +1,7 @@
-//! When things last happened on a client connection, and what that says of its deadlines.
+//! When things last happened on a client connection, and which deadlines follow from that.
 //!
-//! Requests and the socket only write down that something moved; the connection's one timer looks at it when it fires. A
-//! in_flight connection so costs no timer work at all.
+//! Requests and the socket only record that something moved; the connection's one timer reads it when it fires. So a
+//! connection with a request in flight costs no timer work.
 
 use std::{
     sync::{
@@ -16,7 +16,7 @@ use tokio::sync::Notify;
 
 use crate::{clock::Clock, message::content::Activity, settings::Timeouts};
 
-/// What a connection speaks.
+/// The protocol of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Protocol {
     Http1,
@@ -28,7 +28,8 @@ pub enum Protocol {
 pub struct Deadlines {
     clock: Clock,
     protocol: Protocol,
-    /// How long a connection with a request may see nothing move: longer than every wait that has a bound of its own.
+    /// How long a connection with a request may go without movement: longer than every wait that has a bound of its
+    /// own.
     stall: Duration,
     requests: AtomicUsize,
     /// Milliseconds (plus one) since the clock's epoch when the current quiet began.
@@ -37,29 +38,30 @@ pub struct Deadlines {
     head_since: AtomicU64,
     /// When a write first found the socket full, or 0.
     blocked_since: AtomicU64,
-    /// Whether messages have moved since the timer last looked. Costs no clock.
+    /// Whether messages have moved since the timer last looked. Needs no clock.
     moved: Activity,
-    /// Whether there has been a request, and who waits for one.
+    /// Whether there has been a request; `first` wakes those who wait for one.
     served: AtomicBool,
     first: Notify,
 }
 
-/// What the deadlines say.
+/// What the timer finds.
 #[derive(Debug)]
 pub enum Standing {
-    /// Nothing is late; nothing can be before this much time has passed.
+    /// Nothing is late, and nothing can be late before this much time has passed.
     Fine {
         /// When to look again.
         look_again: Duration,
     },
-    /// No request for too long: close with good manners.
+    /// No request for too long: close gracefully.
     Idle,
-    /// The client does not read, or does not finish its head: close.
+    /// The client does not read, or does not finish its head: close at once.
     Late,
 }
 
 impl Deadlines {
-    /// The deadlines of a connection that stands since now. `stall` is the longest that a request may see nothing move.
+    /// The deadlines of a connection that begins now. `stall` is the longest time that a request may go without
+    /// movement.
     pub fn new(clock: &Clock, protocol: Protocol, stall: Duration) -> Arc<Self> {
         let deadlines = Self {
             clock: clock.clone(),
@@ -73,7 +75,7 @@ impl Deadlines {
             served: AtomicBool::new(false),
             first: Notify::new(),
         };
-        // The first head is due as soon as the connection stands: a client that says nothing is a slow head.
+        // The first head is due from the beginning: a silent client counts as a slow head.
         deadlines.head_since.store(deadlines.now(), Ordering::Relaxed);
         deadlines.rest();
         Arc::new(deadlines)
@@ -89,7 +91,7 @@ impl Deadlines {
         self.requests.load(Ordering::Relaxed)
     }
 
-    /// Something of a message moved; the timer will find out when, to within one of its turns.
+    /// Notes that a message moved; the timer finds out when, to within one of its turns.
     pub fn touch(&self) {
         self.moved.touch();
     }
@@ -118,7 +120,7 @@ impl Deadlines {
         }
         let quiet = self.quiet_since.load(Ordering::Relaxed);
         if self.requests.load(Ordering::Relaxed) > 0 {
-            // A stream that its client gives no window, however lively the connection is otherwise.
+            // A stream whose client gives it no window, however much else moves on the connection.
             match left(quiet, self.stall) {
                 0 => return Standing::Late,
                 left => look_again = look_again.min(left),
@@ -140,7 +142,7 @@ impl Deadlines {
         Standing::Fine { look_again: Duration::from_millis(look_again.max(1)) }
     }
 
-    /// The socket gave bytes.
+    /// Notes that the socket was read.
     pub fn bytes_came(&self) {
         if self.protocol == Protocol::Http1
             && self.requests.load(Ordering::Relaxed) == 0
@@ -150,8 +152,8 @@ impl Deadlines {
         }
     }
 
-    /// The socket took bytes. What has been handed to hyper or h2 may take long to go out. In HTTP/2 that counts only between requests: there a stream
-    /// may be starved of its window while PINGs keep the connection lively.
+    /// Notes that the socket took bytes. Bytes given to hyper or h2 may take long to be sent. In HTTP/2 this counts
+    /// only between requests: there a stream may be starved of its window while PINGs keep the connection moving.
     pub fn bytes_went(&self, count: usize) {
         if count >= CONTROL_FRAMES
             && (self.protocol == Protocol::Http1 || self.requests.load(Ordering::Relaxed) == 0)
@@ -160,21 +162,21 @@ impl Deadlines {
         }
     }
 
-    /// A write went through.
+    /// Notes that a write succeeded.
     pub fn wrote(&self) {
         if self.blocked_since.load(Ordering::Relaxed) != 0 {
             self.blocked_since.store(0, Ordering::Relaxed);
         }
     }
 
-    /// A write found the socket full.
+    /// Notes that a write found the socket full.
     pub fn blocked(&self) {
         if self.blocked_since.load(Ordering::Relaxed) == 0 {
             self.blocked_since.store(self.now(), Ordering::Relaxed);
         }
     }
 
-    /// What tells of a message's pieces from outside the connection's own task.
+    /// Where message pieces are recorded from outside the connection's own task.
     pub fn activity(&self) -> &Activity {
         &self.moved
     }
@@ -191,7 +193,7 @@ impl Deadlines {
     }
 }
 
-/// While a connection is idle a head may begin at any time; the timer must look again before that one could be late.
+/// While a connection is idle a head may begin at any time; the timer must fire again before that one could be late.
 fn left_for_a_head(timeouts: &Timeouts) -> u64 {
     u64::try_from(timeouts.header.as_millis()).unwrap_or(u64::MAX)
 }
@@ -201,7 +203,7 @@ fn left_for_a_head(timeouts: &Timeouts) -> u64 {
 pub struct InFlight(Arc<Deadlines>);
 
 impl InFlight {
-    /// A request has come.
+    /// Notes that a request has come.
     pub fn begin(deadlines: Arc<Deadlines>) -> Self {
         deadlines.requests.fetch_add(1, Ordering::Relaxed);
         deadlines.head_since.store(0, Ordering::Relaxed);
@@ -212,7 +214,7 @@ impl InFlight {
         Self(deadlines)
     }
 
-    /// Something of its messages moved.
+    /// Notes that one of its messages moved.
     pub fn touch(&self) {
         self.0.touch();
     }

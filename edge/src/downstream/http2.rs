@@ -59,7 +59,7 @@ pub struct Connection<S> {
     closing: bool,
     /// Requests that have come and are not begun yet.
     arrived: Vec<Arrived>,
-    /// Room for the next request's future. One that answers at once leaves it to the one after.
+    /// Room for the next request's future. A request that answers at once passes it on to the next.
     next: ReusableBoxFuture<'static, ()>,
     under_way: FuturesUnordered<ReusableBoxFuture<'static, ()>>,
 }
@@ -69,7 +69,7 @@ enum Phase<S> {
     Open(h2::server::Connection<CoalescedWrites<S>, Bytes>),
 }
 
-/// What all requests of a connection need.
+/// The state that all requests of a connection share.
 #[derive(Clone)]
 struct ConnectionShared {
     edge: Arc<Edge>,
@@ -103,7 +103,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
     }
 
-    /// Asks the client to go: streams that are open, or on their way before it hears of it, still end (RFC 9113 §6.8).
+    /// Asks the client to close: streams that are open, or begun before it receives that, still end (RFC 9113 §6.8).
     pub fn close(&mut self) {
         self.closing = true;
     }
@@ -132,7 +132,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
         loop {
             while let Poll::Ready(Some(())) = Pin::new(&mut self.under_way).poll_next(context) {}
-            // All that have come are taken before any is answered, so that their answers go out together.
+            // All requests that have come are taken before any is answered, so that their answers are sent together.
             loop {
                 match connection.poll_accept(context) {
                     Poll::Pending => break,
@@ -144,8 +144,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 return Poll::Pending;
             }
             for arrived in self.arrived.drain(..) {
-                // A panic drops what the stream holds, which resets it. Combinators, because an `async fn` round it would
-                // hold the future twice, and all of it is copied.
+                // A panic drops the stream's future, which resets the stream. Combinators, because an `async fn` around
+                // it would hold the future twice, and all of it is copied.
                 let exchange = AssertUnwindSafe(exchange(self.shared.clone(), arrived));
                 self.next.set(exchange.catch_unwind().map(|ended| {
                     if ended.is_err() {
@@ -189,13 +189,13 @@ async fn exchange(shared: ConnectionShared, (request, mut respond): Arrived) {
         }
     }
     if uploads && shared.deadlines.requests() <= MOST_LINGERING {
-        // With `respond` goes what is left of the content: h2 resets the stream (RFC 9113 §8.1). That must not come in one
-        // read with the response: curl 7.88 for one then loses it.
+        // Dropping `respond` drops the unread content: h2 resets the stream (RFC 9113 §8.1). The reset must not arrive
+        // in one read with the response: curl 7.88, for example, then loses the response.
         tokio::time::sleep(RESET_LATER).await;
     }
 }
 
-/// Awaits the answer; what goes before it is sent meanwhile. `None` when the client has reset the stream.
+/// Awaits the answer; interim responses are sent meanwhile. `None` when the client has reset the stream.
 async fn answer(
     shared: &ConnectionShared,
     request: Request<Content>,
@@ -209,7 +209,7 @@ async fn answer(
         if let Poll::Ready(response) = answer.as_mut().poll(context) {
             return Poll::Ready(Some(response));
         }
-        // Nothing more may be sent on a stream that has been reset, and nobody waits for it.
+        // Nothing more may be sent on a stream that has been reset, and no client waits for it.
         if respond.poll_reset(context).is_ready() {
             return Poll::Ready(None);
         }
@@ -248,7 +248,7 @@ struct Sending<'a> {
     stream: SendStream<Bytes>,
     body: Recorded<Body>,
     in_flight: &'a InFlight,
-    /// What waits for window, and whether it is the last.
+    /// The piece that waits for window, and whether it is the last.
     piece: Option<(Bytes, bool)>,
 }
 
@@ -271,8 +271,8 @@ impl Sending<'_> {
         });
         if let Err(error) = sent.await {
             tracing::debug!(%error, "a response broke off");
-            // Without it the client would take what it has for the whole (RFC 9113 §8.1). No effect on a stream that is
-            // reset already.
+            // Without a reset the client would take the partial content for the whole (RFC 9113 §8.1). No effect on a
+            // stream that is reset already.
             self.stream.send_reset(Reason::INTERNAL_ERROR);
         }
     }
@@ -281,7 +281,7 @@ impl Sending<'_> {
         loop {
             while let Some((piece, last)) = &mut self.piece {
                 let window = ready!(poll_window(&mut self.stream, context))?;
-                // h2 is given no more than may go out at once: what the client does not read stays where it is.
+                // h2 receives no more than may be sent at once: unread content stays with its source.
                 let part = piece.split_to(window.min(piece.len()));
                 let ends = *last && piece.is_empty();
                 if piece.is_empty() {
@@ -315,7 +315,7 @@ impl Sending<'_> {
     }
 }
 
-/// How much the client's window and the send buffer have room for: at least one byte.
+/// The room in the client's window and the send buffer: at least one byte.
 fn poll_window(stream: &mut SendStream<Bytes>, context: &mut Context<'_>) -> Poll<Result<usize, Broken>> {
     loop {
         match stream.capacity() {
@@ -334,13 +334,13 @@ const STREAM_WINDOW: u32 = 256 * 1024;
 const CONNECTION_WINDOW: u32 = 1024 * 1024;
 /// Bytes of a response that one stream may hand to the socket ahead of it.
 const SEND_BUFFER: usize = 256 * 1024;
-/// Streams that a client may reset before they are begun; one more costs it the connection (CVE-2023-44487).
+/// Streams that a client may reset before they are begun; one more closes the connection (CVE-2023-44487).
 const RESET_UNSEEN: usize = 20;
-/// Streams that may have to be reset for errors of the client's; one more costs it the connection.
+/// Streams that may be reset for the client's errors; one more closes the connection.
 const RESET_BY_ERROR: usize = 1024;
-/// How long after a response the rest of its request's content is given up.
+/// How long after a response the rest of its request's content is dropped.
 const RESET_LATER: Duration = Duration::from_millis(20);
-/// With more requests than this on a connection it is given up at once.
+/// With more requests than this on a connection it is dropped at once.
 const MOST_LINGERING: usize = 128;
-/// Interim responses of one stream; further ones are left out, since h2 does not say when one has gone out.
+/// Interim responses of one stream; further ones are dropped, since h2 does not report when one has been sent.
 const MOST_INTERIM: usize = 64;

@@ -1,8 +1,8 @@
-//! Listening sockets: one for each worker thread on each public address, and what comes out of them.
+//! Listening sockets, one for each worker thread on each public address, and the connections they accept.
 //!
 //! Owns: how a listening socket is made. Promises: the kernel spreads connections over the workers (`SO_REUSEPORT`); an
 //! address another process listens on is refused, never silently shared; a failure names the address and the remedy.
-//! [`accept`] takes connections within a bound; what becomes of them is not its concern.
+//! [`accept`] takes connections within a bound; what they carry is not its concern.
 //!
 //! `SO_REUSEPORT` alone would let a second edge of the same user join the first one's port and take half its clients. So
 //! the first socket of an address binds and listens without it, which fails when anybody else listens there, and only then
@@ -21,7 +21,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 /// Connections the kernel holds for one worker before it accepts them. Linux caps it at `net.core.somaxconn` (4096).
 const BACKLOG: i32 = 4096;
 
-/// After an accept that failed for lack of something the system may have again soon.
+/// Pause after an accept that failed for lack of a resource that the system may have again soon.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Why an address could not be listened on. The message ends with what to do about it.
@@ -30,13 +30,12 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 pub struct ListenError {
     /// The address as the settings name it.
     pub address: SocketAddr,
-    /// What the system said.
     pub source: io::Error,
 }
 
 /// Listens on `address` with one non-blocking socket for each of `threads` workers (at least one).
 ///
-/// Port 0 lets the system choose once; all sockets share the choice, which `local_addr` tells. `[::]` takes IPv4 as
+/// Port 0 lets the system choose once; all sockets share the choice, which `local_addr` returns. `[::]` takes IPv4 as
 /// well. Accepted streams have `TCP_NODELAY`: they inherit it from these sockets.
 ///
 /// # Errors
@@ -78,14 +77,14 @@ fn open(address: SocketAddr) -> io::Result<Socket> {
     Ok(socket)
 }
 
-/// Waits for a place among those who may be served at once, then for a connection. Where the system gives none for lack of
-/// something that it may have again soon, it is asked again after a while; each time `refused` is told. Cancel-safe.
+/// Waits for a place among the connections served at once, then for a connection. When the system lacks a resource that
+/// it may have again soon, it retries after a pause and calls `refused` each time. Cancel-safe.
 pub async fn accept<T, F: Future<Output = io::Result<T>>>(
     places: &Arc<Semaphore>,
     accept: impl Fn() -> F,
     refused: impl Fn(),
 ) -> (T, OwnedSemaphorePermit) {
-    // When every place is taken the kernel's queue holds newcomers back, instead of us turning them away.
+    // When every place is taken, newcomers wait in the kernel's queue instead of being refused.
     let place = Arc::clone(places).acquire_owned().await.expect("the semaphore is never closed");
     loop {
         match accept().await {
@@ -93,7 +92,7 @@ pub async fn accept<T, F: Future<Output = io::Result<T>>>(
             Err(error) => {
                 refused();
                 if !of_one_connection(&error) {
-                    // No file descriptors or no memory: trying again at once would only burn the CPU.
+                    // No file descriptors or no memory: an immediate retry would only burn the CPU.
                     tracing::warn!(%error, "cannot accept connections");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
@@ -208,7 +207,7 @@ mod tests {
             TcpStream::connect(address).unwrap().read_exact(&mut worker).unwrap();
             served[usize::from(worker[0])] += 1;
         }
-        // An even spread leaves a worker out once in 10^52 runs.
+        // An even spread misses a worker once in 10^52 runs.
         assert!(served.iter().all(|connections| *connections > 0), "{served:?}");
     }
 
@@ -220,7 +219,7 @@ mod tests {
                 let port = sockets[0].local_addr().unwrap().port();
                 TcpStream::connect((Ipv4Addr::LOCALHOST, port)).unwrap();
             }
-            // A machine without IPv6 must at least be told what to write instead.
+            // On a machine without IPv6 the error must at least name the address to write instead.
             Err(error) => assert!(error.to_string().contains("0.0.0.0:0"), "{error}"),
         }
     }

@@ -1,8 +1,9 @@
-//! What a client's socket says: from a listening address to requests and their answers on the wire.
+//! The client side: from a listening address to requests and their answers on the wire.
 //!
-//! [`listen`] makes the sockets, [`tls`] terminates; [`connection`] is one client's connection from accept to close, [`http2`]
-//! its streams where it speaks HTTP/2; [`socket`] sits under either, [`coalesce`] gathers what HTTP/2 writes, [`deadlines`]
-//! says when a connection is late. Nothing here knows what a request is answered with: that is [`crate::pipeline`]'s.
+//! [`listen`] makes the sockets, [`tls`] terminates; [`connection`] is one client's connection from accept to close,
+//! [`http2`] its streams where it speaks HTTP/2; [`socket`] wraps the socket of either, [`coalesce`] gathers the writes
+//! of HTTP/2, [`deadlines`] finds connections that are late. Nothing here decides the answer to a request:
+//! [`crate::pipeline`] does.
 
 pub mod coalesce;
 pub mod connection;

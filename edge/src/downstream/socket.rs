@@ -1,5 +1,5 @@
-//! A client's socket as its connection sees it: it tells the [`Deadlines`] when bytes come and when it is full, and writes
-//! HTTP/1.1's interim responses between what hyper sends.
+//! A client's socket as its connection sees it: it records in [`Deadlines`] when bytes come and when it is full, and
+//! writes HTTP/1.1's interim responses between the messages that hyper sends.
 
 use std::{
     io,
@@ -25,28 +25,26 @@ use crate::{
 /// included.
 #[derive(Debug)]
 pub struct ConnectionPermit {
-    /// Its place.
     pub permit: OwnedSemaphorePermit,
-    /// Its count.
     pub open: OpenConnection,
-    /// What a drain waits for.
+    /// A drain waits for it.
     pub token: TaskTrackerToken,
 }
 
-/// The socket, telling the connection when bytes come and when it is full.
+/// The socket, which records when bytes come and when it is full.
 #[derive(Debug)]
 pub struct Watched<S> {
     stream: S,
     deadlines: Arc<Deadlines>,
-    /// Interim responses that wait for hyper to have nothing half sent.
+    /// Interim responses that wait until hyper has no message half sent.
     waiting: Arc<Interim>,
-    /// Those that are being written.
+    /// Interim responses that are being written.
     interim: Bytes,
     _place: ConnectionPermit,
 }
 
 impl<S> Watched<S> {
-    /// Watches a socket; `interim` is written before whatever hyper writes next.
+    /// Wraps a socket; `interim` is written before hyper's next write.
     pub fn new(stream: S, deadlines: Arc<Deadlines>, interim: Arc<Interim>, place: ConnectionPermit) -> Self {
         Self { stream, deadlines, waiting: interim, interim: Bytes::new(), _place: place }
     }
@@ -68,7 +66,7 @@ impl<S> Watched<S> {
 }
 
 impl<S: AsyncWrite + Unpin> Watched<S> {
-    /// Writes the interim responses that wait. Called when hyper flushes, so that it has nothing half sent.
+    /// Writes the waiting interim responses. Called when hyper flushes, so that it has no message half sent.
     fn poll_interim(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         loop {
             if self.interim.is_empty() {

@@ -1,4 +1,4 @@
-//! Without an edge: a response's head that is given decides.
+//! Explanations without an edge, from a given response head.
 
 use std::time::{Duration, SystemTime};
 
@@ -80,7 +80,7 @@ pub fn dry(
 
 type Judged = (Admitted, Option<ContentRange>);
 
-/// What a fetch looks at beside policy.
+/// The checks of a fetch beside policy.
 fn fits(
     (admitted, place): Judged,
     response: &HeaderMap,

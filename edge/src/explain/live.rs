@@ -1,4 +1,4 @@
-//! Of a running edge: what is stored decides.
+//! Explanations by a running edge, from its stored responses.
 
 use cache_policy::{Decision, Moment, Reason, RequestFacts, variant_key};
 use http::{HeaderName, HeaderValue, Method, header};
@@ -53,7 +53,7 @@ pub fn live(
     };
     let stored = candidate.map(Candidate::stored);
     let from_store = matches!(verdict, "hit" | "stale");
-    // Of an answer that was not stored lately the next one's is not known before it comes.
+    // When the last response was not stored, the reason for the next one is unknown before it comes.
     let refused = memory.not_stored().of(&key).filter(|_| stored.is_none());
     let known = status.filter(|verdict| *verdict != Verdict::Miss || refused.is_none());
     let cache_status = known.map(|verdict| {
@@ -107,7 +107,7 @@ pub fn live(
     Ok(told)
 }
 
-/// The header lines that decided: of the request, of what is stored, or of what is stored for others.
+/// The header lines that decided: of the request, of its stored response, or of those stored for other requests.
 fn lines(
     reason: Option<Reason>,
     selection: &Selection<'_>,
@@ -188,7 +188,7 @@ fn others(resource: Option<&Resource>, found: bool) -> Vec<String> {
         .collect()
 }
 
-/// The fields that the cache adds to the request it sends.
+/// The fields that the cache adds to the request it forwards.
 fn asks(candidate: Option<&Candidate<'_>>, selection: &Selection<'_>) -> Vec<String> {
     let (want, validate) = candidate.map_or_else(
         || (want::want(selection.head, None, selection.facts, selection.rules), None),

@@ -1,8 +1,9 @@
 //! Why a request is answered as it is: what [`crate::pipeline`] would decide, in words, without answering.
 //!
-//! Two ways: of a running edge, over what it has stored; or dry, over a response's head that is given. Both look and decide
-//! by the code that real requests go through ([`crate::cache::select`], [`crate::cache::held`], `cache-policy`), and change nothing.
-//! What is told is for the operator alone, and yet no secret: see [`crate::observe::evidence`].
+//! Two ways: by a running edge, over its stored responses; or dry, over a given response head. Both select and decide
+//! by the code that real requests go through ([`crate::cache::select`], [`crate::cache::held`], `cache-policy`), and
+//! change nothing. An explanation is for the operator alone, and still contains no secret: see
+//! [`crate::observe::evidence`].
 
 mod dry;
 mod live;
@@ -42,11 +43,10 @@ fn get() -> String {
     Method::GET.to_string()
 }
 
-/// What would become of a request, and why. What does not apply is empty.
+/// What would become of a request, and why. Fields that do not apply are empty.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(default)]
 pub struct Explanation {
-    /// The cache key.
     pub key: String,
     /// The route it takes.
     pub route: String,
@@ -56,43 +56,42 @@ pub struct Explanation {
     pub reason: Option<String>,
     /// The reason in a sentence.
     pub meaning: Option<String>,
-    /// The header lines that decided, each with whose it is.
+    /// The header lines that decided, each marked as the request's or the response's.
     pub lines: Vec<String>,
-    /// Cache-Status as the client gets it; of a fetch as far as it is known before the upstream answers.
+    /// Cache-Status as the client receives it; for a fetch as far as it is known before the upstream answers.
     pub cache_status: Option<String>,
-    /// The stored response that this is about.
+    /// The stored response that was selected.
     pub stored: Option<StoredAs>,
     /// What makes variants, and the request's values of it, one field a line.
     pub variant: Vec<String>,
-    /// What is stored under the key, where none of it matches: what its `Vary` tells apart.
+    /// The stored variants, by their `Vary`, where none of them matches.
     pub variants: Vec<String>,
     /// Age and lifetime, where a response is stored or would be.
     pub freshness: Option<Freshness>,
-    /// What the upstream is asked beside the request itself.
+    /// The fields that the upstream is sent beside the request itself.
     pub asks: Vec<String>,
-    /// The last answer that was not stored.
+    /// The last response that was not stored.
     pub refused: Option<NotStored>,
-    /// What is well to know beside.
+    /// Further facts that an operator may not expect.
     pub notes: Vec<String>,
-    /// What it is purged by.
+    /// The tags it can be purged by.
     pub tags: Vec<String>,
     /// What would have made it a hit, or storable.
     pub remedy: Option<String>,
 }
 
-/// How a stored response was found, and what is there of it.
+/// How a stored response was found, and which of its octets are stored.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(default)]
 pub struct StoredAs {
     /// `variant`, `language`, `part` or `query`.
     pub by: String,
-    /// The URL it is stored under, where that is another.
+    /// The URL it is stored under, where that is another one.
     pub url: Option<String>,
-    /// Its status.
     pub status: u16,
     /// The header lines by which it was found.
     pub lines: Vec<String>,
-    /// Its octets, where they are not all there.
+    /// The octets stored, where they are not all.
     pub parts: Option<StoredParts>,
 }
 
@@ -100,27 +99,25 @@ pub struct StoredAs {
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(default)]
 pub struct StoredParts {
-    /// What is stored.
     pub held: Vec<String>,
     /// The length of the whole, where it is known.
     pub length: Option<u64>,
-    /// What of it the request asks for, as far as it can be told.
+    /// The octets that the request asks for, as far as they are known.
     pub wanted: Vec<String>,
-    /// What the upstream is asked for, that the request may be answered.
+    /// The range that the upstream is asked for to complete the answer.
     pub missing: Option<String>,
 }
 
-/// An answer that was not stored.
+/// A response that was not stored.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(default)]
 pub struct NotStored {
-    /// Seconds since it came.
+    /// Seconds since it was received.
     pub ago: u64,
-    /// Its status.
     pub status: u16,
-    /// Why, as a token.
+    /// The reason's token.
     pub reason: String,
-    /// Why, in a sentence.
+    /// The reason in a sentence.
     pub meaning: String,
     /// The header lines that decided.
     pub lines: Vec<String>,
@@ -136,17 +133,17 @@ pub struct Freshness {
     pub age: u64,
     /// How long it is fresh.
     pub lifetime: u64,
-    /// Which statement says so.
+    /// The statement that gives the lifetime.
     pub lifetime_from: String,
     /// The field of that statement, where it is a targeted one.
     pub targeted: Option<String>,
-    /// Whether that is as long as the route's `max_ttl` allows.
+    /// Whether that is limited by the route's `max_ttl`.
     pub at_max_ttl: bool,
-    /// What is left; negative when it is stale.
+    /// Remaining freshness; negative when it is stale.
     pub left: i64,
-    /// How long past that it may be served while it is refreshed.
+    /// How long after that it may be served stale while it is validated.
     pub stale_while_revalidate: Option<Window>,
-    /// How long past that it may stand in for an error.
+    /// How long after that it may be served stale in place of an error.
     pub stale_if_error: Option<Window>,
     /// Why it may never be served stale, in whatever window.
     pub never_stale: Option<String>,
@@ -156,7 +153,6 @@ pub struct Freshness {
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(default)]
 pub struct Window {
-    /// How long it is.
     pub seconds: u64,
     /// Who grants it: `response` or `route`.
     pub of: String,
@@ -203,7 +199,7 @@ fn words(reason: Option<Reason>) -> Explanation {
     }
 }
 
-/// The reason in a sentence. Its sections are RFC 9111's where it does not say otherwise.
+/// The reason in a sentence. RFC sections are those of RFC 9111 unless another is named.
 fn meaning(reason: Reason) -> String {
     reason.meaning().replace("(§", "(RFC 9111 §")
 }
@@ -253,7 +249,7 @@ fn freshness(meta: &Meta, head: &HeaderMap, route: &Route, now: Moment) -> Fresh
     }
 }
 
-/// What a response's head says beside, that an operator may not expect to matter, or to be ignored.
+/// Further facts in a response's head that an operator may not expect to matter, or to be ignored.
 fn notes(status: StatusCode, head: &HeaderMap, route: &Route) -> Vec<String> {
     let rules = &route.rules;
     let mut notes = Vec::new();

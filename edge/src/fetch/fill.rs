@@ -3,11 +3,12 @@
 //! ```text
 //!   reading --- end ----------------> stored, as a whole or as a part
 //!      |  \---- breaks off ---------> asked for the rest, once ---- the rest comes --> reading
-//!      |                                      \---- anything else --> every reader is told; nothing is stored
+//!      |                                      \---- anything else --> every reader gets an error; nothing is stored
 //!      '------- turns out too large -> passed on to those who read already, at the pace of the slowest
 //! ```
 //!
-//! Nobody needs to read for a fill to go on that will be stored. Whatever happens to its task, no reader waits for ever.
+//! A fill whose response will be stored goes on without readers. Whatever happens to its task, no reader waits for
+//! ever.
 
 use std::{sync::Arc, time::Duration};
 
@@ -41,19 +42,18 @@ use crate::{
 pub struct Fill<'a> {
     /// Where it is stored.
     pub edge: &'a Edge,
-    /// The resource.
     pub key: &'a Key,
     /// The fetch that others may join.
     pub lead: &'a Lead,
-    /// What readers share.
+    /// Shared with the readers.
     pub filling: &'a Filling,
     /// Largest body to keep, in bytes.
     pub largest: u64,
-    /// What is taken of the tier's room; given back when the body is stored or passed on.
+    /// Room reserved in the memory tier; released when the body is stored or passed on.
     pub room: Option<Reservation>,
-    /// Where it is a part.
+    /// Set where the body is a part.
     pub parts: Option<Placed>,
-    /// How to ask for the rest if it breaks off; it is used once.
+    /// How to ask for the rest if the body breaks off; used once.
     pub resume: Option<Resume>,
 }
 
@@ -61,13 +61,12 @@ pub struct Fill<'a> {
 pub struct Placed {
     /// Where it stands, with the octets that were stored before.
     pub place: ContentRange,
-    /// The route's rules.
     pub route: Arc<Route>,
-    /// What was asked for.
+    /// The part that was asked for.
     pub want: Want,
 }
 
-/// Where stored octets stand, seen from those that are fetched.
+/// The side of the fetched octets on which stored octets stand.
 #[derive(Clone, Copy)]
 enum Side {
     Before,
@@ -91,7 +90,7 @@ impl Fill<'_> {
     pub async fn run(mut self, mut body: ResponseBody) {
         let recording = FillGuard { recording: &self.filling.recording, ended: false };
         let (mut length, mut pieces) = (0, 0);
-        // Of the whole, where only the continuation told it.
+        // The length of the whole, where only the continuation stated it.
         let mut complete = None;
         let mut trailers = None;
         let mut keeps = true;
@@ -140,7 +139,7 @@ impl Fill<'_> {
             && length != parts.place.range.end - parts.place.range.start
         {
             tracing::info!(key = self.key.as_str(), "a part is not as long as it said and is not stored");
-            // Who follows an answer put together from two was promised its length.
+            // Those who follow an answer joined from two parts were promised its length.
             return if matches!(parts.want, Want::Gap(_)) {
                 recording.fail(BodyError::Abandoned);
             } else {
@@ -162,7 +161,7 @@ impl Fill<'_> {
         }
     }
 
-    /// What is missing after `length` octets, where the upstream can be asked for it and anybody has a use for it.
+    /// Asks the upstream for the octets after `length`, where that is possible and anybody has a use for them.
     async fn rest(&mut self, length: u64, keeps: bool, error: &BodyError) -> Option<Rest> {
         let resume = self.resume.take()?;
         if !keeps && self.wait_for_readers().await == Room::NobodyReads {
@@ -185,7 +184,7 @@ impl Fill<'_> {
         }
     }
 
-    /// Adds the stored octets round what is fetched; says how many.
+    /// Adds the stored octets on one side of the fetched ones; returns how many.
     fn push_stored(&self, side: Side) -> u64 {
         let Some(mut reader) = self.parts.as_ref().and_then(|parts| parts.stored(side)) else { return 0 };
         let length = reader.left();
@@ -195,7 +194,7 @@ impl Fill<'_> {
         length
     }
 
-    /// Stores a part, together with what is stored of the same representation; all of it becomes a whole.
+    /// Stores a part, joined with the stored octets of the same representation; a complete one becomes a whole.
     fn store_part(&self, parts: &Placed, segments: StoredBody) {
         let Filling { facts, head, .. } = self.filling;
         let resource = self.edge.memory.look_up(self.key);
@@ -227,8 +226,8 @@ impl Fill<'_> {
         }
     }
 
-    /// Whether `length` bytes in so many pieces may be kept; takes more room where the upstream did not say how many there
-    /// would be, or sends them in crumbs.
+    /// Whether `length` bytes in so many pieces may be kept; reserves more room where the upstream did not state the
+    /// length, or sends crumbs.
     fn has_room(&mut self, length: u64, pieces: u64) -> bool {
         let Some(room) = &mut self.room else { return false };
         if length > self.largest {
@@ -246,7 +245,7 @@ impl Fill<'_> {
         true
     }
 
-    /// It turned out too large on the way: those who already read it get the rest, nobody else joins, nothing is stored.
+    /// The body turned out too large: present readers receive the rest, nobody else joins, nothing is stored.
     fn let_go(&self) {
         let (reason, at) = (Reason::TooLarge, self.edge.clock.now());
         self.edge.memory.mark(self.key, Marker { until: at + MARKER, reason });
@@ -297,9 +296,9 @@ impl Drop for FillGuard<'_> {
     }
 }
 
-/// Room taken at first for a body of unknown length.
+/// Room reserved at first for a body of unknown length.
 pub const FIRST_ROOM: u64 = 64 * 1024;
-/// Pieces of fewer bytes are crumbs, of which each beyond the first few takes room for its bookkeeping.
+/// Pieces of fewer bytes are crumbs; each beyond the first few reserves room for its bookkeeping.
 const CRUMB: u64 = 4 * 1024;
 const FEW_PIECES: u64 = 16;
 const PIECE: u64 = 128;

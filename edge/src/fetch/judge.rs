@@ -1,4 +1,4 @@
-//! Whether an answer may be stored, as what, and under which facts.
+//! Whether a response may be stored, in which form, and with which facts.
 
 use std::{sync::Arc, time::Duration};
 
@@ -19,7 +19,7 @@ use crate::{
     upstream::ResponseBody,
 };
 
-/// What an answer is judged by.
+/// The context in which a response is judged.
 pub(super) struct Judge<'a> {
     pub(super) edge: &'a Edge,
     pub(super) facts: &'a RequestFacts,
@@ -29,14 +29,14 @@ pub(super) struct Judge<'a> {
     pub(super) largest: u64,
 }
 
-/// An answer that will be stored.
+/// A response that will be stored.
 pub(super) struct Judged {
     pub(super) facts: Facts,
     pub(super) head: HeaderMap,
     pub(super) length: Option<u64>,
-    /// Where in the whole what is being stored stands, where it is a part.
+    /// The place of the body in the whole, where it is a part.
     place: Option<ContentRange>,
-    /// Whether the answer is a part.
+    /// Whether the response is a part.
     partial: bool,
     room: Reservation,
 }
@@ -79,7 +79,7 @@ impl Judge<'_> {
         Ok(Judged { place: Some(place), partial: true, ..judged })
     }
 
-    /// What was missing: it and what is stored become the answer (RFC 9111 §3.4).
+    /// The missing octets: joined with the stored part they become the answer (RFC 9111 §3.4).
     pub(super) fn gap(&self, head: &HeaderMap, body: &ResponseBody, gap: &Gap) -> Result<Judged, Reason> {
         let length = http_body::Body::size_hint(body).exact();
         let (admitted, place) = self.placed(head, length)?;
@@ -108,7 +108,8 @@ impl Judge<'_> {
         Ok(Judged { place: Some(wanted), partial: !whole, ..judged })
     }
 
-    /// A 206, and where it stands: as long as it says, or as the route has it.
+    /// A 206 and its place in the whole. A body whose length contradicts Content-Range is refused, or placed by its
+    /// length where the route has `ranges = "fitted"`.
     fn placed(&self, head: &HeaderMap, length: Option<u64>) -> Result<(Admitted, ContentRange), Reason> {
         let rules = &self.route.rules;
         let (admitted, place) = admit_part(self.facts, head, self.arrival, rules)?;
@@ -140,7 +141,7 @@ impl Judge<'_> {
     }
 }
 
-/// The fields that `no-cache` or `private` names: the client that asked gets them, nobody else (RFC 9111 §5.2.2.4).
+/// The fields that `no-cache` or `private` names: the client that asked receives them, nobody else (RFC 9111 §5.2.2.4).
 pub(super) fn withheld(head: &HeaderMap, stored: &HeaderMap) -> HeaderMap {
     let only_here = |name: &HeaderName| !stored.contains_key(name) && !NEVER_WITHHELD.contains(name);
     head.iter()
@@ -149,11 +150,11 @@ pub(super) fn withheld(head: &HeaderMap, stored: &HeaderMap) -> HeaderMap {
         .collect()
 }
 
-/// What is missing of a stored head for other reasons.
+/// Fields that a stored head lacks for other reasons.
 const NEVER_WITHHELD: [HeaderName; 4] =
     [header::AGE, header::CONTENT_RANGE, header::SET_COOKIE, HeaderName::from_static("set-cookie2")];
 
-/// Takes room for a body before anyone is promised a share of it: all of it where its length is known.
+/// Reserves room for a body before anyone may follow it: all of it where its length is known.
 fn room(edge: &Edge, length: Option<u64>, largest: u64) -> Result<Reservation, Reason> {
     match length {
         Some(length) if length > largest => Err(Reason::TooLarge),
@@ -161,15 +162,15 @@ fn room(edge: &Edge, length: Option<u64>, largest: u64) -> Result<Reservation, R
     }
 }
 
-/// Whether the next answers are likely to be refused for the same reason. What one client's request brought about says
-/// nothing of the next client's answer, nor does a failure or a moment without room.
+/// Whether the next responses are likely to be refused for the same reason. Reasons caused by one client's request do
+/// not predict the response to the next client, nor does a failure or a moment without room.
 pub(super) fn lasts(status: StatusCode, reason: Reason) -> bool {
     (status.is_success() || status.is_redirection())
         && !reason.is_about_request()
         && !matches!(reason, Reason::NoRoom | Reason::PartialUnusable)
 }
 
-/// The entry under the head that a 304 has brought (RFC 9111 §4.3.4), of a fetch that began at `began`.
+/// The stored response with the head that a 304 has updated (RFC 9111 §4.3.4), by a fetch that began at `began`.
 pub(super) fn freshen(stored: &Stored, answer: &Newer<'_>, began: Generation) -> Result<Stored, Reason> {
     let admitted = cache_policy::freshen(&stored.meta, &stored.identity().head, answer)?;
     let tags = tags(&admitted.head)?.into();

@@ -5,14 +5,14 @@
 //!     |
 //!   send --- no response ------------------> Failed                followers and leader decide on stale
 //!     |---- 304 to our validators ---------> Stored                freshened in place
-//!     |---- a failure status over an entry > ErrorStatus           the entry stays; the leader has the response
+//!     |---- a failure status over an entry > ErrorStatus           the stored one stays; the leader has the response
 //!     |---- 206 to a range we asked for ---> Filling ... stored    as a part; what it completes becomes a whole
 //!     |---- policy refuses to store -------> NotShared + marker    the leader has the response, streamed to it alone
 //!     '---- policy admits -----------------> Filling ... stored    readers follow the recording
 //! ```
 //!
-//! The client that started it may leave at any time: what will be stored is filled to its end; what will not be stored
-//! stops with its reader.
+//! The client that started it may leave at any time: a response that will be stored is filled to its end; one that will
+//! not be stored stops with its reader.
 
 pub mod fill;
 mod judge;
@@ -50,42 +50,37 @@ use want::Want;
 pub struct Fetch {
     /// The right to fetch.
     pub lead: Lead,
-    /// The request to send.
     pub request: Request<RequestBody>,
-    /// What it is for.
+    /// What it fetches, and how the response is judged.
     pub subject: Subject,
 }
 
-/// What a fetch is for: a resource, and how what comes of it is judged.
+/// What a fetch is for: a resource, and the context in which its response is judged.
 pub struct Subject {
-    /// The resource.
     pub key: Key,
     /// The client's request fields, for `Vary`.
     pub fields: HeaderMap,
     /// The client's request, as policy sees it.
     pub facts: RequestFacts,
-    /// The route's rules.
     pub route: Arc<Route>,
-    /// Where to send it.
     pub upstream: Arc<Upstream>,
-    /// The entry under validation, or that a failure must not replace.
+    /// The stored response under validation, or the one that a failure must not replace.
     pub stored: Option<Arc<Stored>>,
-    /// What is asked for.
+    /// The whole, a part, or a gap.
     pub want: Want,
     /// Largest body to keep, in bytes.
     pub largest: u64,
 }
 
-/// What the fetch gives to the client that began it, before anyone else learns of it.
+/// The part of the result for the client that began the fetch, before anyone else learns of it.
 pub enum LeaderShare {
-    /// A response for it alone.
     Answer(Box<Unshared>),
-    /// Its place in the recording: taken first, so that the fill never finds itself without a reader. With it the fields
+    /// Its place in the recording, taken first, so that the fill never finds itself without a reader; and the fields
     /// that are for this client alone.
     Reader(Reader, HeaderMap),
 }
 
-/// A response that its own client gets and nobody else.
+/// A response for its own client alone.
 pub struct Unshared {
     /// As the upstream sent it.
     pub answer: Answer,
@@ -95,7 +90,7 @@ pub struct Unshared {
     pub took: Duration,
 }
 
-/// Starts the fetch. The receiver has what is the leader's before the outcome is published.
+/// Starts the fetch. The receiver has the leader's share before the outcome is published.
 pub fn start(edge: &Arc<Edge>, fetch: Fetch) -> oneshot::Receiver<LeaderShare> {
     let (leader, receiver) = oneshot::channel();
     tokio::spawn(run(Arc::clone(edge), fetch, leader));
@@ -104,7 +99,7 @@ pub fn start(edge: &Arc<Edge>, fetch: Fetch) -> oneshot::Receiver<LeaderShare> {
 
 async fn run(edge: Arc<Edge>, fetch: Fetch, leader: oneshot::Sender<LeaderShare>) {
     let Fetch { lead, request, subject } = fetch;
-    // Boxed: as a rule there is no tier, and nobody carries the room for asking one about.
+    // Boxed: usually there is no tier, and the fetch should not carry the room for asking one.
     if !edge.memory.tiers().is_empty()
         && let Some(outcome) = Box::pin(look_up_tiers(&edge, &subject, &lead)).await
     {
@@ -122,7 +117,7 @@ async fn run(edge: Arc<Edge>, fetch: Fetch, leader: oneshot::Sender<LeaderShare>
     Box::pin(received.settle(&lead, again, leader)).await;
 }
 
-/// A response's head has come.
+/// A response whose head has come.
 struct Received<'a> {
     answer: Answer,
     arrival: Arrival,
@@ -130,16 +125,16 @@ struct Received<'a> {
     subject: &'a Subject,
 }
 
-/// What a head that is to be stored, or not, is judged to be.
+/// The judgement of a response head.
 enum Judgement {
     Store(Box<Judged>),
     Refuse(Reason),
-    /// It contradicts what is stored, which is dropped: whoever waits looks again.
+    /// It contradicts the stored response, which is dropped: whoever waits looks up again.
     Contradicts,
 }
 
 impl Received<'_> {
-    /// Publishes what the answer means for those who wait; fills the cache with its body where it is to be stored.
+    /// Publishes the outcome to those who wait; fills the cache with the body where it is to be stored.
     async fn settle(mut self, lead: &Lead, again: Request<()>, leader: oneshot::Sender<LeaderShare>) {
         let subject = self.subject;
         strip_hop_by_hop(self.answer.headers_mut());
@@ -180,7 +175,7 @@ impl Received<'_> {
         LeaderShare::Answer(Box::new(Unshared { answer: self.answer, reason, took }))
     }
 
-    /// Takes the head of a 304 into the entry under validation.
+    /// Updates the response under validation with the head of a 304.
     fn freshened(&self, stored: &Arc<Stored>, began: Generation) -> FetchOutcome {
         let Self { edge, subject: Subject { key, facts, route, .. }, .. } = self;
         let head = self.answer.headers();
@@ -192,7 +187,7 @@ impl Received<'_> {
                 FetchOutcome::Stored(fresh)
             }
             Err(reason) => {
-                // What we hold is not what the upstream means: whoever waits fetches it whole.
+                // The stored response is not the one the upstream validated: whoever waits fetches the whole.
                 tracing::debug!(key = key.as_str(), %reason, "a 304 does not fit what is stored");
                 edge.memory.remove(key, stored);
                 FetchOutcome::Nothing
@@ -205,7 +200,7 @@ impl Received<'_> {
         let Subject { key, fields, facts, route, stored, want, largest, .. } = subject;
         let (status, head, body) = (self.answer.status(), self.answer.headers(), self.answer.body());
         if status == StatusCode::RANGE_NOT_SATISFIABLE {
-            // It is shorter than it was.
+            // The representation has become shorter.
             match (want, stored) {
                 (Want::Gap(gap), _) => {
                     edge.memory.remove(key, &gap.part);
@@ -231,7 +226,7 @@ impl Received<'_> {
         judged.map_or_else(Judgement::Refuse, |judged| Judgement::Store(Box::new(judged)))
     }
 
-    /// For later requests, which need not wait for one another, and for whoever asks why.
+    /// Remembers the refusal for later requests, which need not wait for one another, and for explanations.
     fn remember_refusal(&self, reason: Reason) {
         let Self { edge, subject: Subject { key, fields, route, .. }, arrival, .. } = self;
         let (status, at) = (self.answer.status(), arrival.received_at);
@@ -271,12 +266,13 @@ impl Received<'_> {
     }
 }
 
-/// What the tiers behind memory have, before the upstream is asked: once for everybody who waits. It is put in memory; what
-/// policy does not let be served at once is validated, or stands in for an error, as if it had been there all the time.
+/// Asks the tiers behind memory before the upstream, once for everybody who waits. A response found is put in memory;
+/// if policy does not let it be served at once, it is validated, or served in place of an error, as any stored
+/// response.
 async fn look_up_tiers(edge: &Edge, subject: &Subject, lead: &Lead) -> Option<FetchOutcome> {
     let tiers = edge.memory.tiers();
     let Subject { key, fields, facts, route, stored, want, largest, .. } = subject;
-    // What memory has is no older; what could not be shared of late is in no tier.
+    // A response in memory is no older than a tier's; a response that could recently not be shared is in no tier.
     if stored.is_some() || matches!(want, Want::Gap(_)) || !lead.is_shared() {
         return None;
     }
@@ -295,33 +291,31 @@ async fn look_up_tiers(edge: &Edge, subject: &Subject, lead: &Lead) -> Option<Fe
     edge.memory.store_found(key, Arc::clone(&found));
     Some(match serves(decide(&found.meta, edge.clock.now())) {
         true => FetchOutcome::Found(found, tier),
-        // Whoever waits looks again, and finds it in memory.
+        // Whoever waits looks up again, and finds it in memory.
         false => FetchOutcome::Nothing,
     })
 }
 
-/// An answer to an unsafe request that is to be kept for later GETs (RFC 9110 §9.3.3).
+/// A response to an unsafe request that is to be kept for later GETs (RFC 9110 §9.3.3).
 pub struct Keep {
-    /// The resource.
     pub key: Key,
     /// A fetch that nobody joins.
     pub lead: Lead,
     /// The request's fields, for `Vary`.
     pub fields: HeaderMap,
-    /// The facts under which it is admitted.
+    /// The facts under which the response is admitted.
     pub facts: RequestFacts,
-    /// The route's rules.
     pub route: Arc<Route>,
-    /// When it came.
+    /// When the response came.
     pub arrival: Arrival,
     /// Largest body to keep, in bytes.
     pub largest: u64,
 }
 
-/// Stores an answer while it is read, whatever becomes of its client.
+/// Stores a response while it is read, also when its client leaves.
 ///
 /// # Errors
-/// The body, where policy does not admit the answer.
+/// The body, where policy does not admit the response.
 #[expect(
     clippy::result_large_err,
     reason = "the error is the body itself, handed back to be sent on unstored"
@@ -357,7 +351,7 @@ pub fn keep(
     Ok((reader, length))
 }
 
-/// The leader may have left; then its place is dropped, or its response, which closes the upstream's connection.
+/// The leader may have left; then its place, or its response, is dropped, which closes the upstream's connection.
 fn hand_over(leader: oneshot::Sender<LeaderShare>, own: LeaderShare) {
     drop(leader.send(own));
 }

@@ -1,8 +1,9 @@
-//! The rest of a body that broke off: asked for once, and joined only to what it is the rest of (RFC 9110 §14.2, §13.1.5,
-//! RFC 9111 §3.4).
+//! The rest of a body that broke off: asked for once, and joined only to the representation it belongs to
+//! (RFC 9110 §14.2, §13.1.5, RFC 9111 §3.4).
 //!
-//! Owns what it takes to ask again. Must never join octets of two representations: without a strong validator nothing is
-//! asked, and an answer is dropped unless it is all that was missing of what that validator names.
+//! Owns the state for asking again. Must never join octets of two representations: without a strong validator nothing
+//! is asked for, and a response is dropped unless it is all of the missing octets of the representation that this
+//! validator names.
 
 use std::sync::Arc;
 
@@ -19,41 +20,41 @@ use crate::{
     upstream::{RequestBody, ResponseBody, Upstream, outbound},
 };
 
-/// What it takes to ask for the rest of a response.
+/// The state for asking for the rest of a response.
 pub struct Resume {
     upstream: Arc<Upstream>,
-    /// As it was sent first, without its extensions: interim responses came before the head, and are over.
+    /// The request as it was first sent, without its extensions: interim responses came before the head, and are over.
     request: Request<()>,
     validators: Validators,
-    /// If-Range.
+    /// The value of If-Range.
     same: HeaderValue,
-    /// Of the whole, where the first head stated it.
+    /// The length of the whole, where the first head stated it.
     length: Option<u64>,
     facts: RequestFacts,
     route: Arc<Route>,
 }
 
-/// All that was missing of a body.
+/// All missing octets of a body.
 pub struct Rest {
-    /// Its octets, as they come.
+    /// The missing octets, as they come.
     pub body: ResponseBody,
-    /// Octets of the whole.
+    /// The length of the whole.
     pub complete: u64,
 }
 
 /// Why a body cannot be continued.
 #[derive(Debug, thiserror::Error)]
 pub enum CannotResume {
-    /// Nobody answered.
+    /// The upstream did not answer.
     #[error("{0}")]
     Failed(#[source] Failure),
     /// No answer within the pause that a body may make.
     #[error("no answer in time")]
     Late,
-    /// The answer has a status of its own: it is another representation, or the upstream knows no ranges.
+    /// A status other than 206: it is another representation, or the upstream does not support ranges.
     #[error("answered with {0}")]
     Status(StatusCode),
-    /// The answer is a part, but not of this, or not this one.
+    /// The part belongs to another representation, or is another part.
     #[error("another part: {0}")]
     Part(#[source] Reason),
 }
@@ -69,15 +70,13 @@ impl CannotResume {
     }
 }
 
-/// What was asked, and of whom.
+/// The request that was sent, and its upstream.
 pub struct Asked<'a> {
     /// The head that was sent, of a GET.
     pub request: Request<()>,
     /// The client's request, as policy sees it.
     pub facts: RequestFacts,
-    /// The route's rules.
     pub route: &'a Arc<Route>,
-    /// Who was asked.
     pub upstream: &'a Arc<Upstream>,
 }
 
@@ -91,8 +90,8 @@ pub fn copy(request: &Request<RequestBody>) -> Request<()> {
 }
 
 impl Resume {
-    /// What it takes to ask for the rest of this answer. `None` where its rest could not be told from
-    /// that of another representation, or where the upstream says that it knows no ranges.
+    /// The state for asking for the rest of this response. `None` where its rest could not be told from that of another
+    /// representation, or where the upstream states that it does not support ranges.
     pub fn of(
         asked: Asked<'_>,
         answer: &response::Parts,
@@ -113,8 +112,8 @@ impl Resume {
         Some(Self { upstream, request, validators, same, length, facts, route })
     }
 
-    /// Asks for everything from the octet `from` on. Whoever reads has waited for one pause of the body already, and waits
-    /// for at most one more. Dropping the future closes the connection in use.
+    /// Asks for all octets from `from` on. A reader has waited for one pause of the body already, and waits for at most
+    /// one more. Dropping the future closes the connection in use.
     ///
     /// # Errors
     /// [`CannotResume`]: nothing can be added to the body.
@@ -144,7 +143,7 @@ impl Resume {
         request
     }
 
-    /// The length of the whole, if this answers with all that comes from `from` on.
+    /// The length of the whole, if this response holds all octets from `from` on.
     fn complete(
         &self,
         head: &response::Parts,
@@ -164,8 +163,8 @@ impl Resume {
     }
 }
 
-/// Where a part of `length` octets ends that begins at `from` and lacks nothing of the whole; `None` where it is any
-/// other part.
+/// Where a part of `length` octets ends that begins at `from` and reaches the end of the whole; `None` for any other
+/// part.
 fn end_of(place: &ContentRange, from: u64, length: Option<u64>, whole: Option<u64>) -> Option<u64> {
     let complete = place.complete.or(whole)?;
     let agrees = whole.is_none_or(|whole| whole == complete);

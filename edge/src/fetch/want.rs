@@ -1,4 +1,4 @@
-//! What of a representation a fetch asks for, and how it is written.
+//! Which octets of a representation a fetch asks for, and the request fields for that.
 
 use std::sync::Arc;
 
@@ -10,18 +10,18 @@ use crate::cache::{
     held::{Gap, Held},
 };
 
-/// What of a representation is asked for.
+/// The octets of a representation that are asked for.
 #[derive(Clone, Debug)]
 pub enum Want {
     /// All of it.
     Whole,
     /// The part that the client asks for.
     Part,
-    /// What is missing of a part that is stored.
+    /// The octets missing of a stored part.
     Gap(Gap),
 }
 
-/// What is fetched where the cache alone does not answer.
+/// The octets to fetch where the cache alone does not answer.
 pub fn want(head: &request::Parts, held: Option<&Held>, facts: &RequestFacts, rules: &Rules) -> Want {
     match held {
         Some(Held::But(gap)) => Want::Gap(gap.clone()),
@@ -36,7 +36,7 @@ pub fn want(head: &request::Parts, held: Option<&Held>, facts: &RequestFacts, ru
     }
 }
 
-/// The conditions and the range of a request that fetches `want`; `validate` is stored and has to be validated.
+/// The conditions and the range of a request that fetches `want`; `validate` is the stored response to validate.
 pub fn fields(
     want: &Want,
     head: &request::Parts,
@@ -45,7 +45,7 @@ pub fn fields(
     let conditions = validate.map(|stored| conditional_fields(&stored.meta)).into_iter().flatten();
     match want {
         Want::Whole => conditions.collect(),
-        // The client's own If-Range: if the representation is another one now, it decides what the client gets of it.
+        // The client's own If-Range: if the representation has changed, it decides between the part and the whole.
         Want::Part => [header::RANGE, header::IF_RANGE]
             .into_iter()
             .filter_map(|name| head.headers.get(&name).cloned().map(|value| (name, value)))
@@ -59,8 +59,8 @@ pub fn fields(
     }
 }
 
-/// What requests must agree on to share the fetch of a part: the very same part, as what one octet more would need is
-/// another answer. `None` where a whole is fetched.
+/// What requests must agree on to share the fetch of a part: exactly the same part, since one octet more would need
+/// another response. `None` where a whole is fetched.
 pub fn collapse_key(want: &Want, head: &request::Parts) -> Option<String> {
     let partial = match want {
         Want::Whole => false,

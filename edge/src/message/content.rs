@@ -20,7 +20,7 @@ use hyper::body::Incoming;
 #[derive(Debug)]
 pub struct Content {
     source: Source,
-    /// Tells the client's connection that it moves.
+    /// Records on the client's connection that the content moves.
     activity: Activity,
 }
 
@@ -82,7 +82,7 @@ impl Content {
     }
 }
 
-/// Whether a client waits to be told that its content is wanted (RFC 9110 §10.1.1).
+/// Whether a client waits for 100 (Continue) before it sends its content (RFC 9110 §10.1.1).
 pub fn expects_continue(headers: &HeaderMap) -> bool {
     headers.get(header::EXPECT).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"))
 }
@@ -101,7 +101,7 @@ impl Http2Content {
                     self.left = self.left.map(|left| left.saturating_sub(data.len() as u64));
                     return Poll::Ready(Some(Ok(Frame::data(data))));
                 }
-                // A stream reset before its end is never a whole request, whatever the reason it gives.
+                // A stream reset before its end never carries a whole request, whatever the reason it gives.
                 Some(Err(error)) => return Poll::Ready(Some(Err(error))),
                 None => self.drained = true,
             }
@@ -152,7 +152,7 @@ impl Body for Content {
     }
 }
 
-/// Tells the client's connection that its messages move.
+/// Records on the client's connection that its messages move.
 #[derive(Clone, Debug, Default)]
 pub struct Activity(Arc<AtomicBool>);
 
@@ -168,7 +168,7 @@ impl Activity {
     }
 }
 
-/// Opens when the upstream has said 100 (Continue); and a client's, when its content is first asked for.
+/// Opens when the upstream has sent 100 (Continue); a client's gate, when its content is first read.
 #[derive(Clone, Debug, Default)]
 pub struct ContinueGate(Arc<Gate>);
 
@@ -179,13 +179,12 @@ struct Gate {
 }
 
 impl ContinueGate {
-    /// Lets the body go.
+    /// Lets the body be sent.
     pub fn open(&self) {
         self.0.open.store(true, Ordering::Release);
         self.0.waker.wake();
     }
 
-    /// Waits for it to open.
     pub fn poll_open(&self, context: &Context<'_>) -> Poll<()> {
         self.0.waker.register(context.waker());
         if self.0.open.load(Ordering::Acquire) { Poll::Ready(()) } else { Poll::Pending }

@@ -10,7 +10,7 @@ use crate::message::body_error::BodyError;
 /// Why there is no response from an upstream.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum Failure {
-    /// No server of the pool is there (a command that is not ready).
+    /// No server of the pool is available (a command that is not ready).
     #[error("no server is ready")]
     NoServer,
     /// Every connection is in use and the queue for them is full.
@@ -25,7 +25,7 @@ pub enum Failure {
     /// The connection ended before a response's head.
     #[error("the connection closed before a response")]
     Closed,
-    /// What came is not HTTP.
+    /// The response is not HTTP.
     #[error("the response is malformed")]
     Malformed(#[source] Arc<hyper::Error>),
     /// No response's head in time.
@@ -34,7 +34,7 @@ pub enum Failure {
     /// The client's own body broke.
     #[error("{0}")]
     RequestBody(#[source] BodyError),
-    /// It switched protocols although nobody asked it to.
+    /// The upstream switched protocols without being asked to.
     #[error("the upstream switched protocols unasked")]
     Unasked,
 }
@@ -67,7 +67,7 @@ impl Failure {
         }
     }
 
-    /// Whether the server is to be left alone for a while.
+    /// Whether the server is to rest for a while.
     pub fn blames_server(&self) -> bool {
         matches!(self, Self::Connect(_) | Self::ConnectTimeout)
     }

@@ -1,4 +1,4 @@
-//! What concerns one connection only (RFC 9110 §7.6): taken out of every message that goes on, both ways.
+//! Fields of one connection only (RFC 9110 §7.6): removed from every forwarded message, both ways.
 
 use cache_policy::list_elements;
 use http::{HeaderMap, HeaderName, HeaderValue, Version, header};
@@ -12,12 +12,12 @@ pub fn via(received: Version) -> HeaderValue {
     })
 }
 
-/// Takes out what concerns one connection only (RFC 9110 §7.6.1), nominated fields included.
+/// Removes the fields of one connection only (RFC 9110 §7.6.1), nominated fields included.
 pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
     if headers.contains_key(header::CONNECTION) {
         let nominated: Vec<HeaderName> = list_elements(headers, &header::CONNECTION)
             .filter_map(|name| HeaderName::from_bytes(name).ok())
-            // Nominating these would let a client hide them from us only after we have acted upon them.
+            // Nominating these would let a client hide them from us after we have acted upon them.
             .filter(|name| !KEPT.contains(name))
             .collect();
         for name in nominated {

@@ -1,9 +1,9 @@
 //! Interim responses (RFC 9110 §15.2) on their way to a client.
 //!
-//! A request has one place to put them, [`Interim`], whichever protocol its client speaks. Who serves the connection takes
-//! them from there: in HTTP/2 the request's own stream, in HTTP/1.1 the socket, because hyper's server sends none. Two
-//! promises keep the framing whole: they are taken only between messages ([`Interim::take`]), and a request whose interim
-//! responses are not out yet does not answer ([`Interim::sent`]), or takes them back ([`Interim::withdraw`]).
+//! A request has one queue for them, [`Interim`], whichever protocol its client speaks. The connection takes them from
+//! there: in HTTP/2 the request's own stream, in HTTP/1.1 the socket, because hyper's server sends none. Two promises
+//! keep the framing whole: they are taken only between messages ([`Interim::take`]), and a request whose interim
+//! responses are not sent yet does not answer ([`Interim::sent`]), or withdraws them ([`Interim::withdraw`]).
 
 use std::{
     future::poll_fn,
@@ -16,7 +16,7 @@ use http::{HeaderMap, StatusCode};
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
-/// What waits to be sent before an answer.
+/// Interim responses to be sent before an answer.
 #[derive(Debug, Default)]
 pub struct Interim {
     waiting: AtomicBool,
@@ -44,7 +44,7 @@ pub fn relay() -> (Relay, mpsc::Receiver<Received>) {
 }
 
 impl Relay {
-    /// Passes one on, unless too many wait already: they are hints.
+    /// Forwards one, unless too many wait already: they are hints.
     pub fn pass(&self, status: StatusCode, headers: &HeaderMap) {
         if is_for_clients(status) {
             drop(self.0.try_send((status, headers.clone())));
@@ -52,7 +52,7 @@ impl Relay {
     }
 }
 
-/// 100 is answered on each connection for itself, 101 is a final answer (RFC 9110 §15.2).
+/// 100 is answered on each connection separately, 101 is a final answer (RFC 9110 §15.2).
 pub fn is_for_clients(status: StatusCode) -> bool {
     status.is_informational() && status != StatusCode::CONTINUE && status != StatusCode::SWITCHING_PROTOCOLS
 }
@@ -70,7 +70,7 @@ impl Interim {
         self.waiting.store(true, Ordering::Release);
     }
 
-    /// Waits until all that was put in the queue has been sent. Cancel-safe.
+    /// Waits until the whole queue has been sent. Cancel-safe.
     pub async fn sent(&self) {
         poll_fn(|context| {
             let mut inner = self.inner.lock();
@@ -83,26 +83,25 @@ impl Interim {
         .await;
     }
 
-    /// Takes back what is not being sent yet: the answer comes first after all.
+    /// Withdraws the responses that are not being sent yet: the answer comes first after all.
     pub fn withdraw(&self) {
         let mut inner = self.inner.lock();
         inner.heads.clear();
         inner.bytes = 0;
     }
 
-    /// Whether anything waits.
     pub fn waits(&self) -> bool {
         self.waiting.load(Ordering::Acquire)
     }
 
-    /// What waits, in order; the caller sends it and then calls [`Interim::written`].
+    /// The queued responses, in order; the caller sends them and then calls [`Interim::written`].
     pub fn take(&self) -> Vec<Received> {
         let mut inner = self.inner.lock();
         inner.bytes = 0;
         std::mem::take(&mut inner.heads)
     }
 
-    /// What was taken has been sent.
+    /// Notes that the responses taken have been sent.
     pub fn written(&self) {
         let mut inner = self.inner.lock();
         if inner.heads.is_empty() {
@@ -130,9 +129,9 @@ pub fn in_http1(heads: &[Received]) -> Bytes {
     bytes.into()
 }
 
-/// Interim responses of one upstream that may wait for their request to look.
+/// Interim responses of one upstream that may wait for their request to take them.
 pub const MOST_WAITING: usize = 8;
-/// Beyond about this many bytes unsent, further ones are left out.
+/// Beyond about this many unsent bytes, further ones are dropped.
 const MOST_BYTES: usize = 64 * 1024;
 /// What a line costs beside its name and value.
 const LINE: usize = 32;

@@ -45,7 +45,7 @@ pub struct Target {
 }
 
 impl Target {
-    /// A target of parts that have been checked; of the last pair the query may be missing.
+    /// A target of checked parts; the query may be missing.
     pub fn new(scheme: Scheme, host: &str, port: u16, (path, query): (&str, Option<&str>)) -> Self {
         let length = path.len() + query.map_or(0, |query| query.len() + 1);
         let mut path_and_query = String::with_capacity(length);

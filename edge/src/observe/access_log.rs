@@ -104,7 +104,7 @@ impl AccessLog {
         self.shared.pending.lock().closed = true;
         self.shared.wake.notify_one();
         if let Some(writer) = self.writer.lock().take() {
-            // A writer that panicked has nothing left to write.
+            // The result of a writer that panicked is of no further use.
             let _ = writer.join();
         }
     }
@@ -119,14 +119,14 @@ fn write_lines(shared: &Buffer) {
                 shared.wake.wait(&mut pending);
             }
             if !pending.closed {
-                // Lines of a busy moment are written together: one system call for many requests.
+                // Lines that come together are written together: one system call for many requests.
                 let _ = shared.wake.wait_for(&mut pending, GATHER);
             }
             std::mem::swap(&mut lines, &mut pending.lines);
             pending.closed
         };
         let mut output = std::io::stdout().lock();
-        // Nobody reads the log any more, or its disk is full: requests go on.
+        // The log has no reader any more, or its disk is full: requests go on.
         let _ = output.write_all(lines.as_bytes()).and_then(|()| output.flush());
         lines.clear();
         if closed {

@@ -1,6 +1,6 @@
 //! The header lines that a verdict rests on, for whoever asks why.
 //!
-//! Must never tell a secret: of cookies and credentials only the names are told.
+//! Must never reveal a secret: of cookies and credentials only the names are shown.
 
 use cache_policy::{LifetimeSource, Meta, Reason, Rules, targeted_field};
 use http::{HeaderMap, HeaderName, HeaderValue, header};
@@ -17,8 +17,8 @@ pub fn request_lines(reason: Reason, request: &HeaderMap) -> Vec<String> {
     lines("request", request, names(Some(reason), None).request.iter())
 }
 
-/// The lines of a response that a reason rests on, as `response NAME: VALUE`; `None` is that it is stored and fresh. `meta`
-/// is what policy made of it, where it was admitted: it narrows the lines down to those that gave the lifetime.
+/// The lines of a response that a reason rests on, as `response NAME: VALUE`; `None` means that it is stored and fresh.
+/// `meta` holds policy's facts about it, where it was admitted: it narrows the lines to those that gave the lifetime.
 pub fn response_lines(
     reason: Option<Reason>,
     response: &HeaderMap,
@@ -27,7 +27,7 @@ pub fn response_lines(
 ) -> Vec<String> {
     let names = names(reason, meta).response.iter();
     match targeted_field(response, &rules.targeted) {
-        // It stands in place of both (RFC 9213 §2.2).
+        // The targeted field replaces both (RFC 9213 §2.2).
         Some(targeted) => {
             let names = names.filter(|name| **name != header::EXPIRES);
             let names = names.map(|name| if *name == header::CACHE_CONTROL { targeted } else { name });
@@ -37,7 +37,7 @@ pub fn response_lines(
     }
 }
 
-/// One line of a head, without what is secret and no longer than is readable.
+/// One line of a head, without secrets and cut to a readable length.
 pub fn line(whose: &str, name: &HeaderName, value: &HeaderValue) -> String {
     let text = String::from_utf8_lossy(value.as_bytes());
     let shown = match *name {
@@ -55,7 +55,7 @@ fn lines<'n>(whose: &str, head: &HeaderMap, names: impl Iterator<Item = &'n Head
     values.take(MOST).map(|(name, value)| line(whose, name, value)).collect()
 }
 
-/// Of `Set-Cookie: a=1; Path=/` and of `Cookie: a=1; b=2` what stands before each sign of equality.
+/// The names before each `=` in `Set-Cookie: a=1; Path=/` and `Cookie: a=1; b=2`.
 fn cookie_names(field: &str) -> String {
     let names = field.split(';').map(|pair| match pair.split_once('=') {
         Some((name, _)) => format!("{}=…", name.trim()),

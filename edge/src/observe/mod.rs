@@ -1,4 +1,4 @@
-//! What is told of a request: its log line, its counts, and the header lines that a verdict rests on.
+//! The observation of a request: its log line, its counts, and the header lines that a verdict rests on.
 
 pub mod access_log;
 pub mod evidence;

@@ -76,12 +76,12 @@ impl Record {
         self.0.as_mut().expect("only `travel`, which consumes the record, takes its facts")
     }
 
-    /// Who asks.
+    /// Sets the client's address.
     pub fn client(&mut self, client: IpAddr) {
         self.facts().client = Some(client);
     }
 
-    /// Where the request goes.
+    /// Sets the route.
     pub fn route(&mut self, name: &Arc<str>, metrics: &Arc<RouteMetrics>) {
         self.facts().route = Some((Arc::clone(name), Arc::clone(metrics)));
     }
@@ -91,7 +91,7 @@ impl Record {
         self.0.as_ref().map_or_else(Moment::default, |facts| facts.began)
     }
 
-    /// How the cache took part in the answer, the reason's one word, and how long the upstream took to its head.
+    /// Sets how the cache took part in the answer, the reason's one word, and how long the upstream took to its head.
     pub fn answered(&mut self, verdict: Verdict, detail: Option<&'static str>, upstream: Option<Duration>) {
         let facts = self.facts();
         (facts.verdict, facts.detail, facts.upstream) = (verdict, detail, upstream);
@@ -134,7 +134,7 @@ where
 {
     body: B,
     travel: Option<Travel>,
-    /// Why it breaks off, until what came before has had its chance to leave.
+    /// Why it breaks off, held until the data before the error has had its chance to be sent.
     breaks: Option<BodyError>,
 }
 
@@ -154,7 +154,7 @@ where
         }
         let frame = match ready!(Pin::new(&mut self.body).poll_frame(context)) {
             Some(Ok(frame)) => frame,
-            // A connection forgets what it has not written yet when a body breaks. So it is told one turn later.
+            // A connection drops unwritten data when a body breaks. So the error is returned one turn later.
             Some(Err(error)) => {
                 self.breaks = Some(error);
                 if let Some(travel) = &mut self.travel {
@@ -186,9 +186,10 @@ where
 {
     fn drop(&mut self) {
         if let Some(mut travel) = self.travel.take() {
-            // HEAD and 304 responses have no content to read; any other body dropped before its end lost its reader.
+            // HEAD and 304 responses have no content to read; any other body dropped before its end has lost its
+            // reader.
             let headless = travel.record.method == Method::HEAD || travel.status == StatusCode::NOT_MODIFIED;
-            // A body that does not know its end by itself may have been read to it.
+            // A body of unknown length may have been read to its end.
             let unread = self.body.size_hint().exact().is_some_and(|left| left > 0);
             travel.broke |= !headless && !self.body.is_end_stream() && unread;
             travel.write();
@@ -273,7 +274,7 @@ impl Travel {
         let record = &self.record;
         let start = line.len();
         timestamp(line, wall)?;
-        // The time of day is enough for eyes: drop the date.
+        // The time of day is enough for people: drop the date.
         line.replace_range(start..start + 11, "");
         let milliseconds = took.as_secs_f64() * 1000.0;
         write!(

@@ -5,7 +5,7 @@
 pub enum Verdict {
     /// Stored and fresh.
     Hit,
-    /// Stored and stale, with leave.
+    /// Stored and stale, served as policy permits.
     Stale,
     /// Stored, validated upstream with a 304.
     Revalidated,

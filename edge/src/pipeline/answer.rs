@@ -1,4 +1,4 @@
-//! What the stages return: a response, and what is told of it.
+//! The result of the stages: a response, and the facts that are recorded about it.
 
 use std::time::Duration;
 
@@ -21,14 +21,14 @@ pub struct Answer {
     pub response: Response<Body>,
     /// How the cache took part.
     pub status: CacheStatus,
-    /// The version in which an upstream's message was received, now or before; `None` for the edge's own words.
+    /// The version in which an upstream's message was received, now or before; `None` for the edge's own answers.
     pub via: Option<Version>,
     /// How long the upstream took to the head of its response, where this request waited for it.
     pub upstream: Option<Duration>,
 }
 
 impl Answer {
-    /// The edge's own word on a request.
+    /// The edge's own answer to a refused request.
     pub fn refused(refusal: &Refusal, head: &request::Parts) -> Self {
         let status =
             CacheStatus { detail: Some(refusal.detail()), ..CacheStatus::new(Verdict::Refused, None) };

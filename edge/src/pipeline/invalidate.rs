@@ -1,4 +1,4 @@
-//! What an answer that is not stored itself does to what is stored.
+//! How a response that is not stored itself changes stored ones.
 
 use std::sync::Arc;
 
@@ -11,9 +11,9 @@ use crate::cache::{
     tiers::Telling,
 };
 
-/// Forgets what a change made untrue: the target, what Location and Content-Location name on the same origin, and
-/// the groups that the answer names (RFC 9111 §4.4, RFC 9875 §3). In memory that is done when this returns; what it returns
-/// tells the tiers behind it.
+/// Invalidates the target, the resources that Location and Content-Location name on the same origin, and the groups
+/// that the answer names (RFC 9111 §4.4, RFC 9875 §3). In memory that is done when this returns; the value returned
+/// purges the tiers behind it.
 pub fn invalidate(
     memory: &Memory,
     key: &Key,
@@ -39,7 +39,7 @@ pub fn invalidate(
     telling
 }
 
-/// Takes what a HEAD's answer says of the stored GET into the entry, or drops an entry that it contradicts
+/// Updates the stored GET response from the answer to a HEAD, or drops a stored response that it contradicts
 /// (RFC 9111 §4.3.5). The HEAD was sent at `began`.
 pub fn freshen_by_head(
     memory: &Memory,

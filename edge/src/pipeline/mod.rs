@@ -6,8 +6,8 @@
 //!              '----- upstream, for this client alone ----------------------------------> pass
 //! ```
 //!
-//! A stage is a function that takes what it needs and returns a named value; `?` leaves with a [`Refusal`]. What comes of
-//! it is an [`Answer`]; only [`handle`] writes the record and finishes the fields. Only this file knows the order of the
+//! A stage is a function that takes what it needs and returns a named value; `?` leaves with a [`Refusal`]. The result
+//! is an [`Answer`]; only [`handle`] writes the record and finishes the fields. Only this file knows the order of the
 //! stages.
 
 mod answer;
@@ -62,15 +62,14 @@ use crate::{
 /// The client's end of a connection.
 #[derive(Clone, Copy, Debug)]
 pub struct Peer {
-    /// Its address.
     pub address: IpAddr,
     /// Whether the connection is encrypted.
     pub scheme: Scheme,
 }
 
-/// Answers one request. Dropped when the client leaves: what is being fetched for the cache goes on without it.
+/// Answers one request. Dropped when the client leaves: a fetch for the cache goes on without it.
 ///
-/// `interim` is where the connection takes interim responses, where it does.
+/// `interim` takes interim responses, where the connection supports them.
 pub async fn handle(
     edge: &Arc<Edge>,
     peer: Peer,
@@ -85,7 +84,7 @@ pub async fn handle(
     let answered = match ask(edge, &state, peer, &head, &mut record) {
         Ok(exchange) => match exchange.look_up() {
             Ok(LookUp::Answered(answer)) => Ok(exchange.limited(answer)),
-            // Boxed, so that a hit, which awaits nothing, is not moved about with room for all of this.
+            // Boxed, so that a hit, which awaits nothing, is not moved about with the room that a fetch needs.
             looked => Box::pin(exchange.go_upstream(looked, ClientSide { content, upgrade }, interim)).await,
         },
         Err(refusal) => Err(refusal),
@@ -95,7 +94,7 @@ pub async fn handle(
     record.travel(answer.finish())
 }
 
-/// From the head to what may be answered: what is asked for, by whom, where it goes, and how often.
+/// Reads the head: target, client, route and limit.
 fn ask<'a>(
     edge: &'a Arc<Edge>,
     state: &'a State,
@@ -138,7 +137,7 @@ fn admit(edge: &Edge, limiter: &Limiter, client: ClientKey) -> Result<Admitted, 
     })
 }
 
-/// Refuses a body that says itself that it is too large, before a byte of it is read (RFC 9110 §15.5.14).
+/// Refuses a body whose Content-Length is too large, before a byte of it is read (RFC 9110 §15.5.14).
 fn declared_length(head: &request::Parts, settings: &Settings) -> Result<(), Refusal> {
     let bound = settings.bounds.body;
     let declared =
@@ -146,7 +145,7 @@ fn declared_length(head: &request::Parts, settings: &Settings) -> Result<(), Ref
     if declared.is_some_and(|length| length > bound) { Err(Refusal::ContentTooLarge(bound)) } else { Ok(()) }
 }
 
-/// What is known of a request once it may be answered. Found out once, then only read.
+/// A request that may be answered, and what is known of it. Set once, then only read.
 struct Exchange<'a> {
     edge: &'a Arc<Edge>,
     settings: &'a Settings,
@@ -159,51 +158,49 @@ struct Exchange<'a> {
     route: &'a Arc<Route>,
     limited: Option<(&'a Arc<Limiter>, Admitted)>,
     arrived: Moment,
-    /// Where an upstream's interim responses go, once one is asked and where the connection takes any.
+    /// Where an upstream's interim responses go, once one is asked and where the connection supports any.
     relay: Option<Relay>,
 }
 
-/// What the client's side brings beside the head. Only a request that is passed on takes it.
+/// The client's content and upgrade. Only a request that is forwarded takes them.
 struct ClientSide {
     content: Content,
     upgrade: Option<Upgrade>,
 }
 
-/// What a look-up in the cache came to.
+/// The result of a look-up in the cache.
 enum LookUp {
-    /// The answer.
     Answered(Answer),
-    /// Upstream, for the cache.
+    /// Ask the upstream, for the cache.
     Fetch(Wanted),
-    /// Upstream, for this client alone.
+    /// Ask the upstream, for this client alone.
     Pass(Reason),
 }
 
-/// What is to be fetched for the cache.
+/// A fetch for the cache.
 struct Wanted {
-    /// What is stored under the key, in whichever variant.
+    /// Everything stored under the key, in whichever variant.
     resource: Option<Arc<Resource>>,
-    /// What is stored of the variant asked for.
+    /// The stored response of the selected variant.
     stored: Option<Arc<Stored>>,
-    /// Why, and how.
+    /// Why it is fetched, and how.
     plan: Plan,
-    /// What of it.
+    /// The octets to fetch.
     want: Want,
 }
 
-/// What a turn of the loop below came to.
+/// The result of a turn of the loop below.
 #[expect(clippy::large_enum_variant, reason = "as a rule it is the large one")]
 enum Next {
-    /// The answer.
     Answer(Answer),
-    /// What was fetched does not suit this request: something else is stored now, or nothing is.
+    /// The fetched response does not suit this request: another response is stored now, or none is.
     LookAgain,
-    /// Upstream, for this client alone.
+    /// Ask the upstream, for this client alone.
     Pass(Reason),
 }
 
 impl Exchange<'_> {
-    /// Looks up, decides, and answers what can be answered at once.
+    /// Looks up, decides, and answers where the cache can answer at once.
     fn look_up(&self) -> Result<LookUp, Refusal> {
         let selection = self.selection();
         let resource = self.edge.memory.look_up(&self.key);
@@ -240,7 +237,7 @@ impl Exchange<'_> {
         Selection { head: self.head, facts: &self.facts, key: &self.key, rules: &self.route.rules, now }
     }
 
-    /// Answers what the cache alone cannot, within the request's time.
+    /// Answers where the cache alone cannot, within the request's time.
     async fn go_upstream(
         mut self,
         looked: Result<LookUp, Refusal>,
@@ -258,7 +255,7 @@ impl Exchange<'_> {
         });
         let answer = relaying(relayed, self.answer(looked, client));
         let answer = if uploads {
-            // How long sending takes is the client's affair; its pauses and the upstream's answer have their own bounds.
+            // How long sending takes depends on the client; its pauses and the upstream's answer have their own bounds.
             answer.await?
         } else {
             match tokio::time::timeout(total, answer).await {
@@ -269,7 +266,8 @@ impl Exchange<'_> {
         Ok(self.limited(answer))
     }
 
-    /// Sends the preloads of a stored page ahead while the origin is asked about it (RFC 8297), where the route says so.
+    /// Sends the preloads of a stored page as 103 (RFC 8297) while the origin is asked about it, where the route
+    /// permits.
     fn hint(&self, looked: &LookUp, interim: &Interim) {
         let LookUp::Fetch(Wanted { stored: Some(stored), .. }) = looked else { return };
         if !self.route.early_hints {
@@ -283,7 +281,7 @@ impl Exchange<'_> {
         }
     }
 
-    /// A turn answers, or it waits for a fetch that turns out not to suit: another variant, or stale at once.
+    /// A turn answers, or waits for a fetch whose response may not suit: another variant, or stale at once.
     async fn answer(&self, mut looked: LookUp, client: ClientSide) -> Result<Answer, Refusal> {
         for _ in 0..TURNS {
             let wanted = match looked {
@@ -308,7 +306,7 @@ impl Exchange<'_> {
         self.pass(client, Reason::VaryMiss).await
     }
 
-    /// The request's time is up before its answer began: stale if policy lets it, else 504. A fetch goes on.
+    /// The request's time is up before its answer began: serves stale if policy permits, else 504. A fetch goes on.
     fn late(&self, total: std::time::Duration) -> Result<Answer, Refusal> {
         let resource = self.edge.memory.look_up(&self.key);
         let candidate = self.selection().find(&self.edge.memory, resource.as_deref());
@@ -316,7 +314,7 @@ impl Exchange<'_> {
         self.stale(stored, Failure::Disconnected).ok_or(Refusal::Deadline(total))
     }
 
-    /// Tells the client how much of its limit is left.
+    /// Adds how much of the client's limit is left.
     fn limited(&self, mut answer: Answer) -> Answer {
         if let Some((limiter, admitted)) = self.limited {
             fields::limit(answer.response.headers_mut(), limiter, &Ok(admitted));
@@ -325,7 +323,7 @@ impl Exchange<'_> {
     }
 }
 
-/// A request whose time is up answers although its interim responses are not out yet.
+/// Withdraws unsent interim responses when a request's time is up, so that it can answer.
 struct Withdraws<'a>(&'a Interim);
 
 impl Drop for Withdraws<'_> {
@@ -336,7 +334,7 @@ impl Drop for Withdraws<'_> {
     }
 }
 
-/// Awaits an answer; the interim responses that come before it go ahead to the client.
+/// Awaits an answer; interim responses that come before it are sent to the client first.
 async fn relaying<T>(
     relayed: Option<(&Interim, mpsc::Receiver<interim::Received>)>,
     answer: impl Future<Output = T>,
@@ -355,7 +353,7 @@ async fn relaying<T>(
             answered = &mut answer => break answered,
         }
     };
-    // What came before the answer goes before it.
+    // Interim responses that came before the answer are sent before it.
     while let Ok(received) = received.try_recv() {
         send(received);
     }
@@ -363,10 +361,10 @@ async fn relaying<T>(
     answered
 }
 
-/// Serving is only decided over a stored response.
+/// Policy decides to serve only where a candidate was found.
 fn found<'c, 'r>(candidate: Option<&'c Candidate<'r>>) -> &'c Candidate<'r> {
     candidate.expect("policy decides to serve only when it was shown a stored response")
 }
 
-/// How often a request looks again after a fetch that did not suit it.
+/// How often a request looks up again after a fetch that did not suit it.
 const TURNS: usize = 4;

@@ -3,7 +3,7 @@
 //! ```text
 //! send --- 101 ----------------------------> the two connections become a tunnel
 //!    |---- an unsafe method succeeded -----> what it made untrue is forgotten; the answer may be kept for a later GET
-//!    |---- HEAD ---------------------------> what it says of the stored GET is taken over
+//!    |---- HEAD ---------------------------> the stored GET response is updated from it
 //!    '---- anything else ------------------> streamed to the client
 //! ```
 
@@ -85,7 +85,7 @@ impl Exchange<'_> {
         Ok(Answer { response, status, via, upstream })
     }
 
-    /// What the upstream is told of this request.
+    /// The parts of this request from which the upstream's request is written.
     pub(super) fn asker(&self) -> Asker<'_> {
         let Self { head, target, client, route, .. } = self;
         Asker { head, target, client, route }
@@ -108,7 +108,7 @@ impl Exchange<'_> {
         }
         let relay = self.relay.clone();
         if relay.is_some() || gate.is_some() {
-            // The upstream's interim responses go to the one client, and its 100 (Continue) to the request's body.
+            // The upstream's interim responses go to this client, and its 100 (Continue) to the request's body.
             hyper::ext::on_informational(&mut request, move |interim| {
                 if interim.status() == StatusCode::CONTINUE {
                     gate.iter().for_each(ContinueGate::open);
@@ -120,8 +120,8 @@ impl Exchange<'_> {
         request
     }
 
-    /// Forgets what a change made untrue, and returns once every tier has been told. What the answer itself may be kept by,
-    /// where nothing was purged meanwhile but by this answer.
+    /// Invalidates stored responses after an unsafe request, and returns once every tier has been purged. Returns the
+    /// lead under which the answer itself may be stored, where nothing but this answer purged meanwhile.
     async fn invalidate(
         &self,
         answer: &upstream::Answer,
@@ -135,12 +135,12 @@ impl Exchange<'_> {
         let telling =
             invalidate::invalidate(memory, &self.key, &target, answer.headers(), arrival.received_at);
         let lead = self.edge.collapser.lead_alone(&self.key, arrival.received_at, memory);
-        // Boxed: as a rule there is no tier to be told.
+        // Boxed: usually there is no tier to purge.
         Box::pin(telling.finish()).await;
         Some(lead).filter(|lead| !purged && lead.generation().is_next_after(before))
     }
 
-    /// Takes what the answer to a HEAD says of the stored GET into the entry (RFC 9111 §4.3.5).
+    /// Updates the stored GET response from the answer to a HEAD (RFC 9111 §4.3.5).
     fn freshen_by_head(&self, answer: &response::Parts, began: Generation, arrival: Arrival) {
         let memory = &self.edge.memory;
         let resource = memory.look_up(&self.key);
@@ -152,10 +152,11 @@ impl Exchange<'_> {
         }
     }
 
-    /// The body of an answer to an unsafe request, stored on the way where it stands for a later GET (RFC 9110 §9.3.3).
+    /// The body of an answer to an unsafe request, stored while it is sent where it answers a later GET
+    /// (RFC 9110 §9.3.3).
     ///
     /// # Errors
-    /// The body, where it does not.
+    /// The body, where it is not stored.
     #[expect(clippy::result_large_err, reason = "the error is the body itself, to be sent on unstored")]
     fn keep(
         &self,
@@ -186,7 +187,7 @@ impl Exchange<'_> {
         cache_policy::Resource { scheme: self.target.scheme.as_str(), authority, path_and_query }
     }
 
-    /// Joins the client's connection with the upstream's; from here on it is theirs.
+    /// Joins the client's connection with the upstream's; from here on the tunnel owns them.
     fn switch(&self, mut answer: upstream::Answer, upgrade: Upgrade) -> Response<Body> {
         let mut switching = Response::new(Body::Empty);
         *switching.status_mut() = StatusCode::SWITCHING_PROTOCOLS;

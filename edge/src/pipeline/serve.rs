@@ -1,4 +1,4 @@
-//! Answers out of the cache: from what is stored, and from what is being stored.
+//! Answers from stored responses, and from responses that are being filled.
 
 use std::sync::Arc;
 
@@ -13,7 +13,6 @@ use crate::{
 };
 
 impl Exchange<'_> {
-    /// Answers from the cache.
     pub(super) fn serve(&self, candidate: &Candidate<'_>, status: CacheStatus) -> Answer {
         let (head, rules, coder) = (self.head, &self.route.rules, &self.edge.coder);
         let response = match candidate {
@@ -27,7 +26,7 @@ impl Exchange<'_> {
         self.cached(response, &candidate.stored().meta, status)
     }
 
-    /// Answers with what a tier behind memory had, if policy lets it answer this request.
+    /// Answers with a response found in a tier behind memory, if policy lets it answer this request.
     pub(super) fn serve_found(&self, stored: &Arc<Stored>, tier: &'static str) -> Option<Answer> {
         if !stored.vary.is_empty() && variant_key(&stored.vary, &self.head.headers) != stored.variant {
             return None;
@@ -47,7 +46,7 @@ impl Exchange<'_> {
         Some(self.serve(&candidate, status))
     }
 
-    /// The stored response in place of a failure, if policy lets it.
+    /// The stored response, stale, in place of a failure, if policy permits.
     pub(super) fn stale(&self, stored: Option<&Arc<Stored>>, failure: Failure) -> Option<Answer> {
         let stored = stored?;
         let rules = &self.route.rules;
@@ -61,7 +60,7 @@ impl Exchange<'_> {
         Some(self.serve(&Candidate::of(self.head, stored)?, status))
     }
 
-    /// Answers from a body that is being filled. `verdict` says whether for this request or for another.
+    /// Answers from a body that is being filled; `verdict` tells whether for this request or for another.
     pub(super) fn serve_filling(
         &self,
         filling: &Filling,
@@ -80,7 +79,8 @@ impl Exchange<'_> {
         Answer { upstream: Some(filling.took), ..answer }
     }
 
-    /// What every answer out of the cache carries: its age, its freshness, and the route's word to browsers.
+    /// Adds the fields of every answer from the cache: its age, its freshness, and the route's Cache-Control for
+    /// browsers.
     fn cached(&self, mut response: Response<Body>, meta: &Meta, status: CacheStatus) -> Answer {
         let now = self.edge.clock.now();
         let from_store = matches!(status.verdict, Verdict::Hit | Verdict::Stale);

@@ -1,4 +1,5 @@
-//! Fetches for the cache: whether this request leads one or follows another's, and what its outcome means for it.
+//! Fetches for the cache: whether this request leads one or follows another's, and what its outcome means for this
+//! request.
 
 use std::sync::Arc;
 
@@ -22,20 +23,20 @@ use crate::{
     },
 };
 
-/// What a fetch came to, from the point of view of one of those who share it.
+/// The outcome of a fetch, from the point of view of one of those who share it.
 struct Fetched {
     outcome: FetchOutcome,
-    /// When it was sent: what came back is validated for every request that had arrived by then.
+    /// When it was sent: the response counts as validated for every request that had arrived by then.
     began: Moment,
     /// Whether this request began it.
     leads: bool,
-    /// What the fetch gave to the request that began it.
+    /// The leader's share, where this request leads.
     own: Option<LeaderShare>,
 }
 
 impl Exchange<'_> {
-    /// Waits for a fetch of what is wanted: another request's, or its own. Where answers of late could not be shared
-    /// (`marker`) it is its own, and nobody joins it.
+    /// Waits for a fetch: another request's, or its own. Where responses could recently not be shared (`marker`) it is
+    /// its own, and nobody joins it.
     pub(super) async fn share(
         &self,
         wanted: &Wanted,
@@ -53,7 +54,7 @@ impl Exchange<'_> {
                 Fetched { outcome, began: follow.began, leads: false, own: None }
             }
             Joined::Leader(lead) => {
-                // A fetch that ended between the look-up and this join has left its answer behind.
+                // A fetch that ended between the look-up and this join has stored its response.
                 let newest = self.edge.memory.look_up(&self.key);
                 if newest.as_ref().map(Arc::as_ptr) != wanted.resource.as_ref().map(Arc::as_ptr) {
                     return Ok(Next::LookAgain);
@@ -90,7 +91,7 @@ impl Exchange<'_> {
             },
             FetchOutcome::Nothing => Next::LookAgain,
             FetchOutcome::NotShared(reason) => match fetched.own.take() {
-                // The upstream was asked for all of it. Of what is not stored, a part is asked for as such.
+                // The upstream was asked for the whole. A part of a response that is not stored is asked for as a part.
                 Some(LeaderShare::Answer(_))
                     if self.facts.asks_for_range() && !matches!(wanted.want, Want::Part) =>
                 {
@@ -102,7 +103,7 @@ impl Exchange<'_> {
         })
     }
 
-    /// Reads a body that is being filled along with its fill, if it suits this request.
+    /// Answers from a body that is being filled, while it is filled, if it suits this request.
     async fn read_along(
         &self,
         filling: &Filling,
@@ -128,7 +129,7 @@ impl Exchange<'_> {
         }
     }
 
-    /// Answers with what a 304 has freshened, if it suits this request.
+    /// Answers with the response that a 304 has freshened, if it suits this request.
     fn serve_freshened(&self, fresh: &Arc<Stored>, began: Moment, wanted: &Wanted) -> Next {
         if !self.suits(&fresh.meta, (&fresh.vary, &fresh.variant), began) {
             return Next::LookAgain;
@@ -142,7 +143,7 @@ impl Exchange<'_> {
         Next::Answer(self.serve(&candidate, status))
     }
 
-    /// Answers with what a fetch brought back for this request alone.
+    /// Answers with a response fetched for this request alone.
     fn deliver(&self, own: Unshared) -> Answer {
         let Unshared { answer, reason, took } = own;
         let (parts, body) = answer.into_parts();
@@ -164,7 +165,7 @@ impl Exchange<'_> {
         let stored = wanted.stored.as_ref();
         let mut own = self.fetch(lead, stored, &wanted.want, stored.filter(|_| wanted.plan.validate));
         let outcome = follow.outcome(self.relay.as_ref()).await;
-        // The fetch hands its response over before it publishes.
+        // The fetch hands the leader's share over before it publishes.
         Fetched { outcome, began: follow.began, leads: true, own: own.try_recv().ok() }
     }
 
@@ -195,7 +196,7 @@ impl Exchange<'_> {
         fetch::start(self.edge, Fetch { lead, request, subject })
     }
 
-    /// Joins the fetch under way for what is wanted, or leads one. A part is not fetched where the whole is on its way.
+    /// Joins the fetch under way, or leads one. A part is not fetched where the whole is being fetched.
     fn join(&self, wanted: &Wanted, now: Moment) -> Joined {
         let (collapser, memory) = (&self.edge.collapser, &self.edge.memory);
         let variant = |want| collapse_variant(self.head, wanted.resource.as_deref(), want);
@@ -207,7 +208,7 @@ impl Exchange<'_> {
         collapser.join(&self.key, variant(&wanted.want), now, memory)
     }
 
-    /// Freshens a stored response behind the client's back (RFC 5861 §3), once however many ask.
+    /// Validates a stored response while the client is served it stale (RFC 5861 §3), once for all requests.
     pub(super) fn refresh(&self, resource: Option<&Resource>, candidate: &Candidate<'_>, now: Moment) {
         if self.head.method != Method::GET {
             return;
@@ -223,7 +224,7 @@ impl Exchange<'_> {
         }
     }
 
-    /// Whether what another request fetched may answer this one.
+    /// Whether a response that another request fetched may answer this one.
     fn suits(&self, meta: &Meta, (vary, variant): (&[HeaderName], &str), began: Moment) -> bool {
         if !vary.is_empty() && *variant_key(vary, &self.head.headers) != *variant {
             return false;
@@ -245,7 +246,7 @@ fn collapse_variant(head: &request::Parts, resource: Option<&Resource>, want: &W
         variant = format!("{variant}\0{part}").into();
     }
     if head.headers.contains_key(header::AUTHORIZATION) {
-        // What is fetched with credentials is as a rule not shared: nobody without them waits for it.
+        // A response to a request with credentials is usually not shared: nobody without them waits for it.
         return format!("authorized {variant}").into();
     }
     variant

@@ -15,14 +15,13 @@ use crate::{message::hop_by_hop::upgrade_wanted, upstream::ResponseBody};
 
 /// An upgrade that a client asks for, on a connection that can be upgraded.
 pub struct Upgrade {
-    /// The protocol.
     pub protocol: HeaderValue,
     /// The client's connection, once it has switched.
     pub downstream: OnUpgrade,
 }
 
 impl Upgrade {
-    /// The upgrade that a request asks for, if it is one that the edge passes on.
+    /// The upgrade that a request asks for, if the edge forwards it.
     pub fn wanted<B>(request: &mut Request<B>) -> Option<Self> {
         let protocol = upgrade_wanted(request.version(), request.headers())?;
         Some(Self { protocol, downstream: hyper::upgrade::on(request) })
@@ -72,7 +71,7 @@ where
     }
 }
 
-/// One direction; passes the end on.
+/// Copies one direction, its end included.
 async fn copy<R, W>(mut from: R, mut to: W, moved: &Notify) -> io::Result<()>
 where
     R: AsyncRead + Unpin,

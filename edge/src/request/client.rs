@@ -1,4 +1,4 @@
-//! Who is asking: the address that limits, logs and upstreams are told.
+//! The client of a request: its address for limits, logs and upstreams.
 //!
 //! Owns reading `Forwarded` (RFC 7239) and `X-Forwarded-For`. Promises: a header counts only as far as an unbroken chain
 //! of trusted proxies reaches, counted from our own socket; whatever a client writes itself is never believed. Never
@@ -19,7 +19,7 @@ pub struct Client {
 }
 
 impl Client {
-    /// What the client is counted under.
+    /// The key under which limits count the client.
     pub fn key(&self) -> ClientKey {
         ClientKey::from(self.address)
     }
@@ -43,7 +43,7 @@ impl From<IpAddr> for ClientKey {
     }
 }
 
-/// Who sent a request that came from `peer` with `headers`, where `trusted` may speak for others.
+/// The client of a request that came from `peer` with `headers`, where `trusted` proxies may name others.
 ///
 /// Walks the hops from the nearest to the farthest: while the hop reached is trusted, the one it names is next. A hop
 /// that is unknown, hidden or malformed ends the walk at the trusted address that named it. Where both header fields
@@ -188,7 +188,7 @@ mod tests {
         lines.iter().map(line).collect()
     }
 
-    /// Behind 10.0.0.0/8, with a peer in it: who is the client?
+    /// The client's address behind 10.0.0.0/8, with a peer in that network.
     fn behind_proxies(lines: &[(&'static str, &str)]) -> String {
         identify(address("10.0.0.1"), &headers(lines), &["10.0.0.0/8".parse().unwrap()]).address.to_string()
     }

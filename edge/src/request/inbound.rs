@@ -1,7 +1,7 @@
-//! A client's request head, read into what the edge trusts; or a refusal.
+//! A client's request head, validated and parsed; or a refusal.
 //!
-//! hyper has parsed the bytes; this module refuses what is well-formed to a parser and ambiguous to the programs
-//! behind us: two framings, two hosts, dot segments. Everything after it may take [`Target`] at its word.
+//! hyper has parsed the bytes; this module refuses heads that are well-formed to a parser and ambiguous to the programs
+//! behind us: two framings, two hosts, dot segments. Everything after it may trust [`Target`].
 
 use http::{HeaderMap, HeaderValue, Method, Version, header, request, uri::Authority};
 
@@ -22,7 +22,7 @@ pub fn read(head: &request::Parts, scheme: Scheme) -> Result<Target, Refusal> {
     }
     framing(&head.headers, head.version)?;
     if head.method == Method::TRACE {
-        // It would show credentials to whoever can make a client send it (RFC 9110 §9.3.8).
+        // TRACE would reveal credentials to whoever can make a client send it (RFC 9110 §9.3.8).
         return Err(Refusal::MethodNotAllowed);
     }
     target_form(head)?;
@@ -47,8 +47,8 @@ pub fn read(head: &request::Parts, scheme: Scheme) -> Result<Target, Refusal> {
     Ok(Target::new(scheme, host, port, (path, head.uri.query())))
 }
 
-/// Makes one `Cookie` line of several, which HTTP/2 clients send apart so that they compress better (RFC 9113 §8.2.3).
-/// Programs behind us that know CGI would see only one of them.
+/// Joins several `Cookie` lines into one; HTTP/2 clients send them apart so that they compress better
+/// (RFC 9113 §8.2.3). Programs behind us that use CGI would see only one of them.
 pub fn join_cookies(headers: &mut HeaderMap) {
     let lines = headers.get_all(header::COOKIE);
     if lines.iter().nth(1).is_none() {
@@ -105,7 +105,7 @@ fn host(head: &request::Parts) -> Result<Authority, Refusal> {
 fn same_host(one: &Authority, other: &Authority) -> bool {
     let ports_agree = match (one.port_u16(), other.port_u16()) {
         (Some(one), Some(other)) => one == other,
-        // The one that names none means the scheme's own, which the other may spell out.
+        // A side that names no port means the scheme's default, which the other side may spell out.
         (Some(port), None) | (None, Some(port)) => matches!(port, 80 | 443),
         (None, None) => true,
     };
@@ -177,7 +177,7 @@ mod tests {
         assert_eq!((inbound.path(), &*inbound.path_and_query), ("/a", "/a?b=1"));
     }
 
-    /// Apps behind CGI, WSGI or PHP saw one of them, so that nobody could sign in over HTTP/2.
+    /// Apps behind CGI, WSGI or PHP saw only one of the lines, so that nobody could sign in over HTTP/2.
     #[test]
     fn cookies_that_came_apart_go_on_as_one_line() {
         let mut parts =

@@ -74,23 +74,22 @@ pub struct Limiter<C: Clock = MonotonicClock> {
     item: Box<[u8]>,
 }
 
-/// A request that may go on.
+/// The state of a request that is admitted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Admitted {
     /// Requests that the client could make at once after this one.
     pub remaining: u32,
-    /// Until its whole burst is earned back.
+    /// Time until the whole burst is earned back.
     pub recovered_in: Duration,
 }
 
-/// A request that may not.
+/// The state of a request that is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Exceeded {
     /// When the next one will be admitted.
     pub retry_after: Duration,
 }
 
-/// What a limiter says to a request.
 pub type Admission = Result<Admitted, Exceeded>;
 
 impl<C: Clock + Clone> Limiter<C> {
@@ -152,7 +151,7 @@ impl Exceeded {
     }
 }
 
-/// What a request that was refused by a limit is told.
+/// The fields that a request refused by a limit is answered with.
 #[derive(Debug)]
 pub struct RateLimited {
     /// The value of `Retry-After`.
@@ -164,7 +163,7 @@ pub struct RateLimited {
 }
 
 impl RateLimited {
-    /// What a limiter says of a refusal.
+    /// The fields for a refusal by this limiter.
     pub fn new(limiter: &Limiter, exceeded: Exceeded) -> Self {
         Self {
             retry_after_seconds: exceeded.retry_after_seconds(),

@@ -1,4 +1,4 @@
-//! Who asks for what, where it goes, and how often: what a request's head says before anything is looked up.
+//! Client, target, route and limit of a request: everything read from its head before a look-up.
 
 pub mod client;
 pub mod inbound;

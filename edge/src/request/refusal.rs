@@ -1,4 +1,4 @@
-//! Every way in which the edge itself says no, each with its status (RFC 9110 §15) and its words.
+//! Every refusal by the edge itself, each with its status (RFC 9110 §15) and its text.
 //!
 //! A stage leaves with `?` and a [`Refusal`]; [`crate::response::problem::refusal`] is the one place that turns it into a response.
 
@@ -8,7 +8,7 @@ use http::StatusCode;
 
 use crate::{message::failure::Failure, request::limit::RateLimited};
 
-/// A request the edge answers by itself, and why.
+/// Why the edge refuses a request and answers it by itself.
 #[derive(Debug, thiserror::Error)]
 pub enum Refusal {
     /// The head is ambiguous or malformed.
@@ -26,7 +26,7 @@ pub enum Refusal {
     /// A method that is never offered.
     #[error("the method is not offered")]
     MethodNotAllowed,
-    /// Something HTTP knows and the edge does not do.
+    /// A feature of HTTP that the edge does not implement.
     #[error("{0}")]
     NotImplemented(&'static str),
     /// No route takes this host and path.
@@ -35,7 +35,7 @@ pub enum Refusal {
     /// `Cache-Control: only-if-cached`, and nothing usable is stored (RFC 9111 §5.2.1.7).
     #[error("only-if-cached, and nothing usable is stored")]
     OnlyIfCached,
-    /// The upstream gave no answer.
+    /// The upstream gave no response.
     #[error("the upstream gave no answer: {0}")]
     Upstream(#[from] Failure),
     /// The request's time was up before an answer began.
@@ -44,7 +44,7 @@ pub enum Refusal {
 }
 
 impl Refusal {
-    /// The status it is answered with.
+    /// The status of the answer.
     pub fn status(&self) -> StatusCode {
         match self {
             Self::BadRequest(_) => StatusCode::BAD_REQUEST,
@@ -59,7 +59,7 @@ impl Refusal {
         }
     }
 
-    /// In how many seconds it makes sense to ask again (RFC 9110 §10.2.3), where that is known: at least one.
+    /// After how many seconds a retry makes sense (RFC 9110 §10.2.3), where that is known: at least one.
     pub fn retry_after_seconds(&self) -> Option<u64> {
         match self {
             Self::TooManyRequests(limited) => Some(limited.retry_after_seconds),

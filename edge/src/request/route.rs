@@ -21,7 +21,7 @@ fn matches_host(route: &Route, host: &str) -> bool {
 fn matches_path(pattern: &PathPattern, path: &str) -> bool {
     match pattern {
         PathPattern::Exact(exact) => **exact == *path,
-        // `OPTIONS *` has no path; it belongs to whoever takes everything.
+        // `OPTIONS *` has no path; it belongs to the route for all paths.
         PathPattern::Prefix(prefix) => path.starts_with(&**prefix) || (&**prefix == "/" && path == "*"),
     }
 }

@@ -18,19 +18,18 @@ use crate::{
 /// The body of a response to a client.
 #[derive(Debug)]
 pub enum Body {
-    /// None.
     Empty,
-    /// A few bytes of our own.
+    /// A short body of the edge's own.
     Whole(Bytes),
-    /// A stored body, or a part of one.
+    /// A stored body, or a part of it.
     Stored(StoredBodyReader),
     /// Several parts of a body that is stored or being filled, framed.
     Parts(Box<Framed>),
     /// A body that is being filled.
     Filling(Box<Cut>),
-    /// Straight from the upstream, with its back-pressure.
+    /// The upstream's body, with its back-pressure.
     Upstream(Box<ResponseBody>),
-    /// One of the above, coded on the fly.
+    /// One of the above, coded while it is sent.
     Coded(Box<CodedBody>),
 }
 
@@ -93,9 +92,9 @@ pub struct Framed {
 /// The octets of one part.
 #[derive(Debug)]
 pub enum Octets {
-    /// They are there.
+    /// Stored octets.
     Stored(StoredBodyReader),
-    /// They are arriving.
+    /// Octets that are being filled.
     Filling(Cut),
 }
 
@@ -149,28 +148,27 @@ impl Framed {
     }
 }
 
-/// A reader of a recording that passes on only a part of it.
+/// A reader of a recording that yields only a part of it.
 #[derive(Debug)]
 pub struct Cut {
     reader: recording::Reader,
     skip: u64,
     left: Option<u64>,
-    /// It ends with its last octet, whatever follows in the recording.
+    /// A part ends with its last octet, whatever follows in the recording.
     part: bool,
 }
 
 impl Cut {
-    /// All of it; `length` where it is known.
+    /// The whole; `length` where it is known.
     pub fn whole(reader: recording::Reader, length: Option<u64>) -> Self {
         Self { reader, skip: 0, left: length, part: false }
     }
 
-    /// `range` of it.
     pub fn range(reader: recording::Reader, range: std::ops::Range<u64>) -> Self {
         Self { reader, skip: range.start, left: Some(range.end - range.start), part: true }
     }
 
-    /// Whether it is a part of which every octet has been read: nobody waits for what comes after.
+    /// Whether it is a part of which every octet has been read: the octets after it are not waited for.
     fn is_cut_off(&self) -> bool {
         self.part && self.left == Some(0)
     }

@@ -1,7 +1,7 @@
-//! Content codings: what is worth coding, coding a stream on the fly, and coding a stored body once.
+//! Content codings: which responses are coded, on the fly or once for a stored body.
 //!
 //! A stored body is coded off the request path, on one thread with a bounded queue, at a high level; until that is done
-//! (and for what is not stored) bodies are coded on the fly at a low one.
+//! (and for responses that are not stored) bodies are coded on the fly at a low level.
 
 use std::{
     io,
@@ -36,7 +36,7 @@ use crate::{
 /// The codings the edge offers.
 pub const OFFERED: Codings = Codings::ALL;
 
-/// Bodies shorter than this stay as they are: head and checksum would eat the gain.
+/// Shorter bodies stay uncoded: head and checksum would cost the gain.
 pub const SMALLEST: u64 = 256;
 
 /// Whether a response may be coded: a complete, uncoded body of a type that shrinks, long enough, with no objection from
@@ -56,7 +56,7 @@ fn shrinks(content_type: &HeaderValue) -> bool {
     let Ok(text) = content_type.to_str() else { return false };
     let media_type = text.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
     match media_type.split_once('/') {
-        // Server-sent events want each event at once; coding would be sound but helps nobody.
+        // Server-sent events must arrive one by one; coding them would be sound but gains nothing.
         Some(("text", subtype)) => subtype != "event-stream",
         Some(("application", subtype)) => {
             matches!(
@@ -77,8 +77,8 @@ fn shrinks(content_type: &HeaderValue) -> bool {
     }
 }
 
-/// A body that is coded while it is sent. What the source cannot give at once is flushed, so that a slow source's pieces
-/// arrive as they come.
+/// A body that is coded while it is sent. When the source has no data at once, the encoder is flushed, so that a slow
+/// source's pieces arrive as they come.
 pub struct CodedBody {
     encoder: Pin<Box<dyn AsyncRead + Send>>,
     buffer: BytesMut,
@@ -94,7 +94,7 @@ impl std::fmt::Debug for CodedBody {
     }
 }
 
-/// Leave to code one body on the fly.
+/// Permission to code one body on the fly.
 #[derive(Debug)]
 pub struct Slot {
     _permit: OwnedSemaphorePermit,
@@ -103,7 +103,7 @@ pub struct Slot {
 /// Codes a body on the fly.
 ///
 /// # Errors
-/// The body itself where the coding is none.
+/// The body itself where the coding is identity.
 pub fn on_the_fly<B>(body: B, coding: Coding, slot: Slot) -> Result<CodedBody, B>
 where
     B: HttpBody<Data = Bytes, Error = BodyError> + Unpin + Send + 'static,
@@ -127,7 +127,7 @@ impl CodedBody {
                 if filled == 0 {
                     return Poll::Ready(None);
                 }
-                // A copy of exactly what was made: the piece may wait long in a connection's queue.
+                // A copy of exactly the coded bytes: the piece may wait long in a connection's queue.
                 let piece = Bytes::copy_from_slice(&self.buffer[..filled]);
                 Poll::Ready(Some(Ok(Frame::data(piece))))
             }
@@ -187,7 +187,7 @@ fn encoder<S: AsyncBufRead + Send + 'static>(
     };
     let level = |on_the_fly, once| Level::Precise(choose(on_the_fly, once));
     // On the fly windows and tables are small, because every client holds some; 64 and 128 KiB are enough for pages and
-    // data. What each then holds is in `held_on_the_fly`.
+    // data. `held_on_the_fly` has the memory of each.
     Ok(match coding {
         Coding::Gzip => Box::pin(GzipEncoder::with_quality(source, level(6, 9))),
         Coding::Brotli => {
@@ -238,14 +238,14 @@ impl Coder {
         Ok(Self { queue, encoders: Arc::new(Semaphore::new(ENCODERS)) })
     }
 
-    /// Leave to code one more body on the fly; `None` when those under way hold all the memory that they may.
+    /// Permission to code one more body on the fly; `None` when those under way hold all the memory they may.
     pub fn slot(&self, coding: Coding) -> Option<Slot> {
         let encoders = Arc::clone(&self.encoders);
         let permit = encoders.try_acquire_many_owned(held_on_the_fly(coding)).ok()?;
         Some(Slot { _permit: permit })
     }
 
-    /// Has a coding of a stored body computed, once. When the queue is full a later request asks again.
+    /// Requests a coding of a stored body, once. When the queue is full a later request repeats it.
     pub fn ask(&self, key: &Key, stored: &Stored, coding: Coding) {
         if !stored.ask(coding) {
             return;
@@ -280,7 +280,7 @@ fn whole(body: &StoredBody, coding: Coding) -> io::Result<StoredBody> {
     Ok(StoredBody::new(&[Bytes::from(coded)]))
 }
 
-/// What a body holds in KiB while it is coded on the fly: measured, and a little more (see the test of it).
+/// The KiB that a body holds while it is coded on the fly: measured, with a margin (see the test of it).
 const fn held_on_the_fly(coding: Coding) -> u32 {
     match coding {
         Coding::Gzip => 384,

@@ -1,4 +1,4 @@
-//! The last steps of every answer: the fields that depend on the moment or on this edge, and the edge's own words.
+//! The last steps of every answer: the fields that depend on the moment or on this edge.
 
 use std::{cell::RefCell, time::SystemTime};
 
@@ -12,12 +12,12 @@ use crate::{
     request::limit::{Admission, Limiter},
 };
 
-/// What Cache-Status tells of one answer (RFC 9211).
+/// The content of Cache-Status for one answer (RFC 9211).
 #[derive(Clone, Copy, Debug)]
 pub struct CacheStatus {
     /// How the cache took part.
     pub verdict: Verdict,
-    /// Why, where there is more to say.
+    /// The reason, where the verdict alone is not enough.
     pub reason: Option<Reason>,
     /// The status the upstream answered with, when it was asked.
     pub forward_status: Option<StatusCode>,

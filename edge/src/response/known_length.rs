@@ -1,4 +1,4 @@
-//! How much is known of a body that is arriving, as far as an answer depends on it.
+//! How much is known of the length of a body that is being filled, as far as an answer depends on it.
 
 use std::time::Duration;
 
@@ -13,9 +13,9 @@ use crate::cache::{
 /// How much is known of the length of a whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KnownLength {
-    /// It is this long.
+    /// The whole has this length.
     Complete(u64),
-    /// It has at least this many octets, and they are there.
+    /// The whole has at least this many octets, and they have been filled.
     First(u64),
     /// Nothing.
     Unknown,
@@ -31,8 +31,8 @@ impl KnownLength {
     }
 }
 
-/// How much of a body that is arriving is known, as far as the answer to this request depends on it. Where the upstream
-/// did not state the length, octets that are asked for are waited for, for a while; after that the whole is the answer.
+/// How much of the length is known, as far as the answer to this request depends on it. Where the upstream did not
+/// state the length, the requested octets are waited for, for a while; after that the whole is the answer.
 pub async fn known_length(head: &request::Parts, filling: &Filling, reader: &mut Reader) -> KnownLength {
     if let Some(length) = filling.length {
         return KnownLength::Complete(length);

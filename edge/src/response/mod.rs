@@ -1,4 +1,4 @@
-//! What a client gets of a stored or arriving response: preconditions, a range, a coding, the last fields.
+//! From a response to the client's answer: preconditions, a range, a coding, the last fields.
 
 pub mod body;
 pub mod coding;

@@ -1,4 +1,4 @@
-//! From a stored or arriving response to what this client gets of it: preconditions, a range, a coding.
+//! From a stored or filling response to the client's answer: preconditions, a range, a coding.
 //!
 //! Everything here works on a complete response in the form the upstream sent. It adds nothing that depends on the
 //! moment or on the verdict; that is [`crate::response::fields`]'s.
@@ -76,7 +76,7 @@ pub fn stored(
     }
 }
 
-/// Answers with octets of a response of which only parts are stored. `None` where not all of them are there.
+/// Answers with octets of a response of which only parts are stored. `None` where some of them are missing.
 pub fn part(request: &request::Parts, stored: &Stored, held: &Held) -> Option<Response<Body>> {
     let head = stored.identity().head.clone();
     let complete = stored.parts()?.complete_length();
@@ -157,12 +157,12 @@ fn whole_filling(
     }
 }
 
-/// A reader a part, each of which waits at its own place: parts need not come in the order of the octets.
+/// One reader for each part, which waits at its own place: parts need not come in the order of the octets.
 fn readers(filling: &Filling, parts: usize) -> Option<Vec<Reader>> {
     (0..parts).map(|_| filling.recording.reader()).collect()
 }
 
-/// Answers with a response that is for this client alone, coded if there is a coder.
+/// Answers with a response for this client alone, coded if there is a coder.
 pub fn passed(
     request: &request::Parts,
     answer: response::Parts,
@@ -174,7 +174,7 @@ pub fn passed(
     assemble(status, head, code(body, coding, slot))
 }
 
-/// As [`passed`], of an upstream that was asked without the client's conditions: they are looked at here, at the time
+/// As [`passed`], for an upstream that was asked without the client's conditions: they are evaluated here, at the time
 /// `now`.
 pub fn unshared(
     request: &request::Parts,
@@ -191,7 +191,7 @@ pub fn unshared(
     assemble(status, head, code(body, coding, slot))
 }
 
-/// The form in which one client alone gets a response.
+/// The form of a response for one client alone.
 struct Alone {
     head: HeaderMap,
     coding: Coding,
@@ -234,7 +234,7 @@ fn negotiate(request: &request::Parts, codable: bool) -> Coding {
     choose_coding(&request.headers, coding::OFFERED).unwrap_or(Coding::Identity)
 }
 
-/// Leave to code a body on the fly, where it is to be coded at all and not too many others are.
+/// Permission to code a body on the fly, where it is to be coded at all and not too many others are.
 fn fly(wanted: Coding, coder: &Coder) -> Option<Slot> {
     if wanted == Coding::Identity { None } else { coder.slot(wanted) }
 }
@@ -283,7 +283,7 @@ struct Form<'a> {
     /// The head of the form that the upstream sent.
     identity: &'a HeaderMap,
     coding: Coding,
-    /// Of the identity form.
+    /// The length of the identity form.
     length: KnownLength,
 }
 
@@ -346,8 +346,8 @@ fn undated(request: &request::Parts, head: &HeaderMap, rules: &Rules) -> Option<
     parse_date(head.get(header::DATE)?.as_bytes(), SystemTime::UNIX_EPOCH)
 }
 
-/// A client may hold another coding of the same response than the one it would get now: its tag validates all the same,
-/// and the 304 names the form it holds.
+/// A client may hold another coding of the same response than the one it would receive now: its tag validates all the
+/// same, and the 304 names that form.
 fn holds_another_form(
     request: &request::Parts,
     identity: &HeaderMap,
@@ -401,7 +401,7 @@ fn several(mut head: HeaderMap, length: u64, parts: &[Range<u64>], octets: Vec<O
     let framed = multipart(parts, length, head.get(header::CONTENT_TYPE), &boundary);
     head.insert(header::CONTENT_LENGTH, HeaderValue::from(framed.length));
     head.insert(header::CONTENT_TYPE, framed.content_type);
-    // Each part has its own (RFC 9110 §15.3.7.2).
+    // Each part has its own Content-Range (RFC 9110 §15.3.7.2).
     head.remove(header::CONTENT_RANGE);
     let preambles = framed.parts.into_iter().map(|part| part.preamble.into());
     let body = Framed::new(preambles.zip(octets).collect(), framed.closing.into());

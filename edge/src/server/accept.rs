@@ -37,8 +37,8 @@ pub(super) async fn accept_all(edge: Arc<Edge>, accept: Accept, places: Arc<Sema
         let Some((newcomer, permit)) = stop.drain.run_until_cancelled(next).await else { break };
         serve(newcomer, permit);
     }
-    // Who is in the kernel's queue when the drain begins is still served; then the socket closes. The kernel itself is
-    // asked: the runtime may not have heard of the newest yet.
+    // Connections in the kernel's queue when the drain begins are still served; then the socket closes. The kernel
+    // itself is asked: the runtime may not have been notified of the newest yet.
     let Ok(socket) = socket.into_std() else { return };
     while let Ok(permit) = Arc::clone(&places).try_acquire_owned()
         && let Ok((stream, address)) = socket.accept()

@@ -155,7 +155,7 @@ fn bind(settings: &Settings, certificates: &Certificates) -> anyhow::Result<Vec<
 struct Stop {
     /// No new connections; those open finish what they do.
     drain: CancellationToken,
-    /// Nothing is waited for any more.
+    /// No connection or task is waited for any more.
     end: CancellationToken,
     draining: Arc<AtomicBool>,
     /// Open connections, and the listeners while they may still accept one.
@@ -300,7 +300,7 @@ async fn announce_ready(roster: Arc<Roster>) {
     tracing::info!("ready");
 }
 
-/// Takes new settings and certificates into use, or keeps everything as it is and says why.
+/// Applies new settings and certificates, or keeps everything as it is and logs why.
 fn reload(path: &Path, edge: &Edge, certificates: &Certificates, supervisor: &mut Supervisor) {
     let wanted = match settings::load(path) {
         Ok(wanted) => wanted,
@@ -387,7 +387,7 @@ fn start_log() {
     let _ = log.with_env_filter(filter).try_init();
 }
 
-/// A connection is a file: take as many as the system lets us.
+/// A connection needs a file descriptor: raise the limit as far as the system permits.
 fn raise_file_limit() {
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
@@ -396,7 +396,7 @@ fn raise_file_limit() {
     }
 }
 
-/// How often idle upstream connections are looked through and the wall clock is taken up.
+/// How often idle upstream connections are swept and the wall clock is corrected.
 const HOUSEKEEPING: Duration = Duration::from_secs(5);
-/// How often certificates are read again without being told to.
+/// How often certificates are read again without a signal.
 const RENEWAL: Duration = Duration::from_secs(24 * 60 * 60);

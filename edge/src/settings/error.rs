@@ -50,7 +50,6 @@ impl Faults {
         Faults { name: name.to_owned(), text: text.to_owned(), faults }
     }
 
-    /// How many there are.
     pub fn count(&self) -> usize {
         self.faults.len()
     }
@@ -74,8 +73,8 @@ impl Faults {
         let Fault { message, .. } = fault;
         writeln!(f, "{}:{}:{}: {message}", self.name, place.line, place.column)?;
 
-        // Tabs stay, so that the caret's line is indented like the line above it; whatever else would move a terminal's
-        // cursor does not.
+        // Tabs stay, so that the caret's line is indented like the line above it; other characters that would move a
+        // terminal's cursor do not.
         let visible =
             |character: char| if character.is_control() && character != '\t' { ' ' } else { character };
         let number = place.line.to_string();

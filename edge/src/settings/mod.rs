@@ -67,9 +67,8 @@ pub struct Settings {
     pub listeners: Vec<Listen>,
     /// The operator's listener; `None` when the file has no `[admin]`.
     pub admin: Option<Admin>,
-    /// The memory cache's budget.
     pub cache: CacheSettings,
-    /// Who may speak for a client, and how many clients are remembered.
+    /// Trusted proxies, and how many clients are remembered.
     pub clients: ClientSettings,
     /// Rate limits by name.
     pub limits: BTreeMap<Arc<str>, Arc<Limit>>,
@@ -163,7 +162,7 @@ impl CacheSettings {
 pub struct ClientSettings {
     /// Only these peers' `Forwarded` and `X-Forwarded-For` are believed.
     pub trusted_proxies: Vec<IpNet>,
-    /// Clients each limit remembers; the least recently seen are forgotten first.
+    /// Clients each limit remembers; one near to having its burst back is forgotten first.
     pub remembered: usize,
 }
 
@@ -176,7 +175,6 @@ impl Default for ClientSettings {
 /// A rate every client of a route may use.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limit {
-    /// Its name in the file.
     pub name: Arc<str>,
     /// Time in which one request is earned back (the inverse of the rate).
     pub interval: Duration,
@@ -187,7 +185,6 @@ pub struct Limit {
 /// A program that the edge starts, watches and stops.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Command {
-    /// Its name in the file.
     pub name: Arc<str>,
     /// Program and arguments.
     pub run: Vec<String>,
@@ -201,7 +198,7 @@ pub struct Command {
     pub ready: Option<String>,
     /// How long an instance may take to become ready before it is restarted.
     pub ready_timeout: Duration,
-    /// Between SIGTERM and SIGKILL.
+    /// Time between SIGTERM and SIGKILL.
     pub stop_timeout: Duration,
 }
 
@@ -224,11 +221,10 @@ impl Command {
 /// A pool of servers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Upstream {
-    /// Its name in the file.
     pub name: Arc<str>,
     /// Its servers, at least one.
     pub servers: Vec<Server>,
-    /// To establish a connection.
+    /// For establishing a connection.
     pub connect_timeout: Duration,
     /// From the request's end to the response's head.
     pub response_timeout: Duration,
@@ -279,7 +275,6 @@ pub struct Route {
     pub name: Arc<str>,
     /// Hosts it is for, lower case, without port; empty means every host.
     pub hosts: Vec<Box<str>>,
-    /// Paths it is for.
     pub path: PathPattern,
     /// Where its misses go.
     pub upstream: Arc<Upstream>,
@@ -311,17 +306,17 @@ pub enum PathPattern {
 pub struct Timeouts {
     /// From accept to the end of the TLS handshake.
     pub handshake: Duration,
-    /// To send a whole request head.
+    /// Time to send a whole request head.
     pub header: Duration,
-    /// Between two pieces of a body, either way, as long as the client does not read or write.
+    /// Time between two pieces of a body, either way, while the client does not read or write.
     pub body: Duration,
-    /// A connection without a request.
+    /// Time that a connection may have no request.
     pub idle: Duration,
-    /// From a request without content to the head of its answer.
+    /// Time from a request without content to the head of its answer.
     pub total: Duration,
-    /// An upgraded connection (a WebSocket) on which neither side sends.
+    /// Time that an upgraded connection (a WebSocket) may be silent on both sides.
     pub tunnel: Duration,
-    /// What a stop or an old listener gives its connections to finish.
+    /// Time that a stop or an old listener permits its connections to finish.
     pub drain: Duration,
 }
 

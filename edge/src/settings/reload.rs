@@ -1,8 +1,8 @@
-//! What of new settings a running edge cannot take over.
+//! Settings that a running edge cannot apply.
 //!
-//! A reload is all or nothing: settings of which one part is in force and another waits for a restart would be settings
-//! that stand in no file. So the caller refuses the whole reload when [`needs_restart`] finds something, keeps what runs,
-//! and says why.
+//! A reload is all or nothing: settings of which one part is in force and another waits for a restart would match no
+//! file. So the caller refuses the whole reload when [`needs_restart`] finds a change, keeps the running settings, and
+//! reports why.
 
 use std::fmt;
 
@@ -23,10 +23,10 @@ impl fmt::Display for Change {
     }
 }
 
-/// Compares what runs with what a reload asks for; empty means that the reload may go ahead.
+/// Compares the running settings with those of a reload; empty means that the reload may go ahead.
 ///
-/// Certificates, routes, limits, upstreams, commands, deadlines and the log change in flight. Sockets, threads and the
-/// sizes of what is allocated once do not.
+/// Certificates, routes, limits, upstreams, commands, deadlines and the log change while the edge runs. Sockets,
+/// threads and the sizes of memory allocated once do not.
 pub fn needs_restart(running: &Settings, wanted: &Settings) -> Vec<Change> {
     let values = |settings: &Settings| {
         [

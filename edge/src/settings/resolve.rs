@@ -289,7 +289,7 @@ impl Resolver<'_> {
         routes.into_iter().map(|(_, route)| route).collect()
     }
 
-    /// `None` after a fault without which it could not be said what the route matches or where it leads.
+    /// `None` after a fault without which it is unknown what the route matches or where it leads.
     fn route(&mut self, table: Table<file::Route>, known: &Known<'_>) -> Option<Route> {
         let Table { span, value: table } = table;
         let name = self.need(table.name, &span, "name", "\"pages\", which logs and metrics show");
@@ -425,7 +425,7 @@ impl Resolver<'_> {
         }
     }
 
-    /// What a name stands for; an unknown one is told the nearest.
+    /// Looks a name up; the fault for an unknown one names the nearest.
     fn known<T>(
         &mut self,
         kind: &str,

@@ -1,4 +1,4 @@
-//! Which server takes a request: a pure function of what is known of each.
+//! Which server takes a request: a pure function of the state of each.
 
 use std::{
     sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering},
@@ -7,7 +7,7 @@ use std::{
 
 use cache_policy::Moment;
 
-/// What is known of one server when a request has to be sent.
+/// The state of one server when a request has to be sent.
 #[derive(Clone, Copy, Debug)]
 pub struct Candidate {
     /// This request has already been tried there.
@@ -28,18 +28,17 @@ pub fn choose(candidates: &[Candidate], turn: usize) -> Option<usize> {
         .min_by_key(|index| (candidates[*index].rests, candidates[*index].busy))
 }
 
-/// Whose turn it is among equals.
+/// The turn among equal servers.
 #[derive(Debug, Default)]
 pub struct Turn(AtomicUsize);
 
 impl Turn {
-    /// The next number.
     pub fn next(&self) -> usize {
         self.0.fetch_add(1, Ordering::Relaxed)
     }
 }
 
-/// What connecting to one server has shown. Passive: real requests are the probes.
+/// The health of one server, as connecting showed it. Passive: real requests are the probes.
 #[derive(Debug, Default)]
 pub struct Health {
     failures: AtomicU32,
@@ -48,7 +47,7 @@ pub struct Health {
 }
 
 impl Health {
-    /// A connection was made.
+    /// Records that a connection was made.
     pub fn succeeded(&self) {
         if self.failures.load(Ordering::Relaxed) != 0 {
             self.failures.store(0, Ordering::Relaxed);
@@ -56,7 +55,8 @@ impl Health {
         }
     }
 
-    /// No connection could be made: the server rests, twice as long after each failure in a row, up to ten seconds.
+    /// Records that no connection could be made: the server rests, twice as long after each failure in a row, up to ten
+    /// seconds.
     pub fn failed(&self, now: Moment) {
         let failures = self.failures.fetch_add(1, Ordering::Relaxed).min(16);
         let rest = FIRST_REST.saturating_mul(1 << failures).min(LONGEST_REST);

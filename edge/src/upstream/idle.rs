@@ -1,4 +1,4 @@
-//! The connections to one server that no request uses now, and the one that a request does use until it gives it back.
+//! The idle connections to one server, and the one in use by a request until it is given back.
 
 use std::{sync::Arc, time::Duration};
 
@@ -41,7 +41,6 @@ impl IdleConnections {
 
 /// A connection in use by one request.
 pub struct Connection {
-    /// Sends on it.
     pub sender: SendRequest<RequestBody>,
     /// How far the request's body has come.
     pub progress: Arc<Progress>,

@@ -99,7 +99,7 @@ pub struct Upstream {
 impl Upstream {
     /// Sends a request to one of the servers and waits for the response's head.
     ///
-    /// A request that never left is tried on another server or connection; one that may have been seen by a server is
+    /// A request that was never sent is tried on another server or connection; one that a server may have seen is
     /// repeated only if its method is idempotent, it has no body, and it was sent on a connection that had been idle
     /// (RFC 9112 §9.3.1).
     ///
@@ -115,7 +115,7 @@ impl Upstream {
         answer
     }
 
-    /// Counts what became of a body that broke off, in one word.
+    /// Counts the outcome of a body that broke off, in one word.
     pub fn continued(&self, outcome: &'static str) {
         self.metrics.continued(outcome);
     }
@@ -160,7 +160,7 @@ impl Upstream {
         choose::choose(&states, self.turn.next())
     }
 
-    /// The pools of the servers that are there now.
+    /// The pools of the present servers.
     fn pools(&self) -> Vec<Arc<Pool>> {
         let endpoints = self.endpoints();
         let mut pools = self.pools.lock();

@@ -1,7 +1,7 @@
-//! The head of a request to an upstream: what of the client's head goes on, and what the edge says itself.
+//! The head of a request to an upstream: the client's fields that are forwarded, and the edge's own.
 //!
-//! Whatever could change a stored response is in the cache key or in `Vary`. Fields that are neither and that upstreams
-//! are known to act upon are set by the edge or dropped here, so that no client can poison the answer of another.
+//! Whatever could change a stored response is in the cache key or in `Vary`. Other fields that upstreams are known to
+//! act upon are set by the edge or dropped here, so that no client can poison the answer of another.
 
 use std::time::Duration;
 
@@ -28,21 +28,17 @@ pub enum Purpose<'a> {
     Store {
         /// Path and query of the key.
         target: &'a str,
-        /// What of it is wanted: the conditions that validate what is stored, or a range.
+        /// The conditions that validate the stored response, or a range.
         conditions: &'a [(HeaderName, HeaderValue)],
     },
 }
 
-/// Who asks for what, on which route.
+/// A request: its client, its target and its route.
 #[derive(Clone, Copy, Debug)]
 pub struct Asker<'a> {
-    /// The client's head.
     pub head: &'a request::Parts,
-    /// What it asks for.
     pub target: &'a Target,
-    /// Who it is.
     pub client: &'a Client,
-    /// Where it goes.
     pub route: &'a Route,
 }
 
@@ -96,7 +92,7 @@ pub fn request(asker: &Asker<'_>, purpose: Purpose<'_>, body: RequestBody) -> Re
     request
 }
 
-/// Makes of a request's head one for what comes from `from` on of the representation that a strong validator names
+/// Turns a request's head into one for the octets from `from` on of the representation that a strong validator names
 /// (RFC 9110 §14.2, §13.1.5).
 pub fn ask_for_rest(headers: &mut HeaderMap, from: u64, same: &HeaderValue) {
     for name in CONDITIONS {
@@ -111,7 +107,7 @@ fn milliseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// Whether the client takes trailer fields (RFC 9110 §10.1.4); then the upstream is told so.
+/// Whether the client accepts trailer fields (RFC 9110 §10.1.4); then the upstream is sent `TE: trailers`.
 fn takes_trailers(headers: &HeaderMap) -> bool {
     list_elements(headers, &header::TE).any(|coding| coding.eq_ignore_ascii_case(b"trailers"))
 }
@@ -133,8 +129,8 @@ fn is_impostor(name: &str) -> bool {
         || IMPOSTORS.contains(&name)
 }
 
-/// Entity tags of our codings mean nothing upstream: each is replaced by the tag it was made from. Not in If-Range: who
-/// holds a part of a coded body has no use for a part of the identity form.
+/// Entity tags of our codings are unknown upstream: each is replaced by the tag it was made from. Not in If-Range: a
+/// client that holds a part of a coded body has no use for a part of the identity form.
 fn uncode_conditions(headers: &mut HeaderMap) {
     for name in [header::IF_MATCH, header::IF_NONE_MATCH] {
         if !headers.get_all(&name).iter().any(|line| line.as_bytes().contains(&b';')) {
@@ -151,7 +147,7 @@ fn uncode_conditions(headers: &mut HeaderMap) {
 fn strip_ignored_cookies(headers: &mut HeaderMap, cookies: &Cookies) {
     match cookies {
         Cookies::Bypass => {}
-        // Only requests whose every cookie is ignored come here.
+        // Only requests whose every cookie is ignored reach this.
         Cookies::Ignore(_) | Cookies::IgnoreAll => {
             headers.remove(header::COOKIE);
         }
@@ -183,7 +179,7 @@ const IMPOSTORS: [&str; 17] = [
     "proxy",
 ];
 
-/// What asks for less than a complete response.
+/// Fields that ask for less than a complete response.
 const CONDITIONS: [HeaderName; 7] = [
     header::IF_MATCH,
     header::IF_NONE_MATCH,

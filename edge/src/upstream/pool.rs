@@ -1,4 +1,4 @@
-//! The connections to one server: how many, who waits for one, and which are idle.
+//! The connections to one server: how many, which requests wait for one, and which are idle.
 //!
 //! Shared by all threads: a request may use a connection that another thread opened, so that few connections serve many
 //! threads. HTTP/1.1 carries one request at a time, so a connection is either idle in the list or owned by one request.
@@ -33,7 +33,6 @@ use crate::{clock::Clock, message::failure::Failure, settings};
 pub struct Endpoint {
     /// Name or address, without brackets.
     pub host: Arc<str>,
-    /// TCP port.
     pub port: u16,
 }
 
@@ -50,7 +49,6 @@ pub struct Pool {
 
 /// A request that got no response: why, and the request itself when it surely was not acted upon.
 pub struct Unsent {
-    /// Why.
     pub failure: Failure,
     /// The request, to try elsewhere.
     pub request: Option<Box<Request<RequestBody>>>,
@@ -70,7 +68,7 @@ impl Pool {
         })
     }
 
-    /// What connecting has shown.
+    /// The server's health, as connecting showed it.
     pub fn health(&self) -> &Health {
         &self.health
     }
@@ -93,7 +91,7 @@ impl Pool {
     ) -> Result<Answer, Unsent> {
         let permit = match self.permit(settings).await {
             Ok(permit) => permit,
-            // With a full queue another server may have room; a wait that was in vain is not repeated elsewhere.
+            // With a full queue another server may have room; a wait that timed out is not repeated elsewhere.
             Err(Queue::Full) => {
                 return Err(Unsent { failure: Failure::Busy, request: Some(Box::new(request)) });
             }
@@ -180,7 +178,7 @@ impl Pool {
         let progress = request.body().progress();
         // The upstream's time runs from the request's end; until then the client's patience is what counts.
         let overdue = async {
-            // An upstream that takes nothing more of a body is as silent as one that does not answer.
+            // An upstream that stops reading a body is as silent as one that does not answer.
             let pause = settings.response_timeout + settings.idle_timeout;
             let mut steps = progress.steps();
             while tokio::time::timeout(pause, progress.end()).await.is_err() {
@@ -237,7 +235,7 @@ fn answer(
     settings: &settings::Upstream,
 ) -> Answer {
     if response.headers().contains_key(header::TRANSFER_ENCODING) {
-        // Transfer-Encoding overrides; passing the other on would smuggle a second framing (RFC 9112 §6.3).
+        // Transfer-Encoding overrides Content-Length; forwarding both would smuggle a second framing (RFC 9112 §6.3).
         response.headers_mut().remove(header::CONTENT_LENGTH);
     }
     let switches = response.status() == StatusCode::SWITCHING_PROTOCOLS;
@@ -271,7 +269,7 @@ fn repeatable(request: &Request<RequestBody>) -> Option<Request<RequestBody>> {
     Some(copy)
 }
 
-/// Why there is no connection to be had.
+/// Why no connection is available.
 enum Queue {
     Full,
     TooLong,
@@ -295,5 +293,5 @@ impl Drop for Waiting<'_> {
     }
 }
 
-/// Also the bound of a response's head.
+/// Also bounds a response's head.
 const READ_BUFFER: usize = 64 * 1024;

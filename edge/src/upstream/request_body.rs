@@ -1,5 +1,5 @@
-//! A client's body on its way upstream: bounded in size and patience, and held back while the upstream has been asked
-//! whether it wants it (RFC 9110 §10.1.1).
+//! A client's body on its way upstream: bounded in size and in pauses, and held back until the upstream has answered
+//! Expect (RFC 9110 §10.1.1).
 
 use std::{
     pin::Pin,
@@ -78,10 +78,10 @@ pub struct RequestBody {
 #[derive(Debug)]
 struct ClientContent {
     content: Content,
-    /// Taken so far.
+    /// Bytes read so far.
     taken: u64,
     bound: u64,
-    /// As Content-Length declares it.
+    /// The declared Content-Length.
     declared: Option<u64>,
     began: Option<Instant>,
     pause: Duration,
@@ -126,7 +126,7 @@ impl RequestBody {
 impl ClientContent {
     fn poll_frame(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         if let Some((gate, patience)) = &mut self.gate {
-            // An upstream that knows no 100 (Continue) gets the body after a short wait all the same.
+            // An upstream that does not support 100 (Continue) still receives the body after a short wait.
             if gate.poll_open(context).is_pending() && patience.poll(context).is_pending() {
                 return Poll::Pending;
             }
@@ -142,7 +142,7 @@ impl ClientContent {
                 if self.taken > self.bound {
                     return Poll::Ready(Some(Err(BodyError::TooLarge(self.bound))));
                 }
-                // Pieces that never pause and never get anywhere would hold an upstream connection for ever.
+                // A body that never pauses and yet hardly advances would hold an upstream connection for ever.
                 let began = *self.began.get_or_insert_with(Instant::now);
                 if began.elapsed() > self.pause + Duration::from_secs(self.taken / SLOWEST) {
                     return Poll::Ready(Some(Err(BodyError::ClientStalled)));

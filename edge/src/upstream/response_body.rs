@@ -1,4 +1,4 @@
-//! An upstream's body: bounded in patience; at its end the connection goes back to its pool.
+//! An upstream's body: bounded in pauses; at its end the connection returns to its pool.
 
 use std::{
     pin::Pin,

@@ -1,4 +1,4 @@
-//! A certificate for local use, without a hand's turn: a certificate authority of this machine's own, and a certificate
+//! A certificate for local use without manual steps: a certificate authority of this machine's own, and a certificate
 //! for `localhost` signed by it.
 //!
 //! Owns: the files it makes beside the certificate the settings name. Promises: keys are readable by their owner alone; a
@@ -6,8 +6,8 @@
 //! makes the files and the other finds them. The authority may sign for this machine's loopback names only (name
 //! constraints), so trusting it gives away nothing else, and its key never leaves its file.
 //!
-//! What is its own is told by the issuer's name ("Gatehouse local CA"). A key that is there is always kept and certified
-//! again: that way a renewal replaces one file, and a start that was interrupted half-way is simply completed.
+//! Its own files are recognised by the issuer's name ("Gatehouse local CA"). An existing key is always kept and
+//! certified again: that way a renewal replaces one file, and an interrupted start is simply completed.
 
 use std::{
     fmt,
@@ -47,7 +47,7 @@ pub enum Provision {
     NotOurs,
     /// Made earlier, and good for at least another 30 days.
     Kept,
-    /// A certificate was made with the authority that was there: whoever trusts it trusts the new one.
+    /// A certificate was made with the existing authority: whoever trusts it trusts the new certificate.
     Renewed,
     /// An authority was made: print [`Trust`], once.
     NewAuthority(Trust),
@@ -86,9 +86,7 @@ pub enum LocalCaError {
     File {
         /// What was tried.
         action: &'static str,
-        /// On what.
         path: PathBuf,
-        /// What the system said.
         source: io::Error,
     },
     /// The certificate is somebody else's, and its key is missing.
@@ -108,7 +106,6 @@ pub enum LocalCaError {
     /// A key file holds no key that can be used.
     #[error("{} holds no usable private key: {source}; remove it, and the edge makes a new one", path.display())]
     Key {
-        /// The file.
         path: PathBuf,
         /// What is wrong with it.
         source: rcgen::Error,
@@ -126,7 +123,7 @@ pub enum LocalCaError {
     Random,
 }
 
-/// Sees to it that the certificate and key of `settings` are there and good for another 30 days after `now`, with
+/// Ensures that the certificate and key of `settings` exist and are valid for another 30 days after `now`, with
 /// `ca.pem` and `ca.key` in the certificate's folder. Blocks, also while another edge does the same.
 ///
 /// # Errors
@@ -137,7 +134,7 @@ pub fn ensure(settings: &Certificate, now: SystemTime) -> Result<Provision, Loca
         _ => Path::new("."),
     };
     fs::create_dir_all(folder).map_err(failed("make", folder))?;
-    // Given back when the file is dropped, also by a process that is killed.
+    // The lock is released when the file is dropped, also when the process is killed.
     let lock = File::open(folder).map_err(failed("open", folder))?;
     lock.lock().map_err(failed("lock", folder))?;
 
@@ -181,7 +178,7 @@ pub fn ensure(settings: &Certificate, now: SystemTime) -> Result<Provision, Loca
     })
 }
 
-/// What stands where a certificate is expected.
+/// The certificate found in a file.
 enum Found {
     Missing,
     Ours(CertificateDer<'static>),
@@ -195,7 +192,7 @@ struct Authority {
 }
 
 impl Authority {
-    /// The authority's certificate, when it is ours and good for a while.
+    /// The authority's certificate, when it is ours and valid for a while.
     fn read(&self, now: SystemTime) -> Result<Option<CertificateDer<'static>>, LocalCaError> {
         match read_certificate(&self.certificate)? {
             Found::Missing => Ok(None),
@@ -204,7 +201,8 @@ impl Authority {
         }
     }
 
-    /// To sign with; `None` when the key is gone or belongs to another certificate: then a new authority is due.
+    /// The issuer to sign with; `None` when the key is missing or belongs to another certificate: then a new authority
+    /// is made.
     fn issuer(
         &self,
         certificate: &CertificateDer<'_>,
@@ -268,7 +266,7 @@ fn named(name: &str, now: SystemTime, life: Duration) -> Result<CertificateParam
     let start = (now - BACKDATED).duration_since(UNIX_EPOCH).unwrap_or_default();
     params.not_before = rcgen::date_time_ymd(1970, 1, 1) + start;
     params.not_after = params.not_before + life;
-    // Never the same twice: browsers refuse two certificates of one authority with one number.
+    // Each serial number is new: browsers refuse two certificates of one authority with one number.
     let mut serial = [0; 16];
     let provider = rustls::crypto::aws_lc_rs::default_provider();
     provider.secure_random.fill(&mut serial).map_err(|_| LocalCaError::Random)?;
@@ -343,14 +341,14 @@ fn write(path: &Path, content: &str, mode: u32) -> Result<(), LocalCaError> {
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(".new");
     let draft = path.with_file_name(name);
-    // What an interrupted start left: the folder's lock says that nobody is writing it.
+    // The draft of an interrupted start: the folder's lock excludes another writer.
     match fs::remove_file(&draft) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed("remove", &draft)(error)),
         _ => {}
     }
     let fill = || {
         let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&draft)?;
-        // The umask may have taken more away than meant.
+        // The umask may have removed more permissions than intended.
         file.set_permissions(fs::Permissions::from_mode(mode))?;
         file.write_all(content.as_bytes())?;
         file.sync_all()?;

@@ -111,7 +111,7 @@ impl Certificates {
     /// # Errors
     /// [`TlsError`] about the first file that cannot be used. A certificate that has ended is no error.
     pub fn load(listeners: &[Listen], now: SystemTime) -> Result<Self, TlsError> {
-        // Sealed with keys made once a process and changed every six hours. One set for all listeners: a client's
+        // Sealed with keys made once per process and changed every six hours. One set for all listeners: a client's
         // connections may reach any of them.
         let tickets = aws_lc_rs::Ticketer::new().map_err(TlsError::Setup)?;
         let terminators = read_all(listeners, now)?
@@ -180,7 +180,7 @@ impl Terminator {
             .with_cert_resolver(Arc::clone(&certificates) as Arc<dyn ResolvesServerCert>);
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         config.ticketer = Arc::clone(tickets);
-        // Tickets leave nothing to store here, and the default store is a lock that all threads would share.
+        // Tickets leave nothing to store here, and the default store has a lock that all threads would share.
         config.session_storage = Arc::new(NoServerSessionStorage {});
         Ok(Self { certificates, config: Arc::new(config) })
     }
@@ -195,7 +195,7 @@ impl Terminator {
 fn provider() -> Arc<CryptoProvider> {
     use aws_lc_rs::kx_group::{SECP256R1, SECP384R1, X25519, X25519MLKEM768};
     Arc::new(CryptoProvider {
-        // Written out, so that no feature of a dependency decides it.
+        // Listed explicitly, so that no feature of a dependency decides it.
         kx_groups: vec![X25519MLKEM768, X25519, SECP256R1, SECP384R1],
         ..aws_lc_rs::default_provider()
     })
@@ -246,7 +246,7 @@ impl Loaded {
         let (_, leaf) = X509Certificate::from_der(leaf).map_err(|_| unreadable())?;
         self.validities.push(Validity::of(&leaf, &source.certificate));
         for name in dns_names(&leaf) {
-            // Of two for one name, the first in the settings counts.
+            // Of two certificates for one name, the first in the settings counts.
             self.by_name.entry(name).or_insert_with(|| Arc::clone(pair));
         }
         Ok(())
@@ -304,7 +304,7 @@ fn read_pair(source: &Certificate, provider: &CryptoProvider) -> Result<Certifie
         .map_err(|source| TlsError::Key { path: path(), source })?;
     let pair = CertifiedKey::new(chain, key);
     match pair.keys_match() {
-        // Unknown means that the key cannot tell its public half: then the handshake will show.
+        // Unknown means that the key does not reveal its public half: then the handshake will show.
         Ok(()) | Err(rustls::Error::InconsistentKeys(rustls::InconsistentKeys::Unknown)) => Ok(pair),
         Err(rustls::Error::InconsistentKeys(_)) => {
             Err(TlsError::KeyMismatch { certificate: source.certificate.clone(), key: source.key.clone() })
@@ -368,7 +368,7 @@ mod tests {
 
     use super::*;
 
-    /// A folder with certificates that stand for themselves.
+    /// A folder with self-signed certificates.
     struct Files(TempDir);
 
     impl Files {

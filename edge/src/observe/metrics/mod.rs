@@ -4,7 +4,7 @@
 //! handles that were resolved when the settings were loaded; names follow Prometheus' conventions; series are bounded, for
 //! labels come from the settings and from fixed vocabularies, never from a request. Never decides anything.
 //!
-//! What others keep count of anyway (cache, commands, log) is asked for at a scrape: see [`Observed`].
+//! Numbers that other modules keep (cache, commands, log) are read at a scrape: see [`Observed`].
 
 mod scrape;
 
@@ -46,10 +46,9 @@ struct Counts {
 type ByName<T> = RwLock<BTreeMap<Arc<str>, Arc<T>>>;
 type Observe = Box<dyn Fn() -> Observed + Send + Sync>;
 
-/// What others count, asked for at each scrape.
+/// Numbers that other modules keep, read at each scrape.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Observed {
-    /// The memory tier.
     pub cache: CacheObserved,
     /// Every command of the settings.
     pub commands: Vec<CommandObserved>,
@@ -64,18 +63,17 @@ pub struct CacheObserved {
     pub bytes: u64,
     /// Bytes that may be stored.
     pub budget: u64,
-    /// Bytes on their way in, or out without being stored any more: beside `bytes`, at most three eighths of the budget.
+    /// Bytes being filled, or still being sent after eviction: beside `bytes`, at most three eighths of the budget.
     pub in_flight: u64,
     /// Resources stored.
     pub entries: u64,
-    /// Resources pushed out by others since the start.
+    /// Resources evicted by others since the start.
     pub evictions: u64,
 }
 
 /// One command at this moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CommandObserved {
-    /// Its name.
     pub name: Arc<str>,
     /// Instances the settings ask for.
     pub wanted: usize,
@@ -104,7 +102,8 @@ impl Metrics {
         Self { registry, counts }
     }
 
-    /// Says where to ask for what others count. Only the first call counts: sources live as long as the process.
+    /// Sets the source of the numbers that other modules keep. Only the first call counts: sources live as long as the
+    /// process.
     pub fn observe_with(&self, observe: impl Fn() -> Observed + Send + Sync + 'static) {
         let _ = self.counts.observe.set(Box::new(observe));
     }
@@ -136,24 +135,24 @@ impl Metrics {
         })
     }
 
-    /// A response that no route is responsible for: `bytes` of body were sent. Its series has the route [`UNROUTED`].
+    /// Counts a response without a route: `bytes` of body were sent. Its series has the route [`UNROUTED`].
     pub fn unrouted(&self, status: StatusCode, bytes: u64) {
         self.counts.unrouted.count(status, Verdict::Refused, bytes);
     }
 
-    /// Why a response was no plain hit, in the word that Cache-Status and the log have for it; the route is `None` where no
-    /// route is responsible.
+    /// Counts the reason why a response was no plain hit, in the word used in Cache-Status and the log; `route` is
+    /// `None` for a response without a route.
     pub fn reasoned(&self, route: Option<&RouteMetrics>, reason: &'static str) {
         let numbers = route.unwrap_or(&self.counts.unrouted);
         *numbers.reasons.lock().entry(reason).or_default() += 1;
     }
 
-    /// A request was refused because its client used up the limit of this name.
+    /// Counts a request refused because its client used up the limit of this name.
     pub fn limited(&self, limit: &Arc<str>) {
         named(&self.counts.limited, limit).fetch_add(1, Relaxed);
     }
 
-    /// A TLS handshake came to nothing.
+    /// Counts a failed TLS handshake.
     pub fn handshake_failed(&self) {
         self.counts.handshakes_failed.fetch_add(1, Relaxed);
     }
@@ -162,7 +161,7 @@ impl Metrics {
     #[must_use]
     pub fn encode(&self) -> String {
         let mut text = String::new();
-        // The only failure is that of writing, and a String takes everything.
+        // The only failure is that of writing, which a String never reports.
         let _ = text::encode(&mut text, &self.registry);
         text
     }
@@ -207,7 +206,7 @@ pub struct RouteMetrics {
 const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
 
 impl RouteMetrics {
-    /// A response has ended, `took` after its request's head; `bytes` of body were sent.
+    /// Counts a response that has ended, `took` after its request's head; `bytes` of body were sent.
     pub fn observe(&self, status: StatusCode, verdict: Verdict, took: Duration, bytes: u64) {
         self.count(status, verdict, bytes);
         self.duration.observe(took);
@@ -230,17 +229,17 @@ pub struct UpstreamMetrics {
 }
 
 impl UpstreamMetrics {
-    /// A response's head arrived, `took` after the request was sent.
+    /// Counts a response whose head arrived `took` after the request was sent.
     pub fn answered(&self, took: Duration) {
         self.answered.observe(took);
     }
 
-    /// No response came, for a reason of one word.
+    /// Counts a request without a response, for a reason of one word.
     pub fn failed(&self, reason: &'static str) {
         *self.failed.lock().entry(reason).or_default() += 1;
     }
 
-    /// The rest of a body that broke off was asked for; what came of it, in one word.
+    /// Counts an attempt to fetch the rest of a body that broke off; `outcome` is one word.
     pub fn continued(&self, outcome: &'static str) {
         *self.continued.lock().entry(outcome).or_default() += 1;
     }
@@ -254,12 +253,12 @@ pub struct TierMetrics {
 }
 
 impl TierMetrics {
-    /// A look-up ended, in one word.
+    /// Counts a look-up; `outcome` is one word.
     pub fn looked_up(&self, outcome: &'static str) {
         *self.looked_up.lock().entry(outcome).or_default() += 1;
     }
 
-    /// It was told of a purge; what came of it, in one word.
+    /// Counts a purge; `outcome` is one word.
     pub fn purged(&self, outcome: &'static str) {
         *self.purged.lock().entry(outcome).or_default() += 1;
     }
@@ -274,7 +273,7 @@ pub struct ConnectionMetrics {
 }
 
 impl ConnectionMetrics {
-    /// A connection was accepted; it counts as open until the guard is dropped.
+    /// Counts an accepted connection; it counts as open until the guard is dropped.
     #[must_use]
     pub fn accepted(self: &Arc<Self>) -> OpenConnection {
         self.accepted.fetch_add(1, Relaxed);
@@ -282,7 +281,7 @@ impl ConnectionMetrics {
         OpenConnection(Arc::clone(self))
     }
 
-    /// A connection was closed at once, because too many are open.
+    /// Counts a connection closed at once, because too many are open.
     pub fn refused(&self) {
         self.refused.fetch_add(1, Relaxed);
     }
@@ -301,7 +300,7 @@ impl Drop for OpenConnection {
 /// A histogram of durations. prometheus-client's own takes a lock for each observation; this takes two additions.
 #[derive(Debug, Default)]
 struct Durations {
-    /// One more than there are bounds: the last is for what is longer than all.
+    /// One more than there are bounds: the last is for durations longer than all bounds.
     buckets: [AtomicU64; BOUNDS.len() + 1],
     nanoseconds: AtomicU64,
 }

@@ -66,7 +66,7 @@ impl Scrape {
             for (class, by_verdict) in CLASSES.iter().zip(&numbers.requests) {
                 for (verdict, count) in Verdict::ALL.iter().zip(by_verdict) {
                     let count = count.load(Relaxed);
-                    // Most pairs never happen on a route: they would be nine tenths of the page.
+                    // Most pairs never occur on a route: their zeros would be nine tenths of the page.
                     if count > 0 {
                         requests.with(
                             &[("route", route), ("status", class), ("cache", verdict.as_str())],

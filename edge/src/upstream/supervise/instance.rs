@@ -33,7 +33,7 @@ use crate::settings::Command;
 const BACK_OFF_FIRST: Duration = Duration::from_millis(100);
 /// The longest wait before a restart.
 const BACK_OFF_LONGEST: Duration = Duration::from_secs(30);
-/// An instance that was ready for this long has no failures to its name.
+/// An instance that was ready for this long has its failures forgotten.
 const HEALTHY_AFTER: Duration = Duration::from_secs(60);
 
 /// One instance from its first start to its last stop.
@@ -50,9 +50,9 @@ pub(super) struct Life {
 
 /// How one run of an instance ended.
 enum Ended {
-    /// It was asked to.
+    /// It was stopped.
     Stopped,
-    /// It was not; it had been ready for this long.
+    /// It ended by itself; it had been ready for this long.
     Failed(Duration),
 }
 
@@ -113,7 +113,7 @@ impl Life {
             _ = &mut *stop => None,
             status = process.child.wait() => Some(status),
         };
-        // Out of the choice before the signal, so that no new request goes to an instance that is about to leave.
+        // Removed from the choice before the signal, so that no new request goes to an instance that is about to end.
         drop(published);
         self.set_ready(false);
         match status {
@@ -155,7 +155,7 @@ fn back_off(failures: u32, random: u64) -> Duration {
     half + half.mul_f64((random >> 11) as f64 / (1_u64 << 53) as f64)
 }
 
-/// Spreads restarts; nothing secret hangs on it.
+/// Spreads restarts; it need not be secret.
 fn random() -> u64 {
     RandomState::new().hash_one(())
 }

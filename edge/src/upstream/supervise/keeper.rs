@@ -1,4 +1,4 @@
-//! Brings the instances of one command to what the settings want, also when they change.
+//! Brings the instances of one command to the settings, also when they change.
 
 use std::sync::{
     Arc,
@@ -13,17 +13,17 @@ use tokio::{
 use super::{instance::Life, launcher::Launcher, ports::Ports, roster::Endpoints};
 use crate::settings::Command;
 
-/// Brings the instances of one command to what the settings want.
+/// Brings the instances of one command to the settings.
 pub(super) struct Keeper {
     launcher: Launcher,
     ports: Arc<Ports>,
     endpoints: Arc<Endpoints>,
-    /// Told by instances that became ready or stopped being so.
+    /// Notified by instances that became ready or stopped being so.
     news: Arc<Notify>,
     command: Option<Arc<Command>>,
     /// Instances of `command`.
     current: Vec<Instance>,
-    /// Instances of what the command was before a reload, kept until the new ones are ready.
+    /// Instances of the command before a reload, kept until the new ones are ready.
     former: Vec<Instance>,
     tasks: JoinSet<()>,
 }
@@ -54,7 +54,7 @@ impl Keeper {
         }
     }
 
-    /// Runs until nothing is wanted any more and every instance has ended.
+    /// Runs until no instance is wanted any more and every instance has ended.
     pub(super) async fn keep(mut self, mut wanted: watch::Receiver<Option<Arc<Command>>>) {
         loop {
             let target = if wanted.has_changed().is_ok() { wanted.borrow_and_update().clone() } else { None };
@@ -118,7 +118,7 @@ fn differ_in_instances_only(one: &Command, other: &Command) -> bool {
     *one == Command { instances: one.instances, ..other.clone() }
 }
 
-/// Says so when a task that must not fail has failed.
+/// Logs the panic of a task that must not fail.
 pub(super) fn report_panic(ended: Result<(), JoinError>) {
     if let Err(error) = ended {
         tracing::error!(%error, "a task that keeps a command running has failed");

@@ -24,7 +24,7 @@ impl Launcher {
     #[must_use]
     pub fn this_program() -> Self {
         let output: Output = Arc::new(|lines| {
-            // Nobody is left to tell when stderr is gone.
+            // Nothing can be reported when stderr is closed.
             let _ = io::stderr().lock().write_all(lines);
         });
         Self { program: PathBuf::from("/proc/self/exe"), output }

@@ -55,7 +55,7 @@ pub struct Supervisor {
     launcher: Launcher,
     roster: Arc<Roster>,
     ports: Arc<Ports>,
-    /// What each keeper is to keep: `None`, or a closed channel, means nothing.
+    /// The command for each keeper: `None`, or a closed channel, means no instances.
     wanted: BTreeMap<Arc<str>, watch::Sender<Option<Arc<Command>>>>,
     keepers: JoinSet<()>,
 }
@@ -78,7 +78,7 @@ impl Supervisor {
         supervisor
     }
 
-    /// What readers on all threads see of the commands.
+    /// The state of the commands, for readers on all threads.
     #[must_use]
     pub fn roster(&self) -> Arc<Roster> {
         Arc::clone(&self.roster)

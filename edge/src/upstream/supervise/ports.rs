@@ -17,10 +17,10 @@ pub(super) struct Ports(Mutex<BTreeSet<u16>>);
 pub(super) struct Port(pub(super) u16, Arc<Ports>);
 
 impl Ports {
-    /// A port nobody listens on. Somebody may take it before the instance does: then the instance ends, and the next
-    /// start takes another.
+    /// A port on which nobody listens. Another process may take it before the instance does: then the instance ends,
+    /// and the next start takes another.
     pub(super) fn claim(self: &Arc<Self>) -> io::Result<Port> {
-        // Held until one fits, so that the system offers each port once.
+        // Rejected ports are held until one fits, so that the system offers each port once.
         let mut offered = Vec::new();
         loop {
             let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;

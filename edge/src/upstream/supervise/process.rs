@@ -14,7 +14,7 @@ use crate::settings::Command;
 /// How long the last output of an instance that has ended is waited for: a child of it may hold the pipe.
 const OUTPUT_GRACE: Duration = Duration::from_millis(500);
 
-/// A process, its group and its output. Dropping it kills what is left of the group.
+/// A process, its group and its output. Dropping it kills the rest of the group.
 pub(super) struct Process {
     pub(super) child: Child,
     group: Option<Pid>,
@@ -51,15 +51,15 @@ impl Process {
 
     pub(super) fn signal(&self, signal: Signal) {
         if let Some(group) = self.group {
-            // Fails only when no process of the group is left, which is what a signal is for.
+            // Fails only when no process of the group is left, and then no signal is needed.
             let _ = kill_process_group(group, signal);
         }
     }
 
-    /// Kills what is left, reaps it, and waits a moment for the last output.
+    /// Kills the rest of the group, reaps the process, and waits a moment for the last output.
     pub(super) async fn finish(mut self) {
-        // The leader may be reaped already. Its id stays the group's while a member lives, and without one the system goes
-        // round all other ids before it gives this one out again.
+        // The leader may be reaped already. Its id stays the group's while a member lives, and without one the system
+        // uses all other ids before it reuses this one.
         self.signal(Signal::KILL);
         let _ = self.child.wait().await;
         let _ = timeout(OUTPUT_GRACE, &mut self.relay).await;

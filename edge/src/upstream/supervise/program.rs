@@ -1,10 +1,10 @@
-//! Whether a command's program is there, and what to do when it is not.
+//! Whether a command's program exists, and what to do when it does not.
 
 use std::{env, ffi::OsStr, fs, os::unix::fs::PermissionsExt as _, path::Path};
 
 use crate::settings::Command;
 
-/// Says what is missing and how to get it, when the command's program is no file that can be run.
+/// The error when the command's program is no file that can be run, with how to get it.
 pub(super) fn find_program(command: &Command) -> Result<(), String> {
     let name = &command.name;
     let Some(program) = command.run.first() else {

@@ -1,4 +1,4 @@
-//! What readers on all threads see of the commands: which instances are ready.
+//! The state of the commands for readers on all threads: which instances are ready.
 
 use std::{
     collections::BTreeMap,
@@ -81,7 +81,7 @@ impl Endpoints {
         loop {
             let changed = self.changed.notified();
             tokio::pin!(changed);
-            // Registered before the look, so that a change between the look and the wait is not lost.
+            // Registered before the check, so that a change between the check and the wait is not lost.
             changed.as_mut().enable();
             let now = self.snapshot();
             if enough(&now) {
