@@ -18,6 +18,7 @@ pub mod load;
 pub mod metrics;
 pub mod origin;
 pub mod process;
+pub mod python;
 pub mod raw;
 pub mod shop;
 pub mod tool;

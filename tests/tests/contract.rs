@@ -2,13 +2,13 @@
 //! wrong ones, and judges the answers by it. All its checks are on; contract/ says what is expected, and why.
 #![expect(clippy::unwrap_used, reason = "a test that unwraps says where")]
 
-use std::{fs::File, path::PathBuf, process::Command};
+use std::process::Command;
 
 use gatehouse_tests::{
-    binaries::{build_folder, repository},
+    binaries::repository,
     folder::Folder,
     origin::{Account, Origin, PASSWORD},
-    tool,
+    python, tool,
 };
 
 #[test]
@@ -30,7 +30,8 @@ fn to_a_customer_the_shop_answers_as_described() {
 /// Runs it for somebody with this address; `admin…` is an administrator. What it printed, when it found nothing wrong.
 #[track_caller]
 fn run(email: &str) -> String {
-    let schemathesis = installed();
+    let requirements = repository().join("tests/contract/requirements.txt");
+    let schemathesis = python::environment("contract", &requirements).join("bin/schemathesis");
     let origin = Origin::start("seed_when_empty = 60\n[purge]\nedges = []\n");
     let account = Account::register(origin.address(), email);
     if email.starts_with("admin") {
@@ -65,27 +66,4 @@ fn run(email: &str) -> String {
         described["paths"].as_object().unwrap().values().map(|path| path.as_object().unwrap().len()).sum();
     assert_eq!(count("Tested:") as usize, operations);
     printed
-}
-
-/// The program, in a virtual environment beside the build, as requirements.txt pins it file by file. pip fetches it once.
-#[track_caller]
-fn installed() -> PathBuf {
-    let pinned = repository().join("tests/contract/requirements.txt");
-    let folder = build_folder().join("contract");
-    // Beside the folder and not in it: making the environment empties it.
-    let lock = File::create(build_folder().join("contract.lock")).unwrap();
-    lock.lock().unwrap();
-    let program = folder.join("bin/schemathesis");
-    let wanted = std::fs::read(&pinned).unwrap();
-    let marker = folder.join("installed");
-    if !(program.is_file() && std::fs::read(&marker).unwrap_or_default() == wanted) {
-        let python = tool::find(&["python3"], "python3 python3-venv");
-        tool::run(&python, ["-m", "venv", "--clear", &folder.display().to_string()]);
-        let mut install = Command::new(folder.join("bin/python"));
-        install.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-input"]);
-        install.args(["--require-hashes", "--only-binary", ":all:", "--requirement"]).arg(&pinned);
-        tool::run_command(&mut install);
-        std::fs::write(marker, wanted).unwrap();
-    }
-    program
 }
