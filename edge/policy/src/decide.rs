@@ -124,6 +124,21 @@ pub fn may_share(request: &RequestFacts, answer: &Meta) -> bool {
     pass(request).is_none() && !request.directives.no_store && (!request.authorization || answer.shareable)
 }
 
+/// Whether an answer for which the upstream was asked at `began`, and which came at `answered`, is an answer to this
+/// request as well, which had `arrived`, whatever its lifetime: requests that wait for one answer are combined into one
+/// (RFC 9111 §4). A reload is combined only with a request that was sent after it came, since it may follow a change
+/// that the answer under way does not show yet.
+pub fn may_combine_requests(
+    request: &RequestFacts,
+    arrived: Moment,
+    began: Moment,
+    answered: Moment,
+) -> bool {
+    let wishes = &request.directives;
+    let reloads = wishes.no_cache || wishes.max_age == Some(Duration::ZERO);
+    began >= arrived || (answered >= arrived && !reloads)
+}
+
 /// Whether a response of this status may take the place of a stored one: a failure does not (RFC 9111 §4.3.3 lets a
 /// cache keep what it has).
 pub fn may_replace(stored: &Meta, status: StatusCode) -> bool {

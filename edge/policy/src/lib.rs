@@ -53,7 +53,9 @@ pub use admit::{Admitted, admit};
 pub use cache_status::{CacheStatus, Forward, Outcome};
 pub use coding::{Coding, Codings, choose_coding};
 pub use date::{format as format_date, parse as parse_date};
-pub use decide::{Decision, Failure, Plan, decide, may_replace, may_share, stale_on_error};
+pub use decide::{
+    Decision, Failure, Plan, decide, may_combine_requests, may_replace, may_share, stale_on_error,
+};
 pub use directives::{forbids_transforming, list_elements};
 pub use freshen::{Newer, conditional_fields, freshen, freshen_by_head};
 pub use invalidate::{invalidated_targets, invalidates, stands_for_get};

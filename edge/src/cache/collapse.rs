@@ -1,12 +1,23 @@
 //! One fetch, many requests: who leads, who follows, and what the followers learn.
 //!
+//! ```text
+//!   join ---- nothing under way ----------> leads
+//!     |------ a fetch under way ----------> follows it; after `collapse_timeout` without an answer one of those who
+//!     |                                     follow leads a second fetch, and so on: they are of one group, and whoever
+//!     |                                     waits for one of them waits for the first answer of any
+//!     '------ its answer did not suit ----> leads the next group, which those that come after it join
+//! ```
+//!
 //! A [`Lead`] owns its place in the table. Whatever happens to the task that holds it, its `Drop` wakes every follower,
 //! so nobody waits for a fetch that no longer runs.
 
 use std::{
     collections::{HashMap, VecDeque},
     hash::BuildHasher,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -31,30 +42,75 @@ struct FetchKey(Key, Box<str>);
 pub struct Collapser {
     shards: [Mutex<HashMap<FetchKey, Arc<Fetch>>>; SHARDS],
     hasher: RandomState,
+    groups: AtomicU64,
 }
 
 impl Default for Collapser {
     fn default() -> Self {
-        Self { shards: std::array::from_fn(|_| Mutex::default()), hasher: RandomState::default() }
+        Self {
+            shards: std::array::from_fn(|_| Mutex::default()),
+            hasher: RandomState::default(),
+            groups: AtomicU64::default(),
+        }
     }
+}
+
+/// Fetches for one answer: the first, and those that followers began when it was slow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Group(u64);
+
+/// What a request asks to share.
+#[derive(Debug)]
+pub struct Wish<'a> {
+    pub key: &'a Key,
+    /// Its values of the `Vary` last known.
+    pub variant: Box<str>,
+    /// The fetches whose answer did not suit it.
+    pub after: Option<Group>,
 }
 
 /// A fetch under way.
 #[derive(Debug)]
 struct Fetch {
+    key: FetchKey,
+    group: Group,
     began: Moment,
     generation: Generation,
-    progress: watch::Sender<Progress>,
+    /// Nothing has been published yet.
+    silent: AtomicBool,
+    /// Shared by the group.
+    progress: Arc<watch::Sender<Progress>>,
 }
 
-/// How far a fetch has come.
+/// How far a group of fetches has come.
 #[derive(Debug, Default)]
 struct Progress {
     /// The latest interim responses.
     interim: VecDeque<interim::Received>,
     /// How many interim responses have come so far.
     informed: usize,
-    outcome: Option<FetchOutcome>,
+    /// Fetches that have published nothing.
+    silent: usize,
+    published: Option<Published>,
+}
+
+/// An outcome, and the time between which and which the upstream was asked for it.
+#[derive(Clone, Debug)]
+pub struct Published {
+    pub outcome: FetchOutcome,
+    pub began: Moment,
+    pub answered: Moment,
+}
+
+/// The result of asking to go on without an answer that is late.
+#[derive(Debug)]
+pub enum TakeOver {
+    /// The caller leads another fetch of the group.
+    Lead(Lead),
+    /// It waits on: another has gone on in its place, or the answer has just come.
+    Waits,
+    /// The group can be joined no more: it looks up again.
+    Gone,
 }
 
 /// The result of joining a fetch.
@@ -102,37 +158,83 @@ pub struct Filling {
 
 impl Collapser {
     /// Joins the fetch under way for this key, or leads a new one that begins now. A fetch that began before a purge
-    /// which may concern its response is not joined.
-    pub fn join(self: &Arc<Self>, key: &Key, variant: Box<str>, now: Moment, memory: &Memory) -> Joined {
+    /// which may concern its response is not joined, nor one whose answer did not suit.
+    pub fn join(self: &Arc<Self>, wish: Wish<'_>, now: Moment, memory: &Memory) -> Joined {
         let generation = memory.generation();
-        let resource = key;
-        let key = FetchKey(key.clone(), variant);
+        let Wish { key: resource, variant, after } = wish;
+        let key = FetchKey(resource.clone(), variant);
         let mut shard = self.shard(&key).lock();
         if let Some(fetch) = shard.get(&key)
+            && Some(fetch.group) != after
             && !memory.outdated(fetch.generation, resource)
         {
             return Joined::Follower(Follow::of(fetch));
         }
-        let fetch = Arc::new(Fetch { began: now, generation, progress: watch::Sender::default() });
-        shard.insert(key.clone(), Arc::clone(&fetch));
+        let fetch = Arc::new(self.fetch(key, now, generation));
+        shard.insert(fetch.key.clone(), Arc::clone(&fetch));
         drop(shard);
-        Joined::Leader(Lead { collapser: Arc::clone(self), key, fetch })
+        Joined::Leader(self.lead(fetch))
     }
 
     /// Follows the fetch under way for this key, if there is one that may be joined.
-    pub fn follow(&self, key: &Key, variant: Box<str>, memory: &Memory) -> Option<Follow> {
-        let resource = key;
-        let key = FetchKey(key.clone(), variant);
+    pub fn follow(&self, wish: Wish<'_>, memory: &Memory) -> Option<Follow> {
+        let Wish { key: resource, variant, after } = wish;
+        let key = FetchKey(resource.clone(), variant);
         let shard = self.shard(&key).lock();
-        let fetch = shard.get(&key).filter(|fetch| !memory.outdated(fetch.generation, resource))?;
+        let fetch = shard
+            .get(&key)
+            .filter(|fetch| Some(fetch.group) != after && !memory.outdated(fetch.generation, resource))?;
         Some(Follow::of(fetch))
+    }
+
+    /// Goes on where the answer is late: at most one follower of a group each `patience`, so that a slow upstream is
+    /// not asked by all of them at once.
+    pub fn take_over(
+        self: &Arc<Self>,
+        follow: &mut Follow,
+        now: Moment,
+        patience: Duration,
+        memory: &Memory,
+    ) -> TakeOver {
+        let key = &follow.fetch.key;
+        let mut shard = self.shard(key).lock();
+        let Some(latest) = shard.get(key).filter(|latest| latest.group == follow.fetch.group).cloned() else {
+            return TakeOver::Gone;
+        };
+        if latest.progress.borrow().published.is_some() || now < latest.began + patience {
+            drop(shard);
+            follow.fetch = latest;
+            return TakeOver::Waits;
+        }
+        let generation = memory.generation();
+        if memory.outdated(latest.generation, &key.0) {
+            return TakeOver::Gone;
+        }
+        let (progress, group) = (Arc::clone(&latest.progress), latest.group);
+        progress.send_modify(|progress| progress.silent += 1);
+        let silent = AtomicBool::new(true);
+        let fetch = Arc::new(Fetch { key: key.clone(), group, began: now, generation, silent, progress });
+        shard.insert(fetch.key.clone(), Arc::clone(&fetch));
+        drop(shard);
+        TakeOver::Lead(self.lead(fetch))
     }
 
     /// Leads a fetch that nobody joins.
     pub fn lead_alone(self: &Arc<Self>, key: &Key, now: Moment, memory: &Memory) -> Lead {
-        let (generation, progress) = (memory.generation(), watch::Sender::default());
-        let fetch = Arc::new(Fetch { began: now, generation, progress });
-        Lead { collapser: Arc::clone(self), key: FetchKey(key.clone(), Box::default()), fetch }
+        let key = FetchKey(key.clone(), Box::default());
+        self.lead(Arc::new(self.fetch(key, now, memory.generation())))
+    }
+
+    /// The first fetch of a new group.
+    fn fetch(&self, key: FetchKey, began: Moment, generation: Generation) -> Fetch {
+        let group = Group(self.groups.fetch_add(1, Ordering::Relaxed));
+        let (progress, _) = watch::channel(Progress { silent: 1, ..Progress::default() });
+        let (silent, progress) = (AtomicBool::new(true), Arc::new(progress));
+        Fetch { key, group, began, generation, silent, progress }
+    }
+
+    fn lead(self: &Arc<Self>, fetch: Arc<Fetch>) -> Lead {
+        Lead { collapser: Arc::clone(self), fetch }
     }
 
     fn shard(&self, key: &FetchKey) -> &Mutex<HashMap<FetchKey, Arc<Fetch>>> {
@@ -153,7 +255,6 @@ impl Collapser {
 #[derive(Debug)]
 pub struct Lead {
     collapser: Arc<Collapser>,
-    key: FetchKey,
     fetch: Arc<Fetch>,
 }
 
@@ -165,13 +266,26 @@ impl Lead {
 
     /// Whether others may join; false where recent responses could not be shared.
     pub fn is_shared(&self) -> bool {
-        let shard = self.collapser.shard(&self.key).lock();
-        shard.get(&self.key).is_some_and(|fetch| Arc::ptr_eq(fetch, &self.fetch))
+        let key = &self.fetch.key;
+        let shard = self.collapser.shard(key).lock();
+        shard.get(key).is_some_and(|fetch| Arc::ptr_eq(fetch, &self.fetch))
     }
 
-    /// Publishes the outcome to everyone who shares the fetch.
-    pub fn publish(&self, outcome: FetchOutcome) {
-        self.fetch.progress.send_modify(|progress| progress.outcome = Some(outcome));
+    /// Publishes the outcome, known since `answered`, to everyone who shares the fetch; only the first counts. Where
+    /// another fetch of the group may still bring an answer, one that brought none is no outcome.
+    pub fn publish(&self, outcome: FetchOutcome, answered: Moment) {
+        if !self.fetch.silent.swap(false, Ordering::Relaxed) {
+            return;
+        }
+        self.fetch.progress.send_if_modified(|progress| {
+            progress.silent -= 1;
+            let without_answer = matches!(outcome, FetchOutcome::Failed(_) | FetchOutcome::Nothing);
+            let decides = progress.published.is_none() && (progress.silent == 0 || !without_answer);
+            if decides {
+                progress.published = Some(Published { outcome, began: self.fetch.began, answered });
+            }
+            decides
+        });
     }
 
     /// The leader's own view of the outcome.
@@ -186,9 +300,10 @@ impl Lead {
 
     /// Removes the fetch from the table: later requests no longer join.
     pub fn close(&self) {
-        let mut shard = self.collapser.shard(&self.key).lock();
-        if shard.get(&self.key).is_some_and(|fetch| Arc::ptr_eq(fetch, &self.fetch)) {
-            shard.remove(&self.key);
+        let key = &self.fetch.key;
+        let mut shard = self.collapser.shard(key).lock();
+        if shard.get(key).is_some_and(|fetch| Arc::ptr_eq(fetch, &self.fetch)) {
+            shard.remove(key);
         }
     }
 }
@@ -196,13 +311,7 @@ impl Lead {
 impl Drop for Lead {
     fn drop(&mut self) {
         self.close();
-        self.fetch.progress.send_if_modified(|progress| {
-            let silent = progress.outcome.is_none();
-            if silent {
-                progress.outcome = Some(FetchOutcome::Nothing);
-            }
-            silent
-        });
+        self.publish(FetchOutcome::Nothing, self.fetch.began);
     }
 }
 
@@ -228,21 +337,36 @@ impl Informing {
 /// A follower's handle, from which to wait for a fetch's outcome.
 #[derive(Debug)]
 pub struct Follow {
-    /// When the fetch began: its response counts as validated for every request that arrived before.
-    pub began: Moment,
+    /// The latest fetch of the group that it knows of.
+    fetch: Arc<Fetch>,
     progress: watch::Receiver<Progress>,
     /// How many interim responses have been passed on.
     passed: usize,
 }
 
 impl Follow {
-    fn of(fetch: &Fetch) -> Self {
-        Self { began: fetch.began, progress: fetch.progress.subscribe(), passed: 0 }
+    fn of(fetch: &Arc<Fetch>) -> Self {
+        Self { fetch: Arc::clone(fetch), progress: fetch.progress.subscribe(), passed: 0 }
+    }
+
+    /// The fetches that it follows.
+    pub fn group(&self) -> Group {
+        self.fetch.group
+    }
+
+    /// When the latest of them began, as far as it knows.
+    pub fn began(&self) -> Moment {
+        self.fetch.began
+    }
+
+    /// Whether it follows a fetch for this variant.
+    pub fn is_for(&self, variant: &str) -> bool {
+        *self.fetch.key.1 == *variant
     }
 
     /// The outcome, as soon as it is known; interim responses that come before it go to `relay`. Cancel-safe; the
     /// caller sets the deadline.
-    pub async fn outcome(&mut self, relay: Option<&Relay>) -> FetchOutcome {
+    pub async fn outcome(&mut self, relay: Option<&Relay>) -> Published {
         loop {
             {
                 let progress = self.progress.borrow_and_update();
@@ -253,14 +377,12 @@ impl Follow {
                         relay.pass(*status, headers);
                     }
                 }
-                if let Some(outcome) = &progress.outcome {
-                    return outcome.clone();
+                if let Some(published) = &progress.published {
+                    return published.clone();
                 }
             }
-            if self.progress.changed().await.is_err() {
-                // The sender lives in a `Lead`, whose `Drop` publishes first.
-                return FetchOutcome::Nothing;
-            }
+            // This follower holds a sender itself, so there is always one.
+            let _ = self.progress.changed().await;
         }
     }
 }
@@ -279,19 +401,81 @@ mod tests {
         Key::new(&inbound::read(&head, Scheme::Http).unwrap())
     }
 
+    fn wish<'a>(key: &'a Key, variant: &str) -> Wish<'a> {
+        Wish { key, variant: variant.into(), after: None }
+    }
+
+    #[tokio::test]
+    async fn of_those_who_wait_too_long_one_goes_on_each_time_and_the_first_answer_is_for_all() {
+        let collapser = Arc::new(Collapser::default());
+        let memory = Memory::new(1 << 20, 4, Arc::default());
+        let at = |seconds| Moment::from_epoch(Duration::from_secs(seconds));
+        let patience = Duration::from_secs(5);
+        let Joined::Leader(slow) = collapser.join(wish(&key(), ""), at(0), &memory) else {
+            panic!("the first leads")
+        };
+        let mut follows = [(); 3].map(|()| match collapser.join(wish(&key(), ""), at(1), &memory) {
+            Joined::Follower(follow) => follow,
+            Joined::Leader(_) => panic!("the others follow"),
+        });
+        let leads = |follows: &mut [Follow; 3], now| {
+            follows
+                .iter_mut()
+                .filter_map(|follow| match collapser.take_over(follow, at(now), patience, &memory) {
+                    TakeOver::Lead(lead) => Some(lead),
+                    TakeOver::Waits => None,
+                    TakeOver::Gone => panic!("the group is there"),
+                })
+                .collect::<Vec<_>>()
+        };
+        assert!(leads(&mut follows, 4).is_empty(), "not before its time");
+        let second = leads(&mut follows, 5);
+        assert_eq!(second.len(), 1);
+        assert!(leads(&mut follows, 9).is_empty());
+        let third = leads(&mut follows, 10);
+        assert_eq!((third.len(), collapser.len()), (1, 1));
+        drop(slow);
+        third[0].publish(FetchOutcome::Failed(Failure::Timeout), at(11));
+        assert!(
+            futures_util::FutureExt::now_or_never(follows[0].outcome(None)).is_none(),
+            "the second may still answer"
+        );
+        second[0].publish(FetchOutcome::ErrorStatus(StatusCode::BAD_GATEWAY), at(12));
+        for follow in &mut follows {
+            assert!(matches!(follow.outcome(None).await.outcome, FetchOutcome::ErrorStatus(_)));
+        }
+    }
+
+    #[tokio::test]
+    async fn those_whom_an_answer_does_not_suit_share_the_next_fetch() {
+        let collapser = Arc::new(Collapser::default());
+        let memory = Memory::new(1 << 20, 4, Arc::default());
+        let now = Moment::from_epoch(Duration::ZERO);
+        let Joined::Leader(first) = collapser.join(wish(&key(), ""), now, &memory) else {
+            panic!("the first leads")
+        };
+        let after = Some(first.follow().group());
+        let next = || collapser.join(Wish { after, ..wish(&key(), "") }, now, &memory);
+        let Joined::Leader(second) = next() else { panic!("the first that it does not suit leads") };
+        let Joined::Follower(follow) = next() else { panic!("the next follows") };
+        assert_eq!(follow.group(), second.follow().group());
+        drop(first);
+        assert_eq!(collapser.len(), 1, "the first leaves the second in its place");
+    }
+
     #[tokio::test]
     async fn followers_learn_of_a_leader_that_vanished() {
         let collapser = Arc::new(Collapser::default());
         let memory = Memory::new(1 << 20, 4, Arc::default());
         let now = Moment::from_epoch(Duration::ZERO);
-        let Joined::Leader(lead) = collapser.join(&key(), "".into(), now, &memory) else {
+        let Joined::Leader(lead) = collapser.join(wish(&key(), ""), now, &memory) else {
             panic!("the first leads")
         };
-        let Joined::Follower(mut follow) = collapser.join(&key(), "".into(), now, &memory) else {
+        let Joined::Follower(mut follow) = collapser.join(wish(&key(), ""), now, &memory) else {
             panic!("the second follows")
         };
         drop(lead);
-        assert!(matches!(follow.outcome(None).await, FetchOutcome::Nothing));
+        assert!(matches!(follow.outcome(None).await.outcome, FetchOutcome::Nothing));
         assert!(collapser.is_empty());
     }
 
@@ -300,7 +484,7 @@ mod tests {
         let collapser = Arc::new(Collapser::default());
         let memory = Memory::new(1 << 20, 4, Arc::default());
         let now = Moment::from_epoch(Duration::ZERO);
-        let Joined::Leader(lead) = collapser.join(&key(), "".into(), now, &memory) else {
+        let Joined::Leader(lead) = collapser.join(wish(&key(), ""), now, &memory) else {
             panic!("the first leads")
         };
         let mut early = lead.follow();
@@ -310,12 +494,12 @@ mod tests {
             lead.informing().pass(StatusCode::EARLY_HINTS, &headers);
         }
         lead.informing().pass(StatusCode::CONTINUE, &HeaderMap::new());
-        let Joined::Follower(mut late) = collapser.join(&key(), "".into(), now, &memory) else {
+        let Joined::Follower(mut late) = collapser.join(wish(&key(), ""), now, &memory) else {
             panic!("the second follows")
         };
         drop(lead);
         for follow in [&mut early, &mut late] {
-            assert!(matches!(follow.outcome(Some(&relay)).await, FetchOutcome::Nothing));
+            assert!(matches!(follow.outcome(Some(&relay)).await.outcome, FetchOutcome::Nothing));
             let numbers: Vec<_> = std::iter::from_fn(|| received.try_recv().ok())
                 .map(|(status, headers)| (status.as_u16(), headers["link"].to_str().unwrap().to_owned()))
                 .collect();
@@ -329,10 +513,10 @@ mod tests {
         let collapser = Arc::new(Collapser::default());
         let memory = Memory::new(1 << 20, 4, Arc::default());
         let now = Moment::from_epoch(Duration::ZERO);
-        let Joined::Leader(_german) = collapser.join(&key(), "de".into(), now, &memory) else {
+        let Joined::Leader(_german) = collapser.join(wish(&key(), "de"), now, &memory) else {
             panic!("leads")
         };
-        let Joined::Leader(_english) = collapser.join(&key(), "en".into(), now, &memory) else {
+        let Joined::Leader(_english) = collapser.join(wish(&key(), "en"), now, &memory) else {
             panic!("leads too")
         };
         assert_eq!(collapser.len(), 2);

@@ -23,7 +23,7 @@ pub mod stored_body;
 pub mod tier;
 pub mod tiers;
 
-pub use collapse::{Collapser, FetchOutcome, Filling, Joined, Lead};
+pub use collapse::{Collapser, FetchOutcome, Filling, Joined, Lead, Published};
 pub use key::Key;
 pub use memory::{Memory, Resource};
 pub use recording::Recording;

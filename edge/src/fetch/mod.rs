@@ -103,13 +103,13 @@ async fn run(edge: Arc<Edge>, fetch: Fetch, leader: oneshot::Sender<LeaderShare>
     if !edge.memory.tiers().is_empty()
         && let Some(outcome) = Box::pin(look_up_tiers(&edge, &subject, &lead)).await
     {
-        return lead.publish(outcome);
+        return lead.publish(outcome, edge.clock.now());
     }
     let again = resume::copy(&request);
     let requested_at = edge.clock.now();
     let answer = match subject.upstream.send(request, &edge.clock).await {
         Ok(answer) => answer,
-        Err(failure) => return lead.publish(FetchOutcome::Failed(failure)),
+        Err(failure) => return lead.publish(FetchOutcome::Failed(failure), edge.clock.now()),
     };
     let received_at = edge.clock.now();
     let arrival = Arrival { requested_at, received_at, wall: edge.clock.wall_at(received_at) };
@@ -136,7 +136,7 @@ enum Judgement {
 impl Received<'_> {
     /// Publishes the outcome to those who wait; fills the cache with the body where it is to be stored.
     async fn settle(mut self, lead: &Lead, again: Request<()>, leader: oneshot::Sender<LeaderShare>) {
-        let subject = self.subject;
+        let (subject, answered) = (self.subject, self.arrival.received_at);
         strip_hop_by_hop(self.answer.headers_mut());
         let status = self.answer.status();
         match (&subject.stored, status) {
@@ -144,23 +144,23 @@ impl Received<'_> {
                 let outcome = self.freshened(stored, lead.generation());
                 // A 304 has no content; reading its end gives the connection back.
                 let _ = self.answer.body_mut().frame().await;
-                return lead.publish(outcome);
+                return lead.publish(outcome, answered);
             }
             (_, StatusCode::SWITCHING_PROTOCOLS) => {
-                return lead.publish(FetchOutcome::Failed(Failure::Unasked));
+                return lead.publish(FetchOutcome::Failed(Failure::Unasked), answered);
             }
             (Some(stored), status) if !may_replace(&stored.meta, status) => {
                 hand_over(leader, self.unshared(Reason::StatusForbidsStoring));
-                return lead.publish(FetchOutcome::ErrorStatus(status));
+                return lead.publish(FetchOutcome::ErrorStatus(status), answered);
             }
             _ => {}
         }
         match self.judge() {
-            Judgement::Contradicts => lead.publish(FetchOutcome::Nothing),
+            Judgement::Contradicts => lead.publish(FetchOutcome::Nothing, answered),
             Judgement::Refuse(reason) => {
                 self.remember_refusal(reason);
                 hand_over(leader, self.unshared(reason));
-                lead.publish(FetchOutcome::NotShared(reason));
+                lead.publish(FetchOutcome::NotShared(reason), answered);
             }
             Judgement::Store(judged) => self.fill(*judged, lead, again, leader).await,
         }
@@ -247,7 +247,7 @@ impl Received<'_> {
         again: Request<()>,
         leader: oneshot::Sender<LeaderShare>,
     ) {
-        let took = self.took();
+        let (took, answered) = (self.took(), self.arrival.received_at);
         let Self { answer, edge, subject, .. } = self;
         let Subject { key, facts, route, upstream, want, largest, .. } = subject;
         let (head, body) = answer.into_parts();
@@ -258,7 +258,7 @@ impl Received<'_> {
         if let Some(reader) = filling.recording.reader() {
             hand_over(leader, LeaderShare::Reader(reader, own_fields));
         }
-        lead.publish(FetchOutcome::Filling(Arc::clone(&filling)));
+        lead.publish(FetchOutcome::Filling(Arc::clone(&filling)), answered);
         let parts = place.map(|place| Placed { place, route: Arc::clone(route), want: want.clone() });
         let fill =
             Fill { edge, key, lead, filling: &filling, largest: *largest, room: Some(room), parts, resume };

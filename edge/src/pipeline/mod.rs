@@ -25,7 +25,7 @@ use http_body::Body as _;
 use tokio::sync::mpsc;
 
 pub use self::answer::Answer;
-use self::tunnel::Upgrade;
+use self::{share::Learnt, tunnel::Upgrade};
 use crate::{
     cache::{
         Key, Resource, Stored,
@@ -193,7 +193,8 @@ struct Wanted {
 #[expect(clippy::large_enum_variant, reason = "as a rule it is the large one")]
 enum Next {
     Answer(Answer),
-    /// The fetched response does not suit this request: another response is stored now, or none is.
+    /// The fetched response does not suit this request, or there is none: what is stored now may answer, or the next
+    /// fetch.
     LookAgain,
     /// Ask the upstream, for this client alone.
     Pass(Reason),
@@ -281,8 +282,11 @@ impl Exchange<'_> {
         }
     }
 
-    /// A turn answers, or waits for a fetch whose response may not suit: another variant, or stale at once.
+    /// A turn answers, or waits for a fetch whose response may not suit: another variant, or stale at once. The next
+    /// turn does not wait for that fetch any more.
     async fn answer(&self, mut looked: LookUp, client: ClientSide) -> Result<Answer, Refusal> {
+        let mut learnt = Learnt::default();
+        let mut missed = Reason::Miss;
         for _ in 0..TURNS {
             let wanted = match looked {
                 LookUp::Answered(answer) => return Ok(answer),
@@ -292,18 +296,19 @@ impl Exchange<'_> {
             if !client.content.is_end_stream() {
                 return self.pass(client, Reason::RequestContent).await;
             }
+            missed = wanted.plan.reason;
             let now = self.edge.clock.now();
             let marker = wanted.resource.as_ref().and_then(|resource| resource.marker(now));
             if let Some(reason) = self.selection().bypass_reason(marker) {
                 return self.pass(client, reason).await;
             }
-            match self.share(&wanted, marker, now).await? {
+            match self.share(&wanted, marker, &mut learnt).await? {
                 Next::Answer(answer) => return Ok(answer),
                 Next::Pass(reason) => return self.pass(client, reason).await,
                 Next::LookAgain => looked = self.look_up()?,
             }
         }
-        self.pass(client, Reason::VaryMiss).await
+        self.pass(client, missed).await
     }
 
     /// The request's time is up before its answer began: serves stale if policy permits, else 504. A fetch goes on.

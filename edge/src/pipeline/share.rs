@@ -3,13 +3,18 @@
 
 use std::sync::Arc;
 
-use cache_policy::{Decision, Failure, Meta, Moment, decide, may_share, variant_key};
+use cache_policy::{Decision, Failure, Meta, Moment, decide, may_combine_requests, may_share, variant_key};
 use http::{HeaderMap, HeaderName, Method, StatusCode, header, request};
 use tokio::sync::oneshot;
 
 use super::{Answer, Exchange, Next, Wanted};
 use crate::{
-    cache::{FetchOutcome, Filling, Joined, Lead, Resource, Stored, memory::Marker, select::Candidate},
+    cache::{
+        FetchOutcome, Filling, Joined, Lead, Published, Resource, Stored,
+        collapse::{Follow, Group, TakeOver, Wish},
+        memory::Marker,
+        select::Candidate,
+    },
     fetch::{
         self, Fetch, LeaderShare, Subject, Unshared,
         want::{self, Want},
@@ -25,13 +30,18 @@ use crate::{
 
 /// The outcome of a fetch, from the point of view of one of those who share it.
 struct Fetched {
-    outcome: FetchOutcome,
-    /// When it was sent: the response counts as validated for every request that had arrived by then.
-    began: Moment,
-    /// Whether this request began it.
-    leads: bool,
-    /// The leader's share, where this request leads.
+    published: Published,
+    /// The share of the leader, where this request leads and its own fetch was the one that answered.
     own: Option<LeaderShare>,
+}
+
+/// What a request has learnt from a fetch whose answer does not suit it.
+#[derive(Debug, Default)]
+pub(super) struct Learnt {
+    /// Only a later fetch is joined.
+    after: Option<Group>,
+    /// The answer, which may say what it varies on before it is stored.
+    filling: Option<Arc<Filling>>,
 }
 
 impl Exchange<'_> {
@@ -41,40 +51,81 @@ impl Exchange<'_> {
         &self,
         wanted: &Wanted,
         marker: Option<Marker>,
-        now: Moment,
+        learnt: &mut Learnt,
     ) -> Result<Next, Refusal> {
+        let now = self.edge.clock.now();
         let joined = if marker.is_some() {
             Joined::Leader(self.edge.collapser.lead_alone(&self.key, now, &self.edge.memory))
         } else {
-            self.join(wanted, now)
+            self.join(wanted, learnt, now)
         };
-        let fetched = match joined {
-            Joined::Follower(mut follow) => {
-                let outcome = follow.outcome(self.relay.as_ref()).await;
-                Fetched { outcome, began: follow.began, leads: false, own: None }
-            }
+        let (group, fetched) = match joined {
             Joined::Leader(lead) => {
                 // A fetch that ended between the look-up and this join has stored its response.
-                let newest = self.edge.memory.look_up(&self.key);
-                if newest.as_ref().map(Arc::as_ptr) != wanted.resource.as_ref().map(Arc::as_ptr) {
+                if self.is_outdated(wanted) {
                     return Ok(Next::LookAgain);
                 }
                 self.lead(lead, wanted).await
             }
+            Joined::Follower(follow) => match self.follow(follow, wanted).await {
+                Some(followed) => followed,
+                None => return Ok(Next::LookAgain),
+            },
         };
-        self.use_outcome(fetched, wanted).await
+        let filling = match &fetched.published.outcome {
+            FetchOutcome::Filling(filling) => Some(Arc::clone(filling)),
+            _ => None,
+        };
+        let next = self.use_outcome(fetched, wanted).await?;
+        if matches!(next, Next::LookAgain) {
+            *learnt = Learnt { after: Some(group), filling };
+        }
+        Ok(next)
+    }
+
+    /// Whether something else is stored than when this request looked up.
+    fn is_outdated(&self, wanted: &Wanted) -> bool {
+        let newest = self.edge.memory.look_up(&self.key);
+        newest.as_ref().map(Arc::as_ptr) != wanted.resource.as_ref().map(Arc::as_ptr)
+    }
+
+    /// Waits for the outcome of others' fetches. When it is late, one of those who wait goes on: the next fetch of the
+    /// group, for which the upstream chooses among its servers anew. `None`: look up again.
+    async fn follow(&self, mut follow: Follow, wanted: &Wanted) -> Option<(Group, Fetched)> {
+        let patience = self.route.upstream.collapse_timeout;
+        loop {
+            let due = (follow.began() + patience).since(self.edge.clock.now());
+            let waited = tokio::time::timeout(due, follow.outcome(self.relay.as_ref())).await;
+            if let Ok(published) = waited {
+                return Some((follow.group(), Fetched { published, own: None }));
+            }
+            let (collapser, now) = (&self.edge.collapser, self.edge.clock.now());
+            match collapser.take_over(&mut follow, now, patience, &self.edge.memory) {
+                TakeOver::Lead(_) if self.is_outdated(wanted) => return None,
+                TakeOver::Lead(lead) => {
+                    let variant = collapse_variant(self.head, wanted.resource.as_deref(), &wanted.want);
+                    return Some(if follow.is_for(&variant) {
+                        self.lead(lead, wanted).await
+                    } else {
+                        // It asks for a part and waits for the whole, and so do others: the whole is asked for.
+                        self.lead_for(lead, wanted, (&Want::Whole, None)).await
+                    });
+                }
+                TakeOver::Waits => {}
+                TakeOver::Gone => return None,
+            }
+        }
     }
 
     /// What the outcome of a fetch means for this request.
     async fn use_outcome(&self, mut fetched: Fetched, wanted: &Wanted) -> Result<Next, Refusal> {
         let stored = wanted.stored.as_ref();
-        Ok(match &fetched.outcome {
+        let published = fetched.published.clone();
+        Ok(match &published.outcome {
             FetchOutcome::Filling(filling) => {
-                let own = fetched.own.take();
-                let filling = Arc::clone(filling);
-                self.read_along(&filling, own, (fetched.began, fetched.leads), wanted).await
+                self.read_along(filling, fetched.own.take(), &published, wanted).await
             }
-            FetchOutcome::Stored(fresh) => self.serve_freshened(fresh, fetched.began, wanted),
+            FetchOutcome::Stored(fresh) => self.serve_freshened(fresh, &published, wanted),
             FetchOutcome::Found(found, tier) => {
                 self.serve_found(found, tier).map_or(Next::LookAgain, Next::Answer)
             }
@@ -108,18 +159,17 @@ impl Exchange<'_> {
         &self,
         filling: &Filling,
         own: Option<LeaderShare>,
-        (began, leads): (Moment, bool),
+        published: &Published,
         wanted: &Wanted,
     ) -> Next {
-        let (reader, own_fields) = match own {
-            Some(LeaderShare::Reader(reader, fields)) => (Some(reader), fields),
-            _ => (filling.recording.reader(), HeaderMap::new()),
+        let (reader, own_fields, verdict) = match own {
+            Some(LeaderShare::Reader(reader, fields)) => (Some(reader), fields, Verdict::Miss),
+            _ => (filling.recording.reader(), HeaderMap::new(), Verdict::Collapsed),
         };
         let facts = &filling.facts;
         match reader {
-            Some(mut reader) if self.suits(&facts.meta, (&facts.vary, &facts.variant), began) => {
+            Some(mut reader) if self.suits(&facts.meta, (&facts.vary, &facts.variant), published) => {
                 let length = known_length(self.head, filling, &mut reader).await;
-                let verdict = if leads { Verdict::Miss } else { Verdict::Collapsed };
                 let read = (reader, length);
                 let mut answer = self.serve_filling(filling, read, &wanted.plan, verdict);
                 answer.response.headers_mut().extend(own_fields);
@@ -130,8 +180,8 @@ impl Exchange<'_> {
     }
 
     /// Answers with the response that a 304 has freshened, if it suits this request.
-    fn serve_freshened(&self, fresh: &Arc<Stored>, began: Moment, wanted: &Wanted) -> Next {
-        if !self.suits(&fresh.meta, (&fresh.vary, &fresh.variant), began) {
+    fn serve_freshened(&self, fresh: &Arc<Stored>, published: &Published, wanted: &Wanted) -> Next {
+        if !self.suits(&fresh.meta, (&fresh.vary, &fresh.variant), published) {
             return Next::LookAgain;
         }
         let Some(candidate) = Candidate::of(self.head, fresh) else { return Next::LookAgain };
@@ -160,13 +210,21 @@ impl Exchange<'_> {
     }
 
     /// Fetches for the cache and for whoever joins, in a task of its own, and waits for the head.
-    async fn lead(&self, lead: Lead, wanted: &Wanted) -> Fetched {
+    async fn lead(&self, lead: Lead, wanted: &Wanted) -> (Group, Fetched) {
+        self.lead_for(lead, wanted, (&wanted.want, wanted.stored.as_ref())).await
+    }
+
+    async fn lead_for(
+        &self,
+        lead: Lead,
+        wanted: &Wanted,
+        (want, stored): (&Want, Option<&Arc<Stored>>),
+    ) -> (Group, Fetched) {
         let mut follow = lead.follow();
-        let stored = wanted.stored.as_ref();
-        let mut own = self.fetch(lead, stored, &wanted.want, stored.filter(|_| wanted.plan.validate));
-        let outcome = follow.outcome(self.relay.as_ref()).await;
+        let mut own = self.fetch(lead, stored, want, stored.filter(|_| wanted.plan.validate));
+        let published = follow.outcome(self.relay.as_ref()).await;
         // The fetch hands the leader's share over before it publishes.
-        Fetched { outcome, began: follow.began, leads: true, own: own.try_recv().ok() }
+        (follow.group(), Fetched { published, own: own.try_recv().ok() })
     }
 
     fn fetch(
@@ -197,15 +255,24 @@ impl Exchange<'_> {
     }
 
     /// Joins the fetch under way, or leads one. A part is not fetched where the whole is being fetched.
-    fn join(&self, wanted: &Wanted, now: Moment) -> Joined {
+    fn join(&self, wanted: &Wanted, learnt: &Learnt, now: Moment) -> Joined {
         let (collapser, memory) = (&self.edge.collapser, &self.edge.memory);
-        let variant = |want| collapse_variant(self.head, wanted.resource.as_deref(), want);
+        let wish = |want| {
+            let variant = match &learnt.filling {
+                Some(filling) if !filling.facts.vary.is_empty() => {
+                    let values = variant_key(&filling.facts.vary, &self.head.headers);
+                    with_part_and_credentials(values, self.head, want)
+                }
+                _ => collapse_variant(self.head, wanted.resource.as_deref(), want),
+            };
+            Wish { key: &self.key, variant, after: learnt.after }
+        };
         if !matches!(wanted.want, Want::Whole)
-            && let Some(follow) = collapser.follow(&self.key, variant(&Want::Whole), memory)
+            && let Some(follow) = collapser.follow(wish(&Want::Whole), memory)
         {
             return Joined::Follower(follow);
         }
-        collapser.join(&self.key, variant(&wanted.want), now, memory)
+        collapser.join(wish(&wanted.want), now, memory)
     }
 
     /// Validates a stored response while the client is served it stale (RFC 5861 §3), once for all requests.
@@ -219,18 +286,24 @@ impl Exchange<'_> {
             _ if stored.vary.is_empty() => (Box::default(), Want::Whole),
             _ => (stored.variant.clone(), Want::Whole),
         };
-        if let Joined::Leader(lead) = self.edge.collapser.join(&self.key, variant, now, &self.edge.memory) {
+        let wish = Wish { key: &self.key, variant, after: None };
+        if let Joined::Leader(lead) = self.edge.collapser.join(wish, now, &self.edge.memory) {
             drop(self.fetch(lead, Some(stored), &want, Some(stored)));
         }
     }
 
     /// Whether a response that another request fetched may answer this one.
-    fn suits(&self, meta: &Meta, (vary, variant): (&[HeaderName], &str), began: Moment) -> bool {
+    fn suits(
+        &self,
+        meta: &Meta,
+        (vary, variant): (&[HeaderName], &str),
+        &Published { began, answered, .. }: &Published,
+    ) -> bool {
         if !vary.is_empty() && *variant_key(vary, &self.head.headers) != *variant {
             return false;
         }
         may_share(&self.facts, meta)
-            && (began >= self.arrived
+            && (may_combine_requests(&self.facts, self.arrived, began, answered)
                 || matches!(
                     decide(&self.facts, Some(meta), &self.route.rules, self.edge.clock.now()),
                     Decision::Serve { .. } | Decision::ServeAndRefresh { .. }
@@ -240,7 +313,12 @@ impl Exchange<'_> {
 
 /// What requests for one resource must agree on to share a fetch, as far as it is known before the answer.
 fn collapse_variant(head: &request::Parts, resource: Option<&Resource>, want: &Want) -> Box<str> {
-    let mut variant = resource.map_or_else(Box::default, |resource| resource.collapse_key(&head.headers));
+    let values = resource.map_or_else(Box::default, |resource| resource.collapse_key(&head.headers));
+    with_part_and_credentials(values, head, want)
+}
+
+/// The request's values of `Vary`, with the part that it asks for and whether it has credentials.
+fn with_part_and_credentials(mut variant: Box<str>, head: &request::Parts, want: &Want) -> Box<str> {
     if let Some(part) = want::collapse_key(want, head) {
         // No variant holds a NUL.
         variant = format!("{variant}\0{part}").into();

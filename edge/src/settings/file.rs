@@ -122,6 +122,7 @@ pub(super) struct Upstream {
     pub(super) connect_timeout: Option<Written<Deadline>>,
     pub(super) response_timeout: Option<Written<Deadline>>,
     pub(super) idle_timeout: Option<Written<Deadline>>,
+    pub(super) collapse_timeout: Option<Written<Deadline>>,
     pub(super) keep_alive: Option<Written<Deadline>>,
     pub(super) connections: Option<Written<Positive>>,
     pub(super) waiting: Option<Written<Count>>,

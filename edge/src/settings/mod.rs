@@ -230,6 +230,8 @@ pub struct Upstream {
     pub response_timeout: Duration,
     /// Between two pieces of a body.
     pub idle_timeout: Duration,
+    /// How long requests wait for the answer to another's request before one of them asks in addition.
+    pub collapse_timeout: Duration,
     /// How long an idle connection is kept.
     pub keep_alive: Duration,
     /// Connections to one server at once.
@@ -247,6 +249,7 @@ impl Upstream {
             connect_timeout: Duration::from_secs(2),
             response_timeout: Duration::from_secs(30),
             idle_timeout: Duration::from_secs(30),
+            collapse_timeout: Duration::from_secs(5),
             keep_alive: Duration::from_secs(60),
             connections: 256,
             waiting: 1024,

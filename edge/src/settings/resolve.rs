@@ -243,6 +243,8 @@ impl Resolver<'_> {
         upstream.response_timeout =
             self.or(written.response_timeout.map(duration), upstream.response_timeout);
         upstream.idle_timeout = self.or(written.idle_timeout.map(duration), upstream.idle_timeout);
+        upstream.collapse_timeout =
+            self.or(written.collapse_timeout.map(duration), upstream.collapse_timeout);
         upstream.keep_alive = self.or(written.keep_alive.map(duration), upstream.keep_alive);
         upstream.connections = self.or(written.connections.map(count), upstream.connections);
         upstream.waiting = self.or(written.waiting, Count(upstream.waiting as u32)).0 as usize;

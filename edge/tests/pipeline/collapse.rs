@@ -1,11 +1,14 @@
 //! One fetch answers many requests, as its bytes arrive.
 
+use std::sync::Arc;
+
+use edge::upstream::connect::{Dial, Dialling};
 use http::Request;
 use http_body_util::BodyExt as _;
 use scripted_upstream::{Gate, Reply, first};
 
 use crate::{
-    front::{Got, finish, front, settle},
+    front::{CACHED, Got, finish, front, front_over, front_with, pass, settle},
     upstream::Upstream,
 };
 
@@ -101,4 +104,187 @@ async fn followers_of_an_answer_that_is_private_ask_for_themselves_and_later_one
     }
     assert_eq!(upstream.count(), 3);
     assert_eq!(front.get("/").await.cache(), "fwd=bypass", "the marker lets it pass without waiting");
+}
+
+/// What is asked for again while it is being filled, and is stale by then.
+async fn asked_again_while_filled(fields: &'static [(&'static str, &'static str)], seconds: u64) -> Upstream {
+    let (pieces, reply) = Reply::in_pieces();
+    let gate = Gate::closed();
+    let held = gate.clone();
+    let upstream = Upstream::start(first(reply.fields(fields), move |_| {
+        Reply::ok("one two").fields(fields).after(&held)
+    }));
+    let front = front(&upstream);
+    pieces.send("one ");
+    let leader = front.begin(Request::get("/")).await;
+    settle().await;
+    pass(seconds).await;
+    let later: Vec<_> = (0..10).map(|_| front.ask("/")).collect();
+    settle().await;
+    gate.open();
+    let mut caches = Vec::new();
+    for request in later {
+        let got = request.await.unwrap();
+        assert_eq!(got.text(), "one two");
+        caches.push(got.cache().to_owned());
+    }
+    assert!(caches.iter().all(|cache| cache == "fwd=uri-miss"), "{caches:?}");
+    pieces.send("two");
+    drop(pieces);
+    assert_eq!(finish(leader).await.text(), "one two");
+    upstream
+}
+
+/// Before, each of the ten looked up four times, found the same fetch each time, and then asked for itself alone, labelled
+/// vary-miss: eleven requests.
+#[tokio::test(start_paused = true)]
+async fn those_who_come_after_a_lifetime_has_ended_join_the_next_fetch() {
+    for (fields, seconds) in [
+        (&[("cache-control", "no-cache"), ("etag", "\"v1\"")][..], 1),
+        (&[("cache-control", "max-age=0"), ("etag", "\"v1\"")][..], 1),
+        (&[("cache-control", "max-age=1")][..], 2),
+    ] {
+        assert_eq!(asked_again_while_filled(fields, seconds).await.count(), 2, "{fields:?}");
+    }
+}
+
+/// Before, requests for other variants of what was still being filled asked for themselves alone, and nothing that they got
+/// was stored.
+#[tokio::test(start_paused = true)]
+async fn other_variants_of_what_is_being_filled_are_fetched_once_each() {
+    let vary = &[("cache-control", "max-age=60"), ("vary", "x-language")];
+    let (pieces, reply) = Reply::in_pieces();
+    let gate = Gate::closed();
+    let held = gate.clone();
+    let upstream = Upstream::start(first(reply.fields(vary), move |seen| {
+        Reply::ok(seen.header("x-language").to_owned()).fields(vary).after(&held)
+    }));
+    let front = front(&upstream);
+    let _first = front.begin(Request::get("/").header("x-language", "en")).await;
+    let ask = |language: &'static str| {
+        let front = front.clone();
+        tokio::spawn(async move { front.get_with("/", &[("x-language", language)]).await })
+    };
+    let others: Vec<_> =
+        ["de", "fr", "it", "de", "fr", "it"].map(|language| (language, ask(language))).into();
+    settle().await;
+    assert_eq!(upstream.count(), 4);
+    gate.open();
+    for (language, other) in others {
+        assert_eq!(other.await.unwrap().text(), language);
+    }
+    assert_eq!(front.get_with("/", &[("x-language", "it")]).await.cache(), "hit");
+    drop(pieces);
+}
+
+/// Before, those who came while the origin was asked waited for it, and then all waited once more for another validation.
+#[tokio::test(start_paused = true)]
+async fn those_who_wait_for_a_validation_take_its_answer() {
+    for status in [304, 200] {
+        let gate = Gate::closed();
+        let held = gate.clone();
+        let fields = &[("cache-control", "no-cache"), ("etag", "\"v1\"")];
+        let upstream = Upstream::start(move |seen| {
+            let answer = Reply::ok("page").with_status(if seen.earlier == 0 { 200 } else { status });
+            let answer = if status == 304 && seen.earlier > 0 { Reply::status(304) } else { answer };
+            let answer = answer.fields(fields);
+            if seen.earlier == 0 { answer } else { answer.after(&held) }
+        });
+        let front = front(&upstream);
+        front.get("/").await;
+        let mut waiting = vec![front.ask("/")];
+        settle().await;
+        pass(1).await;
+        waiting.extend((0..5).map(|_| front.ask("/")));
+        settle().await;
+        gate.open();
+        for request in waiting {
+            assert_eq!(request.await.unwrap().text(), "page");
+        }
+        assert_eq!(upstream.count(), 2, "{status}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reload_is_not_answered_by_what_was_asked_before_it_came() {
+    let gate = Gate::closed();
+    let held = gate.clone();
+    let upstream = Upstream::start(move |seen| {
+        let answer = Reply::ok(["old", "new"][seen.earlier.min(1)]).fields(FRESH);
+        if seen.earlier == 0 { answer.after(&held) } else { answer }
+    });
+    let front = front(&upstream);
+    let before = front.ask("/");
+    settle().await;
+    pass(1).await;
+    let reload = |front: crate::front::Front| async move {
+        front.get_with("/", &[("cache-control", "no-cache")]).await
+    };
+    let reloads: Vec<_> = (0..3).map(|_| tokio::spawn(reload(front.clone()))).collect();
+    settle().await;
+    gate.open();
+    assert_eq!(before.await.unwrap().text(), "old");
+    for reload in reloads {
+        assert_eq!(reload.await.unwrap().text(), "new");
+    }
+    assert_eq!(upstream.count(), 2);
+}
+
+/// Two servers; the first that is asked hangs.
+struct Servers {
+    hangs: Upstream,
+    answers: Upstream,
+}
+
+impl Dial for Servers {
+    fn dial<'a>(&'a self, host: &'a str, port: u16) -> Dialling<'a> {
+        let server = if host == "hangs" { &self.hangs } else { &self.answers };
+        server.dial(host, port)
+    }
+}
+
+/// Before, whoever shared the fetch that a hung server had got waited for thirty seconds and then had a 504, while the
+/// server beside it was idle.
+#[tokio::test(start_paused = true)]
+async fn those_who_wait_for_a_server_that_hangs_go_on_to_another_one_of_them_at_a_time() {
+    let never = Gate::closed();
+    let held = never.clone();
+    let hangs = Upstream::start(move |_| Reply::ok("late").fields(FRESH).after(&held));
+    let answers = Upstream::start(|_| Reply::ok("well").fields(FRESH));
+    let servers = Servers { hangs: hangs.clone(), answers: answers.clone() };
+    let front = front_over(
+        Arc::new(servers),
+        "[upstreams.two]\nservers = [\"http://hangs:80\", \"http://answers:80\"]\n\
+         [[routes]]\nname = \"all\"\npath = \"/*\"\nupstream = \"two\"\ncache = {}\n",
+    );
+    let waiting: Vec<_> = (0..20).map(|_| front.ask("/")).collect();
+    settle().await;
+    assert_eq!((hangs.count(), answers.count()), (1, 0));
+    pass(5).await;
+    for request in waiting {
+        assert_eq!(request.await.unwrap().text(), "well");
+    }
+    assert_eq!((hangs.count(), answers.count()), (1, 1));
+    assert_eq!(front.get("/").await.cache(), "hit");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_upstream_is_asked_once_more_each_collapse_timeout_and_the_first_answer_is_for_all() {
+    let gates = [(); 3].map(|()| Gate::closed());
+    let held = gates.clone();
+    let upstream = Upstream::start(move |seen| Reply::ok("slow").fields(FRESH).after(&held[seen.earlier]));
+    let front = front_with(&upstream, &format!("collapse_timeout = \"2s\"\n{CACHED}"));
+    let waiting: Vec<_> = (0..20).map(|_| front.ask("/")).collect();
+    settle().await;
+    for expected in [1, 2, 3] {
+        assert_eq!(upstream.count(), expected);
+        if expected < 3 {
+            pass(2).await;
+        }
+    }
+    gates[0].open();
+    for request in waiting {
+        assert_eq!(request.await.unwrap().text(), "slow");
+    }
+    assert_eq!(upstream.count(), 3);
 }
