@@ -46,6 +46,8 @@ pub enum Failure {
     Disconnected,
     /// An answer with this status.
     Status(StatusCode),
+    /// An answer with this status to the request that this one waited for: 429 or 5xx.
+    Shared(StatusCode),
 }
 
 /// Decides about a request, given what is stored for its key and variant. `stored` is `None` where nothing is.
@@ -114,6 +116,9 @@ pub fn stale_on_error(
     }
     match failure {
         Failure::Disconnected => Ok(Reason::StaleOnDisconnect),
+        // DEVIATION: §4.2.4 would have the upstream asked by each of those who waited. It has just said that it is
+        // overloaded or broken, and nothing forbids the stale response.
+        Failure::Shared(_) => Ok(Reason::StaleOnSharedFailure),
         Failure::Status(_) if rules.stale_on_status => Ok(Reason::StaleOnStatus),
         Failure::Status(_) => Err(Reason::NoStaleIfError),
     }
@@ -246,6 +251,22 @@ mod tests {
         assert!(!may_share(&request(COOKIE, "a=b"), &answer("max-age=9")));
         assert!(!may_share(&request(AUTHORIZATION, "x"), &answer("max-age=9")));
         assert!(may_share(&request(AUTHORIZATION, "x"), &answer("max-age=9, public")));
+    }
+
+    #[test]
+    fn whoever_waited_for_a_failing_answer_gets_what_is_stale_unless_that_is_forbidden() {
+        let now = Moment::default() + Duration::from_secs(100);
+        let plain = RequestFacts::read(&Method::GET, &HeaderMap::new(), &Rules::default());
+        let instead = |stored: &'static str, failure| {
+            stale_on_error(&plain, &answer(stored), &Rules::default(), failure, now)
+        };
+        for status in [StatusCode::TOO_MANY_REQUESTS, StatusCode::SERVICE_UNAVAILABLE] {
+            assert_eq!(instead("max-age=9", Failure::Shared(status)), Ok(Reason::StaleOnSharedFailure));
+            assert!(instead("max-age=9", Failure::Status(status)).is_err(), "the one that asked");
+            for bars in ["max-age=9, must-revalidate", "s-maxage=9", "max-age=9, stale-if-error=1"] {
+                assert!(instead(bars, Failure::Shared(status)).is_err(), "{bars}");
+            }
+        }
     }
 
     #[test]

@@ -17,6 +17,8 @@
 //! - [`ClientDirectives::IgnoreAll`] ignores a request's `no-store` too, where a route says so (`rules.rs`).
 //! - [`Ranges::Fitted`] and [`Rules::undated_unmodified`] believe an origin more than the standards do, where a route says so
 //!   (`rules.rs`).
+//! - Whoever waited for another's request gets the stale response, if nothing forbids that, when that one was answered 429 or
+//!   5xx: §4.2.4 would have the upstream asked again (`decide.rs`).
 //! - [`prefers_language`] chooses a variant by Content-Language, where a route asks for it (`language.rs`).
 
 #![warn(missing_docs)]

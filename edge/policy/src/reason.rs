@@ -83,6 +83,8 @@ reasons! {
     StaleOnDisconnect => "stale-on-disconnect",
     /// The upstream answered 500, 502, 503 or 504 and the route serves stale then.
     StaleOnStatus => "stale-on-status",
+    /// The request that this one waited for was just answered 429 or 5xx: the upstream is not asked once more.
+    StaleOnSharedFailure => "stale-on-shared-failure",
     /// The stored response is still fresh; the client had asked for more, and the upstream failed.
     FreshOnError => "fresh-on-error",
 

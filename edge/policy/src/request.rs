@@ -50,6 +50,11 @@ impl RequestFacts {
         }
     }
 
+    /// Whether the request carries credentials (RFC 9110 §11.6.2).
+    pub fn is_authorized(&self) -> bool {
+        self.authorization
+    }
+
     /// Whether the request asks for a range (RFC 9110 §14.2: defined for GET alone).
     pub fn asks_for_range(&self) -> bool {
         self.range && self.method == MethodClass::Get

@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use cache_policy::{Coding, Moment, Reason, prefers_language, variant_key};
+use cache_policy::{Coding, Moment, Reason, RequestFacts, prefers_language, variant_key};
 use foldhash::fast::RandomState;
 use http::{HeaderMap, HeaderName, header};
 use quick_cache::{Lifecycle, OptionsBuilder, Weighter, sync::Cache};
@@ -33,8 +33,42 @@ use crate::settings::CACHE_SHARDS;
 pub struct Resource {
     /// Newest first, so that the most recent match is found first (RFC 9111 §4.1).
     variants: Vec<Arc<Stored>>,
-    /// Until when requests go upstream without waiting for each other, and why they do.
-    marker: Option<Marker>,
+    markers: Markers,
+}
+
+/// Until when requests go upstream without waiting for each other, and why they do.
+#[derive(Clone, Copy, Debug, Default)]
+struct Markers {
+    anyone: Option<Marker>,
+    authorized: Option<Marker>,
+}
+
+impl Markers {
+    fn of(&mut self, whose: Whose) -> &mut Option<Marker> {
+        match whose {
+            Whose::Anyone => &mut self.anyone,
+            Whose::Authorized => &mut self.authorized,
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.anyone.is_none() && self.authorized.is_none()
+    }
+}
+
+/// Whose requests a marker is about: what one with credentials got tells nothing about others, nor the other way round.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Whose {
+    /// Those without credentials.
+    Anyone,
+    /// Those with Authorization.
+    Authorized,
+}
+
+impl Whose {
+    pub fn of(request: &RequestFacts) -> Self {
+        if request.is_authorized() { Self::Authorized } else { Self::Anyone }
+    }
 }
 
 /// Remembers for a short time that responses for this key were not shareable: later requests do not queue behind one
@@ -49,13 +83,15 @@ pub struct Marker {
 /// How long requests for a resource go upstream side by side after a response could not be shared. The first response
 /// that may be stored ends it.
 pub const MARKER: Duration = Duration::from_secs(30);
+/// The same after a failure, or where there was no room. Each further one begins it anew.
+pub const SHORT_MARKER: Duration = Duration::from_secs(5);
 
 impl Resource {
-    fn new(variants: Vec<Arc<Stored>>, marker: Option<Marker>, lent: &Arc<Detached>) -> Self {
+    fn new(variants: Vec<Arc<Stored>>, markers: Markers, lent: &Arc<Detached>) -> Self {
         for body in variants.iter().flat_map(|stored| stored.bodies()) {
             body.enter(lent);
         }
-        Self { variants, marker }
+        Self { variants, markers }
     }
 
     /// All that is stored under the key, newest first.
@@ -106,8 +142,9 @@ impl Resource {
     }
 
     /// The marker, until it expires.
-    pub fn marker(&self, now: Moment) -> Option<Marker> {
-        self.marker.filter(|marker| now < marker.until)
+    pub fn marker(&self, whose: Whose, now: Moment) -> Option<Marker> {
+        let mut markers = self.markers;
+        markers.of(whose).filter(|marker| now < marker.until)
     }
 }
 
@@ -222,7 +259,7 @@ impl Memory {
         if stored.parts().is_none() {
             self.equivalents.learn(key, &stored.identity().head);
         }
-        self.change(key, |variants, marker| {
+        self.change(key, |variants, markers| {
             let stored = match self.gate.fate_of_new(stored.began, self.name(key), &stored.tags) {
                 Fate::Alive => stored,
                 Fate::StaleSince(moment) => Arc::new(stored.stale_since(moment)),
@@ -242,7 +279,7 @@ impl Memory {
             variants.retain(|other| !same(&other));
             stores(&stored);
             variants.insert(0, stored);
-            *marker = None;
+            *markers = Markers::default();
         });
     }
 
@@ -267,8 +304,8 @@ impl Memory {
     }
 
     /// Marks this key: its responses are not shared.
-    pub fn mark(&self, key: &Key, marker: Marker) {
-        self.change(key, |_, place| *place = Some(marker));
+    pub fn mark(&self, key: &Key, whose: Whose, marker: Marker) {
+        self.change(key, |_, markers| *markers.of(whose) = Some(marker));
     }
 
     /// Drops one entry, if it is still stored, and the resource in the tiers behind memory.
@@ -341,27 +378,26 @@ impl Memory {
 
     /// Every write goes through here: purged responses are dropped or made stale on the way, so that no write restores
     /// one.
-    fn change(&self, key: &Key, change: impl FnOnce(&mut Vec<Arc<Stored>>, &mut Option<Marker>)) {
+    fn change(&self, key: &Key, change: impl FnOnce(&mut Vec<Arc<Stored>>, &mut Markers)) {
         self.gate.write(self.name(key).hash, || {
             let old = self.cache.peek(key);
-            let marker = old.as_ref().and_then(|old| old.marker);
+            let mut markers = old.as_ref().map(|old| old.markers).unwrap_or_default();
             let mut variants: Vec<_> = old
                 .iter()
                 .flat_map(|old| &old.variants)
                 .filter_map(|stored| self.surviving(key, stored))
                 .collect();
-            let mut marker = marker;
-            change(&mut variants, &mut marker);
+            change(&mut variants, &mut markers);
             variants.truncate(self.variants);
             let mut weight = 0;
             variants.retain(|stored| {
                 weight += stored.weight();
                 weight <= self.largest
             });
-            if variants.is_empty() && marker.is_none() {
+            if variants.is_empty() && markers.is_empty() {
                 self.cache.remove(key);
             } else {
-                let resource = Resource::new(variants, marker, &self.lent);
+                let resource = Resource::new(variants, markers, &self.lent);
                 self.cache.insert(key.clone(), Arc::new(resource));
             }
         });

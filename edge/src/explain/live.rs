@@ -11,6 +11,7 @@ use crate::{
     cache::{
         Key, Memory, Resource, Stored,
         held::Held,
+        memory::Whose,
         select::{Candidate, Selection},
     },
     fetch::want::{self, Want},
@@ -39,7 +40,7 @@ pub fn live(
     let resource = resource.as_deref();
     let candidate = selection.find(memory, resource);
     let candidate = candidate.as_ref();
-    let marker = resource.and_then(|resource| resource.marker(now));
+    let marker = resource.and_then(|resource| resource.marker(Whose::of(&facts), now));
     let (verdict, status, reason) = match selection.decide(resource, candidate) {
         Decision::Serve { stale: None } => ("hit", Some(Verdict::Hit), None),
         Decision::Serve { stale } => ("stale", Some(Verdict::Stale), stale),

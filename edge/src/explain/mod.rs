@@ -319,6 +319,7 @@ mod tests {
             Reason::StaleIfError,
             Reason::StaleOnDisconnect,
             Reason::StaleOnStatus,
+            Reason::StaleOnSharedFailure,
             Reason::FreshOnError,
             Reason::TooStale,
             Reason::NoStaleIfError,

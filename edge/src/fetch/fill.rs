@@ -20,7 +20,7 @@ use http_body_util::BodyExt as _;
 use crate::{
     cache::{
         Filling, Key, Lead, Recording, Stored, StoredBody,
-        memory::{MARKER, Marker},
+        memory::{MARKER, Marker, Whose},
         not_stored::NotStored,
         recording::Room,
         reservation::Reservation,
@@ -45,6 +45,8 @@ pub struct Fill<'a> {
     pub key: &'a Key,
     /// The fetch that others may join.
     pub lead: &'a Lead,
+    /// For whom a marker holds, should the body turn out too large.
+    pub whose: Whose,
     /// Shared with the readers.
     pub filling: &'a Filling,
     /// Largest body to keep, in bytes.
@@ -248,7 +250,9 @@ impl Fill<'_> {
     /// The body turned out too large: present readers receive the rest, nobody else joins, nothing is stored.
     fn let_go(&self) {
         let (reason, at) = (Reason::TooLarge, self.edge.clock.now());
-        self.edge.memory.mark(self.key, Marker { until: at + MARKER, reason });
+        if !self.filling.partial {
+            self.edge.memory.mark(self.key, self.whose, Marker { until: at + MARKER, reason });
+        }
         let refused = NotStored { reason, status: self.filling.facts.meta.status, at, lines: Vec::new() };
         self.edge.memory.not_stored().remember(self.key, refused);
         self.lead.close();

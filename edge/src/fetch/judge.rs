@@ -8,10 +8,15 @@ use cache_policy::{
 };
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 
-use super::fill::FIRST_ROOM;
+use super::{fill::FIRST_ROOM, want::Want};
 use crate::{
     cache::{
-        Filling, Recording, Stored, held::Gap, purge::Generation, reservation::Reservation, stored::Facts,
+        Filling, Recording, Stored,
+        held::Gap,
+        memory::{MARKER, SHORT_MARKER},
+        purge::Generation,
+        reservation::Reservation,
+        stored::Facts,
     },
     response::coding,
     settings::Route,
@@ -162,12 +167,18 @@ fn room(edge: &Edge, length: Option<u64>, largest: u64) -> Result<Reservation, R
     }
 }
 
-/// Whether the next responses are likely to be refused for the same reason. Reasons caused by one client's request do
-/// not predict the response to the next client, nor does a failure or a moment without room.
-pub(super) fn lasts(status: StatusCode, reason: Reason) -> bool {
-    (status.is_success() || status.is_redirection())
-        && !reason.is_about_request()
-        && !matches!(reason, Reason::NoRoom | Reason::PartialUnusable)
+/// How long the next responses are likely to be refused for the same reason, so that nobody need wait for another's; `None`
+/// where this one tells nothing about them: what a client's range or its other wishes led to does not predict the answer to
+/// the next client. A failure, or a moment without room, may be over soon.
+pub(super) fn goes_on(want: &Want, status: StatusCode, reason: Reason) -> Option<Duration> {
+    let about_part = matches!(want, Want::Part) && !status.is_success();
+    // Requests with credentials are apart from others.
+    let about_request = reason.is_about_request() && reason != Reason::NotShared;
+    if about_part || about_request || reason == Reason::PartialUnusable {
+        return None;
+    }
+    let fails = status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS;
+    Some(if fails || reason == Reason::NoRoom { SHORT_MARKER } else { MARKER })
 }
 
 /// The stored response with the head that a 304 has updated (RFC 9111 §4.3.4), by a fetch that began at `began`.

@@ -29,7 +29,7 @@ use tokio::sync::oneshot;
 use crate::{
     cache::{
         FetchOutcome, Key, Lead, Stored,
-        memory::{MARKER, Marker},
+        memory::{Marker, Whose},
         not_stored::NotStored,
         purge::Generation,
         recording::Reader,
@@ -42,7 +42,7 @@ use crate::{
     upstream::{RequestBody, ResponseBody, Upstream, response_body::Answer},
 };
 use fill::{Fill, Placed};
-use judge::{Judge, Judged, freshen, lasts, withheld};
+use judge::{Judge, Judged, freshen, goes_on, withheld};
 use resume::{Asked, Resume};
 use want::Want;
 
@@ -149,7 +149,9 @@ impl Received<'_> {
             (_, StatusCode::SWITCHING_PROTOCOLS) => {
                 return lead.publish(FetchOutcome::Failed(Failure::Unasked), answered);
             }
-            (Some(stored), status) if !may_replace(&stored.meta, status) => {
+            (Some(stored), status)
+                if status == StatusCode::TOO_MANY_REQUESTS || !may_replace(&stored.meta, status) =>
+            {
                 hand_over(leader, self.unshared(Reason::StatusForbidsStoring));
                 return lead.publish(FetchOutcome::ErrorStatus(status), answered);
             }
@@ -228,10 +230,10 @@ impl Received<'_> {
 
     /// Remembers the refusal for later requests, which need not wait for one another, and for explanations.
     fn remember_refusal(&self, reason: Reason) {
-        let Self { edge, subject: Subject { key, fields, route, .. }, arrival, .. } = self;
+        let Self { edge, subject: Subject { key, fields, facts, route, want, .. }, arrival, .. } = self;
         let (status, at) = (self.answer.status(), arrival.received_at);
-        if lasts(status, reason) {
-            edge.memory.mark(key, Marker { until: at + MARKER, reason });
+        if let Some(time) = goes_on(want, status, reason) {
+            edge.memory.mark(key, Whose::of(facts), Marker { until: at + time, reason });
         }
         let lines = [
             evidence::request_lines(reason, fields),
@@ -260,8 +262,17 @@ impl Received<'_> {
         }
         lead.publish(FetchOutcome::Filling(Arc::clone(&filling)), answered);
         let parts = place.map(|place| Placed { place, route: Arc::clone(route), want: want.clone() });
-        let fill =
-            Fill { edge, key, lead, filling: &filling, largest: *largest, room: Some(room), parts, resume };
+        let fill = Fill {
+            edge,
+            key,
+            lead,
+            whose: Whose::of(facts),
+            filling: &filling,
+            largest: *largest,
+            room: Some(room),
+            parts,
+            resume,
+        };
         fill.run(body).await;
     }
 }
@@ -338,6 +349,7 @@ pub fn keep(
             edge: &edge,
             key: &key,
             lead: &lead,
+            whose: Whose::of(&facts),
             filling: &filling,
             largest,
             room: Some(room),

@@ -84,6 +84,7 @@ fn names(reason: Option<Reason>, meta: Option<&Meta>) -> Names {
         | Reason::StaleIfError
         | Reason::StaleOnDisconnect
         | Reason::StaleOnStatus
+        | Reason::StaleOnSharedFailure
         | Reason::FreshOnError
         | Reason::TooStale
         | Reason::NoStaleIfError => response(lifetime),

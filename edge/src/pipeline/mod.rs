@@ -29,6 +29,7 @@ use self::{share::Learnt, tunnel::Upgrade};
 use crate::{
     cache::{
         Key, Resource, Stored,
+        memory::Whose,
         select::{Candidate, Selection},
     },
     fetch::want::{self, Want},
@@ -298,7 +299,8 @@ impl Exchange<'_> {
             }
             missed = wanted.plan.reason;
             let now = self.edge.clock.now();
-            let marker = wanted.resource.as_ref().and_then(|resource| resource.marker(now));
+            let marker =
+                wanted.resource.as_ref().and_then(|resource| resource.marker(Whose::of(&self.facts), now));
             if let Some(reason) = self.selection().bypass_reason(marker) {
                 return self.pass(client, reason).await;
             }

@@ -53,7 +53,7 @@ impl Exchange<'_> {
         let now = self.edge.clock.now();
         let reason = stale_on_error(&self.facts, &stored.meta, rules, failure, now).ok()?;
         let forward_status = match failure {
-            Failure::Status(status) => Some(status),
+            Failure::Status(status) | Failure::Shared(status) => Some(status),
             Failure::Disconnected => None,
         };
         let status = CacheStatus { forward_status, ..CacheStatus::new(Verdict::Stale, Some(reason)) };

@@ -133,12 +133,13 @@ impl Exchange<'_> {
                 Some(answer) => Next::Answer(answer),
                 None => return Err(Refusal::Upstream(failure.clone())),
             },
-            FetchOutcome::ErrorStatus(status) => match self.stale(stored, Failure::Status(*status)) {
-                Some(answer) => Next::Answer(answer),
-                None => match fetched.own.take() {
-                    Some(LeaderShare::Answer(own)) => Next::Answer(self.deliver(*own)),
-                    _ => Next::Pass(wanted.plan.reason),
-                },
+            FetchOutcome::ErrorStatus(status) => match fetched.own.take() {
+                Some(LeaderShare::Answer(own)) => Next::Answer(
+                    self.stale(stored, Failure::Status(*status)).unwrap_or_else(|| self.deliver(*own)),
+                ),
+                _ => self
+                    .stale(stored, Failure::Shared(*status))
+                    .map_or(Next::Pass(wanted.plan.reason), Next::Answer),
             },
             FetchOutcome::Nothing => Next::LookAgain,
             FetchOutcome::NotShared(reason) => match fetched.own.take() {

@@ -8,7 +8,7 @@ use http_body_util::BodyExt as _;
 use scripted_upstream::{Gate, Reply, first};
 
 use crate::{
-    front::{CACHED, Got, finish, front, front_over, front_with, pass, settle},
+    front::{CACHED, Front, Got, finish, front, front_over, front_with, pass, settle},
     upstream::Upstream,
 };
 
@@ -217,9 +217,7 @@ async fn a_reload_is_not_answered_by_what_was_asked_before_it_came() {
     let before = front.ask("/");
     settle().await;
     pass(1).await;
-    let reload = |front: crate::front::Front| async move {
-        front.get_with("/", &[("cache-control", "no-cache")]).await
-    };
+    let reload = |front: Front| async move { front.get_with("/", &[("cache-control", "no-cache")]).await };
     let reloads: Vec<_> = (0..3).map(|_| tokio::spawn(reload(front.clone()))).collect();
     settle().await;
     gate.open();
@@ -287,4 +285,85 @@ async fn a_slow_upstream_is_asked_once_more_each_collapse_timeout_and_the_first_
         assert_eq!(request.await.unwrap().text(), "slow");
     }
     assert_eq!(upstream.count(), 3);
+}
+
+/// Asks three at once, twice, of an upstream that answers only when it is let. Returns how many requests had reached it when
+/// each wave waited, and how many at the end.
+async fn waves(
+    reply: impl Fn() -> Reply + Send + Sync + 'static,
+    fields: &'static [(&str, &str)],
+) -> [usize; 3] {
+    let gates = [Gate::closed(), Gate::closed()];
+    let held = gates.clone();
+    let upstream = Upstream::start(move |seen| reply().after(&held[usize::from(seen.earlier >= 3)]));
+    let front = front(&upstream);
+    let mut counts = [0; 3];
+    for (wave, gate) in gates.iter().enumerate() {
+        let ask = |front: Front| async move { front.get_with("/", fields).await };
+        let asked: Vec<_> = (0..3).map(|_| tokio::spawn(ask(front.clone()))).collect();
+        settle().await;
+        counts[wave] = upstream.count();
+        gate.open();
+        for request in asked {
+            request.await.unwrap();
+        }
+    }
+    counts[2] = upstream.count();
+    counts
+}
+
+/// Before, in each wave one asked and the others waited for an answer that could not be theirs.
+#[tokio::test(start_paused = true)]
+async fn after_an_answer_that_cannot_be_shared_requests_go_side_by_side() {
+    for status in [404, 429, 500, 503] {
+        assert_eq!(waves(move || Reply::status(status), &[]).await, [1, 6, 6], "{status}");
+    }
+    let own = || Reply::ok("mine").fields(FRESH);
+    assert_eq!(waves(own, &[("authorization", "Basic eDp5")]).await, [1, 6, 6]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_one_with_credentials_got_lets_nobody_else_go_alone() {
+    let gate = Gate::closed();
+    let held = gate.clone();
+    let upstream = Upstream::start(move |seen| {
+        let answer = Reply::ok("x").fields(FRESH);
+        if seen.headers.contains_key("authorization") { answer } else { answer.after(&held) }
+    });
+    let front = front(&upstream);
+    front.get_with("/", &[("authorization", "Basic eDp5")]).await;
+    let plain: Vec<_> = (0..3).map(|_| front.ask("/")).collect();
+    settle().await;
+    gate.open();
+    for request in plain {
+        assert_eq!(request.await.unwrap().text(), "x");
+    }
+    assert_eq!(upstream.count(), 2);
+}
+
+/// Before, each follower asked the upstream that had just said it could not answer.
+#[tokio::test(start_paused = true)]
+async fn after_429_or_5xx_those_who_waited_get_what_is_stale() {
+    for status in [429, 500, 503] {
+        let gate = Gate::closed();
+        let held = gate.clone();
+        let upstream = Upstream::start(move |seen| match seen.earlier {
+            0 => Reply::ok("page").fields(FRESH),
+            _ => Reply::status(status).after(&held),
+        });
+        let front = front(&upstream);
+        front.get("/").await;
+        pass(61).await;
+        let waiting: Vec<_> = (0..5).map(|_| front.ask("/")).collect();
+        settle().await;
+        gate.open();
+        let mut stale = 0;
+        for request in waiting {
+            let got = request.await.unwrap();
+            stale += usize::from(
+                got.status == 200 && got.field("cache-status").contains("stale-on-shared-failure"),
+            );
+        }
+        assert_eq!((upstream.count(), stale), (2, 4), "{status}");
+    }
 }
