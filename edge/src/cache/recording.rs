@@ -1,17 +1,17 @@
 //! A body while it is being filled: one writer, many readers, each at its own pace.
 //!
 //! ```text
-//!   Keeping ---- finish ----> Complete        the pieces become a stored body
+//!   Keeping ---- finish ----> Complete        the pieces become a stored body, from which readers read on
 //!      |  \---- fail -------> Broken          every reader ends with an error after the bytes it could read
 //!   let_go
 //!      v
-//!   Passing ---- finish ----> Complete        too large to keep: only a window stays, the slowest reader sets the pace,
-//!         |                                   and is cut when it holds the others up for too long
+//!   Passing ---- finish ----> Complete        too large to keep: the reader that is farthest sets the pace; those behind
+//!         |                                   it are cut when more would have to be held for them than there is room
 //!         \----- fail ------> Broken
 //! ```
 //!
 //! Promises: readers wake when something changes, never by polling; a reader that leaves never stops the writer while
-//! the body is kept; no reader joins once pieces have been dropped.
+//! the body is kept; no reader joins once pieces have been dropped; what is held for readers counts as in flight.
 
 use std::{
     collections::VecDeque,
@@ -25,13 +25,15 @@ use http::HeaderMap;
 use http_body::Frame;
 use parking_lot::Mutex;
 
-use super::StoredBody;
+use super::{StoredBody, reservation::Reservation, stored_body::StoredBodyReader};
 use crate::message::body_error::BodyError;
 
-/// Bytes that may wait for the slowest reader once the body is only passed on.
+/// Bytes that may be ahead of every reader once the body is only passed on.
 const WINDOW: u64 = 256 * 1024;
 /// And their number of pieces.
 const MOST_PIECES: usize = 4 * 1024;
+/// What a piece costs beside its bytes.
+const PIECE: u64 = 128;
 
 /// The shared state of a fill.
 #[derive(Debug, Default)]
@@ -46,15 +48,32 @@ struct Inner {
     gone: usize,
     /// Bytes now held.
     held: u64,
+    /// Bytes that have come.
+    come: u64,
     trailers: Option<HeaderMap>,
-    /// The stored body made of the pieces: held with them, so that it counts as in memory while anybody reads them.
+    /// The stored body made of the pieces: held here, so that it counts as in memory while anybody reads it.
     kept: Option<StoredBody>,
     state: Stage,
     readers: Vec<Option<Position>>,
+    /// While passing: how many bytes and pieces may be held for readers that are behind.
+    grace: u64,
+    /// The place of the reader that is farthest.
+    farthest: Place,
     /// While passing: readers that have not read the first piece held, so that only the last of them looks at all the
     /// others.
     behind: usize,
     writer: Option<Waker>,
+    /// Room for what is still held when the fill has ended.
+    room: Option<Reservation>,
+}
+
+/// How far a reader has come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+struct Place {
+    /// Index of the next piece, counted from the body's first.
+    next: usize,
+    /// Bytes read.
+    octets: u64,
 }
 
 #[derive(Debug, Default)]
@@ -68,10 +87,11 @@ enum Stage {
 
 #[derive(Debug)]
 struct Position {
-    /// Index of the next piece, counted from the body's first.
-    next: usize,
+    place: Place,
+    /// The rest of the body, once that is complete and kept.
+    rest: Option<StoredBodyReader>,
     waker: Option<Waker>,
-    /// It held the others up, and receives no more.
+    /// More would have to be held for it than there is room, and it receives no more.
     cut: bool,
 }
 
@@ -85,14 +105,18 @@ impl Recording {
     pub fn push(&self, piece: Bytes) {
         let mut inner = self.inner.lock();
         inner.held += piece.len() as u64;
+        inner.come += piece.len() as u64;
         inner.pieces.push_back(piece);
         inner.wake_readers();
+        inner.cut_those_behind();
     }
 
-    /// Stops keeping: pieces that every reader has read are dropped, and no further reader may join.
-    pub fn let_go(&self) {
+    /// Stops keeping: pieces that every reader has read are dropped, and no further reader may join. Up to `grace` bytes
+    /// are held for readers that are slower than others.
+    pub fn let_go(&self, grace: u64) {
         let mut inner = self.inner.lock();
         inner.state = Stage::Passing;
+        inner.grace = grace.max(WINDOW + PIECE * MOST_PIECES as u64);
         inner.wake_readers();
         inner.shrink();
     }
@@ -105,9 +129,19 @@ impl Recording {
         inner.trailers = trailers;
         inner.wake_readers();
         if kept {
+            // Readers read on in the stored body: it may be a copy, and nothing is held twice.
             inner.kept = Some(StoredBody::new(inner.pieces.make_contiguous()));
+            inner.gone += inner.pieces.len();
+            inner.pieces = VecDeque::new();
+            inner.held = 0;
         }
         inner.kept.clone()
+    }
+
+    /// Takes the room for what it still holds; gives it back when the last reader has left.
+    pub fn keep_room(&self, room: Option<Reservation>) {
+        let mut inner = self.inner.lock();
+        inner.room = room.filter(|_| !inner.pieces.is_empty());
     }
 
     /// Ends the body before its end.
@@ -120,10 +154,12 @@ impl Recording {
     /// A reader from the body's first byte; `None` once that is dropped, or when the body broke off.
     pub fn reader(self: &Arc<Self>) -> Option<Reader> {
         let mut inner = self.inner.lock();
-        if inner.gone > 0 || matches!(inner.state, Stage::Passing | Stage::Broken(_)) {
+        if matches!(inner.state, Stage::Passing | Stage::Broken(_))
+            || (inner.gone > 0 && inner.kept.is_none())
+        {
             return None;
         }
-        let position = Some(Position { next: 0, waker: None, cut: false });
+        let position = Some(Position { place: Place::default(), rest: None, waker: None, cut: false });
         let slot = match inner.readers.iter().position(Option::is_none) {
             Some(free) => {
                 inner.readers[free] = position;
@@ -141,37 +177,35 @@ impl Recording {
         self.inner.lock().readers.iter().any(Option::is_some)
     }
 
-    /// Whether no more than the window is held.
-    pub fn is_small(&self) -> bool {
-        self.inner.lock().fits_window()
+    /// Whether there are several readers, of which one may be slower than the others.
+    pub fn is_shared(&self) -> bool {
+        self.inner.lock().counted().count() > 1
     }
 
-    /// Cuts the readers that hold the others up: those farthest behind, unless all are.
-    pub fn cut_slowest(&self) {
+    /// Ends the body if nobody reads it. Whoever comes now cannot join.
+    pub fn end_unread(&self) -> bool {
         let mut inner = self.inner.lock();
-        let places =
-            || inner.readers.iter().flatten().filter(|position| !position.cut).map(|position| position.next);
-        let (Some(slowest), Some(fastest)) = (places().min(), places().max()) else { return };
-        if slowest == fastest {
-            return;
+        let unread = inner.readers.iter().all(Option::is_none);
+        if unread {
+            inner.state = Stage::Broken(BodyError::Abandoned);
         }
-        for position in inner.readers.iter_mut().flatten().filter(|position| position.next == slowest) {
-            position.cut = true;
-            if let Some(waker) = position.waker.take() {
-                waker.wake();
-            }
-        }
-        inner.shrink();
+        unread
     }
 
-    /// Waits until the readers have room for more, or until nobody reads. Cancel-safe.
+    /// Whether one reader is left at most: then no more than the window is ever held.
+    pub fn is_alone(&self) -> bool {
+        let inner = self.inner.lock();
+        inner.counted().count() <= 1 && inner.held <= WINDOW
+    }
+
+    /// Waits until the reader that is farthest has room for more, or until nobody reads. Cancel-safe.
     pub async fn room(&self) -> Room {
         std::future::poll_fn(|context| {
             let mut inner = self.inner.lock();
             if !matches!(inner.state, Stage::Passing) {
                 return Poll::Ready(Room::Wanted);
             }
-            if inner.readers.iter().all(Option::is_none) {
+            if inner.counted().next().is_none() {
                 return Poll::Ready(Room::NobodyReads);
             }
             if inner.fits_window() {
@@ -202,8 +236,32 @@ impl Inner {
         }
     }
 
+    /// The readers that are not cut.
+    fn counted(&self) -> impl Iterator<Item = &Position> {
+        self.readers.iter().flatten().filter(|position| !position.cut)
+    }
+
+    /// Whether no more than the window is ahead of the reader that is farthest.
     fn fits_window(&self) -> bool {
-        self.held <= WINDOW && self.pieces.len() <= MOST_PIECES
+        let pieces = self.gone + self.pieces.len() - self.farthest.next;
+        self.come - self.farthest.octets <= WINDOW && pieces <= MOST_PIECES
+    }
+
+    /// Cuts the readers for which more is held than there is room: those farthest behind, unless all are.
+    fn cut_those_behind(&mut self) {
+        while matches!(self.state, Stage::Passing)
+            && self.held + PIECE * self.pieces.len() as u64 > self.grace
+        {
+            let slowest = self.counted().map(|position| position.place).min();
+            let Some(slowest) = slowest.filter(|slowest| *slowest < self.farthest) else { return };
+            for position in self.readers.iter_mut().flatten().filter(|position| position.place == slowest) {
+                position.cut = true;
+                if let Some(waker) = position.waker.take() {
+                    waker.wake();
+                }
+            }
+            self.shrink();
+        }
     }
 
     /// A reader at this position advances or leaves.
@@ -216,23 +274,41 @@ impl Inner {
         }
     }
 
-    /// Drops pieces that every reader has read; wakes the writer when that makes room.
+    /// A reader has read a piece. The writer wakes when that makes room.
+    fn came_to(&mut self, place: Place) {
+        if place > self.farthest {
+            self.farthest = place;
+            self.wake_writer();
+        }
+    }
+
+    /// A reader that was here has left. Another is the farthest now.
+    fn left(&mut self, place: Place) {
+        if place == self.farthest {
+            self.farthest = self.counted().map(|position| position.place).max().unwrap_or(place);
+        }
+        self.wake_writer();
+    }
+
+    fn wake_writer(&mut self) {
+        if (self.fits_window() || self.counted().next().is_none())
+            && let Some(writer) = self.writer.take()
+        {
+            writer.wake();
+        }
+    }
+
+    /// Drops pieces that every reader has read.
     fn shrink(&mut self) {
         if !matches!(self.state, Stage::Passing) {
             return;
         }
-        let counted = || self.readers.iter().flatten().filter(|position| !position.cut);
-        let slowest = counted().map(|position| position.next).min().unwrap_or(usize::MAX);
-        self.behind = counted().filter(|position| position.next == slowest).count();
+        let slowest = self.counted().map(|position| position.place.next).min().unwrap_or(usize::MAX);
+        self.behind = self.counted().filter(|position| position.place.next == slowest).count();
         while self.gone < slowest {
             let Some(piece) = self.pieces.pop_front() else { break };
             self.gone += 1;
             self.held -= piece.len() as u64;
-        }
-        if (self.fits_window() || slowest == usize::MAX)
-            && let Some(writer) = self.writer.take()
-        {
-            writer.wake();
         }
     }
 }
@@ -259,11 +335,18 @@ impl Reader {
             self.ended = true;
             return Poll::Ready(Some(Err(BodyError::TooSlow)));
         }
-        if let Some(piece) = inner.pieces.get(position.next - inner.gone) {
-            let piece = piece.clone();
-            position.next += 1;
-            let had = position.next - 1;
+        if let Some(kept) = &inner.kept {
+            let from = position.place.octets;
+            let rest = position.rest.get_or_insert_with(|| kept.read_range(from..kept.length()));
+            if let Some(piece) = rest.next_piece() {
+                return Poll::Ready(Some(Ok(Frame::data(piece))));
+            }
+        } else if let Some(piece) = inner.pieces.get(position.place.next - inner.gone) {
+            let (piece, had) = (piece.clone(), position.place.next);
+            position.place = Place { next: had + 1, octets: position.place.octets + piece.len() as u64 };
+            let place = position.place;
             inner.moved_from(had);
+            inner.came_to(place);
             return Poll::Ready(Some(Ok(Frame::data(piece))));
         }
         match &inner.state {
@@ -288,6 +371,11 @@ impl Reader {
         std::future::poll_fn(|context| reader.poll_frame(context)).await
     }
 
+    /// Whether it receives no more, since others are too far ahead of it.
+    pub fn is_cut(&self) -> bool {
+        self.recording.inner.lock().readers[self.slot].as_ref().is_some_and(|position| position.cut)
+    }
+
     /// Waits until the first `octets` octets have come, without reading any. Cancel-safe; the caller sets the deadline.
     pub async fn reach(&mut self, octets: u64) -> Reached {
         std::future::poll_fn(|context| {
@@ -296,9 +384,8 @@ impl Reader {
             let position =
                 inner.readers[self.slot].as_mut().expect("a reader's slot is its own until it is dropped");
             match &inner.state {
-                // Nothing has been dropped, so the pieces held are all that have come.
-                Stage::Complete if inner.gone == 0 => Poll::Ready(Reached::End(inner.held)),
-                Stage::Keeping if inner.held >= octets => Poll::Ready(Reached::There),
+                Stage::Complete if inner.kept.is_some() => Poll::Ready(Reached::End(inner.come)),
+                Stage::Keeping if inner.come >= octets => Poll::Ready(Reached::There),
                 Stage::Keeping => {
                     position.wake(context);
                     Poll::Pending
@@ -334,9 +421,12 @@ impl Drop for Reader {
     fn drop(&mut self) {
         let mut inner = self.recording.inner.lock();
         match inner.readers[self.slot].take() {
-            Some(position) if !position.cut => inner.moved_from(position.next),
+            Some(position) if !position.cut => {
+                inner.moved_from(position.place.next);
+                inner.left(position.place);
+            }
             // The last that was cut may be the last of all.
-            _ => inner.shrink(),
+            _ => inner.wake_writer(),
         }
     }
 }
@@ -381,22 +471,64 @@ mod tests {
         assert!(reader.frame().await.is_none());
     }
 
+    /// Room for so many pieces of 64 KiB for those behind.
+    const GRACE: u64 = 2 * 1024 * 1024;
+
+    fn piece() -> Bytes {
+        Bytes::from(vec![0; 64 * 1024])
+    }
+
     #[tokio::test]
-    async fn the_slowest_of_several_is_cut_and_the_others_go_on() {
+    async fn the_fastest_sets_the_pace_and_whoever_falls_too_far_behind_is_cut() {
         let recording = Recording::new();
         let (mut slow, mut fast) = (recording.reader().unwrap(), recording.reader().unwrap());
-        recording.push(Bytes::from_static(b"one"));
-        recording.let_go();
-        fast.frame().await.unwrap().unwrap();
-        recording.cut_slowest();
+        recording.let_go(GRACE);
+        for read in 1..=100 {
+            assert_eq!(recording.room().await, Room::Wanted, "nobody waits for the slow one");
+            recording.push(piece());
+            fast.frame().await.unwrap().unwrap();
+            assert!(recording.inner.lock().held <= GRACE);
+            assert_eq!(slow.is_cut(), read > 31, "{read}");
+        }
         assert!(matches!(slow.frame().await, Some(Err(BodyError::TooSlow))));
-        recording.cut_slowest();
-        recording.push(Bytes::from_static(b"two"));
-        assert_eq!(
-            fast.frame().await.unwrap().unwrap().into_data().unwrap(),
-            "two",
-            "one alone is never cut"
-        );
+        assert!(!fast.is_cut(), "one alone is never cut");
+    }
+
+    #[tokio::test]
+    async fn a_body_that_is_kept_is_held_once_and_readers_read_on_in_it() {
+        let recording = Recording::new();
+        let mut reader = recording.reader().unwrap();
+        for _ in 0..100 {
+            recording.push(Bytes::from_static(b"crumb"));
+        }
+        reader.frame().await.unwrap().unwrap();
+        let kept = recording.finish(None).unwrap();
+        assert!(recording.inner.lock().pieces.is_empty(), "the stored body is a copy of them");
+        assert_eq!(read_all(reader).await.unwrap().len(), 99 * 5);
+        assert_eq!(read_all(recording.reader().unwrap()).await.unwrap().len() as u64, kept.length());
+    }
+
+    #[tokio::test]
+    async fn what_is_still_read_when_a_fill_has_ended_keeps_its_room() {
+        let total = Arc::default();
+        let room = |bytes| Some(Reservation::take(&total, bytes).0);
+        let taken = || total.load(std::sync::atomic::Ordering::Relaxed);
+        for passing in [true, false] {
+            let recording = Recording::new();
+            let reader = recording.reader().unwrap();
+            recording.push(piece());
+            if passing {
+                recording.let_go(GRACE);
+                assert!(recording.finish(None).is_none());
+            } else {
+                recording.fail(BodyError::UpstreamStalled);
+            }
+            recording.keep_room(room(64 * 1024));
+            drop(recording);
+            assert_eq!(taken(), 64 * 1024);
+            drop(reader);
+            assert_eq!(taken(), 0);
+        }
     }
 
     #[tokio::test]
@@ -421,7 +553,7 @@ mod tests {
         let mut reader = recording.reader().unwrap();
         let waiting = tokio::spawn(async move { reader.reach(3).await });
         tokio::task::yield_now().await;
-        recording.let_go();
+        recording.let_go(GRACE);
         assert_eq!(waiting.await.unwrap(), Reached::Never);
     }
 
@@ -433,10 +565,10 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn once_let_go_the_slowest_reader_sets_the_pace_and_nobody_joins() {
+    async fn once_let_go_the_only_reader_sets_the_pace_and_nobody_joins() {
         let recording = Recording::new();
         let mut slow = recording.reader().unwrap();
-        recording.let_go();
+        recording.let_go(GRACE);
         assert!(recording.reader().is_none());
         let piece = Bytes::from(vec![0u8; WINDOW as usize + 1]);
         recording.push(piece);
@@ -460,12 +592,13 @@ mod tests {
         let [mut first, mut second, third, fourth] = [(); 4].map(|()| recording.reader().unwrap());
         recording.push(Bytes::from_static(b"one"));
         recording.push(Bytes::from_static(b"two"));
-        recording.let_go();
+        recording.let_go(GRACE);
         first.frame().await.unwrap().unwrap();
         drop(third);
         second.frame().await.unwrap().unwrap();
         assert_eq!(held(&recording), 6, "the fourth has had nothing");
-        recording.cut_slowest();
+        recording.inner.lock().grace = 5;
+        recording.inner.lock().cut_those_behind();
         assert_eq!(held(&recording), 3, "it gets no more");
         first.frame().await.unwrap().unwrap();
         drop(fourth);

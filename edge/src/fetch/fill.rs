@@ -4,17 +4,20 @@
 //!   reading --- end ----------------> stored, as a whole or as a part
 //!      |  \---- breaks off ---------> asked for the rest, once ---- the rest comes --> reading
 //!      |                                      \---- anything else --> every reader gets an error; nothing is stored
-//!      '------- turns out too large -> passed on to those who read already, at the pace of the slowest
+//!      |------- turns out too large -> passed on to those who read already, at the pace of the fastest
+//!      '------- nobody reads --------> goes on where its length is known, so that it is known to be stored; otherwise it
+//!                                      ends soon, since it may never end by itself
 //! ```
 //!
-//! A fill whose response will be stored goes on without readers. Whatever happens to its task, no reader waits for
+//! Whatever happens to its task, no reader waits for
 //! ever.
 
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use cache_policy::{ContentRange, Reason, combined_head, may_combine};
+use cache_policy::{ContentRange, Moment, Reason, combined_head, may_combine};
 use http::{HeaderMap, StatusCode};
+use http_body::Frame;
 use http_body_util::BodyExt as _;
 
 use crate::{
@@ -91,6 +94,7 @@ impl Fill<'_> {
     /// Fills the recording to its end, and stores it.
     pub async fn run(mut self, mut body: ResponseBody) {
         let recording = FillGuard { recording: &self.filling.recording, ended: false };
+        let mut deserted = None;
         let (mut length, mut pieces) = (0, 0);
         // The length of the whole, where only the continuation stated it.
         let mut complete = None;
@@ -101,7 +105,23 @@ impl Fill<'_> {
             if !keeps && self.wait_for_readers().await == Room::NobodyReads {
                 return;
             }
-            let frame = match body.frame().await {
+            // A body of unknown length may trickle for ever, and would hold one of the upstream's connections.
+            let endless = keeps && self.filling.length.is_none() && complete.is_none();
+            let frame = if endless {
+                match self.frame_while_read(&mut body, &mut deserted).await {
+                    Ok(frame) => frame,
+                    Err(Deserted) => {
+                        tracing::info!(
+                            key = self.key.as_str(),
+                            "nobody reads a body of unknown length any more"
+                        );
+                        return;
+                    }
+                }
+            } else {
+                body.frame().await
+            };
+            let frame = match frame {
                 None => break,
                 Some(Ok(frame)) => frame,
                 Some(Err(error)) => {
@@ -109,6 +129,7 @@ impl Fill<'_> {
                     drop(body);
                     let Some(rest) = self.rest(length, keeps, &error).await else {
                         tracing::info!(key = self.key.as_str(), %error, "a fill broke off and is not stored");
+                        self.filling.recording.keep_room(self.room.take());
                         return recording.fail(error);
                     };
                     (body, complete) = (rest.body, Some(rest.complete));
@@ -126,8 +147,9 @@ impl Fill<'_> {
                         keeps = false;
                         self.let_go();
                     }
-                    // A deep copy while it is kept: the piece is a slice of the connection's read buffer.
-                    self.filling.recording.push(if keeps { Bytes::copy_from_slice(&data) } else { data });
+                    // A deep copy where it may be held for long: the piece is a slice of the connection's read buffer.
+                    let copies = keeps || self.room.is_some();
+                    self.filling.recording.push(if copies { Bytes::copy_from_slice(&data) } else { data });
                 }
                 Err(frame) => trailers = frame.into_trailers().ok(),
             }
@@ -148,7 +170,9 @@ impl Fill<'_> {
                 drop(recording.finish(trailers));
             };
         }
-        let Some(segments) = recording.finish(trailers) else { return };
+        let Some(segments) = recording.finish(trailers) else {
+            return self.filling.recording.keep_room(self.room.take());
+        };
         self.room = None;
         self.edge.memory.lend(&segments);
         if let Some(parts) = &self.parts
@@ -248,7 +272,7 @@ impl Fill<'_> {
     }
 
     /// The body turned out too large: present readers receive the rest, nobody else joins, nothing is stored.
-    fn let_go(&self) {
+    fn let_go(&mut self) {
         let (reason, at) = (Reason::TooLarge, self.edge.clock.now());
         if !self.filling.partial {
             self.edge.memory.mark(self.key, self.whose, Marker { until: at + MARKER, reason });
@@ -256,23 +280,48 @@ impl Fill<'_> {
         let refused = NotStored { reason, status: self.filling.facts.meta.status, at, lines: Vec::new() };
         self.edge.memory.not_stored().remember(self.key, refused);
         self.lead.close();
-        self.filling.recording.let_go();
+        // What has come is held for those who read more slowly than others, and as much again where there is room.
+        if self.filling.recording.is_shared()
+            && let Some(room) = &mut self.room
+            && let Some(more) = self.edge.memory.reserve(room.bytes())
+        {
+            room.join(more);
+        }
+        self.filling.recording.let_go(self.room.as_ref().map_or(0, Reservation::bytes));
     }
 
     async fn wait_for_readers(&mut self) -> Room {
+        let room = self.filling.recording.room().await;
+        if self.filling.recording.is_alone() {
+            self.room = None;
+        }
+        room
+    }
+
+    /// The next frame, unless nobody has read for a while; `since` remembers since when.
+    async fn frame_while_read(
+        &self,
+        body: &mut ResponseBody,
+        since: &mut Option<Moment>,
+    ) -> Result<Option<Result<Frame<Bytes>, BodyError>>, Deserted> {
         loop {
-            match tokio::time::timeout(PATIENCE, self.filling.recording.room()).await {
-                Ok(room) => {
-                    if self.filling.recording.is_small() {
-                        self.room = None;
-                    }
-                    return room;
-                }
-                Err(_) => self.filling.recording.cut_slowest(),
+            let frame = tokio::time::timeout(DESERTED, body.frame()).await;
+            let now = self.edge.clock.now();
+            if self.filling.recording.is_read() {
+                *since = None;
+            } else if now.since(*since.get_or_insert(now)) >= DESERTED && self.filling.recording.end_unread()
+            {
+                return Err(Deserted);
+            }
+            if let Ok(frame) = frame {
+                return Ok(frame);
             }
         }
     }
 }
+
+/// Nobody reads any more.
+struct Deserted;
 
 /// Ends the recording whatever happens to the task, so that no reader waits for ever.
 struct FillGuard<'a> {
@@ -306,5 +355,5 @@ pub const FIRST_ROOM: u64 = 64 * 1024;
 const CRUMB: u64 = 4 * 1024;
 const FEW_PIECES: u64 = 16;
 const PIECE: u64 = 128;
-/// How long one client's slow reading may hold up others who share a body that is not kept.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// How long a body of unknown length is read although nobody reads along: twice as long at most.
+const DESERTED: Duration = Duration::from_secs(5);

@@ -171,6 +171,10 @@ impl Exchange<'_> {
         match reader {
             Some(mut reader) if self.suits(&facts.meta, (&facts.vary, &facts.variant), published) => {
                 let length = known_length(self.head, filling, &mut reader).await;
+                if reader.is_cut() {
+                    // Others are too far ahead by now. Nothing has been sent, so it asks for itself.
+                    return Next::LookAgain;
+                }
                 let read = (reader, length);
                 let mut answer = self.serve_filling(filling, read, &wanted.plan, verdict);
                 answer.response.headers_mut().extend(own_fields);

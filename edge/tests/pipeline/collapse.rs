@@ -1,6 +1,6 @@
 //! One fetch answers many requests, as its bytes arrive.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use edge::upstream::connect::{Dial, Dialling};
 use http::Request;
@@ -366,4 +366,73 @@ async fn after_429_or_5xx_those_who_waited_get_what_is_stale() {
         }
         assert_eq!((upstream.count(), stale), (2, 4), "{status}");
     }
+}
+
+/// Before, a client that read slowly paced everybody who read the same body, unless it read nothing at all for five seconds.
+#[tokio::test(start_paused = true)]
+async fn a_body_that_outgrows_the_largest_object_is_not_paced_by_its_slowest_reader() {
+    const PIECE: usize = 64 * 1024;
+    const PIECES: usize = 640;
+    let gate = Gate::closed();
+    let large = Reply::streamed().then_wait(&gate).then_repeated(vec![b'x'; PIECE], PIECES);
+    let upstream = Upstream::start(first(large.fields(FRESH), |_| Reply::ok("alone").fields(FRESH)));
+    let front = front(&upstream);
+    let mut fast = front.begin(Request::get("/")).await;
+    let mut slow = front.begin(Request::get("/")).await;
+    let began = tokio::time::Instant::now();
+    gate.open();
+    let (mut read, mut most, mut slow_reads) = (0, 0, true);
+    while let Some(frame) = fast.body_mut().frame().await {
+        let before = read;
+        read += frame.unwrap().into_data().unwrap().len();
+        most = most.max(front.edge.memory.in_flight());
+        if slow_reads && before / (20 * PIECE) != read / (20 * PIECE) {
+            slow_reads = matches!(slow.body_mut().frame().await, Some(Ok(_)));
+        }
+    }
+    assert_eq!((read, began.elapsed()), (PIECE * PIECES, Duration::ZERO));
+    assert!(most <= 2 << 20, "{most} bytes held of {read}");
+    assert!(finish(slow).await.body.is_err(), "it fell behind");
+    assert_eq!(front.get("/").await.text(), "alone");
+    assert_eq!(upstream.count(), 2);
+}
+
+/// Before, each such answer held one of the upstream's connections for as long as the upstream went on.
+#[tokio::test(start_paused = true)]
+async fn an_endless_answer_ends_soon_after_its_last_reader_has_left() {
+    let (pieces, reply) = Reply::in_pieces();
+    let upstream = Upstream::start(first(reply.fields(FRESH), |_| Reply::ok("again").fields(FRESH)));
+    let front = front(&upstream);
+    let reader = front.begin(Request::get("/")).await;
+    for _ in 0..20 {
+        pieces.send("tick");
+        pass(1).await;
+    }
+    assert!(pieces.are_wanted(), "it is read");
+    drop(reader);
+    for _ in 0..11 {
+        if pieces.are_wanted() {
+            pieces.send("tick");
+        }
+        pass(1).await;
+    }
+    assert!(!pieces.are_wanted());
+    assert_eq!(front.get("/").await.text(), "again");
+    assert_eq!(upstream.count(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fill_of_known_length_goes_on_without_readers() {
+    let (pieces, reply) = Reply::in_pieces();
+    let fields = &[("cache-control", "max-age=600"), ("content-length", "40")];
+    let upstream = Upstream::start(first(reply.fields(fields), |_| panic!("one request")));
+    let front = front(&upstream);
+    drop(front.begin(Request::get("/")).await);
+    for _ in 0..10 {
+        pieces.send("tick");
+        pass(5).await;
+    }
+    drop(pieces);
+    settle().await;
+    assert_eq!((front.get("/").await.cache(), upstream.count()), ("hit", 1));
 }

@@ -207,6 +207,12 @@ impl Pieces {
         self.0.send(Ok(piece.into())).expect("the answer is still being sent");
     }
 
+    /// Whether anybody still wants the content: the connection is open.
+    #[must_use]
+    pub fn are_wanted(&self) -> bool {
+        !self.0.is_closed()
+    }
+
     /// Breaks off: the connection closes in the middle of the content.
     ///
     /// # Panics
