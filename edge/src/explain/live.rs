@@ -41,10 +41,20 @@ pub fn live(
     let candidate = selection.find(memory, resource);
     let candidate = candidate.as_ref();
     let marker = resource.and_then(|resource| resource.marker(Whose::of(&facts), now));
+    let wanted = match candidate {
+        Some(Candidate::Part(_, held)) => want::want(&head, Some(held), &facts, rules),
+        Some(_) => Want::Whole,
+        None => want::want(&head, None, &facts, rules),
+    };
+    let largest = settings.cache.largest_object;
+    let marker = marker.filter(|marker| want::concerns(marker, &wanted, &head, largest));
     let (verdict, status, reason) = match selection.decide(resource, candidate) {
         Decision::Serve { stale: None } => ("hit", Some(Verdict::Hit), None),
         Decision::Serve { stale } => ("stale", Some(Verdict::Stale), stale),
         Decision::ServeAndRefresh { reason } => ("stale", Some(Verdict::Stale), Some(reason)),
+        Decision::Fetch(_) if want::is_too_large(&wanted, largest) => {
+            ("pass", Some(Verdict::Pass), Some(Reason::TooLarge))
+        }
         Decision::Fetch(plan) => match selection.bypass_reason(marker) {
             Some(reason) => ("pass", Some(Verdict::Pass), Some(reason)),
             None => ("fetch", Some(Verdict::Miss), Some(plan.reason)),

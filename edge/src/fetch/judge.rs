@@ -171,7 +171,11 @@ fn room(edge: &Edge, length: Option<u64>, largest: u64) -> Result<Reservation, R
 /// where this one tells nothing about them: what a client's range or its other wishes led to does not predict the answer to
 /// the next client. A failure, or a moment without room, may be over soon.
 pub(super) fn goes_on(want: &Want, status: StatusCode, reason: Reason) -> Option<Duration> {
-    let about_part = matches!(want, Want::Part) && !status.is_success();
+    let about_part = match want {
+        Want::Whole => false,
+        Want::Part => !status.is_success(),
+        Want::Gap(_) => true,
+    };
     // Requests with credentials are apart from others.
     let about_request = reason.is_about_request() && reason != Reason::NotShared;
     if about_part || about_request || reason == Reason::PartialUnusable {

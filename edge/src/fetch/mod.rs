@@ -217,6 +217,8 @@ impl Received<'_> {
             Want::Part if status == StatusCode::PARTIAL_CONTENT => judge.part(head, body),
             Want::Gap(gap) if status == StatusCode::PARTIAL_CONTENT => match judge.gap(head, body, gap) {
                 Ok(judged) => Ok(judged),
+                // The stored part is as good as before.
+                Err(reason @ (Reason::TooLarge | Reason::NoRoom)) => Err(reason),
                 Err(reason) => {
                     tracing::debug!(key = key.as_str(), %reason, "a part does not complete what is stored");
                     edge.memory.remove(key, &gap.part);

@@ -1,13 +1,16 @@
 //! Which octets of a representation a fetch asks for, and the request fields for that.
 
-use std::sync::Arc;
+use std::{ops::Range, sync::Arc};
 
-use cache_policy::{Ranges, RequestFacts, Rules, asks_for_one_part, conditional_fields, if_range_field};
-use http::{HeaderName, HeaderValue, header, request};
+use cache_policy::{
+    RangeAnswer, Ranges, Reason, RequestFacts, Rules, asks_for_one_part, conditional_fields, if_range_field,
+};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, header, request};
 
 use crate::cache::{
     Stored,
     held::{Gap, Held},
+    memory::Marker,
 };
 
 /// The octets of a representation that are asked for.
@@ -33,6 +36,37 @@ pub fn want(head: &request::Parts, held: Option<&Held>, facts: &RequestFacts, ru
             Want::Part
         }
         None => Want::Whole,
+    }
+}
+
+/// Whether more octets are wanted than may be stored, so that the upstream is asked for this client alone: what is stored
+/// of them stays as it is.
+pub fn is_too_large(want: &Want, largest: u64) -> bool {
+    matches!(want, Want::Gap(gap) if gap.wanted.end - gap.wanted.start > largest)
+}
+
+/// Whether a marker concerns what this request wants. That a whole is too large to be stored tells nothing about parts
+/// that are not.
+pub fn concerns(marker: &Marker, want: &Want, head: &request::Parts, largest: u64) -> bool {
+    let fits = match want {
+        Want::Whole => false,
+        Want::Part => stated_range(head).is_some_and(|range| range.end - range.start <= largest),
+        Want::Gap(_) => !is_too_large(want, largest),
+    };
+    !(marker.reason == Reason::TooLarge && fits)
+}
+
+/// Whether it asks for a range, and that range is everything: the whole answers it.
+pub fn asks_for_everything(head: &request::Parts) -> bool {
+    stated_range(head).is_some_and(|range| range == (0..u64::MAX))
+}
+
+/// The only range that a request states, as far as it is stated: one without an end ends nowhere.
+fn stated_range(head: &request::Parts) -> Option<Range<u64>> {
+    let stated = HeaderMap::from_iter([(header::RANGE, head.headers.get(header::RANGE)?.clone())]);
+    match cache_policy::range(&Method::GET, &stated, None, None, u64::MAX) {
+        RangeAnswer::Single(range) => Some(range),
+        RangeAnswer::Whole | RangeAnswer::NotSatisfiable | RangeAnswer::Several(_) => None,
     }
 }
 

@@ -229,6 +229,9 @@ impl Exchange<'_> {
                     }
                     Some(candidate) => (Want::Whole, Some(Arc::clone(candidate.stored()))),
                 };
+                if want::is_too_large(&want, self.settings.cache.largest_object) {
+                    return Ok(LookUp::Pass(Reason::TooLarge));
+                }
                 LookUp::Fetch(Wanted { resource, stored, plan, want })
             }
         })
@@ -301,6 +304,8 @@ impl Exchange<'_> {
             let now = self.edge.clock.now();
             let marker =
                 wanted.resource.as_ref().and_then(|resource| resource.marker(Whose::of(&self.facts), now));
+            let largest = self.settings.cache.largest_object;
+            let marker = marker.filter(|marker| want::concerns(marker, &wanted.want, self.head, largest));
             if let Some(reason) = self.selection().bypass_reason(marker) {
                 return self.pass(client, reason).await;
             }

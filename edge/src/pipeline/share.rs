@@ -143,9 +143,13 @@ impl Exchange<'_> {
             },
             FetchOutcome::Nothing => Next::LookAgain,
             FetchOutcome::NotShared(reason) => match fetched.own.take() {
-                // The upstream was asked for the whole. A part of a response that is not stored is asked for as a part.
+                // The upstream was asked for something else: for octets between stored ones, or for the whole. A part of a
+                // response that is not stored is asked for as a part.
+                Some(LeaderShare::Answer(_)) if matches!(wanted.want, Want::Gap(_)) => Next::Pass(*reason),
                 Some(LeaderShare::Answer(_))
-                    if self.facts.asks_for_range() && !matches!(wanted.want, Want::Part) =>
+                    if self.facts.asks_for_range()
+                        && matches!(wanted.want, Want::Whole)
+                        && !want::asks_for_everything(self.head) =>
                 {
                     Next::Pass(*reason)
                 }

@@ -392,7 +392,7 @@ async fn a_body_that_outgrows_the_largest_object_is_not_paced_by_its_slowest_rea
     }
     assert_eq!((read, began.elapsed()), (PIECE * PIECES, Duration::ZERO));
     assert!(most <= 2 << 20, "{most} bytes held of {read}");
-    assert!(finish(slow).await.body.is_err(), "it fell behind");
+    assert!(!slow_reads, "it fell behind and was let go");
     assert_eq!(front.get("/").await.text(), "alone");
     assert_eq!(upstream.count(), 2);
 }

@@ -401,3 +401,58 @@ async fn a_part_with_a_weak_validator_is_neither_joined_nor_asked_to_be() {
     assert_eq!(front.get_with("/", &[("range", "bytes=2-5")]).await.text(), "2345");
     assert_eq!(fields(&upstream.seen()[1], ["range", "if-range"]), ["bytes=2-5", ""]);
 }
+
+/// A file of 3 MiB where the largest object is 1 MiB, by an origin that knows ranges.
+fn large(seen: &Seen) -> Reply {
+    const LENGTH: usize = 3 << 20;
+    let Some(range) = seen.headers.get("range") else {
+        return Reply::ok(vec![b'x'; LENGTH]).fields(&[FRESH, TAGGED]);
+    };
+    let (first, last) = range.to_str().unwrap().strip_prefix("bytes=").unwrap().split_once('-').unwrap();
+    let (first, last): (usize, usize) = (first.parse().unwrap(), last.parse().unwrap_or(LENGTH - 1));
+    let place = format!("bytes {first}-{last}/{LENGTH}");
+    Reply::ok(vec![b'x'; last + 1 - first]).with_status(206).fields(&[
+        FRESH,
+        TAGGED,
+        ("content-range", &place),
+    ])
+}
+
+/// Before, the octets missing of the stored part were asked for first, their answer was dropped with the stored part because
+/// both together were too large, and then the whole was asked for.
+#[tokio::test(start_paused = true)]
+async fn the_whole_of_what_is_too_large_is_asked_for_once_and_stored_parts_stay() {
+    let upstream = Upstream::start(large);
+    let front = front(&upstream);
+    front.get_with("/", &[("range", "bytes=0-99")]).await;
+    for expected in [2, 3] {
+        let whole = front.get("/").await;
+        assert_eq!((whole.status, whole.text().len()), (200, 3 << 20));
+        assert_eq!(upstream.count(), expected);
+        assert_eq!(front.get_with("/", &[("range", "bytes=0-99")]).await.cache(), "hit");
+    }
+    let most = front.get_with("/", &[("range", "bytes=50-2500000")]).await;
+    assert_eq!((most.status, most.field("content-range")), (206, "bytes 50-2500000/3145728"));
+    assert_eq!(front.get_with("/", &[("range", "bytes=0-99")]).await.cache(), "hit");
+    assert_eq!(upstream.count(), 4);
+}
+
+/// Before, the whole was asked for, dropped since it was too large, and `bytes=0-` was asked for; and for thirty seconds no part
+/// was stored.
+#[tokio::test(start_paused = true)]
+async fn everything_of_what_is_too_large_is_asked_for_once_and_parts_are_still_stored() {
+    let upstream = Upstream::start(large);
+    let front = front(&upstream);
+    for expected in [1, 2] {
+        let everything = front.get_with("/", &[("range", "bytes=0-")]).await;
+        assert_eq!((everything.status, everything.text().len()), (206, 3 << 20));
+        assert_eq!(everything.field("content-range"), "bytes 0-3145727/3145728");
+        assert_eq!(upstream.count(), expected);
+    }
+    for cache in ["fwd=uri-miss", "hit"] {
+        let part = front.get_with("/", &[("range", "bytes=100-199")]).await;
+        assert_eq!((part.status, part.cache()), (206, cache));
+    }
+    assert_eq!(front.get_with("/", &[("range", "bytes=100-2500000")]).await.status, 206);
+    assert_eq!(front.get_with("/", &[("range", "bytes=100-199")]).await.cache(), "hit");
+}
