@@ -294,11 +294,16 @@ impl Memory {
     }
 
     /// Adds a coding to the stored response that now holds the body it was computed from: a 304 or another coding may
-    /// have replaced the entry for which it was requested.
+    /// have replaced the entry for which it was requested. One for which there is no room beside the others is dropped: in
+    /// its place the response itself would go. It has been asked for, and is not asked for again.
     pub fn add_coding(&self, key: &Key, identity: &StoredBody, coding: Coding, coded: Option<StoredBody>) {
         self.change(key, |variants, _| {
+            let all: u64 = variants.iter().map(|stored| stored.weight()).sum();
             if let Some(place) = variants.iter_mut().find(|stored| stored.identity().body.same(identity)) {
-                *place = Arc::new(place.with_coding(coding, coded));
+                let with_coding = place.with_coding(coding, coded);
+                if all - place.weight() + with_coding.weight() <= self.largest {
+                    *place = Arc::new(with_coding);
+                }
             }
         });
     }
@@ -482,3 +487,64 @@ const RESOURCE: u64 = 640;
 const SMALL: u64 = 64 * 1024;
 /// Only sizes the table at the start.
 const TYPICAL_ENTRY: u64 = 16 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use std::time::SystemTime;
+
+    use bytes::Bytes;
+    use cache_policy::{Arrival, Rules};
+    use http::{HeaderValue, Method, Request, StatusCode};
+
+    use super::*;
+    use crate::{cache::stored::Facts, message::target::Scheme, request::inbound};
+
+    fn key() -> Key {
+        let (head, ()) = Request::builder().uri("/").header("host", "a").body(()).unwrap().into_parts();
+        Key::new(&inbound::read(&head, Scheme::Http).unwrap())
+    }
+
+    fn body(length: usize) -> StoredBody {
+        StoredBody::new(&[Bytes::from(vec![b'x'; length])])
+    }
+
+    /// A response of this length, one of several variants.
+    fn stored(variant: &str, length: usize) -> Arc<Stored> {
+        let now = Moment::default();
+        let arrival = Arrival { requested_at: now, received_at: now, wall: SystemTime::UNIX_EPOCH };
+        let head = HeaderMap::from_iter([(header::CACHE_CONTROL, HeaderValue::from_static("max-age=9"))]);
+        let plain = RequestFacts::read(&Method::GET, &HeaderMap::new(), &Rules::default());
+        let admitted =
+            cache_policy::admit(&plain, StatusCode::OK, &head, arrival, &Rules::default()).unwrap();
+        let facts = Facts {
+            meta: admitted.meta,
+            vary: [header::ACCEPT_LANGUAGE].into(),
+            variant: variant.into(),
+            tags: Box::default(),
+            began: Generation::default(),
+            codable: true,
+        };
+        Arc::new(Stored::new(facts, &admitted.head, body(length)))
+    }
+
+    /// Before, the response that had been coded went, was fetched again, coded again, and went again; or another variant did.
+    #[test]
+    fn a_coding_that_does_not_fit_is_dropped_and_not_the_response_nor_another_variant() {
+        for variants in [&["de"][..], &["en", "de"]] {
+            let memory = Memory::new(8 << 20, 4, Arc::default());
+            let length = usize::try_from(memory.largest).unwrap() * 2 / 3 / variants.len();
+            for variant in variants {
+                memory.store(&key(), stored(variant, length));
+            }
+            let newest = Arc::clone(&memory.look_up(&key()).unwrap().variants()[0]);
+            assert!(newest.ask(Coding::Gzip));
+            memory.add_coding(&key(), &newest.identity().body, Coding::Gzip, Some(body(length - 1)));
+            let coded = Some(body(usize::try_from(memory.largest).unwrap() / 2));
+            memory.add_coding(&key(), &newest.identity().body, Coding::Brotli, coded);
+            let resource = memory.look_up(&key()).unwrap();
+            assert_eq!(resource.variants().len(), variants.len());
+            let newest = &resource.variants()[0];
+            assert!(newest.coded(Coding::Brotli).is_none() && !newest.ask(Coding::Gzip), "asked for once");
+        }
+    }
+}
