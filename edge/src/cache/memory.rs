@@ -276,6 +276,10 @@ impl Memory {
                 // A whole that was stored meanwhile serves every part.
                 return;
             }
+            if variants.iter().filter(same).any(|other| other.meta.received_at > stored.meta.received_at) {
+                // Its body took longer than that of a newer one.
+                return;
+            }
             variants.retain(|other| !same(&other));
             stores(&stored);
             variants.insert(0, stored);

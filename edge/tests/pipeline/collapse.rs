@@ -436,3 +436,21 @@ async fn a_fill_of_known_length_goes_on_without_readers() {
     settle().await;
     assert_eq!((front.get("/").await.cache(), upstream.count()), ("hit", 1));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_takes_longer_than_that_of_a_newer_answer_does_not_replace_it() {
+    let (pieces, reply) = Reply::in_pieces();
+    let old = reply.fields(&[("cache-control", "no-cache"), ("etag", "\"old\"")]);
+    let new = &[("cache-control", "max-age=60"), ("etag", "\"new\"")];
+    let upstream = Upstream::start(first(old, |_| Reply::ok("new").fields(new)));
+    let front = front(&upstream);
+    let reader = front.begin(Request::get("/")).await;
+    settle().await;
+    pass(1).await;
+    assert_eq!(front.get("/").await.text(), "new");
+    pieces.send("old");
+    drop(pieces);
+    assert_eq!(finish(reader).await.text(), "old");
+    settle().await;
+    assert_eq!((front.get("/").await.text(), upstream.count()), ("new", 2));
+}
