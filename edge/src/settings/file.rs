@@ -18,8 +18,8 @@ use super::{
     AdminAddress, LogFormat, PathPattern, Server,
     error::Fault,
     value::{
-        ByteSize, Count, Deadline, Host, Positive, PositiveSize, Rate, Ready, Table, Text, Written,
-        nearest_or_list,
+        ByteSize, Count, Deadline, Host, Percent, Positive, PositiveSize, Rate, Ready, ServerError, Table,
+        Text, Written, nearest_or_list,
     },
 };
 
@@ -123,8 +123,15 @@ pub(super) struct Upstream {
     pub(super) response_timeout: Option<Written<Deadline>>,
     pub(super) idle_timeout: Option<Written<Deadline>>,
     pub(super) keep_alive: Option<Written<Deadline>>,
+    pub(super) connection_age: Option<Written<Deadline>>,
     pub(super) connections: Option<Written<Positive>>,
+    pub(super) tunnels: Option<Written<Count>>,
     pub(super) waiting: Option<Written<Count>>,
+    pub(super) waiting_timeout: Option<Written<Deadline>>,
+    pub(super) failures: Option<Written<Positive>>,
+    pub(super) failing_statuses: Option<Vec<Written<ServerError>>>,
+    pub(super) put_aside: Option<Written<Deadline>>,
+    pub(super) retries: Option<Written<Percent>>,
 }
 
 /// `[[routes]]`

@@ -28,7 +28,7 @@ use std::{
 };
 
 use cache_policy::{QueryRules, Rules};
-use http::HeaderValue;
+use http::{HeaderValue, StatusCode};
 use ipnet::IpNet;
 
 pub use error::{Faults, SettingsError};
@@ -232,10 +232,24 @@ pub struct Upstream {
     pub idle_timeout: Duration,
     /// How long an idle connection is kept.
     pub keep_alive: Duration,
-    /// Connections to one server at once.
+    /// How old a connection may be when a request is sent on it.
+    pub connection_age: Duration,
+    /// Connections to one server at once, for one request and its answer each.
     pub connections: usize,
+    /// Connections to one server at once that last as long as a client likes: tunnels and event streams.
+    pub tunnels: usize,
     /// Requests that may wait for a connection to one server.
     pub waiting: usize,
+    /// How long one of them waits.
+    pub waiting_timeout: Duration,
+    /// Failures in a row after which a server is put aside.
+    pub failures: u32,
+    /// Statuses that are failures too, of 500 to 599.
+    pub failing_statuses: Vec<u16>,
+    /// How long a server is put aside for the first time.
+    pub put_aside: Duration,
+    /// The share of requests, in percent, that may be sent again to another server.
+    pub retries: u32,
 }
 
 impl Upstream {
@@ -248,11 +262,26 @@ impl Upstream {
             response_timeout: Duration::from_secs(30),
             idle_timeout: Duration::from_secs(30),
             keep_alive: Duration::from_secs(60),
+            connection_age: Duration::from_secs(60),
             connections: 256,
+            tunnels: 256 * TUNNELS_PER_CONNECTION,
             waiting: 1024,
+            waiting_timeout: Duration::from_secs(2),
+            failures: 5,
+            failing_statuses: Vec::new(),
+            put_aside: Duration::from_secs(10),
+            retries: 20,
         }
     }
+
+    /// Whether a response with this status is a failure of its server.
+    pub fn fails(&self, status: StatusCode) -> bool {
+        self.failing_statuses.contains(&status.as_u16())
+    }
 }
+
+/// How many tunnels there may be, where the file does not say, for each of `connections`: they are idle most of the time.
+const TUNNELS_PER_CONNECTION: usize = 4;
 
 /// One server of an upstream, as the file names it.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -18,11 +18,12 @@ use toml::Spanned;
 
 use super::{
     Admin, AdminAddress, Bounds, CacheSettings, Certificate, ClientSettings, Command, Limit, Listen,
-    LogSettings, PathPattern, Route, Server, Settings, Timeouts, Upstream,
+    LogSettings, PathPattern, Route, Server, Settings, TUNNELS_PER_CONNECTION, Timeouts, Upstream,
     error::{Fault, Place},
     file::{self, File, Named},
     value::{
-        ByteSize, Count, Deadline, Positive, PositiveSize, Ready, Table, Text, Written, nearest_or_list,
+        ByteSize, Count, Deadline, Percent, Positive, PositiveSize, Ready, Table, Text, Written,
+        nearest_or_list,
     },
 };
 
@@ -244,8 +245,22 @@ impl Resolver<'_> {
             self.or(written.response_timeout.map(duration), upstream.response_timeout);
         upstream.idle_timeout = self.or(written.idle_timeout.map(duration), upstream.idle_timeout);
         upstream.keep_alive = self.or(written.keep_alive.map(duration), upstream.keep_alive);
+        upstream.connection_age = self.or(written.connection_age.map(duration), upstream.connection_age);
         upstream.connections = self.or(written.connections.map(count), upstream.connections);
+        let tunnels = u32::try_from(upstream.connections.saturating_mul(TUNNELS_PER_CONNECTION));
+        upstream.tunnels = self.or(written.tunnels, Count(tunnels.unwrap_or(u32::MAX))).0 as usize;
         upstream.waiting = self.or(written.waiting, Count(upstream.waiting as u32)).0 as usize;
+        upstream.waiting_timeout = self.or(written.waiting_timeout.map(duration), upstream.waiting_timeout);
+        upstream.failures = self.or(
+            written.failures.map(|failures| map(failures, |failures| failures.0.get())),
+            upstream.failures,
+        );
+        if let Some(statuses) = written.failing_statuses {
+            upstream.failing_statuses =
+                statuses.into_iter().filter_map(|status| self.value(status)).map(|status| status.0).collect();
+        }
+        upstream.put_aside = self.or(written.put_aside.map(duration), upstream.put_aside);
+        upstream.retries = self.or(written.retries, Percent(upstream.retries)).0;
         upstream
     }
 

@@ -271,6 +271,47 @@ impl Value for Positive {
     }
 }
 
+/// A share of a whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Percent(pub(super) u32);
+
+impl Value for Percent {
+    const EXPECTED: &'static str = "a share such as \"20%\"";
+
+    fn from_text(text: &str) -> Result<Self, Unreadable> {
+        let number = text.strip_suffix('%').and_then(|number| number.parse().ok());
+        number
+            .filter(|percent| *percent <= 100)
+            .map(Percent)
+            .ok_or_else(|| Unreadable::new(format!("{text:?} is no share"), "write \"0%\" to \"100%\""))
+    }
+
+    fn from_integer(number: i64) -> Result<Self, Unreadable> {
+        let mut refused = unexpected::<Self>(&format!("the number {number}"));
+        refused.help = Some(format!("a share has a sign and quotes: \"{}%\"", number.clamp(0, 100)));
+        Err(refused)
+    }
+}
+
+/// A status by which a server says that it failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct ServerError(pub(super) u16);
+
+impl Value for ServerError {
+    const EXPECTED: &'static str = "a status such as 503";
+
+    fn from_integer(number: i64) -> Result<Self, Unreadable> {
+        u16::try_from(number).ok().filter(|status| (500..600).contains(status)).map(ServerError).ok_or_else(
+            || {
+                Unreadable::new(
+                    format!("{number} is no status of a server's failure"),
+                    "write some of 500 to 599, as in [500, 502, 503, 504]",
+                )
+            },
+        )
+    }
+}
+
 /// Bytes, shown as the file writes them: `256 MiB`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ByteSize(pub u64);
