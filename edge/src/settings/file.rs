@@ -15,7 +15,7 @@ use toml::{
 };
 
 use super::{
-    AdminAddress, LogFormat, PathPattern, Server,
+    AdminAddress, LogFormat, MediaRange, PathPattern, Server,
     error::Fault,
     value::{
         ByteSize, Count, Deadline, Host, Percent, Positive, PositiveSize, Rate, Ready, ServerError, Table,
@@ -144,6 +144,7 @@ pub(super) struct Route {
     pub(super) upstream: Option<Written<Text>>,
     pub(super) limit: Option<Written<Text>>,
     pub(super) compress: Option<Written<bool>>,
+    pub(super) compress_types: Option<Spanned<Vec<Written<MediaRange>>>>,
     pub(super) early_hints: Option<Written<bool>>,
     pub(super) cache: Option<Table<RouteCache>>,
 }

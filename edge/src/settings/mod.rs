@@ -317,9 +317,76 @@ pub struct Route {
     pub browser: Option<HeaderValue>,
     /// Whether answers are coded (gzip, br, zstd) for clients that accept it.
     pub compress: bool,
+    /// The types of content that are coded.
+    pub compress_types: Arc<[MediaRange]>,
     /// Whether the preloads of a stored page go ahead as 103 (RFC 8297) while the origin is asked about it.
     pub early_hints: bool,
 }
+
+/// Media types as the file writes them: `text/css`, or with one `*` for any text, as in `text/*` and `application/*+json`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MediaRange {
+    /// In lower case, up to the `*` or all of it.
+    before: Box<str>,
+    /// After the `*`, if there is one.
+    after: Option<Box<str>>,
+}
+
+impl MediaRange {
+    /// Types in lower case.
+    fn new(text: &str) -> Self {
+        match text.split_once('*') {
+            Some((before, after)) => Self { before: before.into(), after: Some(after.into()) },
+            None => Self { before: text.into(), after: None },
+        }
+    }
+
+    /// Whether it has a type, in lower case and without parameters.
+    pub fn holds(&self, media_type: &str) -> bool {
+        match &self.after {
+            None => media_type == &*self.before,
+            Some(after) => {
+                media_type.strip_prefix(&*self.before).is_some_and(|rest| rest.ends_with(&**after))
+            }
+        }
+    }
+
+    /// What shrinks: text in its many guises, and formats without a coding of their own.
+    pub fn defaults() -> Arc<[Self]> {
+        COMPRESS_TYPES.iter().map(|text| Self::new(text)).collect()
+    }
+}
+
+const COMPRESS_TYPES: [&str; 28] = [
+    "text/*",
+    "application/*+json",
+    "application/*+xml",
+    "application/*+yaml",
+    "application/javascript",
+    "application/json",
+    "application/jsonl",
+    "application/ndjson",
+    "application/toml",
+    "application/vnd.apple.mpegurl",
+    "application/vnd.ms-fontobject",
+    "application/wasm",
+    "application/x-javascript",
+    "application/x-mpegurl",
+    "application/x-ndjson",
+    "application/x-sh",
+    "application/x-yaml",
+    "application/xml",
+    "application/yaml",
+    "audio/mpegurl",
+    "audio/x-mpegurl",
+    "font/otf",
+    "font/ttf",
+    "image/bmp",
+    "image/svg+xml",
+    "image/vnd.microsoft.icon",
+    "image/x-icon",
+    "model/gltf+json",
+];
 
 /// A path as routes write it.
 #[derive(Clone, Debug, PartialEq, Eq)]

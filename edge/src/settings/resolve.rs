@@ -18,7 +18,8 @@ use toml::Spanned;
 
 use super::{
     Admin, AdminAddress, Bounds, CacheSettings, Certificate, ClientSettings, Command, Limit, Listen,
-    LogSettings, PathPattern, Route, Server, Settings, TUNNELS_PER_CONNECTION, Timeouts, Upstream,
+    LogSettings, MediaRange, PathPattern, Route, Server, Settings, TUNNELS_PER_CONNECTION, Timeouts,
+    Upstream,
     error::{Fault, Place},
     file::{self, File, Named},
     value::{
@@ -330,6 +331,7 @@ impl Resolver<'_> {
             self.known("limit", place, &name.0, known.limits)
         });
         let compress = self.or(table.compress, true);
+        let compress_types = self.compress_types(table.compress_types, compress);
         let mut cache = inner(table.cache);
         let early_hints = self.or(table.early_hints, false);
         let browser = cache.browser.take().and_then(|browser| self.value(browser));
@@ -345,8 +347,22 @@ impl Resolver<'_> {
             query,
             browser,
             compress,
+            compress_types,
             early_hints,
         })
+    }
+
+    fn compress_types(
+        &mut self,
+        written: Option<Spanned<Vec<Written<MediaRange>>>>,
+        compress: bool,
+    ) -> Arc<[MediaRange]> {
+        let Some(written) = written else { return MediaRange::defaults() };
+        if !compress {
+            let help = "take it out, or `compress = false`";
+            self.fault(written.span(), "nothing is coded here, so these types have no effect", help);
+        }
+        written.into_inner().into_iter().filter_map(|written| self.value(written)).collect()
     }
 
     fn query(&mut self, written: file::Query) -> QueryRules {

@@ -21,7 +21,7 @@ use serde::de::{
 };
 use toml::Spanned;
 
-use super::{AdminAddress, LogFormat, PathPattern, Server};
+use super::{AdminAddress, LogFormat, MediaRange, PathPattern, Server};
 
 /// Why a value is refused, and what to write instead.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -561,6 +561,29 @@ impl Value for Host {
             return Err(bad("write a name such as \"shop.example\" (punycode for other scripts)"));
         }
         Ok(Host(text.to_ascii_lowercase().into()))
+    }
+}
+
+impl Value for MediaRange {
+    const EXPECTED: &'static str = "a media type such as \"text/css\"";
+
+    fn from_text(text: &str) -> Result<Self, Unreadable> {
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$&-^_.+*".contains(&byte);
+        let lower = text.to_ascii_lowercase();
+        match lower.split_once('/') {
+            Some((kind, subtype))
+                if !kind.is_empty()
+                    && !subtype.is_empty()
+                    && kind.bytes().chain(subtype.bytes()).all(plain)
+                    && lower.matches('*').count() <= 1 =>
+            {
+                Ok(MediaRange::new(&lower))
+            }
+            _ => Err(Unreadable::new(
+                format!("{text:?} is no media type"),
+                "write a type and a subtype, with one * for any text: \"text/*\", \"application/*+json\"",
+            )),
+        }
     }
 }
 
