@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use cache_policy::Moment;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -67,6 +68,12 @@ impl State {
         };
         let routes = settings.routes.iter().map(route_state).collect();
         Self { settings, upstreams, limiters, routes }
+    }
+
+    /// What is wrong now with the servers behind the route of this name, in words.
+    pub fn troubles(&self, route: &str, now: Moment) -> Vec<String> {
+        let of = self.routes.iter().find(|state| *state.route.name == *route);
+        of.map(|state| state.upstream.troubles(now)).unwrap_or_default()
     }
 }
 

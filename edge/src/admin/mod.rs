@@ -70,6 +70,9 @@ struct Sources {
     cache: Option<Cache>,
 }
 
+/// Tells what is wrong with the servers behind the route of a name.
+pub type Troubles = Arc<dyn Fn(&str) -> Vec<String> + Send + Sync>;
+
 /// The cache that requests change or explain, and who may do so.
 #[derive(Clone)]
 pub struct Cache {
@@ -78,6 +81,8 @@ pub struct Cache {
     pub clock: Clock,
     /// The settings in force, asked anew for each explanation.
     pub settings: Arc<dyn Fn() -> Settings + Send + Sync>,
+    /// What is wrong now with the servers behind the route of this name, in words.
+    pub troubles: Troubles,
     /// The bearer token that changes need; `None` lets this machine's users make them.
     pub token: Option<Arc<str>>,
 }
@@ -242,8 +247,9 @@ fn explain((cache, content): Posted<'_>) -> Result<serde_json::Value, Objection>
     let unclear = |error: String| (StatusCode::BAD_REQUEST, error);
     let question: Question = serde_json::from_slice(&content).map_err(|error| unclear(error.to_string()))?;
     let settings = (cache.settings)();
-    let explanation =
+    let mut explanation =
         explain::live(&settings, &cache.memory, cache.clock.now(), &question).map_err(unclear)?;
+    explanation.notes.extend((cache.troubles)(&explanation.route));
     Ok(serde_json::json!(explanation))
 }
 
@@ -353,6 +359,7 @@ mod tests {
             memory: Arc::new(memory),
             clock,
             settings: Arc::new(move || settings.clone()),
+            troubles: Arc::new(|route| vec![format!("10.0.0.1:80 behind {route:?} is put aside")]),
             token: None,
         };
         (Service::new(Arc::new(Metrics::new()), readiness, Some(cache)), reasons)
@@ -468,6 +475,13 @@ mod tests {
         let content = r#"{"url": "https://shop.example/a"}"#;
         let answer = exchange_posted(&state, "/explain", JSON, content).await;
         assert!(answer.starts_with("HTTP/1.1 200 ") && answer.contains("\"reason\":\"miss\""), "{answer}");
+    }
+
+    #[tokio::test]
+    async fn an_explanation_tells_what_is_wrong_with_the_routes_servers() {
+        let (state, _) = state();
+        let answer = exchange_posted(&state, "/explain", JSON, r#"{"url": "https://shop.example/a"}"#).await;
+        assert!(answer.contains("10.0.0.1:80 behind") && answer.contains("is put aside"), "{answer}");
     }
 
     #[tokio::test]

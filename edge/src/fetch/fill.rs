@@ -239,7 +239,12 @@ impl Fill<'_> {
                         facts.meta.status = StatusCode::OK;
                         facts.codable = parts.route.compress
                             && length >= coding::SMALLEST
-                            && coding::codable(StatusCode::OK, &head, Some(length));
+                            && coding::codable(
+                                &parts.route.compress_types,
+                                StatusCode::OK,
+                                &head,
+                                Some(length),
+                            );
                         Stored::new(facts, &head, body)
                     }
                     None => Stored::of_parts(facts.clone(), &head, body, held_now),

@@ -71,8 +71,13 @@ impl Judge<'_> {
         let rules = &self.route.rules;
         let admitted = cache_policy::admit(self.facts, status, head, self.arrival, rules)?;
         let room = room(self.edge, length, self.largest)?;
-        let codable = self.route.compress && coding::codable(status, &admitted.head, length);
+        let codable = self.codable(status, &admitted.head, length);
         self.judged(admitted, length, room, codable)
+    }
+
+    /// Whether the route codes it for clients.
+    fn codable(&self, status: StatusCode, head: &HeaderMap, length: Option<u64>) -> bool {
+        self.route.compress && coding::codable(&self.route.compress_types, status, head, length)
     }
 
     /// The part that was asked for.
@@ -107,8 +112,7 @@ impl Judge<'_> {
         let length = gap.wanted.end - gap.wanted.start;
         admitted.head.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
         let room = room(self.edge, Some(length), self.largest)?;
-        let codable =
-            whole && self.route.compress && coding::codable(StatusCode::OK, &admitted.head, Some(length));
+        let codable = whole && self.codable(StatusCode::OK, &admitted.head, Some(length));
         let judged = self.judged(admitted, Some(length), room, codable)?;
         Ok(Judged { place: Some(wanted), partial: !whole, ..judged })
     }

@@ -13,11 +13,14 @@ pub enum Failure {
     /// No server of the pool is available (a command that is not ready).
     #[error("no server is ready")]
     NoServer,
-    /// Every connection is in use and the queue for them is full.
+    /// Every connection is in use, and the queue for them is full or too slow.
     #[error("every connection is in use")]
     Busy,
-    /// No connection could be made.
-    #[error("no connection: {0}")]
+    /// Its name stands for no address. What the system said is for the log, not for clients.
+    #[error("no address")]
+    Resolve(#[source] Arc<io::Error>),
+    /// No connection could be made. What the system said is for the log, not for clients.
+    #[error("no connection")]
     Connect(#[source] Arc<io::Error>),
     /// No connection was made in time.
     #[error("no connection in time")]
@@ -28,6 +31,9 @@ pub enum Failure {
     /// The response is not HTTP.
     #[error("the response is malformed")]
     Malformed(#[source] Arc<hyper::Error>),
+    /// The response's Content-Length contradicts itself (RFC 9112 §6.3).
+    #[error("the response states two lengths")]
+    Lengths,
     /// No response's head in time.
     #[error("no response in time")]
     Timeout,
@@ -44,7 +50,12 @@ impl Failure {
     pub fn status(&self) -> StatusCode {
         match self {
             Self::NoServer | Self::Busy => StatusCode::SERVICE_UNAVAILABLE,
-            Self::Connect(_) | Self::Closed | Self::Malformed(_) | Self::Unasked => StatusCode::BAD_GATEWAY,
+            Self::Resolve(_)
+            | Self::Connect(_)
+            | Self::Closed
+            | Self::Malformed(_)
+            | Self::Lengths
+            | Self::Unasked => StatusCode::BAD_GATEWAY,
             Self::ConnectTimeout | Self::Timeout => StatusCode::GATEWAY_TIMEOUT,
             Self::RequestBody(BodyError::TooLarge(_)) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::RequestBody(BodyError::ClientStalled) => StatusCode::REQUEST_TIMEOUT,
@@ -57,20 +68,51 @@ impl Failure {
         match self {
             Self::NoServer => "upstream-none-ready",
             Self::Busy => "upstream-busy",
+            Self::Resolve(_) => "upstream-unresolved",
             Self::Connect(_) => "upstream-refused",
             Self::ConnectTimeout => "upstream-connect-timeout",
             Self::Closed => "upstream-closed",
-            Self::Malformed(_) => "upstream-malformed",
+            Self::Malformed(_) | Self::Lengths => "upstream-malformed",
             Self::Timeout => "upstream-timeout",
             Self::RequestBody(_) => "request-content",
             Self::Unasked => "upstream-switched",
         }
     }
 
-    /// Whether the server is to rest for a while.
-    pub fn blames_server(&self) -> bool {
-        matches!(self, Self::Connect(_) | Self::ConnectTimeout)
+    /// How far the request had come.
+    pub fn phase(&self) -> &'static str {
+        match self {
+            Self::NoServer => "choose",
+            Self::Busy => "wait",
+            Self::Resolve(_) => "resolve",
+            Self::Connect(_) | Self::ConnectTimeout => "connect",
+            Self::RequestBody(_) => "send",
+            Self::Closed | Self::Timeout => "first-byte",
+            Self::Malformed(_) | Self::Lengths | Self::Unasked => "head",
+        }
     }
+
+    /// Whose fault it is.
+    pub fn fault(&self) -> Fault {
+        match self {
+            Self::NoServer | Self::Busy | Self::RequestBody(_) => Fault::NotTheServers,
+            Self::Resolve(_) | Self::Connect(_) | Self::ConnectTimeout => Fault::Unreachable,
+            Self::Closed | Self::Malformed(_) | Self::Lengths | Self::Timeout | Self::Unasked => {
+                Fault::BadAnswer
+            }
+        }
+    }
+}
+
+/// Whose fault a failure is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// The edge's own, or the client's.
+    NotTheServers,
+    /// No connection could be made.
+    Unreachable,
+    /// The server took the request and did not answer it properly.
+    BadAnswer,
 }
 
 #[cfg(test)]
@@ -79,7 +121,14 @@ mod tests {
 
     #[test]
     fn a_full_queue_is_the_edges_own_state_and_rests_no_server() {
-        assert!(!Failure::Busy.blames_server());
-        assert!(Failure::ConnectTimeout.blames_server());
+        assert_eq!(Failure::Busy.fault(), Fault::NotTheServers);
+        assert_eq!(Failure::ConnectTimeout.fault(), Fault::Unreachable);
+    }
+
+    #[test]
+    fn what_the_system_said_is_for_the_log_alone() {
+        let error = Arc::new(io::Error::other("/run/secret.sock: permission denied"));
+        assert_eq!(Failure::Connect(Arc::clone(&error)).to_string(), "no connection");
+        assert_eq!(Failure::Resolve(error).to_string(), "no address");
     }
 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use http::{Response, Version, request};
+use hyper::ext::ReasonPhrase;
 
 use crate::{
     observe::verdict::Verdict,
@@ -38,6 +39,10 @@ impl Answer {
     /// The response with the fields that every answer carries.
     pub fn finish(self) -> Response<Body> {
         let Self { mut response, status, via, upstream: _ } = self;
+        if response.status().canonical_reason().is_none() {
+            // A reason phrase may be empty (RFC 9112 §4); where there is none hyper writes one of its own.
+            response.extensions_mut().insert(ReasonPhrase::from_static(b""));
+        }
         fields::finish(response.headers_mut(), &status, via);
         response
     }

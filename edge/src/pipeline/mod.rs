@@ -323,7 +323,11 @@ impl Exchange<'_> {
         let resource = self.edge.memory.look_up(&self.key);
         let candidate = self.selection().find(&self.edge.memory, resource.as_deref());
         let stored = candidate.as_ref().map(Candidate::stored);
-        self.stale(stored, Failure::Disconnected).ok_or(Refusal::Deadline(total))
+        self.stale(stored, Failure::Disconnected).ok_or_else(|| {
+            let (upstream, route) = (&*self.route.upstream.name, &*self.route.name);
+            tracing::warn!(upstream, route, phase = "deadline", "no answer began within `timeouts.total`");
+            Refusal::Deadline(total)
+        })
     }
 
     /// Adds how much of the client's limit is left.

@@ -29,6 +29,7 @@ use crate::{
     request::refusal::Refusal,
     response::{
         body::{Body, Cut},
+        coding::OnItsWay,
         fields::CacheStatus,
         representation,
     },
@@ -79,7 +80,7 @@ impl Exchange<'_> {
             };
             status.stored = body.is_ok();
             let body = body.unwrap_or_else(|body| Body::Upstream(Box::new(body)));
-            let coder = self.route.compress.then_some(&self.edge.coder);
+            let coder = OnItsWay::on(self.route, &self.edge.coder);
             representation::passed(self.head, parts, body, coder)
         };
         Ok(Answer { response, status, via, upstream })

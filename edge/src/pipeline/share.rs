@@ -21,7 +21,9 @@ use crate::{
     },
     observe::verdict::Verdict,
     request::refusal::Refusal,
-    response::{body::Body, fields::CacheStatus, known_length::known_length, representation},
+    response::{
+        body::Body, coding::OnItsWay, fields::CacheStatus, known_length::known_length, representation,
+    },
     upstream::{
         RequestBody,
         outbound::{self, Purpose},
@@ -212,7 +214,7 @@ impl Exchange<'_> {
         };
         let via = Some(parts.version);
         let body = Body::Upstream(Box::new(body));
-        let coder = self.route.compress.then_some(&self.edge.coder);
+        let coder = OnItsWay::on(self.route, &self.edge.coder);
         let wall = self.edge.clock.wall();
         let response = representation::unshared(self.head, parts, body, coder, wall);
         Answer { response, status, via, upstream: Some(took) }

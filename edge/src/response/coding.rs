@@ -31,6 +31,7 @@ use tokio_util::io::StreamReader;
 use crate::{
     cache::{Key, Memory, Stored, StoredBody, stored_body::WeakStoredBody},
     message::body_error::BodyError,
+    settings::{MediaRange, Route},
 };
 
 /// The codings the edge offers.
@@ -41,39 +42,43 @@ pub const SMALLEST: u64 = 256;
 
 /// Whether a response may be coded: a complete, uncoded body of a type that shrinks, long enough, with no objection from
 /// the origin (`no-transform`, RFC 9111 §5.2.2.6).
-pub fn codable(status: StatusCode, head: &HeaderMap, length: Option<u64>) -> bool {
-    status.is_success()
-        && status != StatusCode::PARTIAL_CONTENT
-        && status != StatusCode::NO_CONTENT
+///
+/// The status hardly matters: error pages are text like others. A part is not coded, for its octets are those of the whole.
+pub fn codable(types: &[MediaRange], status: StatusCode, head: &HeaderMap, length: Option<u64>) -> bool {
+    const NEVER: [StatusCode; 4] = [
+        StatusCode::PARTIAL_CONTENT,
+        StatusCode::NO_CONTENT,
+        StatusCode::RESET_CONTENT,
+        StatusCode::NOT_MODIFIED,
+    ];
+    !status.is_informational()
+        && !NEVER.contains(&status)
         && length.is_none_or(|length| length >= SMALLEST)
         && !head.contains_key(header::CONTENT_ENCODING)
         && !head.contains_key(header::TRAILER)
-        && head.get(header::CONTENT_TYPE).is_some_and(shrinks)
+        && head.get(header::CONTENT_TYPE).is_some_and(|content_type| shrinks(types, content_type))
         && !forbids_transforming(head)
 }
 
-fn shrinks(content_type: &HeaderValue) -> bool {
+fn shrinks(types: &[MediaRange], content_type: &HeaderValue) -> bool {
     let Ok(text) = content_type.to_str() else { return false };
     let media_type = text.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-    match media_type.split_once('/') {
-        // Server-sent events must arrive one by one; coding them would be sound but gains nothing.
-        Some(("text", subtype)) => subtype != "event-stream",
-        Some(("application", subtype)) => {
-            matches!(
-                subtype,
-                "json"
-                    | "javascript"
-                    | "xml"
-                    | "wasm"
-                    | "manifest+json"
-                    | "x-javascript"
-                    | "vnd.ms-fontobject"
-            ) || subtype.ends_with("+json")
-                || subtype.ends_with("+xml")
-        }
-        Some(("image", subtype)) => matches!(subtype, "svg+xml" | "bmp" | "x-icon" | "vnd.microsoft.icon"),
-        Some(("font", subtype)) => matches!(subtype, "ttf" | "otf"),
-        _ => false,
+    // Server-sent events must arrive one by one; coding them would be sound but gains nothing.
+    media_type != "text/event-stream" && types.iter().any(|range| range.holds(&media_type))
+}
+
+/// What a body that is coded on its way needs.
+#[derive(Clone, Copy)]
+pub struct OnItsWay<'a> {
+    pub coder: &'a Coder,
+    /// The types that are coded.
+    pub types: &'a [MediaRange],
+}
+
+impl<'a> OnItsWay<'a> {
+    /// What it needs on a route; `None` where the route does not code.
+    pub fn on(route: &'a Route, coder: &'a Coder) -> Option<Self> {
+        route.compress.then_some(Self { coder, types: &route.compress_types })
     }
 }
 
@@ -304,15 +309,39 @@ mod tests {
         HeaderMap::from_iter([(header::CONTENT_TYPE, HeaderValue::from_static(content_type))])
     }
 
+    fn codable(status: StatusCode, head: &HeaderMap, length: Option<u64>) -> bool {
+        super::codable(&MediaRange::defaults(), status, head, length)
+    }
+
+    /// NDJSON, YAML and playlists of HLS went out as they were.
     #[test]
     fn text_is_codable_and_pictures_are_not() {
-        for content_type in
-            ["text/html; charset=utf-8", "application/json", "application/problem+json", "image/svg+xml"]
-        {
+        for content_type in [
+            "text/html; charset=utf-8",
+            "application/json",
+            "application/problem+json",
+            "image/svg+xml",
+            "application/x-ndjson",
+            "application/yaml",
+            "application/vnd.oai.openapi+yaml",
+            "application/vnd.apple.mpegurl",
+            "Application/X-MpegURL",
+        ] {
             assert!(codable(StatusCode::OK, &head(content_type), Some(1000)), "{content_type}");
         }
-        for content_type in ["image/webp", "application/zip", "video/mp4", "text/event-stream", ""] {
+        for content_type in ["image/webp", "application/zip", "video/mp4", "text/event-stream", "json", ""] {
             assert!(!codable(StatusCode::OK, &head(content_type), Some(1000)), "{content_type}");
+        }
+    }
+
+    /// A 404 page of any length went out as it was.
+    #[test]
+    fn error_pages_are_codable() {
+        for status in [StatusCode::NOT_FOUND, StatusCode::GONE, StatusCode::INTERNAL_SERVER_ERROR] {
+            assert!(codable(status, &head("text/html"), Some(1000)), "{status}");
+        }
+        for status in [StatusCode::NO_CONTENT, StatusCode::NOT_MODIFIED, StatusCode::PARTIAL_CONTENT] {
+            assert!(!codable(status, &head("text/html"), None), "{status}");
         }
     }
 

@@ -26,7 +26,7 @@ use crate::{
     message::entity_tag::{Strength, coded_tag},
     response::{
         body::{Body, Cut, Framed, Octets},
-        coding::{self, Coder, Slot},
+        coding::{self, Coder, OnItsWay, Slot},
         known_length::KnownLength,
     },
 };
@@ -167,7 +167,7 @@ pub fn passed(
     request: &request::Parts,
     answer: response::Parts,
     body: Body,
-    coder: Option<&Coder>,
+    coder: Option<OnItsWay<'_>>,
 ) -> Response<Body> {
     let status = answer.status;
     let Alone { head, coding, slot } = alone(request, answer, &body, coder);
@@ -180,7 +180,7 @@ pub fn unshared(
     request: &request::Parts,
     answer: response::Parts,
     body: Body,
-    coder: Option<&Coder>,
+    coder: Option<OnItsWay<'_>>,
     now: SystemTime,
 ) -> Response<Body> {
     let status = answer.status;
@@ -211,12 +211,18 @@ struct Alone {
     slot: Option<Slot>,
 }
 
-fn alone(request: &request::Parts, answer: response::Parts, body: &Body, coder: Option<&Coder>) -> Alone {
+fn alone(
+    request: &request::Parts,
+    answer: response::Parts,
+    body: &Body,
+    coder: Option<OnItsWay<'_>>,
+) -> Alone {
     let response::Parts { status, headers: mut head, .. } = answer;
     let length = http_body::Body::size_hint(body).exact();
-    let codable = coder.is_some() && request.method != Method::HEAD && coding::codable(status, &head, length);
+    let codable = request.method != Method::HEAD
+        && coder.is_some_and(|coder| coding::codable(coder.types, status, &head, length));
     let wanted = negotiate(request, codable);
-    let slot = coder.and_then(|coder| fly(wanted, coder));
+    let slot = coder.and_then(|coder| fly(wanted, coder.coder));
     let coding = if slot.is_some() { wanted } else { Coding::Identity };
     if codable {
         vary_on_coding(&mut head);

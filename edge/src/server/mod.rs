@@ -229,8 +229,13 @@ fn start_admin(
         let edge = Arc::clone(edge);
         move || edge.state.load().settings.clone()
     };
+    let troubles = {
+        let edge = Arc::clone(edge);
+        move |name: &str| edge.state.load().troubles(name, edge.clock.now())
+    };
     let (memory, clock) = (Arc::clone(&edge.memory), edge.clock.clone());
-    let cache = admin::Cache { memory, clock, settings: Arc::new(settings), token };
+    let (settings, troubles) = (Arc::new(settings), Arc::new(troubles));
+    let cache = admin::Cache { memory, clock, settings, troubles, token };
     let state = admin::Service::new(Arc::clone(&edge.metrics), readiness, Some(cache));
     tokio::spawn(admin::serve(socket, state, stop.end.clone()));
     match &address {

@@ -15,11 +15,11 @@ use toml::{
 };
 
 use super::{
-    AdminAddress, LogFormat, PathPattern, Server,
+    AdminAddress, LogFormat, MediaRange, PathPattern, Server,
     error::Fault,
     value::{
-        ByteSize, Count, Deadline, Host, Positive, PositiveSize, Rate, Ready, Table, Text, Written,
-        nearest_or_list,
+        ByteSize, Count, Deadline, Host, Percent, Positive, PositiveSize, Rate, Ready, ServerError, Table,
+        Text, Written, nearest_or_list,
     },
 };
 
@@ -124,8 +124,15 @@ pub(super) struct Upstream {
     pub(super) idle_timeout: Option<Written<Deadline>>,
     pub(super) collapse_timeout: Option<Written<Deadline>>,
     pub(super) keep_alive: Option<Written<Deadline>>,
+    pub(super) connection_age: Option<Written<Deadline>>,
     pub(super) connections: Option<Written<Positive>>,
+    pub(super) tunnels: Option<Written<Count>>,
     pub(super) waiting: Option<Written<Count>>,
+    pub(super) waiting_timeout: Option<Written<Deadline>>,
+    pub(super) failures: Option<Written<Positive>>,
+    pub(super) failing_statuses: Option<Vec<Written<ServerError>>>,
+    pub(super) put_aside: Option<Written<Deadline>>,
+    pub(super) retries: Option<Written<Percent>>,
 }
 
 /// `[[routes]]`
@@ -138,6 +145,7 @@ pub(super) struct Route {
     pub(super) upstream: Option<Written<Text>>,
     pub(super) limit: Option<Written<Text>>,
     pub(super) compress: Option<Written<bool>>,
+    pub(super) compress_types: Option<Spanned<Vec<Written<MediaRange>>>>,
     pub(super) early_hints: Option<Written<bool>>,
     pub(super) cache: Option<Table<RouteCache>>,
 }

@@ -28,7 +28,7 @@ use std::{
 };
 
 use cache_policy::{QueryRules, Rules};
-use http::HeaderValue;
+use http::{HeaderValue, StatusCode};
 use ipnet::IpNet;
 
 pub use error::{Faults, SettingsError};
@@ -234,10 +234,24 @@ pub struct Upstream {
     pub collapse_timeout: Duration,
     /// How long an idle connection is kept.
     pub keep_alive: Duration,
-    /// Connections to one server at once.
+    /// How old a connection may be when a request is sent on it.
+    pub connection_age: Duration,
+    /// Connections to one server at once, for one request and its answer each.
     pub connections: usize,
+    /// Connections to one server at once that last as long as a client likes: tunnels and event streams.
+    pub tunnels: usize,
     /// Requests that may wait for a connection to one server.
     pub waiting: usize,
+    /// How long one of them waits.
+    pub waiting_timeout: Duration,
+    /// Failures in a row after which a server is put aside.
+    pub failures: u32,
+    /// Statuses that are failures too, of 500 to 599.
+    pub failing_statuses: Vec<u16>,
+    /// How long a server is put aside for the first time.
+    pub put_aside: Duration,
+    /// The share of requests, in percent, that may be sent again to another server.
+    pub retries: u32,
 }
 
 impl Upstream {
@@ -251,11 +265,26 @@ impl Upstream {
             idle_timeout: Duration::from_secs(30),
             collapse_timeout: Duration::from_secs(5),
             keep_alive: Duration::from_secs(60),
+            connection_age: Duration::from_secs(60),
             connections: 256,
+            tunnels: 256 * TUNNELS_PER_CONNECTION,
             waiting: 1024,
+            waiting_timeout: Duration::from_secs(2),
+            failures: 5,
+            failing_statuses: Vec::new(),
+            put_aside: Duration::from_secs(10),
+            retries: 20,
         }
     }
+
+    /// Whether a response with this status is a failure of its server.
+    pub fn fails(&self, status: StatusCode) -> bool {
+        self.failing_statuses.contains(&status.as_u16())
+    }
 }
+
+/// How many tunnels there may be, where the file does not say, for each of `connections`: they are idle most of the time.
+const TUNNELS_PER_CONNECTION: usize = 4;
 
 /// One server of an upstream, as the file names it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -291,9 +320,76 @@ pub struct Route {
     pub browser: Option<HeaderValue>,
     /// Whether answers are coded (gzip, br, zstd) for clients that accept it.
     pub compress: bool,
+    /// The types of content that are coded.
+    pub compress_types: Arc<[MediaRange]>,
     /// Whether the preloads of a stored page go ahead as 103 (RFC 8297) while the origin is asked about it.
     pub early_hints: bool,
 }
+
+/// Media types as the file writes them: `text/css`, or with one `*` for any text, as in `text/*` and `application/*+json`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MediaRange {
+    /// In lower case, up to the `*` or all of it.
+    before: Box<str>,
+    /// After the `*`, if there is one.
+    after: Option<Box<str>>,
+}
+
+impl MediaRange {
+    /// Types in lower case.
+    fn new(text: &str) -> Self {
+        match text.split_once('*') {
+            Some((before, after)) => Self { before: before.into(), after: Some(after.into()) },
+            None => Self { before: text.into(), after: None },
+        }
+    }
+
+    /// Whether it has a type, in lower case and without parameters.
+    pub fn holds(&self, media_type: &str) -> bool {
+        match &self.after {
+            None => media_type == &*self.before,
+            Some(after) => {
+                media_type.strip_prefix(&*self.before).is_some_and(|rest| rest.ends_with(&**after))
+            }
+        }
+    }
+
+    /// What shrinks: text in its many guises, and formats without a coding of their own.
+    pub fn defaults() -> Arc<[Self]> {
+        COMPRESS_TYPES.iter().map(|text| Self::new(text)).collect()
+    }
+}
+
+const COMPRESS_TYPES: [&str; 28] = [
+    "text/*",
+    "application/*+json",
+    "application/*+xml",
+    "application/*+yaml",
+    "application/javascript",
+    "application/json",
+    "application/jsonl",
+    "application/ndjson",
+    "application/toml",
+    "application/vnd.apple.mpegurl",
+    "application/vnd.ms-fontobject",
+    "application/wasm",
+    "application/x-javascript",
+    "application/x-mpegurl",
+    "application/x-ndjson",
+    "application/x-sh",
+    "application/x-yaml",
+    "application/xml",
+    "application/yaml",
+    "audio/mpegurl",
+    "audio/x-mpegurl",
+    "font/otf",
+    "font/ttf",
+    "image/bmp",
+    "image/svg+xml",
+    "image/vnd.microsoft.icon",
+    "image/x-icon",
+    "model/gltf+json",
+];
 
 /// A path as routes write it.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -18,11 +18,13 @@ use toml::Spanned;
 
 use super::{
     Admin, AdminAddress, Bounds, CacheSettings, Certificate, ClientSettings, Command, Limit, Listen,
-    LogSettings, PathPattern, Route, Server, Settings, Timeouts, Upstream,
+    LogSettings, MediaRange, PathPattern, Route, Server, Settings, TUNNELS_PER_CONNECTION, Timeouts,
+    Upstream,
     error::{Fault, Place},
     file::{self, File, Named},
     value::{
-        ByteSize, Count, Deadline, Positive, PositiveSize, Ready, Table, Text, Written, nearest_or_list,
+        ByteSize, Count, Deadline, Percent, Positive, PositiveSize, Ready, Table, Text, Written,
+        nearest_or_list,
     },
 };
 
@@ -246,8 +248,22 @@ impl Resolver<'_> {
         upstream.collapse_timeout =
             self.or(written.collapse_timeout.map(duration), upstream.collapse_timeout);
         upstream.keep_alive = self.or(written.keep_alive.map(duration), upstream.keep_alive);
+        upstream.connection_age = self.or(written.connection_age.map(duration), upstream.connection_age);
         upstream.connections = self.or(written.connections.map(count), upstream.connections);
+        let tunnels = u32::try_from(upstream.connections.saturating_mul(TUNNELS_PER_CONNECTION));
+        upstream.tunnels = self.or(written.tunnels, Count(tunnels.unwrap_or(u32::MAX))).0 as usize;
         upstream.waiting = self.or(written.waiting, Count(upstream.waiting as u32)).0 as usize;
+        upstream.waiting_timeout = self.or(written.waiting_timeout.map(duration), upstream.waiting_timeout);
+        upstream.failures = self.or(
+            written.failures.map(|failures| map(failures, |failures| failures.0.get())),
+            upstream.failures,
+        );
+        if let Some(statuses) = written.failing_statuses {
+            upstream.failing_statuses =
+                statuses.into_iter().filter_map(|status| self.value(status)).map(|status| status.0).collect();
+        }
+        upstream.put_aside = self.or(written.put_aside.map(duration), upstream.put_aside);
+        upstream.retries = self.or(written.retries, Percent(upstream.retries)).0;
         upstream
     }
 
@@ -317,6 +333,7 @@ impl Resolver<'_> {
             self.known("limit", place, &name.0, known.limits)
         });
         let compress = self.or(table.compress, true);
+        let compress_types = self.compress_types(table.compress_types, compress);
         let mut cache = inner(table.cache);
         let early_hints = self.or(table.early_hints, false);
         let browser = cache.browser.take().and_then(|browser| self.value(browser));
@@ -332,8 +349,22 @@ impl Resolver<'_> {
             query,
             browser,
             compress,
+            compress_types,
             early_hints,
         })
+    }
+
+    fn compress_types(
+        &mut self,
+        written: Option<Spanned<Vec<Written<MediaRange>>>>,
+        compress: bool,
+    ) -> Arc<[MediaRange]> {
+        let Some(written) = written else { return MediaRange::defaults() };
+        if !compress {
+            let help = "take it out, or `compress = false`";
+            self.fault(written.span(), "nothing is coded here, so these types have no effect", help);
+        }
+        written.into_inner().into_iter().filter_map(|written| self.value(written)).collect()
     }
 
     fn query(&mut self, written: file::Query) -> QueryRules {

@@ -21,7 +21,7 @@ use serde::de::{
 };
 use toml::Spanned;
 
-use super::{AdminAddress, LogFormat, PathPattern, Server};
+use super::{AdminAddress, LogFormat, MediaRange, PathPattern, Server};
 
 /// Why a value is refused, and what to write instead.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -268,6 +268,47 @@ impl Value for Positive {
                 format!("write a number from 1 to {}", u32::MAX),
             ),
         })
+    }
+}
+
+/// A share of a whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Percent(pub(super) u32);
+
+impl Value for Percent {
+    const EXPECTED: &'static str = "a share such as \"20%\"";
+
+    fn from_text(text: &str) -> Result<Self, Unreadable> {
+        let number = text.strip_suffix('%').and_then(|number| number.parse().ok());
+        number
+            .filter(|percent| *percent <= 100)
+            .map(Percent)
+            .ok_or_else(|| Unreadable::new(format!("{text:?} is no share"), "write \"0%\" to \"100%\""))
+    }
+
+    fn from_integer(number: i64) -> Result<Self, Unreadable> {
+        let mut refused = unexpected::<Self>(&format!("the number {number}"));
+        refused.help = Some(format!("a share has a sign and quotes: \"{}%\"", number.clamp(0, 100)));
+        Err(refused)
+    }
+}
+
+/// A status by which a server says that it failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct ServerError(pub(super) u16);
+
+impl Value for ServerError {
+    const EXPECTED: &'static str = "a status such as 503";
+
+    fn from_integer(number: i64) -> Result<Self, Unreadable> {
+        u16::try_from(number).ok().filter(|status| (500..600).contains(status)).map(ServerError).ok_or_else(
+            || {
+                Unreadable::new(
+                    format!("{number} is no status of a server's failure"),
+                    "write some of 500 to 599, as in [500, 502, 503, 504]",
+                )
+            },
+        )
     }
 }
 
@@ -520,6 +561,29 @@ impl Value for Host {
             return Err(bad("write a name such as \"shop.example\" (punycode for other scripts)"));
         }
         Ok(Host(text.to_ascii_lowercase().into()))
+    }
+}
+
+impl Value for MediaRange {
+    const EXPECTED: &'static str = "a media type such as \"text/css\"";
+
+    fn from_text(text: &str) -> Result<Self, Unreadable> {
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$&-^_.+*".contains(&byte);
+        let lower = text.to_ascii_lowercase();
+        match lower.split_once('/') {
+            Some((kind, subtype))
+                if !kind.is_empty()
+                    && !subtype.is_empty()
+                    && kind.bytes().chain(subtype.bytes()).all(plain)
+                    && lower.matches('*').count() <= 1 =>
+            {
+                Ok(MediaRange::new(&lower))
+            }
+            _ => Err(Unreadable::new(
+                format!("{text:?} is no media type"),
+                "write a type and a subtype, with one * for any text: \"text/*\", \"application/*+json\"",
+            )),
+        }
     }
 }
 

@@ -8,7 +8,11 @@ use hyper::client::conn::http1::SendRequest;
 use parking_lot::Mutex;
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::{RequestBody, request_body::Progress};
+use super::{
+    RequestBody,
+    health::{Blame, Health, Rules},
+    request_body::Progress,
+};
 use crate::clock::Clock;
 
 /// The idle connections to one server, the one used last at the end. Bounded by the permits of those who gave them back.
@@ -19,15 +23,16 @@ struct Idle {
     sender: SendRequest<RequestBody>,
     /// When it is old enough to be closed.
     until: Moment,
+    retires: Moment,
 }
 
 impl IdleConnections {
-    /// The idle connection used last, if it still looks alive.
-    pub fn take(&self, now: Moment) -> Option<SendRequest<RequestBody>> {
+    /// The idle connection used last, if it still looks alive, and when it retires.
+    pub fn take(&self, now: Moment) -> Option<(SendRequest<RequestBody>, Moment)> {
         let mut idle = self.0.lock();
         while let Some(candidate) = idle.pop() {
             if !candidate.sender.is_closed() && now < candidate.until {
-                return Some(candidate.sender);
+                return Some((candidate.sender, candidate.retires));
             }
         }
         None
@@ -44,14 +49,25 @@ pub struct Connection {
     pub sender: SendRequest<RequestBody>,
     /// How far the request's body has come.
     pub progress: Arc<Progress>,
-    /// Its place among the server's connections.
+    /// Its place among the server's connections, or among its tunnels.
     pub permit: OwnedSemaphorePermit,
+    /// When it is too old for another request: its server's name may stand for another address by then.
+    pub retires: Moment,
+}
+
+/// Who is told how a server's answer ends.
+#[derive(Clone)]
+pub struct Watch {
+    pub health: Arc<Health>,
+    pub rules: Rules,
 }
 
 /// A connection that goes back when the response has been read. Dropped instead, it closes.
 pub struct Lease {
     idle: Arc<IdleConnections>,
     connection: Connection,
+    /// Nobody, where its head has told enough.
+    watch: Option<Watch>,
     /// How long it may then be idle.
     keep_alive: Duration,
     clock: Clock,
@@ -62,10 +78,35 @@ impl Lease {
     pub fn new(
         idle: &Arc<IdleConnections>,
         connection: Connection,
+        watch: Watch,
         keep_alive: Duration,
         clock: &Clock,
     ) -> Self {
-        Self { idle: Arc::clone(idle), connection, keep_alive, clock: clock.clone() }
+        Self { idle: Arc::clone(idle), connection, watch: Some(watch), keep_alive, clock: clock.clone() }
+    }
+
+    /// Moves it to another share of the server's connections.
+    pub fn change_place(&mut self, permit: OwnedSemaphorePermit) {
+        self.connection.permit = permit;
+    }
+
+    /// The response goes on for as long as its reader likes: it need not end to have done its server credit.
+    pub fn lasts(&self) {
+        if let Some(watch) = &self.watch {
+            watch.health.completed(self.clock.now());
+        }
+    }
+
+    /// The response is a failure, whichever way it ends.
+    pub fn has_failed(&mut self) {
+        self.watch = None;
+    }
+
+    /// The response broke off, for a reason of one word: the connection closes, and the server is to blame.
+    pub fn broke_off(self, reason: &'static str) {
+        let Some(Watch { health, rules }) = &self.watch else { return };
+        tracing::warn!(server = &**health.server(), phase = "body", reason, "an upstream's answer broke off");
+        health.failed(Blame::Answer(reason), *rules, self.clock.now());
     }
 
     /// Keeps it no longer idle than its server announces to.
@@ -76,13 +117,18 @@ impl Lease {
     }
 
     /// The response was read to its end: the connection may serve another request. Without this call it closes; so it
-    /// does when the answer came before the request's body had ended.
+    /// does when the answer came before the request's body had ended, or when it is too old.
     pub fn give_back(self) {
-        if !self.connection.progress.ended() {
+        let now = self.clock.now();
+        if let Some(watch) = &self.watch {
+            watch.health.completed(now);
+        }
+        let Connection { sender, progress, retires, permit: _permit } = self.connection;
+        if !progress.ended() || now >= retires {
             return;
         }
-        let until = self.clock.now() + self.keep_alive;
-        self.idle.0.lock().push(Idle { sender: self.connection.sender, until });
+        let until = retires.min(now + self.keep_alive);
+        self.idle.0.lock().push(Idle { sender, until, retires });
     }
 }
 

@@ -1,25 +1,28 @@
 //! Where misses go: pools of servers, one connection pool a server.
 //!
-//! [`outbound`] writes the request's head; [`choose`] picks a server; [`pool`] keeps its connections; [`connect`] dials;
-//! [`supervise`] runs the programs that are servers themselves. [`Upstream::send`] is the whole of it for a caller.
+//! [`outbound`] writes the request's head; [`choose`] picks a server by what [`health`] remembers of each; [`pool`] keeps its
+//! connections; [`connect`] dials; [`retry`] says what may be tried again elsewhere; [`supervise`] runs the programs that are servers themselves. [`Upstream::send`] is the whole of it for a caller.
 
 pub mod choose;
 pub mod connect;
+pub mod health;
 pub mod idle;
 pub mod outbound;
 pub mod pool;
 pub mod request_body;
 pub mod response_body;
+pub mod retry;
 pub mod supervise;
 
 use std::{
     collections::{BTreeMap, HashMap},
+    error::Error as _,
     net::SocketAddr,
     sync::Arc,
 };
 
 use cache_policy::Moment;
-use http::Request;
+use http::{HeaderMap, Request};
 use parking_lot::Mutex;
 
 pub use request_body::RequestBody;
@@ -27,12 +30,15 @@ pub use response_body::{Answer, ResponseBody};
 
 use crate::{
     clock::Clock,
-    message::failure::Failure,
+    message::failure::{Failure, Fault},
     observe::metrics::{Metrics, UpstreamMetrics},
     settings::{self, Server},
 };
+use choose::{Chance, Standing};
 use connect::Dial;
-use pool::{Endpoint, Pool};
+use health::{Blame, Health, Repeat, Trial};
+use pool::{Endpoint, Pool, Unsent};
+use retry::{Again, Budget};
 
 /// Where the ready instances of a command listen, asked anew for each request.
 pub trait Commands: Send + Sync + 'static {
@@ -40,7 +46,8 @@ pub trait Commands: Send + Sync + 'static {
     fn ready(&self, command: &str) -> Arc<[SocketAddr]>;
 }
 
-/// All upstreams by name. A reload keeps those that have not changed, with their connections.
+/// All upstreams by name. A reload keeps those that have not changed, with their connections; of others what is remembered of
+/// the servers that stay.
 pub struct Upstreams {
     by_name: BTreeMap<Arc<str>, Arc<Upstream>>,
 }
@@ -55,16 +62,16 @@ impl Upstreams {
         commands: &Arc<dyn Commands>,
     ) -> Self {
         let by_name = wanted.iter().map(|(name, settings)| {
-            let kept = previous
-                .and_then(|previous| previous.by_name.get(name))
-                .filter(|old| *old.settings == **settings);
+            let old = previous.and_then(|previous| previous.by_name.get(name));
+            let kept = old.filter(|old| *old.settings == **settings);
             let upstream = kept.cloned().unwrap_or_else(|| {
                 Arc::new(Upstream {
                     settings: Arc::clone(settings),
                     dial: Arc::clone(dial),
                     commands: Arc::clone(commands),
-                    pools: Mutex::default(),
-                    turn: choose::Turn::default(),
+                    pools: Mutex::new(old.map(|old| old.pools_by(settings)).unwrap_or_default()),
+                    chance: Chance::default(),
+                    budget: Budget::default(),
                     metrics: metrics.for_upstream(name),
                 })
             });
@@ -92,7 +99,8 @@ pub struct Upstream {
     dial: Arc<dyn Dial>,
     commands: Arc<dyn Commands>,
     pools: Mutex<HashMap<Endpoint, Arc<Pool>>>,
-    turn: choose::Turn,
+    chance: Chance,
+    budget: Budget,
     metrics: Arc<UpstreamMetrics>,
 }
 
@@ -100,8 +108,8 @@ impl Upstream {
     /// Sends a request to one of the servers and waits for the response's head.
     ///
     /// A request that was never sent is tried on another server or connection; one that a server may have seen is
-    /// repeated only if its method is idempotent, it has no body, and it was sent on a connection that had been idle
-    /// (RFC 9112 §9.3.1).
+    /// repeated only if its method is idempotent and it has no content: on a connection in place of one that had been idle
+    /// (RFC 9112 §9.3.1), or on another server within a budget ([`retry`]).
     ///
     /// # Errors
     /// [`Failure`]. Dropping the future closes the connection in use.
@@ -120,44 +128,127 @@ impl Upstream {
         self.metrics.continued(outcome);
     }
 
-    async fn try_servers(&self, mut request: Request<RequestBody>, clock: &Clock) -> Result<Answer, Failure> {
-        let pools = self.pools();
-        let mut failure = Failure::NoServer;
-        let mut tried = vec![false; pools.len()];
-        while let Some(index) = self.choose(&pools, &tried, clock.now()) {
-            let pool = &pools[index];
-            match pool.send(request, &self.settings, self.dial.as_ref(), clock).await {
-                Ok(answer) => {
-                    pool.health().succeeded();
-                    return Ok(answer);
-                }
-                Err(pool::Unsent { failure: why, request: back }) => {
-                    if why.blames_server() {
-                        pool.health().failed(clock.now());
-                    }
-                    failure = why;
-                    match back {
-                        Some(back) => request = *back,
-                        None => return Err(failure),
-                    }
-                }
-            }
-            tried[index] = true;
-        }
-        Err(failure)
+    /// What is wrong with its servers now, in words.
+    pub fn troubles(&self, now: Moment) -> Vec<String> {
+        let pools = self.pools.lock();
+        let mut troubles: Vec<_> = pools.values().filter_map(|pool| pool.health().trouble(now)).collect();
+        troubles.sort();
+        troubles
     }
 
-    fn choose(&self, pools: &[Arc<Pool>], tried: &[bool], now: Moment) -> Option<usize> {
-        let states: Vec<choose::Candidate> = pools
-            .iter()
-            .zip(tried)
-            .map(|(pool, tried)| choose::Candidate {
-                tried: *tried,
-                rests: pool.health().rests(now),
-                busy: pool.busy(),
-            })
-            .collect();
-        choose::choose(&states, self.turn.next())
+    async fn try_servers(&self, request: Request<RequestBody>, clock: &Clock) -> Result<Answer, Failure> {
+        let servers = self.pools();
+        let several = servers.len() > 1;
+        if several {
+            self.budget.earn(self.settings.retries);
+        }
+        let again = Again::of(&request);
+        let repeat = if several && again.is_some() { Repeat::Safe } else { Repeat::Never };
+        let mut tried = vec![false; servers.len()];
+        let mut outcome = Err(Failure::NoServer);
+        let mut retries = Vec::new();
+        let mut next = Some(request);
+        while let Some(request) = next {
+            let asked = (request.headers(), repeat);
+            let Some((index, trial)) = self.choose(&servers, &tried, asked, clock.now()) else { break };
+            let server = &servers[index];
+            tried[index] = true;
+            let began = clock.now();
+            let sent = server.send(request, again.as_ref(), self.dial.as_ref(), clock).await;
+            self.judge(server, &sent, began, clock.now());
+            drop(trial);
+            let (failure, unsent) = match sent {
+                Ok(answer) if !self.settings.fails(answer.status()) => return Ok(answer),
+                Ok(answer) => {
+                    outcome = Ok(answer);
+                    (None, None)
+                }
+                Err(Unsent { failure, request }) => (Some(failure), request.map(|request| *request)),
+            };
+            let may_repeat = failure.as_ref().is_none_or(|failure| failure.fault() == Fault::BadAnswer);
+            next = match (unsent, &again) {
+                (None, Some(again))
+                    if may_repeat && tried.contains(&false) && retries.len() < retry::MOST =>
+                {
+                    self.budget.spend(self.settings.retries).map(|retrying| {
+                        self.metrics.retried();
+                        retries.push(retrying);
+                        again.request()
+                    })
+                }
+                (unsent, _) => unsent.filter(|_| tried.contains(&false)),
+            };
+            if let Some(failure) = failure {
+                self.tell(server, &failure, next.as_ref());
+                // An error that a server answered with is more than no answer.
+                outcome = outcome.or(Err(failure));
+            }
+        }
+        if let Err(failure @ Failure::NoServer) = &outcome {
+            let (upstream, phase) = (&*self.settings.name, failure.phase());
+            tracing::warn!(upstream, phase, "{failure}");
+        }
+        outcome
+    }
+
+    /// The server for a request, and the trial that it is, if the server has to prove itself.
+    fn choose(
+        &self,
+        servers: &[Arc<Pool>],
+        tried: &[bool],
+        (headers, repeat): (&HeaderMap, Repeat),
+        now: Moment,
+    ) -> Option<(usize, Option<Trial>)> {
+        let state = |(pool, tried): (&Arc<Pool>, &bool)| choose::Candidate {
+            tried: *tried,
+            ..pool.candidate(headers, repeat, now)
+        };
+        let mut candidates: Vec<_> = servers.iter().zip(tried).map(state).collect();
+        loop {
+            let index = choose::choose(&candidates, self.chance.next())?;
+            if candidates[index].standing != Standing::Due {
+                return Some((index, None));
+            }
+            if let Some(trial) = servers[index].health().begin_trial() {
+                return Some((index, Some(trial)));
+            }
+            // Another request has just begun it.
+            candidates[index].standing = Standing::Aside;
+        }
+    }
+
+    /// Remembers how a server dealt with a request that was sent at `began`.
+    fn judge(&self, server: &Pool, sent: &Result<Answer, Unsent>, began: Moment, now: Moment) {
+        let (health, rules) = (server.health(), server.rules());
+        match sent {
+            Ok(answer) if self.settings.fails(answer.status()) => {
+                health.failed(Blame::Answer("failing-status"), rules, now);
+            }
+            Ok(answer) => {
+                health.answered(began, rules);
+                if answer.status().is_server_error() {
+                    health.erred(now);
+                }
+            }
+            Err(Unsent { failure, .. }) => match failure.fault() {
+                Fault::NotTheServers => {}
+                Fault::Unreachable => health.failed(Blame::Unreachable(failure.detail()), rules, now),
+                Fault::BadAnswer => health.failed(Blame::Answer(failure.detail()), rules, now),
+            },
+        }
+    }
+
+    /// Tells the operator of a failure, and of the cause that is not for clients.
+    fn tell(&self, server: &Pool, failure: &Failure, next: Option<&Request<RequestBody>>) {
+        let (upstream, server) = (&*self.settings.name, &**server.health().server());
+        let (phase, reason) = (failure.phase(), failure.detail());
+        let cause = failure.source().map(ToString::to_string).unwrap_or_default();
+        match next {
+            Some(_) => {
+                tracing::info!(upstream, server, phase, reason, cause, "{failure}; another server is tried");
+            }
+            None => tracing::warn!(upstream, server, phase, reason, cause, "{failure}"),
+        }
     }
 
     /// The pools of the present servers.
@@ -167,11 +258,24 @@ impl Upstream {
         endpoints
             .into_iter()
             .map(|endpoint| {
-                let pool =
-                    pools.entry(endpoint.clone()).or_insert_with(|| Pool::new(endpoint, &self.settings));
+                let pool = pools.entry(endpoint.clone()).or_insert_with(|| {
+                    let server = endpoint.to_string().into();
+                    let health = Health::new(&self.settings.name, server, &self.metrics);
+                    Pool::new(endpoint, &self.settings, health)
+                });
                 Arc::clone(pool)
             })
             .collect()
+    }
+
+    /// The same servers by other settings, without connections, and with what is remembered of each.
+    fn pools_by(&self, settings: &Arc<settings::Upstream>) -> HashMap<Endpoint, Arc<Pool>> {
+        let pools = self.pools.lock();
+        let renewed = pools.iter().map(|(endpoint, pool)| {
+            let health = Arc::clone(pool.health());
+            (endpoint.clone(), Pool::new(endpoint.clone(), settings, health))
+        });
+        renewed.collect()
     }
 
     fn endpoints(&self) -> Vec<Endpoint> {
@@ -196,7 +300,11 @@ impl Upstream {
         let current = self.endpoints();
         self.pools.lock().retain(|endpoint, pool| {
             pool.sweep(now);
-            current.contains(endpoint)
+            let stays = current.contains(endpoint);
+            if !stays {
+                pool.health().forget();
+            }
+            stays
         });
     }
 }

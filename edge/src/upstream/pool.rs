@@ -1,18 +1,21 @@
 //! The connections to one server: how many, which requests wait for one, and which are idle.
 //!
+//! Exchanges and tunnels have places of their own: a WebSocket that lasts for hours takes none from requests.
+//!
 //! Shared by all threads: a request may use a connection that another thread opened, so that few connections serve many
 //! threads. HTTP/1.1 carries one request at a time, so a connection is either idle in the list or owned by one request.
 
 use std::{
+    io,
+    net::Ipv6Addr,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
-    time::Duration,
 };
 
 use cache_policy::Moment;
-use http::{Method, Request, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Request, StatusCode, header};
 use http_body::Body as _;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
@@ -20,11 +23,12 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::{
     RequestBody, ResponseBody,
-    choose::Health,
-    connect::Dial,
-    idle::{Connection, IdleConnections, Lease},
-    request_body::Progress,
+    choose::Candidate,
+    connect::{Dial, NoAddress},
+    health::{self, Health, Repeat},
+    idle::{Connection, IdleConnections, Lease, Watch},
     response_body::Answer,
+    retry::Again,
 };
 use crate::{clock::Clock, message::failure::Failure, settings};
 
@@ -36,15 +40,26 @@ pub struct Endpoint {
     pub port: u16,
 }
 
+impl std::fmt::Display for Endpoint {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { host, port } = self;
+        if host.parse::<Ipv6Addr>().is_ok() {
+            write!(formatter, "[{host}]:{port}")
+        } else {
+            write!(formatter, "{host}:{port}")
+        }
+    }
+}
+
 /// One server's connections.
 pub struct Pool {
     endpoint: Endpoint,
+    settings: Arc<settings::Upstream>,
     idle: Arc<IdleConnections>,
-    permits: Arc<Semaphore>,
-    connections: usize,
+    exchanges: Arc<Semaphore>,
+    tunnels: Arc<Semaphore>,
     waiting: AtomicUsize,
-    keep_alive: Duration,
-    health: Health,
+    health: Arc<Health>,
 }
 
 /// A request that got no response: why, and the request itself when it surely was not acted upon.
@@ -54,43 +69,67 @@ pub struct Unsent {
     pub request: Option<Box<Request<RequestBody>>>,
 }
 
+/// A request's place at a server.
+struct Place {
+    exchange: OwnedSemaphorePermit,
+    /// Where it asks for a tunnel: one is promised before it is sent.
+    tunnel: Option<OwnedSemaphorePermit>,
+}
+
 impl Pool {
     /// No connection yet.
-    pub fn new(endpoint: Endpoint, settings: &settings::Upstream) -> Arc<Self> {
+    pub fn new(endpoint: Endpoint, settings: &Arc<settings::Upstream>, health: Arc<Health>) -> Arc<Self> {
         Arc::new(Self {
             endpoint,
+            settings: Arc::clone(settings),
             idle: Arc::default(),
-            permits: Arc::new(Semaphore::new(settings.connections)),
-            connections: settings.connections,
+            exchanges: Arc::new(Semaphore::new(settings.connections)),
+            tunnels: Arc::new(Semaphore::new(settings.tunnels)),
             waiting: AtomicUsize::new(0),
-            keep_alive: settings.keep_alive,
-            health: Health::default(),
+            health,
         })
     }
 
-    /// The server's health, as connecting showed it.
-    pub fn health(&self) -> &Health {
+    /// What is remembered of the server.
+    pub fn health(&self) -> &Arc<Health> {
         &self.health
     }
 
-    /// Requests now under way.
-    pub fn busy(&self) -> usize {
-        self.connections - self.permits.available_permits() + self.waiting.load(Ordering::Relaxed)
+    /// When the server is put aside.
+    pub fn rules(&self) -> health::Rules {
+        health::Rules { failures: self.settings.failures, rest: self.settings.put_aside }
     }
 
-    /// Sends one request on an idle connection or a new one.
+    /// How the server stands for a request.
+    pub fn candidate(&self, headers: &HeaderMap, repeat: Repeat, now: Moment) -> Candidate {
+        let (standing, burden) = self.health.standing(repeat, now);
+        Candidate { tried: false, standing, load: 1000 * self.busy(headers) as u64 + burden }
+    }
+
+    /// Requests now under way; for one that asks for a tunnel also the tunnels, which are shared out too.
+    fn busy(&self, headers: &HeaderMap) -> usize {
+        let exchanges = self.settings.connections - self.exchanges.available_permits();
+        let tunnels = match asks_for_tunnel(headers) {
+            true => self.settings.tunnels - self.tunnels.available_permits(),
+            false => 0,
+        };
+        exchanges + tunnels + self.waiting.load(Ordering::Relaxed)
+    }
+
+    /// Sends one request on an idle connection or a new one; on an idle one that turns out closed, `again` is sent once
+    /// more (RFC 9112 §9.3.1).
     ///
     /// # Errors
     /// [`Unsent`], with the request inside when it may be tried elsewhere.
     pub async fn send(
-        self: &Arc<Self>,
+        &self,
         mut request: Request<RequestBody>,
-        settings: &settings::Upstream,
+        again: Option<&Again>,
         dial: &dyn Dial,
         clock: &Clock,
     ) -> Result<Answer, Unsent> {
-        let permit = match self.permit(settings).await {
-            Ok(permit) => permit,
+        let place = match self.place(request.headers()).await {
+            Ok(place) => place,
             // With a full queue another server may have room; a wait that timed out is not repeated elsewhere.
             Err(Queue::Full) => {
                 return Err(Unsent { failure: Failure::Busy, request: Some(Box::new(request)) });
@@ -100,58 +139,65 @@ impl Pool {
         // At most two idle connections may turn out dead before a new one is dialled: bounded, and no request is lost to
         // a server that restarted.
         for _ in 0..2 {
-            let Some(mut sender) = self.idle.take(clock.now()) else { break };
+            let Some((mut sender, retires)) = self.idle.take(clock.now()) else { break };
             // Its last response has been read to the end, so it is ready as soon as its task has run once more.
-            if !matches!(tokio::time::timeout(settings.connect_timeout, sender.ready()).await, Ok(Ok(()))) {
+            let ready = tokio::time::timeout(self.settings.connect_timeout, sender.ready());
+            if !matches!(ready.await, Ok(Ok(()))) {
                 continue;
             }
-            let again = repeatable(&request);
             let progress = request.body().progress();
-            match self.exchange(&mut sender, request, settings).await {
+            match self.exchange(&mut sender, request).await {
                 Ok(response) => {
-                    let lease = self.lease(sender, progress, permit, clock);
-                    return Ok(answer(response, lease, settings));
+                    let Place { exchange: permit, tunnel } = place;
+                    let connection = Connection { sender, progress, permit, retires };
+                    return self.answer(response, self.lease(connection, clock), tunnel);
                 }
                 Err(Unsent { failure: Failure::Closed, request: None }) => match again {
-                    Some(again) => request = again,
+                    Some(again) => request = again.request(),
                     None => return Err(Unsent { failure: Failure::Closed, request: None }),
                 },
                 Err(Unsent { failure: Failure::Closed, request: Some(back) }) => request = *back,
                 Err(unsent) => return Err(unsent),
             }
         }
-        let mut sender = match self.connect(settings, dial).await {
+        let mut sender = match self.connect(dial).await {
             Ok(sender) => sender,
             Err(failure) => return Err(Unsent { failure, request: Some(Box::new(request)) }),
         };
+        let retires = clock.now() + self.settings.connection_age;
         let progress = request.body().progress();
-        let response = self.exchange(&mut sender, request, settings).await?;
-        Ok(answer(response, self.lease(sender, progress, permit, clock), settings))
+        let response = self.exchange(&mut sender, request).await?;
+        let Place { exchange: permit, tunnel } = place;
+        let connection = Connection { sender, progress, permit, retires };
+        self.answer(response, self.lease(connection, clock), tunnel)
     }
 
-    async fn permit(&self, settings: &settings::Upstream) -> Result<OwnedSemaphorePermit, Queue> {
-        if let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() {
-            return Ok(permit);
+    async fn place(&self, headers: &HeaderMap) -> Result<Place, Queue> {
+        let tunnel = match asks_for_tunnel(headers) {
+            true => Some(Arc::clone(&self.tunnels).try_acquire_owned().map_err(|_| Queue::Full)?),
+            false => None,
+        };
+        if let Ok(exchange) = Arc::clone(&self.exchanges).try_acquire_owned() {
+            return Ok(Place { exchange, tunnel });
         }
         let place = Waiting::enter(&self.waiting);
-        if place.before >= settings.waiting {
+        if place.before >= self.settings.waiting {
             return Err(Queue::Full);
         }
-        match tokio::time::timeout(settings.response_timeout, Arc::clone(&self.permits).acquire_owned()).await
-        {
-            Ok(permit) => Ok(permit.expect("the semaphore is never closed")),
+        let wait = self.settings.waiting_timeout;
+        match tokio::time::timeout(wait, Arc::clone(&self.exchanges).acquire_owned()).await {
+            Ok(exchange) => Ok(Place { exchange: exchange.expect("the semaphore is never closed"), tunnel }),
             Err(_) => Err(Queue::TooLong),
         }
     }
 
-    async fn connect(
-        &self,
-        settings: &settings::Upstream,
-        dial: &dyn Dial,
-    ) -> Result<SendRequest<RequestBody>, Failure> {
+    async fn connect(&self, dial: &dyn Dial) -> Result<SendRequest<RequestBody>, Failure> {
         let dialling = dial.dial(&self.endpoint.host, self.endpoint.port);
-        let stream = match tokio::time::timeout(settings.connect_timeout, dialling).await {
+        let stream = match tokio::time::timeout(self.settings.connect_timeout, dialling).await {
             Ok(Ok(stream)) => stream,
+            Ok(Err(error)) if is_unresolved(&error) => {
+                return Err(Failure::Resolve(Arc::new(error)));
+            }
             Ok(Err(error)) => return Err(Failure::Connect(Arc::new(error))),
             Err(_) => return Err(Failure::ConnectTimeout),
         };
@@ -173,9 +219,8 @@ impl Pool {
         &self,
         sender: &mut SendRequest<RequestBody>,
         request: Request<RequestBody>,
-        settings: &settings::Upstream,
     ) -> Result<http::Response<hyper::body::Incoming>, Unsent> {
-        let progress = request.body().progress();
+        let (progress, settings) = (request.body().progress(), &self.settings);
         // The upstream's time runs from the request's end; until then the client's patience is what counts.
         let overdue = async {
             // An upstream that stops reading a body is as silent as one that does not answer.
@@ -213,14 +258,49 @@ impl Pool {
         }
     }
 
-    fn lease(
+    fn lease(&self, connection: Connection, clock: &Clock) -> Lease {
+        let watch = Watch { health: Arc::clone(&self.health), rules: self.rules() };
+        Lease::new(&self.idle, connection, watch, self.settings.keep_alive, clock)
+    }
+
+    /// The response, with the place that its connection has while it is read.
+    fn answer(
         &self,
-        sender: SendRequest<RequestBody>,
-        progress: Arc<Progress>,
-        permit: OwnedSemaphorePermit,
-        clock: &Clock,
-    ) -> Lease {
-        Lease::new(&self.idle, Connection { sender, progress, permit }, self.keep_alive, clock)
+        mut response: http::Response<hyper::body::Incoming>,
+        mut lease: Lease,
+        tunnel: Option<OwnedSemaphorePermit>,
+    ) -> Result<Answer, Unsent> {
+        one_length(response.headers_mut()).map_err(|failure| Unsent { failure, request: None })?;
+        lease.read_keep_alive(response.headers());
+        if self.settings.fails(response.status()) {
+            lease.has_failed();
+        }
+        let pause = self.settings.idle_timeout;
+        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+            // The connection is no longer HTTP's: it keeps its place among the tunnels until the tunnel ends.
+            match tunnel {
+                Some(permit) => lease.change_place(permit),
+                None => return Err(Unsent { failure: Failure::Unasked, request: None }),
+            }
+            lease.lasts();
+            return Ok(response.map(|incoming| ResponseBody::new(incoming, pause, Some(lease))));
+        }
+        if is_event_stream(response.headers()) && !response.body().is_end_stream() {
+            // It goes on for as long as its client likes, as a tunnel does.
+            match Arc::clone(&self.tunnels).try_acquire_owned() {
+                Ok(permit) => lease.change_place(permit),
+                Err(_) => return Err(Unsent { failure: Failure::Busy, request: None }),
+            }
+            lease.lasts();
+        }
+        Ok(response.map(|incoming| {
+            if incoming.is_end_stream() {
+                lease.give_back();
+                ResponseBody::new(incoming, pause, None)
+            } else {
+                ResponseBody::new(incoming, pause, Some(lease))
+            }
+        }))
     }
 
     /// Closes what has been idle for long enough, or is closed already.
@@ -229,44 +309,46 @@ impl Pool {
     }
 }
 
-fn answer(
-    mut response: http::Response<hyper::body::Incoming>,
-    mut lease: Lease,
-    settings: &settings::Upstream,
-) -> Answer {
-    if response.headers().contains_key(header::TRANSFER_ENCODING) {
-        // Transfer-Encoding overrides Content-Length; forwarding both would smuggle a second framing (RFC 9112 §6.3).
-        response.headers_mut().remove(header::CONTENT_LENGTH);
-    }
-    let switches = response.status() == StatusCode::SWITCHING_PROTOCOLS;
-    lease.read_keep_alive(response.headers());
-    response.map(|incoming| {
-        // After 101 the connection is no longer HTTP's: it keeps its place until the tunnel ends.
-        if incoming.is_end_stream() && !switches {
-            lease.give_back();
-            ResponseBody::new(incoming, settings.idle_timeout, None)
-        } else {
-            ResponseBody::new(incoming, settings.idle_timeout, Some(lease))
-        }
-    })
+fn is_unresolved(error: &io::Error) -> bool {
+    error.get_ref().is_some_and(<dyn std::error::Error + Send + Sync>::is::<NoAddress>)
 }
 
-/// A copy of a request that may be sent a second time although a server may have seen it: idempotent (RFC 9110 §9.2.2)
-/// and without a body.
-fn repeatable(request: &Request<RequestBody>) -> Option<Request<RequestBody>> {
-    let idempotent = matches!(
-        *request.method(),
-        Method::GET | Method::HEAD | Method::OPTIONS | Method::PUT | Method::DELETE
-    );
-    if !idempotent || !request.body().is_end_stream() {
-        return None;
+/// Only a request whose upgrade is forwarded has this field.
+fn asks_for_tunnel(headers: &HeaderMap) -> bool {
+    headers.contains_key(header::UPGRADE)
+}
+
+fn is_event_stream(headers: &HeaderMap) -> bool {
+    let media_type = headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
+    let media_type = media_type.split(|byte| *byte == b';').next().unwrap_or_default();
+    media_type.trim_ascii().eq_ignore_ascii_case(b"text/event-stream")
+}
+
+/// Leaves at most one statement of a response's length, for forwarding two would smuggle a second framing
+/// (RFC 9112 §6.3): none beside Transfer-Encoding, which overrides it, and one in place of several that agree.
+///
+/// # Errors
+/// When they do not agree.
+fn one_length(headers: &mut HeaderMap) -> Result<(), Failure> {
+    if headers.contains_key(header::TRANSFER_ENCODING) {
+        headers.remove(header::CONTENT_LENGTH);
+        return Ok(());
     }
-    let mut copy = Request::new(RequestBody::empty());
-    *copy.method_mut() = request.method().clone();
-    *copy.uri_mut() = request.uri().clone();
-    *copy.headers_mut() = request.headers().clone();
-    *copy.extensions_mut() = request.extensions().clone();
-    Some(copy)
+    let mut lines = headers.get_all(header::CONTENT_LENGTH).iter();
+    let (Some(first), second) = (lines.next(), lines.next()) else { return Ok(()) };
+    if second.is_none() && !first.as_bytes().contains(&b',') {
+        return Ok(());
+    }
+    let lengths = headers.get_all(header::CONTENT_LENGTH).iter();
+    let mut lengths =
+        lengths.flat_map(|line| line.as_bytes().split(|byte| *byte == b',')).map(<[u8]>::trim_ascii);
+    let one = lengths.next().unwrap_or_default();
+    if one.is_empty() || !one.iter().all(u8::is_ascii_digit) || lengths.any(|other| other != one) {
+        return Err(Failure::Lengths);
+    }
+    let one = HeaderValue::from_bytes(one).map_err(|_| Failure::Lengths)?;
+    headers.insert(header::CONTENT_LENGTH, one);
+    Ok(())
 }
 
 /// Why no connection is available.

@@ -35,6 +35,12 @@ impl ResponseBody {
             lease.give_back();
         }
     }
+
+    fn broke_off(&mut self, reason: &'static str) {
+        if let Some(lease) = self.lease.take() {
+            lease.broke_off(reason);
+        }
+    }
 }
 
 impl std::fmt::Debug for ResponseBody {
@@ -53,13 +59,16 @@ impl Body for ResponseBody {
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = self.get_mut();
         match Pin::new(&mut this.incoming).poll_frame(context) {
-            Poll::Pending => this.patience.poll(context).map(|()| Some(Err(BodyError::UpstreamStalled))),
+            Poll::Pending => this.patience.poll(context).map(|()| {
+                this.broke_off("stalled");
+                Some(Err(BodyError::UpstreamStalled))
+            }),
             Poll::Ready(None) => {
                 this.give_back();
                 Poll::Ready(None)
             }
             Poll::Ready(Some(Err(error))) => {
-                this.lease = None;
+                this.broke_off("broken");
                 Poll::Ready(Some(Err(BodyError::Upstream(Arc::new(error)))))
             }
             Poll::Ready(Some(Ok(frame))) => {

@@ -1,10 +1,10 @@
 //! Content codings chosen for each client (RFC 9110 §8.4, §12.5.3).
 
-use scripted_upstream::saying;
+use scripted_upstream::{Reply, saying};
 use std::io::Read as _;
 
 use crate::{
-    front::{Got, front},
+    front::{CACHED, Got, PASSED, front, front_with},
     representation::{PAGE, TEXT},
     upstream::Upstream,
 };
@@ -48,6 +48,35 @@ async fn q_values_choose_and_zero_refuses() {
     ] {
         let got = front.get_with("/", &[("accept-encoding", accepts)]).await;
         assert_eq!(got.field("content-encoding"), coding, "{accepts}");
+    }
+}
+
+/// Neither error pages nor these types were coded, and no setting could change that.
+#[tokio::test(start_paused = true)]
+async fn error_pages_and_every_type_that_the_route_names_are_coded() {
+    let upstream = Upstream::start(|seen| {
+        let (status, content_type) = match seen.target.as_str() {
+            "/gone" => (404, "text/html"),
+            "/stream" => (200, "application/x-ndjson"),
+            "/own" => (200, "application/x-own"),
+            _ => (200, "image/webp"),
+        };
+        Reply::ok(TEXT).with_status(status).header("content-type", content_type)
+    });
+    for route in [CACHED, PASSED] {
+        let by_default = front_with(&upstream, route);
+        let named = front_with(&upstream, &format!("{route}compress_types = [\"application/x-*\"]\n"));
+        for (target, coded_by_default, coded_if_named) in [
+            ("/gone", true, false),
+            ("/stream", true, true),
+            ("/own", false, true),
+            ("/picture", false, false),
+        ] {
+            for (front, coded) in [(&by_default, coded_by_default), (&named, coded_if_named)] {
+                let got = front.get_with(target, &[("accept-encoding", "gzip")]).await;
+                assert_eq!(got.field("content-encoding") == "gzip", coded, "{target}");
+            }
+        }
     }
 }
 

@@ -20,7 +20,7 @@ use edge::{
     },
     observe::{access_log::AccessLog, metrics::Metrics, record::Sink},
     pipeline::{Peer, handle},
-    settings::{self, LogFormat},
+    settings::{self, LogFormat, Settings},
     state::Edge,
     upstream::{Commands, connect::Dial},
 };
@@ -102,11 +102,17 @@ pub(crate) fn front_before(
     dial: Arc<dyn Dial>,
     more: &str,
 ) -> Front {
-    let text = format!(
-        "threads = 1\n[[listen]]\naddress = \"127.0.0.1:0\"\n[cache]\nmemory = \"32 MiB\"\nlargest_object = \"1 MiB\"\n\
-         [upstreams.origin]\nservers = [\"http://origin:80\"]\n{more}"
-    );
-    let settings = settings::parse(&text, "test.toml").unwrap_or_else(|error| panic!("{error}"));
+    let settings = settings_for(&["origin"], more);
+    front_by(settings, tiers, wall, dial)
+}
+
+/// An edge by these settings.
+pub(crate) fn front_by(
+    settings: Settings,
+    tiers: Vec<(Arc<dyn Tier>, Bounds)>,
+    wall: SystemTime,
+    dial: Arc<dyn Dial>,
+) -> Front {
     let clock = Clock::starting_at(wall);
     let metrics = Arc::new(Metrics::new());
     let tiers = Tiers::new(tiers, &clock, &metrics);
@@ -114,6 +120,16 @@ pub(crate) fn front_before(
     let sink = Arc::new(Sink { clock: clock.clone(), metrics: Arc::clone(&metrics), log });
     let edge = Edge::new(settings, tiers, sink, dial, Arc::new(NoCommands)).unwrap();
     Front { edge }
+}
+
+/// Settings of an upstream with servers of these names, and `more`: first further keys of the upstream, then tables.
+pub(crate) fn settings_for(servers: &[&str], more: &str) -> Settings {
+    let servers: Vec<String> = servers.iter().map(|name| format!("http://{name}:80")).collect();
+    let text = format!(
+        "threads = 1\n[[listen]]\naddress = \"127.0.0.1:0\"\n[cache]\nmemory = \"32 MiB\"\nlargest_object = \"1 MiB\"\n\
+         [upstreams.origin]\nservers = {servers:?}\n{more}"
+    );
+    settings::parse(&text, "test.toml").unwrap_or_else(|error| panic!("{error}"))
 }
 
 /// Monday, 23 November 2026, 12:00:00 GMT.

@@ -21,5 +21,6 @@ mod purge;
 mod representation;
 mod resume;
 mod routes;
+mod servers;
 mod tiers;
 mod upstream;

@@ -87,3 +87,15 @@ async fn a_host_with_a_star_in_it_is_a_host() {
         assert_eq!(front.send(Request::get("/p").header("host", host)).await.status, 400, "{host}");
     }
 }
+
+/// hyper wrote `599 <none>`.
+#[tokio::test(start_paused = true)]
+async fn a_status_without_a_reason_gets_no_made_up_one() {
+    let upstream = Upstream::start(|_| Reply::ok("x").with_status(599));
+    let response = front(&upstream).begin(Request::get("/")).await;
+    let reason = response.extensions().get::<hyper::ext::ReasonPhrase>();
+    assert_eq!(
+        (response.status().as_u16(), reason.map(hyper::ext::ReasonPhrase::as_bytes)),
+        (599, Some(&b""[..]))
+    );
+}

@@ -36,3 +36,27 @@ fn an_upgrade_that_the_upstream_declines_is_an_ordinary_answer() {
     assert_eq!(raw.send(HANDSHAKE).answer().body, b"no sockets here");
     assert_eq!(raw.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").answer().status, 200, "the connection goes on");
 }
+
+/// Five WebSockets filled `connections = 5` for everybody.
+#[test]
+fn tunnels_take_no_place_from_requests_and_have_a_bound_of_their_own() {
+    let upstream = Upstream::start(|seen| match seen.target.as_str() {
+        "/socket" => Reply::echo_upgrade(),
+        _ => Reply::ok("x").cache_control("no-store"),
+    });
+    let edge = Edge::over(&upstream).upstream("connections = 1\ntunnels = 2").start();
+    let open = || {
+        let mut raw = edge.raw();
+        raw.send(HANDSHAKE);
+        let head = String::from_utf8(raw.read_until(b"\r\n\r\n")).unwrap();
+        (raw, head)
+    };
+    let sockets = [open(), open()];
+    for (_, head) in &sockets {
+        assert!(head.starts_with("HTTP/1.1 101"), "{head}");
+    }
+    assert_eq!(edge.get("/").status, 200);
+    let (_, refused) = open();
+    assert!(refused.starts_with("HTTP/1.1 503"), "{refused}");
+    assert!(refused.to_ascii_lowercase().contains("retry-after: 1"), "{refused}");
+}

@@ -225,10 +225,36 @@ pub struct UpstreamMetrics {
     /// From the request to the response's head.
     answered: Durations,
     failed: Mutex<BTreeMap<&'static str, u64>>,
+    /// The servers by address: as many as the settings and the commands' instances are.
+    servers: Mutex<BTreeMap<Arc<str>, ServerState>>,
+    retried: AtomicU64,
     continued: Mutex<BTreeMap<&'static str, u64>>,
 }
 
+/// How one server of an upstream stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ServerState {
+    Up,
+    /// Put aside, for it failed.
+    Aside,
+}
+
 impl UpstreamMetrics {
+    /// Sets how a server stands.
+    pub fn server(&self, address: &Arc<str>, state: ServerState) {
+        self.servers.lock().insert(Arc::clone(address), state);
+    }
+
+    /// Shows a server no longer.
+    pub fn forget_server(&self, address: &Arc<str>) {
+        self.servers.lock().remove(address);
+    }
+
+    /// Counts a request that is sent again to another server.
+    pub fn retried(&self) {
+        self.retried.fetch_add(1, Relaxed);
+    }
+
     /// Counts a response whose head arrived `took` after the request was sent.
     pub fn answered(&self, took: Duration) {
         self.answered.observe(took);

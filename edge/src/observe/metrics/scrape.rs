@@ -15,7 +15,7 @@ use prometheus_client::{
     registry::Unit,
 };
 
-use super::{BOUNDS, CLASSES, Counts, Durations, Observed, UNROUTED};
+use super::{BOUNDS, CLASSES, Counts, Durations, Observed, ServerState, UNROUTED};
 use crate::observe::verdict::Verdict;
 
 static BYTES: Unit = Unit::Bytes;
@@ -160,6 +160,26 @@ impl Scrape {
         for (upstream, numbers) in &*upstreams {
             for (reason, count) in &*numbers.failed.lock() {
                 failures.with(&[("upstream", &**upstream), ("reason", reason)], *count)?;
+            }
+        }
+        let mut retries = page.counter(
+            "gatehouse_edge_upstream_retries",
+            "Requests sent again to another server, of those that a server may have seen",
+        )?;
+        for (upstream, numbers) in &*upstreams {
+            retries.with(&[("upstream", &**upstream)], numbers.retried.load(Relaxed))?;
+        }
+        let mut servers = page.family(
+            "gatehouse_edge_upstream_server_up",
+            "Whether a server takes requests (1), or is put aside because it failed (0)",
+            None,
+            MetricType::Gauge,
+        )?;
+        for (upstream, numbers) in &*upstreams {
+            for (server, state) in &*numbers.servers.lock() {
+                let labels = [("upstream", &**upstream), ("server", &**server)];
+                let up = u64::from(*state == ServerState::Up);
+                servers.0.encode_family(&labels)?.encode_gauge(&up)?;
             }
         }
         let mut continuations = page.counter(

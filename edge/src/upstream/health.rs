@@ -1,0 +1,394 @@
+//! Whether a server answers, as real requests showed it, and whether it is put aside.
+//!
+//! ```text
+//! good --- so many failures in a row, or one connection that cannot be made ----> put aside, for longer each time
+//!   ^                                                                                | its time is over
+//!   '------ the trial is answered ------ one request is sent there as a trial <------'
+//! ```
+//!
+//! Owns what is remembered of one server. [`History`] decides, as a function of what happened and when; [`Health`] shares it
+//! among threads and tells the operator, once, that a server is put aside and that it is back. It outlives a reload where the
+//! server stays. A server that was never in trouble costs a request one relaxed load.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use cache_policy::Moment;
+use parking_lot::Mutex;
+
+use super::choose::Standing;
+use crate::observe::metrics::{ServerState, UpstreamMetrics};
+
+/// When a server is put aside, and for how long.
+#[derive(Clone, Copy, Debug)]
+pub struct Rules {
+    /// Failures in a row.
+    pub failures: u32,
+    /// The first time; the second time in a row it is twice as long, and so on up to [`LONGEST`] times.
+    pub rest: Duration,
+}
+
+/// What a server did wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Blame {
+    /// No connection could be made: one such failure suffices.
+    Unreachable(&'static str),
+    /// It took the request and did not answer it properly; with the reason's word.
+    Answer(&'static str),
+}
+
+impl Blame {
+    const fn word(self) -> &'static str {
+        match self {
+            Self::Unreachable(word) | Self::Answer(word) => word,
+        }
+    }
+}
+
+/// Whether a request may be sent a second time if it fails.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Repeat {
+    Safe,
+    Never,
+}
+
+/// A change that the operator is told of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    PutAside { rest: Duration, reason: &'static str },
+    Back,
+}
+
+/// What is remembered of one server.
+#[derive(Debug, Default)]
+pub struct History {
+    /// Failures in a row.
+    failures: u32,
+    aside: Option<Aside>,
+    /// A request is under way to find out whether it answers again.
+    tried: bool,
+    /// How often in a row it was put aside, and until when it was the last time.
+    times: u32,
+    last: Option<Moment>,
+    /// Thousandths of requests that its failures count for, when they last grew.
+    burden: u64,
+    grew: Moment,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Aside {
+    since: Moment,
+    until: Moment,
+    blame: Blame,
+}
+
+impl History {
+    /// How it stands for a request.
+    pub fn standing(&self, repeat: Repeat, now: Moment) -> Standing {
+        let Some(aside) = self.aside else { return Standing::Good };
+        // A request that could not be repeated is a trial only where none that could has come for a while.
+        let due = match repeat {
+            Repeat::Safe => aside.until,
+            Repeat::Never => aside.until + OVERDUE,
+        };
+        match aside.blame {
+            _ if now >= due && !self.tried => Standing::Due,
+            Blame::Unreachable(_) => Standing::Unreachable,
+            Blame::Answer(_) => Standing::Aside,
+        }
+    }
+
+    /// Thousandths of requests under way that it counts for beside the real ones: each failure counts as one that takes its
+    /// time, half of it gone after a second. So a server that fails at once does not look like an idle one.
+    pub fn burden(&self, now: Moment) -> u64 {
+        if self.burden == 0 {
+            return 0;
+        }
+        (self.burden as f64 * 0.5_f64.powf(now.since(self.grew).as_secs_f64())) as u64
+    }
+
+    /// It answered with an error of its own, which is no reason to put it aside.
+    pub fn erred(&mut self, now: Moment) {
+        self.burden = (self.burden(now) + FAILURE).min(HEAVIEST);
+        self.grew = now;
+    }
+
+    /// It failed.
+    pub fn failed(&mut self, blame: Blame, rules: Rules, now: Moment) -> Option<Change> {
+        self.erred(now);
+        self.failures = self.failures.saturating_add(1);
+        if let Some(aside) = &mut self.aside
+            && now < aside.until
+        {
+            // Requests that were under way when it was put aside.
+            if matches!(blame, Blame::Unreachable(_)) {
+                aside.blame = blame;
+            }
+            return None;
+        }
+        if matches!(blame, Blame::Answer(_)) && self.failures < rules.failures && self.aside.is_none() {
+            return None;
+        }
+        let again = self.last.is_some_and(|last| now < last + FORGOTTEN);
+        self.times = if again { self.times.saturating_add(1).min(LONGEST) } else { 1 };
+        let rest = rules.rest.saturating_mul(self.times);
+        let until = now + rest;
+        self.last = Some(until);
+        let first = self.aside.is_none();
+        let since = self.aside.map_or(now, |aside| aside.since);
+        self.aside = Some(Aside { since, until, blame });
+        first.then_some(Change::PutAside { rest, reason: blame.word() })
+    }
+
+    /// The head of a good answer came, to a request that was sent at `began`.
+    pub fn answered(&mut self, began: Moment, rules: Rules) -> Option<Change> {
+        // What was sent before proves nothing.
+        self.aside.filter(|aside| began >= aside.since)?;
+        self.aside = None;
+        self.burden = 0;
+        // Until an answer has been read to its end, one more failure suffices.
+        self.failures = rules.failures.saturating_sub(1);
+        Some(Change::Back)
+    }
+
+    /// An answer was read to its end.
+    pub fn completed(&mut self) {
+        self.failures = 0;
+    }
+
+    fn is_spotless(&self, now: Moment) -> bool {
+        self.failures == 0 && self.aside.is_none() && self.burden(now) == 0
+    }
+}
+
+/// The history of one server, shared by all threads.
+#[derive(Debug)]
+pub struct Health {
+    history: Mutex<History>,
+    /// Whether there is anything to remember.
+    troubled: AtomicBool,
+    upstream: Arc<str>,
+    server: Arc<str>,
+    metrics: Arc<UpstreamMetrics>,
+}
+
+impl Health {
+    /// A server that has not been asked yet; with its upstream's name, and its own address for the operator.
+    pub fn new(upstream: &Arc<str>, server: Arc<str>, metrics: &Arc<UpstreamMetrics>) -> Arc<Self> {
+        metrics.server(&server, ServerState::Up);
+        Arc::new(Self {
+            history: Mutex::default(),
+            troubled: AtomicBool::new(false),
+            upstream: Arc::clone(upstream),
+            server,
+            metrics: Arc::clone(metrics),
+        })
+    }
+
+    /// The server's address, for the operator.
+    pub fn server(&self) -> &Arc<str> {
+        &self.server
+    }
+
+    /// How the server stands, and the burden of its failures.
+    pub fn standing(&self, repeat: Repeat, now: Moment) -> (Standing, u64) {
+        if !self.troubled.load(Ordering::Relaxed) {
+            return (Standing::Good, 0);
+        }
+        let history = self.history.lock();
+        (history.standing(repeat, now), history.burden(now))
+    }
+
+    /// The trial of a server that is due, unless another request has just begun it.
+    pub fn begin_trial(self: &Arc<Self>) -> Option<Trial> {
+        let mut history = self.history.lock();
+        if history.tried {
+            return None;
+        }
+        history.tried = true;
+        Some(Trial(Arc::clone(self)))
+    }
+
+    /// The server answered with an error of its own.
+    pub fn erred(&self, now: Moment) {
+        self.troubled.store(true, Ordering::Relaxed);
+        self.history.lock().erred(now);
+    }
+
+    /// The server failed.
+    pub fn failed(&self, blame: Blame, rules: Rules, now: Moment) {
+        self.troubled.store(true, Ordering::Relaxed);
+        let change = self.history.lock().failed(blame, rules, now);
+        self.tell(change);
+    }
+
+    /// The head of a good answer came, to a request that was sent at `began`.
+    pub fn answered(&self, began: Moment, rules: Rules) {
+        if self.troubled.load(Ordering::Relaxed) {
+            let change = self.history.lock().answered(began, rules);
+            self.tell(change);
+        }
+    }
+
+    /// An answer was read to its end.
+    pub fn completed(&self, now: Moment) {
+        if self.troubled.load(Ordering::Relaxed) {
+            let mut history = self.history.lock();
+            history.completed();
+            if history.is_spotless(now) {
+                self.troubled.store(false, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// What is wrong with the server now, in words.
+    pub fn trouble(&self, now: Moment) -> Option<String> {
+        let history = self.history.lock();
+        let server = &self.server;
+        match history.aside {
+            Some(Aside { until, blame, .. }) if now < until => Some(format!(
+                "{server} is put aside for {} s more: {}",
+                until.since(now).as_secs() + 1,
+                blame.word()
+            )),
+            Some(Aside { blame, .. }) => {
+                Some(format!("{server} was put aside ({}): the next request is its trial", blame.word()))
+            }
+            None if history.failures > 0 => {
+                Some(format!("{server} failed {} times in a row", history.failures))
+            }
+            None => None,
+        }
+    }
+
+    /// The server is no longer one of its upstream's.
+    pub fn forget(&self) {
+        self.metrics.forget_server(&self.server);
+    }
+
+    fn tell(&self, change: Option<Change>) {
+        let (upstream, server) = (&*self.upstream, &*self.server);
+        match change {
+            Some(Change::PutAside { rest, reason }) => {
+                self.metrics.server(&self.server, ServerState::Aside);
+                tracing::warn!(upstream, server, reason, seconds = rest.as_secs(), "a server is put aside");
+            }
+            Some(Change::Back) => {
+                self.metrics.server(&self.server, ServerState::Up);
+                tracing::warn!(upstream, server, "a server is back");
+            }
+            None => {}
+        }
+    }
+}
+
+/// The one request that finds out whether a server answers again. However it ends, the next may be begun after it.
+#[derive(Debug)]
+pub struct Trial(Arc<Health>);
+
+impl Drop for Trial {
+    fn drop(&mut self) {
+        self.0.history.lock().tried = false;
+    }
+}
+
+/// A failure, in thousandths of a request.
+const FAILURE: u64 = 1_000;
+/// The most that failures count for: forgotten after some 16 s.
+const HEAVIEST: u64 = 64 * FAILURE;
+/// How often the first rest fits into the longest one.
+const LONGEST: u32 = 6;
+/// How long after a rest the next one is still one in a row.
+const FORGOTTEN: Duration = Duration::from_secs(300);
+/// How long a trial waits for a request that may be repeated.
+const OVERDUE: Duration = Duration::from_secs(10);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RULES: Rules = Rules { failures: 3, rest: Duration::from_secs(10) };
+    const CLOSED: Blame = Blame::Answer("closed");
+    const REFUSED: Blame = Blame::Unreachable("refused");
+
+    fn at(seconds: f64) -> Moment {
+        Moment::from_epoch(Duration::from_secs_f64(seconds))
+    }
+
+    fn put_aside(seconds: u64, reason: &'static str) -> Option<Change> {
+        Some(Change::PutAside { rest: Duration::from_secs(seconds), reason })
+    }
+
+    #[test]
+    fn failures_in_a_row_put_a_server_aside_and_it_is_told_once() {
+        let mut history = History::default();
+        assert_eq!(history.failed(CLOSED, RULES, at(0.0)), None);
+        history.completed();
+        assert_eq!(history.failed(CLOSED, RULES, at(1.0)), None);
+        assert_eq!(history.failed(CLOSED, RULES, at(1.0)), None);
+        assert_eq!(history.standing(Repeat::Safe, at(1.0)), Standing::Good);
+        assert_eq!(history.failed(CLOSED, RULES, at(1.0)), put_aside(10, "closed"));
+        assert_eq!(history.failed(CLOSED, RULES, at(1.1)), None, "it was under way already");
+        assert_eq!(history.standing(Repeat::Safe, at(10.9)), Standing::Aside);
+        assert_eq!(history.standing(Repeat::Safe, at(11.0)), Standing::Due);
+    }
+
+    #[test]
+    fn one_connection_that_cannot_be_made_suffices() {
+        let mut history = History::default();
+        assert_eq!(history.failed(REFUSED, RULES, at(0.0)), put_aside(10, "refused"));
+        assert_eq!(history.standing(Repeat::Safe, at(9.9)), Standing::Unreachable);
+    }
+
+    #[test]
+    fn a_trial_that_fails_makes_the_rest_longer_up_to_a_bound() {
+        let mut history = History::default();
+        let mut now = 0.0;
+        for rest in [10.0, 20.0, 30.0, 40.0, 50.0, 60.0, 60.0] {
+            history.failed(REFUSED, RULES, at(now));
+            assert_eq!(history.standing(Repeat::Safe, at(now + rest - 0.1)), Standing::Unreachable);
+            now += rest;
+            assert_eq!(history.standing(Repeat::Safe, at(now)), Standing::Due, "{rest}");
+        }
+    }
+
+    #[test]
+    fn a_request_that_cannot_be_repeated_is_the_last_to_try_a_server() {
+        let mut history = History::default();
+        history.failed(REFUSED, RULES, at(0.0));
+        assert_eq!(history.standing(Repeat::Never, at(10.0)), Standing::Unreachable);
+        assert_eq!(history.standing(Repeat::Never, at(20.0)), Standing::Due);
+    }
+
+    #[test]
+    fn an_answer_to_what_was_sent_since_brings_a_server_back_on_probation() {
+        let mut history = History::default();
+        history.failed(REFUSED, RULES, at(1.0));
+        assert_eq!(history.answered(at(0.9), RULES), None, "sent before it failed");
+        assert_eq!(history.answered(at(11.0), RULES), Some(Change::Back));
+        assert_eq!(history.standing(Repeat::Never, at(11.0)), Standing::Good);
+        assert_eq!(history.failed(CLOSED, RULES, at(12.0)), put_aside(20, "closed"));
+        history.answered(at(40.0), RULES);
+        history.completed();
+        assert_eq!(history.failed(CLOSED, RULES, at(41.0)), None, "it has proved itself");
+    }
+
+    #[test]
+    fn a_failure_weighs_like_a_request_that_takes_its_time() {
+        let mut history = History::default();
+        assert_eq!(history.burden(at(0.0)), 0);
+        history.erred(at(0.0));
+        assert_eq!(history.burden(at(0.0)), 1_000);
+        assert_eq!(history.burden(at(1.0)), 500);
+        assert_eq!(history.burden(at(10.0)), 0);
+        for _ in 0..1_000 {
+            history.erred(at(0.0));
+        }
+        assert_eq!(history.burden(at(17.0)), 0, "bounded, so that it is forgotten");
+    }
+}
