@@ -2,6 +2,7 @@
 
 use crate::reference::Resource;
 use crate::request::RequestFacts;
+use crate::spelling::one_spelling;
 use http::header::{CONTENT_LOCATION, HeaderMap, LOCATION};
 use http::{Method, StatusCode};
 
@@ -12,12 +13,13 @@ pub fn invalidates(method: &Method, status: StatusCode) -> bool {
     succeeded && !is_safe(method)
 }
 
-/// The further resources that such a response invalidates: path and query of its Location and Content-Location, where
-/// they are of the target's own origin (§4.4: any other origin's would be a way to attack it).
+/// The further resources that such a response invalidates: path and query, in their one spelling, of its Location and
+/// Content-Location, where they are of the target's own origin (§4.4: any other origin's would be a way to attack it).
 pub fn invalidated_targets(target: &Resource<'_>, head: &HeaderMap) -> Vec<String> {
+    let itself = one_spelling(target.path_and_query);
     let references = [LOCATION, CONTENT_LOCATION].into_iter().filter_map(|field| head.get(field));
     let targets = references.filter_map(|reference| target.same_origin(reference.as_bytes()));
-    let mut targets: Vec<_> = targets.filter(|found| found != target.path_and_query).collect();
+    let mut targets: Vec<_> = targets.filter(|found| *found != itself).collect();
     targets.dedup();
     targets
 }
@@ -32,7 +34,7 @@ pub fn stands_for_get(
     head: &HeaderMap,
 ) -> Option<RequestFacts> {
     let location = head.get(CONTENT_LOCATION)?;
-    let itself = target.same_origin(location.as_bytes())? == target.path_and_query;
+    let itself = target.same_origin(location.as_bytes())? == one_spelling(target.path_and_query);
     (*method == Method::POST && status.is_success() && itself).then(|| request.for_explicit_freshness())
 }
 

@@ -54,6 +54,8 @@ pub enum LifetimeSource {
     Heuristic,
     /// Nothing: the lifetime is zero.
     None,
+    /// A soft purge, which ended it.
+    SoftPurge,
 }
 
 impl LifetimeSource {
@@ -66,6 +68,7 @@ impl LifetimeSource {
             LifetimeSource::Route => "route",
             LifetimeSource::Heuristic => "heuristic",
             LifetimeSource::None => "none",
+            LifetimeSource::SoftPurge => "soft-purge",
         }
     }
 
@@ -96,6 +99,17 @@ impl Meta {
     /// Whether the response is fresh at `now` (§4.2).
     pub fn is_fresh(&self, now: Moment) -> bool {
         now < self.fresh_until && self.age_at_arrival < self.lifetime
+    }
+
+    /// Ends the lifetime at `moment`, if it has not ended before: the response is stale from then on, and its stale
+    /// windows are counted from then. Its age stays what it is.
+    pub fn stale_since(&mut self, moment: Moment) {
+        self.fresh_until = self.fresh_until.min(moment);
+        let age = self.age(moment);
+        if age < self.lifetime {
+            self.lifetime = age;
+            self.lifetime_source = LifetimeSource::SoftPurge;
+        }
     }
 
     /// How far past its lifetime the response is at `now`; zero while it is fresh.
@@ -194,5 +208,44 @@ impl Validators {
     /// Last-Modified where it is a strong validator: what If-Range may be compared with (RFC 9110 §13.1.5).
     pub fn strong_last_modified(&self) -> Option<SystemTime> {
         self.last_modified.filter(|_| self.last_modified_is_strong)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Windows and `ttl` were counted from the lifetime that the origin had stated: an hour after the purge a response
+    /// of `max-age=3600` was still inside a window of a second.
+    #[test]
+    fn a_soft_purge_counts_from_the_purge_and_leaves_the_age() {
+        let at = |seconds| Moment::from_epoch(Duration::from_secs(seconds));
+        let fresh = Meta {
+            status: StatusCode::OK,
+            validators: Validators::default(),
+            received_at: at(100),
+            age_at_arrival: Duration::from_secs(10),
+            lifetime: Duration::from_secs(3600),
+            lifetime_source: LifetimeSource::MaxAge,
+            fresh_until: at(3690),
+            no_cache: false,
+            immutable: false,
+            shareable: false,
+            stale_ban: StaleBan::None,
+            stale_while_revalidate: None,
+            stale_if_error: None,
+        };
+        let mut purged = fresh.clone();
+        purged.stale_since(at(200));
+        let now = at(203);
+        assert!(!purged.is_fresh(now));
+        assert_eq!((purged.lifetime_left(now), purged.staleness(now)), (-3, Duration::from_secs(3)));
+        assert_eq!((purged.age(now), purged.lifetime_source), (fresh.age(now), LifetimeSource::SoftPurge));
+        let mut again = purged.clone();
+        again.stale_since(at(300));
+        assert_eq!(again, purged, "what is stale already stays stale since then");
+        let mut early = fresh;
+        early.stale_since(at(50));
+        assert!(!early.is_fresh(at(100)), "a fetch that began before the purge brought it");
     }
 }

@@ -1,5 +1,7 @@
 //! References to resources of one's own origin (RFC 3986 §5, RFC 6454).
 
+use crate::spelling::one_spelling_of_octets;
+
 /// A resource as a client named it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Resource<'a> {
@@ -12,20 +14,23 @@ pub struct Resource<'a> {
 }
 
 impl Resource<'_> {
-    /// Resolves a reference against this resource. Its path and query, where it leads to the same origin.
+    /// Resolves a reference against this resource. Its path and query, where it leads to the same origin, in their one
+    /// spelling ([`crate::one_spelling`]).
     pub fn same_origin(&self, reference: &[u8]) -> Option<String> {
-        let reference = std::str::from_utf8(reference).ok()?.trim_ascii();
-        let reference = reference.split('#').next().unwrap_or_default();
-        if reference.contains(|character: char| character.is_ascii_control() || character == '\\') {
+        let reference = reference.trim_ascii().split(|&octet| octet == b'#').next().unwrap_or_default();
+        if reference.iter().any(|octet| octet.is_ascii_control() || *octet == b'\\') {
             return None;
         }
+        // Before dot segments are removed: `%2e%2e` is one.
+        let reference = &*one_spelling_of_octets(reference);
         let (path, query) = split_query(self.relative(reference)?);
         let (base_path, _) = split_query(self.path_and_query);
         let merged = match path {
-            "" if query.is_some() => base_path.to_owned(),
-            "" => return Some(self.path_and_query.to_owned()),
+            "" if query.is_some() => one_spelling_of_octets(base_path.as_bytes()),
+            "" => return Some(one_spelling_of_octets(self.path_and_query.as_bytes())),
             absolute if absolute.starts_with('/') => absolute.to_owned(),
             relative => {
+                let base_path = one_spelling_of_octets(base_path.as_bytes());
                 let folder = base_path.rfind('/').map_or("/", |slash| &base_path[..=slash]);
                 format!("{folder}{relative}")
             }
@@ -62,7 +67,7 @@ impl Resource<'_> {
             _ => (authority, ""),
         };
         let port = if port.is_empty() { default } else { port };
-        (host.to_ascii_lowercase(), port.to_owned())
+        (host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase(), port.to_owned())
     }
 }
 
@@ -121,6 +126,12 @@ mod tests {
             ("//A.test", "/"),
             ("HTTP://a.test/x?y=/../z", "/x?y=/../z"),
             ("g:h/../i", ""),
+            // A reference in another spelling named a resource that nothing is stored for.
+            ("/caf%c3%a9", "/caf%C3%A9"),
+            ("/caf\u{e9}", "/caf%C3%A9"),
+            ("x y", "/b/c/x%20y"),
+            ("/a/%2e%2E/%62", "/b"),
+            ("//a.test.:80/x", "/x"),
         ] {
             let found = BASE.same_origin(reference.as_bytes());
             assert_eq!(found.as_deref().unwrap_or(""), resolved, "{reference}");

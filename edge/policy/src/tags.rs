@@ -47,7 +47,38 @@ pub fn invalidated_groups(head: &HeaderMap) -> Vec<Tag> {
     groups(head, &CACHE_GROUP_INVALIDATION).into_iter().map(Tag::Group).collect()
 }
 
+/// Why no response carries a tag.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NoTag {
+    /// It is empty, or begins or ends with white space.
+    Untrimmed,
+    /// It has white space, which separates the words of Surrogate-Key, and a comma, which separates those of Cache-Tag.
+    Several,
+    /// It has characters that no field holds.
+    Control,
+    /// It is longer than [`LONGEST_TAG`].
+    Long,
+}
+
 impl Tag {
+    /// The tag that an operator names.
+    ///
+    /// # Errors
+    /// [`NoTag`], where no response can carry it.
+    pub fn named(text: &str) -> Result<Tag, NoTag> {
+        if text.is_empty() || text.trim_ascii().len() < text.len() {
+            Err(NoTag::Untrimmed)
+        } else if text.contains(|character: char| character.is_ascii_control() && character != '\t') {
+            Err(NoTag::Control)
+        } else if text.contains(',') && text.contains(|character: char| character.is_ascii_whitespace()) {
+            Err(NoTag::Several)
+        } else if text.len() > LONGEST_TAG {
+            Err(NoTag::Long)
+        } else {
+            Ok(Tag::Key(text.into()))
+        }
+    }
+
     /// The tag's text.
     pub fn as_str(&self) -> &str {
         match self {
@@ -64,7 +95,15 @@ fn words<'a>(
     let lines = head.get_all(field).into_iter();
     let words = lines.flat_map(move |line| line.as_bytes().split(move |&byte| separates(byte)));
     let words = words.map(<[u8]>::trim_ascii).filter(|word| !word.is_empty());
-    words.map(|word| Tag::Key(word.iter().map(|&octet| char::from(octet)).collect::<String>().into()))
+    words.map(|word| Tag::Key(text(word)))
+}
+
+/// Octets that are no UTF-8 are read as ISO 8859-1 (RFC 9110 §5.5), so that such a tag can be named too.
+fn text(word: &[u8]) -> Box<str> {
+    match std::str::from_utf8(word) {
+        Ok(text) => text.into(),
+        Err(_) => word.iter().map(|&octet| char::from(octet)).collect::<String>().into(),
+    }
 }
 
 /// A List of Strings; members of other types are passed over, parameters ignored, a broken field is as if absent.
@@ -104,6 +143,34 @@ mod tests {
         let group = |text: &str| Tag::Group(text.into());
         let wanted = [key("a"), key("b"), key("c"), key("d e"), group("b"), group("g h"), group("i")];
         assert_eq!(tags(&head).unwrap(), wanted);
+    }
+
+    /// `Surrogate-Key: café` was read as Latin-1, and no purge named it.
+    #[test]
+    fn tags_are_read_as_utf_8_and_as_latin_1_where_they_are_none() {
+        let carried = |octets: &[u8]| {
+            let field = (SURROGATE_KEY, HeaderValue::from_bytes(octets).unwrap());
+            tags(&HeaderMap::from_iter([field])).unwrap()
+        };
+        assert_eq!(carried("café".as_bytes()), [Tag::named("café").unwrap()]);
+        assert_eq!(carried(b"caf\xe9"), [Tag::named("café").unwrap()]);
+    }
+
+    /// A purge by such a tag said that it had purged nothing, as if nothing were stored.
+    #[test]
+    fn what_no_response_carries_is_no_tag() {
+        for (text, why) in [
+            ("", NoTag::Untrimmed),
+            (" a", NoTag::Untrimmed),
+            ("a b,c", NoTag::Several),
+            ("a\u{1}", NoTag::Control),
+            (&"x".repeat(LONGEST_TAG + 1), NoTag::Long),
+        ] {
+            assert_eq!(Tag::named(text), Err(why), "{text}");
+        }
+        for text in ["a", "a,b", "d e", "café"] {
+            assert_eq!(Tag::named(text), Ok(Tag::Key(text.into())));
+        }
     }
 
     #[test]

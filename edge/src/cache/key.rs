@@ -1,4 +1,8 @@
 //! The primary cache key (RFC 9111 §2): everything of a request's target that can change the response.
+//!
+//! A key has one spelling of host, path and query (RFC 3986 §6.2.2), whatever spelling the client chose; purges and
+//! invalidations name keys, so they find what is stored under any. Whoever fetches for the cache asks the upstream for
+//! the key's own path and query. A request that is passed goes on as it was written.
 
 use std::{
     borrow::Cow,
@@ -6,7 +10,7 @@ use std::{
     sync::Arc,
 };
 
-use cache_policy::{QueryRules, normalise_query};
+use cache_policy::{QueryRules, normalise_query, one_spelling};
 
 use crate::message::target::Target;
 
@@ -39,12 +43,12 @@ impl Hash for Key {
 impl Key {
     /// The key of a request's target with its whole query.
     pub fn new(inbound: &Target) -> Self {
-        Self::of(inbound, &inbound.path_and_query)
+        Self::of(inbound, &one_spelling(&inbound.path_and_query))
     }
 
     /// The key of a request's target on a route with these rules for its query.
     pub fn on_route(inbound: &Target, rules: &QueryRules) -> Self {
-        Self::of(inbound, &target(inbound, rules))
+        Self::of(inbound, &one_spelling(&target(inbound, rules)))
     }
 
     fn of(inbound: &Target, target: &str) -> Self {
@@ -56,14 +60,24 @@ impl Key {
         for part in [scheme, "://", &inbound.host, ":", port, target] {
             text.push_str(part);
         }
-        // No rule for queries changes the path.
         let origin = length - target.len();
-        Self { text: text.into(), origin, path: origin + inbound.path().len() }
+        // A path holds no `?`, and no spelling of it does.
+        Self { text: text.into(), origin, path: origin + target.find('?').unwrap_or(target.len()) }
+    }
+
+    /// The key of this text: see [`Key::as_str`]. `None` for what is no key.
+    pub(super) fn of_text(text: &str) -> Option<Self> {
+        let authority = text.find("://")? + 3;
+        // No host holds a `/`.
+        let origin = authority + text[authority..].find(['/', '*'])?;
+        let path = origin + text[origin..].find('?').unwrap_or(text.len() - origin);
+        Some(Self { text: text.into(), origin, path })
     }
 
     /// The key of another resource of the same origin.
     pub fn same_origin(&self, path_and_query: &str) -> Self {
         let origin = self.origin();
+        let path_and_query = one_spelling(path_and_query);
         let path = origin.len() + path_and_query.find('?').unwrap_or(path_and_query.len());
         Self { text: format!("{origin}{path_and_query}").into(), origin: origin.len(), path }
     }
@@ -71,6 +85,13 @@ impl Key {
     /// Scheme, host and port, with which every key of the origin begins.
     pub fn origin(&self) -> &str {
         &self.text[..self.origin]
+    }
+
+    /// The host, which a colon and the port follow.
+    pub fn host(&self) -> &str {
+        let authority = self.origin().find("://").map_or(0, |scheme| scheme + 3);
+        let port = self.origin().rfind(':').unwrap_or(self.origin);
+        &self.text[authority..port]
     }
 
     /// Path and query for the request to the origin. Nothing that the key omits is sent, so it cannot change the
@@ -146,6 +167,22 @@ mod tests {
             assert_eq!((key.path_and_query(), key.query()), ("/p?q=1", "q=1"), "{host}");
             assert_eq!(key.same_origin("/c?d").without_query(), format!("http://{host}:80/c"), "{host}");
         }
+    }
+
+    /// `/caf%c3%a9` and `/caf%C3%A9`, `/~a` and `/%7Ea`, `shop` and `shop.` had keys of their own, so that a purge of one
+    /// left the others.
+    #[test]
+    fn spellings_of_one_target_have_the_same_key() {
+        let one = key("/~caf%C3%A9?a=-&%C3%A9", "shop", Scheme::Http);
+        for (uri, host) in [
+            ("/~caf%c3%a9?a=-&%C3%A9", "SHOP."),
+            ("/%7Ecaf%C3%A9?a=%2D&%c3%a9", "shop:80"),
+            ("/%7e%63%61f%c3%A9?a=%2d&%c3%A9", "%53hop"),
+        ] {
+            assert_eq!(key(uri, host, Scheme::Http), one, "{uri} {host}");
+        }
+        assert_eq!((one.without_query(), one.query()), ("http://shop:80/~caf%C3%A9", "a=-&%C3%A9"));
+        assert_ne!(key("/a%2Fb", "shop", Scheme::Http), key("/a/b", "shop", Scheme::Http));
     }
 
     #[test]

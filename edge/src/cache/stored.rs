@@ -194,7 +194,7 @@ impl Stored {
     /// The same response, stale since `moment`.
     pub fn stale_since(&self, moment: Moment) -> Self {
         let mut facts = self.facts.clone();
-        facts.meta.fresh_until = facts.meta.fresh_until.min(moment);
+        facts.meta.stale_since(moment);
         Self::assemble(
             facts,
             self.identity.clone(),

@@ -2,6 +2,8 @@
 
 use std::borrow::Cow;
 
+use cache_policy::decode_unreserved;
+
 /// Whether the client's connection is encrypted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scheme {
@@ -34,7 +36,7 @@ impl Scheme {
 pub struct Target {
     /// From the connection, never from a header.
     pub scheme: Scheme,
-    /// Host, lower case, without port; IPv6 literals keep their brackets.
+    /// Host in its one spelling: lower case, without port and without a dot at its end; IPv6 literals keep their brackets.
     pub host: Box<str>,
     /// Port, the scheme's default when the request names none.
     pub port: u16,
@@ -56,7 +58,7 @@ impl Target {
         }
         Self {
             scheme,
-            host: host.to_ascii_lowercase().into_boxed_str(),
+            host: one_host(host),
             port,
             path_length: path.len(),
             path_and_query: path_and_query.into_boxed_str(),
@@ -105,9 +107,45 @@ impl Target {
     }
 }
 
-/// The unreserved character that a text begins with in percent-encoding.
-fn decode_unreserved(text: &str) -> Option<char> {
-    let digits = text.strip_prefix('%')?.get(..2)?;
-    let octet = char::from(u8::from_str_radix(digits, 16).ok()?);
-    (octet.is_ascii_alphanumeric() || matches!(octet, '-' | '.' | '_' | '~')).then_some(octet)
+/// A host's one spelling (RFC 3986 §6.2.2, RFC 4291 §2.2): lower case, unreserved characters decoded, IPv6 in its short
+/// form, and without the dot that ends an absolute name in DNS.
+fn one_host(host: &str) -> Box<str> {
+    let literal = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+    if let Some(address) = literal.and_then(|literal| literal.parse::<std::net::Ipv6Addr>().ok()) {
+        return format!("[{address}]").into();
+    }
+    let mut plain = String::with_capacity(host.len());
+    let mut rest = host;
+    while let Some(character) = rest.chars().next() {
+        let (decoded, length) =
+            decode_unreserved(rest).map_or((character, character.len_utf8()), |decoded| (decoded, 3));
+        plain.push(decoded.to_ascii_lowercase());
+        rest = &rest[length..];
+    }
+    if plain.len() > 1 && plain.ends_with('.') && !plain.ends_with("..") {
+        plain.pop();
+    }
+    plain.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `shop.test.` was another host than `shop.test`, with keys of its own.
+    #[test]
+    fn spellings_of_one_host_become_one() {
+        for (written, one) in [
+            ("Shop.Test.", "shop.test"),
+            ("%53hop%2dA.test", "shop-a.test"),
+            ("a%C3%a9.test", "a%c3%a9.test"),
+            ("[2001:DB8:0::1]", "[2001:db8::1]"),
+            (".", "."),
+            ("a..", "a.."),
+        ] {
+            let target = Target::new(Scheme::Http, written, 80, ("/", None));
+            assert_eq!(&*target.host, one, "{written}");
+            assert_eq!(&*one_host(one), one, "{written}");
+        }
+    }
 }

@@ -75,7 +75,7 @@ fn names(reason: Option<Reason>, meta: Option<&Meta>) -> Names {
         Some(LifetimeSource::SharedMaxAge | LifetimeSource::MaxAge) => STATED,
         Some(LifetimeSource::Expires) => EXPIRES,
         Some(LifetimeSource::Heuristic) => HEURISTIC,
-        Some(LifetimeSource::Route | LifetimeSource::None) | None => ANY_LIFETIME,
+        Some(LifetimeSource::Route | LifetimeSource::None | LifetimeSource::SoftPurge) | None => ANY_LIFETIME,
     };
     let Some(reason) = reason else { return response(lifetime) };
     match reason {
