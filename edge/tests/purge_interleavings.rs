@@ -2,7 +2,8 @@
 //! and chooses at every lock who goes on.
 //!
 //! The tier behind the gate is a small map, written as the memory tier is: look, ask the fate, put in place, each under a
-//! lock of its own, all inside [`Gate::write`]. What an origin would answer is a version that grows with each change, and
+//! lock of its own, all inside [`Gate::write`]. A purge finds its entries as there: by the edge's own [`Carriers`], by the
+//! key, or by a walk from place to place, past which an entry may move. What an origin would answer is a version that grows with each change, and
 //! every change is followed by a purge. The property, asserted at every look-up: **what is found is no older than the last
 //! purge that had been acknowledged when the look-up began** (or it is stale, where the purge was soft).
 //!
@@ -17,17 +18,27 @@ use std::{
     hash::{DefaultHasher, Hash as _, Hasher as _},
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+        atomic::{
+            AtomicBool, AtomicU64,
+            Ordering::{Relaxed, SeqCst},
+        },
     },
     time::{Duration, SystemTime},
 };
 
-use cache_policy::{Moment, Tag};
-use edge::cache::{
-    pending_purges::PendingPurges,
-    purge::{Fate, Force, Gate, Generation, Locking, Name, Rule},
-    tier,
+use cache_policy::{Moment, NoVarySearch, Tag};
+use edge::{
+    cache::{
+        Key,
+        carriers::{Carried, Carriers, Cursor},
+        pending_purges::PendingPurges,
+        purge::{Answers, Counter, Fate, Force, Gate, Generation, Locking, Purgeable, Rule},
+        rule_set::RuleSet,
+        tier,
+    },
+    message::target::{Scheme, Target},
 };
+use http::{HeaderMap, HeaderName, HeaderValue};
 use shuttle::{
     Config, Runner,
     scheduler::{PctScheduler, RandomScheduler, Scheduler},
@@ -83,6 +94,42 @@ fn no_write_brings_back_what_it_found_before_the_purge() {
         world.spawn(|world| {
             world.look_up(A);
             world.look_up(A);
+        });
+    });
+    assert!(tally.refused.load(Relaxed) > 0 && tally.found.load(Relaxed) > 0);
+}
+
+#[test]
+fn what_moves_past_a_walk_is_not_found_afterwards() {
+    // A rewrite that has seen what was evicted puts it into the first free place, which the walk may have passed.
+    let tally = explore("a rewrite, an eviction, a purge of everything, and a fetch", |world| {
+        world.fetch(B);
+        world.fetch(A);
+        world.spawn(|world| {
+            world.evict(B);
+            world.evict(A);
+        });
+        world.spawn(|world| world.rewrite(A));
+        world.spawn(|world| world.purge(Rule::Host("shop.example".into()), Force::Hard));
+        world.spawn(|world| {
+            world.look_up(A);
+            world.look_up(A);
+        });
+    });
+    assert!(tally.refused.load(Relaxed) > 0 && tally.found.load(Relaxed) > 0);
+}
+
+#[test]
+fn what_answers_for_a_query_ends_with_it() {
+    // `/c?u=1` says by No-Vary-Search that it answers for `/c?u=2`, which is changed.
+    let tally = explore("fetches of one query, an invalidation and a purge of another", |world| {
+        world.spawn(|world| world.fetch(C));
+        world.spawn(|world| world.fetch(C));
+        world.spawn(World::invalidate_equivalent);
+        world.spawn(|world| world.purge(Rule::Key(EQUIVALENT.into()), Force::Hard));
+        world.spawn(|world| {
+            world.look_up(C);
+            world.look_up(C);
         });
     });
     assert!(tally.refused.load(Relaxed) > 0 && tally.found.load(Relaxed) > 0);
@@ -147,6 +194,8 @@ struct Shuttled;
 
 impl Locking for Shuttled {
     type Mutex<T: Send> = shuttle::sync::Mutex<T>;
+    type Counter = Count;
+    type Hasher = foldhash::fast::FixedState;
 
     fn mutex<T: Send>(value: T) -> Self::Mutex<T> {
         shuttle::sync::Mutex::new(value)
@@ -157,16 +206,47 @@ impl Locking for Shuttled {
     }
 }
 
-/// A resource of the map, by its place there.
+/// And so is each look at a number.
+#[derive(Default)]
+struct Count(shuttle::sync::atomic::AtomicU64);
+
+impl Counter for Count {
+    fn get(&self) -> u64 {
+        self.0.load(SeqCst)
+    }
+
+    fn up(&self) -> u64 {
+        self.0.fetch_add(1, SeqCst) + 1
+    }
+
+    fn down(&self) {
+        self.0.fetch_sub(1, SeqCst);
+    }
+
+    fn raise(&self, to: u64) {
+        self.0.fetch_max(to, SeqCst);
+    }
+}
+
+/// A resource, by its place among [`TARGETS`].
 type Resource = usize;
 const A: Resource = 0;
 const B: Resource = 1;
+/// One that answers for other queries.
+const C: Resource = 2;
 
-/// In different stripes, and apart in the gate's memory of invalidations.
-const NAMES: [Name<'static>; 2] = [
-    Name { key: "https://shop.example:443/a", hash: 1 << 32 },
-    Name { key: "https://shop.example:443/b", hash: (1 << 40) + (2 << 32) },
-];
+const TARGETS: [(&str, Option<&str>); 3] = [("/a", None), ("/b", None), ("/c", Some("u=1"))];
+/// What C answers for.
+const EQUIVALENT: &str = "https://shop.example:443/c?u=2";
+
+fn key(target: (&str, Option<&str>)) -> Key {
+    Key::new(&Target::new(Scheme::Https, "shop.example", 443, target))
+}
+
+fn no_vary_search(resource: Resource) -> Option<NoVarySearch> {
+    let field = (HeaderName::from_static("no-vary-search"), HeaderValue::from_static("params=(\"u\")"));
+    (resource == C).then(|| NoVarySearch::read(&HeaderMap::from_iter([field])).unwrap())
+}
 
 fn tags() -> [Tag; 1] {
     [Tag::Key("shoe".into())]
@@ -191,18 +271,29 @@ struct Entry {
 /// with the step before.
 struct World {
     gate: Gate<Shuttled>,
-    shelves: [shuttle::sync::Mutex<Option<Entry>>; 2],
+    keys: [Key; 3],
+    /// What is stored, each in a place; a new one takes the first that is free.
+    places: shuttle::sync::Mutex<[Option<Held>; 3]>,
+    carriers: Arc<Carriers<Shuttled>>,
     /// The tier behind the map, where a story has one.
     tiered: AtomicBool,
-    behind: [shuttle::sync::Mutex<Option<Entry>>; 2],
+    behind: [shuttle::sync::Mutex<Option<Entry>>; 3],
     underway: PendingPurges<Shuttled>,
     /// What the origin would answer now.
-    origin: [AtomicU64; 2],
+    origin: [AtomicU64; 3],
     /// The newest version whose purge has returned.
-    acknowledged: [AtomicU64; 2],
+    acknowledged: [AtomicU64; 3],
     threads: std::sync::Mutex<Vec<thread::JoinHandle<()>>>,
     events: std::sync::Mutex<Vec<(char, u64)>>,
     tally: Arc<Tally>,
+}
+
+/// A stored entry, findable by its tag.
+#[derive(Clone)]
+struct Held {
+    resource: Resource,
+    entry: Entry,
+    _carried: Arc<Carried<Shuttled>>,
 }
 
 /// What happened over all interleavings.
@@ -221,10 +312,12 @@ struct Tally {
 impl World {
     fn new(tally: &Arc<Tally>) -> Arc<Self> {
         Arc::new(Self {
-            gate: Gate::default(),
-            shelves: [None, None].map(shuttle::sync::Mutex::new),
+            gate: Gate::new(64),
+            keys: TARGETS.map(key),
+            places: shuttle::sync::Mutex::default(),
+            carriers: Arc::default(),
             tiered: AtomicBool::default(),
-            behind: [None, None].map(shuttle::sync::Mutex::new),
+            behind: [None, None, None].map(shuttle::sync::Mutex::new),
             underway: PendingPurges::default(),
             origin: Default::default(),
             acknowledged: Default::default(),
@@ -275,8 +368,13 @@ impl World {
     }
 
     fn store_and(&self, resource: Resource, began: Generation, version: u64, stores: impl FnOnce(&Entry)) {
+        let answers = if resource == C { Answers::Equivalents } else { Answers::Itself };
+        if resource == C {
+            self.carriers.expect_equivalents();
+        }
         self.change(resource, |place| {
-            let stale = match self.gate.fate_of_new(began, NAMES[resource], &tags()) {
+            let new = Purgeable { key: &self.keys[resource], tags: &tags(), answers };
+            let stale = match self.gate.fate(began, new) {
                 Fate::Alive => false,
                 Fate::StaleSince(_) => true,
                 Fate::Gone => return self.event('r', version, &self.tally.refused),
@@ -292,12 +390,15 @@ impl World {
         self.change(resource, |_| ());
     }
 
-    /// As `Memory::change`: whatever was there before meets its fate on the way.
+    /// As `Memory::change`: while anyone walks, whatever was there before meets its fate on the way.
     fn change(&self, resource: Resource, change: impl FnOnce(&mut Option<Entry>)) {
-        let name = NAMES[resource];
-        self.gate.write(name.hash, || {
-            let mut place =
-                self.peek(resource).and_then(|entry| match self.gate.fate(entry.began, name, &tags()) {
+        let key = &self.keys[resource];
+        self.gate.write(key, || {
+            let walked = self.gate.walked();
+            let old = self.held(resource);
+            let mut place = old.as_ref().map(|held| held.entry.clone());
+            if walked {
+                place = place.and_then(|entry| match self.gate.fate_of_place(entry.began, key) {
                     Fate::Alive => Some(entry),
                     Fate::StaleSince(_) => Some(Entry { stale: true, ..entry }),
                     Fate::Gone => {
@@ -305,21 +406,39 @@ impl World {
                         None
                     }
                 });
+            }
             change(&mut place);
-            *self.shelves[resource].lock().unwrap() = place;
+            let new = place.map(|entry| {
+                let carried = self.carriers.enter(key, &tags(), no_vary_search(resource)).unwrap();
+                Held { resource, entry, _carried: Arc::new(carried) }
+            });
+            self.put(resource, new);
+            drop(old);
         });
+    }
+
+    fn put(&self, resource: Resource, new: Option<Held>) {
+        let mut places = self.places.lock().unwrap();
+        let there =
+            places.iter().position(|held| held.as_ref().is_some_and(|held| held.resource == resource));
+        let place = there.or_else(|| places.iter().position(Option::is_none)).unwrap();
+        let old = std::mem::replace(&mut places[place], new);
+        drop(places);
+        drop(old);
     }
 
     /// Memory has no room for it any more.
     fn evict(&self, resource: Resource) {
-        *self.shelves[resource].lock().unwrap() = None;
+        if self.held(resource).is_some() {
+            self.put(resource, None);
+        }
     }
 
     /// As a fetch that asks the tier, and puts what it finds in memory.
     fn look_behind(&self, resource: Resource) {
         let floor = self.acknowledged[resource].load(Relaxed);
         let began = self.gate.generation();
-        if self.underway.concerns(NAMES[resource].key) {
+        if self.underway.concerns(self.keys[resource].as_str()) {
             return self.event('u', floor, &self.tally.left_alone);
         }
         let found = self.behind[resource].lock().unwrap().clone();
@@ -339,8 +458,8 @@ impl World {
         let purge = Arc::new(purge);
         let ticket = self.underway.begin(&purge);
         self.purge_and(rule, Force::Hard, || {
-            for resource in [A, B] {
-                if purge.rules.iter().any(|rule| rule.matches(NAMES[resource].key, &tags())) {
+            for resource in [A, B, C] {
+                if purge.rules.iter().any(|rule| rule.matches(self.keys[resource].as_str(), &tags())) {
                     *self.behind[resource].lock().unwrap() = None;
                 }
             }
@@ -349,43 +468,105 @@ impl World {
     }
 
     fn peek(&self, resource: Resource) -> Option<Entry> {
-        self.shelves[resource].lock().unwrap().clone()
+        self.held(resource).map(|held| held.entry)
     }
 
-    /// Changes both resources at the origin, and purges.
+    fn held(&self, resource: Resource) -> Option<Held> {
+        let places = self.places.lock().unwrap();
+        places.iter().flatten().find(|held| held.resource == resource).cloned()
+    }
+
+    /// Changes all resources at the origin, and purges.
     fn purge(&self, rule: Rule, force: Force) {
         self.purge_and(rule, force, || ());
     }
 
     fn purge_and(&self, rule: Rule, force: Force, tell_tiers: impl FnOnce()) {
-        let versions = [A, B].map(|resource| self.origin[resource].fetch_add(1, Relaxed) + 1);
-        self.gate.purge(vec![rule], force, moment(), |rules| {
-            for resource in [A, B] {
-                let matches = rules.iter().any(|rule| rule.matches(NAMES[resource].key, &tags()));
-                match force {
-                    Force::Hard if matches => *self.shelves[resource].lock().unwrap() = None,
-                    Force::Soft if matches && self.peek(resource).is_some() => self.rewrite(resource),
-                    _ => {}
+        let concerned = |resource: &Resource| {
+            rule.matches(self.keys[*resource].as_str(), &tags())
+                || (*resource == C && rule == Rule::Key(EQUIVALENT.into()))
+        };
+        let concerned: Vec<Resource> = [A, B, C].into_iter().filter(concerned).collect();
+        let versions: Vec<u64> =
+            concerned.iter().map(|resource| self.origin[*resource].fetch_add(1, Relaxed) + 1).collect();
+        let rules = RuleSet::new(vec![rule]);
+        self.gate.purge(&rules, force, moment(), |before| self.sweep(&rules, force, before));
+        tell_tiers();
+        for (resource, version) in concerned.iter().zip(&versions) {
+            self.acknowledged[*resource].fetch_max(*version, Relaxed);
+        }
+        self.events.lock().unwrap().push(('p', versions[0]));
+    }
+
+    /// As `Memory::sweep`.
+    fn sweep(&self, rules: &RuleSet, force: Force, before: Generation) {
+        for rule in rules.rules() {
+            match rule {
+                Rule::Key(_) => self.sweep_equivalents(before),
+                Rule::Tag(tag) => self.sweep_carriers(self.carriers.with_tag("", tag), force, before),
+                _ => {}
+            }
+        }
+        if rules.walk() {
+            for place in 0..3 {
+                let found = self.places.lock().unwrap()[place].clone();
+                if let Some(held) = found {
+                    self.visit(held.resource, force, before);
                 }
             }
-        });
-        tell_tiers();
-        for resource in [A, B] {
-            self.acknowledged[resource].fetch_max(versions[resource], Relaxed);
         }
-        self.events.lock().unwrap().push(('p', versions[A]));
+    }
+
+    fn sweep_carriers(&self, facet: u64, force: Force, before: Generation) {
+        let mut cursor = Cursor::start();
+        loop {
+            let keys = self.carriers.read(facet, &mut cursor);
+            if keys.is_empty() {
+                return;
+            }
+            for key in &keys {
+                self.visit(self.keys.iter().position(|known| known == key).unwrap(), force, before);
+            }
+        }
+    }
+
+    fn sweep_equivalents(&self, before: Generation) {
+        for facet in self.carriers.equivalents_of(&key(("/c", Some("u=2")))) {
+            self.sweep_carriers(facet, Force::Hard, before);
+        }
+    }
+
+    /// As `Memory::visit`.
+    fn visit(&self, resource: Resource, force: Force, before: Generation) {
+        self.change(resource, |place| {
+            let Some(entry) = place.as_mut().filter(|entry| entry.began < before) else { return };
+            match force {
+                Force::Hard => *place = None,
+                Force::Soft => entry.stale = true,
+            }
+        });
     }
 
     /// Changes one resource at the origin through an unsafe request, as `Memory::invalidate`.
     fn invalidate(&self, resource: Resource) {
+        self.invalidate_named(&self.keys[resource], resource);
+    }
+
+    /// Changes what C answers for, and so C.
+    fn invalidate_equivalent(&self) {
+        self.invalidate_named(&key(("/c", Some("u=2"))), C);
+    }
+
+    fn invalidate_named(&self, named: &Key, resource: Resource) {
         let version = self.origin[resource].fetch_add(1, Relaxed) + 1;
-        self.gate.invalidate(NAMES[resource].hash, |at| {
-            self.change(resource, |place| {
-                if place.as_ref().is_some_and(|entry| entry.began < at) {
-                    self.event('g', 0, &self.tally.refused);
-                    *place = None;
-                }
-            });
+        self.gate.invalidate(named, |at| {
+            if self.carriers.any_equivalents() {
+                self.gate.wait_for_writers();
+                self.sweep_equivalents(at);
+            }
+            if *named == self.keys[resource] {
+                self.visit(resource, Force::Hard, at);
+            }
         });
         self.acknowledged[resource].fetch_max(version, Relaxed);
         self.events.lock().unwrap().push(('i', version));

@@ -43,13 +43,13 @@ fn listed(names: &[String], name: &str) -> bool {
 }
 
 /// What No-Vary-Search says of a response: which differences of the query do not matter.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct NoVarySearch {
     order_matters_not: bool,
     ignored: Ignored,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Ignored {
     These(BTreeSet<String>),
     AllBut(BTreeSet<String>),

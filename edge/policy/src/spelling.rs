@@ -25,7 +25,9 @@ pub fn decode_unreserved(text: &str) -> Option<char> {
 pub(crate) fn one_spelling_of_octets(octets: &[u8]) -> String {
     let as_it_is = || {
         let mut text = String::with_capacity(octets.len());
-        octets.iter().for_each(|&octet| if octet.is_ascii() { text.push(char::from(octet)) } else { encode(octet, &mut text) });
+        octets.iter().for_each(|&octet| {
+            if octet.is_ascii() { text.push(char::from(octet)) } else { encode(octet, &mut text) }
+        });
         text
     };
     spelt(octets).unwrap_or_else(as_it_is)

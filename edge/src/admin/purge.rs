@@ -12,7 +12,7 @@
 
 use std::sync::Arc;
 
-use cache_policy::{Moment, Tag};
+use cache_policy::{LONGEST_TAG, Moment, NoTag, Tag, one_spelling};
 use http::{Method, Request, Uri};
 use serde::{Deserialize, Serialize};
 
@@ -23,7 +23,8 @@ use crate::{
         tiers::{self, Unacknowledged},
     },
     message::target::{Scheme, Target},
-    request::{inbound, route},
+    pipeline::invalidate::keys_of,
+    request::inbound,
     settings::Route,
 };
 
@@ -49,7 +50,7 @@ pub struct Purge {
 /// Why a purge is not done.
 #[derive(Debug, thiserror::Error)]
 pub enum NotPurged {
-    /// Nothing is named, or a URL is invalid; the text is for the operator.
+    /// Nothing is named, or what cannot match anything; the text is for the operator.
     #[error("{0}")]
     Unclear(String),
     /// The tier of this name behind memory has not acknowledged it; memory is purged.
@@ -67,7 +68,8 @@ pub struct Purged {
 }
 
 impl Purge {
-    /// Purges, or counts. Reads every stored resource.
+    /// Purges, or counts. Costs what the URLs and tags find; hosts, prefixes and everything walk over all that is
+    /// stored.
     ///
     /// # Errors
     /// [`NotPurged`]. If the future is dropped, memory may be purged already; the tiers behind it are then purged
@@ -75,14 +77,14 @@ impl Purge {
     pub async fn run(
         &self,
         routes: &[Arc<Route>],
-        memory: &Memory,
+        memory: &Arc<Memory>,
         now: Moment,
     ) -> Result<Purged, NotPurged> {
         let rules = self.rules(routes).map_err(NotPurged::Unclear)?;
         let force = if self.soft { Force::Soft } else { Force::Hard };
         let done = |purged| Purged { purged, soft: self.soft, dry_run: self.dry_run };
         if self.dry_run {
-            return Ok(done(memory.count(&rules)));
+            return Ok(done(memory.count(rules).await));
         }
         let tiers::Purged { memory, tiers } = memory.purge_all_tiers(rules, force, now).await;
         match tiers.into_iter().find_map(|(tier, told)| told.err().map(|why| (tier, why))) {
@@ -97,24 +99,22 @@ impl Purge {
             rules.push(Rule::Everything);
         }
         for url in &self.urls {
-            let inbound = read(url)?;
-            let named = Key::new(&inbound);
-            // Both the key under the route's query rules and the URL as written: the rules may have changed since it
-            // was stored.
-            if let Some(route) = route::find(routes, &inbound) {
-                let key = Key::on_route(&inbound, &route.query);
-                if key != named {
-                    rules.push(Rule::Key(key.as_str().into()));
-                }
-            }
-            rules.push(Rule::Key(named.as_str().into()));
+            let keys = keys_of(routes, &read(url)?);
+            rules.extend(keys.iter().map(|key| Rule::Key(key.as_str().into())));
         }
         for prefix in &self.prefixes {
+            if cuts_an_octet(prefix) {
+                return Err(format!("{prefix:?} ends within a percent-encoded octet: end it before the `%`"));
+            }
             let key = Key::new(&read(prefix)?);
             rules.push(Rule::Prefix(key.as_str().into()));
         }
-        rules.extend(self.hosts.iter().map(|host| Rule::Host(host.to_ascii_lowercase().into())));
-        rules.extend(self.tags.iter().map(|tag| Rule::Tag(Tag::Key(tag.as_str().into()))));
+        for host in &self.hosts {
+            rules.push(Rule::Host(read_host(host)?));
+        }
+        for tag in &self.tags {
+            rules.push(Rule::Tag(read_tag(tag)?));
+        }
         if rules.is_empty() {
             return Err("nothing to purge: name urls, tags, prefixes, hosts, or everything".to_owned());
         }
@@ -122,9 +122,55 @@ impl Purge {
     }
 }
 
-/// Parses a URL exactly as the target of a request.
+/// The host that an operator names, in its one spelling. What is no host matches nothing, and would be told as "0
+/// purged".
+fn read_host(host: &str) -> Result<Box<str>, String> {
+    let end = if host.starts_with('[') { host.find(']').unwrap_or(0) } else { 0 };
+    if host.contains('/') {
+        Err(format!("{host:?} is a URL: name its host alone, or put it into prefixes (--prefix)"))
+    } else if host.parse::<std::net::Ipv6Addr>().is_ok() {
+        Err(format!("{host:?} is written [{host}] as a host"))
+    } else if host[end..].contains(':') {
+        let (name, _) = host.split_at(end + host[end..].find(':').unwrap_or(0));
+        Err(format!(
+            "{host:?} has a port: a host is purged on all of its ports, as {name:?}; on one, by prefixes (--prefix) as \
+             \"http://{host}/\""
+        ))
+    } else if host.contains('*') {
+        Err(format!("{host:?}: `*` stands for nothing here; name each host"))
+    } else {
+        read(&format!("http://{host}/")).map(|target| target.host).map_err(|_| format!("{host:?} is no host"))
+    }
+}
+
+fn read_tag(tag: &str) -> Result<Tag, String> {
+    Tag::named(tag).map_err(|why| match why {
+        NoTag::Untrimmed => format!("{tag:?} is no tag: write it without white space around it"),
+        NoTag::Several => {
+            format!("{tag:?} is no tag: white space or the comma ends one; name each by itself")
+        }
+        NoTag::Control => format!("{tag:?} is no tag: no field holds its control characters"),
+        NoTag::Long => {
+            format!("a tag of {} octets: what has one longer than {LONGEST_TAG} is not stored", tag.len())
+        }
+    })
+}
+
+/// Whether a text ends in `%` or `%C`.
+fn cuts_an_octet(text: &str) -> bool {
+    let last = text.rfind('%').map(|place| &text.as_bytes()[place + 1..]);
+    last.is_some_and(|digits| digits.len() < 2 && digits.iter().all(u8::is_ascii_hexdigit))
+}
+
+/// Parses a URL as the target of a request, in whatever spelling.
 fn read(url: &str) -> Result<Target, String> {
-    let uri: Uri = url.parse().map_err(|error| format!("{url:?} is no URL: {error}"))?;
+    let written = url.split('#').next().unwrap_or_default();
+    let path =
+        written.find("://").and_then(|scheme| Some(scheme + 3 + written[scheme + 3..].find(['/', '?'])?));
+    let (authority, path) = written.split_at(path.unwrap_or(written.len()));
+    let uri: Uri = format!("{authority}{}", one_spelling(path))
+        .parse()
+        .map_err(|error: http::uri::InvalidUri| format!("{url:?} is no URL: {error}"))?;
     let scheme = match uri.scheme_str() {
         Some("https") => Scheme::Https,
         Some("http") => Scheme::Http,
@@ -150,6 +196,49 @@ mod tests {
         assert_eq!(key("http://shop:8080").unwrap().as_str(), "http://shop:8080/");
         for wrong in ["/a", "ftp://a/", "https://a/../b", ""] {
             assert!(key(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    /// `/caf%c3%a9` left `/caf%C3%A9`, a trailing dot was another host, and `|` in a query no URL at all.
+    #[test]
+    fn any_spelling_of_a_url_names_the_same_key() {
+        for (written, named) in [
+            ("https://shop.test/caf%c3%a9", "https://shop.test:443/caf%C3%A9"),
+            ("https://shop.test./café#top", "https://shop.test:443/caf%C3%A9"),
+            ("https://SHOP.test:443/%7Ea?q=a|b c", "https://shop.test:443/~a?q=a%7Cb%20c"),
+            ("http://[::1]:8080?q", "http://[::1]:8080/?q"),
+        ] {
+            assert_eq!(key(written).unwrap().as_str(), named, "{written}");
+        }
+    }
+
+    /// Each of these said "0 stored responses purged" and exited with 0.
+    #[test]
+    fn what_can_match_nothing_is_an_error_that_says_what_to_write() {
+        let why = |purge: Purge| purge.rules(&[]).unwrap_err();
+        let host = |name: &str| Purge { hosts: vec![name.to_owned()], ..Purge::default() };
+        for (name, remedy) in [
+            ("shop.test:8080", "http://shop.test:8080/"),
+            ("https://x", "name its host alone"),
+            ("x/y", "--prefix"),
+            ("::1", "[::1]"),
+            ("[::1]:80", "\"[::1]\""),
+            ("*.shop.test", "name each host"),
+            ("a b", "no host"),
+            ("", "no host"),
+        ] {
+            let said = why(host(name));
+            assert!(said.contains(remedy), "{name}: {said}");
+        }
+        let tag = |text: &str| Purge { tags: vec![text.to_owned()], ..Purge::default() };
+        for text in ["", " shoe", "a b,c", "a\n"] {
+            assert!(why(tag(text)).contains("no tag"), "{text}");
+        }
+        let prefix = Purge { prefixes: vec!["https://x/caf%C".to_owned()], ..Purge::default() };
+        assert!(why(prefix).contains("before the `%`"));
+        let named = [host("SHOP.Test."), host("shop.test")];
+        for purge in named {
+            assert_eq!(purge.rules(&[]).unwrap(), [Rule::Host("shop.test".into())]);
         }
     }
 

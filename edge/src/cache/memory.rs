@@ -4,25 +4,28 @@
 //! [`Gate`], which only writers pass. A look-up takes no lock of ours.
 
 use std::{
-    hash::BuildHasher,
+    cell::Cell,
+    collections::HashSet,
     sync::{
         Arc,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
     time::Duration,
 };
 
-use cache_policy::{Coding, Moment, Reason, RequestFacts, prefers_language, variant_key};
+use cache_policy::{Coding, Moment, NoVarySearch, Reason, RequestFacts, Tag, prefers_language, variant_key};
 use foldhash::fast::RandomState;
 use http::{HeaderMap, HeaderName, header};
 use quick_cache::{Lifecycle, OptionsBuilder, Weighter, sync::Cache};
 
 use super::{
     Key, Stored, StoredBody, Tiers,
+    carriers::{Carried, Carriers, Cursor},
     no_vary_search::{NoVarySearchIndex, mean_the_same},
     not_stored::LastNotStored,
-    purge::{Fate, Force, Gate, Generation, Name, Rule},
+    purge::{Answers, Fate, Force, Gate, Generation, Purgeable, Rule},
     reservation::Reservation,
+    rule_set::RuleSet,
     stored_body::Detached,
     tiers::Purged,
 };
@@ -34,6 +37,8 @@ pub struct Resource {
     /// Newest first, so that the most recent match is found first (RFC 9111 §4.1).
     variants: Vec<Arc<Stored>>,
     markers: Markers,
+    /// What makes each variant findable by its tags, in the same order.
+    carried: Vec<Option<Arc<Carried>>>,
 }
 
 /// Until when requests go upstream without waiting for each other, and why they do.
@@ -87,11 +92,23 @@ pub const MARKER: Duration = Duration::from_secs(30);
 pub const SHORT_MARKER: Duration = Duration::from_secs(5);
 
 impl Resource {
-    fn new(variants: Vec<Arc<Stored>>, markers: Markers, lent: &Arc<Detached>) -> Self {
+    fn new(
+        variants: Vec<Arc<Stored>>,
+        markers: Markers,
+        lent: &Arc<Detached>,
+        carry: impl Fn(&Arc<Stored>) -> Option<Arc<Carried>>,
+    ) -> Self {
         for body in variants.iter().flat_map(|stored| stored.bodies()) {
             body.enter(lent);
         }
-        Self { variants, markers }
+        let carried = variants.iter().map(carry).collect();
+        Self { variants, markers, carried }
+    }
+
+    /// What makes this very variant findable already.
+    fn carried(&self, stored: &Arc<Stored>) -> Option<&Option<Arc<Carried>>> {
+        let place = self.variants.iter().position(|other| Arc::ptr_eq(other, stored))?;
+        self.carried.get(place)
     }
 
     /// All that is stored under the key, newest first.
@@ -135,12 +152,6 @@ impl Resource {
         }
     }
 
-    fn matching(&self, key: &Key, rules: &[Rule]) -> usize {
-        let matches =
-            |stored: &&Arc<Stored>| rules.iter().any(|rule| rule.matches(key.as_str(), &stored.tags));
-        self.variants.iter().filter(matches).count()
-    }
-
     /// The marker, until it expires.
     pub fn marker(&self, whose: Whose, now: Moment) -> Option<Marker> {
         let mut markers = self.markers;
@@ -164,9 +175,12 @@ fn matches(stored: &Stored, request: &HeaderMap) -> bool {
 #[derive(Debug)]
 pub struct Memory {
     cache: Cache<Key, Arc<Resource>, ByWeight, RandomState, CountEvictions>,
-    hasher: RandomState,
     /// Every write goes through it; look-ups do not.
     gate: Gate,
+    /// Leads purges from what they name to what is stored.
+    carriers: Arc<Carriers>,
+    /// Stored resources that purges have looked at.
+    swept: AtomicU64,
     equivalents: NoVarySearchIndex,
     not_stored: LastNotStored,
     /// Responses stored in memory are offered to these tiers.
@@ -192,14 +206,18 @@ impl Memory {
             .shards(SHARDS)
             .build()
             .expect("both capacities are given");
-        let hasher = RandomState::default();
         let evictions = Arc::<AtomicU64>::default();
         let lifecycle = CountEvictions(Arc::clone(&evictions));
         Self {
-            cache: Cache::with_options(options, ByWeight, hasher.clone(), lifecycle),
+            cache: Cache::with_options(options, ByWeight, RandomState::default(), lifecycle),
             evictions,
-            hasher,
-            gate: Gate::default(),
+            gate: Gate::new(
+                usize::try_from(budget / STAMPS_SHARE / STAMP)
+                    .unwrap_or(usize::MAX)
+                    .clamp(LEAST_STAMPS, MOST_STAMPS),
+            ),
+            carriers: Arc::default(),
+            swept: AtomicU64::default(),
             equivalents: NoVarySearchIndex::default(),
             not_stored: LastNotStored::default(),
             tiers,
@@ -235,7 +253,7 @@ impl Memory {
 
     /// Whether the response of a fetch that began at `began` may have been purged since.
     pub fn outdated(&self, began: Generation, key: &Key) -> bool {
-        self.gate.outdated(began, self.name(key))
+        self.gate.outdated(began, key)
     }
 
     /// The tiers behind this one.
@@ -259,18 +277,15 @@ impl Memory {
         if stored.parts().is_none() {
             self.equivalents.learn(key, &stored.identity().head);
         }
+        self.expect(&stored);
         self.change(key, |variants, markers| {
-            let stored = match self.gate.fate_of_new(stored.began, self.name(key), &stored.tags) {
-                Fate::Alive => stored,
-                Fate::StaleSince(moment) => Arc::new(stored.stale_since(moment)),
-                Fate::Gone => return,
-            };
             // A coding may have been computed after a 304 moved the entry's body to a new entry.
             let same_body = |other: &&Arc<Stored>| other.identity().body.same(&stored.identity().body);
             let stored = match variants.iter().find(same_body) {
-                Some(other) => Arc::new(stored.adopting(other)),
-                None => stored,
+                Some(other) => self.admitted(key, Arc::new(stored.adopting(other)), &other.tags),
+                None => self.admitted(key, stored, &[]),
             };
+            let Some(stored) = stored else { return };
             let same = |other: &&Arc<Stored>| other.vary == stored.vary && other.variant == stored.variant;
             if stored.parts().is_some() && variants.iter().filter(same).any(|other| other.parts().is_none()) {
                 // A whole that was stored meanwhile serves every part.
@@ -289,10 +304,15 @@ impl Memory {
 
     /// Replaces `old` with `new`, if `old` is still stored.
     pub fn replace(&self, key: &Key, old: &Arc<Stored>, new: Arc<Stored>) {
+        self.expect(&new);
         self.change(key, |variants, _| {
-            if let Some(place) = variants.iter_mut().find(|stored| Arc::ptr_eq(stored, old)) {
-                self.tiers.offer(key, &new);
-                *place = new;
+            let Some(place) = variants.iter().position(|stored| Arc::ptr_eq(stored, old)) else { return };
+            match self.admitted(key, new, &old.tags) {
+                Some(new) => {
+                    self.tiers.offer(key, &new);
+                    variants[place] = new;
+                }
+                None => drop(variants.remove(place)),
             }
         });
     }
@@ -328,74 +348,181 @@ impl Memory {
     }
 
     /// Purges memory and every tier behind it. When it returns and every tier has acknowledged, no response that the
-    /// rules match is found any more; where a tier has not, this process still finds none. If the future is dropped,
-    /// memory is purged, and the tiers when they catch up.
-    pub async fn purge_all_tiers(&self, rules: Vec<Rule>, force: Force, now: Moment) -> Purged {
+    /// rules match is found any more; where a tier has not, this process still finds none. Memory is purged on a thread
+    /// of its own: what a purge finds may be much. If the future is dropped, memory is purged all the same, and the
+    /// tiers when they catch up.
+    pub async fn purge_all_tiers(self: &Arc<Self>, rules: Vec<Rule>, force: Force, now: Moment) -> Purged {
         let telling = self.tiers().begin(|| rules.clone(), force, now);
-        let memory = self.purge(rules, force, now);
+        let memory = self.purge_aside(rules, force, now).await;
         Purged { memory, tiers: telling.finish().await }
     }
 
+    /// As [`Memory::purge`], on a thread of its own unless it finds little; it ends also if the future is dropped.
+    pub async fn purge_aside(self: &Arc<Self>, rules: Vec<Rule>, force: Force, now: Moment) -> usize {
+        if self.finds_little(&rules) {
+            return self.purge(rules, force, now);
+        }
+        let memory = Arc::clone(self);
+        aside(move || memory.purge(rules, force, now)).await
+    }
+
     /// Purges what the rules match in memory alone: see [`Memory::purge_all_tiers`]. When it returns, no look-up that
-    /// begins finds a match, and no fetch under way stores one. Returns how many responses matched.
+    /// begins finds a match, and no fetch under way stores one. Returns how many responses matched. It costs what the
+    /// rules find by keys and tags; for everything, hosts and prefixes it walks over all resources, one at a time.
     pub fn purge(&self, rules: Vec<Rule>, force: Force, now: Moment) -> usize {
-        self.gate.purge(rules, force, now, |rules| match force {
-            Force::Hard => self.sweep(rules),
-            Force::Soft => {
-                let keys = self.matching(rules).into_iter();
-                // Every write makes entries stale that a soft purge matched; these writes change nothing else.
-                keys.map(|(key, count)| {
-                    self.change(&key, |_, _| ());
-                    count
-                })
-                .sum()
-            }
+        let rules = RuleSet::new(rules);
+        self.gate.purge(&rules, force, now, |before| {
+            let act = match force {
+                Force::Hard => Act::Drop,
+                Force::Soft => Act::MakeStale(now),
+            };
+            self.sweep(&rules, Sweep::new(act, before))
         })
     }
 
-    /// Invalidates one resource in all its variants, also one that is being fetched now, in memory alone. Unlike a
-    /// purge it looks at no other resource.
+    /// Invalidates one resource in all its variants, also one that is being fetched now, and what answers for it by
+    /// No-Vary-Search, in memory alone.
     pub fn invalidate(&self, key: &Key) {
-        self.gate.invalidate(self.name(key).hash, |at| {
+        self.gate.invalidate(key, |at| {
+            if self.carriers.any_equivalents() {
+                // A response that answers for this key may be on its way into another one's place.
+                self.gate.wait_for_writers();
+                self.sweep_equivalents(key, &mut Sweep::new(Act::Drop, at));
+            }
             self.change(key, |variants, _| variants.retain(|stored| stored.began >= at));
         });
     }
 
-    /// How many stored responses the rules match.
-    pub fn count(&self, rules: &[Rule]) -> usize {
-        self.matching(rules).into_iter().map(|(_, count)| count).sum()
+    /// How many stored responses the rules match: counted on a thread of its own.
+    pub async fn count(self: &Arc<Self>, rules: Vec<Rule>) -> usize {
+        let memory = Arc::clone(self);
+        aside(move || memory.sweep(&RuleSet::new(rules), Sweep::new(Act::Count, Generation::MAX))).await
     }
 
-    /// Drops every resource of which a variant matches, and counts those variants.
-    fn sweep(&self, rules: &[Rule]) -> usize {
-        let swept = AtomicUsize::new(0);
-        self.cache.retain(|key, resource| {
-            let matching = resource.matching(key, rules);
-            swept.fetch_add(matching, Ordering::Relaxed);
-            matching == 0
+    /// Stored resources that purges have looked at since the start.
+    pub fn swept(&self) -> u64 {
+        self.swept.load(Ordering::Relaxed)
+    }
+
+    fn finds_little(&self, rules: &[Rule]) -> bool {
+        let few = |facet| self.carriers.read(facet, &mut Cursor::start()).len() < FEW;
+        rules.len() <= FEW
+            && rules.iter().all(|rule| match rule {
+                Rule::Key(_) => !self.carriers.any_equivalents(),
+                Rule::Tag(tag) => few(self.carriers.with_tag("", tag)),
+                Rule::Group { origin, group } => few(self.carriers.with_tag(without_slash(origin), group)),
+                Rule::Everything | Rule::Host(_) | Rule::Prefix(_) => false,
+            })
+    }
+
+    fn sweep(&self, rules: &RuleSet, mut sweep: Sweep) -> usize {
+        for rule in rules.rules() {
+            match rule {
+                Rule::Key(text) => {
+                    let Some(key) = Key::of_text(text) else { continue };
+                    self.sweep_equivalents(&key, &mut sweep);
+                    self.visit(&key, &mut sweep, |_| true);
+                }
+                Rule::Tag(tag) => self.sweep_carriers(self.carriers.with_tag("", tag), rules, &mut sweep),
+                Rule::Group { origin, group } => {
+                    let facet = self.carriers.with_tag(without_slash(origin), group);
+                    self.sweep_carriers(facet, rules, &mut sweep);
+                }
+                Rule::Everything | Rule::Host(_) | Rule::Prefix(_) => {}
+            }
+        }
+        if rules.walk() {
+            for (key, _) in self.cache.iter() {
+                self.swept.fetch_add(1, Ordering::Relaxed);
+                if rules.match_place(key.as_str()) {
+                    self.visit(&key, &mut sweep, |_| true);
+                }
+            }
+        }
+        sweep.matched
+    }
+
+    fn sweep_carriers(&self, facet: u64, rules: &RuleSet, sweep: &mut Sweep) {
+        self.each_carrier(facet, |key| {
+            self.visit(key, sweep, |stored| rules.matches(key.as_str(), &stored.tags));
         });
-        swept.into_inner()
     }
 
-    fn matching(&self, rules: &[Rule]) -> Vec<(Key, usize)> {
-        let keys = self.cache.iter().map(|(key, resource)| {
-            let count = resource.matching(&key, rules);
-            (key, count)
-        });
-        keys.filter(|(_, count)| *count > 0).collect()
+    fn sweep_equivalents(&self, named: &Key, sweep: &mut Sweep) {
+        for facet in self.carriers.equivalents_of(named) {
+            self.each_carrier(facet, |key| {
+                self.visit(key, sweep, |stored| mean_the_same(named, key, &stored.identity().head));
+            });
+        }
     }
 
-    /// Every write goes through here: purged responses are dropped or made stale on the way, so that no write restores
-    /// one.
+    fn each_carrier(&self, facet: u64, mut visit: impl FnMut(&Key)) {
+        let mut cursor = Cursor::start();
+        loop {
+            let keys = self.carriers.read(facet, &mut cursor);
+            if keys.is_empty() {
+                return;
+            }
+            keys.iter().for_each(&mut visit);
+        }
+    }
+
+    /// Does to a resource what a purge does to it, in a write of its own. If one variant is to go, all that are as old
+    /// go with it.
+    fn visit(&self, key: &Key, sweep: &mut Sweep, matches: impl Fn(&Stored) -> bool) {
+        self.swept.fetch_add(1, Ordering::Relaxed);
+        let Sweep { act, before, .. } = *sweep;
+        let old = |stored: &Stored| stored.began < before;
+        let concerned = |stored: &Stored| old(stored) && matches(stored);
+        let count = |variants: &[Arc<Stored>]| variants.iter().filter(|stored| concerned(stored)).count();
+        match act {
+            Act::Count => {
+                let matching = self.cache.peek(key).map_or(0, |resource| count(&resource.variants));
+                sweep.count(key, matching);
+            }
+            Act::Drop => {
+                let matching = Cell::new(0);
+                let look = |variants: &[Arc<Stored>]| matching.set(count(variants));
+                self.change_seen(key, look, |variants, _| {
+                    if matching.get() > 0 {
+                        variants.retain(|stored| !old(stored));
+                    }
+                });
+                sweep.matched += matching.get();
+            }
+            Act::MakeStale(since) => {
+                let look = |variants: &[Arc<Stored>]| sweep.count(key, count(variants));
+                self.change_seen(key, look, |variants, _| {
+                    for stored in variants.iter_mut().filter(|stored| concerned(stored)) {
+                        *stored = Arc::new(stored.stale_since(since));
+                    }
+                });
+            }
+        }
+    }
+
+    /// Every write goes through here. Purged responses are swept out by writes too; where a purge walks over all that is
+    /// stored, and could miss one that is put back into another place, they are dropped or made stale on the way.
     fn change(&self, key: &Key, change: impl FnOnce(&mut Vec<Arc<Stored>>, &mut Markers)) {
-        self.gate.write(self.name(key).hash, || {
+        self.change_seen(key, |_| (), change);
+    }
+
+    /// As [`Memory::change`]; `look` sees what is there before any of it is dropped.
+    fn change_seen(
+        &self,
+        key: &Key,
+        look: impl FnOnce(&[Arc<Stored>]),
+        change: impl FnOnce(&mut Vec<Arc<Stored>>, &mut Markers),
+    ) {
+        self.gate.write(key, || {
+            let walked = self.gate.walked();
             let old = self.cache.peek(key);
+            look(old.as_ref().map_or(&[], |old| old.variants()));
             let mut markers = old.as_ref().map(|old| old.markers).unwrap_or_default();
-            let mut variants: Vec<_> = old
-                .iter()
-                .flat_map(|old| &old.variants)
-                .filter_map(|stored| self.surviving(key, stored))
-                .collect();
+            let mut variants: Vec<_> = old.iter().flat_map(|old| &old.variants).cloned().collect();
+            if walked {
+                variants = variants.into_iter().filter_map(|stored| self.surviving(key, stored)).collect();
+            }
             change(&mut variants, &mut markers);
             variants.truncate(self.variants);
             let mut weight = 0;
@@ -404,21 +531,41 @@ impl Memory {
                 weight <= self.largest
             });
             if variants.is_empty() && markers.is_empty() {
-                self.cache.remove(key);
+                if old.is_some() {
+                    self.cache.remove(key);
+                }
             } else {
-                let resource = Resource::new(variants, markers, &self.lent);
+                let carry = |stored: &Arc<Stored>| match old.as_ref().and_then(|old| old.carried(stored)) {
+                    Some(carried) => carried.clone(),
+                    None => self.carriers.enter(key, &stored.tags, answers_for(stored)).map(Arc::new),
+                };
+                let resource = Resource::new(variants, markers, &self.lent, carry);
                 self.cache.insert(key.clone(), Arc::new(resource));
             }
         });
     }
 
-    fn name<'a>(&self, key: &'a Key) -> Name<'a> {
-        Name { key: key.as_str(), hash: self.hasher.hash_one(key) }
+    /// Says that a response is about to be written, before the write asks its fate.
+    fn expect(&self, stored: &Stored) {
+        if answers_for(stored).is_some() {
+            self.carriers.expect_equivalents();
+        }
     }
 
-    fn surviving(&self, key: &Key, stored: &Arc<Stored>) -> Option<Arc<Stored>> {
-        match self.gate.fate(stored.began, self.name(key), &stored.tags) {
-            Fate::Alive => Some(Arc::clone(stored)),
+    /// What purges leave of a response that is about to be stored, whose body another one with these tags may have had.
+    fn admitted(&self, key: &Key, stored: Arc<Stored>, others: &[Tag]) -> Option<Arc<Stored>> {
+        let answers = if answers_for(&stored).is_some() { Answers::Equivalents } else { Answers::Itself };
+        let fate = |tags| self.gate.fate(stored.began, Purgeable { key, tags, answers });
+        match fate(&stored.tags).or(fate(others)) {
+            Fate::Alive => Some(stored),
+            Fate::StaleSince(moment) => Some(Arc::new(stored.stale_since(moment))),
+            Fate::Gone => None,
+        }
+    }
+
+    fn surviving(&self, key: &Key, stored: Arc<Stored>) -> Option<Arc<Stored>> {
+        match self.gate.fate_of_place(stored.began, key) {
+            Fate::Alive => Some(stored),
             Fate::StaleSince(moment) => Some(Arc::new(stored.stale_since(moment))),
             Fate::Gone => None,
         }
@@ -460,6 +607,58 @@ impl Memory {
     }
 }
 
+fn without_slash(origin: &str) -> &str {
+    origin.strip_suffix('/').unwrap_or(origin)
+}
+
+/// Runs what may take long on a thread for such work.
+async fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done,
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            // The runtime stops, and with it whoever would be told.
+            Err(_) => std::future::pending().await,
+        },
+    }
+}
+
+/// What a purge does to what it finds.
+#[derive(Clone, Copy)]
+enum Act {
+    Drop,
+    MakeStale(Moment),
+    Count,
+}
+
+/// A purge on its way through memory.
+struct Sweep {
+    act: Act,
+    /// Only what began before.
+    before: Generation,
+    matched: usize,
+    /// Resources that have been counted and are still there. Bounded by what is stored.
+    counted: HashSet<Key>,
+}
+
+impl Sweep {
+    fn new(act: Act, before: Generation) -> Self {
+        Self { act, before, matched: 0, counted: HashSet::new() }
+    }
+
+    /// Counts a resource that stays, once for all rules that lead to it.
+    fn count(&mut self, key: &Key, matching: usize) {
+        if matching > 0 && self.counted.insert(key.clone()) {
+            self.matched += matching;
+        }
+    }
+}
+
+/// The No-Vary-Search by which a response answers for queries under which it is not stored.
+fn answers_for(stored: &Stored) -> Option<NoVarySearch> {
+    stored.parts().is_none().then(|| NoVarySearch::read(&stored.identity().head))?
+}
+
 #[derive(Clone, Debug)]
 struct ByWeight;
 
@@ -491,6 +690,14 @@ const RESOURCE: u64 = 640;
 const SMALL: u64 = 64 * 1024;
 /// Only sizes the table at the start.
 const TYPICAL_ENTRY: u64 = 16 * 1024;
+/// What a purge may do at once where it is asked for.
+const FEW: usize = 32;
+/// The part of the budget, beside it, that stamps of purges may take.
+const STAMPS_SHARE: u64 = 64;
+/// Bytes that a stamp takes, with its share of the free places.
+const STAMP: u64 = 32;
+const LEAST_STAMPS: usize = 16 * 1024;
+const MOST_STAMPS: usize = 1024 * 1024;
 
 #[cfg(test)]
 mod tests {
@@ -531,6 +738,13 @@ mod tests {
         Arc::new(Stored::new(facts, &admitted.head, body(length)))
     }
 
+    fn tagged(memory: &Memory, tag: &str) -> Arc<Stored> {
+        let plain = stored("", 4096);
+        let tags = [Tag::Key("all".into()), Tag::Key(tag.into())];
+        let (meta, head) = (plain.meta.clone(), plain.identity().head.clone());
+        Arc::new(plain.freshened(meta, &head, tags.into(), memory.generation()))
+    }
+
     /// Before, the response that had been coded went, was fetched again, coded again, and went again; or another variant did.
     #[test]
     fn a_coding_that_does_not_fit_is_dropped_and_not_the_response_nor_another_variant() {
@@ -550,5 +764,23 @@ mod tests {
             let newest = &resource.variants()[0];
             assert!(newest.coded(Coding::Brotli).is_none() && !newest.ask(Coding::Gzip), "asked for once");
         }
+    }
+
+    /// Every write of a resource adds and removes its entries; evictions remove them too.
+    #[test]
+    fn what_leads_to_stored_responses_leaves_with_them() {
+        let memory = Memory::new(1 << 20, 4, Arc::default());
+        for number in 0..2000 {
+            let key = Key::of_text(&format!("https://shop.example:443/{number}")).unwrap();
+            memory.store(&key, tagged(&memory, &number.to_string()));
+            if let Some(resource) = memory.look_up(&key) {
+                memory.add_coding(&key, &resource.variants[0].identity().body, Coding::Gzip, None);
+            }
+        }
+        assert!(memory.evictions() > 1000 && memory.resources() > 10);
+        assert_eq!(memory.carriers.len(), 2 * memory.resources(), "two tags each");
+        let (stored, rule) = (memory.resources(), Rule::Tag(Tag::Key("all".into())));
+        assert_eq!(memory.purge(vec![rule], Force::Hard, Moment::default()), stored);
+        assert_eq!((memory.resources(), memory.carriers.len(), memory.weight()), (0, 0, 0));
     }
 }

@@ -1,12 +1,14 @@
 //! Stored responses, and fetches that many requests share.
 //!
 //! [`key`] names a resource; [`stored`] is one stored response with its codings; [`memory`] keeps them inside a budget;
-//! [`purge`] keeps purged responses from being stored again; [`no_vary_search`] finds equivalent queries;
+//! [`purge`] keeps purged responses from being stored again: [`rule_set`] says what a purge is about, [`stamps`] remembers
+//! it for fetches under way, and [`carriers`] finds what is stored. [`no_vary_search`] finds equivalent queries;
 //! [`not_stored`] remembers why a response was not stored; [`recording`] is a body while it is being filled;
 //! [`collapse`] lets one fetch answer many requests. [`tier`] is the contract of the tiers behind memory, [`tiers`]
 //! uses them, [`pending_purges`] holds the purges that a tier has not acknowledged. Nothing in here knows an upstream
 //! or a client.
 
+pub mod carriers;
 pub mod collapse;
 pub mod held;
 pub mod key;
@@ -17,7 +19,9 @@ pub mod pending_purges;
 pub mod purge;
 pub mod recording;
 pub mod reservation;
+pub mod rule_set;
 pub mod select;
+pub mod stamps;
 pub mod stored;
 pub mod stored_body;
 pub mod tier;

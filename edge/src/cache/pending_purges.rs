@@ -15,6 +15,7 @@ use std::{sync::Arc, time::SystemTime};
 
 use super::{
     purge::{Force, Locking, ParkingLot, Rule},
+    rule_set::RuleSet,
     tier::Purge,
 };
 
@@ -33,6 +34,8 @@ struct Noted {
 struct Note {
     ticket: Ticket,
     purge: Arc<Purge>,
+    /// What a look-up is asked costs its own key, however much the purge names.
+    about: RuleSet,
     missed: bool,
 }
 
@@ -49,17 +52,20 @@ impl<L: Locking> Default for PendingPurges<L> {
 impl<L: Locking> PendingPurges<L> {
     /// Notes a purge: from now on the tier is not asked for any response it may concern.
     pub fn begin(&self, purge: &Arc<Purge>) -> Ticket {
+        let about = RuleSet::new(purge.rules.clone());
         L::locked(&self.noted, |noted| {
-            if noted.purges.len() >= MOST {
+            let rules = noted.purges.iter().map(|note| note.purge.rules.len()).sum::<usize>();
+            if noted.purges.len() >= MOST || rules >= MOST_RULES {
                 let everything =
                     Purge { rules: vec![Rule::Everything], force: Force::Hard, at: SystemTime::UNIX_EPOCH };
                 noted.last += 1;
                 let ticket = Ticket(noted.last);
-                noted.purges = vec![Note { ticket, purge: Arc::new(everything), missed: true }];
+                let about = RuleSet::new(everything.rules.clone());
+                noted.purges = vec![Note { ticket, purge: Arc::new(everything), about, missed: true }];
             }
             noted.last += 1;
             let ticket = Ticket(noted.last);
-            noted.purges.push(Note { ticket, purge: Arc::clone(purge), missed: false });
+            noted.purges.push(Note { ticket, purge: Arc::clone(purge), about, missed: false });
             ticket
         })
     }
@@ -67,10 +73,7 @@ impl<L: Locking> PendingPurges<L> {
     /// Whether a purge that has not been acknowledged may concern this key, whatever the tags of the response stored
     /// there.
     pub fn concerns(&self, key: &str) -> bool {
-        L::locked(&self.noted, |noted| {
-            let mut rules = noted.purges.iter().flat_map(|note| &note.purge.rules);
-            rules.any(|rule| rule.may_concern(key))
-        })
+        L::locked(&self.noted, |noted| noted.purges.iter().any(|note| note.about.may_concern(key)))
     }
 
     /// Removes a purge that the tier has acknowledged.
@@ -102,8 +105,10 @@ impl<L: Locking> std::fmt::Debug for PendingPurges<L> {
     }
 }
 
-/// Purges noted at once.
-const MOST: usize = 1024;
+/// Purges noted at once. Each is asked about each look-up.
+const MOST: usize = 128;
+/// What all of them may name, beside one.
+const MOST_RULES: usize = 64 * 1024;
 
 #[cfg(test)]
 mod tests {

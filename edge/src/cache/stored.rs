@@ -13,6 +13,7 @@ use cache_policy::{Coding, ContentRange, Meta, Moment, Parts, Tag, list_elements
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 
 use super::{
+    carriers::CARRIED,
     purge::Generation,
     stored_body::{StoredBody, StoredBodyReader},
 };
@@ -215,7 +216,7 @@ impl Stored {
             + facts.variant.len() as u64
             + facts.meta.validators.weight()
             + facts.vary.iter().map(|name| name.as_str().len() as u64 + 32).sum::<u64>()
-            + facts.tags.iter().map(|tag| tag.as_str().len() as u64 + 40).sum::<u64>()
+            + facts.tags.iter().map(|tag| tag.as_str().len() as u64 + 40 + CARRIED).sum::<u64>()
             + parts.as_ref().map_or(0, |parts| (size_of::<Parts>() + 16 * parts.held().len()) as u64)
             + identity.weight()
             + coded.iter().flatten().flatten().map(Representation::weight).sum::<u64>();

@@ -28,6 +28,7 @@ use http::{HeaderMap, HeaderName};
 
 use super::{
     Key, Stored, StoredBody,
+    no_vary_search::mean_the_same,
     purge::{Force, Generation, Rule},
     stored::Facts,
 };
@@ -71,12 +72,27 @@ pub struct Found {
 /// A purge for tiers.
 #[derive(Clone, Debug)]
 pub struct Purge {
-    /// A response is purged when any of these matches ([`Rule::matches`]).
+    /// A response is purged when any of these matches: see [`Purge::matches`].
     pub rules: Vec<Rule>,
     /// Whether it is removed, or stale since `at`.
     pub force: Force,
-    /// When the purge was requested. A soft purge sets `fresh_until` to the earlier of itself and this.
+    /// When the purge was requested. A soft purge sets `fresh_until` to the earlier of itself and this; the stale windows
+    /// are counted from then.
     pub at: SystemTime,
+}
+
+impl Purge {
+    /// Whether it takes the response kept under this key: by its key, its place or its tags, or because it answers for a
+    /// purged URL by its No-Vary-Search.
+    pub fn matches(&self, key: &str, kept: &Kept) -> bool {
+        let answers = |named: &str| {
+            let keys = Key::of_text(named).zip(Key::of_text(key));
+            keys.is_some_and(|(named, key)| mean_the_same(&named, &key, &kept.head))
+        };
+        self.rules
+            .iter()
+            .any(|rule| rule.matches(key, &kept.tags) || matches!(rule, Rule::Key(named) if answers(named)))
+    }
 }
 
 /// What is known of a stored response beside its body, in a form that outlives the process: all of it is plain data.
@@ -129,6 +145,9 @@ impl Kept {
             Err(ahead) if ahead.duration() <= DRIFT => (Duration::ZERO, left),
             Err(_) => (meta.lifetime, Duration::ZERO),
         };
+        // A soft purge has ended its lifetime early.
+        let fresh_for = fresh_until.duration_since(received).unwrap_or_default();
+        meta.lifetime = meta.lifetime.min(meta.age_at_arrival.saturating_add(fresh_for));
         meta.age_at_arrival = meta.age_at_arrival.saturating_add(passed);
         meta.received_at = now;
         meta.fresh_until = now + left;
@@ -206,7 +225,10 @@ mod tests {
     fn what_a_soft_purge_made_stale_stays_so() {
         let mut kept = kept();
         kept.fresh_until = kept.fresh_until.min(SystemTime::UNIX_EPOCH + ARRIVAL + Duration::from_secs(5));
-        assert!(!revived(kept, 20).meta.is_fresh(Moment::from_epoch(Duration::ZERO)));
+        let meta = revived(kept, 20).meta;
+        let start = Moment::from_epoch(Duration::ZERO);
+        assert!(!meta.is_fresh(start));
+        assert_eq!(meta.staleness(start), Duration::from_secs(15), "counted from the purge");
     }
 
     #[test]

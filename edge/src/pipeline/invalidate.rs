@@ -5,38 +5,74 @@ use std::sync::Arc;
 use cache_policy::{Moment, Newer, Reason, invalidated_groups, invalidated_targets, tags};
 use http::HeaderMap;
 
-use crate::cache::{
-    Key, Memory, Stored,
-    purge::{Force, Generation, Rule},
-    tiers::Telling,
+use crate::{
+    cache::{
+        Key, Memory, Stored,
+        purge::{Force, Generation, Rule},
+        tiers::Telling,
+    },
+    message::target::Target,
+    request::route,
+    settings::Route,
 };
+
+/// The keys under which a target may be stored: by its route's rules for the query, and with its whole query, since the
+/// rules may have changed since it was stored.
+pub fn keys_of<T: AsRef<Route>>(routes: &[T], target: &Target) -> Vec<Key> {
+    let whole = Key::new(target);
+    let on_route = route::find(routes, target).map(|route| Key::on_route(target, &route.as_ref().query));
+    on_route.filter(|key| *key != whole).into_iter().chain([whole]).collect()
+}
+
+/// What an unsafe request has changed.
+pub struct Changed<'a, T> {
+    pub target: &'a Target,
+    /// By whose rules for queries things are stored.
+    pub routes: &'a [T],
+    /// The head of the answer.
+    pub answer: &'a HeaderMap,
+    /// When it came.
+    pub at: Moment,
+}
 
 /// Invalidates the target, the resources that Location and Content-Location name on the same origin, and the groups
 /// that the answer names (RFC 9111 §4.4, RFC 9875 §3). In memory that is done when this returns; the value returned
-/// purges the tiers behind it.
-pub fn invalidate(
-    memory: &Memory,
-    key: &Key,
-    target: &cache_policy::Resource<'_>,
-    answer: &HeaderMap,
-    now: Moment,
-) -> Telling {
-    let named = invalidated_targets(target, answer).into_iter().map(|named| key.same_origin(&named));
-    let keys: Vec<Key> = std::iter::once(key.clone()).chain(named).collect();
-    let origin: Box<str> = format!("{}/", key.origin()).into();
+/// purges the tiers behind it. If the future is dropped, memory is purged all the same, and the tiers when they catch
+/// up.
+pub async fn invalidate<T: AsRef<Route>>(memory: &Arc<Memory>, changed: Changed<'_, T>) -> Telling {
+    let Changed { target, routes, answer, at } = changed;
+    let authority = target.authority();
+    let itself = resource(target, &authority);
+    let mut keys = keys_of(routes, target);
+    for named in invalidated_targets(&itself, answer) {
+        let (path, query) =
+            named.split_once('?').map_or((&*named, None), |(path, query)| (path, Some(query)));
+        let named = Target::new(target.scheme, &target.host, target.port, (path, query));
+        keys.extend(keys_of(routes, &named));
+    }
+    let origin: Box<str> = keys.first().map_or_else(Box::default, |key| format!("{}/", key.origin()).into());
     let groups: Vec<Rule> = invalidated_groups(answer)
         .into_iter()
         .map(|group| Rule::Group { origin: origin.clone(), group })
         .collect();
     let rules = || keys.iter().map(|key| Rule::Key(key.as_str().into())).chain(groups.iter().cloned());
-    let telling = memory.tiers().begin(|| rules().collect(), Force::Hard, now);
+    let telling = memory.tiers().begin(|| rules().collect(), Force::Hard, at);
     for key in &keys {
         memory.invalidate(key);
     }
     if !groups.is_empty() {
-        memory.purge(groups, Force::Hard, now);
+        memory.purge_aside(groups, Force::Hard, at).await;
     }
     telling
+}
+
+/// A target as policy sees it.
+pub fn resource<'t>(target: &'t Target, authority: &'t str) -> cache_policy::Resource<'t> {
+    cache_policy::Resource {
+        scheme: target.scheme.as_str(),
+        authority,
+        path_and_query: &target.path_and_query,
+    }
 }
 
 /// Updates the stored GET response from the answer to a HEAD, or drops a stored response that it contradicts

@@ -14,7 +14,8 @@ use http::{HeaderValue, Method, Request, Response, StatusCode, header, response}
 use http_body::Body as _;
 
 use super::{
-    Answer, ClientSide, Exchange, invalidate,
+    Answer, ClientSide, Exchange,
+    invalidate::{self, Changed},
     tunnel::{self, Upgrade},
 };
 use crate::{
@@ -131,10 +132,13 @@ impl Exchange<'_> {
     ) -> Option<Lead> {
         let memory = &self.edge.memory;
         let (before, purged) = (memory.generation(), memory.outdated(began, &self.key));
-        let authority = self.target.authority();
-        let target = self.resource(&authority);
-        let telling =
-            invalidate::invalidate(memory, &self.key, &target, answer.headers(), arrival.received_at);
+        let changed = Changed {
+            target: &self.target,
+            routes: &self.settings.routes,
+            answer: answer.headers(),
+            at: arrival.received_at,
+        };
+        let telling = Box::pin(invalidate::invalidate(memory, changed)).await;
         let lead = self.edge.collapser.lead_alone(&self.key, arrival.received_at, memory);
         // Boxed: usually there is no tier to purge.
         Box::pin(telling.finish()).await;
@@ -167,7 +171,7 @@ impl Exchange<'_> {
         arrival: Arrival,
     ) -> Result<Body, ResponseBody> {
         let authority = self.target.authority();
-        let target = self.resource(&authority);
+        let target = invalidate::resource(&self.target, &authority);
         let facts = stands_for_get(&self.head.method, &self.facts, &target, answer.status, &answer.headers);
         let Some(facts) = facts else { return Err(body) };
         let keep = Keep {
@@ -181,11 +185,6 @@ impl Exchange<'_> {
         };
         let (reader, length) = fetch::keep(self.edge, keep, answer, body)?;
         Ok(Body::Filling(Box::new(Cut::whole(reader, length))))
-    }
-
-    fn resource<'t>(&'t self, authority: &'t str) -> cache_policy::Resource<'t> {
-        let path_and_query = &self.target.path_and_query;
-        cache_policy::Resource { scheme: self.target.scheme.as_str(), authority, path_and_query }
     }
 
     /// Joins the client's connection with the upstream's; from here on the tunnel owns them.

@@ -4,7 +4,7 @@ use http::Request;
 use scripted_upstream::{Gate, Reply, saying};
 
 use crate::{
-    front::{front, settle},
+    front::{cached, front, front_with, settle},
     purge::TAGGED,
     upstream::Upstream,
 };
@@ -54,4 +54,19 @@ async fn a_change_elsewhere_does_not_keep_requests_from_sharing_a_fetch() {
     gate.open();
     assert_eq!((first.await.unwrap().text(), second.await.unwrap().text()), ("x", "x"));
     assert_eq!(upstream.count(), 2);
+}
+
+/// A Location was made a key with its whole query, and in its own spelling, so that what the route had stored without
+/// `utm_source` was left.
+#[tokio::test(start_paused = true)]
+async fn a_location_is_read_by_its_own_routes_rules_for_queries() {
+    let upstream = Upstream::start(|seen| match seen.method.as_str() {
+        "POST" => Reply::status(201).fields(&[("location", "/l%69st?utm_source=mail&b=2&a=1")]),
+        _ => Reply::ok("x").fields(TAGGED),
+    });
+    let front = front_with(&upstream, &cached("query = { drop = [\"utm_*\"], sort = true }"));
+    front.get("/list?a=1&b=2&utm_source=x").await;
+    assert_eq!(front.get("/list?b=2&a=1").await.cache(), "hit");
+    front.send_body(Request::post("/new"), "change").await;
+    assert_eq!(front.get("/list?b=2&a=1").await.cache(), "fwd=uri-miss");
 }

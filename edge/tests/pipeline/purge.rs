@@ -1,11 +1,20 @@
 //! Purge wins: by key, tag, prefix and host, hard and soft, also over fetches under way.
 
 use cache_policy::Tag;
-use edge::cache::purge::{Force, Rule};
+use edge::{
+    admin::purge::Purge as Posted,
+    cache::{
+        Key,
+        purge::{Force, Rule},
+    },
+    message::target::Scheme,
+    request::inbound,
+};
+use http::Request;
 use scripted_upstream::{Gate, Reply, saying};
 
 use crate::{
-    front::{Front, front, settle},
+    front::{Front, front, pass, settle},
     upstream::Upstream,
 };
 
@@ -93,4 +102,137 @@ async fn a_soft_purge_makes_stale_and_a_304_makes_fresh_again() {
     assert_eq!((validated.text(), validated.cache()), ("x", "fwd=stale"));
     assert_eq!(front.get("/").await.cache(), "hit");
     assert!(upstream.seen()[1].headers.contains_key("if-none-match"));
+}
+
+/// `purge --url /x?utm=2` left `/x?utm=2` a hit out of what was stored for `/x?utm=1`, and so did a POST to it.
+#[tokio::test(start_paused = true)]
+async fn a_url_takes_what_answers_for_it_by_no_vary_search() {
+    let upstream = Upstream::start(saying(
+        &[("cache-control", "max-age=60"), ("no-vary-search", "params=(\"utm\")")],
+        "x",
+    ));
+    let front = front(&upstream);
+    for target in ["/x?utm=1", "/x?utm=1&id=7"] {
+        front.get(target).await;
+    }
+    assert_eq!(front.get("/x?utm=2").await.cache(), "hit");
+    let url = Rule::Key("https://shop.example:443/x?utm=2".into());
+    assert_eq!(purge(&front, url, Force::Hard), 1);
+    assert_eq!(front.get("/x?utm=2&id=7").await.cache(), "hit", "it means something else");
+    assert_eq!(front.get("/x?utm=2").await.cache(), "fwd=uri-miss");
+    front.send_body(Request::post("/x?utm=3"), "change").await;
+    assert_eq!(front.get("/x?utm=4").await.cache(), "fwd=uri-miss");
+}
+
+/// What was being fetched for `/x?utm=1` was stored after a purge of `/x?utm=2`, and answered for it.
+#[tokio::test(start_paused = true)]
+async fn a_url_takes_what_is_on_its_way_and_would_answer_for_it() {
+    let gate = Gate::closed();
+    let upstream = Upstream::start({
+        let gate = gate.clone();
+        move |_| {
+            let fields = [("cache-control", "max-age=60"), ("no-vary-search", "params=(\"utm\")")];
+            Reply::ok("x").fields(&fields).after(&gate)
+        }
+    });
+    let front = front(&upstream);
+    let before = front.ask("/x?utm=1");
+    settle().await;
+    purge(&front, Rule::Key("https://shop.example:443/x?utm=2".into()), Force::Hard);
+    gate.open();
+    assert_eq!(before.await.unwrap().text(), "x");
+    settle().await;
+    assert_eq!(front.get("/x?utm=2").await.cache(), "fwd=uri-miss");
+}
+
+/// Each spelling had a key of its own, which a purge of another left.
+#[tokio::test(start_paused = true)]
+async fn one_purge_takes_a_resource_in_every_spelling() {
+    let upstream = Upstream::start(saying(TAGGED, "x"));
+    let front = front(&upstream);
+    front.get("/caf%c3%a9?a=%7E").await;
+    assert_eq!(front.get("/caf%C3%A9?a=~").await.cache(), "hit");
+    assert_eq!(
+        &*upstream.seen()[0].target,
+        "/caf%C3%A9?a=~",
+        "who shares an answer asks as the key is spelt"
+    );
+    let posted = Posted { urls: vec!["https://shop.example./café?a=%7e".to_owned()], ..Posted::default() };
+    let state = front.edge.state.load();
+    let now = front.edge.clock.now();
+    let purged = posted.run(&state.settings.routes, &front.edge.memory, now).await.unwrap();
+    assert_eq!(purged.purged, 1);
+    assert_eq!(front.get("/caf%C3%A9?a=~").await.cache(), "fwd=uri-miss");
+}
+
+/// Every purge looked at every stored resource, with every rule: 10,000 URLs cost as much as 10,000 walks.
+#[tokio::test(start_paused = true)]
+async fn a_purge_costs_what_it_names_and_not_what_is_stored() {
+    let upstream = Upstream::start(|seen| {
+        let tag = if seen.target.ends_with('7') { "seven" } else { "other" };
+        Reply::ok("x").fields(&[("cache-control", "max-age=600"), ("surrogate-key", tag)])
+    });
+    let front = front(&upstream);
+    for number in 0..200 {
+        front.get(&format!("/{number}")).await;
+    }
+    let memory = &front.edge.memory;
+    let costs = |rules: Vec<Rule>| {
+        let before = memory.swept();
+        let purged = memory.purge(rules, Force::Hard, front.edge.clock.now());
+        (purged, memory.swept() - before)
+    };
+    let key = |number: usize| Rule::Key(format!("https://shop.example:443/{number}").into());
+    assert_eq!(costs((1000..11_000).map(key).collect()), (0, 10_000), "10,000 looks into a table");
+    assert_eq!(costs(vec![tag("seven")]), (20, 20));
+    assert_eq!(costs((0..10).map(key).collect()), (9, 10));
+    assert_eq!(costs(vec![tag("seven")]), (0, 0), "what has gone is not looked for");
+}
+
+/// Each invalidation of some other resource, past the second in a slot of 4096, kept requests from sharing a fetch, and
+/// its answer from being stored.
+#[tokio::test(start_paused = true)]
+async fn ten_thousand_changes_elsewhere_leave_fetches_shared_and_stored() {
+    let gate = Gate::closed();
+    let upstream = Upstream::start({
+        let gate = gate.clone();
+        move |_| Reply::ok("x").fields(TAGGED).after(&gate)
+    });
+    let front = front(&upstream);
+    let targets = ["/a", "/b", "/c", "/d", "/e", "/f", "/g", "/h"];
+    let first = targets.map(|target| front.ask(target));
+    settle().await;
+    let request = Request::get("/").header("host", "shop.example").body(()).unwrap();
+    let origin = Key::new(&inbound::read(&request.into_parts().0, Scheme::Https).unwrap());
+    for number in 0..10_000 {
+        front.edge.memory.invalidate(&origin.same_origin(&format!("/changed/{number}")));
+    }
+    let second = targets.map(|target| front.ask(target));
+    settle().await;
+    assert_eq!(upstream.count(), targets.len(), "all of the second share");
+    gate.open();
+    for answer in first.into_iter().chain(second) {
+        assert_eq!(answer.await.unwrap().text(), "x");
+    }
+    settle().await;
+    for target in targets {
+        assert_eq!(front.get(target).await.cache(), "hit");
+    }
+}
+
+/// Three seconds after the soft purge, with the origin gone, a response of `max-age=3600` and
+/// `stale-while-revalidate=1` was still served, with a `ttl` of 3596.
+#[tokio::test(start_paused = true)]
+async fn after_a_soft_purge_stale_windows_are_counted_from_the_purge() {
+    let fields: &[_] =
+        &[("cache-control", "max-age=3600, stale-while-revalidate=1"), ("surrogate-key", "all")];
+    let upstream = Upstream::start(saying(fields, "x"));
+    let front = front(&upstream);
+    front.get("/").await;
+    assert_eq!(purge(&front, tag("all"), Force::Soft), 1);
+    upstream.change(|_| Reply::status(503));
+    assert_eq!(front.get("/").await.text(), "x", "inside the window");
+    pass(3).await;
+    let late = front.get("/").await;
+    assert_eq!(late.status, 503, "{late:?}");
 }

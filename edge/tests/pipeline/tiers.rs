@@ -97,7 +97,7 @@ impl Tier for Shelf {
             act.perform().await?;
             let mut purged = 0;
             self.kept.lock().unwrap().retain(|key, (kept, _)| {
-                let matches = purge.rules.iter().any(|rule| rule.matches(key, &kept.tags));
+                let matches = purge.matches(key, kept);
                 purged += u64::from(matches);
                 if matches && purge.force == Force::Soft {
                     kept.fresh_until = kept.fresh_until.min(purge.at);
