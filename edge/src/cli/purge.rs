@@ -25,7 +25,7 @@ pub struct Arguments {
     /// Everything whose absolute URL begins so
     #[arg(long = "prefix", value_name = "URL")]
     prefixes: Vec<String>,
-    /// Everything of a host
+    /// Everything of a host, on all ports
     #[arg(long = "host", value_name = "NAME")]
     hosts: Vec<String>,
     /// Everything
@@ -39,14 +39,16 @@ pub struct Arguments {
     dry_run: bool,
 }
 
-/// Purges, and prints how many stored responses matched.
+/// Purges, and prints how many stored responses matched. That none did is no error: what is named may be stored later, or
+/// not at all. What cannot match anything is one.
 pub fn run(arguments: Arguments) -> ExitCode {
     match purge(arguments) {
         Ok(purged) => {
             let what = if purged.dry_run { "would be purged" } else { "purged" };
             let how = if purged.soft { " (soft: stale, not gone)" } else { "" };
             let plural = if purged.purged == 1 { "" } else { "s" };
-            println!("{} stored response{plural} {what}{how}", purged.purged);
+            let none = if purged.purged == 0 { ": nothing that is stored matches" } else { "" };
+            println!("{} stored response{plural} {what}{how}{none}", purged.purged);
             ExitCode::SUCCESS
         }
         Err(error) => {

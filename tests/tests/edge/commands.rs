@@ -78,6 +78,19 @@ fn an_operator_on_this_machine_checks_purges_and_explains() {
     assert_eq!(purged, (Some(0), "1 stored response purged\n".to_owned()));
     assert!(!get("/one").is_hit());
     assert!(get("/two").is_hit());
+    // Each of these said "0 stored responses purged" and exited with 0, as if nothing had been stored.
+    for (what, remedy) in [
+        (["purge", "--host", "shop.test:8080"], "http://shop.test:8080/"),
+        (["purge", "--host", "https://x"], "name its host alone"),
+        (["purge", "--tag", "a b,c"], "name each by itself"),
+    ] {
+        let (code, said) = edge(&folder, &what);
+        assert_eq!(code, Some(1), "{said}");
+        assert!(said.contains(remedy), "{said}");
+    }
+    let gone = edge(&folder, &["purge", "--tag", "one"]);
+    let none = "0 stored responses purged: nothing that is stored matches\n";
+    assert_eq!(gone, (Some(0), none.to_owned()), "what is named may not be stored");
     let nothing = edge(&folder, &["purge"]);
     assert_eq!(nothing.0, Some(1), "a purge of nothing is a mistake: {nothing:?}");
 
