@@ -1,6 +1,7 @@
 //! Commands as they really run: real processes, started through the real `edge supervised`.
 //!
 //! The programs are this test's own binary, started again with [`ROLE`] set (see [`a_program_of_these_tests`]).
+#![expect(clippy::disallowed_macros, reason = "a test prints what it has counted or is asked for")]
 #![expect(clippy::unwrap_used, reason = "a test that panics has failed")]
 
 use std::{
@@ -265,8 +266,9 @@ fn a_program_of_these_tests() {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             let launcher = Launcher {
                 program: env!("CARGO_BIN_EXE_edge").into(),
-                output: Arc::new(|lines| {
-                    let _ = std::io::stdout().write_all(lines);
+                output: Arc::new(|name, line| {
+                    let line = [name.as_bytes(), b" | ", line, b"\n"].concat();
+                    let _ = std::io::stdout().write_all(&line);
                 }),
             };
             runtime.block_on(async {
@@ -317,10 +319,8 @@ impl Stage {
         let (sender, lines) = mpsc::unbounded_channel();
         let launcher = Launcher {
             program: env!("CARGO_BIN_EXE_edge").into(),
-            output: Arc::new(move |output| {
-                for line in String::from_utf8_lossy(output).lines() {
-                    let _ = sender.send(line.to_owned());
-                }
+            output: Arc::new(move |name, line| {
+                let _ = sender.send(format!("{name} | {}", String::from_utf8_lossy(line)));
             }),
         };
         Self { passed: Vec::new(), lines, launcher }

@@ -20,6 +20,7 @@
 
 pub mod purge;
 pub mod socket;
+pub mod token;
 
 use std::{convert::Infallible, fmt, net::IpAddr, sync::Arc, time::Duration};
 
@@ -50,6 +51,7 @@ use crate::{
 };
 use purge::{NotPurged, Purge};
 use socket::{Caller, Socket};
+use token::Token;
 
 /// Connections at once; more wait in the kernel's queue.
 const CONNECTIONS: usize = 64;
@@ -83,8 +85,8 @@ pub struct Cache {
     pub settings: Arc<dyn Fn() -> Settings + Send + Sync>,
     /// What is wrong now with the servers behind the route of this name, in words.
     pub troubles: Troubles,
-    /// The bearer token that changes need; `None` lets this machine's users make them.
-    pub token: Option<Arc<str>>,
+    /// The bearer token that changes need, as the settings in force have it.
+    pub token: Arc<Token>,
 }
 
 impl Service {
@@ -256,7 +258,7 @@ fn explain((cache, content): Posted<'_>) -> Result<serde_json::Value, Objection>
 /// Whether a request may change something; see the module's documentation.
 fn may_change(cache: &Cache, caller: Caller, headers: &HeaderMap) -> Result<(), (StatusCode, &'static str)> {
     let field = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
-    if let Some(token) = &cache.token {
+    if let Some(token) = cache.token.get() {
         let given = field(AUTHORIZATION).and_then(|value| value.strip_prefix("Bearer "));
         let right = given.is_some_and(|given| constant_time_eq(given.as_bytes(), token.as_bytes()));
         return if right {
@@ -360,7 +362,7 @@ mod tests {
             clock,
             settings: Arc::new(move || settings.clone()),
             troubles: Arc::new(|route| vec![format!("10.0.0.1:80 behind {route:?} is put aside")]),
-            token: None,
+            token: Arc::default(),
         };
         (Service::new(Arc::new(Metrics::new()), readiness, Some(cache)), reasons)
     }
@@ -499,7 +501,9 @@ mod tests {
     #[tokio::test]
     async fn with_a_token_nothing_else_counts() {
         let (plain, _) = state();
-        let cache = Cache { token: Some("secret".into()), ..plain.0.cache.clone().unwrap() };
+        let token = Arc::new(Token::default());
+        token.set(Some("secret".into()));
+        let cache = Cache { token, ..plain.0.cache.clone().unwrap() };
         let state = Service::new(Arc::new(Metrics::new()), Readiness::default, Some(cache));
         assert!(post(&state, JSON, r#"{"everything": true}"#).await.starts_with("HTTP/1.1 401 "));
         let fields = format!("{JSON}Authorization: Bearer secret\r\n");

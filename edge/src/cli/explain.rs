@@ -10,6 +10,8 @@ use super::admin::ask;
 use crate::{
     clock::Clock,
     explain::{Explanation, Freshness, NotStored, Question, StoredAs, StoredParts, Window, dry},
+    message::reasons::reasons,
+    observe::say,
     settings,
 };
 
@@ -36,11 +38,11 @@ pub struct Arguments {
 pub fn run(arguments: Arguments) -> ExitCode {
     match explain(arguments) {
         Ok(explanation) => {
-            print!("{}", text(&explanation));
+            say::result(text(&explanation).trim_end());
             ExitCode::SUCCESS
         }
         Err(error) => {
-            eprintln!("{error:#}");
+            say::complaint(reasons(&error));
             ExitCode::FAILURE
         }
     }

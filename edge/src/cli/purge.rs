@@ -7,6 +7,8 @@ use clap::Args;
 use super::admin::ask;
 use crate::{
     admin::purge::{Purge, Purged},
+    message::reasons::reasons,
+    observe::say,
     settings,
 };
 
@@ -46,11 +48,11 @@ pub fn run(arguments: Arguments) -> ExitCode {
             let what = if purged.dry_run { "would be purged" } else { "purged" };
             let how = if purged.soft { " (soft: stale, not gone)" } else { "" };
             let plural = if purged.purged == 1 { "" } else { "s" };
-            println!("{} stored response{plural} {what}{how}", purged.purged);
+            say::result(format_args!("{} stored response{plural} {what}{how}", purged.purged));
             ExitCode::SUCCESS
         }
         Err(error) => {
-            eprintln!("{error:#}");
+            say::complaint(reasons(&error));
             ExitCode::FAILURE
         }
     }

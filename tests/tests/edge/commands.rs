@@ -34,7 +34,7 @@ fn an_operator_on_this_machine_checks_purges_and_explains() {
     let by_socket = |text: &str| {
         text.replace("[admin]\naddress = \"127.0.0.1:0\"", "[admin]\naddress = \"unix:admin.sock\"")
     };
-    let settings = by_socket(&Edge::over(&upstream).text());
+    let settings = by_socket(&Edge::over(&upstream).tables("[log]\nformat = \"pretty\"").text());
     folder.write("edge.toml", &settings.replace("unix:admin.sock", "unix:"));
     let (code, said) = edge(&folder, &["check"]);
     assert_eq!(code, Some(1), "{said}");

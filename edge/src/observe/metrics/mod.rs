@@ -54,6 +54,8 @@ pub struct Observed {
     pub commands: Vec<CommandObserved>,
     /// Lines of the access log dropped since the start.
     pub log_lines_dropped: u64,
+    /// Lines of the edge's own log, and of its commands' output, dropped since the start.
+    pub own_log_lines_dropped: u64,
 }
 
 /// The memory tier at this moment.
@@ -487,6 +489,7 @@ mod tests {
             },
             commands: vec![CommandObserved { name: name("origin"), wanted: 3, ready: 2, restarts: 4 }],
             log_lines_dropped: 7,
+            own_log_lines_dropped: 9,
         });
         shows(&metrics, "gatehouse_edge_cache_bytes 0");
         shows(&metrics, "gatehouse_edge_cache_bytes 1");
@@ -495,6 +498,7 @@ mod tests {
         shows(&metrics, "gatehouse_edge_cache_entries 5");
         shows(&metrics, "gatehouse_edge_cache_evictions_total 6");
         shows(&metrics, "gatehouse_edge_log_lines_dropped_total 7");
+        shows(&metrics, "gatehouse_edge_own_log_lines_dropped_total 9");
         shows(&metrics, r#"gatehouse_edge_command_restarts_total{command="origin"} 4"#);
         shows(&metrics, r#"gatehouse_edge_command_instances{command="origin",state="ready"} 2"#);
         shows(&metrics, r#"gatehouse_edge_command_instances{command="origin",state="wanted"} 3"#);

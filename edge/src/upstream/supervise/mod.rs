@@ -46,6 +46,7 @@ use crate::settings::Command;
 use keeper::{Keeper, report_panic};
 pub use launcher::{Launcher, Output};
 use ports::Ports;
+pub use program::find_program;
 pub use roster::{Endpoints, Roster};
 
 /// Keeps the programs of the settings running. Dropped without [`Supervisor::stop`], it stops them all the same, as long

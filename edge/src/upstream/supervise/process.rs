@@ -5,10 +5,7 @@ use std::{io, os::fd::OwnedFd, process::Stdio, sync::Arc, time::Duration};
 use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::{net::unix::pipe, process::Child, task::JoinHandle, time::timeout};
 
-use super::{
-    launcher::Launcher,
-    output::{Lines, relay},
-};
+use super::{launcher::Launcher, output::relay};
 use crate::settings::Command;
 
 /// How long the last output of an instance that has ended is waited for: a child of it may hold the pipe.
@@ -45,7 +42,7 @@ impl Process {
         // `start` holds the pipe's writing end: with it, the output would never end.
         drop(start);
         let group = child.id().and_then(|id| Pid::from_raw(id.cast_signed()));
-        let relay = tokio::spawn(relay(reader, Lines::new(name), Arc::clone(&launcher.output)));
+        let relay = tokio::spawn(relay(reader, name.to_owned(), Arc::clone(&launcher.output)));
         Ok(Self { child, group, relay })
     }
 
