@@ -7,7 +7,7 @@
 //! ```text
 //! GET /livez      200 while the process answers at all
 //! GET /readyz     200, or 503 with the reasons
-//! GET /metrics    OpenMetrics
+//! GET /metrics    OpenMetrics; the older text format for whoever prefers it
 //! POST /explain   see [`crate::explain`]
 //! POST /purge     see [`purge`]
 //! ```
@@ -27,7 +27,7 @@ use std::{convert::Infallible, fmt, net::IpAddr, sync::Arc, time::Duration};
 use bytes::Bytes;
 use http::{
     HeaderMap, HeaderValue, Method, Request, Response, StatusCode,
-    header::{ALLOW, AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, HOST},
+    header::{ACCEPT, ALLOW, AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, HOST},
 };
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
@@ -171,6 +171,7 @@ async fn answer(state: &Service, caller: Caller, request: Request<Incoming>) -> 
     let resource = match request.uri().path() {
         "/livez" => alive,
         "/readyz" => ready,
+        "/metrics" if wants_classic(request.headers()) => classic_metrics,
         "/metrics" => all_metrics,
         "/explain" | "/purge" if method != Method::POST => {
             return not_allowed("questions are posted", "POST");
@@ -299,6 +300,26 @@ fn ready(state: &Service) -> Answer {
     problem(StatusCode::SERVICE_UNAVAILABLE, "send no requests here now", &readiness.reasons)
 }
 
+fn classic_metrics(state: &Service) -> Answer {
+    with_body(StatusCode::OK, metrics::CLASSIC_CONTENT_TYPE, state.0.metrics.encode_classic())
+}
+
+/// Whether the older format is preferred to OpenMetrics: named, and with a higher weight (RFC 9110 §12.5.1).
+fn wants_classic(headers: &HeaderMap) -> bool {
+    let lines = headers.get_all(ACCEPT).iter().filter_map(|line| line.to_str().ok());
+    let ranges: Vec<&str> = lines.flat_map(|line| line.split(',')).collect();
+    let weight = |media_type: &str| {
+        let weights = ranges.iter().filter_map(|range| {
+            let mut parts = range.split(';').map(str::trim);
+            parts.next().filter(|named| named.eq_ignore_ascii_case(media_type))?;
+            let weight = parts.find_map(|part| part.strip_prefix("q="));
+            Some(weight.map_or(1.0, |weight| weight.parse::<f32>().unwrap_or(0.0)))
+        });
+        weights.fold(0.0, f32::max)
+    };
+    weight("text/plain") > weight("application/openmetrics-text")
+}
+
 fn all_metrics(state: &Service) -> Answer {
     with_body(StatusCode::OK, metrics::CONTENT_TYPE, state.0.metrics.encode())
 }
@@ -403,6 +424,25 @@ mod tests {
         let body: serde_json::Value = serde_json::from_str(answer.split_once("\r\n\r\n").unwrap().1).unwrap();
         assert_eq!(body["status"], 503);
         assert_eq!(body["reasons"], serde_json::json!(["no instance of command origin is ready"]));
+    }
+
+    /// Whoever could not read OpenMetrics got it all the same.
+    #[tokio::test]
+    async fn the_classic_format_is_for_those_who_ask_for_it() {
+        let (state, _) = state();
+        for (accept, content_type) in [
+            ("text/plain", "text/plain; version=0.0.4"),
+            ("text/plain;version=0.0.4;q=0.5, */*;q=0.1", "text/plain; version=0.0.4"),
+            (
+                "application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.3",
+                "application/openmetrics-text",
+            ),
+            ("*/*", "application/openmetrics-text"),
+        ] {
+            let answer =
+                exchange(open(&state), &format!("GET /metrics HTTP/1.1\r\nAccept: {accept}\r\nX:")).await;
+            assert!(answer.contains(&format!("content-type: {content_type}")), "{accept}: {answer}");
+        }
     }
 
     #[tokio::test]

@@ -89,8 +89,12 @@ fn parse(head: &str) -> anyhow::Result<(StatusCode, HeaderMap)> {
 /// The explanation as a table: its subject, the decision and why, what is stored, what to do.
 fn text(told: &Explanation) -> String {
     let mut table = Table::default();
-    table.row("key", &told.key);
-    table.row("route", &told.route);
+    // A request that no route takes has neither.
+    for (name, value) in [("key", &told.key), ("route", &told.route)] {
+        if !value.is_empty() {
+            table.row(name, value);
+        }
+    }
     let reason = told.reason.as_ref().map(|reason| format!(" ({reason})")).unwrap_or_default();
     table.row("verdict", &format!("{}{reason}", told.verdict));
     table.rows("", told.meaning.iter());

@@ -11,6 +11,7 @@
 //! the signal that keeps them from outliving the edge is tied to the thread that started them.
 
 mod accept;
+mod orphans;
 
 use std::{
     io,
@@ -62,6 +63,7 @@ use crate::{
     },
 };
 use accept::{Accept, accept_all};
+use orphans::Orphans;
 
 /// Serves by the settings in `path` until SIGTERM or SIGINT.
 ///
@@ -115,6 +117,7 @@ async fn serve(path: &Path, settings: Settings, clock: Clock, own_log: &Arc<OwnL
     let mut certificates_due = edge.clock.now() + RENEWAL;
     let running = Running { path, edge: &edge, certificates: &certificates, token: &token, log: own_log };
 
+    let mut orphans = Orphans::default();
     loop {
         tokio::select! {
             asked = signals.next() => match asked {
@@ -123,6 +126,7 @@ async fn serve(path: &Path, settings: Settings, clock: Clock, own_log: &Arc<OwnL
             },
             () = tokio::time::sleep(HOUSEKEEPING) => {
                 edge.clock.correct();
+                orphans.reap();
                 let now = edge.clock.now();
                 edge.state.load().upstreams.sweep(now);
                 let tiers = Arc::clone(edge.memory.tiers());

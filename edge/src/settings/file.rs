@@ -110,6 +110,7 @@ pub(super) struct Command {
     pub(super) environment: BTreeMap<Spanned<String>, Written<String>>,
     pub(super) instances: Option<Written<Positive>>,
     pub(super) ready: Option<Written<Ready>>,
+    pub(super) ready_interval: Option<Written<Deadline>>,
     pub(super) ready_timeout: Option<Written<Deadline>>,
     pub(super) stop_timeout: Option<Written<Deadline>>,
 }

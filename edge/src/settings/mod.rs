@@ -200,7 +200,7 @@ pub struct Limit {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Command {
     pub name: Arc<str>,
-    /// Program and arguments.
+    /// Program and arguments; `{port}` stands for the instance's port.
     pub run: Vec<String>,
     /// Working directory; the edge's own when `None`.
     pub directory: Option<PathBuf>,
@@ -210,7 +210,9 @@ pub struct Command {
     pub instances: usize,
     /// Path that answers 2xx when an instance is ready; a TCP connection is enough when `None`.
     pub ready: Option<String>,
-    /// How long an instance may take to become ready before it is restarted.
+    /// Between two looks at an instance that serves.
+    pub ready_interval: Duration,
+    /// How long an instance may take to become ready, or give no sign of life, before it is restarted.
     pub ready_timeout: Duration,
     /// Time between SIGTERM and SIGKILL.
     pub stop_timeout: Duration,
@@ -225,7 +227,8 @@ impl Command {
             directory: None,
             environment: BTreeMap::new(),
             instances: 1,
-            ready: Some("/readyz".to_owned()),
+            ready: None,
+            ready_interval: Duration::from_secs(5),
             ready_timeout: Duration::from_secs(60),
             stop_timeout: Duration::from_secs(10),
         }

@@ -106,6 +106,7 @@ mod tests {
         ("commands.x.environment", "{}", "{ A = \"1\" }", InFlight),
         ("commands.x.instances", "1", "2", InFlight),
         ("commands.x.ready", "\"/a\"", "\"/b\"", InFlight),
+        ("commands.x.ready_interval", "\"1s\"", "\"2s\"", InFlight),
         ("commands.x.ready_timeout", "\"1s\"", "\"2s\"", InFlight),
         ("commands.x.stop_timeout", "\"1s\"", "\"2s\"", InFlight),
         ("upstreams.x.servers", "[\"http://a\"]", "[\"http://b\"]", InFlight),

@@ -218,6 +218,7 @@ impl Resolver<'_> {
             Some(Ready::Path(path)) => Some(path),
             None => command.ready,
         };
+        command.ready_interval = self.or(written.ready_interval.map(duration), command.ready_interval);
         command.ready_timeout = self.or(written.ready_timeout.map(duration), command.ready_timeout);
         command.stop_timeout = self.or(written.stop_timeout.map(duration), command.stop_timeout);
         command

@@ -688,9 +688,72 @@ mod tests {
             "{encrypted}"
         );
 
+        // Once "not valid PEM: base64 error".
+        let sealed = "-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-256-CBC,00\n\nAAAA\n\
+                      -----END RSA PRIVATE KEY-----\n";
+        let sealed = error(&Certificate { key: files.write("sealed.rsa", sealed), ..good.clone() });
+        assert!(sealed.contains("sealed.rsa is encrypted") && sealed.contains("openssl pkey"), "{sealed}");
+
         let broken = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
         let broken = error(&Certificate { certificate: files.write("broken.pem", broken), ..good });
         assert!(broken.contains("broken.pem holds a certificate that cannot be read"), "{broken}");
+    }
+
+    /// Once "not valid PEM: base64 error".
+    #[test]
+    fn a_byte_order_mark_is_no_fault() {
+        let files = Files::new();
+        let good = files.pair("good", &["localhost"]);
+        for path in [&good.certificate, &good.key] {
+            let text = fs::read_to_string(path).unwrap();
+            fs::write(path, format!("\u{feff}{text}")).unwrap();
+        }
+        serve(&good);
+    }
+
+    /// Dealt out by the order of the tables, two listeners answered with each other's certificates.
+    #[test]
+    fn certificates_go_to_the_listeners_address_whatever_the_order() {
+        let files = Files::new();
+        let (one, two) = (files.pair("one", &["localhost"]), files.pair("two", &["localhost"]));
+        let at = |port: u16, source: &Certificate| Listen {
+            address: ([127, 0, 0, 1], port).into(),
+            ..listen(source)
+        };
+        // The second time both have port 0, and only their files tell them apart.
+        for ports in [(1, 2), (0, 0)] {
+            let (first, second) = (at(ports.0, &one), at(ports.1, &two));
+            let certificates = Certificates::load(&[first.clone(), second.clone()], now()).unwrap();
+            reload(&certificates, &[second, first], now()).unwrap();
+            for (listener, own) in [(0, &one), (1, &two)] {
+                let server = certificates.terminator(listener).unwrap().server_config();
+                let client = Arc::new(client(&[&one, &two], BOTH));
+                let (client, _) = shake(&client, &server, "localhost").unwrap();
+                assert_eq!(client.peer_certificates().unwrap()[0], der(own));
+            }
+        }
+    }
+
+    #[test]
+    fn an_inspection_calls_an_ended_certificate_a_fault() {
+        let files = Files::new();
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::new(["localhost".to_owned()]).unwrap();
+        params.not_before = rcgen::date_time_ymd(2020, 1, 1);
+        params.not_after = rcgen::date_time_ymd(2020, 12, 31);
+        let source = Certificate {
+            certificate: files.write("a.pem", &params.self_signed(&key).unwrap().pem()),
+            key: files.write("a.key", &key.serialize_pem()),
+            local_ca: false,
+        };
+        let days = |days: u64| UNIX_EPOCH + Duration::from_secs(days * 86_400);
+        assert!(
+            matches!(&inspect(&source, days(18_637))[..], [Finding::Fault(why)] if why.contains("ended"))
+        );
+        assert!(
+            matches!(&inspect(&source, days(18_623))[..], [Finding::Warning(why)] if why.contains("ends in"))
+        );
+        assert!(inspect(&source, days(18_414)).is_empty());
     }
 
     #[test]

@@ -6,6 +6,7 @@
 //!
 //! Numbers that other modules keep (cache, commands, log) are read at a scrape: see [`Observed`].
 
+mod classic;
 mod scrape;
 
 use std::{
@@ -167,6 +168,12 @@ impl Metrics {
         let _ = text::encode(&mut text, &self.registry);
         text
     }
+
+    /// Everything, in the older text format of Prometheus ([`CLASSIC_CONTENT_TYPE`]).
+    #[must_use]
+    pub fn encode_classic(&self) -> String {
+        classic::from_openmetrics(&self.encode())
+    }
 }
 
 impl Default for Metrics {
@@ -180,6 +187,9 @@ impl fmt::Debug for Metrics {
         formatter.debug_struct("Metrics").finish_non_exhaustive()
     }
 }
+
+/// What [`Metrics::encode_classic`] returns.
+pub const CLASSIC_CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// What [`Metrics::encode`] returns.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";

@@ -16,6 +16,9 @@
 //!                               Stopping: SIGTERM to its group, stop_timeout, SIGKILL
 //! ```
 //!
+//! A ready instance is looked at every `ready_interval`. One that fails gets no requests until it answers again; one that
+//! gives no sign of life for `ready_timeout` is stopped and started again.
+//!
 //! **Everything here runs on the main thread's current-thread runtime.** An instance is started through the edge's own
 //! program (`edge supervised`), which asks the kernel for SIGTERM at its parent's death. The kernel means the parent
 //! *thread*: an instance started on a worker thread would die with that thread, and one started from a blocking pool when

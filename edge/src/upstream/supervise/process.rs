@@ -26,7 +26,7 @@ impl Process {
         let mut start = tokio::process::Command::new(&launcher.program);
         start
             .args(["supervised", "--parent", &std::process::id().to_string(), "--"])
-            .args(&command.run)
+            .args(command.run.iter().map(|word| word.replace("{port}", &port.to_string())))
             .envs(&command.environment)
             .env("PORT", port.to_string())
             .stdin(Stdio::null())
@@ -44,6 +44,14 @@ impl Process {
         let group = child.id().and_then(|id| Pid::from_raw(id.cast_signed()));
         let relay = tokio::spawn(relay(reader, name.to_owned(), Arc::clone(&launcher.output)));
         Ok(Self { child, group, relay })
+    }
+
+    /// Whether somebody has stopped it (SIGSTOP, a terminal). The system still accepts connections for it then.
+    pub(super) fn is_stopped(&self) -> bool {
+        let Some(id) = self.child.id() else { return false };
+        let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
+        // The state follows the name, which may itself hold brackets and spaces (proc_pid_stat(5)).
+        stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('T'))
     }
 
     pub(super) fn signal(&self, signal: Signal) {

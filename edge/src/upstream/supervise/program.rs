@@ -64,6 +64,7 @@ mod tests {
             environment: BTreeMap::new(),
             instances: 1,
             ready: None,
+            ready_interval: Duration::from_secs(10),
             ready_timeout: Duration::from_secs(10),
             stop_timeout: Duration::from_secs(10),
         }
