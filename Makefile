@@ -66,9 +66,17 @@ bench-micro: ## time and allocations of one hit and of its parts, in memory
 	@tests/requirements.sh build
 	$(CARGO) bench --locked -p edge --bench hit
 
+# What the archive holds beside the programs: what the settings name, and what the README links to.
+DIST := config certs/README.md migrations docs README.md ARCHITECTURE.md CONTRIBUTING.md CHANGELOG.md \
+  LICENSE-MIT LICENSE-APACHE
+
 dist: ## optimised binaries and what they need, as one archive under target/dist
 	@tests/requirements.sh build
 	$(CARGO) build --profile dist --locked --workspace --bins
-	tar -czf $(TARGET)/dist/gatehouse.tar.gz --transform 's,^,gatehouse/,' -C $(TARGET)/dist edge origin \
-	  -C $(CURDIR) config migrations README.md CHANGELOG.md LICENSE-MIT LICENSE-APACHE
-	@echo "$(TARGET)/dist/gatehouse.tar.gz"
+	rm -rf $(TARGET)/dist/gatehouse
+	mkdir $(TARGET)/dist/gatehouse
+	cp --parents -r $(DIST) $(TARGET)/dist/gatehouse
+	cp $(TARGET)/dist/edge $(TARGET)/dist/origin $(TARGET)/dist/gatehouse
+	sed -i 's,"target/release/,"./,' $(TARGET)/dist/gatehouse/config/*.toml
+	tar -czf $(TARGET)/dist/gatehouse.tar.gz -C $(TARGET)/dist gatehouse
+	@echo "$(TARGET)/dist/gatehouse.tar.gz: unpack it, and there: ./edge run --config config/demo.toml"

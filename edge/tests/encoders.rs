@@ -1,5 +1,6 @@
 //! What bodies that are coded on the fly hold, all of them at once, in the worst case. Each test wants a process of its own,
 //! as nextest gives it: what one has freed, the next would take again unmeasured.
+#![expect(clippy::disallowed_macros, reason = "a test prints what it has counted or is asked for")]
 #![expect(clippy::unwrap_used, reason = "a test that panics has failed")]
 
 use std::{fs, sync::Arc};

@@ -3,6 +3,7 @@
 //! The tier is the real one, with its own weights; objects are of equal size, so that all three hold equally many. Traces
 //! are made with a fixed seed. The optimum is Belady's: it drops what is asked for again latest, and does not even take
 //! in what is asked for later than all it holds. Nobody can be better; to come near it takes knowledge of the future.
+#![expect(clippy::disallowed_macros, reason = "a test prints what it has counted or is asked for")]
 #![expect(clippy::unwrap_used, reason = "a test that panics has failed")]
 
 use std::{

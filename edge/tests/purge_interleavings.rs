@@ -11,6 +11,7 @@
 //! while it is, the edge's own [`PendingPurges`] says.
 //!
 //! Both schedulers have fixed seeds: a failure repeats, and shuttle prints the schedule that led to it.
+#![expect(clippy::disallowed_macros, reason = "a test prints what it has counted or is asked for")]
 #![expect(clippy::unwrap_used, reason = "a test that panics has failed")]
 
 use std::{

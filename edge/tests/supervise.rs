@@ -1,6 +1,7 @@
 //! Commands as they really run: real processes, started through the real `edge supervised`.
 //!
 //! The programs are this test's own binary, started again with [`ROLE`] set (see [`a_program_of_these_tests`]).
+#![expect(clippy::disallowed_macros, reason = "a test prints what it has counted or is asked for")]
 #![expect(clippy::unwrap_used, reason = "a test that panics has failed")]
 
 use std::{
@@ -206,6 +207,62 @@ async fn without_a_path_a_connection_is_enough() {
     within(supervisor.stop()).await;
 }
 
+/// Once ready, an instance was never looked at again: a stopped one kept its share of the requests for ever. The system
+/// accepts connections for it, so that a connection alone shows nothing.
+#[tokio::test]
+async fn a_stopped_instance_gets_no_requests_and_is_then_started_again() {
+    for ready in [None, Some("/ready".to_owned())] {
+        let mut stage = Stage::new();
+        let mut command = server("origin");
+        command.ready = ready;
+        command.ready_timeout = Duration::from_secs(2);
+        command.stop_timeout = Duration::from_millis(100);
+        let supervisor = stage.start(&[command]);
+        let origin = supervisor.roster().get("origin").unwrap();
+        let pid = ask_pid(one_ready(&origin).await).await;
+        stage.line(|line| line.contains("listening")).await;
+        rustix::process::kill_process(Pid::from_raw(pid).unwrap(), rustix::process::Signal::STOP).unwrap();
+        within(origin.until(<[_]>::is_empty)).await;
+        let again = ask_pid(one_ready(&origin).await).await;
+        assert_ne!(again, pid);
+        assert!(origin.restarts() >= 1);
+        within(gone(pid)).await;
+        within(supervisor.stop()).await;
+    }
+}
+
+#[tokio::test]
+async fn an_instance_that_says_it_is_not_ready_gets_no_requests_until_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let gate = folder.path().join("open");
+    fs::write(&gate, "").unwrap();
+    let stage = Stage::new();
+    let mut command = server("origin");
+    command.environment.insert("READY_FILE".to_owned(), gate.display().to_string());
+    let supervisor = stage.start(&[command]);
+    let origin = supervisor.roster().get("origin").unwrap();
+    let address = one_ready(&origin).await;
+    fs::remove_file(&gate).unwrap();
+    within(origin.until(<[_]>::is_empty)).await;
+    fs::write(&gate, "").unwrap();
+    assert_eq!(one_ready(&origin).await, address, "the same instance");
+    assert_eq!(origin.restarts(), 0, "it answers: it knows better than the edge");
+    within(supervisor.stop()).await;
+}
+
+#[tokio::test]
+async fn an_argument_may_name_the_port() {
+    let mut stage = Stage::new();
+    let supervisor = stage.start(&[with_run(
+        "origin",
+        &["sh", "-c", "echo got $0 and $PORT; exec sleep 1000", "--port={port}"],
+    )]);
+    let line = stage.line(|line| line.contains("got")).await;
+    let (got, port) = line.split_once(" and ").unwrap();
+    assert_eq!(got, format!("origin.1 | got --port={port}"));
+    within(supervisor.stop()).await;
+}
+
 #[tokio::test]
 async fn a_command_runs_in_its_directory_with_its_environment() {
     let folder = tempfile::tempdir().unwrap();
@@ -265,8 +322,9 @@ fn a_program_of_these_tests() {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             let launcher = Launcher {
                 program: env!("CARGO_BIN_EXE_edge").into(),
-                output: Arc::new(|lines| {
-                    let _ = std::io::stdout().write_all(lines);
+                output: Arc::new(|name, line| {
+                    let line = [name.as_bytes(), b" | ", line, b"\n"].concat();
+                    let _ = std::io::stdout().write_all(&line);
                 }),
             };
             runtime.block_on(async {
@@ -317,10 +375,8 @@ impl Stage {
         let (sender, lines) = mpsc::unbounded_channel();
         let launcher = Launcher {
             program: env!("CARGO_BIN_EXE_edge").into(),
-            output: Arc::new(move |output| {
-                for line in String::from_utf8_lossy(output).lines() {
-                    let _ = sender.send(line.to_owned());
-                }
+            output: Arc::new(move |name, line| {
+                let _ = sender.send(format!("{name} | {}", String::from_utf8_lossy(line)));
             }),
         };
         Self { passed: Vec::new(), lines, launcher }
@@ -368,6 +424,7 @@ fn with_run(name: &str, run: &[&str]) -> Command {
         environment: BTreeMap::new(),
         instances: 1,
         ready: None,
+        ready_interval: Duration::from_millis(50),
         ready_timeout: Duration::from_secs(60),
         stop_timeout: Duration::from_secs(60),
     }

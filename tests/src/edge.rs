@@ -170,8 +170,9 @@ impl Edge {
         let mut process = Process::start("edge", &mut command);
         let mut address = |what: &str, before: &str| {
             process.wait_for_line(what, |line| {
-                // A command's own lines bear its name before a bar, and may say the same words.
-                let rest = line.split_once(before).filter(|(start, _)| !start.contains(" | "))?.1;
+                // A command's own lines bear its name before a bar, or as a member, and may say the same words.
+                let of_command = |start: &str| start.contains(" | ") || start.contains("\"command\":");
+                let rest = line.split_once(before).filter(|(start, _)| !of_command(start))?.1;
                 let end = rest.find(|letter: char| !letter.is_ascii_digit() && !".:".contains(letter));
                 rest[..end.unwrap_or(rest.len())].parse().ok()
             })

@@ -207,6 +207,23 @@ pub fn cpu_seconds(id: u32) -> f64 {
     tree(id).into_iter().map(ticks).sum::<f64>() / TICKS_A_SECOND
 }
 
+/// The children of a process, those that have ended and that nobody has waited for among them.
+///
+/// # Panics
+/// Without `/proc`.
+#[must_use]
+pub fn children(parent: u32) -> Vec<u32> {
+    let entries = std::fs::read_dir("/proc").expect("/proc is there: these tests run on Linux");
+    let all = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok());
+    all.filter(|id| stat_fields(*id).get(1).is_some_and(|its| *its == parent.to_string())).collect()
+}
+
+/// Whether a process has ended and nobody has waited for it.
+#[must_use]
+pub fn has_ended(id: u32) -> bool {
+    stat_fields(id).first().is_some_and(|state| state == "Z")
+}
+
 /// A process and its living descendants.
 fn tree(root: u32) -> Vec<u32> {
     let entries = std::fs::read_dir("/proc").expect("/proc is there: these tests run on Linux");

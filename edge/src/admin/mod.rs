@@ -7,7 +7,7 @@
 //! ```text
 //! GET /livez      200 while the process answers at all
 //! GET /readyz     200, or 503 with the reasons
-//! GET /metrics    OpenMetrics
+//! GET /metrics    OpenMetrics; the older text format for whoever prefers it
 //! POST /explain   see [`crate::explain`]
 //! POST /purge     see [`purge`]
 //! ```
@@ -20,13 +20,14 @@
 
 pub mod purge;
 pub mod socket;
+pub mod token;
 
 use std::{convert::Infallible, fmt, net::IpAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{
     HeaderMap, HeaderValue, Method, Request, Response, StatusCode,
-    header::{ALLOW, AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, HOST},
+    header::{ACCEPT, ALLOW, AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, HOST},
 };
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
@@ -50,6 +51,7 @@ use crate::{
 };
 use purge::{NotPurged, Purge};
 use socket::{Caller, Socket};
+use token::Token;
 
 /// Connections at once; more wait in the kernel's queue.
 const CONNECTIONS: usize = 64;
@@ -83,8 +85,8 @@ pub struct Cache {
     pub settings: Arc<dyn Fn() -> Settings + Send + Sync>,
     /// What is wrong now with the servers behind the route of this name, in words.
     pub troubles: Troubles,
-    /// The bearer token that changes need; `None` lets this machine's users make them.
-    pub token: Option<Arc<str>>,
+    /// The bearer token that changes need, as the settings in force have it.
+    pub token: Arc<Token>,
 }
 
 impl Service {
@@ -169,6 +171,7 @@ async fn answer(state: &Service, caller: Caller, request: Request<Incoming>) -> 
     let resource = match request.uri().path() {
         "/livez" => alive,
         "/readyz" => ready,
+        "/metrics" if wants_classic(request.headers()) => classic_metrics,
         "/metrics" => all_metrics,
         "/explain" | "/purge" if method != Method::POST => {
             return not_allowed("questions are posted", "POST");
@@ -256,7 +259,7 @@ fn explain((cache, content): Posted<'_>) -> Result<serde_json::Value, Objection>
 /// Whether a request may change something; see the module's documentation.
 fn may_change(cache: &Cache, caller: Caller, headers: &HeaderMap) -> Result<(), (StatusCode, &'static str)> {
     let field = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
-    if let Some(token) = &cache.token {
+    if let Some(token) = cache.token.get() {
         let given = field(AUTHORIZATION).and_then(|value| value.strip_prefix("Bearer "));
         let right = given.is_some_and(|given| constant_time_eq(given.as_bytes(), token.as_bytes()));
         return if right {
@@ -295,6 +298,26 @@ fn ready(state: &Service) -> Answer {
         return with_body(StatusCode::OK, TEXT, "ok\n");
     }
     problem(StatusCode::SERVICE_UNAVAILABLE, "send no requests here now", &readiness.reasons)
+}
+
+fn classic_metrics(state: &Service) -> Answer {
+    with_body(StatusCode::OK, metrics::CLASSIC_CONTENT_TYPE, state.0.metrics.encode_classic())
+}
+
+/// Whether the older format is preferred to OpenMetrics: named, and with a higher weight (RFC 9110 §12.5.1).
+fn wants_classic(headers: &HeaderMap) -> bool {
+    let lines = headers.get_all(ACCEPT).iter().filter_map(|line| line.to_str().ok());
+    let ranges: Vec<&str> = lines.flat_map(|line| line.split(',')).collect();
+    let weight = |media_type: &str| {
+        let weights = ranges.iter().filter_map(|range| {
+            let mut parts = range.split(';').map(str::trim);
+            parts.next().filter(|named| named.eq_ignore_ascii_case(media_type))?;
+            let weight = parts.find_map(|part| part.strip_prefix("q="));
+            Some(weight.map_or(1.0, |weight| weight.parse::<f32>().unwrap_or(0.0)))
+        });
+        weights.fold(0.0, f32::max)
+    };
+    weight("text/plain") > weight("application/openmetrics-text")
 }
 
 fn all_metrics(state: &Service) -> Answer {
@@ -360,7 +383,7 @@ mod tests {
             clock,
             settings: Arc::new(move || settings.clone()),
             troubles: Arc::new(|route| vec![format!("10.0.0.1:80 behind {route:?} is put aside")]),
-            token: None,
+            token: Arc::default(),
         };
         (Service::new(Arc::new(Metrics::new()), readiness, Some(cache)), reasons)
     }
@@ -401,6 +424,25 @@ mod tests {
         let body: serde_json::Value = serde_json::from_str(answer.split_once("\r\n\r\n").unwrap().1).unwrap();
         assert_eq!(body["status"], 503);
         assert_eq!(body["reasons"], serde_json::json!(["no instance of command origin is ready"]));
+    }
+
+    /// Whoever could not read OpenMetrics got it all the same.
+    #[tokio::test]
+    async fn the_classic_format_is_for_those_who_ask_for_it() {
+        let (state, _) = state();
+        for (accept, content_type) in [
+            ("text/plain", "text/plain; version=0.0.4"),
+            ("text/plain;version=0.0.4;q=0.5, */*;q=0.1", "text/plain; version=0.0.4"),
+            (
+                "application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.3",
+                "application/openmetrics-text",
+            ),
+            ("*/*", "application/openmetrics-text"),
+        ] {
+            let answer =
+                exchange(open(&state), &format!("GET /metrics HTTP/1.1\r\nAccept: {accept}\r\nX:")).await;
+            assert!(answer.contains(&format!("content-type: {content_type}")), "{accept}: {answer}");
+        }
     }
 
     #[tokio::test]
@@ -499,7 +541,9 @@ mod tests {
     #[tokio::test]
     async fn with_a_token_nothing_else_counts() {
         let (plain, _) = state();
-        let cache = Cache { token: Some("secret".into()), ..plain.0.cache.clone().unwrap() };
+        let token = Arc::new(Token::default());
+        token.set(Some("secret".into()));
+        let cache = Cache { token, ..plain.0.cache.clone().unwrap() };
         let state = Service::new(Arc::new(Metrics::new()), Readiness::default, Some(cache));
         assert!(post(&state, JSON, r#"{"everything": true}"#).await.starts_with("HTTP/1.1 401 "));
         let fields = format!("{JSON}Authorization: Bearer secret\r\n");

@@ -14,6 +14,7 @@ use tokio::{
 };
 
 use crate::{
+    admin::token,
     message::byte_stream::ByteStream,
     settings::{AdminAddress, Settings},
 };
@@ -35,9 +36,8 @@ pub(super) fn ask<Q: Serialize, A: DeserializeOwned>(
         .header(header::CONTENT_TYPE, "application/json")
         .header(header::CONNECTION, "close");
     if let Some(file) = &admin.token_file {
-        let token =
-            std::fs::read_to_string(file).with_context(|| format!("admin.token_file {}", file.display()))?;
-        request = request.header(header::AUTHORIZATION, format!("Bearer {}", token.trim()));
+        let token = token::read(file)?;
+        request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
     }
     let request = request.body(Full::new(Bytes::from(serde_json::to_vec(question)?)))?;
     let runtime = runtime::Builder::new_current_thread().enable_all().build()?;

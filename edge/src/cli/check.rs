@@ -1,22 +1,64 @@
-//! `edge check`: what a file of settings means, or what is wrong with it. Opens no socket and starts nothing.
+//! `edge check`: what a file of settings means, or what is wrong with it and with the files and programs that it names.
+//!
+//! Reads all that `edge run` reads. Opens no socket, starts nothing and makes nothing.
 
-use std::{path::Path, process::ExitCode};
+use std::{path::Path, process::ExitCode, time::SystemTime};
 
-use crate::settings::{self, ByteSize, Settings};
+use crate::{
+    admin::token,
+    clock::Clock,
+    downstream::tls::{self, Finding},
+    observe::say,
+    settings::{self, ByteSize, Settings},
+    upstream::supervise::find_program,
+};
 
-/// Prints the verdict on a file: a summary on standard output, or its faults on standard error.
+/// Prints the verdict on a file: a summary on standard output, or its faults on standard error, where warnings go too.
 #[must_use]
 pub fn run(path: &Path) -> ExitCode {
-    match settings::load(path) {
-        Ok(settings) => {
-            println!("{}: ok: {}", path.display(), summary(&settings));
-            ExitCode::SUCCESS
-        }
+    let (settings, warnings) = match settings::read(path) {
+        Ok(read) => read,
         Err(error) => {
-            eprintln!("{error}");
-            ExitCode::FAILURE
+            say::complaint(error);
+            return ExitCode::FAILURE;
+        }
+    };
+    warnings.iter().for_each(say::complaint);
+    let findings = findings(&settings, Clock::system().wall());
+    findings.warnings.iter().for_each(say::complaint);
+    if findings.faults.is_empty() {
+        say::result(format_args!("{}: ok: {}", path.display(), summary(&settings)));
+        return ExitCode::SUCCESS;
+    }
+    findings.faults.iter().for_each(say::complaint);
+    ExitCode::FAILURE
+}
+
+/// What is to be said of the files and programs that settings name.
+#[derive(Debug, Default)]
+struct Findings {
+    /// The edge would not start, would have nobody to ask, or clients would turn away.
+    faults: Vec<String>,
+    warnings: Vec<String>,
+}
+
+fn findings(settings: &Settings, now: SystemTime) -> Findings {
+    let mut findings = Findings::default();
+    for listen in &settings.listeners {
+        for finding in listen.tls.iter().flat_map(|source| tls::inspect(source, now)) {
+            match finding {
+                Finding::Fault(fault) => {
+                    findings.faults.push(format!("listener {}: {fault}", listen.address));
+                }
+                Finding::Warning(warning) => {
+                    findings.warnings.push(format!("listener {}: warning: {warning}", listen.address));
+                }
+            }
         }
     }
+    findings.faults.extend(token::of(settings).err().map(|error| error.to_string()));
+    findings.faults.extend(settings.commands.values().filter_map(|command| find_program(command).err()));
+    findings
 }
 
 fn summary(settings: &Settings) -> String {

@@ -10,6 +10,8 @@ use super::admin::ask;
 use crate::{
     clock::Clock,
     explain::{Explanation, Freshness, NotStored, Question, StoredAs, StoredParts, Window, dry},
+    message::reasons::reasons,
+    observe::say,
     settings,
 };
 
@@ -36,11 +38,11 @@ pub struct Arguments {
 pub fn run(arguments: Arguments) -> ExitCode {
     match explain(arguments) {
         Ok(explanation) => {
-            print!("{}", text(&explanation));
+            say::result(text(&explanation).trim_end());
             ExitCode::SUCCESS
         }
         Err(error) => {
-            eprintln!("{error:#}");
+            say::complaint(reasons(&error));
             ExitCode::FAILURE
         }
     }
@@ -87,8 +89,12 @@ fn parse(head: &str) -> anyhow::Result<(StatusCode, HeaderMap)> {
 /// The explanation as a table: its subject, the decision and why, what is stored, what to do.
 fn text(told: &Explanation) -> String {
     let mut table = Table::default();
-    table.row("key", &told.key);
-    table.row("route", &told.route);
+    // A request that no route takes has neither.
+    for (name, value) in [("key", &told.key), ("route", &told.route)] {
+        if !value.is_empty() {
+            table.row(name, value);
+        }
+    }
     let reason = told.reason.as_ref().map(|reason| format!(" ({reason})")).unwrap_or_default();
     table.row("verdict", &format!("{}{reason}", told.verdict));
     table.rows("", told.meaning.iter());

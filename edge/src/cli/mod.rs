@@ -14,6 +14,8 @@ use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 
+use crate::{message::reasons::reasons, observe::say};
+
 /// The gateway's command line.
 #[derive(Debug, Parser)]
 #[command(name = "edge", version, about = "Gatehouse's caching gateway", disable_help_subcommand = true)]
@@ -48,9 +50,9 @@ struct File {
 pub fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Run(File { config }) => match crate::server::run(&config) {
-            Ok(()) => ExitCode::SUCCESS,
+            Ok(code) => code,
             Err(error) => {
-                eprintln!("{error:#}");
+                say::complaint(reasons(&error));
                 ExitCode::FAILURE
             }
         },

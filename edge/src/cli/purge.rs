@@ -7,6 +7,8 @@ use clap::Args;
 use super::admin::ask;
 use crate::{
     admin::purge::{Purge, Purged},
+    message::reasons::reasons,
+    observe::say,
     settings,
 };
 
@@ -48,11 +50,11 @@ pub fn run(arguments: Arguments) -> ExitCode {
             let how = if purged.soft { " (soft: stale, not gone)" } else { "" };
             let plural = if purged.purged == 1 { "" } else { "s" };
             let none = if purged.purged == 0 { ": nothing that is stored matches" } else { "" };
-            println!("{} stored response{plural} {what}{how}{none}", purged.purged);
+            say::result(format_args!("{} stored response{plural} {what}{how}{none}", purged.purged));
             ExitCode::SUCCESS
         }
         Err(error) => {
-            eprintln!("{error:#}");
+            say::complaint(reasons(&error));
             ExitCode::FAILURE
         }
     }

@@ -8,6 +8,8 @@ use std::{ffi::OsString, io, os::unix::process::CommandExt as _, process::ExitCo
 
 use rustix::process::{Signal, getppid, set_parent_process_death_signal};
 
+use crate::observe::say;
+
 /// Arguments of the hidden subcommand.
 #[derive(Debug, clap::Args)]
 pub struct Supervised {
@@ -28,7 +30,7 @@ impl Supervised {
             return ExitCode::from(126);
         };
         if let Err(error) = set_parent_process_death_signal(Some(Signal::TERM)) {
-            eprintln!("edge: cannot tie {} to its parent: {error}", program.display());
+            say::complaint(format_args!("edge: cannot tie {} to its parent: {error}", program.display()));
             return ExitCode::from(126);
         }
         // The parent may have died before the line above, and then no signal will ever come.
@@ -36,7 +38,7 @@ impl Supervised {
             return ExitCode::from(126);
         }
         let error = std::process::Command::new(program).args(arguments).exec();
-        eprintln!("edge: cannot run {}: {error}", program.display());
+        say::complaint(format_args!("edge: cannot run {}: {error}", program.display()));
         ExitCode::from(if error.kind() == io::ErrorKind::NotFound { 127 } else { 126 })
     }
 }

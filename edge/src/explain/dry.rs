@@ -27,7 +27,10 @@ pub fn dry(
     response: &HeaderMap,
     now: SystemTime,
 ) -> Result<Explanation, String> {
-    let (head, inbound, route) = read(settings, question)?;
+    let (head, inbound, route) = match read(settings, question) {
+        Ok(read) => read,
+        Err(undecided) => return undecided.told(),
+    };
     let rules = &route.rules;
     let facts = RequestFacts::read(&head.method, &head.headers, rules);
     let moment = Moment::from_epoch(Duration::from_secs(1));

@@ -31,7 +31,10 @@ pub fn live(
     now: Moment,
     question: &Question,
 ) -> Result<Explanation, String> {
-    let (head, inbound, route) = read(settings, question)?;
+    let (head, inbound, route) = match read(settings, question) {
+        Ok(read) => read,
+        Err(undecided) => return undecided.told(),
+    };
     let rules = &route.rules;
     let facts = RequestFacts::read(&head.method, &head.headers, rules);
     let key = Key::on_route(&inbound, &route.query);
@@ -99,6 +102,7 @@ pub fn live(
         let asked = head.headers.get_all(header::CACHE_CONTROL).iter();
         told.lines = asked.map(|value| evidence::line("request", &header::CACHE_CONTROL, value)).collect();
     }
+    told.notes.extend(super::limit(route));
     if let Some(marker) = marker {
         let left = marker.until.since(now).as_secs();
         told.notes.push(format!(

@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     message::target::{Scheme, Target},
     observe::evidence,
-    request::{inbound, route},
+    request::{inbound, refusal::Refusal, route},
     settings::{Route, Settings},
 };
 
@@ -165,29 +165,103 @@ impl Window {
     }
 }
 
+/// A question that leads to no decision about the cache.
+enum Undecided {
+    /// It is wrong, for this reason.
+    Unclear(String),
+    /// No route takes the request.
+    Refused(Box<Explanation>),
+}
+
+impl From<String> for Undecided {
+    fn from(why: String) -> Self {
+        Self::Unclear(why)
+    }
+}
+
+impl Undecided {
+    fn told(self) -> Result<Explanation, String> {
+        match self {
+            Self::Unclear(why) => Err(why),
+            Self::Refused(told) => Ok(*told),
+        }
+    }
+}
+
+/// Why no route takes a request.
+fn no_route(settings: &Settings, target: &Target) -> Explanation {
+    let why = |route: &Arc<Route>| {
+        let what = match route.hosts.contains(&target.host) || route.hosts.is_empty() {
+            true => "the path",
+            false => "the host",
+        };
+        format!("route {} does not match {what}", route.name)
+    };
+    Explanation {
+        verdict: "refused".to_owned(),
+        reason: Some(Refusal::NoRoute.detail().to_owned()),
+        meaning: Some(format!("{}: {}.", Refusal::NoRoute.status().as_u16(), Refusal::NoRoute)),
+        notes: settings.routes.iter().take(MOST_ROUTES_TOLD).map(why).collect(),
+        remedy: Some(
+            "add a route with this host and path, or path = \"/*\" for whatever no other takes".to_owned(),
+        ),
+        ..Explanation::default()
+    }
+}
+
+/// Routes that are told why they do not match.
+const MOST_ROUTES_TOLD: usize = 32;
+
+/// What a client may ask of this route, where that is limited.
+fn limit(route: &Route) -> Option<String> {
+    let limit = route.limit.as_ref()?;
+    let (name, burst, interval) = (&limit.name, limit.burst, limit.interval);
+    Some(format!(
+        "limit {name}: each client may make {burst} requests at once, then one every {interval:?}; 429 beyond"
+    ))
+}
+
 fn read<'a>(
     settings: &'a Settings,
     question: &Question,
-) -> Result<(request::Parts, Target, &'a Arc<Route>), String> {
-    let uri: Uri = question.url.parse().map_err(|error| format!("{:?} is no URL: {error}", question.url))?;
+) -> Result<(request::Parts, Target, &'a Arc<Route>), Undecided> {
+    let mut url = question.url.clone();
+    // As curl does it: the URL says where to connect, the field for whom the request is.
+    let mut hosts = question.headers.iter().filter(|(name, _)| name.eq_ignore_ascii_case("host"));
+    if let Some((_, host)) = hosts.next() {
+        if hosts.next().is_some() {
+            return Err("Host is given twice".to_owned().into());
+        }
+        url = for_host(&url, host).ok_or_else(|| format!("{host:?} is no host"))?;
+    }
+    let uri: Uri = url.parse().map_err(|error| format!("{url:?} is no URL: {error}"))?;
     let scheme = match uri.scheme_str() {
         Some("https") => Scheme::Https,
         Some("http") => Scheme::Http,
-        _ => return Err(format!("{:?} must begin with http:// or https://", question.url)),
+        _ => return Err(format!("{:?} must begin with http:// or https://", question.url).into()),
     };
     let mut request = Request::new(());
     *request.method_mut() =
         question.method.parse().map_err(|_| format!("{:?} is no method", question.method))?;
     *request.uri_mut() = uri;
-    for (name, value) in &question.headers {
+    for (name, value) in question.headers.iter().filter(|(name, _)| !name.eq_ignore_ascii_case("host")) {
         let name: HeaderName = name.parse().map_err(|_| format!("{name:?} is no header name"))?;
         let value: HeaderValue = value.parse().map_err(|_| format!("{value:?} is no header value"))?;
         request.headers_mut().append(name, value);
     }
     let head = request.into_parts().0;
     let inbound = inbound::read(&head, scheme).map_err(|refusal| refusal.to_string())?;
-    let route = route::find(&settings.routes, &inbound).ok_or("no route matches this host and path")?;
-    Ok((head, inbound, route))
+    match route::find(&settings.routes, &inbound) {
+        Some(route) => Ok((head, inbound, route)),
+        None => Err(Undecided::Refused(Box::new(no_route(settings, &inbound)))),
+    }
+}
+
+/// The URL with another authority.
+fn for_host(url: &str, host: &str) -> Option<String> {
+    let mut parts = url.parse::<Uri>().ok()?.into_parts();
+    parts.authority = Some(host.parse().ok()?);
+    Uri::from_parts(parts).ok().map(|uri| uri.to_string())
 }
 
 fn words(reason: Option<Reason>) -> Explanation {
@@ -305,6 +379,46 @@ mod tests {
             HeaderMap::from_iter([(http::header::ACCEPT_LANGUAGE, HeaderValue::from_static("de, FR;q=0.5"))]);
         let key = cache_policy::variant_key(&fields, &request);
         assert_eq!(variant(&fields, &key), ["accept-language: de, fr;q=0.5", "x-device: (none)"]);
+    }
+
+    fn settings() -> Settings {
+        let text = "[[listen]]\naddress = \"127.0.0.1:0\"\n[upstreams.o]\nservers = [\"http://o:80\"]\n\
+                    [[routes]]\nname = \"shop\"\nhosts = [\"shop.test\"]\npath = \"/a/*\"\nupstream = \"o\"\n";
+        crate::settings::parse(text, "test.toml").unwrap()
+    }
+
+    fn question(url: &str, host: Option<&str>) -> Question {
+        let headers = host.map(|host| ("Host".to_owned(), host.to_owned())).into_iter().collect();
+        Question { url: url.to_owned(), method: get(), headers }
+    }
+
+    /// `-H 'Host: …'` was taken and then ignored: the question was answered for the URL's host.
+    #[test]
+    fn the_host_field_says_for_whom_the_request_is() {
+        let settings = settings();
+        let (_, target, route) = read(&settings, &question("http://127.0.0.1:8080/a/b", Some("shop.test")))
+            .unwrap_or_else(|_| panic!("it is routed"));
+        assert_eq!((&*target.host, &*route.name), ("shop.test", "shop"));
+        let twice = Question {
+            headers: ["a.test", "b.test"].map(|host| ("host".to_owned(), host.to_owned())).into(),
+            ..question("http://127.0.0.1/", None)
+        };
+        assert!(matches!(read(&settings, &twice), Err(Undecided::Unclear(why)) if why.contains("twice")));
+    }
+
+    /// It was told as a mistake in the question, without a word on which routes there are.
+    #[test]
+    fn a_request_without_a_route_is_told_what_becomes_of_it_and_why() {
+        let settings = settings();
+        let told = |url| match read(&settings, &question(url, None)) {
+            Err(Undecided::Refused(told)) => *told,
+            _ => panic!("no route takes it"),
+        };
+        let path = told("http://shop.test/b");
+        assert_eq!((path.verdict.as_str(), path.reason.as_deref()), ("refused", Some("no-route")));
+        assert!(path.meaning.unwrap().starts_with("404"));
+        assert_eq!(path.notes, ["route shop does not match the path"]);
+        assert_eq!(told("http://other.test/a/b").notes, ["route shop does not match the host"]);
     }
 
     #[test]

@@ -8,4 +8,5 @@ pub mod failure;
 pub mod hop_by_hop;
 pub mod interim;
 pub mod patience;
+pub mod reasons;
 pub mod target;

@@ -302,7 +302,7 @@ impl Travel {
 }
 
 /// RFC 3339 in UTC, to the millisecond.
-fn timestamp(line: &mut String, wall: SystemTime) -> std::fmt::Result {
+pub(super) fn timestamp(line: &mut String, wall: SystemTime) -> std::fmt::Result {
     let since = wall.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     let (days, seconds) = (since.as_secs() / 86_400, since.as_secs() % 86_400);
     // Days to a civil date, by the era algorithm of Howard Hinnant (400-year eras that begin on 1 March).

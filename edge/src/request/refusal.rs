@@ -15,7 +15,9 @@ pub enum Refusal {
     #[error("{0}")]
     BadRequest(&'static str),
     /// The body is larger than the setting allows.
-    #[error("the request's content is larger than {0} bytes")]
+    #[error(
+        "the request's content is larger than {0} bytes, which is the bound that the setting bounds.body puts"
+    )]
     ContentTooLarge(u64),
     /// The client stopped sending its body.
     #[error("the request's content did not arrive in time")]

@@ -3,7 +3,7 @@
 //! ```text
 //!   main thread:  supervisor of commands, admin listener, signals, housekeeping
 //!   worker 0..n:  a current-thread runtime and a socket of its own on every listener; a connection stays on its thread
-//!   coder, access-log: one thread each, with bounded queues
+//!   coder, access-log, own-log: one thread each, with bounded queues
 //! ```
 //!
 //! A stop goes downstream to upstream: no new connections, those that are open finish or are cut after `timeouts.drain`,
@@ -11,11 +11,13 @@
 //! the signal that keeps them from outliving the edge is tied to the thread that started them.
 
 mod accept;
+mod orphans;
 
 use std::{
-    io::{self, IsTerminal as _},
+    io,
     net::TcpListener,
     path::Path,
+    process::ExitCode,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -35,16 +37,21 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    admin::{self, Readiness},
+    admin::{
+        self, Readiness,
+        token::{self, Token},
+    },
     cache::Tiers,
     clock::Clock,
     downstream::{
         listen,
         tls::{Certificates, Terminator},
     },
+    message::reasons::reasons,
     observe::{
         access_log::AccessLog,
         metrics::{CacheObserved, CommandObserved, ListenerKind, Metrics, Observed},
+        own_log::OwnLog,
         record::Sink,
     },
     settings::{self, AdminAddress, Settings, reload::needs_restart},
@@ -56,23 +63,33 @@ use crate::{
     },
 };
 use accept::{Accept, accept_all};
+use orphans::Orphans;
 
 /// Serves by the settings in `path` until SIGTERM or SIGINT.
 ///
 /// # Errors
 /// Everything that keeps the edge from starting: settings, certificates, addresses. Once it serves it does not fail.
-pub fn run(path: &Path) -> anyhow::Result<()> {
-    let settings = settings::load(path)?;
-    start_log();
+/// From the moment at which the log is there, what fails is told in it, and the exit code says the rest.
+pub fn run(path: &Path) -> anyhow::Result<ExitCode> {
+    let (settings, warnings) = settings::read(path)?;
+    let clock = Clock::system();
+    let log = OwnLog::start(settings.log.format, clock.clone()).context("no thread for the log")?;
+    for warning in warnings {
+        tracing::warn!("{warning}");
+    }
     raise_file_limit();
-    let runtime = runtime::Builder::new_current_thread().enable_all().build().context("no runtime")?;
-    runtime.block_on(serve(path, settings))
+    let runtime = runtime::Builder::new_current_thread().enable_all().build().context("no runtime");
+    let served = runtime.and_then(|runtime| runtime.block_on(serve(path, settings, clock, &log)));
+    if let Err(error) = &served {
+        tracing::error!("{}", reasons(error));
+    }
+    log.close();
+    Ok(if served.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-async fn serve(path: &Path, settings: Settings) -> anyhow::Result<()> {
-    let token_file = settings.admin.as_ref().and_then(|admin| admin.token_file.as_deref());
-    let token = token_file.map(read_token).transpose()?;
-    let clock = Clock::system();
+async fn serve(path: &Path, settings: Settings, clock: Clock, own_log: &Arc<OwnLog>) -> anyhow::Result<()> {
+    let token = Arc::new(Token::default());
+    token.set(token::of(&settings)?);
     let certificates = Certificates::load(&settings.listeners, clock.wall())?;
     let sockets = bind(&settings, &certificates)?;
     let admin =
@@ -81,32 +98,35 @@ async fn serve(path: &Path, settings: Settings) -> anyhow::Result<()> {
     let metrics = Arc::new(Metrics::new());
     let log = AccessLog::start(settings.log.format).context("no thread for the access log")?;
     let sink = Arc::new(Sink { clock: clock.clone(), metrics: Arc::clone(&metrics), log });
-    let mut supervisor = Supervisor::start(Launcher::this_program(), &settings.commands);
+    let mut supervisor = Supervisor::start(Launcher::this_program(own_log), &settings.commands);
     let roster = supervisor.roster();
     let commands: Arc<dyn Commands> = Arc::clone(&roster) as Arc<dyn Commands>;
     let dial: Arc<dyn Dial> = Arc::new(Tcp);
     let edge = Edge::new(settings, Tiers::default(), Arc::clone(&sink), dial, commands)
         .context("no thread for content codings")?;
-    observe(&edge, &roster);
+    observe(&edge, &roster, own_log);
 
     let stop = Stop { drain: edge.drain.clone(), ..Stop::default() };
     let mut signals = Signals::new().context("no signal handlers")?;
     let workers = start_workers(&edge, sockets, &stop)?;
     if let Some(socket) = admin {
-        start_admin(socket, &edge, &roster, token, &stop)?;
+        start_admin(socket, &edge, &roster, &token, &stop)?;
     }
     tracing::info!(threads = workers.threads.len(), "serving");
     let ready = tokio::spawn(announce_ready(Arc::clone(&roster)));
     let mut certificates_due = edge.clock.now() + RENEWAL;
+    let running = Running { path, edge: &edge, certificates: &certificates, token: &token, log: own_log };
 
+    let mut orphans = Orphans::default();
     loop {
         tokio::select! {
             asked = signals.next() => match asked {
                 Signal::Stop => break,
-                Signal::Reload => reload(path, &edge, &certificates, &mut supervisor),
+                Signal::Reload => running.reload(&mut supervisor),
             },
             () = tokio::time::sleep(HOUSEKEEPING) => {
                 edge.clock.correct();
+                orphans.reap();
                 let now = edge.clock.now();
                 edge.state.load().upstreams.sweep(now);
                 let tiers = Arc::clone(edge.memory.tiers());
@@ -115,7 +135,7 @@ async fn serve(path: &Path, settings: Settings) -> anyhow::Result<()> {
                 }
                 if now >= certificates_due {
                     certificates_due = now + RENEWAL;
-                    renew(&edge, &certificates);
+                    running.renew();
                 }
             }
         }
@@ -217,7 +237,7 @@ fn start_admin(
     socket: admin::socket::Socket,
     edge: &Arc<Edge>,
     roster: &Arc<Roster>,
-    token: Option<Arc<str>>,
+    token: &Arc<Token>,
     stop: &Stop,
 ) -> anyhow::Result<()> {
     let address = socket.address().context("a bound socket has an address")?;
@@ -233,7 +253,7 @@ fn start_admin(
         let edge = Arc::clone(edge);
         move |name: &str| edge.state.load().troubles(name, edge.clock.now())
     };
-    let (memory, clock) = (Arc::clone(&edge.memory), edge.clock.clone());
+    let (memory, clock, token) = (Arc::clone(&edge.memory), edge.clock.clone(), Arc::clone(token));
     let (settings, troubles) = (Arc::new(settings), Arc::new(troubles));
     let cache = admin::Cache { memory, clock, settings, troubles, token };
     let state = admin::Service::new(Arc::clone(&edge.metrics), readiness, Some(cache));
@@ -243,18 +263,6 @@ fn start_admin(
         AdminAddress::Unix(_) => tracing::info!("admin on {address}"),
     }
     Ok(())
-}
-
-fn read_token(file: &Path) -> anyhow::Result<Arc<str>> {
-    let text = std::fs::read_to_string(file)
-        .with_context(|| format!("admin.token_file {}: write a long random word into it", file.display()))?;
-    let token = text.trim();
-    anyhow::ensure!(
-        token.len() >= 16 && token.bytes().all(|byte| byte.is_ascii_graphic()),
-        "admin.token_file {}: one word of at least 16 printable characters is needed",
-        file.display()
-    );
-    Ok(token.into())
 }
 
 fn readiness(roster: &Roster, draining: bool) -> Readiness {
@@ -270,8 +278,8 @@ fn readiness(roster: &Roster, draining: bool) -> Readiness {
     Readiness { reasons }
 }
 
-fn observe(edge: &Arc<Edge>, roster: &Arc<Roster>) {
-    let (edge_, roster) = (Arc::downgrade(edge), Arc::clone(roster));
+fn observe(edge: &Arc<Edge>, roster: &Arc<Roster>, own_log: &Arc<OwnLog>) {
+    let (edge_, roster, own_log) = (Arc::downgrade(edge), Arc::clone(roster), Arc::clone(own_log));
     edge.metrics.observe_with(move || {
         let Some(edge) = edge_.upgrade() else { return Observed::default() };
         let state = edge.state.load();
@@ -294,6 +302,7 @@ fn observe(edge: &Arc<Edge>, roster: &Arc<Roster>) {
                 })
                 .collect(),
             log_lines_dropped: edge.sink.log.dropped(),
+            own_log_lines_dropped: own_log.dropped(),
         }
     });
 }
@@ -305,30 +314,52 @@ async fn announce_ready(roster: Arc<Roster>) {
     tracing::info!("ready");
 }
 
-/// Applies new settings and certificates, or keeps everything as it is and logs why.
-fn reload(path: &Path, edge: &Edge, certificates: &Certificates, supervisor: &mut Supervisor) {
-    let wanted = match settings::load(path) {
-        Ok(wanted) => wanted,
-        Err(error) => return tracing::error!("reload refused, the old settings stay in force:\n{error}"),
-    };
-    let changes = needs_restart(&edge.state.load().settings, &wanted);
-    if !changes.is_empty() {
-        let changes: Vec<String> = changes.iter().map(ToString::to_string).collect();
-        return tracing::error!("reload refused, the old settings stay in force: {}", changes.join("; "));
-    }
-    if let Err(error) = certificates.reload(&wanted.listeners, edge.clock.wall()) {
-        return tracing::error!("reload refused, the old settings stay in force: {error}");
-    }
-    supervisor.apply(&wanted.commands);
-    edge.reload(wanted);
-    tracing::info!("reloaded {}", path.display());
+/// What a reload changes.
+struct Running<'a> {
+    path: &'a Path,
+    edge: &'a Edge,
+    certificates: &'a Certificates,
+    token: &'a Token,
+    log: &'a OwnLog,
 }
 
-/// Reads the certificates again, so that one that was renewed on disk, or a local one about to expire, is replaced.
-fn renew(edge: &Edge, certificates: &Certificates) {
-    let listeners = edge.state.load().settings.listeners.clone();
-    if let Err(error) = certificates.reload(&listeners, edge.clock.wall()) {
-        tracing::error!("the certificates in use stay: {error}");
+impl Running<'_> {
+    /// Applies new settings, certificates and token, or keeps everything as it is, and says which.
+    fn reload(&self, supervisor: &mut Supervisor) {
+        if let Err(why) = self.try_reload(supervisor) {
+            tracing::error!("reload refused, the old settings stay in force: {why}");
+        }
+    }
+
+    fn try_reload(&self, supervisor: &mut Supervisor) -> Result<(), String> {
+        let (wanted, warnings) = settings::read(self.path).map_err(|error| format!("\n{error}"))?;
+        let changes = needs_restart(&self.edge.state.load().settings, &wanted);
+        if !changes.is_empty() {
+            return Err(changes.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "));
+        }
+        let token = token::of(&wanted).map_err(|error| error.to_string())?;
+        let now = self.edge.clock.wall();
+        let renewed = self.certificates.read(&wanted.listeners, now).map_err(|error| error.to_string())?;
+        // Everything has been read, and nothing below can fail: a reload is whole, or is none.
+        self.certificates.renew(renewed);
+        self.token.set(token);
+        self.log.set_format(wanted.log.format);
+        supervisor.apply(&wanted.commands);
+        self.edge.reload(wanted);
+        for warning in warnings {
+            tracing::warn!("{warning}");
+        }
+        tracing::info!("reloaded {}", self.path.display());
+        Ok(())
+    }
+
+    /// Reads the certificates again, so that one that was renewed on disk, or a local one about to expire, is replaced.
+    fn renew(&self) {
+        let listeners = self.edge.state.load().settings.listeners.clone();
+        match self.certificates.read(&listeners, self.edge.clock.wall()) {
+            Ok(renewed) => self.certificates.renew(renewed),
+            Err(error) => tracing::error!("the certificates in use stay: {error}"),
+        }
     }
 }
 
@@ -380,16 +411,6 @@ impl Signals {
 enum Signal {
     Stop,
     Reload,
-}
-
-/// The edge's own log goes to standard error; the access log has standard output to itself.
-fn start_log() {
-    use tracing_subscriber::EnvFilter;
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    let colours = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-    let log = tracing_subscriber::fmt().with_writer(io::stderr).with_ansi(colours).with_target(false);
-    // Fails only when a log has been set up before, which then stays.
-    let _ = log.with_env_filter(filter).try_init();
 }
 
 /// A connection needs a file descriptor: raise the limit as far as the system permits.

@@ -34,6 +34,25 @@ pub struct Faults {
     faults: Vec<Fault>,
 }
 
+/// One thing in a file that is no fault, and hardly meant. Its `Display` shows it as a fault is shown.
+#[derive(Debug)]
+pub struct Warning(Faults);
+
+impl Warning {
+    /// In the file's order.
+    pub(super) fn each(name: &str, text: &str, doubts: Vec<Fault>) -> Vec<Warning> {
+        let mut doubts = doubts;
+        doubts.sort_by_key(|doubt| doubt.span.start);
+        doubts.into_iter().map(|doubt| Warning(Faults::new(name, text, vec![doubt]))).collect()
+    }
+}
+
+impl fmt::Display for Warning {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
 /// One thing that is wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Fault {

@@ -19,7 +19,7 @@ use super::{
     error::Fault,
     value::{
         ByteSize, Count, Deadline, Host, Percent, Positive, PositiveSize, Rate, Ready, ServerError, Table,
-        Text, Written, nearest_or_list,
+        Text, Threads, Written, nearest_or_list,
     },
 };
 
@@ -27,7 +27,7 @@ use super::{
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct File {
-    pub(super) threads: Option<Written<Count>>,
+    pub(super) threads: Option<Written<Threads>>,
     #[serde(default)]
     pub(super) listen: Vec<Table<Listen>>,
     pub(super) admin: Option<Table<Admin>>,
@@ -110,6 +110,7 @@ pub(super) struct Command {
     pub(super) environment: BTreeMap<Spanned<String>, Written<String>>,
     pub(super) instances: Option<Written<Positive>>,
     pub(super) ready: Option<Written<Ready>>,
+    pub(super) ready_interval: Option<Written<Deadline>>,
     pub(super) ready_timeout: Option<Written<Deadline>>,
     pub(super) stop_timeout: Option<Written<Deadline>>,
 }
@@ -298,30 +299,31 @@ fn remove_within(value: &mut DeValue<'_>, span: &Range<usize>) -> bool {
     }
 }
 
-/// Every key of every table, asked of serde: it lists them when it meets one it does not know.
+/// Every key of every table with the tables around it, as in `listen.tls.key`; asked of serde, which lists them when it
+/// meets one it does not know.
 #[cfg(test)]
 pub(super) fn known_keys() -> Vec<String> {
-    fn of<T: serde::de::DeserializeOwned>() -> Vec<String> {
+    fn of<T: serde::de::DeserializeOwned>(table: &str) -> Vec<String> {
         let error = toml::from_str::<T>("'?' = 0").map(|_| ()).expect_err("no table has the key '?'");
         let (_, expected) = error.message().split_once("expected").expect("serde says what it expects");
-        expected.split('`').skip(1).step_by(2).map(str::to_owned).collect()
+        expected.split('`').skip(1).step_by(2).map(|key| format!("{table}{key}")).collect()
     }
     [
-        of::<File>(),
-        of::<Listen>(),
-        of::<Tls>(),
-        of::<Admin>(),
-        of::<Cache>(),
-        of::<Clients>(),
-        of::<Limit>(),
-        of::<Command>(),
-        of::<Upstream>(),
-        of::<Route>(),
-        of::<RouteCache>(),
-        of::<Query>(),
-        of::<Timeouts>(),
-        of::<Bounds>(),
-        of::<Log>(),
+        of::<File>(""),
+        of::<Listen>("listen."),
+        of::<Tls>("listen.tls."),
+        of::<Admin>("admin."),
+        of::<Cache>("cache."),
+        of::<Clients>("clients."),
+        of::<Limit>("limits."),
+        of::<Command>("commands."),
+        of::<Upstream>("upstreams."),
+        of::<Route>("routes."),
+        of::<RouteCache>("routes.cache."),
+        of::<Query>("routes.cache.query."),
+        of::<Timeouts>("timeouts."),
+        of::<Bounds>("bounds."),
+        of::<Log>("log."),
     ]
     .concat()
 }

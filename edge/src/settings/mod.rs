@@ -11,6 +11,7 @@
 //! Relative paths in the file are relative to the edge's working directory. The defaults stand here, as `Default` or
 //! `new` of the resolved types, and in `config/edge.toml`; a test holds the two together.
 
+mod doubt;
 mod error;
 mod file;
 pub mod reload;
@@ -31,7 +32,7 @@ use cache_policy::{QueryRules, Rules};
 use http::{HeaderValue, StatusCode};
 use ipnet::IpNet;
 
-pub use error::{Faults, SettingsError};
+pub use error::{Faults, SettingsError, Warning};
 pub use value::ByteSize;
 
 /// Shards of the memory cache. An object must fit into one of them with room to spare, so this bounds
@@ -43,9 +44,17 @@ pub const CACHE_SHARDS: usize = 4;
 /// # Errors
 /// [`SettingsError`] when the file cannot be read or is wrong; its `Display` shows every fault with place and remedy.
 pub fn load(path: &Path) -> Result<Settings, SettingsError> {
+    read(path).map(|(settings, _)| settings)
+}
+
+/// As [`load`], with what in the file is no fault, and hardly meant.
+///
+/// # Errors
+/// As [`load`].
+pub fn read(path: &Path) -> Result<(Settings, Vec<Warning>), SettingsError> {
     let text = fs::read_to_string(path)
         .map_err(|source| SettingsError::Unreadable { path: path.to_owned(), source })?;
-    parse(&text, &path.display().to_string())
+    parse_with_warnings(&text, &path.display().to_string())
 }
 
 /// Resolves a file's text; `name` is what its faults call the file.
@@ -53,8 +62,13 @@ pub fn load(path: &Path) -> Result<Settings, SettingsError> {
 /// # Errors
 /// [`SettingsError::Refused`] with everything that is wrong with the text.
 pub fn parse(text: &str, name: &str) -> Result<Settings, SettingsError> {
+    parse_with_warnings(text, name).map(|(settings, _)| settings)
+}
+
+fn parse_with_warnings(text: &str, name: &str) -> Result<(Settings, Vec<Warning>), SettingsError> {
     file::read(text)
         .and_then(|file| resolve::resolve(file, text))
+        .map(|(settings, doubts)| (settings, Warning::each(name, text, doubts)))
         .map_err(|faults| SettingsError::Refused(Faults::new(name, text, faults)))
 }
 
@@ -186,7 +200,7 @@ pub struct Limit {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Command {
     pub name: Arc<str>,
-    /// Program and arguments.
+    /// Program and arguments; `{port}` stands for the instance's port.
     pub run: Vec<String>,
     /// Working directory; the edge's own when `None`.
     pub directory: Option<PathBuf>,
@@ -196,7 +210,9 @@ pub struct Command {
     pub instances: usize,
     /// Path that answers 2xx when an instance is ready; a TCP connection is enough when `None`.
     pub ready: Option<String>,
-    /// How long an instance may take to become ready before it is restarted.
+    /// Between two looks at an instance that serves.
+    pub ready_interval: Duration,
+    /// How long an instance may take to become ready, or give no sign of life, before it is restarted.
     pub ready_timeout: Duration,
     /// Time between SIGTERM and SIGKILL.
     pub stop_timeout: Duration,
@@ -211,7 +227,8 @@ impl Command {
             directory: None,
             environment: BTreeMap::new(),
             instances: 1,
-            ready: Some("/readyz".to_owned()),
+            ready: None,
+            ready_interval: Duration::from_secs(5),
             ready_timeout: Duration::from_secs(60),
             stop_timeout: Duration::from_secs(10),
         }

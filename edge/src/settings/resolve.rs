@@ -19,25 +19,31 @@ use toml::Spanned;
 use super::{
     Admin, AdminAddress, Bounds, CacheSettings, Certificate, ClientSettings, Command, Limit, Listen,
     LogSettings, MediaRange, PathPattern, Route, Server, Settings, TUNNELS_PER_CONNECTION, Timeouts,
-    Upstream,
+    Upstream, doubt,
     error::{Fault, Place},
     file::{self, File, Named},
     value::{
-        ByteSize, Count, Deadline, Percent, Positive, PositiveSize, Ready, Table, Text, Written,
+        ByteSize, Count, Deadline, Percent, Positive, PositiveSize, Ready, Table, Text, Threads, Written,
         nearest_or_list,
     },
 };
 
 /// Resolves a file whose shape is right; `text` is what it was read from.
-pub(super) fn resolve(file: File, text: &str) -> Result<Settings, Vec<Fault>> {
+///
+/// Beside the settings: what is no fault, and hardly meant.
+pub(super) fn resolve(file: File, text: &str) -> Result<(Settings, Vec<Fault>), Vec<Fault>> {
     let mut resolver = Resolver { text, faults: Vec::new() };
+    let names = doubt::Names::of(&file);
     let settings = resolver.settings(file);
-    if resolver.faults.is_empty() { Ok(settings) } else { Err(resolver.faults) }
+    if !resolver.faults.is_empty() {
+        return Err(resolver.faults);
+    }
+    let doubts = doubt::doubts(&settings, &names);
+    Ok((settings, doubts))
 }
 
 /// Bytes that hyper needs at least to read a head.
 const SMALLEST_HEAD: u64 = 8 << 10;
-const MOST_THREADS: u32 = 1024;
 const MOST_INSTANCES: usize = 256;
 const MOST_REMEMBERED: usize = 10_000_000;
 /// A burst that takes longer than this to earn back is a slip; and the limiter counts in 64 bits of nanoseconds.
@@ -80,16 +86,10 @@ impl Resolver<'_> {
         }
     }
 
-    fn threads(&mut self, written: Option<Written<Count>>) -> usize {
-        let span = written.as_ref().map(|written| written.span.clone());
-        match (self.or(written, Count(0)), span) {
-            (Count(0), _) => thread::available_parallelism().map_or(1, usize::from),
-            (Count(threads), Some(span)) if threads > MOST_THREADS => {
-                let help = format!("write 0 (one per core) to {MOST_THREADS}");
-                self.fault(span, format!("{threads} threads are too many"), help);
-                1
-            }
-            (Count(threads), _) => threads as usize,
+    fn threads(&mut self, written: Option<Written<Threads>>) -> usize {
+        match self.or(written, Threads(0)) {
+            Threads(0) => thread::available_parallelism().map_or(1, usize::from),
+            Threads(threads) => threads,
         }
     }
 
@@ -218,6 +218,7 @@ impl Resolver<'_> {
             Some(Ready::Path(path)) => Some(path),
             None => command.ready,
         };
+        command.ready_interval = self.or(written.ready_interval.map(duration), command.ready_interval);
         command.ready_timeout = self.or(written.ready_timeout.map(duration), command.ready_timeout);
         command.stop_timeout = self.or(written.stop_timeout.map(duration), command.stop_timeout);
         command
@@ -326,7 +327,7 @@ impl Resolver<'_> {
         let place = table.upstream.as_ref().map_or(span.clone(), |name| name.span.clone());
         let upstream = self
             .need(table.upstream, &span, "upstream", &example)
-            .and_then(|name| self.known("upstream", place, &name.0, known.upstreams));
+            .and_then(|name| self.upstream_of_route(place, &name.0, known));
         let limit = table.limit.and_then(|name| {
             let place = name.span.clone();
             let name = self.value(name)?;
@@ -365,6 +366,20 @@ impl Resolver<'_> {
             self.fault(written.span(), "nothing is coded here, so these types have no effect", help);
         }
         written.into_inner().into_iter().filter_map(|written| self.value(written)).collect()
+    }
+
+    fn upstream_of_route(&mut self, place: Span, name: &str, known: &Known<'_>) -> Option<Arc<Upstream>> {
+        if !name.contains("://") {
+            return self.known("upstream", place, name, known.upstreams);
+        }
+        let help = format!(
+            "give it a table, and name that:\n\n\
+             [upstreams.app]\n\
+             servers = [{name:?}]\n\n\
+             and in the route: upstream = \"app\""
+        );
+        self.fault(place, format!("{name:?} is a server's address, and no upstream's name"), help);
+        None
     }
 
     fn query(&mut self, written: file::Query) -> QueryRules {

@@ -247,6 +247,25 @@ impl Value for Count {
     }
 }
 
+/// Worker threads: 0 for one a core.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Threads(pub(super) usize);
+
+impl Threads {
+    const MOST: usize = 1024;
+}
+
+impl Value for Threads {
+    const EXPECTED: &'static str = "a whole number";
+
+    fn from_integer(number: i64) -> Result<Self, Unreadable> {
+        usize::try_from(number).ok().filter(|number| *number <= Self::MOST).map(Threads).ok_or_else(|| {
+            let help = format!("write 0 (one per core) to {}", Self::MOST);
+            Unreadable::new(format!("{number} is out of range"), help)
+        })
+    }
+}
+
 /// A whole number, 1 or more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Positive(pub(super) NonZeroU32);
@@ -611,11 +630,13 @@ impl Value for PathPattern {
         if path.contains('*') {
             return Err(bad("a star stands only at the end, after a slash, as in \"/api/*\"".to_owned()));
         }
-        if path.split('/').any(|segment| matches!(segment, "." | "..")) || path.contains("//") {
-            return Err(bad(
-                "requests are matched after \".\", \"..\" and \"//\" were resolved: leave them out"
-                    .to_owned(),
-            ));
+        if path.split('/').any(|segment| matches!(segment, "." | "..")) {
+            let help = "a request whose path has a segment \".\" or \"..\" is refused: leave it out";
+            return Err(bad(help.to_owned()));
+        }
+        if path.contains("//") {
+            let help = "two slashes match only two slashes, which hardly any request has: write one";
+            return Err(bad(help.to_owned()));
         }
         Ok(if prefix { PathPattern::Prefix(path.into()) } else { PathPattern::Exact(path.into()) })
     }

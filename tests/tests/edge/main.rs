@@ -15,6 +15,7 @@ mod interim;
 mod invalidation;
 mod limits;
 mod load;
+mod log;
 mod pass;
 mod pool;
 mod purge;

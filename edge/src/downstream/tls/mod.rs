@@ -9,6 +9,7 @@ pub mod local_ca;
 use std::{
     collections::HashMap,
     fmt, fs, io,
+    net::SocketAddr,
     path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -98,11 +99,14 @@ pub enum TlsError {
     Setup(#[source] rustls::Error),
 }
 
-/// TLS of every listener, in the order of the settings.
+/// TLS of every listener, in the order of the settings at the start.
 #[derive(Debug)]
 pub struct Certificates {
     terminators: Vec<Option<Terminator>>,
 }
+
+/// What [`Certificates::read`] has read for the terminators.
+pub struct Renewed(Vec<Loaded>);
 
 impl Certificates {
     /// Reads the certificate and key of each listener, and makes those that are to be made here ([`local_ca`]). What
@@ -114,26 +118,50 @@ impl Certificates {
         // Sealed with keys made once per process and changed every six hours. One set for all listeners: a client's
         // connections may reach any of them.
         let tickets = aws_lc_rs::Ticketer::new().map_err(TlsError::Setup)?;
-        let terminators = read_all(listeners, now)?
-            .into_iter()
-            .map(|loaded| loaded.map(|loaded| Terminator::new(loaded, &tickets)).transpose())
-            .collect::<Result<_, _>>()?;
-        Ok(Self { terminators })
+        let terminator = |listener: &Listen| {
+            let Some(source) = &listener.tls else { return Ok(None) };
+            Terminator::new(listener.address, read(source, now)?, &tickets).map(Some)
+        };
+        Ok(Self { terminators: listeners.iter().map(terminator).collect::<Result<_, _>>()? })
     }
 
-    /// Reads all anew, for the handshakes to come. The listeners must be those of [`Certificates::load`]; their files may
-    /// differ.
+    /// Reads all anew, and changes nothing yet. The listeners must have the addresses of [`Certificates::load`], in
+    /// whatever order; their files may differ. A listener for whose address there is none here is left out.
     ///
     /// # Errors
-    /// As [`Certificates::load`]; nothing has changed then, on any listener.
-    pub fn reload(&self, listeners: &[Listen], now: SystemTime) -> Result<(), TlsError> {
-        let loaded = read_all(listeners, now)?;
-        for (terminator, loaded) in self.terminators.iter().zip(loaded) {
-            if let (Some(terminator), Some(loaded)) = (terminator, loaded) {
-                terminator.certificates.0.store(Arc::new(loaded));
-            }
+    /// As [`Certificates::load`].
+    pub fn read(&self, listeners: &[Listen], now: SystemTime) -> Result<Renewed, TlsError> {
+        let all = || self.terminators.iter().flatten();
+        let mut wanted: Vec<(SocketAddr, &Certificate)> = listeners
+            .iter()
+            .filter_map(|listener| Some((listener.address, listener.tls.as_ref()?)))
+            .collect();
+        // Port 0 gives several listeners the same address. One whose files are what they were keeps them; the others are
+        // told apart by their order.
+        let mut sources: Vec<Option<Certificate>> = all()
+            .map(|terminator| {
+                let source = terminator.certificates.0.load().source.clone();
+                let place = wanted.iter().position(|wanted| *wanted == (terminator.address, &source))?;
+                wanted.remove(place);
+                Some(source)
+            })
+            .collect();
+        for (terminator, source) in all().zip(&mut sources).filter(|(_, source)| source.is_none()) {
+            let place = wanted.iter().position(|(address, _)| *address == terminator.address);
+            *source = place.map(|place| wanted.remove(place).1.clone());
         }
-        Ok(())
+        let loaded = all().zip(sources).map(|(terminator, source)| match source {
+            Some(source) => read(&source, now),
+            None => read(&terminator.certificates.0.load().source, now),
+        });
+        Ok(Renewed(loaded.collect::<Result<_, _>>()?))
+    }
+
+    /// Puts in force what has been read, for the handshakes to come.
+    pub fn renew(&self, Renewed(loaded): Renewed) {
+        for (terminator, loaded) in self.terminators.iter().flatten().zip(loaded) {
+            terminator.certificates.0.store(Arc::new(loaded));
+        }
     }
 
     /// TLS of one listener; `None` when it speaks clear text.
@@ -141,13 +169,6 @@ impl Certificates {
     pub fn terminator(&self, listener: usize) -> Option<&Terminator> {
         self.terminators.get(listener)?.as_ref()
     }
-}
-
-fn read_all(listeners: &[Listen], now: SystemTime) -> Result<Vec<Option<Loaded>>, TlsError> {
-    listeners
-        .iter()
-        .map(|listener| listener.tls.as_ref().map(|source| read(source, now)).transpose())
-        .collect()
 }
 
 fn read(source: &Certificate, now: SystemTime) -> Result<Loaded, TlsError> {
@@ -163,15 +184,49 @@ fn read(source: &Certificate, now: SystemTime) -> Result<Loaded, TlsError> {
     Ok(loaded)
 }
 
+/// What is to be said of a listener's certificate and key.
+#[derive(Debug)]
+pub enum Finding {
+    /// They cannot be used, or clients refuse them now.
+    Fault(String),
+    /// They are of use for now.
+    Warning(String),
+}
+
+/// Looks at a listener's certificate and key as [`Certificates::load`] would, and makes nothing.
+#[must_use]
+pub fn inspect(source: &Certificate, now: SystemTime) -> Vec<Finding> {
+    if source.local_ca && !source.certificate.exists() && !source.key.exists() {
+        return Vec::new();
+    }
+    let loaded = match Loaded::read(source, &[]) {
+        Ok(loaded) => loaded,
+        Err(error) => return vec![Finding::Fault(error.to_string())],
+    };
+    // A local certificate that has ended is made anew at the start.
+    let finding = |validity: &Validity| {
+        let warning = validity.warning(now)?;
+        let refused = !validity.holds(now) && !source.local_ca;
+        Some(if refused { Finding::Fault(warning) } else { Finding::Warning(warning) })
+    };
+    loaded.validities.iter().filter_map(finding).collect()
+}
+
 /// TLS of one listener.
 #[derive(Debug)]
 pub struct Terminator {
+    /// As the settings have it.
+    address: SocketAddr,
     certificates: Arc<Current>,
     config: Arc<ServerConfig>,
 }
 
 impl Terminator {
-    fn new(loaded: Loaded, tickets: &Arc<dyn ProducesTickets>) -> Result<Self, TlsError> {
+    fn new(
+        address: SocketAddr,
+        loaded: Loaded,
+        tickets: &Arc<dyn ProducesTickets>,
+    ) -> Result<Self, TlsError> {
         let certificates = Arc::new(Current(ArcSwap::from_pointee(loaded)));
         let mut config = ServerConfig::builder_with_provider(provider())
             .with_protocol_versions(&[&TLS13, &TLS12])
@@ -182,10 +237,10 @@ impl Terminator {
         config.ticketer = Arc::clone(tickets);
         // Tickets leave nothing to store here, and the default store has a lock that all threads would share.
         config.session_storage = Arc::new(NoServerSessionStorage {});
-        Ok(Self { certificates, config: Arc::new(config) })
+        Ok(Self { address, certificates, config: Arc::new(config) })
     }
 
-    /// What handshakes are answered with, the same on every thread. Later [`Certificates::reload`]s take effect in it.
+    /// What handshakes are answered with, the same on every thread. Later [`Certificates::renew`]als take effect in it.
     #[must_use]
     pub fn server_config(&self) -> Arc<ServerConfig> {
         Arc::clone(&self.config)
@@ -218,6 +273,8 @@ impl ResolvesServerCert for Current {
 
 /// Certificates, chosen by the name a client asks for (SNI, RFC 6066 §3).
 struct Loaded {
+    /// Where the first of them came from.
+    source: Certificate,
     /// For clients that ask for no name, or for another one.
     default: Arc<CertifiedKey>,
     /// By lower-case name; a wildcard stands without its star: `.example.com`.
@@ -229,6 +286,7 @@ impl Loaded {
     fn read(first: &Certificate, others: &[Certificate]) -> Result<Self, TlsError> {
         let provider = provider();
         let mut loaded = Self {
+            source: first.clone(),
             default: Arc::new(read_pair(first, &provider)?),
             by_name: HashMap::new(),
             validities: Vec::new(),
@@ -279,10 +337,8 @@ fn dns_names(leaf: &X509Certificate<'_>) -> Vec<Box<str>> {
 }
 
 fn read_pair(source: &Certificate, provider: &CryptoProvider) -> Result<CertifiedKey, TlsError> {
-    let read =
-        |path: &Path| fs::read(path).map_err(|source| TlsError::Read { path: path.to_owned(), source });
     let path = || source.certificate.clone();
-    let pem = read(&source.certificate)?;
+    let pem = read_pem(&source.certificate)?;
     let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_slice_iter(&pem)
         .collect::<Result<_, _>>()
         .map_err(|source| TlsError::Pem { path: path(), source })?;
@@ -290,11 +346,13 @@ fn read_pair(source: &Certificate, provider: &CryptoProvider) -> Result<Certifie
         return Err(TlsError::NoCertificate { path: path() });
     }
     let path = || source.key.clone();
-    let pem = read(&source.key)?;
+    let pem = read_pem(&source.key)?;
+    // Said before the content is looked at: encrypted, it is no base64 of a key, or has header lines of its own (RFC 1421
+    // §4.6.1.1, which OpenSSL writes for PKCS#1 and SEC1).
+    if contains(&pem, b"ENCRYPTED PRIVATE KEY-----") || contains(&pem, b"Proc-Type: 4,ENCRYPTED") {
+        return Err(TlsError::EncryptedKey { path: path() });
+    }
     let key = PrivateKeyDer::from_pem_slice(&pem).map_err(|source| match source {
-        pem::Error::NoItemsFound if contains(&pem, b"ENCRYPTED PRIVATE KEY") => {
-            TlsError::EncryptedKey { path: path() }
-        }
         pem::Error::NoItemsFound => TlsError::NoKey { path: path() },
         source => TlsError::Pem { path: path(), source },
     })?;
@@ -311,6 +369,12 @@ fn read_pair(source: &Certificate, provider: &CryptoProvider) -> Result<Certifie
         }
         Err(_) => Err(TlsError::Certificate { path: source.certificate.clone() }),
     }
+}
+
+/// A file's content, without the byte order mark that some editors begin a text with.
+fn read_pem(path: &Path) -> Result<Vec<u8>, TlsError> {
+    let content = fs::read(path).map_err(|source| TlsError::Read { path: path.to_owned(), source })?;
+    Ok(content.strip_prefix(b"\xef\xbb\xbf").map(<[u8]>::to_vec).unwrap_or(content))
 }
 
 fn contains(text: &[u8], part: &[u8]) -> bool {
@@ -334,8 +398,12 @@ impl Validity {
         }
     }
 
+    fn holds(&self, now: SystemTime) -> bool {
+        (self.from..=self.to).contains(&seconds(now))
+    }
+
     fn warning(&self, now: SystemTime) -> Option<String> {
-        let now = now.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs().cast_signed());
+        let now = seconds(now);
         let path = self.path.display();
         let days = |seconds: i64| seconds / 86_400;
         if now > self.to {
@@ -354,6 +422,11 @@ impl Validity {
             None
         }
     }
+}
+
+/// Since 1970.
+fn seconds(time: SystemTime) -> i64 {
+    time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs().cast_signed())
 }
 
 #[cfg(test)]
@@ -465,6 +538,10 @@ mod tests {
         Certificates::load(&[listen(source)], now()).unwrap_err().to_string()
     }
 
+    fn reload(certificates: &Certificates, listeners: &[Listen], now: SystemTime) -> Result<(), TlsError> {
+        certificates.read(listeners, now).map(|renewed| certificates.renew(renewed))
+    }
+
     const BOTH: &[&SupportedProtocolVersion] = &[&TLS13, &TLS12];
 
     #[test]
@@ -498,7 +575,7 @@ mod tests {
             let client = Arc::new(client(&[&source], versions));
             let (_, server) = shake(&client, &config(0), "localhost").unwrap();
             assert_ne!(server.handshake_kind(), Some(HandshakeKind::Resumed));
-            certificates.reload(&listeners, now()).unwrap();
+            reload(&certificates, &listeners, now()).unwrap();
             let (_, server) = shake(&client, &config(1), "localhost").unwrap();
             assert_eq!(server.handshake_kind(), Some(HandshakeKind::Resumed), "{versions:?}");
         }
@@ -530,7 +607,7 @@ mod tests {
         let (certificates, server) = serve(&old);
         let client = Arc::new(client(&[&old, &new], BOTH));
         let (client_before, _) = shake(&client, &server, "localhost").unwrap();
-        certificates.reload(&[listen(&new)], now()).unwrap();
+        reload(&certificates, &[listen(&new)], now()).unwrap();
         let fresh = Arc::new(self::client(&[&old, &new], BOTH));
         let (client_after, _) = shake(&fresh, &server, "localhost").unwrap();
         assert_eq!(client_before.peer_certificates().unwrap()[0], der(&old));
@@ -543,7 +620,7 @@ mod tests {
         let (one, two) = (files.pair("one", &["localhost"]), files.pair("two", &["localhost"]));
         let certificates = Certificates::load(&[listen(&one), listen(&one)], now()).unwrap();
         fs::write(&one.key, "broken").unwrap();
-        certificates.reload(&[listen(&two), listen(&one)], now()).unwrap_err();
+        reload(&certificates, &[listen(&two), listen(&one)], now()).unwrap_err();
         let server = certificates.terminator(0).unwrap().server_config();
         shake(&Arc::new(client(&[&one], BOTH)), &server, "localhost").unwrap();
     }
@@ -611,9 +688,72 @@ mod tests {
             "{encrypted}"
         );
 
+        // Once "not valid PEM: base64 error".
+        let sealed = "-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-256-CBC,00\n\nAAAA\n\
+                      -----END RSA PRIVATE KEY-----\n";
+        let sealed = error(&Certificate { key: files.write("sealed.rsa", sealed), ..good.clone() });
+        assert!(sealed.contains("sealed.rsa is encrypted") && sealed.contains("openssl pkey"), "{sealed}");
+
         let broken = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
         let broken = error(&Certificate { certificate: files.write("broken.pem", broken), ..good });
         assert!(broken.contains("broken.pem holds a certificate that cannot be read"), "{broken}");
+    }
+
+    /// Once "not valid PEM: base64 error".
+    #[test]
+    fn a_byte_order_mark_is_no_fault() {
+        let files = Files::new();
+        let good = files.pair("good", &["localhost"]);
+        for path in [&good.certificate, &good.key] {
+            let text = fs::read_to_string(path).unwrap();
+            fs::write(path, format!("\u{feff}{text}")).unwrap();
+        }
+        serve(&good);
+    }
+
+    /// Dealt out by the order of the tables, two listeners answered with each other's certificates.
+    #[test]
+    fn certificates_go_to_the_listeners_address_whatever_the_order() {
+        let files = Files::new();
+        let (one, two) = (files.pair("one", &["localhost"]), files.pair("two", &["localhost"]));
+        let at = |port: u16, source: &Certificate| Listen {
+            address: ([127, 0, 0, 1], port).into(),
+            ..listen(source)
+        };
+        // The second time both have port 0, and only their files tell them apart.
+        for ports in [(1, 2), (0, 0)] {
+            let (first, second) = (at(ports.0, &one), at(ports.1, &two));
+            let certificates = Certificates::load(&[first.clone(), second.clone()], now()).unwrap();
+            reload(&certificates, &[second, first], now()).unwrap();
+            for (listener, own) in [(0, &one), (1, &two)] {
+                let server = certificates.terminator(listener).unwrap().server_config();
+                let client = Arc::new(client(&[&one, &two], BOTH));
+                let (client, _) = shake(&client, &server, "localhost").unwrap();
+                assert_eq!(client.peer_certificates().unwrap()[0], der(own));
+            }
+        }
+    }
+
+    #[test]
+    fn an_inspection_calls_an_ended_certificate_a_fault() {
+        let files = Files::new();
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::new(["localhost".to_owned()]).unwrap();
+        params.not_before = rcgen::date_time_ymd(2020, 1, 1);
+        params.not_after = rcgen::date_time_ymd(2020, 12, 31);
+        let source = Certificate {
+            certificate: files.write("a.pem", &params.self_signed(&key).unwrap().pem()),
+            key: files.write("a.key", &key.serialize_pem()),
+            local_ca: false,
+        };
+        let days = |days: u64| UNIX_EPOCH + Duration::from_secs(days * 86_400);
+        assert!(
+            matches!(&inspect(&source, days(18_637))[..], [Finding::Fault(why)] if why.contains("ended"))
+        );
+        assert!(
+            matches!(&inspect(&source, days(18_623))[..], [Finding::Warning(why)] if why.contains("ends in"))
+        );
+        assert!(inspect(&source, days(18_414)).is_empty());
     }
 
     #[test]

@@ -6,6 +6,7 @@
 //!
 //! Numbers that other modules keep (cache, commands, log) are read at a scrape: see [`Observed`].
 
+mod classic;
 mod scrape;
 
 use std::{
@@ -54,6 +55,8 @@ pub struct Observed {
     pub commands: Vec<CommandObserved>,
     /// Lines of the access log dropped since the start.
     pub log_lines_dropped: u64,
+    /// Lines of the edge's own log, and of its commands' output, dropped since the start.
+    pub own_log_lines_dropped: u64,
 }
 
 /// The memory tier at this moment.
@@ -165,6 +168,12 @@ impl Metrics {
         let _ = text::encode(&mut text, &self.registry);
         text
     }
+
+    /// Everything, in the older text format of Prometheus ([`CLASSIC_CONTENT_TYPE`]).
+    #[must_use]
+    pub fn encode_classic(&self) -> String {
+        classic::from_openmetrics(&self.encode())
+    }
 }
 
 impl Default for Metrics {
@@ -178,6 +187,9 @@ impl fmt::Debug for Metrics {
         formatter.debug_struct("Metrics").finish_non_exhaustive()
     }
 }
+
+/// What [`Metrics::encode_classic`] returns.
+pub const CLASSIC_CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// What [`Metrics::encode`] returns.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -487,6 +499,7 @@ mod tests {
             },
             commands: vec![CommandObserved { name: name("origin"), wanted: 3, ready: 2, restarts: 4 }],
             log_lines_dropped: 7,
+            own_log_lines_dropped: 9,
         });
         shows(&metrics, "gatehouse_edge_cache_bytes 0");
         shows(&metrics, "gatehouse_edge_cache_bytes 1");
@@ -495,6 +508,7 @@ mod tests {
         shows(&metrics, "gatehouse_edge_cache_entries 5");
         shows(&metrics, "gatehouse_edge_cache_evictions_total 6");
         shows(&metrics, "gatehouse_edge_log_lines_dropped_total 7");
+        shows(&metrics, "gatehouse_edge_own_log_lines_dropped_total 9");
         shows(&metrics, r#"gatehouse_edge_command_restarts_total{command="origin"} 4"#);
         shows(&metrics, r#"gatehouse_edge_command_instances{command="origin",state="ready"} 2"#);
         shows(&metrics, r#"gatehouse_edge_command_instances{command="origin",state="wanted"} 3"#);

@@ -243,9 +243,14 @@ fn observed(page: &mut Page<'_>, observed: &Observed) -> fmt::Result {
         .count(cache.evictions)?;
     page.counter(
         "gatehouse_edge_log_lines_dropped",
-        "Lines of the access log that its reader was too slow for",
+        "Lines of the access log (standard output) that could not go out",
     )?
     .count(observed.log_lines_dropped)?;
+    page.counter(
+        "gatehouse_edge_own_log_lines_dropped",
+        "Lines of the edge's own log (standard error), and of its commands' output, that could not go out",
+    )?
+    .count(observed.own_log_lines_dropped)?;
     let mut restarts =
         page.counter("gatehouse_edge_command_restarts", "Restarts of a command's instances")?;
     for command in &observed.commands {

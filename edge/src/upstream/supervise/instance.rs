@@ -4,6 +4,7 @@ use std::{
     hash::{BuildHasher as _, RandomState},
     io,
     net::{Ipv4Addr, SocketAddr},
+    ops::ControlFlow,
     process::ExitStatus,
     sync::{
         Arc,
@@ -22,10 +23,10 @@ use tracing::{error, info, warn};
 use super::{
     launcher::Launcher,
     ports::Ports,
-    probe::{Probe, until_ready},
+    probe::{NotReady, Probe},
     process::Process,
     program::find_program,
-    roster::Endpoints,
+    roster::{Endpoints, Published},
 };
 use crate::settings::Command;
 
@@ -35,6 +36,8 @@ const BACK_OFF_FIRST: Duration = Duration::from_millis(100);
 const BACK_OFF_LONGEST: Duration = Duration::from_secs(30);
 /// An instance that was ready for this long has its failures forgotten.
 const HEALTHY_AFTER: Duration = Duration::from_secs(60);
+/// Failed looks in a row that take an instance out of the choice: one may be an accident.
+const FAILED_LOOKS: u32 = 2;
 
 /// One instance from its first start to its last stop.
 pub(super) struct Life {
@@ -93,32 +96,50 @@ impl Life {
         };
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port.0));
         let since = Instant::now();
+        let probe = Probe { address, path: self.command.ready.as_deref() };
+        let tell =
+            |refusal: &NotReady| info!("{} is not ready yet: {probe} is asked for; {refusal}", self.name);
         let limit = self.command.ready_timeout;
         tokio::select! {
             _ = &mut *stop => return self.stop(process).await,
             status = process.child.wait() => return self.exited(process, status, Duration::ZERO).await,
-            () = until_ready(address, self.command.ready.as_deref()) => {}
+            () = probe.until_ready(tell) => {}
             () = sleep(limit) => {
-                error!("{} does not answer {} within {limit:.0?}; stopping it",
-                    self.name, Probe(address, self.command.ready.as_deref()));
+                error!("{} does not answer {probe} within {limit:.0?}; stopping it", self.name);
                 self.stop(process).await;
                 return failed;
             }
         }
         info!("{} is ready on port {} after {:.0?}", self.name, port.0, since.elapsed());
         let since = Instant::now();
-        let published = self.endpoints.publish(address);
-        self.set_ready(true);
-        let status = tokio::select! {
-            _ = &mut *stop => None,
-            status = process.child.wait() => Some(status),
+        let mut watch = Watch { life: self, probe, published: None, failing: None };
+        watch.publish();
+        let end = loop {
+            tokio::select! {
+                _ = &mut *stop => break End::Stop,
+                status = process.child.wait() => break End::Exited(status),
+                () = sleep(self.command.ready_interval) => {}
+            }
+            let stopped = process.is_stopped();
+            let look = async { if stopped { Err(NotReady::Stopped) } else { probe.look().await } };
+            let look = tokio::select! {
+                _ = &mut *stop => break End::Stop,
+                status = process.child.wait() => break End::Exited(status),
+                look = look => look,
+            };
+            if watch.looked(look).is_break() {
+                break End::Lifeless;
+            }
         };
         // Removed from the choice before the signal, so that no new request goes to an instance that is about to end.
-        drop(published);
-        self.set_ready(false);
-        match status {
-            None => self.stop(process).await,
-            Some(status) => self.exited(process, status, since.elapsed()).await,
+        watch.withdraw();
+        match end {
+            End::Stop => self.stop(process).await,
+            End::Exited(status) => self.exited(process, status, since.elapsed()).await,
+            End::Lifeless => {
+                self.stop(process).await;
+                Ended::Failed(since.elapsed())
+            }
         }
     }
 
@@ -144,6 +165,75 @@ impl Life {
             Err(error) => error!("cannot tell how {} ended: {error}", self.name),
         }
         Ended::Failed(healthy)
+    }
+}
+
+/// Why an instance that was ready is no longer.
+enum End {
+    Stop,
+    Exited(io::Result<ExitStatus>),
+    /// It has given no sign of life for `ready_timeout`.
+    Lifeless,
+}
+
+/// An instance that has been ready: in the choice while it answers, out of it while it does not.
+struct Watch<'a> {
+    life: &'a Life,
+    probe: Probe<'a>,
+    published: Option<Published>,
+    failing: Option<Failing>,
+}
+
+/// Looks that failed without one between them that did not.
+struct Failing {
+    looks: u32,
+    /// Since when nothing has shown that somebody is there.
+    lifeless: Option<Instant>,
+}
+
+impl Watch<'_> {
+    fn publish(&mut self) {
+        if self.published.is_none() {
+            self.published = Some(self.life.endpoints.publish(self.probe.address));
+            self.life.set_ready(true);
+        }
+    }
+
+    fn withdraw(&mut self) {
+        if self.published.take().is_some() {
+            self.life.set_ready(false);
+        }
+    }
+
+    /// Acts on one look. To break is to give the instance up: it has been lifeless for too long. One that answers, if
+    /// only that it is not ready, is left alone: it knows better.
+    fn looked(&mut self, look: Result<(), NotReady>) -> ControlFlow<()> {
+        let name = &self.life.name;
+        let Err(refusal) = look else {
+            self.failing = None;
+            if self.published.is_none() {
+                info!("{name} is ready again");
+            }
+            self.publish();
+            return ControlFlow::Continue(());
+        };
+        let failing = self.failing.get_or_insert(Failing { looks: 0, lifeless: None });
+        failing.looks += 1;
+        if refusal.lives() {
+            failing.lifeless = None;
+        }
+        let limit = self.life.command.ready_timeout;
+        let lifeless =
+            !refusal.lives() && failing.lifeless.get_or_insert_with(Instant::now).elapsed() >= limit;
+        if failing.looks == FAILED_LOOKS {
+            warn!("{name} gets no requests until {} answers again: {refusal}", self.probe);
+            self.withdraw();
+        }
+        if lifeless {
+            error!("{name} has given no sign of life for {limit:.0?}; stopping it: {refusal}");
+            return ControlFlow::Break(());
+        }
+        ControlFlow::Continue(())
     }
 }
 

@@ -1,14 +1,11 @@
 //! How instances are started, and where their output goes.
 
-use std::{
-    fmt,
-    io::{self, Write as _},
-    path::PathBuf,
-    sync::Arc,
-};
+use std::{fmt, path::PathBuf, sync::Arc};
 
-/// Where the output of instances goes, one or more whole lines at a time. It may block.
-pub type Output = Arc<dyn Fn(&[u8]) + Send + Sync>;
+use crate::observe::own_log::OwnLog;
+
+/// Where the output of instances goes: an instance's name and one line, without its end. It must not block.
+pub type Output = Arc<dyn Fn(&str, &[u8]) + Send + Sync>;
 
 /// How instances are started.
 #[derive(Clone)]
@@ -20,13 +17,11 @@ pub struct Launcher {
 }
 
 impl Launcher {
-    /// Starts instances through the running program, also when its file has been replaced; output goes to stderr.
+    /// Starts instances through the running program, also when its file has been replaced; output goes to its log.
     #[must_use]
-    pub fn this_program() -> Self {
-        let output: Output = Arc::new(|lines| {
-            // Nothing can be reported when stderr is closed.
-            let _ = io::stderr().lock().write_all(lines);
-        });
+    pub fn this_program(log: &Arc<OwnLog>) -> Self {
+        let log = Arc::clone(log);
+        let output: Output = Arc::new(move |name, line| log.instance(name, line));
         Self { program: PathBuf::from("/proc/self/exe"), output }
     }
 }

@@ -16,6 +16,9 @@
 //!                               Stopping: SIGTERM to its group, stop_timeout, SIGKILL
 //! ```
 //!
+//! A ready instance is looked at every `ready_interval`. One that fails gets no requests until it answers again; one that
+//! gives no sign of life for `ready_timeout` is stopped and started again.
+//!
 //! **Everything here runs on the main thread's current-thread runtime.** An instance is started through the edge's own
 //! program (`edge supervised`), which asks the kernel for SIGTERM at its parent's death. The kernel means the parent
 //! *thread*: an instance started on a worker thread would die with that thread, and one started from a blocking pool when
@@ -46,6 +49,7 @@ use crate::settings::Command;
 use keeper::{Keeper, report_panic};
 pub use launcher::{Launcher, Output};
 use ports::Ports;
+pub use program::find_program;
 pub use roster::{Endpoints, Roster};
 
 /// Keeps the programs of the settings running. Dropped without [`Supervisor::stop`], it stops them all the same, as long

@@ -1,7 +1,5 @@
 //! The output of instances, line by line under their names.
 
-use std::sync::Arc;
-
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 
 use super::launcher::Output;
@@ -9,44 +7,34 @@ use super::launcher::Output;
 /// Bytes of one line; what is longer goes on in the next.
 const LINE_LIMIT: usize = 8 * 1024;
 
-/// Passes an instance's output on. Writing waits on the blocking pool, never on the runtime: an output that is stuck holds
-/// up the instance, as it would without the edge, and nothing else.
-pub(super) async fn relay(mut source: impl AsyncRead + Unpin, mut lines: Lines, output: Output) {
+/// Passes an instance's output on, line by line, until it ends.
+pub(super) async fn relay(mut source: impl AsyncRead + Unpin, name: String, output: Output) {
+    let mut lines = Lines::default();
     let mut chunk = vec![0; LINE_LIMIT];
     loop {
         let read = source.read(&mut chunk).await.unwrap_or(0);
-        let whole = if read == 0 { lines.rest() } else { lines.take(&chunk[..read]) };
-        if !whole.is_empty() {
-            let output = Arc::clone(&output);
-            let _ = tokio::task::spawn_blocking(move || output(&whole)).await;
-        }
         if read == 0 {
-            return;
+            return lines.rest(|line| output(&name, line));
         }
+        lines.take(&chunk[..read], |line| output(&name, line));
     }
 }
 
-/// Cuts output into lines and puts the instance's name before each.
-pub(super) struct Lines {
-    prefix: Vec<u8>,
-    /// The line that has no end yet, shorter than [`LINE_LIMIT`].
+/// Cuts output into lines.
+#[derive(Default)]
+struct Lines {
+    /// The line that has no end yet, not longer than [`LINE_LIMIT`].
     open: Vec<u8>,
 }
 
 impl Lines {
-    pub(super) fn new(name: &str) -> Self {
-        Self { prefix: format!("{name} | ").into_bytes(), open: Vec::new() }
-    }
-
-    /// The lines that `bytes` complete, each with prefix and newline.
-    fn take(&mut self, bytes: &[u8]) -> Vec<u8> {
-        let mut whole = Vec::new();
+    /// Passes on the lines that `bytes` complete, each without its end.
+    fn take(&mut self, bytes: &[u8], mut whole: impl FnMut(&[u8])) {
         for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
-            let (text, ends) = match piece.strip_suffix(b"\n") {
+            let (mut text, ends) = match piece.strip_suffix(b"\n") {
                 Some(text) => (text, true),
                 None => (piece, false),
             };
-            let mut text = text;
             while self.open.len() + text.len() > LINE_LIMIT {
                 let (fits, more) = text.split_at(LINE_LIMIT - self.open.len());
                 self.open.extend_from_slice(fits);
@@ -58,22 +46,17 @@ impl Lines {
                 self.close(&mut whole);
             }
         }
-        whole
     }
 
     /// The last line, when it never got an end.
-    fn rest(&mut self) -> Vec<u8> {
-        let mut whole = Vec::new();
+    fn rest(&mut self, mut whole: impl FnMut(&[u8])) {
         if !self.open.is_empty() {
             self.close(&mut whole);
         }
-        whole
     }
 
-    fn close(&mut self, whole: &mut Vec<u8>) {
-        whole.extend_from_slice(&self.prefix);
-        whole.extend_from_slice(self.open.strip_suffix(b"\r").unwrap_or(&self.open));
-        whole.push(b'\n');
+    fn close(&mut self, whole: &mut impl FnMut(&[u8])) {
+        whole(self.open.strip_suffix(b"\r").unwrap_or(&self.open));
         self.open.clear();
     }
 }
@@ -82,29 +65,40 @@ impl Lines {
 mod tests {
     use super::*;
 
+    fn taken(lines: &mut Lines, bytes: &[u8]) -> Vec<String> {
+        let mut whole = Vec::new();
+        lines.take(bytes, |line| whole.push(String::from_utf8_lossy(line).into_owned()));
+        whole
+    }
+
+    fn rest(lines: &mut Lines) -> Vec<String> {
+        let mut whole = Vec::new();
+        lines.rest(|line| whole.push(String::from_utf8_lossy(line).into_owned()));
+        whole
+    }
+
     #[test]
-    fn every_line_has_the_name_before_it() {
-        let mut lines = Lines::new("origin.1");
-        assert_eq!(lines.take(b"first\nsec"), b"origin.1 | first\n");
-        assert_eq!(lines.take(b"ond\r\n\nlast"), b"origin.1 | second\norigin.1 | \n");
-        assert_eq!(lines.rest(), b"origin.1 | last\n");
-        assert_eq!(lines.rest(), b"");
+    fn output_is_cut_where_lines_end() {
+        let mut lines = Lines::default();
+        assert_eq!(taken(&mut lines, b"first\nsec"), ["first"]);
+        assert_eq!(taken(&mut lines, b"ond\r\n\nlast"), ["second", ""]);
+        assert_eq!(rest(&mut lines), ["last"]);
+        assert!(rest(&mut lines).is_empty());
     }
 
     #[test]
     fn a_line_without_an_end_is_cut() {
-        let mut lines = Lines::new("x");
-        let out = lines.take(&vec![b'a'; 2 * LINE_LIMIT + 1]);
-        assert_eq!(out.len(), 2 * (LINE_LIMIT + "x | \n".len()));
-        assert_eq!(lines.rest(), b"x | a\n");
+        let mut lines = Lines::default();
+        let cut = taken(&mut lines, &vec![b'a'; 2 * LINE_LIMIT + 1]);
+        assert_eq!(cut.iter().map(String::len).collect::<Vec<_>>(), [LINE_LIMIT, LINE_LIMIT]);
+        assert_eq!(rest(&mut lines), ["a"]);
     }
 
     #[test]
     fn a_line_of_exactly_the_limit_is_one_line() {
-        let mut lines = Lines::new("x");
+        let mut lines = Lines::default();
         let mut bytes = vec![b'a'; LINE_LIMIT];
         bytes.push(b'\n');
-        let out = lines.take(&bytes);
-        assert_eq!(out.iter().filter(|byte| **byte == b'\n').count(), 1);
+        assert_eq!(taken(&mut lines, &bytes).len(), 1);
     }
 }

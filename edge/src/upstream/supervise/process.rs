@@ -5,10 +5,7 @@ use std::{io, os::fd::OwnedFd, process::Stdio, sync::Arc, time::Duration};
 use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::{net::unix::pipe, process::Child, task::JoinHandle, time::timeout};
 
-use super::{
-    launcher::Launcher,
-    output::{Lines, relay},
-};
+use super::{launcher::Launcher, output::relay};
 use crate::settings::Command;
 
 /// How long the last output of an instance that has ended is waited for: a child of it may hold the pipe.
@@ -29,7 +26,7 @@ impl Process {
         let mut start = tokio::process::Command::new(&launcher.program);
         start
             .args(["supervised", "--parent", &std::process::id().to_string(), "--"])
-            .args(&command.run)
+            .args(command.run.iter().map(|word| word.replace("{port}", &port.to_string())))
             .envs(&command.environment)
             .env("PORT", port.to_string())
             .stdin(Stdio::null())
@@ -45,8 +42,16 @@ impl Process {
         // `start` holds the pipe's writing end: with it, the output would never end.
         drop(start);
         let group = child.id().and_then(|id| Pid::from_raw(id.cast_signed()));
-        let relay = tokio::spawn(relay(reader, Lines::new(name), Arc::clone(&launcher.output)));
+        let relay = tokio::spawn(relay(reader, name.to_owned(), Arc::clone(&launcher.output)));
         Ok(Self { child, group, relay })
+    }
+
+    /// Whether somebody has stopped it (SIGSTOP, a terminal). The system still accepts connections for it then.
+    pub(super) fn is_stopped(&self) -> bool {
+        let Some(id) = self.child.id() else { return false };
+        let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
+        // The state follows the name, which may itself hold brackets and spaces (proc_pid_stat(5)).
+        stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('T'))
     }
 
     pub(super) fn signal(&self, signal: Signal) {

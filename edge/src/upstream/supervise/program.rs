@@ -4,8 +4,11 @@ use std::{env, ffi::OsStr, fs, os::unix::fs::PermissionsExt as _, path::Path};
 
 use crate::settings::Command;
 
-/// The error when the command's program is no file that can be run, with how to get it.
-pub(super) fn find_program(command: &Command) -> Result<(), String> {
+/// Looks for a command's program.
+///
+/// # Errors
+/// When it is no file that can be run: a message with how to get it.
+pub fn find_program(command: &Command) -> Result<(), String> {
     let name = &command.name;
     let Some(program) = command.run.first() else {
         return Err(format!("[commands.{name}] names no program in `run`"));
@@ -61,6 +64,7 @@ mod tests {
             environment: BTreeMap::new(),
             instances: 1,
             ready: None,
+            ready_interval: Duration::from_secs(10),
             ready_timeout: Duration::from_secs(10),
             stop_timeout: Duration::from_secs(10),
         }

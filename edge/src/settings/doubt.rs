@@ -1,0 +1,99 @@
+//! What in a file of settings is no fault, and hardly meant: what nothing uses, what everyone could reach, what matches less
+//! than it seems to.
+
+use std::{collections::BTreeMap, net::IpAddr, ops::Range};
+
+use super::{
+    AdminAddress, PathPattern, Server, Settings,
+    error::Fault,
+    file::{File, Named},
+};
+
+type Span = Range<usize>;
+
+/// Where the names and values stand that may give doubts.
+pub(super) struct Names {
+    limits: BTreeMap<String, Span>,
+    commands: BTreeMap<String, Span>,
+    upstreams: BTreeMap<String, Span>,
+    admin: Option<Span>,
+    /// The path of each route, in the file's order.
+    paths: Vec<Option<Span>>,
+}
+
+impl Names {
+    pub(super) fn of(file: &File) -> Self {
+        fn places<T>(tables: &Named<T>) -> BTreeMap<String, Span> {
+            tables.keys().map(|name| (name.get_ref().clone(), name.span())).collect()
+        }
+        let admin = file.admin.as_ref().and_then(|admin| admin.value.address.as_ref());
+        let path = |route: &super::value::Table<super::file::Route>| {
+            route.value.path.as_ref().map(|path| path.span.clone())
+        };
+        Self {
+            limits: places(&file.limits),
+            commands: places(&file.commands),
+            upstreams: places(&file.upstreams),
+            admin: admin.map(|address| address.span.clone()),
+            paths: file.routes.iter().map(path).collect(),
+        }
+    }
+}
+
+/// What an operator should look at again, in settings without a fault.
+pub(super) fn doubts(settings: &Settings, names: &Names) -> Vec<Fault> {
+    let mut doubts = Vec::new();
+    let mut unused = |kind: &str, names: &BTreeMap<String, Span>, used: &dyn Fn(&str) -> bool, help: &str| {
+        for (name, span) in names.iter().filter(|(name, _)| !used(name)) {
+            doubts.push(doubt(span, &format!("{kind} {name:?} is never used"), help));
+        }
+    };
+    let limited = |name: &str| {
+        let mut limits = settings.routes.iter().filter_map(|route| route.limit.as_ref());
+        limits.any(|limit| *limit.name == *name)
+    };
+    unused(
+        "limit",
+        &names.limits,
+        &limited,
+        "name it in a route: limit = .., or take it out: it limits nobody",
+    );
+    let routed = |name: &str| settings.routes.iter().any(|route| *route.upstream.name == *name);
+    unused("upstream", &names.upstreams, &routed, "name it in a route: upstream = .., or take it out");
+    let serves = |name: &str| {
+        let mut servers = settings.upstreams.values().flat_map(|upstream| &upstream.servers);
+        servers.any(|server| matches!(server, Server::Command(command) if **command == *name))
+    };
+    let help = "it is started all the same; an upstream sends requests to it with servers = [\"command:..\"]";
+    unused("command", &names.commands, &serves, help);
+    if let (Some(admin), Some(span)) = (&settings.admin, &names.admin)
+        && let AdminAddress::Network(address) = admin.address
+        && !stays_inside(address.ip())
+    {
+        let message = format!("the admin address {address} may be reached from other machines");
+        let help = "whoever reaches it may read metrics and more: write \"127.0.0.1:9900\" or \"unix:..\", or let nobody \
+                    but the operator through";
+        doubts.push(doubt(span, &message, help));
+    }
+    for (route, span) in settings.routes.iter().zip(&names.paths) {
+        let below = |other: &PathPattern| matches!(other, PathPattern::Prefix(prefix) if **prefix == *"/");
+        let alone = !settings.routes.iter().any(|other| below(&other.path));
+        if let (PathPattern::Exact(path), Some(span)) = (&route.path, span)
+            && &**path == "/"
+            && alone
+        {
+            let message = "this matches the one path / and nothing below it";
+            doubts.push(doubt(span, message, "write \"/*\" for every path"));
+        }
+    }
+    doubts
+}
+
+/// Whether only this machine can reach it.
+fn stays_inside(address: IpAddr) -> bool {
+    address.to_canonical().is_loopback()
+}
+
+fn doubt(span: &Span, message: &str, help: &str) -> Fault {
+    Fault { span: span.clone(), message: format!("warning: {message}"), help: Some(help.to_owned()) }
+}
