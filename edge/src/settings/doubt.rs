@@ -16,6 +16,8 @@ pub(super) struct Names {
     limits: BTreeMap<String, Span>,
     commands: BTreeMap<String, Span>,
     upstreams: BTreeMap<String, Span>,
+    /// The `response_timeout` of each upstream that writes one.
+    response_timeouts: BTreeMap<String, Span>,
     admin: Option<Span>,
     /// The path of each route, in the file's order.
     paths: Vec<Option<Span>>,
@@ -34,6 +36,14 @@ impl Names {
             limits: places(&file.limits),
             commands: places(&file.commands),
             upstreams: places(&file.upstreams),
+            response_timeouts: file
+                .upstreams
+                .iter()
+                .filter_map(|(name, table)| {
+                    let written = table.value.response_timeout.as_ref()?;
+                    Some((name.get_ref().clone(), written.span.clone()))
+                })
+                .collect(),
             admin: admin.map(|address| address.span.clone()),
             paths: file.routes.iter().map(path).collect(),
         }
@@ -74,6 +84,13 @@ pub(super) fn doubts(settings: &Settings, names: &Names) -> Vec<Fault> {
         let help = "whoever reaches it may read metrics and more: write \"127.0.0.1:9900\" or \"unix:..\", or let nobody \
                     but the operator through";
         doubts.push(doubt(span, &message, help));
+    }
+    let total = settings.timeouts.total;
+    for (name, span) in &names.response_timeouts {
+        if settings.upstreams.get(&**name).is_some_and(|upstream| upstream.response_timeout > total) {
+            let message = format!("no request without content waits so long: timeouts.total is {total:.0?}");
+            doubts.push(doubt(span, &message, "raise total in [timeouts], or write no more than it here"));
+        }
     }
     for (route, span) in settings.routes.iter().zip(&names.paths) {
         let below = |other: &PathPattern| matches!(other, PathPattern::Prefix(prefix) if **prefix == *"/");

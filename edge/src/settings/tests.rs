@@ -181,3 +181,21 @@ fn a_file_that_is_not_there_is_named() {
     assert!(error.starts_with("no/such/edge.toml: cannot be read: "), "{error}");
     assert!(error.ends_with("= help: name the file with --config FILE"), "{error}");
 }
+
+/// A `response_timeout` beyond `timeouts.total` had no effect on most requests, and nothing said so.
+#[test]
+fn a_time_that_most_requests_never_have_is_doubted() {
+    let text = "[[listen]]\naddress = \"127.0.0.1:0\"\n[upstreams.slow]\nservers = [\"http://a\"]\nresponse_timeout = \"90s\"\n\
+                [[routes]]\nname = \"all\"\npath = \"/*\"\nupstream = \"slow\"\n";
+    let told = |text: &str| {
+        let (_, warnings) = parse_with_warnings(text, "edge.toml").unwrap();
+        warnings.iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    let [warning] = &told(text)[..] else { panic!("one warning: {:?}", told(text)) };
+    assert!(
+        warning.starts_with("edge.toml:5:20: warning: no request without content waits so long"),
+        "{warning}"
+    );
+    assert!(warning.contains("timeouts.total is 60s") && warning.contains("raise total"), "{warning}");
+    assert!(told(&text.replace("90s", "60s")).is_empty());
+}
