@@ -13,19 +13,19 @@ use std::{
     convert::Infallible,
     future::{Future, poll_fn},
     net::SocketAddr,
-    pin::{Pin, pin},
+    pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
     time::Duration,
 };
 
 use bytes::Bytes;
-use http::{Request, Response, Version};
+use http::{Request, Response, StatusCode, Version};
 use http_body::{Body as HttpBody, Frame, SizeHint};
-use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper::{body, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
-    io::{AsyncRead, AsyncWrite},
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt as _},
     net::TcpStream,
 };
 use tokio_rustls::TlsAcceptor;
@@ -36,10 +36,18 @@ use crate::{
         deadlines::{Deadlines, InFlight, Protocol, Standing},
         http2,
         socket::{ConnectionPermit, Watched},
+        unread,
     },
-    message::{body_error::BodyError, content::Content, interim::Interim, target::Scheme},
+    message::{
+        body_error::BodyError,
+        content::Content,
+        interim::Interim,
+        target::Scheme,
+        turn::{Incoming, Turn},
+    },
     observe::record::Recorded,
-    pipeline::{Peer, handle},
+    pipeline::{Peer, handle, refuse},
+    request::refusal::Refusal,
     response::body::Body,
     settings::{Bounds, Timeouts},
     state::Edge,
@@ -99,48 +107,100 @@ impl ClientConnection {
         place: ConnectionPermit,
     ) {
         let deadlines = Deadlines::new(&self.edge.clock, Protocol::Http1, self.stall);
-        let interim = Arc::<Interim>::default();
-        let io = TokioIo::new(Watched::new(stream, Arc::clone(&deadlines), Arc::clone(&interim), place));
-        let connection = http1::Builder::new()
+        let _seat = place.places.seat(&deadlines, self.drain.clone());
+        let (interim, turn) = (Arc::<Interim>::default(), Arc::<Turn>::default());
+        let socket = Watched::new(stream, Arc::clone(&deadlines), Arc::clone(&interim), place);
+        let io = TokioIo::new(socket.with_http1(Arc::clone(&turn)));
+        let connected = Http1 { deadlines: Arc::clone(&deadlines), interim, turn: Arc::clone(&turn) };
+        let mut connection = http1::Builder::new()
             .max_header_size(self.bounds.head)
+            .max_headers(self.bounds.fields)
             .max_buf_size(self.bounds.head.max(BUFFER))
             .timer(TokioTimer::new())
             // Our own timer tells an idle connection from a slow head.
             .header_read_timeout(None)
-            .serve_connection(io, service_fn(|request| self.answer(&deadlines, &interim, request)))
+            .serve_connection(io, service_fn(|request| self.answer(&connected, request)))
             .with_upgrades();
-        let mut connection = pin!(connection);
-        self.watch(&deadlines, |context, close| {
-            if close {
-                connection.as_mut().graceful_shutdown();
+        let ended = self
+            .watch(&deadlines, |context, close| {
+                if close {
+                    Pin::new(&mut connection).graceful_shutdown();
+                }
+                Pin::new(&mut connection).poll(context)
+            })
+            .await;
+        // Without parts the socket is a tunnel's.
+        let Some(parts) = connection.into_parts() else { return };
+        let mut socket = parts.io.into_inner();
+        let refusal = self.refusal(&ended, socket.refused(), &parts.read_buf, &deadlines);
+        if let Some(refusal) = refusal {
+            socket.release();
+            let head = unread::head(&parts.read_buf);
+            let answer = unread::in_http1(refuse(&self.edge, self.peer, &head, &refusal)).await;
+            let sent = async {
+                socket.write_all(&answer).await?;
+                socket.shutdown().await
+            };
+            if !matches!(tokio::time::timeout(self.timeouts.body, sent).await, Ok(Ok(()))) {
+                return;
             }
-            connection.as_mut().poll(context)
-        })
-        .await;
+        } else if !matches!(ended, Ended::Closed(Ok(()))) {
+            return;
+        }
+        let left_over = matches!(turn.incoming(), Incoming::UnderWay | Incoming::Abandoned)
+            || poll_fn(|context| Poll::Ready(socket.is_sent_more(context))).await;
+        if left_over {
+            drop(tokio::time::timeout(LINGERING, socket.linger(MOST_LEFT_OVER)).await);
+        }
+    }
+
+    /// Why the connection ended without a request, where the client is to be told.
+    fn refusal(
+        &self,
+        ended: &Ended<hyper::Error>,
+        refused: Option<StatusCode>,
+        unread: &[u8],
+        deadlines: &Deadlines,
+    ) -> Option<Refusal> {
+        match ended {
+            Ended::Closed(Err(error)) => match refused {
+                Some(status) => Some(unread::refusal(status, error, self.bounds.of_heads())),
+                None if unread.starts_with(HTTP2_PREFACE) => Some(Refusal::VersionNotSupported(
+                    "HTTP/2 is offered over TLS only, to those who ask for it by ALPN",
+                )),
+                None => None,
+            },
+            // The client has begun a head.
+            Ended::Late if deadlines.requests() == 0 && !unread.is_empty() => Some(Refusal::SlowHead),
+            Ended::Closed(Ok(())) | Ended::Idle | Ended::Late => None,
+        }
     }
 
     /// Answers one request of an HTTP/1.x connection.
     async fn answer(
         &self,
-        deadlines: &Arc<Deadlines>,
-        interim: &Interim,
-        request: Request<Incoming>,
+        Http1 { deadlines, interim, turn }: &Http1,
+        request: Request<body::Incoming>,
     ) -> Result<Response<Counted>, Infallible> {
         let in_flight = InFlight::begin(Arc::clone(deadlines));
         // hyper answers an HTTP/1.0 client in its own version, which has no interim responses (RFC 9110 §15.2).
-        let interim = (request.version() == Version::HTTP_11).then_some(interim);
+        let interim = (request.version() == Version::HTTP_11).then_some(&**interim);
         let response = handle(
             &self.edge,
             self.peer,
             interim,
-            request.map(|incoming| Content::http1(incoming, deadlines.activity())),
+            request.map(|incoming| Content::in_turn(incoming, deadlines.activity(), turn)),
         )
         .await;
+        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+            turn.switch();
+        }
         Ok(response.map(|body| Counted { body, in_flight }))
     }
 
     async fn http2<S: AsyncRead + AsyncWrite + Unpin>(&self, stream: S, place: ConnectionPermit) {
         let deadlines = Deadlines::new(&self.edge.clock, Protocol::Http2, self.stall);
+        let _seat = place.places.seat(&deadlines, self.drain.clone());
         let io = Watched::new(stream, Arc::clone(&deadlines), Arc::default(), place);
         let edge = Arc::clone(&self.edge);
         let mut connection =
@@ -154,18 +214,27 @@ impl ClientConnection {
         .await;
     }
 
-    /// Waits until the edge drains and the connection has had a first request, or its time to send one is over.
+    /// Waits until the connection is asked to make room; or until the edge drains and the connection has had a first
+    /// request, or its time to send one is over.
     async fn drained(&self, deadlines: &Deadlines) {
         self.drain.cancelled().await;
+        if self.makes_room() {
+            return;
+        }
         tokio::select! {
             () = deadlines.first_request() => {}
             () = tokio::time::sleep(FIRST_HEAD) => {}
         }
     }
 
+    /// Whether the connection, and not the edge, is to end.
+    fn makes_room(&self) -> bool {
+        self.drain.is_cancelled() && !self.edge.drain.is_cancelled()
+    }
+
     /// Drives a connection, keeps its deadlines, and closes it gracefully when the edge drains or it has been idle too
     /// long. It is dropped only as a last resort.
-    async fn watch<E, F>(&self, deadlines: &Deadlines, mut drive: F)
+    async fn watch<E, F>(&self, deadlines: &Deadlines, mut drive: F) -> Ended<E>
     where
         E: std::error::Error,
         F: FnMut(&mut Context<'_>, bool) -> Poll<Result<(), E>>,
@@ -174,27 +243,51 @@ impl ClientConnection {
         let mut closing = false;
         loop {
             let wait = match deadlines.standing(&self.timeouts) {
+                Standing::Fine { look_again } if closing && self.makes_room() => look_again.min(MAKING_ROOM),
                 Standing::Fine { look_again } => look_again,
                 Standing::Idle if !closing => {
                     (close, closing) = (true, true);
                     CLOSING
                 }
-                Standing::Idle | Standing::Late => return,
+                Standing::Idle => return Ended::Idle,
+                Standing::Late => return Ended::Late,
             };
             let driven = poll_fn(|context| drive(context, std::mem::take(&mut close)));
             tokio::select! {
                 ended = driven => {
-                    if let Err(error) = ended {
+                    if let Err(error) = &ended {
                         tracing::debug!(%error, client = %self.peer.address, "a client connection ended");
                     }
-                    return;
+                    return Ended::Closed(ended);
                 }
                 // hyper would close a connection whose first head is still under way.
                 () = self.drained(deadlines), if !closing => (close, closing) = (true, true),
-                () = tokio::time::sleep(wait) => {}
+                () = tokio::time::sleep(wait) => {
+                    // A request that came in the meantime is still answered.
+                    if closing && self.makes_room() && deadlines.requests() == 0 {
+                        return Ended::Idle;
+                    }
+                }
             }
         }
     }
+}
+
+/// What the requests of an HTTP/1.x connection share.
+struct Http1 {
+    deadlines: Arc<Deadlines>,
+    interim: Arc<Interim>,
+    turn: Arc<Turn>,
+}
+
+/// How a connection ended.
+enum Ended<E> {
+    /// By itself, or with its client.
+    Closed(Result<(), E>),
+    /// It did not close in time when it was asked to.
+    Idle,
+    /// The client was too slow.
+    Late,
 }
 
 /// The body of an HTTP/1.x response, which records on the connection when it moves and when it has ended.
@@ -229,6 +322,14 @@ impl HttpBody for Counted {
 const FIRST_HEAD: Duration = Duration::from_secs(1);
 /// How long a connection may take to close before it is dropped.
 const CLOSING: Duration = Duration::from_secs(5);
+/// And where a newcomer waits for its place.
+const MAKING_ROOM: Duration = Duration::from_millis(200);
 /// Bytes of an answer that may wait for a full socket beside the piece that filled it, and of a request that are read at
 /// once (more where the settings allow a longer head).
 const BUFFER: usize = 64 * 1024;
+/// How long a connection with unread content is kept after its last answer, so that the client reads it. As nginx does.
+const LINGERING: Duration = Duration::from_secs(30);
+/// Bytes of unread content that are received and dropped meanwhile.
+const MOST_LEFT_OVER: u64 = 128 << 20;
+/// RFC 9113 §3.4.
+const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n";

@@ -91,9 +91,25 @@ impl Deadlines {
         self.requests.load(Ordering::Relaxed)
     }
 
+    /// Since when the connection has been idle: without a request, and not in the middle of a head. Milliseconds, to be
+    /// compared.
+    pub fn idle_since(&self) -> Option<u64> {
+        let in_a_head = self.served.load(Ordering::Relaxed) && self.head_since.load(Ordering::Relaxed) != 0;
+        (self.requests() == 0 && !in_a_head).then(|| self.quiet_since.load(Ordering::Relaxed))
+    }
+
     /// Notes that a message moved; the timer finds out when, to within one of its turns.
     pub fn touch(&self) {
         self.moved.touch();
+    }
+
+    /// As [`touch`](Self::touch), but between requests at once: `idle` counts from here, however late the timer looks.
+    fn moved(&self) {
+        if self.requests.load(Ordering::Relaxed) > 0 {
+            return self.touch();
+        }
+        self.moved.take();
+        self.rest();
     }
 
     fn rest(&self) {
@@ -125,7 +141,8 @@ impl Deadlines {
                 0 => return Standing::Late,
                 left => look_again = look_again.min(left),
             }
-            look_again = look_again.min(left(now, timeouts.body));
+            // The request may end at once, and then `idle` begins.
+            look_again = look_again.min(left(now, timeouts.body)).min(idle_step(timeouts));
         } else {
             match self.head_since.load(Ordering::Relaxed) {
                 0 => {}
@@ -136,7 +153,8 @@ impl Deadlines {
             }
             match left(quiet, timeouts.idle) {
                 0 => return Standing::Idle,
-                left => look_again = look_again.min(left).min(left_for_a_head(timeouts)),
+                // A request that comes and goes meanwhile begins `idle` anew, to within a step.
+                left => look_again = look_again.min(left.max(1)).min(left_for_a_head(timeouts)),
             }
         }
         Standing::Fine { look_again: Duration::from_millis(look_again.max(1)) }
@@ -158,7 +176,7 @@ impl Deadlines {
         if count >= CONTROL_FRAMES
             && (self.protocol == Protocol::Http1 || self.requests.load(Ordering::Relaxed) == 0)
         {
-            self.touch();
+            self.moved();
         }
     }
 
@@ -198,6 +216,11 @@ fn left_for_a_head(timeouts: &Timeouts) -> u64 {
     u64::try_from(timeouts.header.as_millis()).unwrap_or(u64::MAX)
 }
 
+/// How late the end of a request may be noticed: an eighth of what may follow it.
+fn idle_step(timeouts: &Timeouts) -> u64 {
+    u64::try_from((timeouts.idle / 8).as_millis()).unwrap_or(u64::MAX).max(SHORTEST_STEP)
+}
+
 /// A request under way on a connection, to the end of its response.
 #[derive(Debug)]
 pub struct InFlight(Arc<Deadlines>);
@@ -222,13 +245,16 @@ impl InFlight {
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        self.0.touch();
         self.0.requests.fetch_sub(1, Ordering::Relaxed);
+        self.0.moved();
     }
 }
 
 /// Fewer bytes at once than this may be nothing but HTTP/2's PING or WINDOW_UPDATE, which keep no connection alive.
 const CONTROL_FRAMES: usize = 64;
+
+/// Milliseconds: a short `idle` needs no finer timer.
+const SHORTEST_STEP: u64 = 250;
 
 #[cfg(test)]
 mod tests {
@@ -283,6 +309,33 @@ mod tests {
         assert!(is_fine(&deadlines));
         tokio::time::advance(Duration::from_secs(76)).await;
         assert!(matches!(deadlines.standing(&timeouts()), Standing::Idle));
+    }
+
+    /// Once, `idle = "4s"` closed after seven: the timer looked late, and took the look for the movement.
+    #[tokio::test(start_paused = true)]
+    async fn idle_counts_from_the_end_of_the_request_and_not_from_when_the_timer_looks() {
+        let timeouts = Timeouts { idle: Duration::from_secs(4), ..timeouts() };
+        let deadlines = Deadlines::new(&Clock::system(), Protocol::Http1, STALL);
+        let began = tokio::time::Instant::now();
+        let look = || match deadlines.standing(&timeouts) {
+            Standing::Fine { look_again } => Some(look_again),
+            Standing::Idle | Standing::Late => None,
+        };
+        let busy = InFlight::begin(Arc::clone(&deadlines));
+        let mut wait = look().unwrap();
+        tokio::time::advance(Duration::from_millis(100)).await;
+        busy.touch();
+        drop(busy);
+        deadlines.bytes_went(1000);
+        loop {
+            tokio::time::advance(wait).await;
+            match look() {
+                Some(again) => wait = again,
+                None => break,
+            }
+        }
+        let idle = began.elapsed() - Duration::from_millis(100);
+        assert!((4000..4600).contains(&idle.as_millis()), "{idle:?}");
     }
 
     #[tokio::test(start_paused = true)]

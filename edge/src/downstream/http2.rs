@@ -85,9 +85,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         let out = CoalescedWrites::new(io);
         let handshake = Builder::new()
             .max_concurrent_streams(bounds.streams)
-            .max_header_list_size(u32::try_from(bounds.head).unwrap_or(u32::MAX))
+            // Twice the bound, so that the pipeline can say what is wrong: what h2 refuses, nobody hears of.
+            .max_header_list_size(u32::try_from(bounds.head.saturating_mul(2)).unwrap_or(u32::MAX))
             .initial_window_size(STREAM_WINDOW)
-            .initial_connection_window_size(CONNECTION_WINDOW)
+            .initial_connection_window_size(connection_window(bounds.streams))
             .max_send_buffer_size(SEND_BUFFER)
             .max_pending_accept_reset_streams(RESET_UNSEEN)
             .max_local_error_reset_streams(Some(RESET_BY_ERROR))
@@ -160,6 +161,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 }
 
+/// Room for what every stream may have waiting for its upstream: with less, streams whose upstreams stall would hold all
+/// of it, and those that could go on would wait for them. Each waiting content has a place at an upstream
+/// (`connections` and `waiting`), which bounds them over all connections.
+fn connection_window(streams: u32) -> u32 {
+    streams.saturating_mul(STREAM_WINDOW).clamp(STREAM_WINDOW, LARGEST_WINDOW)
+}
+
 fn nothing() -> ReusableBoxFuture<'static, ()> {
     ReusableBoxFuture::new(std::future::ready(()))
 }
@@ -167,7 +175,16 @@ fn nothing() -> ReusableBoxFuture<'static, ()> {
 /// One request and its response, to the end of both.
 async fn exchange(shared: ConnectionShared, (request, mut respond): Arrived) {
     let in_flight = InFlight::begin(Arc::clone(&shared.deadlines));
-    let (head, frames) = request.into_parts();
+    let (head, mut frames) = request.into_parts();
+    if declares_none(&head.headers) && !frames.is_end_stream() {
+        // Nothing more may come than the end. A request that goes on before it would be taken for whole although its
+        // client breaks the framing (RFC 9113 §8.1.1).
+        let pause = shared.edge.state.load().settings.timeouts.body;
+        if !matches!(tokio::time::timeout(pause, ends_empty(&mut frames)).await, Ok(Ok(()))) {
+            respond.send_reset(Reason::PROTOCOL_ERROR);
+            return;
+        }
+    }
     let wanted = expects_continue(&head.headers).then(ContinueGate::default);
     let content = Content::http2(frames, &head.headers, wanted.clone(), shared.deadlines.activity());
     let uploads = !content.is_end_stream();
@@ -193,6 +210,21 @@ async fn exchange(shared: ConnectionShared, (request, mut respond): Arrived) {
         // in one read with the response: curl 7.88, for example, then loses the response.
         tokio::time::sleep(RESET_LATER).await;
     }
+}
+
+/// Whether a request says that it has no content.
+fn declares_none(headers: &HeaderMap) -> bool {
+    headers
+        .get(header::CONTENT_LENGTH)
+        .is_some_and(|length| length.as_bytes().iter().all(|digit| *digit == b'0'))
+}
+
+/// Waits for the end of a content that has none.
+async fn ends_empty(frames: &mut RecvStream) -> Result<(), h2::Error> {
+    while let Some(data) = frames.data().await {
+        frames.flow_control().release_capacity(data?.len())?;
+    }
+    frames.trailers().await.map(drop)
 }
 
 /// Awaits the answer; interim responses are sent meanwhile. `None` when the client has reset the stream.
@@ -330,8 +362,8 @@ fn poll_window(stream: &mut SendStream<Bytes>, context: &mut Context<'_>) -> Pol
 
 /// Bytes of one request's content that may wait for its upstream.
 const STREAM_WINDOW: u32 = 256 * 1024;
-/// And of all requests of a connection.
-const CONNECTION_WINDOW: u32 = 1024 * 1024;
+/// RFC 9113 §6.9.1.
+const LARGEST_WINDOW: u32 = (1 << 31) - 1;
 /// Bytes of a response that one stream may hand to the socket ahead of it.
 const SEND_BUFFER: usize = 256 * 1024;
 /// Streams that a client may reset before they are begun; one more closes the connection (CVE-2023-44487).

@@ -86,9 +86,14 @@ pub async fn accept<T, F: Future<Output = io::Result<T>>>(
 ) -> (T, OwnedSemaphorePermit) {
     // When every place is taken, newcomers wait in the kernel's queue instead of being refused.
     let place = Arc::clone(places).acquire_owned().await.expect("the semaphore is never closed");
+    (next(accept, refused).await, place)
+}
+
+/// Waits for a connection, as [`accept`] does once there is a place. Cancel-safe.
+pub async fn next<T, F: Future<Output = io::Result<T>>>(accept: impl Fn() -> F, refused: impl Fn()) -> T {
     loop {
         match accept().await {
-            Ok(newcomer) => return (newcomer, place),
+            Ok(newcomer) => return newcomer,
             Err(error) => {
                 refused();
                 if !of_one_connection(&error) {

@@ -1,8 +1,9 @@
 //! The client side: from a listening address to requests and their answers on the wire.
 //!
-//! [`listen`] makes the sockets, [`tls`] terminates; [`connection`] is one client's connection from accept to close,
-//! [`http2`] its streams where it speaks HTTP/2; [`socket`] wraps the socket of either, [`coalesce`] gathers the writes
-//! of HTTP/2, [`deadlines`] finds connections that are late. Nothing here decides the answer to a request:
+//! [`listen`] makes the sockets, [`places`] counts who may come in, [`tls`] terminates; [`connection`] is one client's connection from accept to close,
+//! [`http2`] its streams where it speaks HTTP/2; [`socket`] wraps the socket of either, with [`request_line`] for
+//! HTTP/1.x, [`coalesce`] gathers the writes
+//! of HTTP/2, [`unread`] tells of heads that are no requests, [`deadlines`] finds connections that are late. Nothing here decides the answer to a request:
 //! [`crate::pipeline`] does.
 
 pub mod coalesce;
@@ -10,5 +11,8 @@ pub mod connection;
 pub mod deadlines;
 pub mod http2;
 pub mod listen;
+pub mod places;
+pub mod request_line;
 pub mod socket;
 pub mod tls;
+pub mod unread;

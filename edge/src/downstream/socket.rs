@@ -1,23 +1,32 @@
-//! A client's socket as its connection sees it: it records in [`Deadlines`] when bytes come and when it is full, and
-//! writes HTTP/1.1's interim responses between the messages that hyper sends.
+//! A client's socket as its connection sees it: it records in [`Deadlines`] when bytes come and when it is full.
+//!
+//! Over HTTP/1.x it stands below hyper and does what hyper does not: it writes interim responses between messages,
+//! makes targets readable ([`RequestLine`]), keeps back the bare answers that hyper gives to heads it cannot parse
+//! ([`Watched::refused`]), and closes in stages ([`Watched::linger`]).
 
 use std::{
+    borrow::Cow,
     io,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use bytes::{Buf as _, Bytes};
+use http::StatusCode;
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf},
     sync::OwnedSemaphorePermit,
 };
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use crate::{
-    downstream::deadlines::Deadlines,
-    message::interim::{self, Interim},
+    downstream::{deadlines::Deadlines, places::Places, request_line::RequestLine},
+    message::{
+        interim::{self, Interim},
+        turn::{Incoming, Turn},
+    },
     observe::metrics::OpenConnection,
 };
 
@@ -26,6 +35,8 @@ use crate::{
 #[derive(Debug)]
 pub struct ConnectionPermit {
     pub permit: OwnedSemaphorePermit,
+    /// Where the connection is known while it may be asked to make room.
+    pub places: Arc<Places>,
     pub open: OpenConnection,
     /// A drain waits for it.
     pub token: TaskTrackerToken,
@@ -40,13 +51,58 @@ pub struct Watched<S> {
     waiting: Arc<Interim>,
     /// Interim responses that are being written.
     interim: Bytes,
+    http1: Option<Http1>,
+    /// Whether the client has said that nothing more will come.
+    ended: bool,
     _place: ConnectionPermit,
+}
+
+/// What the socket knows of HTTP/1.x.
+#[derive(Debug)]
+struct Http1 {
+    turn: Arc<Turn>,
+    line: RequestLine,
+    /// The head that `line` is about, by the number of those before it.
+    head: usize,
+    /// Octets of a target that grew when it was encoded.
+    more: Bytes,
+    /// How many heads had come when hyper had last sent everything and owed no answer. Until another comes, only hyper
+    /// itself can have something to say.
+    quiet: Option<usize>,
+    /// The status of an answer of hyper's own that was kept back.
+    refused: Option<StatusCode>,
 }
 
 impl<S> Watched<S> {
     /// Wraps a socket; `interim` is written before hyper's next write.
     pub fn new(stream: S, deadlines: Arc<Deadlines>, interim: Arc<Interim>, place: ConnectionPermit) -> Self {
-        Self { stream, deadlines, waiting: interim, interim: Bytes::new(), _place: place }
+        Self {
+            stream,
+            deadlines,
+            waiting: interim,
+            interim: Bytes::new(),
+            http1: None,
+            ended: false,
+            _place: place,
+        }
+    }
+
+    /// A socket below hyper, whose requests report to `turn`.
+    #[must_use]
+    pub fn with_http1(mut self, turn: Arc<Turn>) -> Self {
+        let line = RequestLine::default();
+        self.http1 = Some(Http1 { turn, line, head: 0, more: Bytes::new(), quiet: Some(0), refused: None });
+        self
+    }
+
+    /// The status with which hyper refused a head by itself. It has not been sent, and neither has the end.
+    pub fn refused(&self) -> Option<StatusCode> {
+        self.http1.as_ref().and_then(|http1| http1.refused)
+    }
+
+    /// Lets everything pass from now on: hyper is done.
+    pub fn release(&mut self) {
+        self.http1 = None;
     }
 
     fn wrote(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
@@ -62,6 +118,74 @@ impl<S> Watched<S> {
             Poll::Pending => self.deadlines.blocked(),
         }
         written
+    }
+}
+
+impl Http1 {
+    /// Reads octets that came; the ones to give to hyper first, where they are others.
+    fn came(&mut self, octets: &[u8]) -> Option<Bytes> {
+        if self.turn.incoming() != Incoming::Whole {
+            return None;
+        }
+        let heads = self.turn.heads();
+        if self.head != heads {
+            (self.head, self.line) = (heads, RequestLine::default());
+        }
+        match self.line.read(octets) {
+            Cow::Borrowed(_) => None,
+            Cow::Owned(encoded) => Some(encoded.into()),
+        }
+    }
+
+    /// Notes that hyper has sent all it had.
+    fn flushed(&mut self, requests: usize) {
+        let quiet = requests == 0 && self.turn.incoming() != Incoming::Switched;
+        self.quiet = quiet.then(|| self.turn.heads());
+    }
+
+    /// Keeps back what hyper says by itself: no request has come for which it could be the answer.
+    fn keeps_back(&mut self, octets: &[u8]) -> bool {
+        if self.refused.is_some() {
+            return true;
+        }
+        if self.quiet != Some(self.turn.heads()) {
+            return false;
+        }
+        let status = octets.get(9..12).and_then(|status| StatusCode::from_bytes(status).ok());
+        self.refused = status.filter(|_| octets.starts_with(b"HTTP/1."));
+        self.refused.is_some()
+    }
+}
+
+impl<S> Watched<S>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    /// Reads and drops what still comes after the last answer and the end of this side, so that the client reads the
+    /// answer: closing at once, with octets unread, would make the system reset the connection and the client lose what
+    /// it has not read yet (RFC 9112 §9.6). Ends with the client's own end, after `most` octets, or after a silence.
+    ///
+    /// Dropped before, it closes at once.
+    pub async fn linger(&mut self, most: u64) {
+        let mut buffer = vec![0; LINGER_BUFFER];
+        let mut left = most;
+        while !self.ended && left > 0 {
+            match tokio::time::timeout(LINGER_SILENCE, self.stream.read(&mut buffer)).await {
+                Ok(Ok(count)) if count > 0 => left = left.saturating_sub(count as u64),
+                _ => return,
+            }
+        }
+    }
+
+    /// Whether octets may still come that nobody reads.
+    pub fn is_sent_more(&mut self, context: &mut Context<'_>) -> bool {
+        if self.ended {
+            return false;
+        }
+        let mut octet = [0];
+        let mut buffer = ReadBuf::new(&mut octet);
+        let read = Pin::new(&mut self.stream).poll_read(context, &mut buffer);
+        matches!(read, Poll::Ready(Ok(()))) && !buffer.filled().is_empty()
     }
 }
 
@@ -98,10 +222,27 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        if let Some(http1) = &mut this.http1
+            && !http1.more.is_empty()
+        {
+            give(&mut http1.more, buffer);
+            return Poll::Ready(Ok(()));
+        }
         let before = buffer.filled().len();
-        let read = ready!(Pin::new(&mut self.stream).poll_read(context, buffer));
+        let room = buffer.remaining();
+        let read = ready!(Pin::new(&mut this.stream).poll_read(context, buffer));
         if buffer.filled().len() > before {
-            self.deadlines.bytes_came();
+            this.deadlines.bytes_came();
+            if let Some(http1) = &mut this.http1
+                && let Some(mut octets) = http1.came(&buffer.filled()[before..])
+            {
+                buffer.set_filled(before);
+                give(&mut octets, buffer);
+                http1.more = octets;
+            }
+        } else if room > 0 && read.is_ok() {
+            this.ended = true;
         }
         Poll::Ready(read)
     }
@@ -113,6 +254,9 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
+        if self.http1.as_mut().is_some_and(|http1| http1.keeps_back(bytes)) {
+            return Poll::Ready(Ok(bytes.len()));
+        }
         if !self.interim.is_empty() {
             ready!(self.poll_half_sent(context))?;
         }
@@ -125,6 +269,10 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
         context: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        let first = slices.iter().find(|slice| !slice.is_empty());
+        if self.http1.as_mut().is_some_and(|http1| http1.keeps_back(first.map_or(&[], |first| first))) {
+            return Poll::Ready(Ok(slices.iter().map(|slice| slice.len()).sum()));
+        }
         if !self.interim.is_empty() {
             ready!(self.poll_half_sent(context))?;
         }
@@ -141,10 +289,29 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
             ready!(self.poll_interim(context))?;
         }
         let flushed = Pin::new(&mut self.stream).poll_flush(context);
+        if matches!(flushed, Poll::Ready(Ok(()))) {
+            let requests = self.deadlines.requests();
+            if let Some(http1) = &mut self.http1 {
+                http1.flushed(requests);
+            }
+        }
         self.blocked(flushed)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.refused().is_some() {
+            return Poll::Ready(Ok(()));
+        }
         Pin::new(&mut self.stream).poll_shutdown(context)
     }
 }
+
+/// Moves as many octets as there is room for.
+fn give(octets: &mut Bytes, buffer: &mut ReadBuf<'_>) {
+    let part = octets.split_to(octets.len().min(buffer.remaining()));
+    buffer.put_slice(&part);
+}
+
+/// How long a client may be silent while its leftover octets are dropped.
+const LINGER_SILENCE: Duration = Duration::from_secs(2);
+const LINGER_BUFFER: usize = 16 * 1024;

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::content::ContentError;
+use crate::settings::ByteSize;
 
 /// Why a body ended before its end. Shared by every reader of a fill.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -25,6 +26,9 @@ pub enum BodyError {
     /// The client sent nothing for longer than `timeouts.body`.
     #[error("the client's content stalled")]
     ClientStalled,
+    /// The client sent so slowly that it fell below `bounds.body_rate`.
+    #[error("the client's content came more slowly than bounds.body_rate ({0} a second)")]
+    ClientTooSlow(ByteSize),
     /// The client sent more than `bounds.body`.
     #[error("the client's content is larger than {0} bytes")]
     TooLarge(u64),

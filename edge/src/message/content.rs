@@ -16,6 +16,8 @@ use http::{HeaderMap, HeaderValue, header};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
+use crate::message::turn::{self, ContentReport, Turn};
+
 /// The content of a request. Dropping it unread tells the client that no more of it is wanted.
 #[derive(Debug)]
 pub struct Content {
@@ -27,7 +29,7 @@ pub struct Content {
 #[derive(Debug)]
 enum Source {
     None,
-    Http1(Incoming),
+    Http1(Incoming, Option<ContentReport>),
     Http2(Box<Http2Content>),
 }
 
@@ -57,7 +59,14 @@ pub enum ContentError {
 impl Content {
     /// Content that hyper reads.
     pub fn http1(incoming: Incoming, activity: &Activity) -> Self {
-        Self { source: Source::Http1(incoming), activity: activity.clone() }
+        Self { source: Source::Http1(incoming, None), activity: activity.clone() }
+    }
+
+    /// As [`http1`](Self::http1), and reports to the connection how far it has been read.
+    pub fn in_turn(incoming: Incoming, activity: &Activity, turn: &Arc<Turn>) -> Self {
+        let ends = incoming.is_end_stream();
+        let report = turn.begin(if ends { turn::Incoming::Whole } else { turn::Incoming::UnderWay });
+        Self { source: Source::Http1(incoming, Some(report)), activity: activity.clone() }
     }
 
     /// Content that comes as a stream's DATA frames, where it has any. `wanted` opens when it is first read.
@@ -122,8 +131,14 @@ impl Body for Content {
         let this = self.get_mut();
         let frame = match &mut this.source {
             Source::None => None,
-            Source::Http1(incoming) => {
-                ready!(Pin::new(incoming).poll_frame(context)).map(|frame| frame.map_err(ContentError::Http1))
+            Source::Http1(incoming, report) => {
+                let frame = ready!(Pin::new(&mut *incoming).poll_frame(context));
+                if let Some(report) = report
+                    && (frame.is_none() || incoming.is_end_stream())
+                {
+                    report.whole();
+                }
+                frame.map(|frame| frame.map_err(ContentError::Http1))
             }
             Source::Http2(stream) => {
                 ready!(stream.poll_frame(context)).map(|frame| frame.map_err(ContentError::Http2))
@@ -138,7 +153,7 @@ impl Body for Content {
     fn is_end_stream(&self) -> bool {
         match &self.source {
             Source::None => true,
-            Source::Http1(incoming) => incoming.is_end_stream(),
+            Source::Http1(incoming, _) => incoming.is_end_stream(),
             Source::Http2(stream) => stream.frames.is_end_stream(),
         }
     }
@@ -146,7 +161,7 @@ impl Body for Content {
     fn size_hint(&self) -> SizeHint {
         match &self.source {
             Source::None => SizeHint::with_exact(0),
-            Source::Http1(incoming) => incoming.size_hint(),
+            Source::Http1(incoming, _) => incoming.size_hint(),
             Source::Http2(stream) => stream.left.map_or_else(SizeHint::default, SizeHint::with_exact),
         }
     }

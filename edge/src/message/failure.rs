@@ -5,7 +5,7 @@ use std::{io, sync::Arc};
 
 use http::StatusCode;
 
-use crate::message::body_error::BodyError;
+use crate::{message::body_error::BodyError, settings::HeadBounds};
 
 /// Why there is no response from an upstream.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -34,6 +34,9 @@ pub enum Failure {
     /// The response's Content-Length contradicts itself (RFC 9112 §6.3).
     #[error("the response states two lengths")]
     Lengths,
+    /// The response's head is larger than the settings allow.
+    #[error("the head of its answer {0}")]
+    HeadTooLarge(HeadBounds),
     /// No response's head in time.
     #[error("no response in time")]
     Timeout,
@@ -54,11 +57,14 @@ impl Failure {
             | Self::Connect(_)
             | Self::Closed
             | Self::Malformed(_)
+            | Self::HeadTooLarge(_)
             | Self::Lengths
             | Self::Unasked => StatusCode::BAD_GATEWAY,
             Self::ConnectTimeout | Self::Timeout => StatusCode::GATEWAY_TIMEOUT,
             Self::RequestBody(BodyError::TooLarge(_)) => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::RequestBody(BodyError::ClientStalled) => StatusCode::REQUEST_TIMEOUT,
+            Self::RequestBody(BodyError::ClientStalled | BodyError::ClientTooSlow(_)) => {
+                StatusCode::REQUEST_TIMEOUT
+            }
             Self::RequestBody(_) => StatusCode::BAD_REQUEST,
         }
     }
@@ -73,6 +79,7 @@ impl Failure {
             Self::ConnectTimeout => "upstream-connect-timeout",
             Self::Closed => "upstream-closed",
             Self::Malformed(_) | Self::Lengths => "upstream-malformed",
+            Self::HeadTooLarge(_) => "upstream-head-too-large",
             Self::Timeout => "upstream-timeout",
             Self::RequestBody(_) => "request-content",
             Self::Unasked => "upstream-switched",
@@ -88,7 +95,7 @@ impl Failure {
             Self::Connect(_) | Self::ConnectTimeout => "connect",
             Self::RequestBody(_) => "send",
             Self::Closed | Self::Timeout => "first-byte",
-            Self::Malformed(_) | Self::Lengths | Self::Unasked => "head",
+            Self::Malformed(_) | Self::HeadTooLarge(_) | Self::Lengths | Self::Unasked => "head",
         }
     }
 
@@ -97,9 +104,12 @@ impl Failure {
         match self {
             Self::NoServer | Self::Busy | Self::RequestBody(_) => Fault::NotTheServers,
             Self::Resolve(_) | Self::Connect(_) | Self::ConnectTimeout => Fault::Unreachable,
-            Self::Closed | Self::Malformed(_) | Self::Lengths | Self::Timeout | Self::Unasked => {
-                Fault::BadAnswer
-            }
+            Self::Closed
+            | Self::Malformed(_)
+            | Self::HeadTooLarge(_)
+            | Self::Lengths
+            | Self::Timeout
+            | Self::Unasked => Fault::BadAnswer,
         }
     }
 }

@@ -10,3 +10,5 @@ pub mod interim;
 pub mod patience;
 pub mod reasons;
 pub mod target;
+pub mod turn;
+pub mod websocket;

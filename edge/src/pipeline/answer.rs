@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use http::{Response, Version, request};
+use http::{HeaderValue, Response, Version, header, request};
 use hyper::ext::ReasonPhrase;
 
 use crate::{
@@ -34,6 +34,14 @@ impl Answer {
         let status =
             CacheStatus { detail: Some(refusal.detail()), ..CacheStatus::new(Verdict::Refused, None) };
         Self { response: problem::refusal(refusal, head), status, via: None, upstream: None }
+    }
+
+    /// The edge's own answer to OPTIONS that is to go no further (RFC 9110 §7.6.2, §9.3.7).
+    pub fn options() -> Self {
+        let mut response = Response::new(Body::Empty);
+        response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(problem::ALLOWED));
+        let status = CacheStatus { detail: Some("max-forwards"), ..CacheStatus::new(Verdict::Refused, None) };
+        Self { response, status, via: None, upstream: None }
     }
 
     /// The response with the fields that every answer carries.

@@ -20,7 +20,7 @@ pub mod tunnel;
 use std::{net::IpAddr, pin::pin, sync::Arc};
 
 use cache_policy::{Decision, Failure, Moment, Plan, Reason, RequestFacts};
-use http::{HeaderMap, Request, Response, StatusCode, header, request};
+use http::{HeaderMap, Request, Response, StatusCode, Version, header, request};
 use http_body::Body as _;
 use tokio::sync::mpsc;
 
@@ -45,7 +45,7 @@ use crate::{
     },
     request::{
         client::{self, Client, ClientKey},
-        inbound,
+        inbound::{self, Forwards},
         limit::{Admitted, Limiter, RateLimited},
         refusal::Refusal,
         route,
@@ -81,8 +81,10 @@ pub async fn handle(
     let upgrade = Upgrade::wanted(&mut request);
     let (mut head, content) = request.into_parts();
     inbound::join_cookies(&mut head.headers);
+    let forwards = inbound::count_forwards(&mut head);
     let mut record = Record::begin(&head, peer.scheme, peer.address, edge.clock.now(), &edge.sink);
     let answered = match ask(edge, &state, peer, &head, &mut record) {
+        Ok(exchange) if forwards == Forwards::End => Ok(exchange.limited(Answer::options())),
         Ok(exchange) => match exchange.look_up() {
             Ok(LookUp::Answered(answer)) => Ok(exchange.limited(answer)),
             // Boxed, so that a hit, which awaits nothing, is not moved about with the room that a fetch needs.
@@ -95,6 +97,16 @@ pub async fn handle(
     record.travel(answer.finish())
 }
 
+/// Answers a head that could not be read as a request. It is told like every other refusal.
+pub fn refuse(edge: &Edge, peer: Peer, head: &request::Parts, refusal: &Refusal) -> Response<Recorded<Body>> {
+    let mut record = Record::begin(head, peer.scheme, peer.address, edge.clock.now(), &edge.sink);
+    let answer = Answer::refused(refusal, head);
+    record.answered(answer.status.verdict, answer.status.word(), answer.upstream);
+    let mut response = answer.finish();
+    fields::date(response.headers_mut(), &edge.clock);
+    record.travel(response)
+}
+
 /// Reads the head: target, client, route and limit.
 fn ask<'a>(
     edge: &'a Arc<Edge>,
@@ -104,6 +116,7 @@ fn ask<'a>(
     record: &mut Record,
 ) -> Result<Exchange<'a>, Refusal> {
     let settings = &state.settings;
+    head_within(head, settings)?;
     let target = inbound::read(head, peer.scheme)?;
     let client = client::identify(peer.address, &head.headers, &settings.clients.trusted_proxies);
     record.client(client.address);
@@ -136,6 +149,21 @@ fn admit(edge: &Edge, limiter: &Limiter, client: ClientKey) -> Result<Admitted, 
         edge.metrics.limited(&limiter.limit().name);
         Refusal::TooManyRequests(Box::new(RateLimited::new(limiter, exceeded)))
     })
+}
+
+/// Refuses a head with more or longer lines than the settings allow. hyper does so before it gives a head to us; h2
+/// knows no bound for the number of lines.
+fn head_within(head: &request::Parts, settings: &Settings) -> Result<(), Refusal> {
+    let bounds = settings.bounds.of_heads();
+    if head.version != Version::HTTP_2 {
+        return Ok(());
+    }
+    // As RFC 9113 §6.5.2 counts them.
+    let octets: usize = head.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 32).sum();
+    if head.headers.len() > bounds.fields || octets > bounds.head {
+        return Err(Refusal::HeadTooLarge(bounds));
+    }
+    Ok(())
 }
 
 /// Refuses a body whose Content-Length is too large, before a byte of it is read (RFC 9110 §15.5.14).

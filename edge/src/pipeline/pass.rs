@@ -37,6 +37,7 @@ use crate::{
     upstream::{
         self, RequestBody, ResponseBody,
         outbound::{self, Asker, Purpose},
+        request_body::ContentBounds,
     },
 };
 
@@ -46,8 +47,9 @@ impl Exchange<'_> {
         let ClientSide { content, upgrade } = client;
         let waits = !content.is_end_stream() && expects_continue(&self.head.headers);
         let gate = waits.then(ContinueGate::default);
-        let (bound, pause) = (self.settings.bounds.body, self.settings.timeouts.body);
-        let content = RequestBody::new(content, bound, pause, gate.clone());
+        let (bounds, pause) = (&self.settings.bounds, self.settings.timeouts.body);
+        let bounds = ContentBounds { most: bounds.body, pause, rate: bounds.body_rate };
+        let content = RequestBody::new(content, bounds, gate.clone());
         let request = self.passed_on(content, gate, upgrade.as_ref());
 
         let began = self.edge.memory.generation();
@@ -192,9 +194,11 @@ impl Exchange<'_> {
         let mut switching = Response::new(Body::Empty);
         *switching.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
         *switching.headers_mut() = answer.headers().clone();
+        let (timeouts, spoken) = (&self.settings.timeouts, upgrade.spoken());
         let ends = (upgrade.downstream, hyper::upgrade::on(&mut answer));
-        let drain = self.edge.drain.clone();
-        tunnel::join(ends, answer.into_body(), self.settings.timeouts.tunnel, drain);
+        let (silence, drain) = (timeouts.tunnel, timeouts.drain);
+        let bounds = tunnel::TunnelBounds { silence, drain, stop: self.edge.drain.clone() };
+        tunnel::join(ends, answer.into_body(), spoken, bounds);
         switching
     }
 }

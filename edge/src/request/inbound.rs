@@ -3,7 +3,10 @@
 //! hyper has parsed the bytes; this module refuses heads that are well-formed to a parser and ambiguous to the programs
 //! behind us: two framings, two hosts, dot segments. Everything after it may trust [`Target`].
 
-use http::{HeaderMap, HeaderValue, Method, Version, header, request, uri::Authority};
+use http::{
+    HeaderMap, HeaderValue, Method, Version, header, request,
+    uri::{self, Authority},
+};
 
 use crate::{
     message::target::{Scheme, Target},
@@ -63,6 +66,32 @@ pub fn join_cookies(headers: &mut HeaderMap) {
     }
     let joined = HeaderValue::try_from(joined).expect("valid values joined by visible characters are one");
     headers.insert(header::COOKIE, joined);
+}
+
+/// Whether a request may go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Forwards {
+    On,
+    /// The edge is the last that may answer it.
+    End,
+}
+
+/// Counts Max-Forwards down, or finds that it is at its end (RFC 9110 §7.6.2). It is for OPTIONS, and for TRACE, which
+/// is refused in any case; other methods' field is not looked at, and neither is one that is no number.
+pub fn count_forwards(head: &mut request::Parts) -> Forwards {
+    if head.method != Method::OPTIONS {
+        return Forwards::On;
+    }
+    let left =
+        head.headers.get(header::MAX_FORWARDS).and_then(|left| left.to_str().ok()?.parse::<u64>().ok());
+    match left {
+        None => Forwards::On,
+        Some(0) => Forwards::End,
+        Some(left) => {
+            head.headers.insert(header::MAX_FORWARDS, HeaderValue::from(left - 1));
+            Forwards::On
+        }
+    }
 }
 
 fn framing(headers: &HeaderMap, version: Version) -> Result<(), Refusal> {
@@ -142,6 +171,11 @@ fn target_form(head: &request::Parts) -> Result<(), Refusal> {
     if head.uri.authority().is_some() && head.uri.scheme().is_none() {
         return Err(Refusal::BadRequest("the target is neither a path nor a whole URI"));
     }
+    // Only http and https name what is served here (RFC 9110 §7.4, §4.2.2).
+    let is_ours = |scheme: &uri::Scheme| *scheme == uri::Scheme::HTTP || *scheme == uri::Scheme::HTTPS;
+    if head.uri.scheme().is_some_and(|scheme| !is_ours(scheme)) {
+        return Err(Refusal::BadRequest("the target's scheme is neither http nor https"));
+    }
     Ok(())
 }
 
@@ -215,6 +249,28 @@ mod tests {
         for target in ["*", "a"] {
             let parts = request(|r| r.uri(target).header("host", "a"));
             assert!(matches!(read(&parts, Scheme::Http), Err(Refusal::BadRequest(_))), "{target}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_http_is_refused() {
+        for target in ["gopher://a/", "ftp://a/x"] {
+            let parts = request(|r| r.uri(target).header("host", "a"));
+            assert!(matches!(read(&parts, Scheme::Http), Err(Refusal::BadRequest(_))), "{target}");
+        }
+    }
+
+    #[test]
+    fn max_forwards_is_counted_down_for_options_alone() {
+        for (method, field, expected, after) in [
+            ("OPTIONS", "2", Forwards::On, "1"),
+            ("OPTIONS", "0", Forwards::End, "0"),
+            ("OPTIONS", "x", Forwards::On, "x"),
+            ("GET", "0", Forwards::On, "0"),
+        ] {
+            let mut parts = request(|r| r.method(method).header("max-forwards", field));
+            assert_eq!(count_forwards(&mut parts), expected, "{method} {field}");
+            assert_eq!(parts.headers["max-forwards"], after);
         }
     }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use http::StatusCode;
 
-use crate::{message::failure::Failure, request::limit::RateLimited};
+use crate::{message::failure::Failure, request::limit::RateLimited, settings::HeadBounds};
 
 /// Why the edge refuses a request and answers it by itself.
 #[derive(Debug, thiserror::Error)]
@@ -14,6 +14,18 @@ pub enum Refusal {
     /// The head is ambiguous or malformed.
     #[error("{0}")]
     BadRequest(&'static str),
+    /// The head is larger than the settings allow.
+    #[error("the head {0}")]
+    HeadTooLarge(HeadBounds),
+    /// The target is longer than can be read.
+    #[error("the target is too long")]
+    TargetTooLong,
+    /// The client stopped in the middle of its head.
+    #[error("the request's head did not arrive in time")]
+    SlowHead,
+    /// A version of HTTP that is not offered here.
+    #[error("{0}")]
+    VersionNotSupported(&'static str),
     /// The body is larger than the setting allows.
     #[error(
         "the request's content is larger than {0} bytes, which is the bound that the setting bounds.body puts"
@@ -50,8 +62,11 @@ impl Refusal {
     pub fn status(&self) -> StatusCode {
         match self {
             Self::BadRequest(_) => StatusCode::BAD_REQUEST,
+            Self::HeadTooLarge(_) => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            Self::TargetTooLong => StatusCode::URI_TOO_LONG,
+            Self::VersionNotSupported(_) => StatusCode::HTTP_VERSION_NOT_SUPPORTED,
             Self::ContentTooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::RequestTimeout => StatusCode::REQUEST_TIMEOUT,
+            Self::SlowHead | Self::RequestTimeout => StatusCode::REQUEST_TIMEOUT,
             Self::TooManyRequests(_) => StatusCode::TOO_MANY_REQUESTS,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::NotImplemented(_) => StatusCode::NOT_IMPLEMENTED,
@@ -74,7 +89,14 @@ impl Refusal {
     pub const fn closes(&self) -> bool {
         matches!(
             self,
-            Self::BadRequest(_) | Self::NotImplemented(_) | Self::ContentTooLarge(_) | Self::RequestTimeout
+            Self::BadRequest(_)
+                | Self::NotImplemented(_)
+                | Self::HeadTooLarge(_)
+                | Self::TargetTooLong
+                | Self::SlowHead
+                | Self::VersionNotSupported(_)
+                | Self::ContentTooLarge(_)
+                | Self::RequestTimeout
         )
     }
 
@@ -82,7 +104,11 @@ impl Refusal {
     pub fn detail(&self) -> &'static str {
         match self {
             Self::BadRequest(_) => "bad-request",
+            Self::HeadTooLarge(_) => "head-too-large",
+            Self::TargetTooLong => "target-too-long",
+            Self::VersionNotSupported(_) => "version",
             Self::ContentTooLarge(_) => "content-too-large",
+            Self::SlowHead => "slow-head",
             Self::RequestTimeout => "request-timeout",
             Self::TooManyRequests(_) => "rate-limited",
             Self::MethodNotAllowed => "method-not-allowed",

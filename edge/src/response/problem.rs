@@ -30,8 +30,7 @@ pub fn refusal(refusal: &Refusal, head: &request::Parts) -> Response<Body> {
         headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
     }
     if let Refusal::MethodNotAllowed = refusal {
-        headers
-            .insert(header::ALLOW, HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"));
+        headers.insert(header::ALLOW, HeaderValue::from_static(ALLOWED));
     }
     if let Refusal::TooManyRequests(limited) = refusal {
         headers.insert(RATE_LIMIT_POLICY, limited.policy.clone());
@@ -45,3 +44,6 @@ pub fn refusal(refusal: &Refusal, head: &request::Parts) -> Response<Body> {
     }
     response
 }
+
+/// The methods that the edge forwards, as far as it knows them by name.
+pub const ALLOWED: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";

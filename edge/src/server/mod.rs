@@ -31,7 +31,6 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::{
     runtime,
     signal::unix::{SignalKind, signal},
-    sync::Semaphore,
 };
 use tokio_rustls::TlsAcceptor;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -45,6 +44,7 @@ use crate::{
     clock::Clock,
     downstream::{
         listen,
+        places::Places,
         tls::{Certificates, Terminator},
     },
     message::reasons::reasons,
@@ -199,7 +199,7 @@ impl Workers {
 fn start_workers(edge: &Arc<Edge>, listeners: Vec<Bound>, stop: &Stop) -> anyhow::Result<Workers> {
     let state = edge.state.load();
     let connections = state.settings.bounds.connections;
-    let places = Arc::new(Semaphore::new(connections));
+    let places = Places::new(connections);
     let mut by_worker: Vec<Vec<Accept>> = (0..state.settings.threads).map(|_| Vec::new()).collect();
     for listener in listeners {
         let metrics = edge.metrics.for_listener(listener.metrics);
@@ -219,7 +219,7 @@ fn start_workers(edge: &Arc<Edge>, listeners: Vec<Bound>, stop: &Stop) -> anyhow
     Ok(Workers { threads })
 }
 
-fn work(edge: &Arc<Edge>, accepts: Vec<Accept>, places: &Arc<Semaphore>, stop: &Stop) {
+fn work(edge: &Arc<Edge>, accepts: Vec<Accept>, places: &Arc<Places>, stop: &Stop) {
     let runtime = match runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return tracing::error!(%error, "a worker has no runtime"),

@@ -202,7 +202,9 @@ pub(super) struct Bounds {
     pub(super) connections: Option<Written<Positive>>,
     pub(super) streams: Option<Written<Positive>>,
     pub(super) head: Option<Written<PositiveSize>>,
+    pub(super) fields: Option<Written<Positive>>,
     pub(super) body: Option<Written<ByteSize>>,
+    pub(super) body_rate: Option<Written<ByteSize>>,
 }
 
 /// `[log]`

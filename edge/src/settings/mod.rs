@@ -269,6 +269,8 @@ pub struct Upstream {
     pub put_aside: Duration,
     /// The share of requests, in percent, that may be sent again to another server.
     pub retries: u32,
+    /// The largest head of an answer: `bounds.head` and `bounds.fields`.
+    pub heads: HeadBounds,
 }
 
 impl Upstream {
@@ -291,6 +293,7 @@ impl Upstream {
             failing_statuses: Vec::new(),
             put_aside: Duration::from_secs(10),
             retries: 20,
+            heads: Bounds::default().of_heads(),
         }
     }
 
@@ -457,15 +460,53 @@ pub struct Bounds {
     pub connections: usize,
     /// HTTP/2 streams at once on one connection.
     pub streams: u32,
-    /// Bytes of one request's head.
+    /// Bytes of one head, a request's or an upstream's answer's.
     pub head: usize,
+    /// Header lines of one head, either way.
+    pub fields: usize,
     /// Bytes of one request's body; larger is 413.
     pub body: u64,
+    /// Bytes a second that a request's body must reach on the average, after its first `timeouts.body`.
+    pub body_rate: u64,
+}
+
+impl Bounds {
+    /// What a head may be.
+    pub const fn of_heads(&self) -> HeadBounds {
+        HeadBounds { head: self.head, fields: self.fields }
+    }
+}
+
+/// How large a head may be, either way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HeadBounds {
+    /// Bytes.
+    pub head: usize,
+    /// Header lines.
+    pub fields: usize,
+}
+
+impl fmt::Display for HeadBounds {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let head = ByteSize(self.head as u64);
+        write!(
+            formatter,
+            "exceeds bounds.head ({head}) or has more lines than bounds.fields ({})",
+            self.fields
+        )
+    }
 }
 
 impl Default for Bounds {
     fn default() -> Self {
-        Bounds { connections: 20_000, streams: 128, head: 32 << 10, body: 64 << 20 }
+        Bounds {
+            connections: 20_000,
+            streams: 128,
+            head: 64 << 10,
+            fields: 100,
+            body: 64 << 20,
+            body_rate: 1 << 10,
+        }
     }
 }
 

@@ -159,7 +159,9 @@ mod tests {
         ("bounds.connections", "10", "11", Restart),
         ("bounds.streams", "10", "11", NextConnection),
         ("bounds.head", "\"8 KiB\"", "\"9 KiB\"", NextConnection),
+        ("bounds.fields", "10", "11", NextConnection),
         ("bounds.body", "\"1 MiB\"", "\"2 MiB\"", InFlight),
+        ("bounds.body_rate", "\"1 KiB\"", "\"2 KiB\"", InFlight),
         ("log.format", "\"json\"", "\"pretty\"", InFlight),
     ];
 

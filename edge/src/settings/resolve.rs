@@ -44,6 +44,8 @@ pub(super) fn resolve(file: File, text: &str) -> Result<(Settings, Vec<Fault>), 
 
 /// Bytes that hyper needs at least to read a head.
 const SMALLEST_HEAD: u64 = 8 << 10;
+/// hyper makes room for so many lines before it reads a head.
+const MOST_FIELDS: usize = 10_000;
 const MOST_INSTANCES: usize = 256;
 const MOST_REMEMBERED: usize = 10_000_000;
 /// A burst that takes longer than this to earn back is a slip; and the limiter counts in 64 bits of nanoseconds.
@@ -67,8 +69,10 @@ impl Resolver<'_> {
         let listeners = self.listeners(file.listen);
         let limits = self.named(file.limits, Resolver::limit);
         let commands = self.named(file.commands, Resolver::command);
+        let bounds = self.bounds(file.bounds);
         let upstreams = self.named(file.upstreams, |resolver, name, span, upstream| {
-            resolver.upstream(name, span, upstream, &commands)
+            let upstream = resolver.upstream(name, span, upstream, &commands);
+            Upstream { heads: bounds.of_heads(), ..upstream }
         });
         Settings {
             threads: self.threads(file.threads),
@@ -81,7 +85,7 @@ impl Resolver<'_> {
             commands,
             upstreams,
             timeouts: self.timeouts(file.timeouts),
-            bounds: self.bounds(file.bounds),
+            bounds,
             log: LogSettings { format: self.or(inner(file.log).format, LogSettings::default().format) },
         }
     }
@@ -444,7 +448,9 @@ impl Resolver<'_> {
                 .0
                 .get(),
             head: usize::try_from(head).unwrap_or(usize::MAX),
+            fields: self.at_most(written.fields, defaults.fields, MOST_FIELDS, "header lines"),
             body: self.or(written.body.map(|body| map(body, |size| size.0)), defaults.body),
+            body_rate: self.or(written.body_rate.map(|rate| map(rate, |size| size.0)), defaults.body_rate),
         }
     }
 

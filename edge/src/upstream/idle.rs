@@ -4,14 +4,13 @@ use std::{sync::Arc, time::Duration};
 
 use cache_policy::{Moment, list_elements};
 use http::{HeaderMap, HeaderName};
-use hyper::client::conn::http1::SendRequest;
 use parking_lot::Mutex;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::{
-    RequestBody,
     health::{Blame, Health, Rules},
     request_body::Progress,
+    sender::Sender,
 };
 use crate::clock::Clock;
 
@@ -20,7 +19,7 @@ use crate::clock::Clock;
 pub struct IdleConnections(Mutex<Vec<Idle>>);
 
 struct Idle {
-    sender: SendRequest<RequestBody>,
+    sender: Sender,
     /// When it is old enough to be closed.
     until: Moment,
     retires: Moment,
@@ -28,7 +27,7 @@ struct Idle {
 
 impl IdleConnections {
     /// The idle connection used last, if it still looks alive, and when it retires.
-    pub fn take(&self, now: Moment) -> Option<(SendRequest<RequestBody>, Moment)> {
+    pub fn take(&self, now: Moment) -> Option<(Sender, Moment)> {
         let mut idle = self.0.lock();
         while let Some(candidate) = idle.pop() {
             if !candidate.sender.is_closed() && now < candidate.until {
@@ -46,7 +45,7 @@ impl IdleConnections {
 
 /// A connection in use by one request.
 pub struct Connection {
-    pub sender: SendRequest<RequestBody>,
+    pub sender: Sender,
     /// How far the request's body has come.
     pub progress: Arc<Progress>,
     /// Its place among the server's connections, or among its tunnels.

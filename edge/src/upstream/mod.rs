@@ -12,6 +12,7 @@ pub mod pool;
 pub mod request_body;
 pub mod response_body;
 pub mod retry;
+mod sender;
 pub mod supervise;
 
 use std::{

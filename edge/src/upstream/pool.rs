@@ -17,7 +17,7 @@ use std::{
 use cache_policy::Moment;
 use http::{HeaderMap, HeaderValue, Request, StatusCode, header};
 use http_body::Body as _;
-use hyper::client::conn::http1::{self, SendRequest};
+use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -29,6 +29,7 @@ use super::{
     idle::{Connection, IdleConnections, Lease, Watch},
     response_body::Answer,
     retry::Again,
+    sender::Sender,
 };
 use crate::{clock::Clock, message::failure::Failure, settings};
 
@@ -191,7 +192,7 @@ impl Pool {
         }
     }
 
-    async fn connect(&self, dial: &dyn Dial) -> Result<SendRequest<RequestBody>, Failure> {
+    async fn connect(&self, dial: &dyn Dial) -> Result<Sender, Failure> {
         let dialling = dial.dial(&self.endpoint.host, self.endpoint.port);
         let stream = match tokio::time::timeout(self.settings.connect_timeout, dialling).await {
             Ok(Ok(stream)) => stream,
@@ -202,22 +203,23 @@ impl Pool {
             Err(_) => return Err(Failure::ConnectTimeout),
         };
         let (sender, connection) = http1::Builder::new()
-            .max_buf_size(READ_BUFFER)
+            .max_buf_size(self.settings.heads.head.max(READ_BUFFER))
+            .max_header_size(self.settings.heads.head)
+            .max_headers(self.settings.heads.fields)
             .handshake(TokioIo::new(stream))
             .await
             .map_err(|error| Failure::Malformed(Arc::new(error)))?;
-        // Ends with the sender: dropping an unfinished response's sender closes the connection.
-        tokio::spawn(async move {
+        let task = tokio::spawn(async move {
             if let Err(error) = connection.with_upgrades().await {
                 tracing::debug!(%error, "an upstream connection ended");
             }
         });
-        Ok(sender)
+        Ok(Sender::new(sender, task))
     }
 
     async fn exchange(
         &self,
-        sender: &mut SendRequest<RequestBody>,
+        sender: &mut Sender,
         request: Request<RequestBody>,
     ) -> Result<http::Response<hyper::body::Incoming>, Unsent> {
         let (progress, settings) = (request.body().progress(), &self.settings);
@@ -248,9 +250,8 @@ impl Pool {
                 let error = error.into_error();
                 let failure = match progress.broke() {
                     Some(error) => Failure::RequestBody(error.clone()),
-                    None if error.is_parse() || error.is_parse_too_large() => {
-                        Failure::Malformed(Arc::new(error))
-                    }
+                    None if error.is_parse_too_large() => Failure::HeadTooLarge(settings.heads),
+                    None if error.is_parse() => Failure::Malformed(Arc::new(error)),
                     None => Failure::Closed,
                 };
                 Err(Unsent { failure, request: None })
@@ -375,5 +376,5 @@ impl Drop for Waiting<'_> {
     }
 }
 
-/// Also bounds a response's head.
+/// Bytes of a response that are read at once (more where the settings allow a longer head).
 const READ_BUFFER: usize = 64 * 1024;

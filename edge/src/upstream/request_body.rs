@@ -15,10 +15,13 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use tokio::{sync::Notify, time::Instant};
 
-use crate::message::{
-    body_error::BodyError,
-    content::{Content, ContinueGate},
-    patience::Patience,
+use crate::{
+    message::{
+        body_error::BodyError,
+        content::{Content, ContinueGate},
+        patience::Patience,
+    },
+    settings::ByteSize,
 };
 
 /// How far a body has come, for those who no longer hold it: hyper reports only that a body failed, and may have a
@@ -80,13 +83,23 @@ struct ClientContent {
     content: Content,
     /// Bytes read so far.
     taken: u64,
-    bound: u64,
+    bounds: ContentBounds,
     /// The declared Content-Length.
     declared: Option<u64>,
     began: Option<Instant>,
-    pause: Duration,
     patience: Patience,
     gate: Option<(ContinueGate, Patience)>,
+}
+
+/// How large and how slow a client's content may be.
+#[derive(Clone, Copy, Debug)]
+pub struct ContentBounds {
+    /// Bytes: `bounds.body`.
+    pub most: u64,
+    /// Between two pieces: `timeouts.body`.
+    pub pause: Duration,
+    /// Bytes a second, on the average after one `pause`: `bounds.body_rate`. 0 for no such floor.
+    pub rate: u64,
 }
 
 impl RequestBody {
@@ -97,20 +110,18 @@ impl RequestBody {
         Self { source: None, progress: Arc::new(progress) }
     }
 
-    /// A client's body of at most `bound` bytes, with at most `pause` between two pieces. With a `gate`, nothing is read
-    /// from the client before it opens.
-    pub fn new(content: Content, bound: u64, pause: Duration, gate: Option<ContinueGate>) -> Self {
+    /// A client's body within these bounds. With a `gate`, nothing is read from the client before it opens.
+    pub fn new(content: Content, bounds: ContentBounds, gate: Option<ContinueGate>) -> Self {
         if content.is_end_stream() {
             return Self::empty();
         }
         let gate = gate.map(|gate| (gate, Patience::new(CONTINUE_WAIT)));
         let source = ClientContent {
             taken: 0,
-            bound,
+            bounds,
             declared: content.size_hint().exact(),
             began: None,
-            pause,
-            patience: Patience::new(pause),
+            patience: Patience::new(bounds.pause),
             gate,
             content,
         };
@@ -139,13 +150,15 @@ impl ClientContent {
             Poll::Ready(Some(Ok(frame))) => {
                 self.patience.rest();
                 self.taken += frame.data_ref().map_or(0, |data| data.len() as u64);
-                if self.taken > self.bound {
-                    return Poll::Ready(Some(Err(BodyError::TooLarge(self.bound))));
+                let ContentBounds { most, pause, rate } = self.bounds;
+                if self.taken > most {
+                    return Poll::Ready(Some(Err(BodyError::TooLarge(most))));
                 }
                 // A body that never pauses and yet hardly advances would hold an upstream connection for ever.
                 let began = *self.began.get_or_insert_with(Instant::now);
-                if began.elapsed() > self.pause + Duration::from_secs(self.taken / SLOWEST) {
-                    return Poll::Ready(Some(Err(BodyError::ClientStalled)));
+                let earned = self.taken.checked_div(rate).map(Duration::from_secs);
+                if earned.is_some_and(|earned| began.elapsed() > pause + earned) {
+                    return Poll::Ready(Some(Err(BodyError::ClientTooSlow(ByteSize(rate)))));
                 }
                 Poll::Ready(Some(Ok(frame)))
             }
@@ -188,7 +201,5 @@ impl Body for RequestBody {
     }
 }
 
-/// Bytes a second that a client must reach on the average, after one `timeouts.body`.
-const SLOWEST: u64 = 1024;
 /// RFC 9110 §10.1.1: a client must not wait indefinitely. nginx and curl wait about as long.
 const CONTINUE_WAIT: Duration = Duration::from_secs(1);

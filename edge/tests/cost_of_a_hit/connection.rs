@@ -12,6 +12,7 @@ use edge::{
         connection,
         deadlines::{Deadlines, Protocol},
         http2,
+        places::Places,
         socket::{ConnectionPermit, Watched},
     },
     observe::metrics::ListenerKind,
@@ -172,6 +173,7 @@ async fn pair() -> (TcpStream, TcpStream, SocketAddr) {
 fn permit(edge: &Edge) -> ConnectionPermit {
     ConnectionPermit {
         permit: Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap(),
+        places: Places::new(1),
         open: edge.metrics.for_listener(ListenerKind::Clear).accepted(),
         token: TaskTracker::new().token(),
     }

@@ -1,10 +1,12 @@
 //! What clients get while the upstream fails.
 
+use std::{io, sync::Arc, time::Duration};
+
+use edge::upstream::connect::{Dial, Dialling};
 use scripted_upstream::{Reply, saying};
-use std::time::Duration;
 
 use crate::{
-    front::{front, pass},
+    front::{PASSED, front, front_over, pass},
     upstream::Upstream,
 };
 
@@ -57,4 +59,19 @@ async fn an_error_answer_never_replaces_a_good_entry() {
     assert_eq!(front.get("/").await.text(), "hello");
     upstream.change(|_| Reply::ok("new").fields(FRESH));
     assert_eq!(front.get("/").await.text(), "new");
+}
+
+/// Once, the problem's detail held the system's own words: "Connection refused (os error 111)".
+#[tokio::test(start_paused = true)]
+async fn nothing_of_an_error_of_the_system_reaches_a_client() {
+    struct Unreachable;
+    impl Dial for Unreachable {
+        fn dial<'a>(&'a self, _host: &'a str, _port: u16) -> Dialling<'a> {
+            Box::pin(async { Err(io::Error::from_raw_os_error(113)) })
+        }
+    }
+    let got = front_over(Arc::new(Unreachable), PASSED).get("/").await;
+    assert_eq!(got.status, 502);
+    assert!(got.text().contains("no connection"), "{}", got.text());
+    assert!(!got.text().contains("os error"), "{}", got.text());
 }

@@ -250,3 +250,86 @@ async fn a_panic_costs_its_own_stream_only() {
     assert!(error.is_reset(), "{error}");
     assert_eq!(client.get("/elsewhere").await.unwrap().status(), 404, "the connection goes on");
 }
+
+/// Once, four such uploads took the connection's whole window, and everybody else on it waited for their upstreams.
+#[tokio::test(start_paused = true)]
+async fn uploads_whose_upstream_stalls_hold_up_no_other() {
+    let (dial, mut upstream) = played();
+    let front = front_over(dial, &format!("{PASSED}[bounds]\nstreams = 8\n"));
+    let mut client = client(&front).await;
+    let mut held = Vec::new();
+    for _ in 0..7 {
+        let (response, mut content) = client.post("/stalls");
+        content.send_data(vec![b'x'; 1 << 20].into(), false).unwrap();
+        held.push((response, content, upstream.asked().await));
+    }
+    settle().await;
+    let (response, mut content) = client.post("/goes-on");
+    content.send_data("hello".into(), true).unwrap();
+    let (mut stream, _) = upstream.asked().await;
+    read_until(&mut stream, "hello\r\n0\r\n").await;
+    stream.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").await.unwrap();
+    assert_eq!(response.await.unwrap().status(), 204);
+}
+
+/// Once, the upstream got such a request as a whole one without content, whatever came after its head.
+#[tokio::test(start_paused = true)]
+async fn who_declares_no_content_sends_none_and_then_goes_on() {
+    let none = || Request::post("https://shop.example/").header("content-length", "0");
+    let (dial, mut upstream) = played();
+    let front = front_over(dial, PASSED);
+    let mut client = client(&front).await;
+    let (response, mut content) = client.send(none(), false);
+    settle().await;
+    assert!(upstream.0.try_recv().is_err(), "nothing goes on before the end has come");
+    content.send_data("more".into(), true).unwrap();
+    assert_eq!(response.await.unwrap_err().reason(), Some(Reason::PROTOCOL_ERROR));
+    assert!(upstream.0.try_recv().is_err());
+    let (response, mut content) = client.send(none(), false);
+    content.send_data("".into(), true).unwrap();
+    let (mut stream, head) = upstream.asked().await;
+    assert!(head.to_ascii_lowercase().contains("content-length: 0"), "{head}");
+    stream.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").await.unwrap();
+    assert_eq!(response.await.unwrap().status(), 204);
+}
+
+#[tokio::test(start_paused = true)]
+async fn options_that_may_go_no_further_is_answered_by_the_edge() {
+    // RFC 9110 §7.6.2.
+    let (dial, mut upstream) = played();
+    let front = front_over(dial, PASSED);
+    let mut client = client(&front).await;
+    let ask = |left| Request::options("https://shop.example/").header("max-forwards", left);
+    let answer = client.send(ask("0"), true).0.await.unwrap();
+    assert_eq!(answer.status(), 200);
+    assert!(answer.headers()["allow"].to_str().unwrap().contains("OPTIONS"));
+    let _response = client.send(ask("3"), true);
+    let (_stream, head) = upstream.asked().await;
+    assert!(head.to_ascii_lowercase().contains("max-forwards: 2\r\n"), "{head}");
+}
+
+/// Once, a floor of 1 KiB a second stood in no file, and the 408 did not tell of it.
+#[tokio::test(start_paused = true)]
+async fn how_slow_a_content_may_come_is_the_operators_choice_and_the_client_is_told() {
+    for (rate, expected) in [("1 KiB", 408), ("0 B", 204)] {
+        let (dial, mut upstream) = played();
+        let front = front_over(dial, &format!("{PASSED}[bounds]\nbody_rate = \"{rate}\"\n"));
+        let mut client = client(&front).await;
+        let (response, mut content) = client.post("/");
+        let (mut stream, _) = upstream.asked().await;
+        for _ in 0..5 {
+            content.send_data("x".into(), false).unwrap();
+            settle().await;
+            tokio::time::advance(Duration::from_secs(10)).await;
+        }
+        content.send_data("x".into(), true).unwrap();
+        settle().await;
+        // Nobody reads it, where the request has been given up.
+        let _ = stream.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").await;
+        let (head, mut body) = response.await.unwrap().into_parts();
+        assert_eq!(head.status, expected, "{rate}");
+        if expected == 408 {
+            assert!(read(&mut body).await.unwrap().0.contains("bounds.body_rate (1 KiB a second)"));
+        }
+    }
+}

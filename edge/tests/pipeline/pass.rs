@@ -1,9 +1,18 @@
 //! What goes upstream for one client alone, and what of its head.
 
-use http::Request;
-use scripted_upstream::{Reply, saying};
+use std::future::poll_fn;
 
-use crate::{front::front, upstream::Upstream};
+use h2::Reason;
+use http::{Request, StatusCode};
+use scripted_upstream::{Reply, saying};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+use crate::{
+    client::{client, read},
+    front::{PASSED, front, front_over},
+    played::played,
+    upstream::Upstream,
+};
 
 #[tokio::test(start_paused = true)]
 async fn the_upstream_hears_who_asks_from_the_edge_alone() {
@@ -98,4 +107,27 @@ async fn a_status_without_a_reason_gets_no_made_up_one() {
         (response.status().as_u16(), reason.map(hyper::ext::ReasonPhrase::as_bytes)),
         (599, Some(&b""[..]))
     );
+}
+
+/// Once, hyper went on sending to a server that had answered and read no more, for as long as it stayed connected; the
+/// connection had left its place in the pool, and the client could not be told to stop.
+#[tokio::test(start_paused = true)]
+async fn content_that_a_server_has_answered_without_reading_it_ends_with_the_answer() {
+    let (dial, mut upstream) = played();
+    let front = front_over(dial, PASSED);
+    let mut client = client(&front).await;
+    let (response, mut content) = client.post("/");
+    content.send_data(vec![b'x'; 1 << 20].into(), false).unwrap();
+    let (mut stream, _) = upstream.asked().await;
+    stream.write_all(b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 4\r\n\r\nwho?").await.unwrap();
+    let mut answer = response.await.unwrap();
+    assert_eq!(
+        (answer.status(), read(answer.body_mut()).await.unwrap().0.as_str()),
+        (StatusCode::UNAUTHORIZED, "who?")
+    );
+    let reason = poll_fn(|context| content.poll_reset(context)).await.unwrap();
+    assert_eq!(reason, Reason::NO_ERROR, "RFC 9113 §8.1: the client need not send the rest");
+    let mut rest = Vec::new();
+    stream.read_to_end(&mut rest).await.unwrap();
+    assert!(rest.len() < 256 << 10, "and the connection to the server is closed");
 }

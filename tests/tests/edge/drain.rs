@@ -170,18 +170,34 @@ fn ask_for_the_last_time(mut clients: Vec<Raw>) {
 }
 
 #[test]
-fn an_open_tunnel_does_not_hold_up_the_end() {
-    // Once, a WebSocket made every stop take the whole drain.
+fn an_open_tunnel_has_the_time_of_the_drain_and_then_a_goodbye() {
+    // Once, a stop cut each WebSocket at once and without a close.
     let upstream = Upstream::start(|_| Reply::echo_upgrade());
-    let mut edge =
-        Edge::over(&upstream).tables("[timeouts]\ndrain = \"1h\"\ntunnel = \"1h\"\nidle = \"1h\"").start();
-    let mut tunnel = edge.raw();
-    tunnel.send(HANDSHAKE);
-    tunnel.read_until(b"\r\n\r\n");
-    tunnel.send("hello").read_until(b"hello");
+    let mut edge = Edge::over(&upstream).tables("[timeouts]\ndrain = \"2s\"\nidle = \"1h\"").start();
+    let mut tunnel = open_tunnel(&edge);
     edge.process().signal(Signal::TERM);
-    tunnel.read_to_close();
+    until_leaving(&edge);
+    tunnel.send("\x01\x05hello").read_until(b"\x01\x05hello");
+    assert_eq!(tunnel.read_to_close(), b"\x88\x02\x03\xe9", "1001, going away (RFC 6455 §7.4.1)");
     edge.assert_stopped_cleanly();
+}
+
+#[test]
+fn a_tunnel_that_ends_by_itself_does_not_hold_up_the_end() {
+    let upstream = Upstream::start(|_| Reply::echo_upgrade());
+    let mut edge = Edge::over(&upstream).tables("[timeouts]\ndrain = \"1h\"\ntunnel = \"1h\"").start();
+    let mut tunnel = open_tunnel(&edge);
+    edge.process().signal(Signal::TERM);
+    until_leaving(&edge);
+    tunnel.finish().read_to_close();
+    edge.assert_stopped_cleanly();
+}
+
+fn open_tunnel(edge: &Edge) -> Raw {
+    let mut tunnel = edge.raw();
+    tunnel.send(HANDSHAKE).read_until(b"\r\n\r\n");
+    tunnel.send("\x01\x02hi").read_until(b"\x01\x02hi");
+    tunnel
 }
 
 /// Until it is not ready any more, or gone from the admin port: load balancers stop sending.

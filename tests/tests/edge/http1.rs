@@ -4,7 +4,8 @@ use std::fmt::Write as _;
 
 use gatehouse_tests::{
     edge::Edge,
-    upstream::{Reply, Upstream},
+    raw::Raw,
+    upstream::{Gate, Octets, RawUpstream, Reply, Upstream},
 };
 
 /// Answers with what it was asked: method, target and content.
@@ -289,4 +290,155 @@ fn an_http_1_0_client_may_ask_to_keep_the_connection() {
             answer.head
         );
     }
+}
+
+/// Once, the edge closed with content unread, and the system's reset took the answer from 8 of 8 clients.
+#[test]
+fn an_early_answer_is_read_by_clients_that_still_send_their_content() {
+    let gate = Gate::closed();
+    let upstream = RawUpstream::scripted({
+        let gate = gate.clone();
+        move |_| {
+            Octets::of(&b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 5\r\n\r\nwho?\n"[..]).then_wait(&gate)
+        }
+    });
+    let edge = Edge::over_raw(&upstream).tables("[bounds]\nbody = \"32 MiB\"").start();
+    let large = vec![b'x'; 20 << 20];
+    let too_large = vec![b'x'; 40 << 20];
+    for (content, expected) in [(&large, 401), (&too_large, 413)] {
+        let head = format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n", content.len());
+        let tls = || Raw::connect_tls(edge.tls(), &edge.authority(), "http/1.1");
+        for client in 0..6 {
+            let mut raw = if client % 3 == 0 { tls() } else { edge.raw() };
+            // All of it, before the answer is looked at.
+            raw.send(&head).send(content);
+            assert_eq!(raw.answer().status, expected);
+            assert_eq!(raw.read_to_close(), b"", "and then the end, without a reset");
+        }
+        for request in [edge.curl("/"), edge.curl_tls("/")] {
+            let answer = request.header("Expect:").post("POST", content.clone()).send();
+            assert_eq!(answer.status, expected);
+        }
+    }
+    gate.open();
+}
+
+/// Once, hyper answered with a status and nothing else, and neither log nor metrics knew of it.
+#[test]
+fn what_the_parser_refuses_is_told_like_every_refusal() {
+    let upstream = echo();
+    let mut edge = Edge::over(&upstream).start();
+    let long = "x".repeat(100_000);
+    for (request, status, code, target) in [
+        ("GET /seen HTTP/1.1\r\nHost: shop.test\r\nno colon\r\n\r\n".to_owned(), 400, "bad-request", "/seen"),
+        (
+            format!("GET /large HTTP/1.1\r\nHost: shop.test\r\nX: {long}\r\n\r\n"),
+            431,
+            "head-too-large",
+            "/large",
+        ),
+        ("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_owned(), 505, "version", "*"),
+    ] {
+        for first in ["", "GET /first HTTP/1.1\r\nHost: a\r\n\r\n"] {
+            let mut raw = edge.raw();
+            if !first.is_empty() {
+                assert_eq!(raw.send(first).answer().status, 200);
+            }
+            raw.try_send(&request);
+            let answer = raw.answer();
+            assert_eq!((answer.status, answer.header("connection")), (status, Some("close")), "{code}");
+            assert_eq!(answer.header("content-type"), Some("application/problem+json"), "{}", answer.head);
+            assert!(answer.header("date").is_some() && answer.header("cache-status").is_some());
+            assert!(String::from_utf8_lossy(&answer.body).contains(code), "{code}");
+            assert_eq!(raw.read_to_close(), b"");
+        }
+        let (status, target) = (format!("\"status\":{status}"), format!("\"target\":\"{target}\""));
+        edge.process().wait_for_line("the refusal", |line| {
+            (line.contains(&status) && line.contains(code) && line.contains(&target)).then_some(())
+        });
+        let counted = format!("reason=\"{code}\"");
+        let page = edge.metrics();
+        let line = page.lines().find(|line| line.contains(&counted)).expect("a count of the reason");
+        assert!(line.ends_with(" 2"), "{line}");
+    }
+}
+
+/// Once, such a client was closed without a word.
+#[test]
+fn a_head_that_does_not_end_in_time_is_408() {
+    let upstream = echo();
+    let edge = Edge::over(&upstream).tables("[timeouts]\nheader = \"200ms\"").start();
+    let mut raw = edge.raw();
+    let answer = raw.send("GET / HTTP/1.1\r\nHost: a\r\nX-Slow: ").answer();
+    assert_eq!((answer.status, answer.header("connection")), (408, Some("close")));
+}
+
+/// Once, 99 lines were 431 over HTTP/1.1 and 300 passed over HTTP/2; a server's 100 were 502 without a word of why.
+#[test]
+fn one_bound_holds_for_the_lines_and_the_size_of_every_head() {
+    let lines = |count: usize| -> String { (0..count).map(|number| format!("x-{number}: 1\r\n")).collect() };
+    let upstream = RawUpstream::scripted({
+        move |head| {
+            let count: usize = head.split(['/', ' ']).nth(2).unwrap_or_default().parse().unwrap_or(0);
+            let size: usize = head.split(['/', ' ']).nth(3).unwrap_or_default().parse().unwrap_or(0);
+            let (lines, long) = (lines(count - 2), "x".repeat(size));
+            let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: 0\r\nX-Long: {long}\r\n{lines}\r\n");
+            Octets::of(answer.into_bytes()).then_close()
+        }
+    });
+    let edge = Edge::over_raw(&upstream).tables("[bounds]\nfields = 120\nhead = \"16 KiB\"").start();
+    for (fields, expected) in [(120, 200), (121, 431)] {
+        let mut raw = edge.raw();
+        raw.send(format!("GET /2/0/ HTTP/1.1\r\nHost: a\r\n{}\r\n", lines(fields - 1)));
+        assert_eq!(raw.answer().status, expected, "{fields} lines over HTTP/1.1");
+        // curl writes User-Agent and Accept.
+        let mut request = edge.curl_h2("/2/0/");
+        for number in 0..fields - 2 {
+            request = request.header(&format!("x-{number}: 1"));
+        }
+        let answer = request.send();
+        assert_eq!(answer.status, expected, "{fields} lines over HTTP/2");
+        if expected == 431 {
+            assert!(answer.text().contains("bounds.fields (120)"), "{}", answer.text());
+        }
+    }
+    for (answer, expected) in [("120/0", 200), ("121/0", 502), ("2/16000", 200), ("2/17000", 502)] {
+        let got = edge.get(&format!("/{answer}/"));
+        assert_eq!(got.status, expected, "{answer}");
+        if expected == 502 {
+            assert!(got.text().contains("bounds.fields (120)"), "{}", got.text());
+            assert!(got.text().contains("bounds.head (16 KiB)"), "{}", got.text());
+        }
+    }
+    let long = "x".repeat(17_000);
+    let answer = edge.curl_h2("/2/0/").header(&format!("x-long: {long}")).send();
+    answer.assert_problem(431);
+}
+
+/// Once, a 400 with an empty body, where every other gateway lets such a target pass.
+#[test]
+fn a_target_with_octets_that_are_to_be_encoded_goes_on_encoded() {
+    let upstream = Upstream::start(|seen| Reply::ok(seen.target.clone()).cache_control("max-age=60"));
+    let edge = Edge::over(&upstream).start();
+    for (sent, arrives) in [
+        (&b"/?q=\"a\"<b>"[..], "/?q=%22a%22%3Cb%3E"),
+        (b"/<a>`", "/%3Ca%3E%60"),
+        (b"/?q=|{}^`", "/?q=%7C%7B%7D%5E%60"),
+        (b"/caf\xe9?q=\xe9", "/caf%E9?q=%E9"),
+    ] {
+        let mut raw = edge.raw();
+        for turn in 0..2 {
+            raw.send(b"GET ").send(sent).send(" HTTP/1.1\r\nHost: a\r\n\r\n");
+            let answer = raw.answer();
+            assert_eq!((answer.status, String::from_utf8_lossy(&answer.body).as_ref()), (200, arrives));
+            assert_eq!(answer.is_hit(), turn == 1);
+        }
+        assert!(raw.send(format!("GET {arrives} HTTP/1.1\r\nHost: a\r\n\r\n")).answer().is_hit(), "one form");
+    }
+    let content = "POST /?\"<> HTTP/1.1";
+    let mut raw = edge.raw();
+    raw.send(format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n", content.len()));
+    raw.send(content);
+    assert_eq!(raw.answer().status, 200);
+    assert_eq!(upstream.seen().last().unwrap().body, content.as_bytes(), "content is left alone");
 }

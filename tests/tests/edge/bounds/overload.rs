@@ -3,6 +3,8 @@
 use gatehouse_tests::{
     curl::Running,
     edge::Edge,
+    frames::{Outcome, get},
+    raw::Raw,
     upstream::{Gate, Reply, Upstream},
     wait,
 };
@@ -59,4 +61,29 @@ fn beyond_what_the_upstream_can_bear_the_rest_is_told_to_come_back() {
         assert!(answer.header("retry-after").is_some(), "{answer:?}");
     }
     assert!(upstream.connections() <= 2);
+}
+
+/// Once, idle clients as many as `bounds.connections` locked out everybody else until `idle` had passed.
+#[test]
+fn at_the_bound_of_connections_the_longest_idle_makes_room_for_a_newcomer() {
+    let upstream = Upstream::start(|_| Reply::ok("text").cache_control("no-store"));
+    let edge = Edge::over(&upstream).tables("[bounds]\nconnections = 4\n[timeouts]\nidle = \"1h\"").start();
+    let ask = |raw: &mut Raw| {
+        assert_eq!(raw.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").answer().status, 200);
+    };
+    let mut idle: Vec<Raw> = (0..4).map(|_| edge.raw()).collect();
+    for raw in &mut idle {
+        ask(raw);
+    }
+    assert_eq!(edge.get("/").status, 200, "the fifth");
+    assert_eq!(idle.remove(0).read_to_close(), b"", "the first has made room, without a word");
+    for mut raw in idle {
+        ask(&mut raw);
+    }
+    let mut over_http2: Vec<_> = (0..4).map(|_| edge.frames()).collect();
+    for frames in &mut over_http2 {
+        frames.request(1, &get("/"));
+        assert_eq!(frames.outcome(1), Outcome::Answered);
+    }
+    assert_eq!(edge.get("/").status, 200, "idle HTTP/2 connections make room as well");
 }

@@ -1,0 +1,132 @@
+//! The target of a request as it comes over HTTP/1.x, with the octets percent-encoded that clients send and hyper
+//! refuses.
+//!
+//! `"`, `<`, `>` and octets that are no UTF-8 have no place in a URI (RFC 3986 §2), but clients write them all the same,
+//! and every other gateway lets them pass. Encoded here they have one form, in the cache's key as for the upstream.
+//! HTTP/2 has no such place: h2 resets the stream.
+
+use std::borrow::Cow;
+
+/// How far a request line has been read. It may come in several pieces.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RequestLine(Place);
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Place {
+    #[default]
+    Method,
+    /// At the space after the method.
+    Target,
+    /// In a target of another form than `/path` (RFC 9112 §3.2), before its query.
+    Whole,
+    Path,
+    Query,
+    /// Past the target, or not in a request line that is understood.
+    Rest,
+}
+
+impl RequestLine {
+    /// The next octets of a head, as hyper shall see them. Past the target they are not looked at.
+    pub fn read<'b>(&mut self, octets: &'b [u8]) -> Cow<'b, [u8]> {
+        let Self(place) = self;
+        let mut encoded: Option<Vec<u8>> = None;
+        let mut text = LazyText::default();
+        for (at, octet) in octets.iter().copied().enumerate() {
+            *place = place.after(octet);
+            if *place == Place::Rest {
+                if let Some(encoded) = &mut encoded {
+                    encoded.extend_from_slice(&octets[at..]);
+                }
+                break;
+            }
+            let encode = match *place {
+                Place::Path => matches!(octet, b'<' | b'>' | b'`'),
+                Place::Query => matches!(octet, b'"' | b'<' | b'>'),
+                Place::Method | Place::Target | Place::Whole | Place::Rest => false,
+            } || octet >= 0x80 && !text.of(&octets[at..]);
+            if encode {
+                let encoded = encoded.get_or_insert_with(|| octets[..at].to_vec());
+                encoded.extend_from_slice(format!("%{octet:02X}").as_bytes());
+            } else if let Some(encoded) = &mut encoded {
+                encoded.push(octet);
+            }
+        }
+        encoded.map_or(Cow::Borrowed(octets), Cow::Owned)
+    }
+}
+
+impl Place {
+    /// Where the octet stands that comes next.
+    fn after(self, octet: u8) -> Self {
+        match (self, octet) {
+            // Empty lines before a request line are ignored (RFC 9112 §2.2).
+            (Self::Method, b'\r' | b'\n') => Self::Method,
+            (Self::Method, b' ') => Self::Target,
+            (Self::Method, octet) if octet.is_ascii_graphic() && octet != b':' => Self::Method,
+            (Self::Target | Self::Whole | Self::Path | Self::Query, b' ' | b'\r' | b'\n') => Self::Rest,
+            (Self::Target | Self::Whole | Self::Path, b'?') => Self::Query,
+            (Self::Target, b'/') => Self::Path,
+            (Self::Target, _) => Self::Whole,
+            (place @ (Self::Whole | Self::Path | Self::Query), _) => place,
+            (Self::Method | Self::Rest, _) => Self::Rest,
+        }
+    }
+}
+
+/// Whether the rest of a line is UTF-8, found out at most once.
+#[derive(Default)]
+struct LazyText(Option<bool>);
+
+impl LazyText {
+    fn of(&mut self, from: &[u8]) -> bool {
+        *self.0.get_or_insert_with(|| {
+            let line = from.split(|octet| matches!(octet, b' ' | b'\r' | b'\n')).next().unwrap_or_default();
+            std::str::from_utf8(line).is_ok()
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn read(pieces: &[&[u8]]) -> String {
+        let mut line = RequestLine::default();
+        let read = pieces.iter().flat_map(|piece| line.read(piece).into_owned()).collect();
+        String::from_utf8(read).unwrap()
+    }
+
+    #[test]
+    fn what_hyper_would_refuse_in_a_target_is_encoded_and_nothing_else() {
+        let head: &[u8] = b"GET /<a>`?q=\"<b>\"|{} HTTP/1.1\r\nHost: a\r\nX: /?\"<>\r\n\r\n";
+        let expected = "GET /%3Ca%3E%60?q=%22%3Cb%3E%22|{} HTTP/1.1\r\nHost: a\r\nX: /?\"<>\r\n\r\n";
+        assert_eq!(read(&[head]), expected);
+        assert_eq!(read(&[b"GET http://a<b/c?\" HTTP/1.1\r\n"]), "GET http://a<b/c?%22 HTTP/1.1\r\n");
+    }
+
+    #[test]
+    fn octets_that_are_no_text_are_encoded_and_text_is_left_alone() {
+        assert_eq!(read(&[b"GET /caf\xe9 HTTP/1.1\r\n"]), "GET /caf%E9 HTTP/1.1\r\n");
+        assert_eq!(read(&["GET /café HTTP/1.1\r\n".as_bytes()]), "GET /café HTTP/1.1\r\n");
+    }
+
+    proptest! {
+        #[test]
+        fn in_however_many_pieces_a_head_comes_it_reads_the_same(
+            head in "(\r\n)?[A-Z]{1,4} (http://a)?/[a-z<>\"?|]{0,12} HTTP/1.1\r\n[a-z]: [/?\" <>]{0,6}\r\n\r\n",
+            cuts in proptest::collection::vec(0_usize..48, 0..4),
+        ) {
+            let mut cuts: Vec<usize> = cuts.into_iter().map(|cut| cut.min(head.len())).collect();
+            cuts.sort_unstable();
+            cuts.push(head.len());
+            let mut from = 0;
+            let pieces: Vec<&[u8]> = cuts
+                .iter()
+                .map(|cut| &head.as_bytes()[std::mem::replace(&mut from, *cut)..*cut])
+                .collect();
+            prop_assert_eq!(read(&pieces), read(&[head.as_bytes()]));
+        }
+    }
+}
