@@ -31,6 +31,8 @@ pub struct Meta {
     pub immutable: bool,
     /// Marked as shareable although a request carried Authorization (§3.5).
     pub shareable: bool,
+    /// Says `public`, `s-maxage` or `immutable`: it answers whoever asks, whatever cookies the request carries.
+    pub for_everyone: bool,
     /// What stands against serving it stale, if anything.
     pub stale_ban: StaleBan,
     /// How long past its lifetime it may be served while it is refreshed, as the response states (RFC 5861 §3).
@@ -39,7 +41,7 @@ pub struct Meta {
     pub stale_if_error: Option<Duration>,
 }
 
-/// Which statement gave a response its lifetime (RFC 9111 §4.2.1), in order of precedence.
+/// Which statement gave a response its lifetime (RFC 9111 §4.2.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LifetimeSource {
     /// `s-maxage` of Cache-Control or a targeted field.
@@ -48,6 +50,8 @@ pub enum LifetimeSource {
     MaxAge,
     /// Expires less Date.
     Expires,
+    /// The route's `ttl`, in place of what the origin states.
+    Ttl,
     /// The route's default.
     Route,
     /// A tenth of the time since Last-Modified (§4.2.2).
@@ -65,6 +69,7 @@ impl LifetimeSource {
             LifetimeSource::SharedMaxAge => "s-maxage",
             LifetimeSource::MaxAge => "max-age",
             LifetimeSource::Expires => "expires",
+            LifetimeSource::Ttl => "ttl",
             LifetimeSource::Route => "route",
             LifetimeSource::Heuristic => "heuristic",
             LifetimeSource::None => "none",
@@ -231,6 +236,7 @@ mod tests {
             no_cache: false,
             immutable: false,
             shareable: false,
+            for_everyone: false,
             stale_ban: StaleBan::None,
             stale_while_revalidate: None,
             stale_if_error: None,
