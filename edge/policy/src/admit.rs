@@ -216,7 +216,7 @@ fn bars_of_freshness(
         return Err(Reason::Status);
     }
     let reusable = meta.lifetime > Duration::ZERO && !meta.no_cache;
-    let windows = [meta.while_revalidate(rules), meta.if_error(rules)];
+    let windows = [meta.while_revalidate(rules), meta.worth_keeping_for(rules)];
     let covered =
         meta.stale_ban != StaleBan::Stated && windows.iter().flatten().any(|window| *window > Duration::ZERO);
     if meta.validators.is_empty() && !reusable && !covered {

@@ -132,9 +132,16 @@ impl Meta {
         }
     }
 
-    /// The `stale-while-revalidate` window: the response's own, else the route's.
+    /// The `stale-while-revalidate` window: the response's own, else the route's. The route's is not for an error to which
+    /// nobody gave a lifetime: it would be one of its own.
     pub(crate) fn while_revalidate(&self, rules: &Rules) -> Option<Duration> {
-        self.stale_while_revalidate.or(rules.stale_while_revalidate)
+        let given = self.lifetime_source != LifetimeSource::None || !is_error(self.status);
+        self.stale_while_revalidate.or(rules.stale_while_revalidate.filter(|_| given))
+    }
+
+    /// The window in place of an error for whose sake alone a response may be kept.
+    pub(crate) fn worth_keeping_for(&self, rules: &Rules) -> Option<Duration> {
+        self.stale_if_error.or(rules.stale_if_error.filter(|_| !is_error(self.status)))
     }
 
     /// The `stale-if-error` window: the response's own, else the route's.
@@ -160,6 +167,10 @@ impl Meta {
             StaleBan::None => None,
         }
     }
+}
+
+fn is_error(status: StatusCode) -> bool {
+    status.is_client_error() || status.is_server_error()
 }
 
 /// What a later response, or a client's condition, can be compared with (RFC 9110 §8.8).
