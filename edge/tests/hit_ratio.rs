@@ -120,6 +120,7 @@ fn stored(memory: &Memory) -> Arc<Stored> {
         age_at_arrival: Duration::ZERO,
         lifetime: Duration::from_secs(3600),
         lifetime_source: LifetimeSource::MaxAge,
+        for_everyone: false,
         fresh_until: Moment::from_epoch(Duration::from_secs(3600)),
         no_cache: false,
         immutable: false,

@@ -6,13 +6,13 @@ use crate::head;
 use crate::meta::{LifetimeSource, Meta, StaleBan, Validators};
 use crate::moment::Arrival;
 use crate::reason::Reason;
-use crate::request::{MethodClass, RequestFacts};
+use crate::request::{MethodClass, RequestCookies, RequestFacts};
 use crate::rules::{Rules, SetCookie};
 use crate::status;
 use crate::targeted;
 use crate::vary::Vary;
-use http::StatusCode;
-use http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, HeaderMap};
+use http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, SET_COOKIE};
+use http::{HeaderValue, StatusCode};
 use std::time::Duration;
 
 /// A response that may be stored.
@@ -57,6 +57,7 @@ pub(crate) fn judge(
     let is_targeted = targeted.is_some();
     let directives = understood(status, targeted.unwrap_or_else(|| ResponseDirectives::read(head)))?;
     bars_of_response(&directives, head, rules)?;
+    bars_of_cookies(request, &directives, head)?;
     let vary = vary(head, rules)?;
     let freshness = freshness::measure(
         &Fresh {
@@ -70,6 +71,7 @@ pub(crate) fn judge(
         rules,
     );
     let meta = remember(status, head, &directives, &freshness, &arrival);
+    bars_of_event_stream(&freshness, &directives, head)?;
     bars_of_freshness(&meta, &directives, &freshness, request, rules)?;
     Ok(Admitted { meta, head: head::as_stored(head, &directives, rules.set_cookie, arrival.wall), vary })
 }
@@ -79,7 +81,7 @@ fn bars_of_request(request: &RequestFacts) -> Result<(), Reason> {
         // A HEAD has no content to store; what it says freshens what is stored (see `freshen_by_head`).
         RequestFacts { method: MethodClass::Head | MethodClass::Other, .. } => Err(Reason::Method),
         RequestFacts { content: true, .. } => Err(Reason::RequestContent),
-        RequestFacts { cookie: true, .. } => Err(Reason::RequestCookie),
+        RequestFacts { cookies: RequestCookies::Bypassing, .. } => Err(Reason::RequestCookie),
         RequestFacts { directives, .. } if directives.no_store => Err(Reason::RequestNoStore),
         _ => Ok(()),
     }
@@ -91,7 +93,7 @@ fn understood(status: StatusCode, mut directives: ResponseDirectives) -> Result<
         if !status::is_understood(status) {
             return Err(Reason::NotUnderstood);
         }
-        directives.no_store = false;
+        directives.no_store &= directives.refusals_only;
     }
     Ok(directives)
 }
@@ -103,15 +105,49 @@ fn bars_of_response(directives: &ResponseDirectives, head: &HeaderMap, rules: &R
     if directives.private == Scope::Whole {
         return Err(Reason::Private);
     }
-    let limited = |field: &http::HeaderName| {
-        directives.private.fields().contains(field) || directives.no_cache.fields().contains(field)
-    };
-    // A cookie that the origin itself keeps out of the cache is no reason to refuse the rest.
-    if rules.set_cookie == SetCookie::Refuse && head::sets_cookie(head) && !limited(&http::header::SET_COOKIE)
-    {
+    if rules.set_cookie == SetCookie::Refuse && sets_cookie(directives, head) {
         return Err(Reason::SetCookie);
     }
     Ok(())
+}
+
+/// Whether the response sets a cookie. One that the origin itself keeps out of caches does not count: it is no reason to
+/// refuse the rest.
+fn sets_cookie(directives: &ResponseDirectives, head: &HeaderMap) -> bool {
+    let limited = [&directives.private, &directives.no_cache];
+    head::sets_cookie(head) && !limited.iter().any(|scope| scope.fields().contains(&SET_COOKIE))
+}
+
+/// The answer to a request with a cookie may be that person's own. Only a word that means nothing else says that it is not;
+/// and where it sets a cookie, it is, also under a route that stores what others were answered.
+fn bars_of_cookies(
+    request: &RequestFacts,
+    directives: &ResponseDirectives,
+    head: &HeaderMap,
+) -> Result<(), Reason> {
+    let shared = directives.is_for_everyone() && !sets_cookie(directives, head);
+    if request.minds_cookies() && !shared { Err(Reason::RequestCookie) } else { Ok(()) }
+}
+
+/// An event stream is a conversation: stored, it would be replayed, and one that never ends would never be stored. Only a
+/// lifetime that the origin itself states for it says otherwise; the route's `ttl` and `default_ttl` mean the rest of
+/// the route.
+fn bars_of_event_stream(
+    freshness: &Freshness,
+    directives: &ResponseDirectives,
+    head: &HeaderMap,
+) -> Result<(), Reason> {
+    let by_expires = freshness.source == LifetimeSource::Expires && freshness.lifetime > Duration::ZERO;
+    let stated = by_expires || directives.stated_lifetime().is_some_and(|lifetime| lifetime > Duration::ZERO);
+    if is_event_stream(head) && !stated { Err(Reason::EventStream) } else { Ok(()) }
+}
+
+fn is_event_stream(head: &HeaderMap) -> bool {
+    let essence = |value: &HeaderValue| {
+        let end = value.as_bytes().iter().position(|&byte| byte == b';').unwrap_or(value.len());
+        value.as_bytes()[..end].trim_ascii().eq_ignore_ascii_case(b"text/event-stream")
+    };
+    head.get(CONTENT_TYPE).is_some_and(essence)
 }
 
 fn vary(head: &HeaderMap, rules: &Rules) -> Result<Vary, Reason> {
@@ -146,7 +182,8 @@ fn remember(
         fresh_until: (arrival.received_at + freshness.lifetime).minus(freshness.age),
         no_cache,
         immutable: directives.immutable,
-        shareable: directives.public || directives.must_revalidate || directives.s_maxage.is_some(),
+        shareable: directives.permits_sharing(),
+        for_everyone: directives.is_for_everyone(),
         stale_ban,
         stale_while_revalidate: directives.stale_while_revalidate,
         stale_if_error: directives.stale_if_error,
@@ -164,11 +201,14 @@ fn bars_of_freshness(
     if request.authorization && !meta.shareable {
         return Err(Reason::NotShared);
     }
-    if !freshness.storable || request.wants_explicit_freshness && !freshness.source.is_explicit() {
+    let stated = freshness.source == LifetimeSource::Expires
+        || freshness.source.is_explicit() && directives.stated_lifetime().is_some();
+    if !freshness.storable || request.wants_explicit_freshness && !stated {
         return Err(Reason::Status);
     }
-    // §3: explicit freshness, `public`, or a status that is cacheable by default.
-    let permitted = freshness.source.is_explicit()
+    // §3: explicit freshness, `public`, or a status that is cacheable by default; and what the route names.
+    let permitted = stated
+        || freshness.source == LifetimeSource::Ttl
         || freshness.source == LifetimeSource::Route
         || directives.public
         || status::is_heuristically_cacheable(meta.status);
@@ -176,7 +216,7 @@ fn bars_of_freshness(
         return Err(Reason::Status);
     }
     let reusable = meta.lifetime > Duration::ZERO && !meta.no_cache;
-    let windows = [meta.while_revalidate(rules), meta.if_error(rules)];
+    let windows = [meta.while_revalidate(rules), meta.worth_keeping_for(rules)];
     let covered =
         meta.stale_ban != StaleBan::Stated && windows.iter().flatten().any(|window| *window > Duration::ZERO);
     if meta.validators.is_empty() && !reusable && !covered {

@@ -4,7 +4,7 @@ use crate::directives::{MaxStale, RequestDirectives};
 use crate::meta::Meta;
 use crate::moment::Moment;
 use crate::reason::Reason;
-use crate::request::{MethodClass, RequestFacts};
+use crate::request::{MethodClass, RequestCookies, RequestFacts};
 use crate::rules::Rules;
 use http::StatusCode;
 use std::time::Duration;
@@ -58,10 +58,8 @@ pub fn decide(request: &RequestFacts, stored: Option<&Meta>, rules: &Rules, now:
     let Some(stored) = stored else {
         return fetch(request, Reason::Miss, false);
     };
-    // DEVIATION (stricter than §3.5): a response that is not marked as shareable answers no request with
-    // Authorization, although it was stored for one without.
-    if request.authorization && !stored.shareable {
-        return Decision::Pass(Reason::Authorization);
+    if let Some(reason) = bars_sharing(request, stored) {
+        return Decision::Pass(reason);
     }
     match refusal(&request.directives, stored, now) {
         None if stored.is_fresh(now) => Decision::Serve { stale: None },
@@ -89,11 +87,11 @@ pub fn stale_on_error(
     {
         return Err(Reason::NotAFailure);
     }
-    if request.cookie {
+    if request.cookies == RequestCookies::Bypassing {
         return Err(Reason::RequestCookie);
     }
-    if request.authorization && !stored.shareable {
-        return Err(Reason::Authorization);
+    if let Some(reason) = bars_sharing(request, stored) {
+        return Err(reason);
     }
     if stored.no_cache {
         return Err(Reason::NoCache);
@@ -126,7 +124,21 @@ pub fn stale_on_error(
 
 /// Whether an answer that was fetched for another request, after this one had arrived, may be shared with it.
 pub fn may_share(request: &RequestFacts, answer: &Meta) -> bool {
-    pass(request).is_none() && !request.directives.no_store && (!request.authorization || answer.shareable)
+    pass(request).is_none() && !request.directives.no_store && bars_sharing(request, answer).is_none()
+}
+
+/// Why an answer to others is none to this request, whatever its freshness: the request carries credentials or cookies, and
+/// nothing says that it is for everyone.
+pub fn bars_sharing(request: &RequestFacts, answer: &Meta) -> Option<Reason> {
+    // DEVIATION (stricter than §3.5): a response that is not marked as shareable answers no request with
+    // Authorization, although it was stored for one without.
+    if request.authorization && !answer.shareable {
+        Some(Reason::Authorization)
+    } else if request.minds_cookies() && !answer.for_everyone {
+        Some(Reason::RequestCookie)
+    } else {
+        None
+    }
 }
 
 /// Whether an answer for which the upstream was asked at `began`, and which came at `answered`, is an answer to this
@@ -154,7 +166,7 @@ fn pass(request: &RequestFacts) -> Option<Reason> {
     match request {
         RequestFacts { method: MethodClass::Other, .. } => Some(Reason::Method),
         RequestFacts { content: true, .. } => Some(Reason::RequestContent),
-        RequestFacts { cookie: true, .. } => Some(Reason::RequestCookie),
+        RequestFacts { cookies: RequestCookies::Bypassing, .. } => Some(Reason::RequestCookie),
         RequestFacts { origin_precondition: true, .. } => Some(Reason::OriginPrecondition),
         _ => None,
     }
@@ -249,6 +261,9 @@ mod tests {
     fn collapsed_answers_are_shared_with_whom_they_are_for() {
         assert!(may_share(&request(CACHE_CONTROL, "no-cache"), &answer("max-age=9")));
         assert!(!may_share(&request(COOKIE, "a=b"), &answer("max-age=9")));
+        for word in ["max-age=9, public", "s-maxage=9", "max-age=9, immutable"] {
+            assert!(may_share(&request(COOKIE, "a=b"), &answer(word)), "{word}");
+        }
         assert!(!may_share(&request(AUTHORIZATION, "x"), &answer("max-age=9")));
         assert!(may_share(&request(AUTHORIZATION, "x"), &answer("max-age=9, public")));
     }

@@ -3,6 +3,10 @@
 //! Owns the lexing of directives and their meaning as plain values. Promises that reading never panics and fails
 //! towards caution: a lifetime that is no integer is zero, a restriction with an odd argument still restricts, a
 //! relaxation with one does not relax. Of a repeated directive the first counts (§4.2.1).
+//!
+//! A field that the grammar does not cover whole (`no-cache; no-store`, `private no-cache`, `max-age=60,private;`) is
+//! read for its refusals: each word of it that forbids something forbids it, a lifetime is zero, and nothing in it
+//! permits anything. All lines are one field (RFC 9110 §5.3): whether a proxy joined them must not matter.
 
 use http::header::{CACHE_CONTROL, HeaderMap, HeaderName, HeaderValue};
 use std::time::Duration;
@@ -25,6 +29,8 @@ pub(crate) struct ResponseDirectives {
     pub(crate) s_maxage: Option<Duration>,
     pub(crate) stale_while_revalidate: Option<Duration>,
     pub(crate) stale_if_error: Option<Duration>,
+    /// The field could not be read whole: what stands here restricts, and permits nothing.
+    pub(crate) refusals_only: bool,
 }
 
 /// What a directive with an optional field list applies to.
@@ -42,10 +48,48 @@ pub(crate) enum Scope {
 impl ResponseDirectives {
     pub(crate) fn read(head: &HeaderMap) -> ResponseDirectives {
         let mut directives = ResponseDirectives::default();
+        if !is_legible(head) {
+            directives.refusals_only = true;
+            words(head).for_each(|word| directives.take_refusal(word));
+            return directives;
+        }
         for directive in lines(head.get_all(CACHE_CONTROL)) {
             directives.take(&directive);
         }
         directives
+    }
+
+    /// Whether the response is marked as shareable although a request carried Authorization (§3.5).
+    pub(crate) fn permits_sharing(&self) -> bool {
+        !self.refusals_only && (self.public || self.must_revalidate || self.s_maxage.is_some())
+    }
+
+    /// Whether the response says, in a word that means nothing else, that it is the same for everyone.
+    pub(crate) fn is_for_everyone(&self) -> bool {
+        !self.refusals_only && (self.public || self.s_maxage.is_some() || self.immutable)
+    }
+
+    /// The lifetime for shared caches that a field which can be read states (§4.2.1).
+    pub(crate) fn stated_lifetime(&self) -> Option<Duration> {
+        self.s_maxage.or(self.max_age).filter(|_| !self.refusals_only)
+    }
+
+    /// Takes a word of a field that cannot be read whole: `public` and `immutable` are none of these, and
+    /// `must-understand` refuses a status but does not lift `no-store`.
+    fn take_refusal(&mut self, word: &[u8]) {
+        match_name(word, |word| match word {
+            "no-store" => self.no_store = true,
+            "no-cache" => self.no_cache = Scope::Whole,
+            "private" => self.private = Scope::Whole,
+            "must-revalidate" => self.must_revalidate = true,
+            "proxy-revalidate" => self.proxy_revalidate = true,
+            "must-understand" => self.must_understand = true,
+            "max-age" => self.max_age = Some(Duration::ZERO),
+            "s-maxage" => self.s_maxage = Some(Duration::ZERO),
+            "stale-while-revalidate" => self.stale_while_revalidate = Some(Duration::ZERO),
+            "stale-if-error" => self.stale_if_error = Some(Duration::ZERO),
+            _ => {}
+        });
     }
 
     fn take(&mut self, directive: &Directive<'_>) {
@@ -126,10 +170,24 @@ pub(crate) enum MaxStale {
 impl RequestDirectives {
     pub(crate) fn read(head: &HeaderMap) -> RequestDirectives {
         let mut directives = RequestDirectives::default();
+        if !is_legible(head) {
+            words(head).for_each(|word| directives.take_refusal(word));
+            return directives;
+        }
         for directive in lines(head.get_all(CACHE_CONTROL)) {
             directives.take(&directive);
         }
         directives
+    }
+
+    /// Takes a word of a field that cannot be read whole: a wish for something fresher, or to be kept out of the cache.
+    fn take_refusal(&mut self, word: &[u8]) {
+        match_name(word, |word| match word {
+            "no-cache" => self.no_cache = true,
+            "no-store" => self.no_store = true,
+            "max-age" => self.max_age = Some(Duration::ZERO),
+            _ => {}
+        });
     }
 
     fn take(&mut self, directive: &Directive<'_>) {
@@ -164,8 +222,10 @@ struct Directive<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Argument<'a> {
     None,
-    /// A token, or the inside of a quoted-string; both forms are accepted (§5.2).
-    Value(&'a [u8]),
+    /// What should be a token.
+    Token(&'a [u8]),
+    /// The inside of a quoted-string; both forms are accepted (§5.2).
+    Quoted(&'a [u8]),
     /// White space round `=`, an unbalanced quote, or nothing after `=`.
     Malformed,
 }
@@ -174,16 +234,25 @@ impl Directive<'_> {
     /// The argument as delta-seconds; `None` where it is absent or no integer.
     fn delta_seconds(&self) -> Option<Duration> {
         match self.argument {
-            Argument::Value(digits) => delta_seconds(digits),
+            Argument::Token(digits) | Argument::Quoted(digits) => delta_seconds(digits),
             Argument::None | Argument::Malformed => None,
         }
     }
 
     fn scope(&self) -> Scope {
         match self.argument {
-            Argument::Value(list) => Scope::of_list(list),
+            Argument::Token(list) | Argument::Quoted(list) => Scope::of_list(list),
             Argument::None | Argument::Malformed => Scope::Whole,
         }
+    }
+
+    fn is_legible(&self) -> bool {
+        let argument = match self.argument {
+            Argument::None | Argument::Quoted(_) => true,
+            Argument::Token(token) => is_token(token),
+            Argument::Malformed => false,
+        };
+        argument && is_token(self.name)
     }
 }
 
@@ -205,7 +274,35 @@ pub fn list_elements<'h>(head: &'h HeaderMap, name: &HeaderName) -> impl Iterato
 
 /// Whether a message forbids that its content is coded or otherwise changed on its way (RFC 9111 §5.2.1.6, §5.2.2.6).
 pub fn forbids_transforming(head: &HeaderMap) -> bool {
-    lines(head.get_all(CACHE_CONTROL)).any(|directive| directive.name.eq_ignore_ascii_case(b"no-transform"))
+    let is_named = |name: &[u8]| name.eq_ignore_ascii_case(b"no-transform");
+    if !is_legible(head) {
+        return words(head).any(is_named);
+    }
+    lines(head.get_all(CACHE_CONTROL)).any(|directive| is_named(directive.name))
+}
+
+/// Whether Cache-Control, over all its lines, is what the grammar allows: a list of tokens, each with or without an argument that
+/// is a token or a quoted-string (RFC 9111 §5.2). Where it is not, only its refusals count.
+pub fn is_legible(head: &HeaderMap) -> bool {
+    lines(head.get_all(CACHE_CONTROL)).all(|directive| directive.is_legible())
+}
+
+/// The words of Cache-Control, whatever stands between them.
+fn words(head: &HeaderMap) -> impl Iterator<Item = &[u8]> {
+    head.get_all(CACHE_CONTROL).into_iter().flat_map(|line| words_of(line.as_bytes()))
+}
+
+/// The longest runs of token characters in a text (RFC 9110 §5.6.2).
+pub(crate) fn words_of(text: &[u8]) -> impl Iterator<Item = &[u8]> {
+    text.split(|&byte| !is_token_character(byte)).filter(|word| !word.is_empty())
+}
+
+fn is_token(text: &[u8]) -> bool {
+    !text.is_empty() && text.iter().all(|&byte| is_token_character(byte))
+}
+
+fn is_token_character(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
 /// Splits a field value at the commas outside its quoted-strings. Elements are trimmed; empty ones are left out.
@@ -271,10 +368,10 @@ fn directive(element: &[u8]) -> Directive<'_> {
             Argument::Malformed
         }
         [b'"', ..] if closing_quote(value, 0) == Some(value.len() - 1) => {
-            Argument::Value(&value[1..value.len() - 1])
+            Argument::Quoted(&value[1..value.len() - 1])
         }
         [b'"', ..] => Argument::Malformed,
-        token => Argument::Value(token),
+        token => Argument::Token(token),
     };
     Directive { name: name.trim_ascii_end(), argument }
 }
@@ -354,12 +451,59 @@ mod tests {
         assert_eq!(read("max-age=x").max_age, Some(Duration::ZERO));
     }
 
+    /// Each of these was taken for unknown directives: nothing was refused, and a heuristic week was given.
+    #[test]
+    fn a_field_that_cannot_be_read_whole_is_read_for_its_refusals() {
+        let read = |lines: &[&str]| ResponseDirectives::read(&head(lines));
+        let both = read(&["no-cache; no-store"]);
+        assert!(both.no_store && both.no_cache == Scope::Whole);
+        assert_eq!(read(&["private; max-age=0"]).private, Scope::Whole);
+        let both = read(&["private no-cache"]);
+        assert!(both.private == Scope::Whole && both.no_cache == Scope::Whole);
+        assert_eq!(read(&["max-age=60,private;"]).private, Scope::Whole);
+        assert_eq!(read(&["private=\"x\"; max-age=60"]).private, Scope::Whole, "its list is not believed");
+        assert!(read(&["max-age=60", "a b", "no-store"]).no_store, "all lines are one field");
+        assert!(read(&["x y=\"no-store\""]).no_store, "quotes hide nothing where the field is broken");
+        assert!(read(&["max-age=60; must-revalidate"]).must_revalidate);
+        assert!(forbids_transforming(&head(&["public; no-transform"])));
+        assert!(!forbids_transforming(&head(&["x=\"no-transform\""])));
+        let request = RequestDirectives::read(&head(&["no-cache; no-store; max-stale"]));
+        assert!(request.no_cache && request.no_store && request.max_stale.is_none());
+    }
+
+    /// `public; s-maxage=60` let an answer to a request with Authorization be shared once `s-maxage` could be read out of it.
+    #[test]
+    fn nothing_is_permitted_by_a_field_that_cannot_be_read_whole() {
+        let read = ResponseDirectives::read(&head(&[
+            "public; max-age=60, s-maxage=60, immutable, must-revalidate, stale-if-error=60, must-understand",
+        ]));
+        assert!(!read.public && !read.immutable && !read.permits_sharing() && !read.is_for_everyone());
+        let zero = Some(Duration::ZERO);
+        assert_eq!([read.max_age, read.s_maxage, read.stale_if_error], [zero, zero, zero]);
+        assert!(read.must_revalidate && read.must_understand);
+    }
+
     proptest! {
         #[test]
         fn no_input_panics(lines in proptest::collection::vec("[ -~\u{80}-\u{ff}\t]{0,60}", 0..4)) {
             let head = lines.iter().filter_map(|line| HeaderValue::from_str(line).ok().map(|v| (CACHE_CONTROL, v)));
             let head: HeaderMap = head.collect();
             let _ = (ResponseDirectives::read(&head), RequestDirectives::read(&head));
+        }
+
+        #[test]
+        fn a_word_that_refuses_is_never_missed_whatever_separates_it(
+            before in "[a-z0-9=\"]{0,12}",
+            left in "[;, \t:/()<>@]",
+            word in prop::sample::select(vec!["no-store", "No-Cache", "PRIVATE"]),
+            right in "[;, \t:/()<>@]",
+            after in "[a-z0-9=]{0,12}",
+        ) {
+            // A closed quoted-string in a field that is right otherwise hides what it holds.
+            prop_assume!(before.matches('"').count() < 2);
+            let read = ResponseDirectives::read(&head(&[&format!("{before}{left}{word}{right}{after}")]));
+            let refused = [read.no_store, read.no_cache == Scope::Whole, read.private == Scope::Whole];
+            prop_assert_eq!(refused.iter().filter(|refused| **refused).count(), 1);
         }
 
         #[test]

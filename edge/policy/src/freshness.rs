@@ -2,11 +2,12 @@
 
 use crate::canonical::{self, Exchange};
 use crate::date;
-use crate::directives::{ResponseDirectives, delta_seconds};
+use crate::directives::{ResponseDirectives, Scope, delta_seconds};
 use crate::meta::LifetimeSource;
 use crate::moment::Arrival;
 use crate::rules::Rules;
 use crate::status;
+use crate::targeted;
 use http::StatusCode;
 use http::header::{AGE, DATE, EXPIRES, HeaderMap, LAST_MODIFIED};
 use std::time::{Duration, SystemTime};
@@ -42,9 +43,11 @@ pub(crate) fn measure(response: &Fresh<'_>, arrival: &Arrival, rules: &Rules) ->
         expires,
         date,
     });
-    let (lifetime, source) = match stated_source(response.directives, expires) {
-        Some(source) => (verdict.lifetime, source),
-        None => unstated(response, date, arrival.wall, rules),
+    let forced = rules.ttl.as_ref().and_then(|ttl| ttl.of(response.status));
+    let (lifetime, source) = match (forced, stated_source(response.directives, expires)) {
+        (Some(forced), _) => (forced, LifetimeSource::Ttl),
+        (None, Some(source)) => (verdict.lifetime, source),
+        (None, None) => unstated(response, date, arrival.wall, rules),
     };
     Freshness {
         storable: verdict.storable,
@@ -78,12 +81,13 @@ fn unstated(
     if let Some(lifetime) = rules.default_ttl.filter(|_| status::takes_default_lifetime(response.status)) {
         return (lifetime, LifetimeSource::Route);
     }
-    // §4.2.2: only where the status, or `public`, marks the response as cacheable.
-    let allowed = rules.heuristic
-        && (status::is_heuristically_cacheable(response.status) || response.directives.public);
+    // §4.2.2: only where the status, or `public` on a success, marks the response as cacheable.
+    let public = response.directives.public && response.status.is_success();
+    let allowed = rules.heuristic && (status::takes_guessed_lifetime(response.status) || public);
     let since_change = date::of_field(response.head.get(LAST_MODIFIED), wall)
         .filter(|_| allowed)
-        .and_then(|modified| date.duration_since(modified).ok());
+        .and_then(|modified| date.duration_since(modified).ok())
+        .filter(|since| *since <= OLDEST_CHANGE);
     match since_change {
         Some(span) => ((span / HEURISTIC_SHARE).min(HEURISTIC_LIMIT), LifetimeSource::Heuristic),
         None => (Duration::ZERO, LifetimeSource::None),
@@ -95,6 +99,40 @@ const HEURISTIC_SHARE: u32 = 10;
 
 /// No guess is trusted for longer: past a day RFC 9111's predecessors asked for a warning, which is gone.
 const HEURISTIC_LIMIT: Duration = Duration::from_secs(7 * 86_400);
+
+/// A Last-Modified before that is no date of a change: 1970 is in every reproducible build, 1980 in every archive.
+const OLDEST_CHANGE: Duration = Duration::from_secs(3_652 * 86_400);
+
+/// Which of a route's settings would give a response a lifetime, for whoever asks why it has none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Supply {
+    /// `default_ttl`, and `ttl` as well.
+    DefaultTtl,
+    /// `ttl` alone: the origin states a lifetime, or the status takes no default.
+    Ttl,
+    /// Neither: the status is never stored, or the response says `no-cache`, which no lifetime lifts.
+    Neither,
+}
+
+impl Supply {
+    /// Looks at a response head as the upstream sent it.
+    pub fn of(status: StatusCode, head: &HeaderMap, rules: &Rules) -> Supply {
+        let targeted = targeted::read(head, &rules.targeted);
+        let stands = targeted.is_none() && head.contains_key(EXPIRES);
+        let directives = targeted.unwrap_or_else(|| ResponseDirectives::read(head));
+        let part = status == StatusCode::PARTIAL_CONTENT;
+        if directives.no_cache == Scope::Whole || status::forbids_storing(status) && !part {
+            Supply::Neither
+        } else if stands
+            || stated_source(&directives, None).is_some()
+            || !status::takes_default_lifetime(status)
+        {
+            Supply::Ttl
+        } else {
+            Supply::DefaultTtl
+        }
+    }
+}
 
 /// The age on arrival (`corrected_initial_age`, §4.2.3).
 fn age(head: &HeaderMap, date: Option<SystemTime>, arrival: &Arrival) -> Duration {

@@ -12,8 +12,10 @@
 //!   Authorization, even if it was stored for one without: stricter than RFC 9111 §3.5 (`decide.rs`).
 //! - `s-maxage` implies `proxy-revalidate` (§5.2.2.10), but does not forbid a stale window that the same response or
 //!   the route states in so many words (`meta.rs`).
-//! - By default, Set-Cookie keeps a response out of the cache and Cookie makes a request pass; the RFC lets both be
-//!   cached. [`SetCookie::Store`] with [`Cookies::IgnoreAll`] is the RFC's letter (`rules.rs`).
+//! - By default, Set-Cookie keeps a response out of the cache, and a request with Cookie is answered from the cache, and its
+//!   answer stored, only where that says `public`, `s-maxage` or `immutable`; the RFC lets everything be cached.
+//!   [`SetCookie::Store`] with [`IgnoredCookies::All`] is the RFC's letter (`rules.rs`).
+//! - [`Rules::ttl`] gives a lifetime in place of the one that the origin states, where a route says so (`rules.rs`).
 //! - [`ClientDirectives::IgnoreAll`] ignores a request's `no-store` too, where a route says so (`rules.rs`).
 //! - [`Ranges::Fitted`] and [`Rules::undated_unmodified`] believe an origin more than the standards do, where a route says so
 //!   (`rules.rs`).
@@ -57,10 +59,12 @@ pub use cache_status::{CacheStatus, Forward, Outcome};
 pub use coding::{Coding, Codings, choose_coding};
 pub use date::{format as format_date, parse as parse_date};
 pub use decide::{
-    Decision, Failure, Plan, decide, may_combine_requests, may_replace, may_share, stale_on_error,
+    Decision, Failure, Plan, bars_sharing, decide, may_combine_requests, may_replace, may_share,
+    stale_on_error,
 };
-pub use directives::{forbids_transforming, list_elements};
+pub use directives::{forbids_transforming, is_legible, list_elements};
 pub use freshen::{Newer, conditional_fields, freshen, freshen_by_head};
+pub use freshness::Supply;
 pub use invalidate::{invalidated_targets, invalidates, stands_for_get};
 pub use language::prefers_language;
 pub use meta::{LifetimeSource, Meta, StaleBan, Validators};
@@ -76,7 +80,7 @@ pub use range::{MOST_RANGES, RangeAnswer, range};
 pub use reason::Reason;
 pub use reference::Resource;
 pub use request::RequestFacts;
-pub use rules::{ClientDirectives, Cookies, Ranges, Rules, SetCookie};
+pub use rules::{ClientDirectives, Cookies, IgnoredCookies, Ranges, Rules, SetCookie, Ttl};
 pub use spelling::{decode_unreserved, one_spelling};
 pub use tags::{LONGEST_TAG, MOST_TAGS, NoTag, Tag, invalidated_groups, tags};
 pub use targeted::targeted_field;

@@ -31,6 +31,8 @@ pub struct Meta {
     pub immutable: bool,
     /// Marked as shareable although a request carried Authorization (§3.5).
     pub shareable: bool,
+    /// Says `public`, `s-maxage` or `immutable`: it answers whoever asks, whatever cookies the request carries.
+    pub for_everyone: bool,
     /// What stands against serving it stale, if anything.
     pub stale_ban: StaleBan,
     /// How long past its lifetime it may be served while it is refreshed, as the response states (RFC 5861 §3).
@@ -39,7 +41,7 @@ pub struct Meta {
     pub stale_if_error: Option<Duration>,
 }
 
-/// Which statement gave a response its lifetime (RFC 9111 §4.2.1), in order of precedence.
+/// Which statement gave a response its lifetime (RFC 9111 §4.2.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LifetimeSource {
     /// `s-maxage` of Cache-Control or a targeted field.
@@ -48,6 +50,8 @@ pub enum LifetimeSource {
     MaxAge,
     /// Expires less Date.
     Expires,
+    /// The route's `ttl`, in place of what the origin states.
+    Ttl,
     /// The route's default.
     Route,
     /// A tenth of the time since Last-Modified (§4.2.2).
@@ -65,6 +69,7 @@ impl LifetimeSource {
             LifetimeSource::SharedMaxAge => "s-maxage",
             LifetimeSource::MaxAge => "max-age",
             LifetimeSource::Expires => "expires",
+            LifetimeSource::Ttl => "ttl",
             LifetimeSource::Route => "route",
             LifetimeSource::Heuristic => "heuristic",
             LifetimeSource::None => "none",
@@ -127,9 +132,16 @@ impl Meta {
         }
     }
 
-    /// The `stale-while-revalidate` window: the response's own, else the route's.
+    /// The `stale-while-revalidate` window: the response's own, else the route's. The route's is not for an error to which
+    /// nobody gave a lifetime: it would be one of its own.
     pub(crate) fn while_revalidate(&self, rules: &Rules) -> Option<Duration> {
-        self.stale_while_revalidate.or(rules.stale_while_revalidate)
+        let given = self.lifetime_source != LifetimeSource::None || !is_error(self.status);
+        self.stale_while_revalidate.or(rules.stale_while_revalidate.filter(|_| given))
+    }
+
+    /// The window in place of an error for whose sake alone a response may be kept.
+    pub(crate) fn worth_keeping_for(&self, rules: &Rules) -> Option<Duration> {
+        self.stale_if_error.or(rules.stale_if_error.filter(|_| !is_error(self.status)))
     }
 
     /// The `stale-if-error` window: the response's own, else the route's.
@@ -155,6 +167,10 @@ impl Meta {
             StaleBan::None => None,
         }
     }
+}
+
+fn is_error(status: StatusCode) -> bool {
+    status.is_client_error() || status.is_server_error()
 }
 
 /// What a later response, or a client's condition, can be compared with (RFC 9110 §8.8).
@@ -231,6 +247,7 @@ mod tests {
             no_cache: false,
             immutable: false,
             shareable: false,
+            for_everyone: false,
             stale_ban: StaleBan::None,
             stale_while_revalidate: None,
             stale_if_error: None,

@@ -59,7 +59,8 @@ reasons! {
     Method => "method",
     /// The client sent `no-store` (§5.2.1.5).
     RequestNoStore => "request-no-store",
-    /// The request carries a cookie that the route does not ignore.
+    /// The request carries a cookie that the route does not ignore, and no response that says `public`, `s-maxage` or `immutable`, and
+    /// sets no cookie itself, is there for it.
     RequestCookie => "request-cookie",
     /// The request carries Authorization and the stored response is not marked as shareable (§3.5).
     Authorization => "authorization",
@@ -113,6 +114,8 @@ reasons! {
     NotUnderstood => "not-understood",
     /// Neither a lifetime nor a validator nor a stale window: stored, it could never be used.
     NoFreshness => "no-freshness",
+    /// An event stream (`text/event-stream`) for which the origin states no lifetime: it is for whoever listens now.
+    EventStream => "event-stream",
     /// `Vary: *`, or a Vary that cannot be read (§4.1).
     VaryAny => "vary-any",
     /// Vary names more fields than this cache tells apart.

@@ -2,11 +2,11 @@
 //!
 //! Promises that a plain GET costs a few look-ups and no allocation.
 
-use crate::directives::RequestDirectives;
+use crate::directives::{RequestDirectives, words_of};
+use crate::reason::Reason;
 use crate::rules::{ClientDirectives, Cookies, Rules};
 use http::header::{
-    AUTHORIZATION, CONTENT_LENGTH, COOKIE, HeaderMap, IF_MATCH, IF_UNMODIFIED_SINCE, PRAGMA, RANGE,
-    TRANSFER_ENCODING,
+    AUTHORIZATION, CONTENT_LENGTH, HeaderMap, IF_MATCH, IF_UNMODIFIED_SINCE, PRAGMA, RANGE, TRANSFER_ENCODING,
 };
 use http::{HeaderValue, Method};
 use std::time::Duration;
@@ -17,14 +17,34 @@ pub struct RequestFacts {
     pub(crate) method: MethodClass,
     pub(crate) directives: RequestDirectives,
     pub(crate) authorization: bool,
-    /// The request carries a cookie that the route does not ignore.
-    pub(crate) cookie: bool,
+    pub(crate) cookies: RequestCookies,
     /// If-Match or If-Unmodified-Since.
     pub(crate) origin_precondition: bool,
     pub(crate) content: bool,
     pub(crate) range: bool,
     /// Only explicit freshness lets the answer be stored: it answers a POST (RFC 9110 §9.3.3).
     pub(crate) wants_explicit_freshness: bool,
+}
+
+/// What the cookies of a request ask of an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum RequestCookies {
+    /// Nothing: there is none that matters.
+    None,
+    /// That it is for everyone by its own word.
+    Guarded,
+    /// That it comes from the origin, for this request alone.
+    Bypassing,
+}
+
+impl RequestCookies {
+    fn read(headers: &HeaderMap, rules: &Rules) -> RequestCookies {
+        match rules.cookies {
+            _ if !rules.ignored_cookies.matter_in(headers) => RequestCookies::None,
+            Cookies::Origin => RequestCookies::Guarded,
+            Cookies::Bypass => RequestCookies::Bypassing,
+        }
+    }
 }
 
 /// What a method means to a cache.
@@ -42,7 +62,7 @@ impl RequestFacts {
             method: MethodClass::of(method),
             directives: directives(headers, rules.client_directives),
             authorization: headers.contains_key(AUTHORIZATION),
-            cookie: matters(headers, &rules.cookies),
+            cookies: RequestCookies::read(headers, rules),
             origin_precondition: headers.contains_key(IF_MATCH) || headers.contains_key(IF_UNMODIFIED_SINCE),
             content: has_content(headers),
             range: headers.contains_key(RANGE),
@@ -58,6 +78,16 @@ impl RequestFacts {
     /// Whether the request asks for a range (RFC 9110 §14.2: defined for GET alone).
     pub fn asks_for_range(&self) -> bool {
         self.range && self.method == MethodClass::Get
+    }
+
+    /// Whether it carries a cookie that the route does not ignore: only what is for everyone by its own word answers it.
+    pub fn minds_cookies(&self) -> bool {
+        self.cookies != RequestCookies::None
+    }
+
+    /// Whether a reason for which the answer to one request could not be shared tells anything of the answer to this one.
+    pub fn is_concerned_by(&self, reason: Reason) -> bool {
+        reason != Reason::RequestCookie || self.minds_cookies()
     }
 
     /// Whether it is a GET or HEAD.
@@ -112,33 +142,7 @@ fn directives(headers: &HeaderMap, honoured: ClientDirectives) -> RequestDirecti
 }
 
 fn pragma_says_no_cache(pragma: &HeaderValue) -> bool {
-    pragma
-        .as_bytes()
-        .split(|&byte| byte == b',')
-        .any(|directive| directive.trim_ascii().eq_ignore_ascii_case(b"no-cache"))
-}
-
-fn matters(headers: &HeaderMap, cookies: &Cookies) -> bool {
-    match cookies {
-        Cookies::IgnoreAll => false,
-        Cookies::Bypass => headers.contains_key(COOKIE),
-        Cookies::Ignore(names) => headers.get_all(COOKIE).iter().any(|line| {
-            let mut pairs = line.as_bytes().split(|&byte| byte == b';').map(cookie_name);
-            pairs.any(|name| !name.is_empty() && !names.iter().any(|ignored| covers(ignored, name)))
-        }),
-    }
-}
-
-fn cookie_name(pair: &[u8]) -> &[u8] {
-    let end = pair.iter().position(|&byte| byte == b'=').unwrap_or(pair.len());
-    pair[..end].trim_ascii()
-}
-
-fn covers(ignored: &str, name: &[u8]) -> bool {
-    match ignored.strip_suffix('*') {
-        Some(prefix) => name.starts_with(prefix.as_bytes()),
-        None => name == ignored.as_bytes(),
-    }
+    words_of(pragma.as_bytes()).any(|word| word.eq_ignore_ascii_case(b"no-cache"))
 }
 
 fn has_content(headers: &HeaderMap) -> bool {
@@ -149,7 +153,8 @@ fn has_content(headers: &HeaderMap) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use http::header::CACHE_CONTROL;
+    use crate::rules::IgnoredCookies;
+    use http::header::{CACHE_CONTROL, COOKIE};
 
     fn facts(fields: &[(http::HeaderName, &str)], rules: &Rules) -> RequestFacts {
         let headers = fields
@@ -165,21 +170,26 @@ mod tests {
         assert!(facts(&[(PRAGMA, "No-Cache")], &rules).directives.no_cache);
         assert!(!facts(&[(PRAGMA, "no-cache"), (CACHE_CONTROL, "x")], &rules).directives.no_cache);
         assert!(!facts(&[(PRAGMA, "extension")], &rules).directives.no_cache);
+        assert!(facts(&[(PRAGMA, "extension; no-cache")], &rules).directives.no_cache);
     }
 
     #[test]
     fn cookies_matter_by_rule() {
         let ignore = |names: &[&str]| Rules {
-            cookies: Cookies::Ignore(names.iter().map(ToString::to_string).collect()),
+            ignored_cookies: IgnoredCookies::Named(names.iter().map(ToString::to_string).collect()),
             ..Rules::default()
         };
-        assert!(facts(&[(COOKIE, "a=1")], &Rules::default()).cookie);
-        assert!(!facts(&[(COOKIE, "a=1; _ga_x=2;")], &ignore(&["a", "_ga*"])).cookie);
-        assert!(facts(&[(COOKIE, "a=1"), (COOKIE, "session=2")], &ignore(&["a"])).cookie);
-        assert!(facts(&[(COOKIE, "A=1")], &ignore(&["a"])).cookie, "cookie names have case");
-        assert!(
-            !facts(&[(COOKIE, "a=1")], &Rules { cookies: Cookies::IgnoreAll, ..Rules::default() }).cookie
-        );
+        let minds = |fields: &[(http::HeaderName, &str)], rules: &Rules| facts(fields, rules).minds_cookies();
+        assert!(minds(&[(COOKIE, "a=1")], &Rules::default()));
+        assert!(!minds(&[], &Rules::default()));
+        assert!(!minds(&[(COOKIE, "a=1; _ga_x=2;")], &ignore(&["a", "_ga*"])));
+        assert!(minds(&[(COOKIE, "a=1"), (COOKIE, "session=2")], &ignore(&["a"])));
+        assert!(minds(&[(COOKIE, "A=1")], &ignore(&["a"])), "cookie names have case");
+        let all = Rules { ignored_cookies: IgnoredCookies::All, ..Rules::default() };
+        assert!(!minds(&[(COOKIE, "a=1")], &all));
+        let bypass = Rules { cookies: Cookies::Bypass, ..ignore(&["a"]) };
+        let cookies = |value| facts(&[(COOKIE, value)], &bypass).cookies;
+        assert_eq!([cookies("a=1"), cookies("b=1")], [RequestCookies::None, RequestCookies::Bypassing]);
     }
 
     #[test]

@@ -2,12 +2,17 @@
 //!
 //! The default is the RFC alone, with the two protections that the crate's head lists (cookies both ways).
 
-use http::HeaderName;
+use crate::status;
+use http::header::{COOKIE, HeaderMap};
+use http::{HeaderName, StatusCode};
 use std::time::Duration;
 
 /// A route's rules. `Rules::default()` follows RFC 9111 and protects cookies.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rules {
+    /// Lifetime by status, in place of whatever lifetime the origin states. It lifts no refusal: what says `no-store`,
+    /// `private` or `no-cache`, or sets a cookie, is treated as without it.
+    pub ttl: Option<Ttl>,
     /// Lifetime of a success or permanent redirect for which the origin states none. Errors are not covered: a
     /// missing asset must not stay missing for the year its presence would be cached.
     pub default_ttl: Option<Duration>,
@@ -25,6 +30,8 @@ pub struct Rules {
     pub set_cookie: SetCookie,
     /// What a request's cookies mean.
     pub cookies: Cookies,
+    /// Cookies that mean nothing.
+    pub ignored_cookies: IgnoredCookies,
     /// Which of a client's cache directives count.
     pub client_directives: ClientDirectives,
     /// The edge negotiates content codings itself, so that `Vary: Accept-Encoding` on a response without
@@ -44,6 +51,7 @@ pub struct Rules {
 impl Default for Rules {
     fn default() -> Rules {
         Rules {
+            ttl: None,
             default_ttl: None,
             max_ttl: None,
             stale_while_revalidate: None,
@@ -51,7 +59,8 @@ impl Default for Rules {
             stale_on_status: false,
             heuristic: true,
             set_cookie: SetCookie::Refuse,
-            cookies: Cookies::Bypass,
+            cookies: Cookies::Origin,
+            ignored_cookies: IgnoredCookies::Named(Vec::new()),
             client_directives: ClientDirectives::Honour,
             edge_codes: true,
             targeted: vec![HeaderName::from_static("cdn-cache-control")],
@@ -87,16 +96,83 @@ pub enum SetCookie {
     Store,
 }
 
-/// What a request's cookies mean to a route.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// What a request's cookies, other than ignored ones, mean to a route.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Cookies {
-    /// Any cookie makes the request pass by the cache. DEVIATION: RFC 9111 lets it be answered from the cache.
+    /// The origin decides: a response that says `public`, `s-maxage` or `immutable` answers a request with cookies, and the
+    /// answer to one is stored, where it says so and sets no cookie. DEVIATION: RFC 9111 asks for no such word.
     #[default]
+    Origin,
+    /// Any cookie makes the request pass by the cache. DEVIATION: RFC 9111 lets it be answered from the cache.
     Bypass,
-    /// These cookies do not matter, any other makes the request pass. A name may end in `*`: any that begins so.
-    Ignore(Vec<String>),
-    /// No cookie matters: RFC-literal behaviour.
-    IgnoreAll,
+}
+
+/// Cookies that do not matter to a route: they are as if absent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum IgnoredCookies {
+    /// Those of these names. A name may end in `*`: any that begins so.
+    Named(Vec<String>),
+    /// All: RFC-literal behaviour.
+    All,
+}
+
+impl IgnoredCookies {
+    /// Whether a request carries a cookie that is not ignored.
+    pub fn matter_in(&self, request: &HeaderMap) -> bool {
+        match self {
+            IgnoredCookies::All => false,
+            IgnoredCookies::Named(names) if names.is_empty() => request.contains_key(COOKIE),
+            IgnoredCookies::Named(names) => request.get_all(COOKIE).iter().any(|line| {
+                let mut pairs = line.as_bytes().split(|&byte| byte == b';').map(cookie_name);
+                pairs.any(|name| !name.is_empty() && !names.iter().any(|ignored| covers(ignored, name)))
+            }),
+        }
+    }
+}
+
+fn cookie_name(pair: &[u8]) -> &[u8] {
+    let end = pair.iter().position(|&byte| byte == b'=').unwrap_or(pair.len());
+    pair[..end].trim_ascii()
+}
+
+fn covers(ignored: &str, name: &[u8]) -> bool {
+    match ignored.strip_suffix('*') {
+        Some(prefix) => name.starts_with(prefix.as_bytes()),
+        None => name == ignored.as_bytes(),
+    }
+}
+
+/// Lifetimes that a route gives, whatever the origin states.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ttl(Vec<(StatusCode, Duration)>);
+
+impl Ttl {
+    /// One lifetime for the statuses that are answers: 200, 203, 300, 301, 308.
+    pub fn of_answers(lifetime: Duration) -> Ttl {
+        Ttl(status::ANSWERS.map(|status| (status, lifetime)).into())
+    }
+
+    /// A lifetime for each of these statuses, and none for any other.
+    pub fn by_status(lifetimes: Vec<(StatusCode, Duration)>) -> Ttl {
+        Ttl(lifetimes)
+    }
+
+    /// The lifetime of a status; a part is of a 200.
+    pub fn of(&self, status: StatusCode) -> Option<Duration> {
+        let whole = if status == StatusCode::PARTIAL_CONTENT { StatusCode::OK } else { status };
+        self.0.iter().find(|(named, _)| *named == whole).map(|(_, lifetime)| *lifetime)
+    }
+
+    /// The longest of them.
+    pub fn longest(&self) -> Duration {
+        self.0.iter().map(|(_, lifetime)| *lifetime).max().unwrap_or_default()
+    }
+
+    /// Whether no lifetime makes a response of this status storable: interim ones, parts, 304, 407, and those that
+    /// RFC 6585 forbids to store.
+    pub fn is_useless_for(status: StatusCode) -> bool {
+        status::forbids_storing(status)
+    }
 }
 
 /// Which cache directives of a client count.

@@ -48,6 +48,8 @@ fn directives(dictionary: &Dictionary) -> ResponseDirectives {
         s_maxage: seconds("s-maxage"),
         stale_while_revalidate: seconds("stale-while-revalidate"),
         stale_if_error: seconds("stale-if-error"),
+        // One mistake voids the whole field, which is then as if absent (§2.2).
+        refusals_only: false,
     }
 }
 

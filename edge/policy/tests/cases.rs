@@ -2,9 +2,9 @@
 //! decision they must lead to. `cases/README.md` describes the format.
 
 use cache_policy::{
-    Admitted, Arrival, ClientDirectives, ContentRange, Cookies, Decision, Failure, Moment, Newer, PartAnswer,
-    Parts, RangeAnswer, Reason, RequestFacts, Rules, SetCookie, admit, decide, format_date, freshen,
-    freshen_by_head, stale_on_error,
+    Admitted, Arrival, ClientDirectives, ContentRange, Cookies, Decision, Failure, IgnoredCookies, Moment,
+    Newer, PartAnswer, Parts, RangeAnswer, Reason, RequestFacts, Rules, SetCookie, Ttl, admit, decide,
+    format_date, freshen, freshen_by_head, stale_on_error,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use std::fmt::Write;
@@ -311,9 +311,22 @@ fn seconds(text: &str) -> Duration {
     Duration::from_secs_f64(number.parse().expect("a duration is a number of seconds"))
 }
 
+/// `60s` for answers, or `200:60s+404:10s`.
+fn ttl(value: &str) -> Ttl {
+    if !value.contains(':') {
+        return Ttl::of_answers(seconds(value));
+    }
+    let by_status = value.split('+').map(|pair| {
+        let (status, lifetime) = pair.split_once(':').expect("a status and a lifetime");
+        (status.parse().expect("a status"), seconds(lifetime))
+    });
+    Ttl::by_status(by_status.collect())
+}
+
 fn set(rules: &mut Rules, rule: &str) {
     let (name, value) = rule.split_once('=').expect("a rule is name=value");
     match name {
+        "ttl" => rules.ttl = Some(ttl(value)),
         "default_ttl" => rules.default_ttl = Some(seconds(value)),
         "max_ttl" => rules.max_ttl = Some(seconds(value)),
         "stale_while_revalidate" => rules.stale_while_revalidate = Some(seconds(value)),
@@ -330,8 +343,15 @@ fn set(rules: &mut Rules, rule: &str) {
         }
         "cookies" => {
             rules.cookies = match value {
-                "ignore-all" => Cookies::IgnoreAll,
-                names => Cookies::Ignore(names.split('+').map(str::to_owned).collect()),
+                "bypass" => Cookies::Bypass,
+                "origin" => Cookies::Origin,
+                other => panic!("unknown rule for cookies {other}"),
+            }
+        }
+        "ignore_cookies" => {
+            rules.ignored_cookies = match value {
+                "all" => IgnoredCookies::All,
+                names => IgnoredCookies::Named(names.split('+').map(str::to_owned).collect()),
             }
         }
         "client_directives" => {

@@ -2,10 +2,10 @@
 //! the heads it reads correctly.
 
 use cache_policy::{
-    Admitted, Arrival, Decision, Failure, Moment, Newer, Reason, RequestFacts, Rules, SetCookie, admit,
-    decide, format_date, freshen, stale_on_error,
+    Admitted, Arrival, Decision, Failure, Moment, Newer, Reason, RequestFacts, Rules, SetCookie, Ttl, admit,
+    decide, format_date, freshen, may_share, stale_on_error,
 };
-use http::header::{AGE, AUTHORIZATION, CACHE_CONTROL, DATE, EXPIRES, LAST_MODIFIED};
+use http::header::{AGE, AUTHORIZATION, CACHE_CONTROL, COOKIE, DATE, EXPIRES, LAST_MODIFIED};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode};
 use http_cache_semantics::{CacheOptions, CachePolicy};
 use proptest::collection::vec;
@@ -52,7 +52,7 @@ fn field_line() -> impl Strategy<Value = (HeaderName, HeaderValue)> {
         pattern.prop_filter_map("no field value", |text| HeaderValue::from_str(&text).ok())
     };
     let directive = "(no-store|no-cache|private|public|max-age|s-maxage|must-revalidate|must-understand|immutable|\
-                     stale-if-error|stale-while-revalidate|x)(=\"?[a-z0-9, ]{0,12}\"?)?";
+                     stale-if-error|stale-while-revalidate|x)(=\"?[a-z0-9, ]{0,12}\"?)?;?";
     let directives = vec(directive, 0..5)
         .prop_filter_map("no field value", |all| HeaderValue::from_str(&all.join(",")).ok());
     let value = prop_oneof![date, directives, text("[0-9]{0,25}"), text("[ -~\u{80}-\u{ff}]{0,30}")];
@@ -120,6 +120,39 @@ proptest! {
                 prop_assert!(!admitted.head.contains_key(field), "{}", field);
             }
             prop_assert_eq!(admitted.head.get_all(DATE).iter().count().min(1), 1);
+        }
+    }
+
+    #[test]
+    fn a_persons_answer_reaches_nobody_else(
+        first in head(),
+        second in head(),
+        rules in rules(),
+        forced in any::<bool>(),
+        status in 200_u16..600,
+        elapsed in 0..20_000_u64,
+    ) {
+        let lifetime = Ttl::of_answers(Duration::from_secs(60));
+        let rules = Rules { ttl: forced.then_some(lifetime), ..rules };
+        let cookie = HeaderMap::from_iter([(COOKIE, HeaderValue::from_static("session=1"))]);
+        let person = RequestFacts::read(&Method::GET, &cookie, &rules);
+        let status = StatusCode::from_u16(status).unwrap();
+        // What answered a person is stored by a word of its own, and without a cookie; what freshens it likewise.
+        if let Ok(admitted) = admit(&person, status, &first, arrival(), &rules) {
+            prop_assert!(admitted.meta.for_everyone && !admitted.head.contains_key("set-cookie"));
+            let newer = Newer { request: &person, head: &second, arrival: arrival(), rules: &rules };
+            if let Ok(fresher) = freshen(&admitted.meta, &admitted.head, &newer) {
+                prop_assert!(fresher.meta.for_everyone);
+            }
+        }
+        // What answered somebody else answers a person by such a word alone, fresh, stale, shared or in place of an error.
+        if let Ok(Admitted { meta, .. }) = admit(&get(), status, &first, arrival(), &rules)
+            && !meta.for_everyone
+        {
+            let now = moment(elapsed);
+            prop_assert_eq!(decide(&person, Some(&meta), &rules, now), Decision::Pass(Reason::RequestCookie));
+            prop_assert_eq!(stale_on_error(&person, &meta, &rules, Failure::Disconnected, now), Err(Reason::RequestCookie));
+            prop_assert!(!may_share(&person, &meta));
         }
     }
 

@@ -46,6 +46,7 @@ pub struct Resource {
 struct Markers {
     anyone: Option<Marker>,
     authorized: Option<Marker>,
+    with_cookies: Option<Marker>,
 }
 
 impl Markers {
@@ -53,26 +54,36 @@ impl Markers {
         match whose {
             Whose::Anyone => &mut self.anyone,
             Whose::Authorized => &mut self.authorized,
+            Whose::WithCookies => &mut self.with_cookies,
         }
     }
 
     fn is_empty(&self) -> bool {
-        self.anyone.is_none() && self.authorized.is_none()
+        self.anyone.is_none() && self.authorized.is_none() && self.with_cookies.is_none()
     }
 }
 
-/// Whose requests a marker is about: what one with credentials got tells nothing about others, nor the other way round.
+/// Whose requests a marker is about: what one with credentials or cookies got tells nothing about others, nor the other way
+/// round.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Whose {
-    /// Those without credentials.
+    /// Those without either.
     Anyone,
     /// Those with Authorization.
     Authorized,
+    /// Those with cookies that the route does not ignore, and without Authorization.
+    WithCookies,
 }
 
 impl Whose {
     pub fn of(request: &RequestFacts) -> Self {
-        if request.is_authorized() { Self::Authorized } else { Self::Anyone }
+        if request.is_authorized() {
+            Self::Authorized
+        } else if request.minds_cookies() {
+            Self::WithCookies
+        } else {
+            Self::Anyone
+        }
     }
 }
 

@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use cache_policy::{Moment, Reason};
+use cache_policy::{Moment, Reason, Supply};
 use http::StatusCode;
 use quick_cache::{Weighter, sync::Cache};
 
@@ -15,6 +15,8 @@ use super::Key;
 pub struct NotStored {
     pub reason: Reason,
     pub status: StatusCode,
+    /// Which setting would give such a response a lifetime.
+    pub supply: Supply,
     /// When it was received.
     pub at: Moment,
     /// The header lines that decided, without secrets.
@@ -77,6 +79,7 @@ mod tests {
         let refused = |reason| NotStored {
             reason,
             status: StatusCode::OK,
+            supply: Supply::DefaultTtl,
             at: Moment::default(),
             lines: vec!["x".repeat(200)],
         };

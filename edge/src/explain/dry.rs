@@ -3,12 +3,15 @@
 use std::time::{Duration, SystemTime};
 
 use cache_policy::{
-    Admitted, Arrival, ContentRange, Decision, Moment, Parts, Reason, RequestFacts, Tag, Vary, admit,
+    Admitted, Arrival, ContentRange, Decision, Moment, Parts, Reason, RequestFacts, Supply, Tag, Vary, admit,
     admit_part, decide, tags, variant_key,
 };
 use http::{HeaderMap, StatusCode, header};
 
-use super::{Explanation, Question, StoredAs, StoredParts, freshness, held, notes, read, variant, words};
+use super::{
+    Explanation, Question, StoredAs, StoredParts, browser_note, cookie_note, freshness, held, notes, read,
+    variant, words,
+};
 use crate::{
     cache::Key,
     fetch::want::{self, Want},
@@ -46,10 +49,22 @@ pub fn dry(
         _ => admit(&facts, status, response, arrival, rules).map(|admitted| (admitted, None)),
     };
     let judged = judged.and_then(|judged| fits(judged, response, settings));
+    let mut notes = notes(status, response, route);
+    match &judged {
+        Err(Reason::NoFreshness | Reason::TooLarge | Reason::TagsUnusable) | Ok(_) => {
+            notes.extend(browser_note(status, route));
+        }
+        Err(_) => {}
+    }
+    let said = match &judged {
+        Ok((admitted, ..)) => Some(admitted.meta.for_everyone),
+        Err(reason) => (*reason == Reason::RequestCookie).then_some(false),
+    };
+    notes.extend(cookie_note(&head.headers, rules, said));
     let named = Explanation {
         key: key.as_str().to_owned(),
         route: route.name.to_string(),
-        notes: notes(status, response, route),
+        notes,
         ..Explanation::default()
     };
     Ok(match judged {
@@ -69,7 +84,8 @@ pub fn dry(
             ..named
         },
         Err(reason) => {
-            let Explanation { reason: token, meaning, remedy, .. } = words(Some(reason));
+            let supply = Supply::of(status, response, rules);
+            let Explanation { reason: token, meaning, remedy, .. } = words(Some(reason), Some(supply), rules);
             let lines = lines(reason, &head.headers, status, response, route);
             let lines = if reason == Reason::Method {
                 vec![format!("request method {}", head.method)]
@@ -183,6 +199,89 @@ mod tests {
             (told.reason.as_deref(), &*told.lines),
             (Some("status"), &["response status 403".to_owned()][..])
         );
+    }
+
+    /// `default_ttl` was advised for a 404, and for `max-age=0`, where it changes nothing.
+    #[test]
+    fn no_remedy_is_told_that_changes_nothing() {
+        let remedy = |status, line: Option<&str>| {
+            let head: Vec<_> = line.map(|line| ("cache-control", line)).into_iter().collect();
+            let told = explained("", &[], status, &head);
+            assert_eq!(told.reason.as_deref(), Some("no-freshness"), "{status} {line:?}");
+            told.remedy.unwrap()
+        };
+        assert!(remedy(200, None).contains("`default_ttl`"));
+        for (status, line) in [(404, None), (410, None), (204, None), (200, Some("public, max-age=0"))] {
+            let told = remedy(status, line);
+            assert!(!told.contains("default_ttl") && told.contains("`ttl`"), "{status} {line:?}: {told}");
+        }
+        let told = remedy(200, Some("no-cache"));
+        assert!(!told.contains("ttl") && told.contains("validator"), "{told}");
+    }
+
+    /// `default_ttl` with an origin that says `max-age=0` did nothing, and nothing said so.
+    #[test]
+    fn whichever_lifetime_wins_is_told() {
+        let zero = [("cache-control", "public, max-age=0"), ("etag", "\"a\"")];
+        let told = explained("default_ttl = \"60s\"", &[], 200, &zero);
+        assert_eq!(told.freshness.unwrap().lifetime_from, "max-age");
+        assert!(
+            told.notes[0].contains("`default_ttl` does not count: the origin states"),
+            "{:?}",
+            told.notes
+        );
+        let told = explained("ttl = \"60s\", default_ttl = \"5s\"", &[], 200, &zero);
+        let freshness = told.freshness.unwrap();
+        assert_eq!((freshness.lifetime, freshness.lifetime_from.as_str()), (60, "ttl"));
+        assert!(told.notes[0].contains("`ttl` of 60 s is in force"), "{:?}", told.notes);
+        let told = explained("default_ttl = \"60s\"", &[], 404, &[]);
+        assert!(told.notes[0].contains("does not count for a 404"), "{:?}", told.notes);
+        let told = explained("default_ttl = \"60s\"", &[], 200, &[]);
+        assert!(told.notes.is_empty() && told.freshness.unwrap().lifetime_from == "route");
+    }
+
+    #[test]
+    fn the_rule_that_decides_about_cookies_is_told() {
+        let cookie = [("cookie", "session=1")];
+        let note = |rules: &str, line: &str| {
+            let told = explained(rules, &cookie, 200, &[("cache-control", line)]);
+            (told.verdict, told.notes.concat())
+        };
+        let (verdict, said) = note("", "max-age=60");
+        assert!(verdict == "not-stored" && said.contains("\"origin\"`: the response says none of"), "{said}");
+        let (verdict, said) = note("", "max-age=60, public");
+        assert!(verdict == "stored" && said.contains("\"origin\"`: the response says `public`"), "{said}");
+        let (verdict, said) = note("cookies = \"bypass\"", "max-age=60, public");
+        assert!(verdict == "not-stored" && said.contains("\"bypass\"`: any cookie"), "{said}");
+        let (verdict, said) = note("ignore_cookies = [\"session\"]", "max-age=60");
+        assert!(verdict == "stored" && said.contains("`ignore_cookies` covers every cookie"), "{said}");
+        let told = explained(
+            "set_cookie = \"strip\"",
+            &cookie,
+            200,
+            &[("cache-control", "max-age=60, public"), ("set-cookie", "session=2")],
+        );
+        assert!(!told.remedy.unwrap().contains("strip"), "it is stripped already, and that is not enough");
+    }
+
+    #[test]
+    fn a_field_that_cannot_be_read_whole_and_an_event_stream_are_told() {
+        let told = explained("", &[], 200, &[("cache-control", "private; max-age=0")]);
+        assert_eq!(told.reason.as_deref(), Some("private"));
+        assert!(told.notes[0].contains("max-age=0 cannot be read whole"), "{:?}", told.notes);
+        let told = explained("default_ttl = \"60s\"", &[], 200, &[("content-type", "text/event-stream")]);
+        assert_eq!(told.reason.as_deref(), Some("event-stream"));
+        assert_eq!(told.lines, ["response content-type: text/event-stream"]);
+        assert!(!told.remedy.unwrap().contains("ttl"));
+    }
+
+    #[test]
+    fn what_clients_are_told_is_told_where_they_are() {
+        let notes = |line: &str| {
+            explained("browser = \"no-cache\"", &[], 200, &[("cache-control", line)]).notes.concat()
+        };
+        assert_eq!(notes("max-age=0"), "clients get cache-control: no-cache");
+        assert_eq!(notes("private"), "");
     }
 
     #[test]

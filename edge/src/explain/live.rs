@@ -4,8 +4,8 @@ use cache_policy::{Decision, Moment, Reason, RequestFacts, variant_key};
 use http::{HeaderName, HeaderValue, Method, header};
 
 use super::{
-    Explanation, NotStored, Question, StoredAs, StoredParts, freshness, held, meaning, notes, octets, read,
-    variant, words,
+    Explanation, NotStored, Question, StoredAs, StoredParts, browser_note, cookie_note, freshness, held,
+    meaning, notes, octets, read, variant, words,
 };
 use crate::{
     cache::{
@@ -69,6 +69,7 @@ pub fn live(
     let from_store = matches!(verdict, "hit" | "stale");
     // When the last response was not stored, the reason for the next one is unknown before it comes.
     let refused = memory.not_stored().of(&key).filter(|_| stored.is_none());
+    let refused = refused.filter(|refused| facts.is_concerned_by(refused.reason));
     let known = status.filter(|verdict| *verdict != Verdict::Miss || refused.is_none());
     let cache_status = known.map(|verdict| {
         let ttl = stored.filter(|_| from_store).map(|stored| stored.meta.lifetime_left(now));
@@ -93,8 +94,10 @@ pub fn live(
         tags: stored
             .map(|stored| stored.tags.iter().map(|tag| tag.as_str().to_owned()).collect())
             .unwrap_or_default(),
-        ..words(reason)
+        ..words(reason, None, rules)
     };
+    told.notes.extend(stored.and_then(|stored| browser_note(stored.meta.status, route)));
+    told.notes.extend(cookie_note(&head.headers, rules, stored.map(|stored| stored.meta.for_everyone)));
     if verdict == "only-if-cached" {
         told.reason = Some(Refusal::OnlyIfCached.detail().to_owned());
         told.meaning =
@@ -110,7 +113,8 @@ pub fn live(
         ));
     }
     if let Some(refused) = refused {
-        told.remedy = super::remedy::remedy(refused.reason).map(str::to_owned).or(told.remedy);
+        let remedy = super::remedy::remedy(refused.reason, Some(refused.supply), rules);
+        told.remedy = remedy.map(str::to_owned).or(told.remedy);
         told.refused = Some(NotStored {
             ago: now.since(refused.at).as_secs(),
             status: refused.status.as_u16(),

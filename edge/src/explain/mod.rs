@@ -11,8 +11,8 @@ mod remedy;
 
 use std::{sync::Arc, time::Duration};
 
-use cache_policy::{Meta, Moment, Parts, Reason, StaleBan, targeted_field};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri, request};
+use cache_policy::{Cookies, Meta, Moment, Parts, Reason, Rules, StaleBan, Supply, targeted_field};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri, header, request};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -264,11 +264,12 @@ fn for_host(url: &str, host: &str) -> Option<String> {
     Uri::from_parts(parts).ok().map(|uri| uri.to_string())
 }
 
-fn words(reason: Option<Reason>) -> Explanation {
+fn words(reason: Option<Reason>, supply: Option<Supply>, rules: &Rules) -> Explanation {
+    let remedy = reason.and_then(|reason| remedy::remedy(reason, supply, rules));
     Explanation {
         reason: reason.map(|reason| reason.as_str().to_owned()),
         meaning: reason.map(meaning),
-        remedy: reason.and_then(remedy::remedy).map(str::to_owned),
+        remedy: remedy.map(str::to_owned),
         ..Explanation::default()
     }
 }
@@ -340,7 +341,7 @@ fn notes(status: StatusCode, head: &HeaderMap, route: &Route) -> Vec<String> {
         }
     }
     if let Some(obeyed) = obeyed
-        && head.contains_key(http::header::CACHE_CONTROL)
+        && head.contains_key(header::CACHE_CONTROL)
     {
         notes.push(format!("{obeyed} stands in place of cache-control and expires here; clients obey those"));
     }
@@ -353,10 +354,73 @@ fn notes(status: StatusCode, head: &HeaderMap, route: &Route) -> Vec<String> {
             false => format!("{line} is ignored: it is broken, or says that every difference matters"),
         });
     }
-    if let Some(browser) = route.browser.as_ref().filter(|_| status.is_success()) {
-        notes.push(format!("clients get cache-control: {}", String::from_utf8_lossy(browser.as_bytes())));
+    if obeyed.is_none() && !cache_policy::is_legible(head) {
+        let lines = head.get_all(header::CACHE_CONTROL).iter();
+        notes.extend(lines.map(|value| {
+            let line = evidence::line("response", &header::CACHE_CONTROL, value);
+            format!("{line} cannot be read whole: what it refuses counts, and nothing that it permits (RFC 9111 §5.2)")
+        }));
     }
+    notes.extend(lifetime_note(status, head, rules));
     notes
+}
+
+/// Which of the origin's word and the route's gives the lifetime, where the route has one of its own.
+fn lifetime_note(status: StatusCode, head: &HeaderMap, rules: &Rules) -> Option<String> {
+    let supply = Supply::of(status, head, rules);
+    let forced = rules.ttl.as_ref().and_then(|ttl| ttl.of(status)).map(|ttl| ttl.as_secs());
+    match (forced, supply) {
+        (_, Supply::Neither) if forced.or(rules.default_ttl.map(|ttl| ttl.as_secs())).is_some() => {
+            Some("the route's lifetime makes no difference: the origin wants every use validated".to_owned())
+        }
+        (Some(forced), Supply::Ttl) => Some(format!(
+            "the route's `ttl` of {forced} s is in force, whatever lifetime the origin states for a {}",
+            status.as_u16()
+        )),
+        (None, Supply::Ttl) if rules.default_ttl.is_some() => Some(match takes_default(status, rules) {
+            true => "`default_ttl` does not count: the origin states a lifetime of its own; `ttl` would stand in place of it"
+                .to_owned(),
+            false => format!("`default_ttl` does not count for a {}; `ttl` may name it", status.as_u16()),
+        }),
+        _ => None,
+    }
+}
+
+/// Whether `default_ttl` is for this status at all.
+fn takes_default(status: StatusCode, rules: &Rules) -> bool {
+    Supply::of(status, &HeaderMap::new(), rules) == Supply::DefaultTtl
+}
+
+/// What clients are told in place of the origin's Cache-Control.
+fn browser_note(status: StatusCode, route: &Route) -> Option<String> {
+    let browser = route.browser.as_ref().filter(|_| status.is_success())?;
+    Some(format!("clients get cache-control: {}", String::from_utf8_lossy(browser.as_bytes())))
+}
+
+/// Which rule decides about the cookies of a request; `for_everyone` is what the response says, where there is one.
+fn cookie_note(request: &HeaderMap, rules: &Rules, for_everyone: Option<bool>) -> Option<String> {
+    if !request.contains_key(header::COOKIE) {
+        return None;
+    }
+    let told = match (rules.cookies, for_everyone) {
+        _ if !rules.ignored_cookies.matter_in(request) => {
+            "`ignore_cookies` covers every cookie of this request: none counts, and none goes to the origin with a fetch for the cache"
+        }
+        (Cookies::Bypass, _) => {
+            "`cookies = \"bypass\"`: any cookie that `ignore_cookies` does not name goes to the origin"
+        }
+        (Cookies::Origin, Some(true)) => {
+            "`cookies = \"origin\"`: the response says `public`, `s-maxage` or `immutable`, so that it is for requests with cookies too"
+        }
+        (Cookies::Origin, Some(false)) => {
+            "`cookies = \"origin\"`: the response says none of `public`, `s-maxage` and `immutable`, so that it is not for requests \
+             with cookies"
+        }
+        (Cookies::Origin, None) => {
+            "`cookies = \"origin\"`: the answer is stored only if it says `public`, `s-maxage` or `immutable` and sets no cookie"
+        }
+    };
+    Some(told.to_owned())
 }
 
 /// Octets as Content-Range writes them.
@@ -423,7 +487,8 @@ mod tests {
 
     #[test]
     fn every_reason_to_fetch_or_not_to_store_has_a_remedy_or_needs_none() {
-        let none: Vec<_> = Reason::ALL.iter().filter(|reason| remedy::remedy(**reason).is_none()).collect();
+        let remedy = |reason| remedy::remedy(reason, None, &Rules::default());
+        let none: Vec<_> = Reason::ALL.iter().filter(|reason| remedy(**reason).is_none()).collect();
         let needs_none = [
             Reason::PartialMiss,
             Reason::OriginPrecondition,

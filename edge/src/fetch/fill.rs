@@ -15,7 +15,7 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use cache_policy::{ContentRange, Moment, Reason, combined_head, may_combine};
+use cache_policy::{ContentRange, Moment, Reason, Supply, combined_head, may_combine};
 use http::{HeaderMap, StatusCode};
 use http_body::Frame;
 use http_body_util::BodyExt as _;
@@ -282,7 +282,9 @@ impl Fill<'_> {
         if !self.filling.partial {
             self.edge.memory.mark(self.key, self.whose, Marker { until: at + MARKER, reason });
         }
-        let refused = NotStored { reason, status: self.filling.facts.meta.status, at, lines: Vec::new() };
+        // It had a lifetime, or it would not have been filled.
+        let (status, supply) = (self.filling.facts.meta.status, Supply::Neither);
+        let refused = NotStored { reason, status, supply, at, lines: Vec::new() };
         self.edge.memory.not_stored().remember(self.key, refused);
         self.lead.close();
         // What has come is held for those who read more slowly than others, and as much again where there is room.

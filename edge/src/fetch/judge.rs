@@ -180,8 +180,9 @@ pub(super) fn goes_on(want: &Want, status: StatusCode, reason: Reason) -> Option
         Want::Part => !status.is_success(),
         Want::Gap(_) => true,
     };
-    // Requests with credentials are apart from others.
-    let about_request = reason.is_about_request() && reason != Reason::NotShared;
+    // Requests with credentials, or with cookies, are apart from others.
+    let apart = matches!(reason, Reason::NotShared | Reason::RequestCookie);
+    let about_request = reason.is_about_request() && !apart;
     if about_part || about_request || reason == Reason::PartialUnusable {
         return None;
     }

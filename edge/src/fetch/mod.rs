@@ -21,7 +21,7 @@ pub mod want;
 
 use std::{sync::Arc, time::Duration};
 
-use cache_policy::{Arrival, Decision, Meta, Newer, Reason, RequestFacts, may_replace};
+use cache_policy::{Arrival, Decision, Meta, Newer, Reason, RequestFacts, Supply, may_replace};
 use http::{HeaderMap, Request, StatusCode, response};
 use http_body_util::BodyExt as _;
 use tokio::sync::oneshot;
@@ -241,7 +241,9 @@ impl Received<'_> {
             evidence::request_lines(reason, fields),
             evidence::response_lines(Some(reason), self.answer.headers(), None, &route.rules),
         ];
-        edge.memory.not_stored().remember(key, NotStored { reason, status, at, lines: lines.concat() });
+        let supply = Supply::of(status, self.answer.headers(), &route.rules);
+        let refused = NotStored { reason, status, supply, at, lines: lines.concat() };
+        edge.memory.not_stored().remember(key, refused);
     }
 
     async fn fill(

@@ -75,7 +75,10 @@ fn names(reason: Option<Reason>, meta: Option<&Meta>) -> Names {
         Some(LifetimeSource::SharedMaxAge | LifetimeSource::MaxAge) => STATED,
         Some(LifetimeSource::Expires) => EXPIRES,
         Some(LifetimeSource::Heuristic) => HEURISTIC,
-        Some(LifetimeSource::Route | LifetimeSource::None | LifetimeSource::SoftPurge) | None => ANY_LIFETIME,
+        Some(
+            LifetimeSource::Ttl | LifetimeSource::Route | LifetimeSource::None | LifetimeSource::SoftPurge,
+        )
+        | None => ANY_LIFETIME,
     };
     let Some(reason) = reason else { return response(lifetime) };
     match reason {
@@ -111,6 +114,7 @@ fn names(reason: Option<Reason>, meta: Option<&Meta>) -> Names {
         | Reason::NotUnderstood => response(STATED),
         Reason::SetCookie => response(&[header::SET_COOKIE]),
         Reason::Status | Reason::StatusForbidsStoring => response(&[header::CACHE_CONTROL, header::EXPIRES]),
+        Reason::EventStream => response(&[header::CONTENT_TYPE, header::CACHE_CONTROL, header::EXPIRES]),
         Reason::NoFreshness => response(ANY_LIFETIME),
         Reason::VaryMiss | Reason::VaryAny | Reason::VaryTooWide => response(&[header::VARY]),
         Reason::TagsUnusable => response(&TAGS),

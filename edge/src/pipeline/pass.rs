@@ -9,7 +9,7 @@
 
 use std::sync::Arc;
 
-use cache_policy::{Arrival, Newer, Reason, invalidates, stands_for_get};
+use cache_policy::{Arrival, Newer, Reason, admit, invalidates, stands_for_get};
 use http::{HeaderValue, Method, Request, Response, StatusCode, header, response};
 use http_body::Body as _;
 
@@ -84,7 +84,14 @@ impl Exchange<'_> {
             status.stored = body.is_ok();
             let body = body.unwrap_or_else(|body| Body::Upstream(Box::new(body)));
             let coder = OnItsWay::on(self.route, &self.edge.coder);
-            representation::passed(self.head, parts, body, coder)
+            let cacheable = self.route.browser.is_some()
+                && reason != Reason::RequestContent
+                && self.is_cacheable(&parts, arrival);
+            let mut response = representation::passed(self.head, parts, body, coder);
+            if cacheable {
+                self.tell_browsers(&mut response);
+            }
+            response
         };
         Ok(Answer { response, status, via, upstream })
     }
@@ -187,6 +194,17 @@ impl Exchange<'_> {
         };
         let (reader, length) = fetch::keep(self.edge, keep, answer, body)?;
         Ok(Body::Filling(Box::new(Cut::whole(reader, length))))
+    }
+
+    /// Whether a response might be stored by what it says, to a GET, or lacks only a lifetime.
+    fn is_cacheable(&self, answer: &response::Parts, arrival: Arrival) -> bool {
+        // A part and a 304 speak of a whole.
+        let status = match answer.status {
+            StatusCode::PARTIAL_CONTENT | StatusCode::NOT_MODIFIED => StatusCode::OK,
+            status => status,
+        };
+        let judged = || admit(&self.facts.as_get(), status, &answer.headers, arrival, &self.route.rules);
+        self.facts.reads() && matches!(judged(), Ok(_) | Err(Reason::NoFreshness))
     }
 
     /// Joins the client's connection with the upstream's; from here on the tunnel owns them.

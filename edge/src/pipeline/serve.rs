@@ -85,18 +85,23 @@ impl Exchange<'_> {
         let now = self.edge.clock.now();
         let from_store = matches!(status.verdict, Verdict::Hit | Verdict::Stale);
         let age = meta.age(now).as_secs();
-        let code = response.status();
-        let headers = response.headers_mut();
         if from_store || age > 0 {
-            headers.insert(header::AGE, HeaderValue::from(age));
+            response.headers_mut().insert(header::AGE, HeaderValue::from(age));
         }
+        self.tell_browsers(&mut response);
+        let status = CacheStatus { ttl: from_store.then(|| meta.lifetime_left(now)), ..status };
+        Answer { response, status, via: Some(Version::HTTP_11), upstream: None }
+    }
+
+    /// Puts the route's Cache-Control for browsers in place of the origin's. Not for an answer that is its client's own.
+    pub(super) fn tell_browsers(&self, response: &mut Response<Body>) {
+        let code = response.status();
         if let Some(browser) = &self.route.browser
             && (code.is_success() || code == StatusCode::NOT_MODIFIED)
         {
+            let headers = response.headers_mut();
             headers.insert(header::CACHE_CONTROL, browser.clone());
             headers.remove(header::EXPIRES);
         }
-        let status = CacheStatus { ttl: from_store.then(|| meta.lifetime_left(now)), ..status };
-        Answer { response, status, via: Some(Version::HTTP_11), upstream: None }
     }
 }

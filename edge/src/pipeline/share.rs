@@ -3,7 +3,10 @@
 
 use std::sync::Arc;
 
-use cache_policy::{Decision, Failure, Meta, Moment, decide, may_combine_requests, may_share, variant_key};
+use cache_policy::{
+    Decision, Failure, Meta, Moment, Reason, bars_sharing, decide, may_combine_requests, may_share,
+    variant_key,
+};
 use http::{HeaderMap, HeaderName, Method, StatusCode, header, request};
 use tokio::sync::oneshot;
 
@@ -106,7 +109,7 @@ impl Exchange<'_> {
                 TakeOver::Lead(_) if self.is_outdated(wanted) => return None,
                 TakeOver::Lead(lead) => {
                     let variant = collapse_variant(self.head, wanted.resource.as_deref(), &wanted.want);
-                    return Some(if follow.is_for(&variant) {
+                    return Some(if follow.is_for(&apart(self.cookies(), variant)) {
                         self.lead(lead, wanted).await
                     } else {
                         // It asks for a part and waits for the whole, and so do others: the whole is asked for.
@@ -156,6 +159,8 @@ impl Exchange<'_> {
                     Next::Pass(*reason)
                 }
                 Some(LeaderShare::Answer(own)) => Next::Answer(self.deliver(*own)),
+                // Somebody with cookies went on for those who wait: that tells nothing about requests without.
+                _ if !self.facts.is_concerned_by(*reason) => Next::LookAgain,
                 _ => Next::Pass(*reason),
             },
         })
@@ -186,7 +191,11 @@ impl Exchange<'_> {
                 answer.response.headers_mut().extend(own_fields);
                 Next::Answer(answer)
             }
-            _ => Next::LookAgain,
+            // It will be found again when the request looks again, and answers it no more than now.
+            _ => match bars_sharing(&self.facts, &facts.meta) {
+                Some(reason) if self.is_of_variant(&facts.vary, &facts.variant) => Next::Pass(reason),
+                _ => Next::LookAgain,
+            },
         }
     }
 
@@ -216,7 +225,10 @@ impl Exchange<'_> {
         let body = Body::Upstream(Box::new(body));
         let coder = OnItsWay::on(self.route, &self.edge.coder);
         let wall = self.edge.clock.wall();
-        let response = representation::unshared(self.head, parts, body, coder, wall);
+        let mut response = representation::unshared(self.head, parts, body, coder, wall);
+        if matches!(reason, Reason::NoFreshness | Reason::TooLarge | Reason::NoRoom | Reason::TagsUnusable) {
+            self.tell_browsers(&mut response);
+        }
         Answer { response, status, via, upstream: Some(took) }
     }
 
@@ -268,7 +280,8 @@ impl Exchange<'_> {
     /// Joins the fetch under way, or leads one. A part is not fetched where the whole is being fetched.
     fn join(&self, wanted: &Wanted, learnt: &Learnt, now: Moment) -> Joined {
         let (collapser, memory) = (&self.edge.collapser, &self.edge.memory);
-        let wish = |want| {
+        let mine = self.cookies();
+        let wish = |cookies, want| {
             let variant = match &learnt.filling {
                 Some(filling) if !filling.facts.vary.is_empty() => {
                     let values = variant_key(&filling.facts.vary, &self.head.headers);
@@ -276,14 +289,20 @@ impl Exchange<'_> {
                 }
                 _ => collapse_variant(self.head, wanted.resource.as_deref(), want),
             };
-            Wish { key: &self.key, variant, after: learnt.after }
+            Wish { key: &self.key, variant: apart(cookies, variant), after: learnt.after }
         };
         if !matches!(wanted.want, Want::Whole)
-            && let Some(follow) = collapser.follow(wish(&Want::Whole), memory)
+            && let Some(follow) = collapser.follow(wish(mine, &Want::Whole), memory)
         {
             return Joined::Follower(follow);
         }
-        collapser.join(wish(&wanted.want), now, memory)
+        // What is fetched without cookies may be for everyone: `suits` sees to it that it is.
+        if mine.is_some()
+            && let Some(follow) = collapser.follow(wish(None, &wanted.want), memory)
+        {
+            return Joined::Follower(follow);
+        }
+        collapser.join(wish(mine, &wanted.want), now, memory)
     }
 
     /// Validates a stored response while the client is served it stale (RFC 5861 §3), once for all requests.
@@ -297,6 +316,7 @@ impl Exchange<'_> {
             _ if stored.vary.is_empty() => (Box::default(), Want::Whole),
             _ => (stored.variant.clone(), Want::Whole),
         };
+        let variant = apart(self.cookies(), variant);
         let wish = Wish { key: &self.key, variant, after: None };
         if let Joined::Leader(lead) = self.edge.collapser.join(wish, now, &self.edge.memory) {
             drop(self.fetch(lead, Some(stored), &want, Some(stored)));
@@ -310,7 +330,7 @@ impl Exchange<'_> {
         (vary, variant): (&[HeaderName], &str),
         &Published { began, answered, .. }: &Published,
     ) -> bool {
-        if !vary.is_empty() && *variant_key(vary, &self.head.headers) != *variant {
+        if !self.is_of_variant(vary, variant) {
             return false;
         }
         may_share(&self.facts, meta)
@@ -319,6 +339,26 @@ impl Exchange<'_> {
                     decide(&self.facts, Some(meta), &self.route.rules, self.edge.clock.now()),
                     Decision::Serve { .. } | Decision::ServeAndRefresh { .. }
                 ))
+    }
+
+    fn cookies(&self) -> Option<Cookies> {
+        self.facts.minds_cookies().then_some(Cookies)
+    }
+
+    fn is_of_variant(&self, vary: &[HeaderName], variant: &str) -> bool {
+        vary.is_empty() || *variant_key(vary, &self.head.headers) == *variant
+    }
+}
+
+/// Cookies that matter go upstream with a fetch.
+#[derive(Clone, Copy, Debug)]
+struct Cookies;
+
+/// The answer to a request with cookies is often its own: nobody without any waits for it.
+fn apart(cookies: Option<Cookies>, variant: Box<str>) -> Box<str> {
+    match cookies {
+        Some(Cookies) => format!("cookies {variant}").into(),
+        None => variant,
     }
 }
 

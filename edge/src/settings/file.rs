@@ -5,7 +5,7 @@
 
 use std::{collections::BTreeMap, net::SocketAddr, ops::Range, path::PathBuf, time::Duration};
 
-use cache_policy::{ClientDirectives, Cookies, Ranges, SetCookie};
+use cache_policy::{ClientDirectives, Cookies, IgnoredCookies, Ranges, SetCookie};
 use http::{HeaderName, HeaderValue};
 use ipnet::IpNet;
 use serde::Deserialize;
@@ -18,8 +18,8 @@ use super::{
     AdminAddress, LogFormat, MediaRange, PathPattern, Server,
     error::Fault,
     value::{
-        ByteSize, Count, Deadline, Host, Percent, Positive, PositiveSize, Rate, Ready, ServerError, Table,
-        Text, Threads, Written, nearest_or_list,
+        ByteSize, Count, Deadline, Host, Lifetimes, Percent, Positive, PositiveSize, Rate, Ready,
+        ServerError, Table, Text, Threads, Written, nearest_or_list,
     },
 };
 
@@ -155,13 +155,15 @@ pub(super) struct Route {
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RouteCache {
+    pub(super) ttl: Option<Spanned<Lifetimes>>,
     pub(super) default_ttl: Option<Written<Duration>>,
     pub(super) max_ttl: Option<Written<Duration>>,
     pub(super) stale_while_revalidate: Option<Written<Duration>>,
     pub(super) stale_if_error: Option<Written<Duration>>,
     pub(super) browser: Option<Written<HeaderValue>>,
     pub(super) set_cookie: Option<Written<SetCookie>>,
-    pub(super) ignore_cookies: Option<Written<Cookies>>,
+    pub(super) cookies: Option<Written<Cookies>>,
+    pub(super) ignore_cookies: Option<Written<IgnoredCookies>>,
     pub(super) client_directives: Option<Written<ClientDirectives>>,
     pub(super) heuristic: Option<Written<bool>>,
     pub(super) stale_on_status: Option<Written<bool>>,

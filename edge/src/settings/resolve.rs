@@ -13,7 +13,8 @@ use std::{
     time::Duration,
 };
 
-use cache_policy::{QueryRules, Rules};
+use cache_policy::{QueryRules, Rules, Ttl};
+use http::StatusCode;
 use toml::Spanned;
 
 use super::{
@@ -23,8 +24,8 @@ use super::{
     error::{Fault, Place},
     file::{self, File, Named},
     value::{
-        ByteSize, Count, Deadline, Percent, Positive, PositiveSize, Ready, Table, Text, Threads, Written,
-        nearest_or_list,
+        ByteSize, Count, Deadline, Lifetime, Lifetimes, Percent, Positive, PositiveSize, Ready, Table, Text,
+        Threads, Written, nearest_or_list,
     },
 };
 
@@ -396,13 +397,16 @@ impl Resolver<'_> {
 
     fn rules(&mut self, written: file::RouteCache, compress: bool) -> Rules {
         let defaults = Rules::default();
+        let limit = written.max_ttl.as_ref().and_then(|limit| limit.value.clone().ok());
         Rules {
+            ttl: written.ttl.and_then(|ttl| self.ttl(ttl, limit)),
             default_ttl: written.default_ttl.and_then(|ttl| self.value(ttl)),
             max_ttl: written.max_ttl.and_then(|ttl| self.value(ttl)),
             stale_while_revalidate: written.stale_while_revalidate.and_then(|window| self.value(window)),
             stale_if_error: written.stale_if_error.and_then(|window| self.value(window)),
             set_cookie: self.or(written.set_cookie, defaults.set_cookie),
-            cookies: self.or(written.ignore_cookies, defaults.cookies),
+            cookies: self.or(written.cookies, defaults.cookies),
+            ignored_cookies: self.or(written.ignore_cookies, defaults.ignored_cookies),
             client_directives: self.or(written.client_directives, defaults.client_directives),
             // A route that does not code leaves the choice to the origin, and then it makes variants.
             edge_codes: compress,
@@ -415,6 +419,53 @@ impl Resolver<'_> {
             ranges: self.or(written.ranges, defaults.ranges),
             by_language: self.or(written.by_language, defaults.by_language),
             undated_unmodified: self.or(written.undated_unmodified, defaults.undated_unmodified),
+        }
+    }
+
+    fn ttl(&mut self, written: Spanned<Lifetimes>, limit: Option<Duration>) -> Option<Ttl> {
+        let span = written.span();
+        let ttl = match written.into_inner() {
+            Lifetimes::Same(value) => Ttl::of_answers(self.value(Written { span: span.clone(), value })?.0),
+            Lifetimes::ByStatus(named) if named.is_empty() => {
+                self.fault(span, "\"ttl\" names no status", "write ttl = \"5m\", or { 200 = \"5m\" }");
+                return None;
+            }
+            Lifetimes::ByStatus(named) => {
+                let read = |(status, lifetime): (Spanned<String>, Written<Lifetime>)| {
+                    let (status, lifetime) = (self.status_of_ttl(&status), self.value(lifetime));
+                    Some((status?, lifetime?.0))
+                };
+                Ttl::by_status(named.into_iter().filter_map(read).collect())
+            }
+        };
+        if let Some(limit) = limit.filter(|limit| ttl.longest() > *limit) {
+            let help = "raise max_ttl, shorten ttl, or leave one of them away";
+            self.fault(span, format!("ttl is longer than max_ttl, which is {} s", limit.as_secs()), help);
+        }
+        Some(ttl)
+    }
+
+    fn status_of_ttl(&mut self, written: &Spanned<String>) -> Option<StatusCode> {
+        let name = written.get_ref();
+        match name.parse::<StatusCode>() {
+            Ok(status) if Ttl::is_useless_for(status) => {
+                let message = format!("an answer with status {name} is never stored by itself");
+                let help = match status {
+                    StatusCode::PARTIAL_CONTENT => "leave it away: the parts of a 200 have its lifetime",
+                    _ => "leave it away",
+                };
+                self.fault(written.span(), message, help);
+                None
+            }
+            Ok(status) if status.as_u16() < 600 => Some(status),
+            _ => {
+                self.fault(
+                    written.span(),
+                    format!("{name:?} is no status"),
+                    "write 200 to 599, as in { 404 = \"10s\" }",
+                );
+                None
+            }
         }
     }
 

@@ -132,13 +132,13 @@ fn all_ways_to_write_a_route_are_understood() {
         upstream = "app"
         limit = "slow"
         compress = false
-        cache = { browser = "no-cache", set_cookie = "strip", ignore_cookies = ["_ga*"], client_directives = "ignore-all" }
+        cache = { browser = "no-cache", set_cookie = "strip", cookies = "bypass", ignore_cookies = ["_ga*"], client_directives = "ignore-all", ttl = { 200 = "5m", 404 = "10s" } }
         [[routes]]
         name = "two"
         path = "/one"
         hosts = ["other.example"]
         upstream = "app"
-        cache = { ignore_cookies = true }
+        cache = { ignore_cookies = true, ttl = "5m" }
     "#;
     let settings = parsed(text);
     let proxies: Vec<String> = settings.clients.trusted_proxies.iter().map(ToString::to_string).collect();
@@ -153,10 +153,19 @@ fn all_ways_to_write_a_route_are_understood() {
     assert_eq!(one.hosts, ["shop.example".into(), "[2001:db8::1]".into()]);
     assert_eq!(one.browser, Some(HeaderValue::from_static("no-cache")));
     assert_eq!(one.rules.set_cookie, cache_policy::SetCookie::Strip);
-    assert_eq!(one.rules.cookies, cache_policy::Cookies::Ignore(vec!["_ga*".into()]));
+    assert_eq!(one.rules.ignored_cookies, cache_policy::IgnoredCookies::Named(vec!["_ga*".into()]));
+    assert_eq!(one.rules.cookies, cache_policy::Cookies::Bypass);
+    let forced =
+        |status: u16| one.rules.ttl.as_ref().unwrap().of(http::StatusCode::from_u16(status).unwrap());
+    assert_eq!(
+        [200, 206, 404, 301].map(forced).map(|ttl| ttl.map(|ttl| ttl.as_secs())),
+        [Some(300), Some(300), Some(10), None]
+    );
     assert_eq!(one.rules.client_directives, cache_policy::ClientDirectives::IgnoreAll);
     assert!(!one.compress && !one.rules.edge_codes);
-    assert_eq!(two.rules.cookies, cache_policy::Cookies::IgnoreAll);
+    assert_eq!(two.rules.ignored_cookies, cache_policy::IgnoredCookies::All);
+    assert_eq!(two.rules.cookies, cache_policy::Cookies::Origin);
+    assert_eq!(two.rules.ttl, Some(cache_policy::Ttl::of_answers(Duration::from_secs(300))));
 }
 
 /// `faults.case`: what the operator wrote (`REST` stands for a whole file), then all that is said of it.

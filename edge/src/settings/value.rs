@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use cache_policy::{ClientDirectives, Cookies, Ranges, SetCookie};
+use cache_policy::{ClientDirectives, Cookies, IgnoredCookies, Ranges, SetCookie};
 use http::{HeaderName, HeaderValue, Uri, uri::Scheme};
 use ipnet::IpNet;
 use serde::de::{
@@ -445,6 +445,78 @@ impl Value for Duration {
     }
 }
 
+/// A duration, where a table of them by status may stand as well.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Lifetime(pub(super) Duration);
+
+impl Value for Lifetime {
+    const EXPECTED: &'static str =
+        "a duration such as \"60s\", or a table such as { 200 = \"5m\", 404 = \"10s\" }";
+
+    fn from_text(text: &str) -> Result<Self, Unreadable> {
+        <Duration as Value>::from_text(text).map(Lifetime)
+    }
+
+    fn from_integer(number: i64) -> Result<Self, Unreadable> {
+        <Duration as Value>::from_integer(number).map(Lifetime)
+    }
+}
+
+/// One lifetime, or one for each status that is named.
+#[derive(Clone, Debug)]
+pub(super) enum Lifetimes {
+    Same(Result<Lifetime, Unreadable>),
+    ByStatus(Vec<(Spanned<String>, Written<Lifetime>)>),
+}
+
+impl<'de> Deserialize<'de> for Lifetimes {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(LifetimesVisitor)
+    }
+}
+
+struct LifetimesVisitor;
+
+impl LifetimesVisitor {
+    const OF_ONE: ReadVisitor<Lifetime> = ReadVisitor(PhantomData);
+}
+
+impl<'de> Visitor<'de> for LifetimesVisitor {
+    type Value = Lifetimes;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(Lifetime::EXPECTED)
+    }
+
+    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Lifetimes, E> {
+        Self::OF_ONE.visit_str(text).map(|read| Lifetimes::Same(read.0))
+    }
+
+    fn visit_i64<E: serde::de::Error>(self, number: i64) -> Result<Lifetimes, E> {
+        Self::OF_ONE.visit_i64(number).map(|read| Lifetimes::Same(read.0))
+    }
+
+    fn visit_bool<E: serde::de::Error>(self, boolean: bool) -> Result<Lifetimes, E> {
+        Self::OF_ONE.visit_bool(boolean).map(|read| Lifetimes::Same(read.0))
+    }
+
+    fn visit_f64<E: serde::de::Error>(self, number: f64) -> Result<Lifetimes, E> {
+        Self::OF_ONE.visit_f64(number).map(|read| Lifetimes::Same(read.0))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, list: A) -> Result<Lifetimes, A::Error> {
+        Self::OF_ONE.visit_seq(list).map(|read| Lifetimes::Same(read.0))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Lifetimes, A::Error> {
+        let mut named = Vec::new();
+        while let Some(entry) = map.next_entry::<Spanned<String>, Written<Lifetime>>()? {
+            named.push(entry);
+        }
+        Ok(Lifetimes::ByStatus(named))
+    }
+}
+
 /// A duration that is more than nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Deadline(pub(super) Duration);
@@ -790,10 +862,18 @@ impl Value for HeaderName {
 }
 
 impl Value for Cookies {
+    const EXPECTED: &'static str = "a rule for cookies";
+
+    fn from_text(text: &str) -> Result<Self, Unreadable> {
+        choose(text, &[("origin", Cookies::Origin), ("bypass", Cookies::Bypass)])
+    }
+}
+
+impl Value for IgnoredCookies {
     const EXPECTED: &'static str = "a list of cookie names, or true for all";
 
     fn from_boolean(boolean: bool) -> Result<Self, Unreadable> {
-        Ok(if boolean { Cookies::IgnoreAll } else { Cookies::Bypass })
+        Ok(if boolean { IgnoredCookies::All } else { IgnoredCookies::Named(Vec::new()) })
     }
 
     fn from_list(names: Vec<String>) -> Result<Self, Unreadable> {
@@ -804,8 +884,7 @@ impl Value for Cookies {
                 format!("{name:?} is no cookie name"),
                 "write names without values; \"_ga*\" is every name that begins so",
             )),
-            None if names.is_empty() => Ok(Cookies::Bypass),
-            None => Ok(Cookies::Ignore(names)),
+            None => Ok(IgnoredCookies::Named(names)),
         }
     }
 }

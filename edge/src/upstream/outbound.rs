@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use cache_policy::{Cookies, list_elements};
+use cache_policy::list_elements;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Uri, header, request};
 
 use super::RequestBody;
@@ -65,7 +65,10 @@ pub fn request(asker: &Asker<'_>, purpose: Purpose<'_>, body: RequestBody) -> Re
             if route.compress {
                 headers.remove(header::ACCEPT_ENCODING);
             }
-            strip_ignored_cookies(&mut headers, &route.rules.cookies);
+            // Where one matters, the answer may be that person's page, and all of them go.
+            if !route.rules.ignored_cookies.matter_in(&head.headers) {
+                headers.remove(header::COOKIE);
+            }
             for (name, value) in conditions {
                 headers.insert(name, value.clone());
             }
@@ -141,16 +144,6 @@ fn uncode_conditions(headers: &mut HeaderMap) {
             .collect();
         let value = HeaderValue::try_from(tags.join(&b", "[..]));
         headers.insert(&name, value.expect("parts of valid values, joined by visible characters, are one"));
-    }
-}
-
-fn strip_ignored_cookies(headers: &mut HeaderMap, cookies: &Cookies) {
-    match cookies {
-        Cookies::Bypass => {}
-        // Only requests whose every cookie is ignored reach this.
-        Cookies::Ignore(_) | Cookies::IgnoreAll => {
-            headers.remove(header::COOKIE);
-        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! A request's fields: directives, cookies, conditions, ranges, codings, variants. No input panics.
 #![no_main]
 
-use cache_policy::{Codings, Cookies, RequestFacts, Rules, choose_coding, precondition, range, variant_key};
+use cache_policy::{Codings, IgnoredCookies, RequestFacts, Rules, choose_coding, precondition, range, variant_key};
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use libfuzzer_sys::fuzz_target;
 use std::time::{Duration, UNIX_EPOCH};
@@ -31,7 +31,7 @@ fuzz_target!(|input: (u64, Vec<(u8, &[u8])>)| {
             headers.append(FIELDS[usize::from(name) % FIELDS.len()].clone(), value);
         }
     }
-    let rules = Rules { cookies: Cookies::Ignore(vec!["a*".to_owned()]), ..Rules::default() };
+    let rules = Rules { ignored_cookies: IgnoredCookies::Named(vec!["a*".to_owned()]), ..Rules::default() };
     let _ = RequestFacts::read(&Method::GET, &headers, &rules);
     let etag = HeaderValue::from_static("\"a\"");
     let modified = UNIX_EPOCH + Duration::from_secs(784_111_777);
