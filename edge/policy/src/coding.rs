@@ -113,7 +113,7 @@ pub(crate) fn for_each_weighted(request: &HeaderMap, field: &HeaderName, mut wit
 }
 
 /// Splits a weight off: it is the last parameter, by its name.
-fn split_weight(element: &[u8]) -> (&[u8], u16) {
+pub(crate) fn split_weight(element: &[u8]) -> (&[u8], u16) {
     if let Some(semicolon) = element.iter().rposition(|&byte| byte == b';') {
         let parameter = element[semicolon + 1..].trim_ascii();
         if let [b'q' | b'Q', b'=', value @ ..] = parameter

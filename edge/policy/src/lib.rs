@@ -80,4 +80,4 @@ pub use rules::{ClientDirectives, Cookies, Ranges, Rules, SetCookie};
 pub use spelling::{decode_unreserved, one_spelling};
 pub use tags::{LONGEST_TAG, MOST_TAGS, NoTag, Tag, invalidated_groups, tags};
 pub use targeted::targeted_field;
-pub use vary::{LARGEST_VARY, Vary, variant_key};
+pub use vary::{LARGEST_VARY, Lines, SentFields, Vary, variant_key};

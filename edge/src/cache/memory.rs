@@ -13,7 +13,9 @@ use std::{
     time::Duration,
 };
 
-use cache_policy::{Coding, Moment, NoVarySearch, Reason, RequestFacts, Tag, prefers_language, variant_key};
+use cache_policy::{
+    Coding, Moment, NoVarySearch, Reason, RequestFacts, SentFields, Tag, prefers_language, variant_key,
+};
 use foldhash::fast::RandomState;
 use http::{HeaderMap, HeaderName, header};
 use quick_cache::{Lifecycle, OptionsBuilder, Weighter, sync::Cache};
@@ -117,13 +119,15 @@ impl Resource {
     }
 
     /// The stored variant whose `Vary` fields this request matches.
-    pub fn select(&self, request: &HeaderMap) -> Option<&Arc<Stored>> {
-        self.variants.iter().find(|stored| stored.parts().is_none() && matches(stored, request))
+    pub fn select(&self, request: &impl SentFields) -> Option<&Arc<Stored>> {
+        let mut variants = Variants::of(request);
+        self.variants.iter().find(|stored| stored.parts().is_none() && variants.has(stored))
     }
 
     /// The stored part of the variant that this request matches.
-    pub fn select_part(&self, request: &HeaderMap) -> Option<&Arc<Stored>> {
-        self.variants.iter().find(|stored| stored.parts().is_some() && matches(stored, request))
+    pub fn select_part(&self, request: &impl SentFields) -> Option<&Arc<Stored>> {
+        let mut variants = Variants::of(request);
+        self.variants.iter().find(|stored| stored.parts().is_some() && variants.has(stored))
     }
 
     /// The part stored of this variant.
@@ -145,7 +149,7 @@ impl Resource {
 
     /// The request's values of the newest variant's `Vary`, which keep requests apart while their variant is being
     /// fetched.
-    pub fn collapse_key(&self, request: &HeaderMap) -> Box<str> {
+    pub fn collapse_key(&self, request: &impl SentFields) -> Box<str> {
         match self.variants.first() {
             Some(newest) if !newest.vary.is_empty() => variant_key(&newest.vary, request),
             _ => Box::default(),
@@ -167,8 +171,29 @@ impl Drop for Resource {
     }
 }
 
-fn matches(stored: &Stored, request: &HeaderMap) -> bool {
-    stored.vary.is_empty() || variant_key(&stored.vary, request) == stored.variant
+/// A request's values of each set of `Vary` fields, computed once however many responses vary on them.
+struct Variants<'r, F> {
+    request: &'r F,
+    known: Vec<(&'r [HeaderName], Box<str>)>,
+}
+
+impl<'r, F: SentFields> Variants<'r, F> {
+    fn of(request: &'r F) -> Self {
+        Self { request, known: Vec::new() }
+    }
+
+    /// Whether a response is the variant that the request selects (RFC 9111 §4.1).
+    fn has<'s: 'r>(&mut self, stored: &'s Stored) -> bool {
+        if stored.vary.is_empty() {
+            return true;
+        }
+        let known = self.known.iter().position(|(fields, _)| **fields == *stored.vary);
+        let at = known.unwrap_or_else(|| {
+            self.known.push((&stored.vary, variant_key(&stored.vary, self.request)));
+            self.known.len() - 1
+        });
+        self.known[at].1 == stored.variant
+    }
 }
 
 /// The shared memory tier.
@@ -234,7 +259,7 @@ impl Memory {
     }
 
     /// The response stored under an equivalent query (No-Vary-Search), with its key.
-    pub fn look_up_equivalent(&self, key: &Key, request: &HeaderMap) -> Option<(Key, Arc<Stored>)> {
+    pub fn look_up_equivalent(&self, key: &Key, request: &impl SentFields) -> Option<(Key, Arc<Stored>)> {
         self.equivalents.find(key).into_iter().find_map(|other| {
             let stored = Arc::clone(self.look_up(&other)?.select(request)?);
             mean_the_same(key, &other, &stored.identity().head).then_some((other, stored))

@@ -58,7 +58,7 @@ pub struct Fetch {
 /// What a fetch is for: a resource, and the context in which its response is judged.
 pub struct Subject {
     pub key: Key,
-    /// The client's request fields, for `Vary`.
+    /// The fields of the request as the upstream sees them, for `Vary`.
     pub fields: HeaderMap,
     /// The client's request, as policy sees it.
     pub facts: RequestFacts,
@@ -314,7 +314,7 @@ pub struct Keep {
     pub key: Key,
     /// A fetch that nobody joins.
     pub lead: Lead,
-    /// The request's fields, for `Vary`.
+    /// The fields of the request as the upstream sees them, for `Vary`.
     pub fields: HeaderMap,
     /// The facts under which the response is admitted.
     pub facts: RequestFacts,

@@ -20,7 +20,10 @@ use crate::{
         want::{self, Want},
     },
     observe::verdict::Verdict,
-    request::refusal::Refusal,
+    request::{
+        as_sent::{AsSent, Audience},
+        refusal::Refusal,
+    },
     response::{
         body::Body, coding::OnItsWay, fields::CacheStatus, known_length::known_length, representation,
     },
@@ -105,7 +108,7 @@ impl Exchange<'_> {
             match collapser.take_over(&mut follow, now, patience, &self.edge.memory) {
                 TakeOver::Lead(_) if self.is_outdated(wanted) => return None,
                 TakeOver::Lead(lead) => {
-                    let variant = collapse_variant(self.head, wanted.resource.as_deref(), &wanted.want);
+                    let variant = collapse_variant(&self.as_sent(), wanted.resource.as_deref(), &wanted.want);
                     return Some(if follow.is_for(&variant) {
                         self.lead(lead, wanted).await
                     } else {
@@ -247,14 +250,14 @@ impl Exchange<'_> {
     ) -> oneshot::Receiver<LeaderShare> {
         let conditions = want::fields(want, self.head, validated);
         let purpose = Purpose::Store { target: self.key.path_and_query(), conditions: &conditions };
-        let mut request = outbound::request(&self.asker(), purpose, RequestBody::empty());
+        let mut request = outbound::request(&self.as_sent(), purpose, RequestBody::empty());
         let informing = lead.informing();
         hyper::ext::on_informational(&mut request, move |interim| {
             informing.pass(interim.status(), interim.headers());
         });
         let subject = Subject {
             key: self.key.clone(),
-            fields: self.head.headers.clone(),
+            fields: self.as_sent().fields(Audience::Cache),
             facts: self.facts,
             route: Arc::clone(self.route),
             upstream: Arc::clone(self.upstream),
@@ -271,10 +274,10 @@ impl Exchange<'_> {
         let wish = |want| {
             let variant = match &learnt.filling {
                 Some(filling) if !filling.facts.vary.is_empty() => {
-                    let values = variant_key(&filling.facts.vary, &self.head.headers);
+                    let values = variant_key(&filling.facts.vary, &self.as_sent());
                     with_part_and_credentials(values, self.head, want)
                 }
-                _ => collapse_variant(self.head, wanted.resource.as_deref(), want),
+                _ => collapse_variant(&self.as_sent(), wanted.resource.as_deref(), want),
             };
             Wish { key: &self.key, variant, after: learnt.after }
         };
@@ -293,7 +296,7 @@ impl Exchange<'_> {
         }
         let stored = candidate.stored();
         let (variant, want) = match candidate {
-            Candidate::Part(..) => (collapse_variant(self.head, resource, &Want::Part), Want::Part),
+            Candidate::Part(..) => (collapse_variant(&self.as_sent(), resource, &Want::Part), Want::Part),
             _ if stored.vary.is_empty() => (Box::default(), Want::Whole),
             _ => (stored.variant.clone(), Want::Whole),
         };
@@ -310,7 +313,7 @@ impl Exchange<'_> {
         (vary, variant): (&[HeaderName], &str),
         &Published { began, answered, .. }: &Published,
     ) -> bool {
-        if !vary.is_empty() && *variant_key(vary, &self.head.headers) != *variant {
+        if !vary.is_empty() && *variant_key(vary, &self.as_sent()) != *variant {
             return false;
         }
         may_share(&self.facts, meta)
@@ -323,9 +326,9 @@ impl Exchange<'_> {
 }
 
 /// What requests for one resource must agree on to share a fetch, as far as it is known before the answer.
-fn collapse_variant(head: &request::Parts, resource: Option<&Resource>, want: &Want) -> Box<str> {
-    let values = resource.map_or_else(Box::default, |resource| resource.collapse_key(&head.headers));
-    with_part_and_credentials(values, head, want)
+fn collapse_variant(sent: &AsSent<'_>, resource: Option<&Resource>, want: &Want) -> Box<str> {
+    let values = resource.map_or_else(Box::default, |resource| resource.collapse_key(sent));
+    with_part_and_credentials(values, sent.head, want)
 }
 
 /// The request's values of `Vary`, with the part that it asks for and whether it has credentials.
