@@ -46,6 +46,7 @@ mod reason;
 mod reference;
 mod request;
 mod rules;
+mod scan;
 mod spelling;
 mod status;
 mod tags;
@@ -70,7 +71,7 @@ pub use partial::{
     ContentRange, MOST_PARTS, PartAnswer, Parts, admit_part, asks_for_one_part, combined_head,
     if_range_field, may_combine, unsatisfied_range,
 };
-pub use precondition::{Precondition, precondition};
+pub use precondition::{MOST_LISTED, Precondition, if_none_match, precondition};
 pub use query::{NoVarySearch, QueryRules, normalise_query};
 pub use range::{MOST_RANGES, RangeAnswer, range};
 pub use reason::Reason;
