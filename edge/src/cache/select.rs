@@ -12,7 +12,7 @@ use crate::{
     cache::{
         Key, Memory, Resource, Stored,
         held::{self, Held},
-        memory::Marker,
+        markers::Marker,
     },
     message::hop_by_hop::upgrade_wanted,
     request::as_sent::AsSent,

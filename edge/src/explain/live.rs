@@ -11,7 +11,7 @@ use crate::{
     cache::{
         Key, Memory, Resource, Stored,
         held::Held,
-        memory::Whose,
+        markers::Whose,
         select::{Candidate, Selection},
     },
     fetch::want::{self, Want},
@@ -44,14 +44,14 @@ pub fn live(
     let resource = resource.as_deref();
     let candidate = selection.find(memory, resource);
     let candidate = candidate.as_ref();
-    let marker = resource.and_then(|resource| resource.marker(Whose::of(&facts), now));
+    let marker = memory.marker(&key, Whose::of(&facts), now);
     let wanted = match candidate {
-        Some(Candidate::Part(_, held)) => want::want(&head, Some(held), &facts, rules),
+        Some(Candidate::Part(_, held)) => want::want(head, Some(held), &facts, rules),
         Some(_) => Want::Whole,
-        None => want::want(&head, None, &facts, rules),
+        None => want::want(head, None, &facts, rules),
     };
     let largest = settings.cache.largest_object;
-    let marker = marker.filter(|marker| want::concerns(marker, &wanted, &head, largest));
+    let marker = marker.filter(|marker| want::concerns(marker, &wanted, head, largest));
     let (verdict, status, reason) = match selection.decide(resource, candidate) {
         Decision::Serve { stale: None } => ("hit", Some(Verdict::Hit), None),
         Decision::Serve { stale } => ("stale", Some(Verdict::Stale), stale),
@@ -117,7 +117,7 @@ pub fn live(
             status: refused.status.as_u16(),
             reason: refused.reason.as_str().to_owned(),
             meaning: meaning(refused.reason),
-            lines: refused.lines.clone(),
+            lines: refused.lines.lines().map(ToOwned::to_owned).collect(),
         });
     }
     Ok(told)

@@ -23,7 +23,7 @@ use http_body_util::BodyExt as _;
 use crate::{
     cache::{
         Filling, Key, Lead, Recording, Stored, StoredBody,
-        memory::{MARKER, Marker, Whose},
+        markers::{MARKER, Marker, Whose},
         not_stored::NotStored,
         recording::Room,
         reservation::Reservation,
@@ -282,7 +282,7 @@ impl Fill<'_> {
         if !self.filling.partial {
             self.edge.memory.mark(self.key, self.whose, Marker { until: at + MARKER, reason });
         }
-        let refused = NotStored { reason, status: self.filling.facts.meta.status, at, lines: Vec::new() };
+        let refused = NotStored { reason, status: self.filling.facts.meta.status, at, lines: Box::default() };
         self.edge.memory.not_stored().remember(self.key, refused);
         self.lead.close();
         // What has come is held for those who read more slowly than others, and as much again where there is room.

@@ -29,7 +29,7 @@ use tokio::sync::oneshot;
 use crate::{
     cache::{
         FetchOutcome, Key, Lead, Stored,
-        memory::{Marker, Whose},
+        markers::{Marker, Whose},
         not_stored::NotStored,
         purge::Generation,
         recording::Reader,
@@ -237,11 +237,8 @@ impl Received<'_> {
         if let Some(time) = goes_on(want, status, reason) {
             edge.memory.mark(key, Whose::of(facts), Marker { until: at + time, reason });
         }
-        let lines = [
-            evidence::request_lines(reason, fields),
-            evidence::response_lines(Some(reason), self.answer.headers(), None, &route.rules),
-        ];
-        edge.memory.not_stored().remember(key, NotStored { reason, status, at, lines: lines.concat() });
+        let lines = evidence::refusal(reason, fields, self.answer.headers(), &route.rules);
+        edge.memory.not_stored().remember(key, NotStored { reason, status, at, lines });
     }
 
     async fn fill(

@@ -29,7 +29,6 @@ use self::{share::Learnt, tunnel::Upgrade};
 use crate::{
     cache::{
         Key, Resource, Stored,
-        memory::Whose,
         select::{Candidate, Selection},
     },
     fetch::want::{self, Want},
@@ -309,11 +308,7 @@ impl Exchange<'_> {
                 return self.pass(client, Reason::RequestContent).await;
             }
             missed = wanted.plan.reason;
-            let now = self.edge.clock.now();
-            let marker =
-                wanted.resource.as_ref().and_then(|resource| resource.marker(Whose::of(&self.facts), now));
-            let largest = self.settings.cache.largest_object;
-            let marker = marker.filter(|marker| want::concerns(marker, &wanted.want, self.head, largest));
+            let marker = self.marker(&wanted);
             if let Some(reason) = self.selection().bypass_reason(marker) {
                 return self.pass(client, reason).await;
             }

@@ -12,7 +12,7 @@ use crate::{
     cache::{
         FetchOutcome, Filling, Joined, Lead, Published, Resource, Stored,
         collapse::{Follow, Group, TakeOver, Wish},
-        memory::Marker,
+        markers::{Marker, Whose},
         select::Candidate,
     },
     fetch::{
@@ -66,8 +66,8 @@ impl Exchange<'_> {
         };
         let (group, fetched) = match joined {
             Joined::Leader(lead) => {
-                // A fetch that ended between the look-up and this join has stored its response.
-                if self.is_outdated(wanted) {
+                // A fetch that ended between the look-up and this join has stored its response, or could not.
+                if self.is_outdated(wanted) || marker.is_none() && self.marker(wanted).is_some() {
                     return Ok(Next::LookAgain);
                 }
                 self.lead(lead, wanted).await
@@ -88,6 +88,13 @@ impl Exchange<'_> {
         Ok(next)
     }
 
+    /// Why what this request wants could recently not be shared.
+    pub(super) fn marker(&self, wanted: &Wanted) -> Option<Marker> {
+        let marker = self.edge.memory.marker(&self.key, Whose::of(&self.facts), self.edge.clock.now())?;
+        let largest = self.settings.cache.largest_object;
+        want::concerns(&marker, &wanted.want, self.head, largest).then_some(marker)
+    }
+
     /// Whether something else is stored than when this request looked up.
     fn is_outdated(&self, wanted: &Wanted) -> bool {
         let newest = self.edge.memory.look_up(&self.key);
@@ -106,7 +113,9 @@ impl Exchange<'_> {
             }
             let (collapser, now) = (&self.edge.collapser, self.edge.clock.now());
             match collapser.take_over(&mut follow, now, patience, &self.edge.memory) {
-                TakeOver::Lead(_) if self.is_outdated(wanted) => return None,
+                TakeOver::Lead(_) if self.is_outdated(wanted) || self.marker(wanted).is_some() => {
+                    return None;
+                }
                 TakeOver::Lead(lead) => {
                     let variant = collapse_variant(&self.as_sent(), wanted.resource.as_deref(), &wanted.want);
                     return Some(if follow.is_for(&variant) {
