@@ -145,6 +145,9 @@ fn normalise(field: &HeaderName, lines: &Lines<'_>, key: &mut String) {
     }
 }
 
+/// More preferences than this are compared as they are written: sorting them is not worth a variant that nobody shares.
+const MOST_PREFERENCES: usize = 64;
+
 /// Where upper and lower case are two things.
 #[derive(Clone, Copy)]
 enum CaseMatters {
@@ -167,7 +170,11 @@ impl CaseMatters {
 
 /// RFC 9110 §12.5: preferences are a set with weights; the order of equals, the case and the spacing mean nothing.
 fn weighted(lines: &Lines<'_>, case: CaseMatters, key: &mut String) {
-    let mut preferences: Vec<(u16, &[u8])> = Vec::new();
+    let count = lines.iter().flat_map(elements).take(MOST_PREFERENCES + 1).count();
+    if count > MOST_PREFERENCES {
+        return join(lines.iter().flat_map(elements), key);
+    }
+    let mut preferences: Vec<(u16, &[u8])> = Vec::with_capacity(count);
     preferences.extend(lines.iter().flat_map(elements).map(|element| {
         let (value, weight) = split_weight(element);
         (1000 - weight, value)
