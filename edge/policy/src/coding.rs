@@ -1,6 +1,7 @@
 //! Content codings and their negotiation (RFC 9110 §8.4.1, §12.5.3).
 
 use crate::directives::elements;
+use crate::scan;
 use http::header::{ACCEPT_ENCODING, HeaderMap, HeaderName};
 
 /// A content coding that the edge can apply.
@@ -113,8 +114,8 @@ pub(crate) fn for_each_weighted(request: &HeaderMap, field: &HeaderName, mut wit
 }
 
 /// Splits a weight off: it is the last parameter, by its name.
-fn split_weight(element: &[u8]) -> (&[u8], u16) {
-    if let Some(semicolon) = element.iter().rposition(|&byte| byte == b';') {
+pub(crate) fn split_weight(element: &[u8]) -> (&[u8], u16) {
+    if let Some(semicolon) = scan::last_position(element, |byte| byte == b';') {
         let parameter = element[semicolon + 1..].trim_ascii();
         if let [b'q' | b'Q', b'=', value @ ..] = parameter
             && let Some(weight) = thousandths(value)

@@ -8,6 +8,7 @@
 //! read for its refusals: each word of it that forbids something forbids it, a lifetime is zero, and nothing in it
 //! permits anything. All lines are one field (RFC 9110 §5.3): whether a proxy joined them must not matter.
 
+use crate::scan;
 use http::header::{CACHE_CONTROL, HeaderMap, HeaderName, HeaderValue};
 use std::time::Duration;
 
@@ -329,7 +330,7 @@ fn element_end(text: &[u8], quoting: &mut bool) -> usize {
     let mut at = 0;
     while let Some(&byte) = text.get(at) {
         match byte {
-            b',' => return at,
+            b',' => break,
             b'"' if *quoting => match closing_quote(text, at) {
                 Some(closing) => at = closing + 1,
                 None => *quoting = false,
@@ -337,7 +338,8 @@ fn element_end(text: &[u8], quoting: &mut bool) -> usize {
             _ => at += 1,
         }
     }
-    text.len()
+    scan::looked_at(at);
+    at.min(text.len())
 }
 
 /// The index of the quote that closes the one at `open`.
@@ -345,12 +347,13 @@ pub(crate) fn closing_quote(text: &[u8], open: usize) -> Option<usize> {
     let mut at = open + 1;
     while let Some(&byte) = text.get(at) {
         match byte {
-            b'"' => return Some(at),
+            b'"' => break,
             b'\\' => at += 2,
             _ => at += 1,
         }
     }
-    None
+    scan::looked_at(at - open);
+    (at < text.len()).then_some(at)
 }
 
 fn lines<'a>(values: impl IntoIterator<Item = &'a HeaderValue>) -> impl Iterator<Item = Directive<'a>> {
@@ -358,7 +361,7 @@ fn lines<'a>(values: impl IntoIterator<Item = &'a HeaderValue>) -> impl Iterator
 }
 
 fn directive(element: &[u8]) -> Directive<'_> {
-    let Some(equals) = element.iter().position(|&byte| byte == b'=') else {
+    let Some(equals) = scan::position(element, |byte| byte == b'=') else {
         return Directive { name: element, argument: Argument::None };
     };
     let (name, value) = (&element[..equals], &element[equals + 1..]);

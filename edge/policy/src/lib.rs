@@ -48,6 +48,7 @@ mod reason;
 mod reference;
 mod request;
 mod rules;
+mod scan;
 mod spelling;
 mod status;
 mod tags;
@@ -74,7 +75,7 @@ pub use partial::{
     ContentRange, MOST_PARTS, PartAnswer, Parts, admit_part, asks_for_one_part, combined_head,
     if_range_field, may_combine, unsatisfied_range,
 };
-pub use precondition::{Precondition, precondition};
+pub use precondition::{MOST_LISTED, Precondition, if_none_match, precondition};
 pub use query::{NoVarySearch, QueryRules, normalise_query};
 pub use range::{MOST_RANGES, RangeAnswer, range};
 pub use reason::Reason;
@@ -84,4 +85,4 @@ pub use rules::{ClientDirectives, Cookies, IgnoredCookies, Ranges, Rules, SetCoo
 pub use spelling::{decode_unreserved, one_spelling};
 pub use tags::{LONGEST_TAG, MOST_TAGS, NoTag, Tag, invalidated_groups, tags};
 pub use targeted::targeted_field;
-pub use vary::{LARGEST_VARY, Vary, variant_key};
+pub use vary::{LARGEST_VARY, Lines, SentFields, Vary, variant_key};

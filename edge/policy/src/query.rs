@@ -3,6 +3,7 @@
 //! Promises that two queries get one key only where the route's operator, or the origin, has said that they mean the
 //! same. Without rules the query is the key, octet by octet.
 
+use crate::scan;
 use http::{HeaderMap, HeaderName};
 use sfv::{BareItem, Dictionary, InnerList, Item, ListEntry, Parser};
 use std::borrow::Cow;
@@ -25,20 +26,23 @@ pub fn normalise_query<'a>(query: &'a str, rules: &QueryRules) -> Cow<'a, str> {
         return Cow::Borrowed(query);
     }
     let stays =
-        |name: &str| rules.keep.as_ref().is_none_or(|keep| listed(keep, name)) && !listed(&rules.drop, name);
-    let mut pairs: Vec<(String, &str)> = query.split('&').map(|pair| (decoded_name(pair), pair)).collect();
-    pairs.retain(|(name, _)| stays(name));
-    if rules.sort {
-        pairs.sort_by(|(left, _), (right, _)| left.cmp(right));
+        |pair: &&str| rules.keep.as_ref().is_none_or(|keep| listed(keep, pair)) && !listed(&rules.drop, pair);
+    let in_order = |left: &&str, right: &&str| name_octets(left).cmp(name_octets(right));
+    let sorted = || !rules.sort || query.split('&').is_sorted_by(|left, right| in_order(left, right).is_le());
+    if query.split('&').all(|pair| stays(&pair)) && sorted() {
+        return Cow::Borrowed(query);
     }
-    let kept: Vec<_> = pairs.into_iter().map(|(_, pair)| pair).collect();
+    let mut kept: Vec<&str> = query.split('&').filter(stays).collect();
+    if rules.sort {
+        kept.sort_by(in_order);
+    }
     Cow::Owned(kept.join("&"))
 }
 
-fn listed(names: &[String], name: &str) -> bool {
+fn listed(names: &[String], pair: &str) -> bool {
     names.iter().any(|listed| match listed.strip_suffix('*') {
-        Some(prefix) => name.starts_with(prefix),
-        None => name == listed,
+        Some(prefix) => name_octets(pair).take(prefix.len()).eq(prefix.bytes()),
+        None => name_octets(pair).eq(listed.bytes()),
     })
 }
 
@@ -143,24 +147,28 @@ fn names(member: &ListEntry) -> Option<BTreeSet<String>> {
     items.iter().map(name).collect()
 }
 
-fn decoded_name(pair: &str) -> String {
-    decoded(pair.split_once('=').map_or(pair, |(name, _)| name))
+fn name_octets(pair: &str) -> impl Iterator<Item = u8> {
+    octets(pair.split_once('=').map_or(pair, |(name, _)| name))
+}
+
+fn decoded(text: &str) -> String {
+    let octets: Vec<u8> = octets(text).collect();
+    String::from_utf8_lossy(&octets).into_owned()
 }
 
 /// application/x-www-form-urlencoded: `+` is a space, `%XX` an octet, and octets are UTF-8.
-fn decoded(text: &str) -> String {
-    let bytes = text.as_bytes();
-    let mut octets = Vec::with_capacity(bytes.len());
-    let mut at = 0;
-    while let Some(&byte) = bytes.get(at) {
-        let escaped = bytes.get(at + 1..at + 3).filter(|_| byte == b'%').and_then(hexadecimal);
-        octets.push(match byte {
+fn octets(text: &str) -> impl Iterator<Item = u8> {
+    let mut rest = text.as_bytes();
+    std::iter::from_fn(move || {
+        let (&octet, after) = rest.split_first()?;
+        scan::looked_at(1);
+        let escaped = after.get(..2).filter(|_| octet == b'%').and_then(hexadecimal);
+        rest = if escaped.is_some() { &after[2..] } else { after };
+        Some(match octet {
             b'+' => b' ',
             other => escaped.unwrap_or(other),
-        });
-        at += if escaped.is_some() { 3 } else { 1 };
-    }
-    String::from_utf8_lossy(&octets).into_owned()
+        })
+    })
 }
 
 fn hexadecimal(digits: &[u8]) -> Option<u8> {

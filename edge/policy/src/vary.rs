@@ -3,12 +3,12 @@
 //! Values are normalised where their own specification says that the forms mean the same, and nowhere else: a
 //! missing variant costs a fetch, a shared one gives somebody another person's answer.
 
-use crate::coding::for_each_weighted;
+use crate::coding::split_weight;
 use crate::directives::elements;
 use crate::reason::Reason;
 use http::header::{
-    ACCEPT, ACCEPT_CHARSET, ACCEPT_ENCODING, ACCEPT_LANGUAGE, AUTHORIZATION, COOKIE, HeaderMap, HeaderName,
-    ORIGIN, REFERER, USER_AGENT, VARY,
+    ACCEPT, ACCEPT_CHARSET, ACCEPT_ENCODING, ACCEPT_LANGUAGE, AUTHORIZATION, COOKIE, GetAll, HeaderMap,
+    HeaderName, HeaderValue, ORIGIN, REFERER, USER_AGENT, VARY,
 };
 
 /// The fields a stored response varies on.
@@ -76,88 +76,152 @@ impl Vary {
     }
 }
 
+/// A request's fields as the origin sees them: those decide which variant it gets, not the ones that the client wrote.
+pub trait SentFields {
+    /// The lines of one field.
+    fn lines(&self, name: &HeaderName) -> Lines<'_>;
+}
+
+impl SentFields for HeaderMap {
+    fn lines(&self, name: &HeaderName) -> Lines<'_> {
+        Lines::sent(self, name)
+    }
+}
+
+/// The lines of one field, in order: the client's own, or the one in their place.
+#[derive(Debug)]
+pub struct Lines<'a> {
+    sent: Option<GetAll<'a, HeaderValue>>,
+    replaced: Option<HeaderValue>,
+}
+
+impl<'a> Lines<'a> {
+    /// The origin does not see the field.
+    pub const NONE: Lines<'static> = Lines { sent: None, replaced: None };
+
+    /// The client's own lines.
+    pub fn sent(request: &'a HeaderMap, name: &HeaderName) -> Lines<'a> {
+        Lines { sent: Some(request.get_all(name)), replaced: None }
+    }
+
+    /// One line in place of the client's.
+    pub fn replaced(value: HeaderValue) -> Lines<'a> {
+        Lines { sent: None, replaced: Some(value) }
+    }
+
+    /// The octets of each line.
+    pub fn iter(&self) -> impl Iterator<Item = &[u8]> {
+        let sent = self.sent.iter().flat_map(GetAll::iter);
+        sent.chain(&self.replaced).map(HeaderValue::as_bytes)
+    }
+}
+
 /// The request's values of `fields`, normalised: equal keys for equal `fields` mean the same variant.
 ///
 /// Every octet of a value becomes one character (its ISO 8859-1 one), so the key is at most twice as long in octets
 /// as the values; the request head's own limit bounds both.
-pub fn variant_key(fields: &[HeaderName], request: &HeaderMap) -> Box<str> {
+pub fn variant_key(fields: &[HeaderName], request: &(impl SentFields + ?Sized)) -> Box<str> {
     let mut key = String::new();
     for field in fields {
+        let lines = request.lines(field);
         // Neither a line feed nor this control character can stand in a field value.
-        match request.contains_key(field) {
-            true => normalise(field, request, &mut key),
-            false => key.push('\u{1}'),
+        match lines.iter().next() {
+            Some(_) => normalise(field, &lines, &mut key),
+            None => key.push('\u{1}'),
         }
         key.push('\n');
     }
     key.into()
 }
 
-fn normalise(field: &HeaderName, request: &HeaderMap, key: &mut String) {
+fn normalise(field: &HeaderName, lines: &Lines<'_>, key: &mut String) {
     match *field {
-        ACCEPT_ENCODING | ACCEPT_LANGUAGE | ACCEPT_CHARSET => weighted(field, request, key, lower_case),
-        ACCEPT => weighted(field, request, key, lower_case_before_parameters),
+        ACCEPT_ENCODING | ACCEPT_LANGUAGE | ACCEPT_CHARSET => weighted(lines, CaseMatters::Nowhere, key),
+        ACCEPT => weighted(lines, CaseMatters::InParameters, key),
         // Not lists: a comma is part of the text.
-        USER_AGENT | COOKIE | AUTHORIZATION | REFERER | ORIGIN => verbatim(field, request, key),
-        _ => list(field, request, key),
+        USER_AGENT | COOKIE | AUTHORIZATION | REFERER | ORIGIN => join(lines.iter(), key),
+        // RFC 9110 §5.3: lines combine to one list, and white space round its commas means nothing.
+        _ => join(lines.iter().flat_map(elements), key),
     }
 }
 
-/// RFC 9110 §5.3: lines combine to one list, and white space round its commas means nothing.
-fn list(field: &HeaderName, request: &HeaderMap, key: &mut String) {
-    let elements = request.get_all(field).iter().flat_map(|line| elements(line.as_bytes()));
-    join(elements.map(text), key);
+/// More preferences than this are compared as they are written: sorting them is not worth a variant that nobody shares.
+const MOST_PREFERENCES: usize = 64;
+
+/// Where upper and lower case are two things.
+#[derive(Clone, Copy)]
+enum CaseMatters {
+    Nowhere,
+    /// From the first semicolon on.
+    InParameters,
 }
 
-fn verbatim(field: &HeaderName, request: &HeaderMap, key: &mut String) {
-    join(request.get_all(field).iter().map(|line| text(line.as_bytes())), key);
+impl CaseMatters {
+    /// The octets of a value, with the case that means nothing lowered.
+    fn normalised(self, value: &[u8]) -> impl Iterator<Item = u8> {
+        let lowered = match self {
+            CaseMatters::Nowhere => value.len(),
+            CaseMatters::InParameters => value.iter().position(|&byte| byte == b';').unwrap_or(value.len()),
+        };
+        let (lowered, kept) = value.split_at(lowered);
+        lowered.iter().map(u8::to_ascii_lowercase).chain(kept.iter().copied())
+    }
 }
 
 /// RFC 9110 §12.5: preferences are a set with weights; the order of equals, the case and the spacing mean nothing.
-fn weighted(field: &HeaderName, request: &HeaderMap, key: &mut String, case: fn(&[u8]) -> String) {
-    let mut preferences = Vec::new();
-    for_each_weighted(request, field, |value, weight| preferences.push((1000 - weight, case(value))));
-    preferences.sort_unstable();
-    preferences.dedup();
-    join(
-        preferences.into_iter().map(|(lack, value)| match lack {
-            0 => value,
+fn weighted(lines: &Lines<'_>, case: CaseMatters, key: &mut String) {
+    let count = lines.iter().flat_map(elements).take(MOST_PREFERENCES + 1).count();
+    if count > MOST_PREFERENCES {
+        return join(lines.iter().flat_map(elements), key);
+    }
+    let mut preferences: Vec<(u16, &[u8])> = Vec::with_capacity(count);
+    preferences.extend(lines.iter().flat_map(elements).map(|element| {
+        let (value, weight) = split_weight(element);
+        (1000 - weight, value)
+    }));
+    let order = |(lack, value): &(u16, &[u8]), (other_lack, other): &(u16, &[u8])| {
+        lack.cmp(other_lack).then_with(|| case.normalised(value).cmp(case.normalised(other)))
+    };
+    preferences.sort_unstable_by(order);
+    preferences.dedup_by(|one, other| order(one, other).is_eq());
+    for (index, (lack, value)) in preferences.into_iter().enumerate() {
+        separate(index, key);
+        push(case.normalised(value), key);
+        if lack > 0 {
             // Set off by a character that no field value holds: `a;q=0.1` must not equal an odd `a;q=100`.
-            lack => format!("{value}\u{2}{}", 1000 - lack),
-        }),
-        key,
-    );
-}
-
-fn lower_case(value: &[u8]) -> String {
-    text(&value.to_ascii_lowercase())
-}
-
-fn lower_case_before_parameters(value: &[u8]) -> String {
-    let end = value.iter().position(|&byte| byte == b';').unwrap_or(value.len());
-    let mut value = value.to_vec();
-    value[..end].make_ascii_lowercase();
-    text(&value)
-}
-
-fn join(parts: impl Iterator<Item = String>, key: &mut String) {
-    for (index, part) in parts.enumerate() {
-        if index > 0 {
-            key.push(',');
+            key.push('\u{2}');
+            push_number(1000 - lack, key);
         }
-        key.push_str(&part);
+    }
+}
+
+fn join<'a>(parts: impl Iterator<Item = &'a [u8]>, key: &mut String) {
+    for (index, part) in parts.enumerate() {
+        separate(index, key);
+        push(part.iter().copied(), key);
+    }
+}
+
+fn separate(index: usize, key: &mut String) {
+    if index > 0 {
+        key.push(',');
     }
 }
 
 /// One character an octet, so that different octets stay different.
-fn text(octets: &[u8]) -> String {
-    octets.iter().map(|&octet| char::from(octet)).collect()
+fn push(octets: impl Iterator<Item = u8>, key: &mut String) {
+    key.extend(octets.map(char::from));
+}
+
+fn push_number(number: u16, key: &mut String) {
+    let digit = |place: u16| char::from(b'0' + u8::try_from(number / place % 10).unwrap_or_default());
+    let places = [100, 10, 1];
+    key.extend(places.into_iter().skip_while(|place| number < *place && *place > 1).map(digit));
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use http::HeaderValue;
     use proptest::prelude::*;
 
     fn request(fields: &[(HeaderName, &str)]) -> HeaderMap {

@@ -10,10 +10,9 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::Duration,
 };
 
-use cache_policy::{Coding, Moment, NoVarySearch, Reason, RequestFacts, Tag, prefers_language, variant_key};
+use cache_policy::{Coding, Moment, NoVarySearch, SentFields, Tag, prefers_language, variant_key};
 use foldhash::fast::RandomState;
 use http::{HeaderMap, HeaderName, header};
 use quick_cache::{Lifecycle, OptionsBuilder, Weighter, sync::Cache};
@@ -21,6 +20,7 @@ use quick_cache::{Lifecycle, OptionsBuilder, Weighter, sync::Cache};
 use super::{
     Key, Stored, StoredBody, Tiers,
     carriers::{Carried, Carriers, Cursor},
+    markers::{Marker, Markers, Whose},
     no_vary_search::{NoVarySearchIndex, mean_the_same},
     not_stored::LastNotStored,
     purge::{Answers, Fate, Force, Gate, Generation, Purgeable, Rule},
@@ -36,76 +36,13 @@ use crate::settings::CACHE_SHARDS;
 pub struct Resource {
     /// Newest first, so that the most recent match is found first (RFC 9111 §4.1).
     variants: Vec<Arc<Stored>>,
-    markers: Markers,
     /// What makes each variant findable by its tags, in the same order.
     carried: Vec<Option<Arc<Carried>>>,
 }
 
-/// Until when requests go upstream without waiting for each other, and why they do.
-#[derive(Clone, Copy, Debug, Default)]
-struct Markers {
-    anyone: Option<Marker>,
-    authorized: Option<Marker>,
-    with_cookies: Option<Marker>,
-}
-
-impl Markers {
-    fn of(&mut self, whose: Whose) -> &mut Option<Marker> {
-        match whose {
-            Whose::Anyone => &mut self.anyone,
-            Whose::Authorized => &mut self.authorized,
-            Whose::WithCookies => &mut self.with_cookies,
-        }
-    }
-
-    fn is_empty(&self) -> bool {
-        self.anyone.is_none() && self.authorized.is_none() && self.with_cookies.is_none()
-    }
-}
-
-/// Whose requests a marker is about: what one with credentials or cookies got tells nothing about others, nor the other way
-/// round.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Whose {
-    /// Those without either.
-    Anyone,
-    /// Those with Authorization.
-    Authorized,
-    /// Those with cookies that the route does not ignore, and without Authorization.
-    WithCookies,
-}
-
-impl Whose {
-    pub fn of(request: &RequestFacts) -> Self {
-        if request.is_authorized() {
-            Self::Authorized
-        } else if request.minds_cookies() {
-            Self::WithCookies
-        } else {
-            Self::Anyone
-        }
-    }
-}
-
-/// Remembers for a short time that responses for this key were not shareable: later requests do not queue behind one
-/// another.
-#[derive(Clone, Copy, Debug)]
-pub struct Marker {
-    pub until: Moment,
-    /// Why the last response could not be shared.
-    pub reason: Reason,
-}
-
-/// How long requests for a resource go upstream side by side after a response could not be shared. The first response
-/// that may be stored ends it.
-pub const MARKER: Duration = Duration::from_secs(30);
-/// The same after a failure, or where there was no room. Each further one begins it anew.
-pub const SHORT_MARKER: Duration = Duration::from_secs(5);
-
 impl Resource {
     fn new(
         variants: Vec<Arc<Stored>>,
-        markers: Markers,
         lent: &Arc<Detached>,
         carry: impl Fn(&Arc<Stored>) -> Option<Arc<Carried>>,
     ) -> Self {
@@ -113,7 +50,7 @@ impl Resource {
             body.enter(lent);
         }
         let carried = variants.iter().map(carry).collect();
-        Self { variants, markers, carried }
+        Self { variants, carried }
     }
 
     /// What makes this very variant findable already.
@@ -128,13 +65,15 @@ impl Resource {
     }
 
     /// The stored variant whose `Vary` fields this request matches.
-    pub fn select(&self, request: &HeaderMap) -> Option<&Arc<Stored>> {
-        self.variants.iter().find(|stored| stored.parts().is_none() && matches(stored, request))
+    pub fn select(&self, request: &impl SentFields) -> Option<&Arc<Stored>> {
+        let mut variants = Variants::of(request);
+        self.variants.iter().find(|stored| stored.parts().is_none() && variants.has(stored))
     }
 
     /// The stored part of the variant that this request matches.
-    pub fn select_part(&self, request: &HeaderMap) -> Option<&Arc<Stored>> {
-        self.variants.iter().find(|stored| stored.parts().is_some() && matches(stored, request))
+    pub fn select_part(&self, request: &impl SentFields) -> Option<&Arc<Stored>> {
+        let mut variants = Variants::of(request);
+        self.variants.iter().find(|stored| stored.parts().is_some() && variants.has(stored))
     }
 
     /// The part stored of this variant.
@@ -156,17 +95,11 @@ impl Resource {
 
     /// The request's values of the newest variant's `Vary`, which keep requests apart while their variant is being
     /// fetched.
-    pub fn collapse_key(&self, request: &HeaderMap) -> Box<str> {
+    pub fn collapse_key(&self, request: &impl SentFields) -> Box<str> {
         match self.variants.first() {
             Some(newest) if !newest.vary.is_empty() => variant_key(&newest.vary, request),
             _ => Box::default(),
         }
-    }
-
-    /// The marker, until it expires.
-    pub fn marker(&self, whose: Whose, now: Moment) -> Option<Marker> {
-        let mut markers = self.markers;
-        markers.of(whose).filter(|marker| now < marker.until)
     }
 }
 
@@ -178,8 +111,29 @@ impl Drop for Resource {
     }
 }
 
-fn matches(stored: &Stored, request: &HeaderMap) -> bool {
-    stored.vary.is_empty() || variant_key(&stored.vary, request) == stored.variant
+/// A request's values of each set of `Vary` fields, computed once however many responses vary on them.
+struct Variants<'r, F> {
+    request: &'r F,
+    known: Vec<(&'r [HeaderName], Box<str>)>,
+}
+
+impl<'r, F: SentFields> Variants<'r, F> {
+    fn of(request: &'r F) -> Self {
+        Self { request, known: Vec::new() }
+    }
+
+    /// Whether a response is the variant that the request selects (RFC 9111 §4.1).
+    fn has<'s: 'r>(&mut self, stored: &'s Stored) -> bool {
+        if stored.vary.is_empty() {
+            return true;
+        }
+        let known = self.known.iter().position(|(fields, _)| **fields == *stored.vary);
+        let at = known.unwrap_or_else(|| {
+            self.known.push((&stored.vary, variant_key(&stored.vary, self.request)));
+            self.known.len() - 1
+        });
+        self.known[at].1 == stored.variant
+    }
 }
 
 /// The shared memory tier.
@@ -194,6 +148,7 @@ pub struct Memory {
     swept: AtomicU64,
     equivalents: NoVarySearchIndex,
     not_stored: LastNotStored,
+    markers: Markers,
     /// Responses stored in memory are offered to these tiers.
     tiers: Arc<Tiers>,
     variants: usize,
@@ -231,6 +186,7 @@ impl Memory {
             swept: AtomicU64::default(),
             equivalents: NoVarySearchIndex::default(),
             not_stored: LastNotStored::default(),
+            markers: Markers::default(),
             tiers,
             variants,
             // quick_cache silently refuses an entry heavier than the hot part of a shard.
@@ -245,7 +201,7 @@ impl Memory {
     }
 
     /// The response stored under an equivalent query (No-Vary-Search), with its key.
-    pub fn look_up_equivalent(&self, key: &Key, request: &HeaderMap) -> Option<(Key, Arc<Stored>)> {
+    pub fn look_up_equivalent(&self, key: &Key, request: &impl SentFields) -> Option<(Key, Arc<Stored>)> {
         self.equivalents.find(key).into_iter().find_map(|other| {
             let stored = Arc::clone(self.look_up(&other)?.select(request)?);
             mean_the_same(key, &other, &stored.identity().head).then_some((other, stored))
@@ -289,7 +245,7 @@ impl Memory {
             self.equivalents.learn(key, &stored.identity().head);
         }
         self.expect(&stored);
-        self.change(key, |variants, markers| {
+        self.change(key, |variants| {
             // A coding may have been computed after a 304 moved the entry's body to a new entry.
             let same_body = |other: &&Arc<Stored>| other.identity().body.same(&stored.identity().body);
             let stored = match variants.iter().find(same_body) {
@@ -309,14 +265,14 @@ impl Memory {
             variants.retain(|other| !same(&other));
             stores(&stored);
             variants.insert(0, stored);
-            *markers = Markers::default();
+            self.markers.clear(key);
         });
     }
 
     /// Replaces `old` with `new`, if `old` is still stored.
     pub fn replace(&self, key: &Key, old: &Arc<Stored>, new: Arc<Stored>) {
         self.expect(&new);
-        self.change(key, |variants, _| {
+        self.change(key, |variants| {
             let Some(place) = variants.iter().position(|stored| Arc::ptr_eq(stored, old)) else { return };
             match self.admitted(key, new, &old.tags) {
                 Some(new) => {
@@ -332,7 +288,7 @@ impl Memory {
     /// have replaced the entry for which it was requested. One for which there is no room beside the others is dropped: in
     /// its place the response itself would go. It has been asked for, and is not asked for again.
     pub fn add_coding(&self, key: &Key, identity: &StoredBody, coding: Coding, coded: Option<StoredBody>) {
-        self.change(key, |variants, _| {
+        self.change(key, |variants| {
             let all: u64 = variants.iter().map(|stored| stored.weight()).sum();
             if let Some(place) = variants.iter_mut().find(|stored| stored.identity().body.same(identity)) {
                 let with_coding = place.with_coding(coding, coded);
@@ -345,12 +301,17 @@ impl Memory {
 
     /// Marks this key: its responses are not shared.
     pub fn mark(&self, key: &Key, whose: Whose, marker: Marker) {
-        self.change(key, |_, markers| *markers.of(whose) = Some(marker));
+        self.markers.set(key, whose, marker);
+    }
+
+    /// The marker of this key, until it expires.
+    pub fn marker(&self, key: &Key, whose: Whose, now: Moment) -> Option<Marker> {
+        self.markers.of(key, whose, now)
     }
 
     /// Drops one entry, if it is still stored, and the resource in the tiers behind memory.
     pub fn remove(&self, key: &Key, stored: &Arc<Stored>) {
-        self.change(key, |variants, _| {
+        self.change(key, |variants| {
             if stored.parts().is_none() {
                 self.tiers.forget(key);
             }
@@ -400,7 +361,7 @@ impl Memory {
                 self.gate.wait_for_writers();
                 self.sweep_equivalents(key, &mut Sweep::new(Act::Drop, at));
             }
-            self.change(key, |variants, _| variants.retain(|stored| stored.began >= at));
+            self.change(key, |variants| variants.retain(|stored| stored.began >= at));
         });
     }
 
@@ -494,7 +455,7 @@ impl Memory {
             Act::Drop => {
                 let matching = Cell::new(0);
                 let look = |variants: &[Arc<Stored>]| matching.set(count(variants));
-                self.change_seen(key, look, |variants, _| {
+                self.change_seen(key, look, |variants| {
                     if matching.get() > 0 {
                         variants.retain(|stored| !old(stored));
                     }
@@ -503,7 +464,7 @@ impl Memory {
             }
             Act::MakeStale(since) => {
                 let look = |variants: &[Arc<Stored>]| sweep.count(key, count(variants));
-                self.change_seen(key, look, |variants, _| {
+                self.change_seen(key, look, |variants| {
                     for stored in variants.iter_mut().filter(|stored| concerned(stored)) {
                         *stored = Arc::new(stored.stale_since(since));
                     }
@@ -514,7 +475,7 @@ impl Memory {
 
     /// Every write goes through here. Purged responses are swept out by writes too; where a purge walks over all that is
     /// stored, and could miss one that is put back into another place, they are dropped or made stale on the way.
-    fn change(&self, key: &Key, change: impl FnOnce(&mut Vec<Arc<Stored>>, &mut Markers)) {
+    fn change(&self, key: &Key, change: impl FnOnce(&mut Vec<Arc<Stored>>)) {
         self.change_seen(key, |_| (), change);
     }
 
@@ -523,25 +484,24 @@ impl Memory {
         &self,
         key: &Key,
         look: impl FnOnce(&[Arc<Stored>]),
-        change: impl FnOnce(&mut Vec<Arc<Stored>>, &mut Markers),
+        change: impl FnOnce(&mut Vec<Arc<Stored>>),
     ) {
         self.gate.write(key, || {
             let walked = self.gate.walked();
             let old = self.cache.peek(key);
             look(old.as_ref().map_or(&[], |old| old.variants()));
-            let mut markers = old.as_ref().map(|old| old.markers).unwrap_or_default();
             let mut variants: Vec<_> = old.iter().flat_map(|old| &old.variants).cloned().collect();
             if walked {
                 variants = variants.into_iter().filter_map(|stored| self.surviving(key, stored)).collect();
             }
-            change(&mut variants, &mut markers);
+            change(&mut variants);
             variants.truncate(self.variants);
             let mut weight = 0;
             variants.retain(|stored| {
                 weight += stored.weight();
                 weight <= self.largest
             });
-            if variants.is_empty() && markers.is_empty() {
+            if variants.is_empty() {
                 if old.is_some() {
                     self.cache.remove(key);
                 }
@@ -550,7 +510,7 @@ impl Memory {
                     Some(carried) => carried.clone(),
                     None => self.carriers.enter(key, &stored.tags, answers_for(stored)).map(Arc::new),
                 };
-                let resource = Resource::new(variants, markers, &self.lent, carry);
+                let resource = Resource::new(variants, &self.lent, carry);
                 self.cache.insert(key.clone(), Arc::new(resource));
             }
         });
@@ -715,7 +675,7 @@ mod tests {
     use std::time::SystemTime;
 
     use bytes::Bytes;
-    use cache_policy::{Arrival, Rules};
+    use cache_policy::{Arrival, RequestFacts, Rules};
     use http::{HeaderValue, Method, Request, StatusCode};
 
     use super::*;

@@ -12,6 +12,7 @@ pub mod carriers;
 pub mod collapse;
 pub mod held;
 pub mod key;
+pub mod markers;
 pub mod memory;
 pub mod no_vary_search;
 pub mod not_stored;

@@ -1,10 +1,12 @@
 //! Why the last response for a key was not stored. Nothing in the cache itself records that.
 //!
-//! For explanations alone; nothing is decided by it. Bounded in bytes: the reasons of evicted keys are lost.
+//! For explanations alone; nothing is decided by it. Bounded in bytes: the reasons of evicted keys are lost. They are found
+//! by their keys' hashes: two keys with one hash would be told each other's reason.
 
-use std::sync::Arc;
+use std::{hash::BuildHasher as _, sync::Arc};
 
 use cache_policy::{Moment, Reason, Supply};
+use foldhash::fast::RandomState;
 use http::StatusCode;
 use quick_cache::{Weighter, sync::Cache};
 
@@ -19,39 +21,41 @@ pub struct NotStored {
     pub supply: Supply,
     /// When it was received.
     pub at: Moment,
-    /// The header lines that decided, without secrets.
-    pub lines: Vec<String>,
+    /// The header lines that decided, without secrets; one after the other.
+    pub lines: Box<str>,
 }
 
 /// The last response of each key that was not stored.
 #[derive(Debug)]
-pub struct LastNotStored(Cache<Key, Arc<NotStored>, ByLength>);
+pub struct LastNotStored {
+    by_hash: Cache<u64, Arc<NotStored>, ByLength>,
+    hasher: RandomState,
+}
 
 impl Default for LastNotStored {
     fn default() -> Self {
-        Self(Cache::with_weighter(KEYS, BUDGET, ByLength))
+        Self { by_hash: Cache::with_weighter(KEYS, BUDGET, ByLength), hasher: RandomState::default() }
     }
 }
 
 impl LastNotStored {
     /// Remembers a response in place of the one before.
     pub fn remember(&self, key: &Key, refused: NotStored) {
-        self.0.insert(key.clone(), Arc::new(refused));
+        self.by_hash.insert(self.hasher.hash_one(key), Arc::new(refused));
     }
 
     /// The last one of this key.
     pub fn of(&self, key: &Key) -> Option<Arc<NotStored>> {
-        self.0.get(key)
+        self.by_hash.get(&self.hasher.hash_one(key))
     }
 }
 
 #[derive(Clone, Debug)]
 struct ByLength;
 
-impl Weighter<Key, Arc<NotStored>> for ByLength {
-    fn weight(&self, key: &Key, refused: &Arc<NotStored>) -> u64 {
-        let lines: usize = refused.lines.iter().map(|line| LINE + line.len()).sum();
-        ENTRY + (key.as_str().len() + lines) as u64
+impl Weighter<u64, Arc<NotStored>> for ByLength {
+    fn weight(&self, _: &u64, refused: &Arc<NotStored>) -> u64 {
+        ENTRY + refused.lines.len() as u64
     }
 }
 
@@ -61,7 +65,6 @@ const BUDGET: u64 = 512 * 1024;
 const KEYS: usize = 1024;
 /// What an entry costs beside its text.
 const ENTRY: u64 = 160;
-const LINE: usize = 40;
 
 #[cfg(test)]
 mod tests {
@@ -81,7 +84,7 @@ mod tests {
             status: StatusCode::OK,
             supply: Supply::DefaultTtl,
             at: Moment::default(),
-            lines: vec!["x".repeat(200)],
+            lines: "x".repeat(200).into(),
         };
         let last = LastNotStored::default();
         last.remember(&key(0), refused(Reason::Private));
@@ -90,6 +93,6 @@ mod tests {
         for number in 1..10_000 {
             last.remember(&key(number), refused(Reason::NoStore));
         }
-        assert!(last.0.weight() <= BUDGET, "{}", last.0.weight());
+        assert!(last.by_hash.weight() <= BUDGET, "{}", last.by_hash.weight());
     }
 }

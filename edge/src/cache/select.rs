@@ -12,9 +12,10 @@ use crate::{
     cache::{
         Key, Memory, Resource, Stored,
         held::{self, Held},
-        memory::Marker,
+        markers::Marker,
     },
     message::hop_by_hop::upgrade_wanted,
+    request::as_sent::AsSent,
 };
 
 /// A stored response that may answer a request.
@@ -33,11 +34,11 @@ pub enum Candidate<'r> {
 /// A request, and what is needed to decide about it.
 #[derive(Clone, Copy, Debug)]
 pub struct Selection<'a> {
-    pub head: &'a request::Parts,
+    /// The request, and what of it the upstream sees.
+    pub sent: AsSent<'a>,
     /// The request, as policy sees it.
     pub facts: &'a RequestFacts,
     pub key: &'a Key,
-    pub rules: &'a Rules,
     /// The moment of the look-up.
     pub now: Moment,
 }
@@ -45,8 +46,9 @@ pub struct Selection<'a> {
 impl<'a> Selection<'a> {
     /// Finds a stored response: exact matches first, then equivalent ones, then parts.
     pub fn find<'r>(&self, memory: &Memory, resource: Option<&'r Resource>) -> Option<Candidate<'r>> {
-        let Self { head, facts, key, rules, now } = *self;
-        if let Some(stored) = resource.and_then(|resource| resource.select(&head.headers)) {
+        let Self { sent, facts, key, now } = *self;
+        let (head, rules) = (sent.head, self.rules());
+        if let Some(stored) = resource.and_then(|resource| resource.select(&sent)) {
             return Some(Candidate::Variant(stored));
         }
         if !facts.reads() {
@@ -62,14 +64,15 @@ impl<'a> Selection<'a> {
         {
             return Some(Candidate::Part(part, held));
         }
-        let (key, stored) = memory.look_up_equivalent(key, &head.headers)?;
+        let (key, stored) = memory.look_up_equivalent(key, &sent)?;
         let fresh = cache_policy::decide(facts, Some(&stored.meta), rules, now);
         (fresh == Decision::Serve { stale: None }).then(|| Candidate::Query(Box::new(key), stored))
     }
 
     /// Decides about the candidate.
     pub fn decide(&self, resource: Option<&Resource>, candidate: Option<&Candidate<'_>>) -> Decision {
-        let Self { facts, rules, now, .. } = *self;
+        let Self { facts, now, .. } = *self;
+        let rules = self.rules();
         match candidate {
             Some(Candidate::Part(part, held)) => held::decide(part, held, facts, rules, now),
             Some(candidate) => cache_policy::decide(facts, Some(&candidate.stored().meta), rules, now),
@@ -82,21 +85,26 @@ impl<'a> Selection<'a> {
 
     /// The stored part of the variant.
     pub fn part<'r>(&self, resource: Option<&'r Resource>) -> Option<&'r Arc<Stored>> {
-        resource?.select_part(&self.head.headers).filter(|_| self.head.method == Method::GET)
+        resource.filter(|_| self.sent.head.method == Method::GET)?.select_part(&self.sent)
     }
 
     /// Why a request without content that policy would fetch for the cache bypasses it: it asks to switch protocols, or
     /// for a head only; or it asks for less than a whole of a resource that recently could not be stored (`marker`).
     pub fn bypass_reason(&self, marker: Option<Marker>) -> Option<Reason> {
-        let asks_with = |name| self.head.headers.contains_key(name);
-        if upgrade_wanted(self.head.version, &self.head.headers).is_some() {
+        let head = self.sent.head;
+        let asks_with = |name| head.headers.contains_key(name);
+        if upgrade_wanted(head.version, &head.headers).is_some() {
             Some(Reason::Upgrade)
-        } else if self.head.method != Method::GET {
+        } else if head.method != Method::GET {
             Some(Reason::Method)
         } else {
             let partly = self.facts.asks_for_range() || CONDITIONS.iter().any(asks_with);
             (marker.is_some() && partly).then_some(Reason::RequestPart)
         }
+    }
+
+    pub fn rules(&self) -> &'a Rules {
+        &self.sent.route.rules
     }
 
     fn missed(&self, resource: Option<&Resource>) -> Reason {

@@ -44,7 +44,8 @@ pub trait Tier: Send + Sync + 'static {
     /// One word for logs, metrics and Cache-Status.
     fn name(&self) -> &'static str;
 
-    /// The newest response kept under this key whose `vary` fields this request matches: [`Kept::answers`]. Its body is
+    /// The newest response kept under this key whose `vary` fields this request, as the upstream sees it, matches:
+    /// [`Kept::answers`]. Its body is
     /// read only when it is used.
     fn look_up<'a>(&'a self, key: &'a Key, request: &'a HeaderMap) -> TierFuture<'a, Option<Found>>;
 
@@ -130,7 +131,7 @@ impl Kept {
         Some(Self { meta, received, fresh_until, vary, variant, tags, codable, head })
     }
 
-    /// Whether it is the variant that a request selects.
+    /// Whether it is the variant that a request, as the upstream sees it, selects.
     pub fn answers(&self, request: &HeaderMap) -> bool {
         self.vary.is_empty() || *cache_policy::variant_key(&self.vary, request) == *self.variant
     }

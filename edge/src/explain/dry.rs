@@ -30,17 +30,18 @@ pub fn dry(
     response: &HeaderMap,
     now: SystemTime,
 ) -> Result<Explanation, String> {
-    let (head, inbound, route) = match read(settings, question) {
-        Ok(read) => read,
+    let asked = match read(settings, question) {
+        Ok(asked) => asked,
         Err(undecided) => return undecided.told(),
     };
+    let super::Asked { head, target, route, .. } = &asked;
     let rules = &route.rules;
     let facts = RequestFacts::read(&head.method, &head.headers, rules);
     let moment = Moment::from_epoch(Duration::from_secs(1));
     let arrival = Arrival { requested_at: moment, received_at: moment, wall: now };
-    let key = Key::on_route(&inbound, &route.query);
+    let key = Key::on_route(target, &route.query);
     let part =
-        status == StatusCode::PARTIAL_CONTENT && matches!(want::want(&head, None, &facts, rules), Want::Part);
+        status == StatusCode::PARTIAL_CONTENT && matches!(want::want(head, None, &facts, rules), Want::Part);
     let judged = match decide(&facts, None, rules, moment) {
         Decision::Pass(reason) => Err(reason),
         _ if part => {
@@ -71,7 +72,7 @@ pub fn dry(
         Ok((Admitted { meta, head: stored, vary }, place, tags)) => Explanation {
             verdict: "stored".to_owned(),
             variant: match &vary {
-                Vary::Fields(fields) => variant(fields, &variant_key(fields, &head.headers)),
+                Vary::Fields(fields) => variant(fields, &variant_key(fields, &asked.as_sent())),
                 Vary::Nothing | Vary::Any => Vec::new(),
             },
             lines: evidence::response_lines(None, response, Some(&meta), rules)

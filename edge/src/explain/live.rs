@@ -11,7 +11,7 @@ use crate::{
     cache::{
         Key, Memory, Resource, Stored,
         held::Held,
-        memory::Whose,
+        markers::Whose,
         select::{Candidate, Selection},
     },
     fetch::want::{self, Want},
@@ -31,26 +31,27 @@ pub fn live(
     now: Moment,
     question: &Question,
 ) -> Result<Explanation, String> {
-    let (head, inbound, route) = match read(settings, question) {
-        Ok(read) => read,
+    let asked = match read(settings, question) {
+        Ok(asked) => asked,
         Err(undecided) => return undecided.told(),
     };
+    let super::Asked { head, target, route, .. } = &asked;
     let rules = &route.rules;
     let facts = RequestFacts::read(&head.method, &head.headers, rules);
-    let key = Key::on_route(&inbound, &route.query);
-    let selection = Selection { head: &head, facts: &facts, key: &key, rules, now };
+    let key = Key::on_route(target, &route.query);
+    let selection = Selection { sent: asked.as_sent(), facts: &facts, key: &key, now };
     let resource = memory.look_up(&key);
     let resource = resource.as_deref();
     let candidate = selection.find(memory, resource);
     let candidate = candidate.as_ref();
-    let marker = resource.and_then(|resource| resource.marker(Whose::of(&facts), now));
+    let marker = memory.marker(&key, Whose::of(&facts), now);
     let wanted = match candidate {
-        Some(Candidate::Part(_, held)) => want::want(&head, Some(held), &facts, rules),
+        Some(Candidate::Part(_, held)) => want::want(head, Some(held), &facts, rules),
         Some(_) => Want::Whole,
-        None => want::want(&head, None, &facts, rules),
+        None => want::want(head, None, &facts, rules),
     };
     let largest = settings.cache.largest_object;
-    let marker = marker.filter(|marker| want::concerns(marker, &wanted, &head, largest));
+    let marker = marker.filter(|marker| want::concerns(marker, &wanted, head, largest));
     let (verdict, status, reason) = match selection.decide(resource, candidate) {
         Decision::Serve { stale: None } => ("hit", Some(Verdict::Hit), None),
         Decision::Serve { stale } => ("stale", Some(Verdict::Stale), stale),
@@ -120,7 +121,7 @@ pub fn live(
             status: refused.status.as_u16(),
             reason: refused.reason.as_str().to_owned(),
             meaning: meaning(refused.reason),
-            lines: refused.lines.clone(),
+            lines: refused.lines.lines().map(ToOwned::to_owned).collect(),
         });
     }
     Ok(told)
@@ -134,17 +135,18 @@ fn lines(
     stored: Option<&std::sync::Arc<Stored>>,
     route: &Route,
 ) -> Vec<String> {
-    let request = &selection.head.headers;
+    let head = selection.sent.head;
+    let request = &head.headers;
     let mut lines = reason.map(|reason| evidence::request_lines(reason, request)).unwrap_or_default();
     if reason == Some(Reason::Method) {
-        lines.push(format!("request method {}", selection.head.method));
+        lines.push(format!("request method {}", head.method));
     }
     if reason == Some(Reason::VaryMiss)
         && let Some(newest) = resource.and_then(|resource| resource.variants().first())
     {
         let names = newest.vary.iter().map(HeaderName::as_str).collect::<Vec<_>>().join(", ");
         lines.push(format!("response vary: {names}"));
-        let values = variant(&newest.vary, &variant_key(&newest.vary, request));
+        let values = variant(&newest.vary, &variant_key(&newest.vary, &selection.sent));
         lines.extend(values.into_iter().map(|value| format!("request {value}")));
     }
     if let Some(stored) = stored {
@@ -156,7 +158,7 @@ fn lines(
 
 fn stored_as(candidate: &Candidate<'_>, selection: &Selection<'_>) -> StoredAs {
     let stored = candidate.stored();
-    let (request, response) = (&selection.head.headers, &stored.identity().head);
+    let (request, response) = (&selection.sent.head.headers, &stored.identity().head);
     let line = |whose, name: &HeaderName, value: Option<&HeaderValue>| {
         value.map(|value| evidence::line(whose, name, value))
     };
@@ -209,18 +211,17 @@ fn others(resource: Option<&Resource>, found: bool) -> Vec<String> {
 
 /// The fields that the cache adds to the request it forwards.
 fn asks(candidate: Option<&Candidate<'_>>, selection: &Selection<'_>) -> Vec<String> {
+    let head = selection.sent.head;
+    let want = |held| want::want(head, held, selection.facts, selection.rules());
     let (want, validate) = candidate.map_or_else(
-        || (want::want(selection.head, None, selection.facts, selection.rules), None),
+        || (want(None), None),
         |candidate| match candidate {
-            Candidate::Part(_, held) => (
-                want::want(selection.head, Some(held), selection.facts, selection.rules),
-                Some(candidate.stored()),
-            ),
+            Candidate::Part(_, held) => (want(Some(held)), Some(candidate.stored())),
             candidate => (Want::Whole, Some(candidate.stored())),
         },
     );
     let target = format!("{} {}", Method::GET, selection.key.path_and_query());
-    let fields = want::fields(&want, selection.head, validate);
+    let fields = want::fields(&want, head, validate);
     std::iter::once(target)
         .chain(
             fields

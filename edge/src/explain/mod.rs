@@ -9,16 +9,29 @@ mod dry;
 mod live;
 mod remedy;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    sync::Arc,
+    time::Duration,
+};
 
 use cache_policy::{Cookies, Meta, Moment, Parts, Reason, Rules, StaleBan, Supply, targeted_field};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri, header, request};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    message::target::{Scheme, Target},
+    message::{
+        hop_by_hop::strip_nominated,
+        target::{Scheme, Target},
+    },
     observe::evidence,
-    request::{inbound, refusal::Refusal, route},
+    request::{
+        as_sent::AsSent,
+        client::{self, Client},
+        inbound,
+        refusal::Refusal,
+        route,
+    },
     settings::{Route, Settings},
 };
 
@@ -221,10 +234,23 @@ fn limit(route: &Route) -> Option<String> {
     ))
 }
 
-fn read<'a>(
-    settings: &'a Settings,
-    question: &Question,
-) -> Result<(request::Parts, Target, &'a Arc<Route>), Undecided> {
+/// A request that is asked about, read as the pipeline reads one.
+struct Asked<'a> {
+    head: request::Parts,
+    target: Target,
+    client: Client,
+    route: &'a Arc<Route>,
+}
+
+impl Asked<'_> {
+    fn as_sent(&self) -> AsSent<'_> {
+        let Self { head, target, client, route } = self;
+        AsSent { head, target, client, route }
+    }
+}
+
+/// The operator's own machine asks; it is believed about another client, since no other could ask.
+fn read<'a>(settings: &'a Settings, question: &Question) -> Result<Asked<'a>, Undecided> {
     let mut url = question.url.clone();
     // As curl does it: the URL says where to connect, the field for whom the request is.
     let mut hosts = question.headers.iter().filter(|(name, _)| name.eq_ignore_ascii_case("host"));
@@ -249,11 +275,17 @@ fn read<'a>(
         let value: HeaderValue = value.parse().map_err(|_| format!("{value:?} is no header value"))?;
         request.headers_mut().append(name, value);
     }
-    let head = request.into_parts().0;
-    let inbound = inbound::read(&head, scheme).map_err(|refusal| refusal.to_string())?;
-    match route::find(&settings.routes, &inbound) {
-        Some(route) => Ok((head, inbound, route)),
-        None => Err(Undecided::Refused(Box::new(no_route(settings, &inbound)))),
+    let mut head = request.into_parts().0;
+    inbound::join_cookies(&mut head.headers);
+    strip_nominated(&mut head.headers);
+    let here = IpAddr::from(Ipv4Addr::LOCALHOST);
+    let mut clients = settings.clients.clone();
+    clients.trusted_proxies.push(here.into());
+    let client = client::identify(Client { address: here, scheme }, &head.headers, &clients);
+    let target = inbound::read(&head, client.scheme).map_err(|refusal| refusal.to_string())?;
+    match route::find(&settings.routes, &target) {
+        Some(route) => Ok(Asked { head, target, client, route }),
+        None => Err(Undecided::Refused(Box::new(no_route(settings, &target)))),
     }
 }
 
@@ -460,8 +492,9 @@ mod tests {
     #[test]
     fn the_host_field_says_for_whom_the_request_is() {
         let settings = settings();
-        let (_, target, route) = read(&settings, &question("http://127.0.0.1:8080/a/b", Some("shop.test")))
-            .unwrap_or_else(|_| panic!("it is routed"));
+        let Asked { target, route, .. } =
+            read(&settings, &question("http://127.0.0.1:8080/a/b", Some("shop.test")))
+                .unwrap_or_else(|_| panic!("it is routed"));
         assert_eq!((&*target.host, &*route.name), ("shop.test", "shop"));
         let twice = Question {
             headers: ["a.test", "b.test"].map(|host| ("host".to_owned(), host.to_owned())).into(),

@@ -23,7 +23,7 @@ use http_body_util::BodyExt as _;
 use crate::{
     cache::{
         Filling, Key, Lead, Recording, Stored, StoredBody,
-        memory::{MARKER, Marker, Whose},
+        markers::{MARKER, Marker, Whose},
         not_stored::NotStored,
         recording::Room,
         reservation::Reservation,
@@ -284,7 +284,7 @@ impl Fill<'_> {
         }
         // It had a lifetime, or it would not have been filled.
         let (status, supply) = (self.filling.facts.meta.status, Supply::Neither);
-        let refused = NotStored { reason, status, supply, at, lines: Vec::new() };
+        let refused = NotStored { reason, status, supply, at, lines: Box::default() };
         self.edge.memory.not_stored().remember(self.key, refused);
         self.lead.close();
         // What has come is held for those who read more slowly than others, and as much again where there is room.

@@ -13,7 +13,7 @@ use crate::{
     cache::{
         Filling, Recording, Stored,
         held::Gap,
-        memory::{MARKER, SHORT_MARKER},
+        markers::{MARKER, SHORT_MARKER},
         purge::Generation,
         reservation::Reservation,
         stored::Facts,

@@ -29,7 +29,7 @@ use tokio::sync::oneshot;
 use crate::{
     cache::{
         FetchOutcome, Key, Lead, Stored,
-        memory::{Marker, Whose},
+        markers::{Marker, Whose},
         not_stored::NotStored,
         purge::Generation,
         recording::Reader,
@@ -58,7 +58,7 @@ pub struct Fetch {
 /// What a fetch is for: a resource, and the context in which its response is judged.
 pub struct Subject {
     pub key: Key,
-    /// The client's request fields, for `Vary`.
+    /// The fields of the request as the upstream sees them, for `Vary`.
     pub fields: HeaderMap,
     /// The client's request, as policy sees it.
     pub facts: RequestFacts,
@@ -237,13 +237,9 @@ impl Received<'_> {
         if let Some(time) = goes_on(want, status, reason) {
             edge.memory.mark(key, Whose::of(facts), Marker { until: at + time, reason });
         }
-        let lines = [
-            evidence::request_lines(reason, fields),
-            evidence::response_lines(Some(reason), self.answer.headers(), None, &route.rules),
-        ];
         let supply = Supply::of(status, self.answer.headers(), &route.rules);
-        let refused = NotStored { reason, status, supply, at, lines: lines.concat() };
-        edge.memory.not_stored().remember(key, refused);
+        let lines = evidence::refusal(reason, fields, self.answer.headers(), &route.rules);
+        edge.memory.not_stored().remember(key, NotStored { reason, status, supply, at, lines });
     }
 
     async fn fill(
@@ -316,7 +312,7 @@ pub struct Keep {
     pub key: Key,
     /// A fetch that nobody joins.
     pub lead: Lead,
-    /// The request's fields, for `Vary`.
+    /// The fields of the request as the upstream sees them, for `Vary`.
     pub fields: HeaderMap,
     /// The facts under which the response is admitted.
     pub facts: RequestFacts,

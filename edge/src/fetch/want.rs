@@ -10,7 +10,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, header, request};
 use crate::cache::{
     Stored,
     held::{Gap, Held},
-    memory::Marker,
+    markers::Marker,
 };
 
 /// The octets of a representation that are asked for.

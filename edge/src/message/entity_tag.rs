@@ -25,11 +25,26 @@ pub fn coded_tag(etag: &HeaderValue, coding: Coding, strength: Strength) -> Opti
     HeaderValue::from_bytes(&parts.concat()).ok()
 }
 
+/// The form of a representation that an entity tag stands for, where `etag` is that of the identity form; compared weakly
+/// (RFC 9110 §8.8.3.2).
+pub fn form_of(tag: &[u8], etag: &HeaderValue) -> Option<Coding> {
+    let (tag, etag) = (opaque(tag), opaque(etag.as_bytes()));
+    if tag == etag {
+        return Some(Coding::Identity);
+    }
+    let coding = tag.strip_prefix(etag.strip_suffix(b"\"")?)?.strip_prefix(b";")?.strip_suffix(b"\"")?;
+    CODED.into_iter().find(|known| known.token().as_bytes() == coding)
+}
+
+fn opaque(tag: &[u8]) -> &[u8] {
+    tag.strip_prefix(b"W/").unwrap_or(tag)
+}
+
 /// What the upstream calls an entity tag that one of our codings made, as a strong tag; `None` when it is not one of
 /// ours. The client holds the exact identity bytes once it has decoded, so a strong comparison upstream is sound; if
 /// the upstream's own tag is weak, that comparison fails there, which is safe.
 pub fn uncoded_tag(tag: &[u8]) -> Option<Vec<u8>> {
-    let inner = tag.strip_prefix(b"W/").unwrap_or(tag).strip_prefix(b"\"")?.strip_suffix(b"\"")?;
+    let inner = opaque(tag).strip_prefix(b"\"")?.strip_suffix(b"\"")?;
     let at = inner.iter().rposition(|octet| *octet == b';')?;
     let (base, coding) = (&inner[..at], &inner[at + 1..]);
     let ours = CODED.iter().any(|known| known.token().as_bytes() == coding);
@@ -52,6 +67,26 @@ mod tests {
         let weak = coded_tag(&strong, Coding::Gzip, Strength::Weak).unwrap();
         assert_eq!(weak, "W/\"v1;gzip\"");
         assert_eq!(uncoded_tag(weak.as_bytes()).unwrap(), b"\"v1\"");
+    }
+
+    #[test]
+    fn a_tag_tells_which_form_it_stands_for() {
+        let etag = HeaderValue::from_static("W/\"v1\"");
+        for (tag, form) in [
+            ("\"v1\"", Some(Coding::Identity)),
+            ("W/\"v1;br\"", Some(Coding::Brotli)),
+            ("\"v1;gzip\"", Some(Coding::Gzip)),
+            ("\"v1;x\"", None),
+            ("\"v1;br", None),
+            ("\"v11\"", None),
+            ("\"v\"", None),
+            ("*", None),
+        ] {
+            assert_eq!(form_of(tag.as_bytes(), &etag), form, "{tag}");
+            let coded = form.filter(|form| *form != Coding::Identity);
+            let made = coded.map(|form| coded_tag(&etag, form, Strength::Strong).unwrap());
+            assert!(made.is_none_or(|made| form_of(made.as_bytes(), &etag) == form), "{tag}");
+        }
     }
 
     #[test]

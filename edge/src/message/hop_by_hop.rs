@@ -14,19 +14,31 @@ pub fn via(received: Version) -> HeaderValue {
 
 /// Removes the fields of one connection only (RFC 9110 §7.6.1), nominated fields included.
 pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
-    if headers.contains_key(header::CONNECTION) {
-        let nominated: Vec<HeaderName> = list_elements(headers, &header::CONNECTION)
-            .filter_map(|name| HeaderName::from_bytes(name).ok())
-            // Nominating these would let a client hide them from us after we have acted upon them.
-            .filter(|name| !KEPT.contains(name))
-            .collect();
-        for name in nominated {
-            headers.remove(name);
-        }
-    }
+    strip_nominated(headers);
     for name in HOP_BY_HOP {
         headers.remove(name);
     }
+}
+
+/// Removes what `Connection` nominates, but not the fields that are of one connection anyway. Of a request this comes
+/// before anything is decided by its fields: a nominated field is not sent on, so nobody else's answer may depend on
+/// it. Costs nothing where nothing is nominated.
+pub fn strip_nominated(headers: &mut HeaderMap) {
+    let is_nominated = |name: &&[u8]| std::str::from_utf8(name).is_ok_and(|name| headers.contains_key(name));
+    let nominated: Vec<HeaderName> = list_elements(headers, &header::CONNECTION)
+        .filter(is_nominated)
+        .filter_map(|name| HeaderName::from_bytes(name).ok())
+        // Nominating these would let a client hide them from us after we have acted upon them.
+        .filter(|name| !is_hop_by_hop(name) && !KEPT.contains(name))
+        .collect();
+    for name in &nominated {
+        headers.remove(name);
+    }
+}
+
+/// Whether a field is of one connection only, nominated or not.
+pub fn is_hop_by_hop(name: &HeaderName) -> bool {
+    HOP_BY_HOP.contains(name)
 }
 
 /// The protocol an HTTP/1.1 client asks to switch to (RFC 9110 §7.8), if it is one the edge passes on: WebSocket. Anything
@@ -48,13 +60,15 @@ const HOP_BY_HOP: [HeaderName; 6] = [
 ];
 
 /// Never removed by being named in `Connection`.
-const KEPT: [HeaderName; 6] = [
+const KEPT: [HeaderName; 8] = [
     header::HOST,
     header::AUTHORIZATION,
     header::COOKIE,
     header::CACHE_CONTROL,
     header::CONTENT_LENGTH,
+    header::FORWARDED,
     HeaderName::from_static("x-forwarded-for"),
+    HeaderName::from_static("x-forwarded-proto"),
 ];
 
 #[cfg(test)]

@@ -25,43 +25,88 @@ pub fn response_lines(
     meta: Option<&Meta>,
     rules: &Rules,
 ) -> Vec<String> {
-    let names = names(reason, meta).response.iter();
-    match targeted_field(response, &rules.targeted) {
-        // The targeted field replaces both (RFC 9213 §2.2).
-        Some(targeted) => {
-            let names = names.filter(|name| **name != header::EXPIRES);
-            let names = names.map(|name| if *name == header::CACHE_CONTROL { targeted } else { name });
-            lines("response", response, names)
-        }
-        None => lines("response", response, names),
+    let targeted = targeted_field(response, &rules.targeted);
+    lines("response", response, standing_for(names(reason, meta).response, targeted))
+}
+
+/// The lines of a request and of its response that a refusal to store rests on, one after the other. Written at once,
+/// because this is kept for each response that is not stored.
+pub fn refusal(reason: Reason, request: &HeaderMap, response: &HeaderMap, rules: &Rules) -> Box<str> {
+    let Names { request: of_request, response: of_response } = names(Some(reason), None);
+    let mut text = String::new();
+    for (name, value) in values(request, of_request.iter()) {
+        write_line(&mut text, "request", name, value);
+        text.push('\n');
     }
+    let targeted = targeted_field(response, &rules.targeted);
+    for (name, value) in values(response, standing_for(of_response, targeted)) {
+        write_line(&mut text, "response", name, value);
+        text.push('\n');
+    }
+    text.into()
+}
+
+/// The names of a response's fields, where a targeted field replaces two of them (RFC 9213 §2.2).
+fn standing_for<'n>(
+    names: &'n [HeaderName],
+    targeted: Option<&'n HeaderName>,
+) -> impl Iterator<Item = &'n HeaderName> {
+    names.iter().filter_map(move |name| match targeted {
+        Some(_) if *name == header::EXPIRES => None,
+        Some(targeted) if *name == header::CACHE_CONTROL => Some(targeted),
+        _ => Some(name),
+    })
 }
 
 /// One line of a head, without secrets and cut to a readable length.
 pub fn line(whose: &str, name: &HeaderName, value: &HeaderValue) -> String {
-    let text = String::from_utf8_lossy(value.as_bytes());
-    let shown = match *name {
-        header::SET_COOKIE | header::COOKIE => cookie_names(&text),
-        header::AUTHORIZATION => text.split(' ').next().unwrap_or_default().to_owned() + " …",
-        _ => text.into_owned(),
-    };
-    let end = shown.char_indices().nth(LONGEST).map_or(shown.len(), |(end, _)| end);
-    let cut = if end < shown.len() { "…" } else { "" };
-    format!("{whose} {name}: {}{cut}", &shown[..end])
+    let mut line = String::new();
+    write_line(&mut line, whose, name, value);
+    line
 }
 
-fn lines<'n>(whose: &str, head: &HeaderMap, names: impl Iterator<Item = &'n HeaderName>) -> Vec<String> {
-    let values = names.flat_map(|name| head.get_all(name).iter().map(move |value| (name, value)));
-    values.take(MOST).map(|(name, value)| line(whose, name, value)).collect()
+fn write_line(text: &mut String, whose: &str, name: &HeaderName, value: &HeaderValue) {
+    for part in [whose, " ", name.as_str(), ": "] {
+        text.push_str(part);
+    }
+    let start = text.len();
+    let octets = value.as_bytes();
+    let shown = String::from_utf8_lossy(&octets[..octets.len().min(LOOKED_AT)]);
+    match *name {
+        header::SET_COOKIE | header::COOKIE => write_cookie_names(text, &shown),
+        header::AUTHORIZATION => {
+            text.push_str(shown.split(' ').next().unwrap_or_default());
+            text.push_str(" …");
+        }
+        _ => text.push_str(&shown),
+    }
+    if let Some((end, _)) = text[start..].char_indices().nth(LONGEST) {
+        text.truncate(start + end);
+        text.push('…');
+    }
+}
+
+fn lines<'n>(whose: &str, head: &'n HeaderMap, names: impl Iterator<Item = &'n HeaderName>) -> Vec<String> {
+    values(head, names).map(|(name, value)| line(whose, name, value)).collect()
+}
+
+fn values<'n>(
+    head: &'n HeaderMap,
+    names: impl Iterator<Item = &'n HeaderName>,
+) -> impl Iterator<Item = (&'n HeaderName, &'n HeaderValue)> {
+    names.flat_map(|name| head.get_all(name).iter().map(move |value| (name, value))).take(MOST)
 }
 
 /// The names before each `=` in `Set-Cookie: a=1; Path=/` and `Cookie: a=1; b=2`.
-fn cookie_names(field: &str) -> String {
-    let names = field.split(';').map(|pair| match pair.split_once('=') {
-        Some((name, _)) => format!("{}=…", name.trim()),
-        None => pair.trim().to_owned(),
-    });
-    names.collect::<Vec<_>>().join("; ")
+fn write_cookie_names(text: &mut String, field: &str) {
+    for (index, pair) in field.split(';').enumerate() {
+        if index > 0 {
+            text.push_str("; ");
+        }
+        let (name, equals) = pair.split_once('=').map_or((pair, ""), |(name, _)| (name, "=…"));
+        text.push_str(name.trim());
+        text.push_str(equals);
+    }
 }
 
 fn names(reason: Option<Reason>, meta: Option<&Meta>) -> Names {
@@ -139,6 +184,8 @@ static TAGS: [HeaderName; 3] = [
 ];
 /// Characters of one value.
 const LONGEST: usize = 200;
+/// Octets of one value of which that many characters are taken; of a cookie, its names only.
+const LOOKED_AT: usize = 16 * LONGEST;
 /// Lines of one reason.
 const MOST: usize = 8;
 

@@ -76,9 +76,10 @@ impl Record {
         self.0.as_mut().expect("only `travel`, which consumes the record, takes its facts")
     }
 
-    /// Sets the client's address.
-    pub fn client(&mut self, client: IpAddr) {
-        self.facts().client = Some(client);
+    /// Sets the client's address, and the scheme of its own connection.
+    pub fn client(&mut self, client: IpAddr, scheme: Scheme) {
+        let facts = self.facts();
+        (facts.client, facts.scheme) = (Some(client), scheme);
     }
 
     /// Sets the route.

@@ -29,13 +29,12 @@ use self::{share::Learnt, tunnel::Upgrade};
 use crate::{
     cache::{
         Key, Resource, Stored,
-        memory::Whose,
         select::{Candidate, Selection},
     },
     fetch::want::{self, Want},
     message::{
         content::Content,
-        hop_by_hop::strip_hop_by_hop,
+        hop_by_hop::{strip_hop_by_hop, strip_nominated},
         interim::{self, Interim, Relay},
         target::{Scheme, Target},
     },
@@ -44,6 +43,7 @@ use crate::{
         verdict::Verdict,
     },
     request::{
+        as_sent::AsSent,
         client::{self, Client, ClientKey},
         inbound::{self, Forwards},
         limit::{Admitted, Limiter, RateLimited},
@@ -81,6 +81,7 @@ pub async fn handle(
     let upgrade = Upgrade::wanted(&mut request);
     let (mut head, content) = request.into_parts();
     inbound::join_cookies(&mut head.headers);
+    strip_nominated(&mut head.headers);
     let forwards = inbound::count_forwards(&mut head);
     let mut record = Record::begin(&head, peer.scheme, peer.address, edge.clock.now(), &edge.sink);
     let answered = match ask(edge, &state, peer, &head, &mut record) {
@@ -117,9 +118,10 @@ fn ask<'a>(
 ) -> Result<Exchange<'a>, Refusal> {
     let settings = &state.settings;
     head_within(head, settings)?;
-    let target = inbound::read(head, peer.scheme)?;
-    let client = client::identify(peer.address, &head.headers, &settings.clients.trusted_proxies);
-    record.client(client.address);
+    let peer = Client { address: peer.address, scheme: peer.scheme };
+    let client = client::identify(peer, &head.headers, &settings.clients);
+    record.client(client.address, client.scheme);
+    let target = inbound::read(head, client.scheme)?;
     let RouteState { route, upstream, limiter, metrics } =
         route::find(&state.routes, &target).ok_or(Refusal::NoRoute)?;
     record.route(&route.name, metrics);
@@ -267,7 +269,12 @@ impl Exchange<'_> {
 
     fn selection(&self) -> Selection<'_> {
         let now = self.edge.clock.now();
-        Selection { head: self.head, facts: &self.facts, key: &self.key, rules: &self.route.rules, now }
+        Selection { sent: self.as_sent(), facts: &self.facts, key: &self.key, now }
+    }
+
+    /// The request as its upstream sees it.
+    fn as_sent(&self) -> AsSent<'_> {
+        AsSent { head: self.head, target: &self.target, client: &self.client, route: self.route }
     }
 
     /// Answers where the cache alone cannot, within the request's time.
@@ -329,11 +336,7 @@ impl Exchange<'_> {
                 return self.pass(client, Reason::RequestContent).await;
             }
             missed = wanted.plan.reason;
-            let now = self.edge.clock.now();
-            let marker =
-                wanted.resource.as_ref().and_then(|resource| resource.marker(Whose::of(&self.facts), now));
-            let largest = self.settings.cache.largest_object;
-            let marker = marker.filter(|marker| want::concerns(marker, &wanted.want, self.head, largest));
+            let marker = self.marker(&wanted);
             if let Some(reason) = self.selection().bypass_reason(marker) {
                 return self.pass(client, reason).await;
             }

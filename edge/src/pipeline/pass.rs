@@ -27,7 +27,10 @@ use crate::{
         hop_by_hop::strip_hop_by_hop,
     },
     observe::verdict::Verdict,
-    request::refusal::Refusal,
+    request::{
+        as_sent::{Audience, overrides_method},
+        refusal::Refusal,
+    },
     response::{
         body::{Body, Cut},
         coding::OnItsWay,
@@ -36,7 +39,7 @@ use crate::{
     },
     upstream::{
         self, RequestBody, ResponseBody,
-        outbound::{self, Asker, Purpose},
+        outbound::{self, Purpose},
         request_body::ContentBounds,
     },
 };
@@ -96,19 +99,13 @@ impl Exchange<'_> {
         Ok(Answer { response, status, via, upstream })
     }
 
-    /// The parts of this request from which the upstream's request is written.
-    pub(super) fn asker(&self) -> Asker<'_> {
-        let Self { head, target, client, route, .. } = self;
-        Asker { head, target, client, route }
-    }
-
     fn passed_on(
         &self,
         content: RequestBody,
         gate: Option<ContinueGate>,
         upgrade: Option<&Upgrade>,
     ) -> Request<RequestBody> {
-        let mut request = outbound::request(&self.asker(), Purpose::Pass, content);
+        let mut request = outbound::request(&self.as_sent(), Purpose::Pass, content);
         let headers = request.headers_mut();
         if gate.is_some() {
             headers.insert(header::EXPECT, HeaderValue::from_static("100-continue"));
@@ -158,7 +155,7 @@ impl Exchange<'_> {
     fn freshen_by_head(&self, answer: &response::Parts, began: Generation, arrival: Arrival) {
         let memory = &self.edge.memory;
         let resource = memory.look_up(&self.key);
-        let stored = resource.as_ref().and_then(|resource| resource.select(&self.head.headers));
+        let stored = resource.as_ref().and_then(|resource| resource.select(&self.as_sent()));
         if let Some(stored) = stored {
             let (request, rules) = (&self.facts, &self.route.rules);
             let answer = Newer { request, head: &answer.headers, arrival, rules };
@@ -181,12 +178,16 @@ impl Exchange<'_> {
     ) -> Result<Body, ResponseBody> {
         let authority = self.target.authority();
         let target = invalidate::resource(&self.target, &authority);
+        if overrides_method(self.head) {
+            // The upstream has answered another method.
+            return Err(body);
+        }
         let facts = stands_for_get(&self.head.method, &self.facts, &target, answer.status, &answer.headers);
         let Some(facts) = facts else { return Err(body) };
         let keep = Keep {
             key: self.key.clone(),
             lead,
-            fields: self.head.headers.clone(),
+            fields: self.as_sent().fields(Audience::Client),
             facts,
             route: Arc::clone(self.route),
             arrival,

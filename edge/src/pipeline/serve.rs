@@ -28,7 +28,7 @@ impl Exchange<'_> {
 
     /// Answers with a response found in a tier behind memory, if policy lets it answer this request.
     pub(super) fn serve_found(&self, stored: &Arc<Stored>, tier: &'static str) -> Option<Answer> {
-        if !stored.vary.is_empty() && variant_key(&stored.vary, &self.head.headers) != stored.variant {
+        if !stored.vary.is_empty() && variant_key(&stored.vary, &self.as_sent()) != stored.variant {
             return None;
         }
         let candidate = Candidate::of(self.head, stored)?;

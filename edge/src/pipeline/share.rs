@@ -15,7 +15,7 @@ use crate::{
     cache::{
         FetchOutcome, Filling, Joined, Lead, Published, Resource, Stored,
         collapse::{Follow, Group, TakeOver, Wish},
-        memory::Marker,
+        markers::{Marker, Whose},
         select::Candidate,
     },
     fetch::{
@@ -23,7 +23,10 @@ use crate::{
         want::{self, Want},
     },
     observe::verdict::Verdict,
-    request::refusal::Refusal,
+    request::{
+        as_sent::{AsSent, Audience},
+        refusal::Refusal,
+    },
     response::{
         body::Body, coding::OnItsWay, fields::CacheStatus, known_length::known_length, representation,
     },
@@ -66,8 +69,8 @@ impl Exchange<'_> {
         };
         let (group, fetched) = match joined {
             Joined::Leader(lead) => {
-                // A fetch that ended between the look-up and this join has stored its response.
-                if self.is_outdated(wanted) {
+                // A fetch that ended between the look-up and this join has stored its response, or could not.
+                if self.is_outdated(wanted) || marker.is_none() && self.marker(wanted).is_some() {
                     return Ok(Next::LookAgain);
                 }
                 self.lead(lead, wanted).await
@@ -88,6 +91,13 @@ impl Exchange<'_> {
         Ok(next)
     }
 
+    /// Why what this request wants could recently not be shared.
+    pub(super) fn marker(&self, wanted: &Wanted) -> Option<Marker> {
+        let marker = self.edge.memory.marker(&self.key, Whose::of(&self.facts), self.edge.clock.now())?;
+        let largest = self.settings.cache.largest_object;
+        want::concerns(&marker, &wanted.want, self.head, largest).then_some(marker)
+    }
+
     /// Whether something else is stored than when this request looked up.
     fn is_outdated(&self, wanted: &Wanted) -> bool {
         let newest = self.edge.memory.look_up(&self.key);
@@ -106,9 +116,11 @@ impl Exchange<'_> {
             }
             let (collapser, now) = (&self.edge.collapser, self.edge.clock.now());
             match collapser.take_over(&mut follow, now, patience, &self.edge.memory) {
-                TakeOver::Lead(_) if self.is_outdated(wanted) => return None,
+                TakeOver::Lead(_) if self.is_outdated(wanted) || self.marker(wanted).is_some() => {
+                    return None;
+                }
                 TakeOver::Lead(lead) => {
-                    let variant = collapse_variant(self.head, wanted.resource.as_deref(), &wanted.want);
+                    let variant = collapse_variant(&self.as_sent(), wanted.resource.as_deref(), &wanted.want);
                     return Some(if follow.is_for(&apart(self.cookies(), variant)) {
                         self.lead(lead, wanted).await
                     } else {
@@ -259,14 +271,14 @@ impl Exchange<'_> {
     ) -> oneshot::Receiver<LeaderShare> {
         let conditions = want::fields(want, self.head, validated);
         let purpose = Purpose::Store { target: self.key.path_and_query(), conditions: &conditions };
-        let mut request = outbound::request(&self.asker(), purpose, RequestBody::empty());
+        let mut request = outbound::request(&self.as_sent(), purpose, RequestBody::empty());
         let informing = lead.informing();
         hyper::ext::on_informational(&mut request, move |interim| {
             informing.pass(interim.status(), interim.headers());
         });
         let subject = Subject {
             key: self.key.clone(),
-            fields: self.head.headers.clone(),
+            fields: self.as_sent().fields(Audience::Cache),
             facts: self.facts,
             route: Arc::clone(self.route),
             upstream: Arc::clone(self.upstream),
@@ -284,10 +296,10 @@ impl Exchange<'_> {
         let wish = |cookies, want| {
             let variant = match &learnt.filling {
                 Some(filling) if !filling.facts.vary.is_empty() => {
-                    let values = variant_key(&filling.facts.vary, &self.head.headers);
+                    let values = variant_key(&filling.facts.vary, &self.as_sent());
                     with_part_and_credentials(values, self.head, want)
                 }
-                _ => collapse_variant(self.head, wanted.resource.as_deref(), want),
+                _ => collapse_variant(&self.as_sent(), wanted.resource.as_deref(), want),
             };
             Wish { key: &self.key, variant: apart(cookies, variant), after: learnt.after }
         };
@@ -312,7 +324,7 @@ impl Exchange<'_> {
         }
         let stored = candidate.stored();
         let (variant, want) = match candidate {
-            Candidate::Part(..) => (collapse_variant(self.head, resource, &Want::Part), Want::Part),
+            Candidate::Part(..) => (collapse_variant(&self.as_sent(), resource, &Want::Part), Want::Part),
             _ if stored.vary.is_empty() => (Box::default(), Want::Whole),
             _ => (stored.variant.clone(), Want::Whole),
         };
@@ -346,7 +358,7 @@ impl Exchange<'_> {
     }
 
     fn is_of_variant(&self, vary: &[HeaderName], variant: &str) -> bool {
-        vary.is_empty() || *variant_key(vary, &self.head.headers) == *variant
+        vary.is_empty() || *variant_key(vary, &self.as_sent()) == *variant
     }
 }
 
@@ -363,9 +375,9 @@ fn apart(cookies: Option<Cookies>, variant: Box<str>) -> Box<str> {
 }
 
 /// What requests for one resource must agree on to share a fetch, as far as it is known before the answer.
-fn collapse_variant(head: &request::Parts, resource: Option<&Resource>, want: &Want) -> Box<str> {
-    let values = resource.map_or_else(Box::default, |resource| resource.collapse_key(&head.headers));
-    with_part_and_credentials(values, head, want)
+fn collapse_variant(sent: &AsSent<'_>, resource: Option<&Resource>, want: &Want) -> Box<str> {
+    let values = resource.map_or_else(Box::default, |resource| resource.collapse_key(sent));
+    with_part_and_credentials(values, sent.head, want)
 }
 
 /// The request's values of `Vary`, with the part that it asks for and whether it has credentials.

@@ -1,21 +1,28 @@
-//! The client of a request: its address for limits, logs and upstreams.
+//! The client of a request: its address for limits, logs and upstreams, and whether its own connection is encrypted.
 //!
-//! Owns reading `Forwarded` (RFC 7239) and `X-Forwarded-For`. Promises: a header counts only as far as an unbroken chain
-//! of trusted proxies reaches, counted from our own socket; whatever a client writes itself is never believed. Never
-//! resolves names.
+//! Owns reading `Forwarded` (RFC 7239), `X-Forwarded-For` and `X-Forwarded-Proto`. Promises: a header counts only as far
+//! as an unbroken chain of trusted proxies reaches, counted from our own socket; whatever a client writes itself is never
+//! believed, and so neither is a field that the proxies do not maintain. Never resolves names.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use http::{HeaderMap, HeaderName, HeaderValue, header::FORWARDED};
-use ipnet::IpNet;
+
+use crate::{
+    message::target::Scheme,
+    settings::{ClientSettings, ForwardedBy},
+};
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
-/// The client of one request.
+/// The client of one request, or the peer of one connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Client {
     /// Its address: the peer's own, or what trusted proxies say. IPv4-mapped IPv6 is shown as IPv4.
     pub address: IpAddr,
+    /// Whether its connection is encrypted: the peer's own, or the one that trusted proxies say it made to them.
+    pub scheme: Scheme,
 }
 
 impl Client {
@@ -43,55 +50,76 @@ impl From<IpAddr> for ClientKey {
     }
 }
 
-/// The client of a request that came from `peer` with `headers`, where `trusted` proxies may name others.
+/// The client of a request that came from `peer` with `headers`, where trusted proxies may name another.
 ///
 /// Walks the hops from the nearest to the farthest: while the hop reached is trusted, the one it names is next. A hop
-/// that is unknown, hidden or malformed ends the walk at the trusted address that named it. Where both header fields
-/// are there they must agree hop by hop, because most proxies maintain one of them and pass the client's version of the
-/// other through.
-pub fn identify(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> Client {
-    let peer = peer.to_canonical();
-    let trusts = |address: &IpAddr| trusted.iter().any(|network| network.contains(address));
-    let mut address = peer;
-    if trusts(&peer) {
-        let mut hops = Hops::of(headers);
-        while trusts(&address) {
-            let Some(hop) = hops.next() else { break };
-            address = hop;
-        }
+/// that is unknown, hidden or malformed ends the walk at the trusted address that named it. Only the field that the
+/// settings name is read: most proxies maintain one and pass the client's version of the other through.
+pub fn identify(peer: Client, headers: &HeaderMap, settings: &ClientSettings) -> Client {
+    let trusts = |address: &IpAddr| settings.trusted_proxies.iter().any(|network| network.contains(address));
+    let mut client = Client { address: peer.address.to_canonical(), ..peer };
+    if !trusts(&client.address) {
+        return client;
     }
-    Client { address }
+    let mut hops = Hops::of(headers, settings.forwarded_by);
+    while trusts(&client.address) {
+        let hop = hops.next();
+        client.scheme = hop.scheme.unwrap_or(client.scheme);
+        let Some(address) = hop.address else { break };
+        client.address = address;
+    }
+    client
 }
 
-/// The hops that the header fields name, nearest first, up to the first that cannot be used.
+/// The hops that the header fields name, nearest first.
 enum Hops<'a> {
     Forwarded(Elements<'a>),
-    For(Elements<'a>),
-    Both(Elements<'a>, Elements<'a>),
-    None,
+    /// Addresses, and schemes: each proxy adds to the list, or the first one's word is passed on alone.
+    XForwarded(Elements<'a>, Elements<'a>),
+}
+
+/// What a proxy says of whoever asked it.
+struct Hop {
+    /// `None` where it cannot be used.
+    address: Option<IpAddr>,
+    /// `None` where it is not said: then as the nearer hop says.
+    scheme: Option<Scheme>,
 }
 
 impl<'a> Hops<'a> {
-    fn of(headers: &'a HeaderMap) -> Hops<'a> {
-        let elements = |name| headers.contains_key(&name).then(|| Elements::of(headers, name));
-        match (elements(FORWARDED), elements(X_FORWARDED_FOR)) {
-            (Some(forwarded), Some(list)) => Hops::Both(forwarded, list),
-            (Some(forwarded), None) => Hops::Forwarded(forwarded),
-            (None, Some(list)) => Hops::For(list),
-            (None, None) => Hops::None,
+    fn of(headers: &'a HeaderMap, by: ForwardedBy) -> Hops<'a> {
+        let elements = |name| Elements::of(headers, name);
+        match by {
+            ForwardedBy::Forwarded => Hops::Forwarded(elements(FORWARDED)),
+            ForwardedBy::XForwardedFor => {
+                Hops::XForwarded(elements(X_FORWARDED_FOR), elements(X_FORWARDED_PROTO))
+            }
         }
     }
 
-    fn next(&mut self) -> Option<IpAddr> {
+    fn next(&mut self) -> Hop {
         match self {
-            Hops::Forwarded(elements) => forwarded_for(elements.next()?),
-            Hops::For(elements) => node(elements.next()?),
-            Hops::Both(forwarded, list) => {
-                let (one, other) = (forwarded_for(forwarded.next()?)?, node(list.next()?)?);
-                (one == other).then_some(one)
+            Hops::Forwarded(elements) => {
+                let element = elements.next().unwrap_or_default();
+                let said = |name| parameter(element, name);
+                Hop { address: said("for").and_then(node), scheme: said("proto").and_then(scheme) }
             }
-            Hops::None => None,
+            Hops::XForwarded(addresses, schemes) => {
+                Hop { address: addresses.next().and_then(node), scheme: schemes.next().and_then(scheme) }
+            }
         }
+    }
+}
+
+/// A scheme by its name; WebSocket's are those of the connection that it is spoken over (RFC 6455 §11.1).
+fn scheme(name: &str) -> Option<Scheme> {
+    let is = |known: &&str| name.eq_ignore_ascii_case(known);
+    if ["https", "wss"].iter().any(is) {
+        Some(Scheme::Https)
+    } else if ["http", "ws"].iter().any(is) {
+        Some(Scheme::Http)
+    } else {
+        None
     }
 }
 
@@ -126,9 +154,9 @@ impl<'a> Elements<'a> {
     }
 }
 
-/// The address in one element of `Forwarded` (RFC 7239 §4): the value of its only `for`.
-fn forwarded_for(element: &str) -> Option<IpAddr> {
-    // No address needs an escape (§6), and without escapes a quote is a quote.
+/// The value of a parameter that one element of `Forwarded` has exactly once (RFC 7239 §4).
+fn parameter<'e>(element: &'e str, wanted: &str) -> Option<&'e str> {
+    // Neither an address nor a scheme needs an escape (§6), and without escapes a quote is a quote.
     if element.contains('\\') {
         return None;
     }
@@ -137,13 +165,12 @@ fn forwarded_for(element: &str) -> Option<IpAddr> {
         quoted ^= character == '"';
         character == ';' && !quoted
     });
-    let mut nodes = pairs
+    let mut values = pairs
         .filter_map(|pair| pair.split_once('='))
-        .filter(|(name, _)| name.trim().eq_ignore_ascii_case("for"))
+        .filter(|(name, _)| name.trim().eq_ignore_ascii_case(wanted))
         .map(|(_, value)| value.trim());
-    let (only, None) = (nodes.next()?, nodes.next()) else { return None };
-    let unquoted = only.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).unwrap_or(only);
-    node(unquoted)
+    let (only, None) = (values.next()?, values.next()) else { return None };
+    Some(only.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).unwrap_or(only))
 }
 
 /// An address with or without a port: `192.0.2.1`, `192.0.2.1:80`, `2001:db8::1`, `[2001:db8::1]:80` (RFC 7239 §6). Not
@@ -188,16 +215,34 @@ mod tests {
         lines.iter().map(line).collect()
     }
 
-    /// The client's address behind 10.0.0.0/8, with a peer in that network.
+    fn behind(proxies: &str, forwarded_by: ForwardedBy) -> ClientSettings {
+        let trusted_proxies = vec![proxies.parse().unwrap()];
+        ClientSettings { trusted_proxies, forwarded_by, ..ClientSettings::default() }
+    }
+
+    fn peer(address: IpAddr) -> Client {
+        Client { address, scheme: Scheme::Http }
+    }
+
+    /// The client behind 10.0.0.0/8 that maintains one field, with a peer in that network.
+    fn named_by(field: ForwardedBy, lines: &[(&'static str, &str)]) -> Client {
+        identify(peer(address("10.0.0.1")), &headers(lines), &behind("10.0.0.0/8", field))
+    }
+
+    /// The address of the client that the only field names.
     fn behind_proxies(lines: &[(&'static str, &str)]) -> String {
-        identify(address("10.0.0.1"), &headers(lines), &["10.0.0.0/8".parse().unwrap()]).address.to_string()
+        let forwarded = lines.iter().any(|(name, _)| *name == "forwarded");
+        let field = if forwarded { ForwardedBy::Forwarded } else { ForwardedBy::XForwardedFor };
+        named_by(field, lines).address.to_string()
     }
 
     #[test]
     fn a_stranger_speaks_for_nobody() {
         let lines = headers(&[("x-forwarded-for", "192.0.2.9"), ("forwarded", "for=192.0.2.9")]);
-        let client = identify(address("203.0.113.5"), &lines, &["10.0.0.0/8".parse().unwrap()]);
-        assert_eq!(client, Client { address: address("203.0.113.5") });
+        for field in FIELDS {
+            let client = identify(peer(address("203.0.113.5")), &lines, &behind("10.0.0.0/8", field));
+            assert_eq!(client, peer(address("203.0.113.5")));
+        }
     }
 
     #[test]
@@ -279,22 +324,50 @@ mod tests {
         assert_eq!(behind_proxies(&[("forwarded", "for=\"198.51.100.1, for=192.0.2.9")]), "192.0.2.9");
     }
 
+    /// Both fields were read, so that a client behind a proxy that maintains one made itself any trusted address, or the
+    /// proxy's own, by sending the other.
     #[test]
-    fn where_the_two_fields_disagree_neither_is_believed() {
-        let agreed =
-            [("x-forwarded-for", "192.0.2.9, 10.2.2.2"), ("forwarded", "for=192.0.2.9, for=10.2.2.2")];
-        assert_eq!(behind_proxies(&agreed), "192.0.2.9");
-        let spoofed =
-            [("x-forwarded-for", "192.0.2.9, 10.2.2.2"), ("forwarded", "for=198.51.100.1, for=10.2.2.2")];
-        assert_eq!(behind_proxies(&spoofed), "10.2.2.2");
-        assert_eq!(behind_proxies(&[("x-forwarded-for", "192.0.2.9"), ("forwarded", "")]), "10.0.0.1");
+    fn only_the_field_that_the_proxies_maintain_is_believed() {
+        let lines = [("x-forwarded-for", "192.0.2.9"), ("forwarded", "for=127.0.0.1;proto=https")];
+        let client = named_by(ForwardedBy::XForwardedFor, &lines);
+        assert_eq!((client.address, client.scheme), (address("192.0.2.9"), Scheme::Http));
+        let lines = [
+            ("forwarded", "for=192.0.2.9"),
+            ("x-forwarded-for", "127.0.0.1"),
+            ("x-forwarded-proto", "https"),
+        ];
+        let client = named_by(ForwardedBy::Forwarded, &lines);
+        assert_eq!((client.address, client.scheme), (address("192.0.2.9"), Scheme::Http));
+    }
+
+    /// The field was dropped: behind whatever terminates TLS an app redirected to https for ever.
+    #[test]
+    fn trusted_proxies_say_whether_the_clients_connection_is_encrypted() {
+        let by_x = |client: &str, proto: &str| {
+            let lines = [("x-forwarded-for", client), ("x-forwarded-proto", proto)];
+            named_by(ForwardedBy::XForwardedFor, &lines).scheme
+        };
+        assert_eq!(by_x("192.0.2.9", "https"), Scheme::Https);
+        assert_eq!(by_x("192.0.2.9", "WSS"), Scheme::Https);
+        assert_eq!(by_x("192.0.2.9", "https, http"), Scheme::Http, "the client wrote the first");
+        assert_eq!(by_x("192.0.2.9, 10.2.2.2", "https, http"), Scheme::Https, "two proxies, each wrote one");
+        assert_eq!(by_x("192.0.2.9, 10.2.2.2", "https"), Scheme::Https, "passed on by the second");
+        assert_eq!(by_x("192.0.2.9", "gopher"), Scheme::Http);
+        let forwarded = |text| named_by(ForwardedBy::Forwarded, &[("forwarded", text)]).scheme;
+        assert_eq!(forwarded("for=192.0.2.9;proto=https"), Scheme::Https);
+        assert_eq!(forwarded("for=unknown;proto=\"HTTPS\""), Scheme::Https);
+        assert_eq!(forwarded("for=6.6.6.6;proto=https, for=192.0.2.9"), Scheme::Http);
+        let lines = headers(&[("x-forwarded-proto", "https")]);
+        let settings = behind("10.0.0.0/8", ForwardedBy::XForwardedFor);
+        assert_eq!(identify(peer(address("192.0.2.9")), &lines, &settings).scheme, Scheme::Http);
     }
 
     #[test]
     fn an_ipv4_peer_of_a_dual_stack_socket_is_an_ipv4_client() {
-        let trusted = ["10.0.0.0/8".parse().unwrap()];
+        let settings = behind("10.0.0.0/8", ForwardedBy::XForwardedFor);
         let lines = headers(&[("x-forwarded-for", "::ffff:192.0.2.9")]);
-        assert_eq!(identify(address("::ffff:10.0.0.1"), &lines, &trusted).address, address("192.0.2.9"));
+        let client = identify(peer(address("::ffff:10.0.0.1")), &lines, &settings);
+        assert_eq!(client.address, address("192.0.2.9"));
         assert_eq!(ClientKey::from(address("::ffff:192.0.2.9")), ClientKey::from(address("192.0.2.9")));
     }
 
@@ -305,6 +378,8 @@ mod tests {
         assert_ne!(key("2001:db8:0:1::1"), key("2001:db8:0:2::1"));
         assert_ne!(key("192.0.2.1"), key("192.0.2.2"));
     }
+
+    const FIELDS: [ForwardedBy; 2] = [ForwardedBy::XForwardedFor, ForwardedBy::Forwarded];
 
     fn any_line() -> impl Strategy<Value = HeaderValue> {
         let piece = prop::sample::select(vec![
@@ -330,7 +405,7 @@ mod tests {
     }
 
     fn any_headers() -> impl Strategy<Value = HeaderMap> {
-        let name = prop::sample::select(vec![FORWARDED, X_FORWARDED_FOR]);
+        let name = prop::sample::select(vec![FORWARDED, X_FORWARDED_FOR, X_FORWARDED_PROTO]);
         prop::collection::vec((name, any_line()), 0..5).prop_map(|lines| {
             let mut headers = HeaderMap::new();
             for (name, value) in lines {
@@ -342,16 +417,20 @@ mod tests {
 
     proptest! {
         #[test]
-        fn nothing_an_untrusted_peer_sends_matters(headers in any_headers(), peer in any::<u32>()) {
-            let peer = IpAddr::V4(peer.into());
-            prop_assume!(!"10.0.0.0/8".parse::<IpNet>().unwrap().contains(&peer));
-            let client = identify(peer, &headers, &["10.0.0.0/8".parse().unwrap()]);
-            prop_assert_eq!(client, Client { address: peer });
+        fn nothing_an_untrusted_peer_sends_matters(headers in any_headers(), address in any::<u32>()) {
+            let one = peer(IpAddr::V4(address.into()));
+            for field in FIELDS {
+                let settings = behind("10.0.0.0/8", field);
+                prop_assume!(!settings.trusted_proxies[0].contains(&one.address));
+                prop_assert_eq!(identify(one, &headers, &settings), one);
+            }
         }
 
         #[test]
         fn nothing_a_trusted_peer_sends_makes_it_panic(headers in any_headers()) {
-            identify(address("10.0.0.1"), &headers, &["10.0.0.0/8".parse().unwrap()]);
+            for field in FIELDS {
+                identify(peer(address("10.0.0.1")), &headers, &behind("10.0.0.0/8", field));
+            }
         }
 
         #[test]

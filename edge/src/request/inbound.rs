@@ -10,14 +10,14 @@ use http::{
 
 use crate::{
     message::target::{Scheme, Target},
-    request::refusal::Refusal,
+    request::{as_sent::overrides_method, refusal::Refusal},
 };
 
 /// Reads a request's head.
 ///
 /// # Errors
-/// [`Refusal::BadRequest`] (400) for a missing, repeated or contradictory host (RFC 9112 §3.2), and for dot segments in
-/// the path; [`Refusal::NotImplemented`] (501) for CONNECT and for transfer codings other than `chunked`. Of both
+/// [`Refusal::BadRequest`] (400) for a missing, repeated or contradictory host (RFC 9112 §3.2), for dot segments in the
+/// path, and for a GET or HEAD that is to be taken for another method; [`Refusal::NotImplemented`] (501) for CONNECT and for transfer codings other than `chunked`. Of both
 /// Transfer-Encoding and Content-Length hyper has dropped the latter, and it closes after the answer (RFC 9112 §6.1).
 pub fn read(head: &request::Parts, scheme: Scheme) -> Result<Target, Refusal> {
     if head.method == Method::CONNECT {
@@ -27,6 +27,10 @@ pub fn read(head: &request::Parts, scheme: Scheme) -> Result<Target, Refusal> {
     if head.method == Method::TRACE {
         // TRACE would reveal credentials to whoever can make a client send it (RFC 9110 §9.3.8).
         return Err(Refusal::MethodNotAllowed);
+    }
+    if matches!(head.method, Method::GET | Method::HEAD) && overrides_method(head) {
+        // The cache answers these two: it would answer another method than the upstream.
+        return Err(Refusal::BadRequest("a GET or HEAD that is to be taken for another method"));
     }
     target_form(head)?;
     let authority = host(head)?;

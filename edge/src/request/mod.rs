@@ -1,5 +1,6 @@
 //! Client, target, route and limit of a request: everything read from its head before a look-up.
 
+pub mod as_sent;
 pub mod client;
 pub mod inbound;
 pub mod limit;

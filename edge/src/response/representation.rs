@@ -11,8 +11,8 @@ use std::{
 };
 
 use cache_policy::{
-    Coding, ContentRange, Meta, Precondition, RangeAnswer, Rules, choose_coding, multipart, parse_date,
-    precondition, range, unsatisfied_range,
+    Coding, ContentRange, Meta, Precondition, RangeAnswer, Rules, choose_coding, if_none_match, multipart,
+    parse_date, precondition, range, unsatisfied_range,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header, request, response};
 
@@ -23,7 +23,7 @@ use crate::{
         recording::Reader,
         stored::{code_head, vary_on_coding},
     },
-    message::entity_tag::{Strength, coded_tag},
+    message::entity_tag::{Strength, coded_tag, form_of},
     response::{
         body::{Body, Cut, Framed, Octets},
         coding::{self, Coder, OnItsWay, Slot},
@@ -318,7 +318,7 @@ fn select(asked: &Asked<'_>, form: &Form<'_>) -> Selected {
     {
         return Selected::Answered(Box::new(response));
     }
-    if let Some(response) = holds_another_form(request, identity, coding, modified) {
+    if let Some(response) = holds_another_form(request, identity, coding) {
         return Selected::Answered(Box::new(response));
     }
     if coding != Coding::Identity {
@@ -371,26 +371,21 @@ fn holds_another_form(
     request: &request::Parts,
     identity: &HeaderMap,
     coding: Coding,
-    modified: Option<SystemTime>,
 ) -> Option<Response<Body>> {
-    if !request.headers.contains_key(header::IF_NONE_MATCH) {
-        return None;
-    }
     let etag = identity.get(header::ETAG)?;
     let forms = [Coding::Identity, Coding::Gzip, Coding::Brotli, Coding::Zstd];
-    forms.into_iter().filter(|form| *form != coding).find_map(|form| {
-        let tag = match form {
-            Coding::Identity => etag.clone(),
-            form => coded_tag(etag, form, Strength::Strong)?,
-        };
-        let held = precondition(&request.method, &request.headers, Some(&tag), modified)
-            == Precondition::NotModified;
-        held.then(|| {
-            let mut head = identity.clone();
-            head.insert(header::ETAG, tag);
-            not_modified(head)
-        })
-    })
+    let place = |held: Coding| forms.iter().position(|form| *form == held);
+    let held = if_none_match(&request.headers)
+        .filter_map(|tag| form_of(tag, etag))
+        .filter(|form| *form != coding)
+        .min_by_key(|form| place(*form))?;
+    let tag = match held {
+        Coding::Identity => etag.clone(),
+        form => coded_tag(etag, form, Strength::Strong)?,
+    };
+    let mut head = identity.clone();
+    head.insert(header::ETAG, tag);
+    Some(not_modified(head))
 }
 
 fn whole(request: &request::Parts, status: StatusCode, head: HeaderMap, body: Body) -> Response<Body> {

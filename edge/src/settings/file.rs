@@ -15,7 +15,7 @@ use toml::{
 };
 
 use super::{
-    AdminAddress, LogFormat, MediaRange, PathPattern, Server,
+    AdminAddress, ForwardedBy, LogFormat, MediaRange, PathPattern, Server,
     error::Fault,
     value::{
         ByteSize, Count, Deadline, Host, Lifetimes, Percent, Positive, PositiveSize, Rate, Ready,
@@ -89,6 +89,7 @@ pub(super) struct Cache {
 pub(super) struct Clients {
     #[serde(default)]
     pub(super) trusted_proxies: Vec<Written<IpNet>>,
+    pub(super) forwarded_by: Option<Written<ForwardedBy>>,
     pub(super) remembered: Option<Written<Positive>>,
 }
 

@@ -174,16 +174,33 @@ impl CacheSettings {
 /// Who may say who the client is, and how many are remembered.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClientSettings {
-    /// Only these peers' `Forwarded` and `X-Forwarded-For` are believed.
+    /// Only these peers are believed about who the client is.
     pub trusted_proxies: Vec<IpNet>,
+    /// The field by which they say it.
+    pub forwarded_by: ForwardedBy,
     /// Clients each limit remembers; one near to having its burst back is forgotten first.
     pub remembered: usize,
 }
 
 impl Default for ClientSettings {
     fn default() -> Self {
-        ClientSettings { trusted_proxies: Vec::new(), remembered: 100_000 }
+        ClientSettings {
+            trusted_proxies: Vec::new(),
+            forwarded_by: ForwardedBy::default(),
+            remembered: 100_000,
+        }
     }
+}
+
+/// The field by which trusted proxies say who the client is. The other one is never believed: a proxy that maintains one
+/// passes on what the client wrote into the other.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ForwardedBy {
+    /// `X-Forwarded-For`, and `X-Forwarded-Proto` for the scheme.
+    #[default]
+    XForwardedFor,
+    /// `Forwarded` (RFC 7239), with its `for` and `proto`.
+    Forwarded,
 }
 
 /// A rate every client of a route may use.

@@ -18,8 +18,8 @@ use http::StatusCode;
 use toml::Spanned;
 
 use super::{
-    Admin, AdminAddress, Bounds, CacheSettings, Certificate, ClientSettings, Command, Limit, Listen,
-    LogSettings, MediaRange, PathPattern, Route, Server, Settings, TUNNELS_PER_CONNECTION, Timeouts,
+    Admin, AdminAddress, Bounds, CacheSettings, Certificate, ClientSettings, Command, ForwardedBy, Limit,
+    Listen, LogSettings, MediaRange, PathPattern, Route, Server, Settings, TUNNELS_PER_CONNECTION, Timeouts,
     Upstream, doubt,
     error::{Fault, Place},
     file::{self, File, Named},
@@ -182,7 +182,8 @@ impl Resolver<'_> {
             MOST_REMEMBERED,
             "clients",
         );
-        ClientSettings { trusted_proxies, remembered }
+        let forwarded_by = self.or(written.forwarded_by, ForwardedBy::default());
+        ClientSettings { trusted_proxies, forwarded_by, remembered }
     }
 
     fn limit(&mut self, name: &Arc<str>, span: Span, written: file::Limit) -> Limit {

@@ -21,7 +21,7 @@ use serde::de::{
 };
 use toml::Spanned;
 
-use super::{AdminAddress, LogFormat, MediaRange, PathPattern, Server};
+use super::{AdminAddress, ForwardedBy, LogFormat, MediaRange, PathPattern, Server};
 
 /// Why a value is refused, and what to write instead.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -836,6 +836,18 @@ impl Value for ClientDirectives {
                 ("ignore-relaxations", ClientDirectives::IgnoreRelaxations),
                 ("ignore-all", ClientDirectives::IgnoreAll),
             ],
+        )
+    }
+}
+
+impl Value for ForwardedBy {
+    const EXPECTED: &'static str = "a field by which proxies name the client";
+
+    fn from_text(text: &str) -> Result<Self, Unreadable> {
+        let text = text.to_ascii_lowercase();
+        choose(
+            &text,
+            &[("x-forwarded-for", ForwardedBy::XForwardedFor), ("forwarded", ForwardedBy::Forwarded)],
         )
     }
 }

@@ -1,10 +1,10 @@
 //! What is stored, for how long, and for whom (RFC 9111 §3, §4).
 
 use http::Request;
-use scripted_upstream::{Reply, saying};
+use scripted_upstream::{Reply, Seen, saying};
 
 use crate::{
-    front::{by_target, cached, front, front_with, pass, settle},
+    front::{Front, by_target, cached, front, front_with, pass, settle},
     upstream::Upstream,
 };
 
@@ -240,4 +240,27 @@ async fn queries_that_the_origin_says_mean_the_same_share_an_answer_and_its_purg
     assert_eq!(front.get("/other?b=2&a=1").await.cache(), "fwd=uri-miss");
     front.send_body(Request::post("/?a=1&b=2&session=x"), "change").await;
     assert_eq!(front.get("/?b=2&session=y&a=1").await.cache(), "fwd=uri-miss");
+}
+
+/// Each such answer's marker took room beside what is stored, and some thousands of them drove out pages.
+#[tokio::test(start_paused = true)]
+async fn addresses_whose_answers_cannot_be_stored_drive_out_nothing() {
+    let page = "x".repeat(128 * 1024);
+    let upstream = Upstream::start(move |seen: &Seen| match seen.target.starts_with("/page") {
+        true => Reply::ok(page.clone()).fields(&[("cache-control", "max-age=3600")]),
+        false => Reply::ok("x").fields(&[("cache-control", "no-store")]),
+    });
+    let front = front(&upstream);
+    for number in 0..200 {
+        front.get(&format!("/page{number}")).await;
+    }
+    let stored = |front: &Front| {
+        let memory = &front.edge.memory;
+        (memory.weight(), memory.resources(), memory.evictions())
+    };
+    let before = stored(&front);
+    for number in 0..1500 {
+        front.get(&format!("/session?{number}={}", "y".repeat(4000))).await;
+    }
+    assert_eq!(stored(&front), before);
 }

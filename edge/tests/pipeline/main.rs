@@ -2,6 +2,7 @@
 //! time. Nothing here opens a socket or waits for a clock.
 #![expect(clippy::unwrap_used, reason = "a test that panics has failed")]
 
+mod as_sent;
 mod caching;
 mod client;
 mod codings;

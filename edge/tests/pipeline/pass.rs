@@ -20,7 +20,8 @@ async fn the_upstream_hears_who_asks_from_the_edge_alone() {
     let fields = [
         ("x-forwarded-for", "6.6.6.6"),
         ("x-original-url", "/admin"),
-        ("x-http-method-override", "DELETE"),
+        ("x-real-ip", "6.6.6.6"),
+        ("client-ip", "6.6.6.6"),
         ("connection", "x-hop"),
         ("x-hop", "1"),
         ("x-request-deadline", "1"),
@@ -29,14 +30,39 @@ async fn the_upstream_hears_who_asks_from_the_edge_alone() {
     let seen = &upstream.seen()[0];
     assert_eq!(seen.target, "/a?b=c");
     assert_eq!(seen.headers["x-forwarded-for"], "192.0.2.1");
+    assert_eq!(seen.headers["x-real-ip"], "192.0.2.1");
     assert_eq!(seen.headers["x-forwarded-proto"], "https");
     assert_eq!(seen.headers["x-forwarded-host"], "shop.example");
     assert_eq!(seen.headers["host"], "shop.example");
     assert_eq!(seen.headers["via"], "1.1 gatehouse");
     assert_eq!(seen.headers["x-request-deadline"], "30000");
-    for gone in ["x-original-url", "x-http-method-override", "x-hop", "connection"] {
+    for gone in ["x-original-url", "client-ip", "x-hop", "connection"] {
         assert!(!seen.headers.contains_key(gone), "{gone}");
     }
+}
+
+/// The field was dropped: a DELETE of a client that can only POST became an update, with 200.
+#[tokio::test(start_paused = true)]
+async fn a_post_may_ask_to_be_taken_for_another_method() {
+    let upstream = Upstream::start(saying(&[("cache-control", "no-store")], "x"));
+    for name in ["x-http-method-override", "x-http-method", "x-method-override"] {
+        front(&upstream).send_body(Request::post("/").header(name, "DELETE"), "content").await;
+        assert_eq!(upstream.seen().last().unwrap().headers[name], "DELETE");
+    }
+}
+
+/// Passed on, it would have made the answer to another method everybody's; dropped, the client got another one's.
+#[tokio::test(start_paused = true)]
+async fn a_get_may_not_ask_to_be_taken_for_another_method() {
+    let upstream = Upstream::start(saying(&[("cache-control", "max-age=60")], "x"));
+    let front = front(&upstream);
+    for method in ["GET", "HEAD"] {
+        let request = Request::builder().method(method).uri("/").header("x-http-method-override", "DELETE");
+        assert_eq!(front.send(request).await.status, 400, "{method}");
+    }
+    assert_eq!(upstream.count(), 0);
+    let got = front.get_with("/", &[("x-http-method-override", "get")]).await;
+    assert_eq!((got.status, got.cache()), (200, "fwd=uri-miss"), "it is one already");
 }
 
 #[tokio::test(start_paused = true)]

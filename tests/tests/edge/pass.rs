@@ -30,7 +30,7 @@ fn the_upstream_is_told_who_asked_and_how() {
         .header("X-Forwarded-Host: evil.test")
         .header("Forwarded: for=203.0.113.9")
         .header("X-Original-URL: /admin")
-        .header("X-HTTP-Method-Override: DELETE")
+        .header("X-Real-IP: 203.0.113.9")
         .send();
     let seen = upstream.only();
     assert_eq!(seen.target, "/path?query=1");
@@ -38,9 +38,9 @@ fn the_upstream_is_told_who_asked_and_how() {
     assert!(seen.header("via").contains("gatehouse"), "RFC 9110 §7.6.3: {seen:#?}");
     assert_eq!(seen.header("x-forwarded-for"), "127.0.0.1", "nobody may say it for the client");
     assert_eq!(seen.header("x-forwarded-proto"), "https");
-    for name in ["x-original-url", "x-http-method-override"] {
-        assert_eq!(seen.header(name), "", "{name} can change an answer and is not in the key");
-    }
+    assert_eq!(seen.header("x-real-ip"), "127.0.0.1");
+    let name = "x-original-url";
+    assert_eq!(seen.header(name), "", "{name} can change an answer and is not in the key");
     assert!(!format!("{:?}", seen.headers).contains("evil.test"), "{seen:#?}");
     assert!(!format!("{:?}", seen.headers).contains("203.0.113.9"), "{seen:#?}");
 }
