@@ -98,6 +98,7 @@ mod tests {
         ("cache.largest_object", "\"1 MiB\"", "\"2 MiB\"", InFlight),
         ("cache.variants", "4", "5", Restart),
         ("clients.trusted_proxies", "[]", "[\"10.0.0.0/8\"]", InFlight),
+        ("clients.forwarded_by", "\"x-forwarded-for\"", "\"forwarded\"", InFlight),
         ("clients.remembered", "10", "11", InFlight),
         ("limits.x.rate", "\"50/s\"", "\"5/s\"", InFlight),
         ("limits.x.burst", "10", "11", InFlight),

@@ -12,8 +12,9 @@ use std::{
 use gatehouse_tests::binaries::repository;
 
 /// The rooms from the ground up. Those of one floor do not import each other.
-const FLOORS: [&[&str]; 12] = [
-    &["message", "settings", "clock"],
+const FLOORS: [&[&str]; 13] = [
+    &["settings", "clock"],
+    &["message"],
     &["request", "observe"],
     &["cache", "upstream"],
     &["response"],
