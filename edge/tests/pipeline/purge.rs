@@ -236,3 +236,14 @@ async fn after_a_soft_purge_stale_windows_are_counted_from_the_purge() {
     let late = front.get("/").await;
     assert_eq!(late.status, 503, "{late:?}");
 }
+
+/// A `%` that encodes nothing, anywhere in a URL, kept all of it as it was written: a purge of the prefix left it.
+#[tokio::test(start_paused = true)]
+async fn a_prefix_takes_what_begins_with_it_in_any_spelling_and_whatever_follows() {
+    let upstream = Upstream::start(saying(&[("cache-control", "max-age=60")], "x"));
+    let front = front(&upstream);
+    for target in ["/caf%c3%a9?x=%", "/c%61f%C3%A9/%zz"] {
+        front.get(target).await;
+    }
+    assert_eq!(purge(&front, Rule::Prefix("https://shop.example:443/caf%C3%A9".into()), Force::Hard), 2);
+}
