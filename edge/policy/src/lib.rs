@@ -82,7 +82,7 @@ pub use reason::Reason;
 pub use reference::Resource;
 pub use request::RequestFacts;
 pub use rules::{ClientDirectives, Cookies, IgnoredCookies, Ranges, Rules, SetCookie, Ttl};
-pub use spelling::{decode_unreserved, one_spelling};
+pub use spelling::{one_host, one_spelling};
 pub use tags::{LONGEST_TAG, MOST_TAGS, NoTag, Tag, invalidated_groups, tags};
 pub use targeted::targeted_field;
 pub use vary::{LARGEST_VARY, Lines, SentFields, Vary, variant_key};

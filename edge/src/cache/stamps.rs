@@ -172,7 +172,7 @@ impl Shard {
     }
 }
 
-/// Oldest first.
+/// In the order of their generations.
 #[derive(Default)]
 struct Prefixes {
     recent: VecDeque<(Box<str>, Stamp)>,
@@ -183,13 +183,18 @@ struct Prefixes {
 impl Prefixes {
     fn stamp(&mut self, prefix: &str, stamp: Stamp) {
         let same = |(other, earlier): &(Box<str>, Stamp)| **other == *prefix && earlier.force == stamp.force;
-        if let Some((again, _)) =
-            self.recent.iter().position(same).and_then(|place| self.recent.remove(place))
-        {
-            self.bytes -= again.len();
-        }
+        let again = self.recent.iter().position(same).and_then(|place| self.recent.remove(place));
+        let stamp = match again {
+            Some((again, earlier)) => {
+                self.bytes -= again.len();
+                if earlier.generation > stamp.generation { earlier } else { stamp }
+            }
+            None => stamp,
+        };
         self.bytes += prefix.len();
-        self.recent.push_back((prefix.into(), stamp));
+        // Purges at once take their generations before they come here, and come in any order.
+        let place = self.recent.partition_point(|(_, other)| other.generation < stamp.generation);
+        self.recent.insert(place, (prefix.into(), stamp));
         while (self.recent.len() > MOST_PREFIXES || self.bytes > LONGEST_PREFIXES)
             && let Some((oldest, stamp)) = self.recent.pop_front()
         {
@@ -254,6 +259,19 @@ mod tests {
         let oldest = stamps.newest(facet(1)).hard;
         assert!(oldest > Generation::of(1), "forgotten, so whoever began before is not stored");
         assert!(oldest < Generation::of(MANY - 100), "and who began lately is");
+    }
+
+    /// Two purges at once may be stamped in the other order than they were counted. The later one was then looked for
+    /// before the earlier one, or had given it its place: what was fetched between the two was stored, and served.
+    #[test]
+    fn purges_at_once_are_found_in_whatever_order_they_are_stamped() {
+        for other in ["http://a/x", "http://a/y"] {
+            let stamps = Stamps::<ParkingLot>::new(64);
+            stamps.stamp_prefix("http://a/x", stamp(6));
+            stamps.stamp_prefix(other, stamp(5));
+            let newest = stamps.newest_prefix("http://a/xy", Generation::of(5)).hard;
+            assert_eq!(newest, Generation::of(6), "{other}");
+        }
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use cache_policy::decode_unreserved;
+use cache_policy::{one_host, one_spelling};
 
 /// Whether the client's connection is encrypted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,24 +75,18 @@ impl Target {
         self.path_and_query.get(self.path_length + 1..)
     }
 
-    /// The path as routes see it: unreserved octets decoded (RFC 3986 §6.2.2.2) and runs of slashes as one, so that no
-    /// other spelling of a path takes another route than the upstream would.
+    /// The path as routes see it: in the one spelling that keys have too, and runs of slashes as one, so that no other
+    /// spelling of a path takes another route than the upstream would.
     pub fn route_path(&self) -> Cow<'_, str> {
-        let path = self.path();
-        if !path.contains('%') && !path.contains("//") {
-            return Cow::Borrowed(path);
+        let path = one_spelling(self.path());
+        if !path.contains("//") {
+            return path;
         }
         let mut plain = String::with_capacity(path.len());
-        let mut rest = path;
-        while let Some(character) = rest.chars().next() {
-            let (decoded, length) = match decode_unreserved(rest) {
-                Some(decoded) => (decoded, 3),
-                None => (character, character.len_utf8()),
-            };
-            if decoded != '/' || !plain.ends_with('/') {
-                plain.push(decoded);
+        for character in path.chars() {
+            if character != '/' || !plain.ends_with('/') {
+                plain.push(character);
             }
-            rest = &rest[length..];
         }
         Cow::Owned(plain)
     }
@@ -103,49 +97,6 @@ impl Target {
             self.host.to_string()
         } else {
             format!("{}:{}", self.host, self.port)
-        }
-    }
-}
-
-/// A host's one spelling (RFC 3986 §6.2.2, RFC 4291 §2.2): lower case, unreserved characters decoded, IPv6 in its short
-/// form, and without the dot that ends an absolute name in DNS.
-fn one_host(host: &str) -> Box<str> {
-    let literal = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
-    if let Some(address) = literal.and_then(|literal| literal.parse::<std::net::Ipv6Addr>().ok()) {
-        return format!("[{address}]").into();
-    }
-    let mut plain = String::with_capacity(host.len());
-    let mut rest = host;
-    while let Some(character) = rest.chars().next() {
-        let (decoded, length) =
-            decode_unreserved(rest).map_or((character, character.len_utf8()), |decoded| (decoded, 3));
-        plain.push(decoded.to_ascii_lowercase());
-        rest = &rest[length..];
-    }
-    if plain.len() > 1 && plain.ends_with('.') && !plain.ends_with("..") {
-        plain.pop();
-    }
-    plain.into()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// `shop.test.` was another host than `shop.test`, with keys of its own.
-    #[test]
-    fn spellings_of_one_host_become_one() {
-        for (written, one) in [
-            ("Shop.Test.", "shop.test"),
-            ("%53hop%2dA.test", "shop-a.test"),
-            ("a%C3%a9.test", "a%c3%a9.test"),
-            ("[2001:DB8:0::1]", "[2001:db8::1]"),
-            (".", "."),
-            ("a..", "a.."),
-        ] {
-            let target = Target::new(Scheme::Http, written, 80, ("/", None));
-            assert_eq!(&*target.host, one, "{written}");
-            assert_eq!(&*one_host(one), one, "{written}");
         }
     }
 }

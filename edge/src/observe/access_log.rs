@@ -7,7 +7,7 @@ use std::{
     sync::atomic::{AtomicU8, Ordering},
 };
 
-use super::outlet::Outlet;
+use super::outlet::{Closing, Outlet};
 use crate::settings::LogFormat;
 
 /// Where the lines of requests go.
@@ -60,9 +60,9 @@ impl AccessLog {
         });
     }
 
-    /// Writes what is pending, within a second.
-    pub fn close(&self) {
-        self.outlet.close();
+    /// Writes what is pending when this is dropped, within a second, and takes nothing more.
+    pub fn closing(&self) -> Closing<'_> {
+        self.outlet.closing()
     }
 }
 

@@ -85,6 +85,11 @@ impl Outlet {
         self.0.dropped.load(Ordering::Relaxed)
     }
 
+    /// Closes it when it is dropped: also where a panic unwinds, whose last lines say why.
+    pub fn closing(&self) -> Closing<'_> {
+        Closing(self)
+    }
+
     /// Writes what is pending and takes nothing more. An output that is stuck is waited for a second: its thread then
     /// ends with the process.
     pub fn close(&self) {
@@ -94,6 +99,17 @@ impl Outlet {
         }
         self.0.wake.notify_one();
         self.0.ended.wait_while_for(&mut pending, |pending| pending.state != State::Ended, LAST_LINES);
+    }
+}
+
+/// See [`Outlet::closing`].
+#[derive(Debug)]
+#[must_use]
+pub struct Closing<'a>(&'a Outlet);
+
+impl Drop for Closing<'_> {
+    fn drop(&mut self) {
+        self.0.close();
     }
 }
 
@@ -171,6 +187,22 @@ mod tests {
         let mut read = String::new();
         reader.read_to_string(&mut read).unwrap();
         assert_eq!((read.as_str(), outlet.dropped()), ("one\ntwo\n", 1));
+    }
+
+    /// The line that tells of a panic of the main thread was lost with the process: it waited for others to come.
+    #[test]
+    fn what_is_appended_is_written_though_a_panic_unwinds() {
+        let (mut reader, writer) = io::pipe().unwrap();
+        let outlet = Outlet::start("test", writer).unwrap();
+        let unwound = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            let _closing = outlet.closing();
+            outlet.append(b"why\n");
+            std::panic::resume_unwind(Box::new(()));
+        }));
+        assert!(unwound.is_err());
+        let mut read = String::new();
+        reader.read_to_string(&mut read).unwrap();
+        assert_eq!(read, "why\n");
     }
 
     #[test]

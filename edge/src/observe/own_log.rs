@@ -30,7 +30,10 @@ use tracing_subscriber::{
     util::SubscriberInitExt as _,
 };
 
-use super::{outlet::Outlet, record::timestamp};
+use super::{
+    outlet::{Closing, Outlet},
+    record::timestamp,
+};
 use crate::{clock::Clock, settings::LogFormat};
 
 /// The log of the process itself.
@@ -100,9 +103,9 @@ impl OwnLog {
         self.outlet.dropped()
     }
 
-    /// Writes what is pending, within a second.
-    pub fn close(&self) {
-        self.outlet.close();
+    /// Writes what is pending when this is dropped, within a second, and takes nothing more.
+    pub fn closing(&self) -> Closing<'_> {
+        self.outlet.closing()
     }
 }
 

@@ -86,8 +86,9 @@ pub fn freshen_by_head(
 ) {
     match cache_policy::freshen_by_head(&stored.meta, &stored.identity().head, answer) {
         Ok(admitted) => {
-            let tags = tags(&admitted.head).unwrap_or_default().into();
-            let fresh = stored.freshened(admitted.meta, &admitted.head, tags, began);
+            // What cannot be found by its tags is not kept: a purge would not reach it.
+            let Ok(tags) = tags(&admitted.head) else { return memory.remove(key, stored) };
+            let fresh = stored.freshened(admitted.meta, &admitted.head, tags.into(), began);
             memory.replace(key, stored, Arc::new(fresh));
         }
         Err(Reason::ValidatorMismatch | Reason::LengthMismatch) => memory.remove(key, stored),

@@ -74,6 +74,7 @@ pub fn run(path: &Path) -> anyhow::Result<ExitCode> {
     let (settings, warnings) = settings::read(path)?;
     let clock = Clock::system();
     let log = OwnLog::start(settings.log.format, clock.clone()).context("no thread for the log")?;
+    let _closing = log.closing();
     for warning in warnings {
         tracing::warn!("{warning}");
     }
@@ -83,7 +84,6 @@ pub fn run(path: &Path) -> anyhow::Result<ExitCode> {
     if let Err(error) = &served {
         tracing::error!("{}", reasons(error));
     }
-    log.close();
     Ok(if served.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
@@ -98,6 +98,7 @@ async fn serve(path: &Path, settings: Settings, clock: Clock, own_log: &Arc<OwnL
     let metrics = Arc::new(Metrics::new());
     let log = AccessLog::start(settings.log.format).context("no thread for the access log")?;
     let sink = Arc::new(Sink { clock: clock.clone(), metrics: Arc::clone(&metrics), log });
+    let _closing = sink.log.closing();
     let mut supervisor = Supervisor::start(Launcher::this_program(own_log), &settings.commands);
     let roster = supervisor.roster();
     let commands: Arc<dyn Commands> = Arc::clone(&roster) as Arc<dyn Commands>;
@@ -144,7 +145,6 @@ async fn serve(path: &Path, settings: Settings, clock: Clock, own_log: &Arc<OwnL
     drain(&edge, &stop, &mut signals).await;
     workers.join();
     supervisor.stop().await;
-    sink.log.close();
     Ok(())
 }
 

@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use cache_policy::{ClientDirectives, Cookies, IgnoredCookies, Ranges, SetCookie};
+use cache_policy::{ClientDirectives, Cookies, IgnoredCookies, Ranges, SetCookie, one_host, one_spelling};
 use http::{HeaderName, HeaderValue, Uri, uri::Scheme};
 use ipnet::IpNet;
 use serde::de::{
@@ -626,7 +626,7 @@ impl Value for IpNet {
     }
 }
 
-/// A host as routes name it: lower case, without a port.
+/// A host as routes name it: in its one spelling, as requests have it, without a port.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Host(pub(super) Box<str>);
 
@@ -640,9 +640,9 @@ impl Value for Host {
         }
         let literal = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
         if let Some(literal) = literal {
-            let address: Ipv6Addr =
-                literal.parse().map_err(|_| bad("between brackets stands an IPv6 address"))?;
-            return Ok(Host(format!("[{address}]").into()));
+            let address = literal.parse::<Ipv6Addr>();
+            address.map_err(|_| bad("between brackets stands an IPv6 address"))?;
+            return Ok(Host(one_host(text)));
         }
         if text.contains(':') {
             return Err(bad("write the host without scheme and port; an IPv6 address stands in brackets"));
@@ -651,7 +651,7 @@ impl Value for Host {
         if text.is_empty() || text.len() > 253 || !text.bytes().all(known) {
             return Err(bad("write a name such as \"shop.example\" (punycode for other scripts)"));
         }
-        Ok(Host(text.to_ascii_lowercase().into()))
+        Ok(Host(one_host(text)))
     }
 }
 
@@ -695,9 +695,10 @@ impl Value for PathPattern {
                 "write spaces and non-ASCII characters percent-encoded".to_owned()
             }));
         }
-        let (path, prefix) = match text.strip_suffix("/*") {
-            Some(parent) => (&text[..=parent.len()], true),
-            None => (text, false),
+        let spelt = one_spelling(text);
+        let (path, prefix) = match spelt.strip_suffix("/*") {
+            Some(parent) => (&spelt[..=parent.len()], true),
+            None => (&*spelt, false),
         };
         if path.contains('*') {
             return Err(bad("a star stands only at the end, after a slash, as in \"/api/*\"".to_owned()));
@@ -987,8 +988,21 @@ mod tests {
         assert_eq!(pattern("/*"), Some(PathPattern::Prefix("/".into())));
         assert_eq!(pattern("/api/*"), Some(PathPattern::Prefix("/api/".into())));
         assert_eq!(pattern("/robots.txt"), Some(PathPattern::Exact("/robots.txt".into())));
-        for bad in ["api/*", "/a*", "/*/b", "/a/../b", "/a//b", "/a?b", "/a b", "/ä", "", "*"] {
+        for bad in ["api/*", "/a*", "/*/b", "/a/../b", "/a/%2e%2E/b", "/a//b", "/a?b", "/a b", "/ä", "", "*"]
+        {
             assert_eq!(pattern(bad), None, "{bad}");
+        }
+    }
+
+    /// A route for `/caf%c3%a9`, `/%7Ea` or the host `shop.test.` never met a request: requests have one spelling.
+    #[test]
+    fn routes_name_hosts_and_paths_in_any_spelling() {
+        let pattern = |text| PathPattern::from_text(text).ok();
+        assert_eq!(pattern("/caf%c3%a9/*"), Some(PathPattern::Prefix("/caf%C3%A9/".into())));
+        assert_eq!(pattern("/%7Ea|b"), Some(PathPattern::Exact("/~a%7Cb".into())));
+        assert_eq!(pattern("/a%2fb"), Some(PathPattern::Exact("/a%2Fb".into())));
+        for (written, named) in [("Shop.Test.", "shop.test"), ("[2001:DB8:0::1]", "[2001:db8::1]")] {
+            assert_eq!(Host::from_text(written).ok().map(|host| host.0), Some(named.into()), "{written}");
         }
     }
 

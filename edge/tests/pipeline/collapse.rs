@@ -1,6 +1,9 @@
 //! One fetch answers many requests, as its bytes arrive.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use edge::upstream::connect::{Dial, Dialling};
 use http::Request;
@@ -228,15 +231,17 @@ async fn a_reload_is_not_answered_by_what_was_asked_before_it_came() {
     assert_eq!(upstream.count(), 2);
 }
 
-/// Two servers; the first that is asked hangs.
+/// Two servers; the first that is asked hangs. Which that is, is drawn by lot.
 struct Servers {
+    first: OnceLock<String>,
     hangs: Upstream,
     answers: Upstream,
 }
 
 impl Dial for Servers {
     fn dial<'a>(&'a self, host: &'a str, port: u16) -> Dialling<'a> {
-        let server = if host == "hangs" { &self.hangs } else { &self.answers };
+        let first = self.first.get_or_init(|| host.to_owned());
+        let server = if first == host { &self.hangs } else { &self.answers };
         server.dial(host, port)
     }
 }
@@ -249,10 +254,10 @@ async fn those_who_wait_for_a_server_that_hangs_go_on_to_another_one_of_them_at_
     let held = never.clone();
     let hangs = Upstream::start(move |_| Reply::ok("late").fields(FRESH).after(&held));
     let answers = Upstream::start(|_| Reply::ok("well").fields(FRESH));
-    let servers = Servers { hangs: hangs.clone(), answers: answers.clone() };
+    let servers = Servers { first: OnceLock::new(), hangs: hangs.clone(), answers: answers.clone() };
     let front = front_over(
         Arc::new(servers),
-        "[upstreams.two]\nservers = [\"http://hangs:80\", \"http://answers:80\"]\n\
+        "[upstreams.two]\nservers = [\"http://one:80\", \"http://other:80\"]\n\
          [[routes]]\nname = \"all\"\npath = \"/*\"\nupstream = \"two\"\ncache = {}\n",
     );
     let waiting: Vec<_> = (0..20).map(|_| front.ask("/")).collect();

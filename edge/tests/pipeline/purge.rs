@@ -236,3 +236,32 @@ async fn after_a_soft_purge_stale_windows_are_counted_from_the_purge() {
     let late = front.get("/").await;
     assert_eq!(late.status, 503, "{late:?}");
 }
+
+/// The answer to a HEAD with more tags than are remembered took all of them from the stored response: it stayed, and no
+/// purge by a tag found it.
+#[tokio::test(start_paused = true)]
+async fn a_head_whose_tags_cannot_be_remembered_leaves_nothing_that_no_tag_finds() {
+    let long = "x".repeat(2000);
+    let upstream = Upstream::start(move |seen| {
+        let tags = if seen.method == "HEAD" { &*long } else { "shoe" };
+        Reply::ok("x").fields(&[("cache-control", "max-age=60"), ("etag", "\"v1\""), ("surrogate-key", tags)])
+    });
+    let front = front(&upstream);
+    front.get("/").await;
+    pass(61).await;
+    front.send(Request::head("/").header("host", "shop.example")).await;
+    purge(&front, tag("shoe"), Force::Hard);
+    assert_eq!(upstream.seen()[1].method, "HEAD");
+    assert_eq!(front.get("/").await.cache(), "fwd=uri-miss");
+}
+
+/// A `%` that encodes nothing, anywhere in a URL, kept all of it as it was written: a purge of the prefix left it.
+#[tokio::test(start_paused = true)]
+async fn a_prefix_takes_what_begins_with_it_in_any_spelling_and_whatever_follows() {
+    let upstream = Upstream::start(saying(&[("cache-control", "max-age=60")], "x"));
+    let front = front(&upstream);
+    for target in ["/caf%c3%a9?x=%", "/c%61f%C3%A9/%zz"] {
+        front.get(target).await;
+    }
+    assert_eq!(purge(&front, Rule::Prefix("https://shop.example:443/caf%C3%A9".into()), Force::Hard), 2);
+}

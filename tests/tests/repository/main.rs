@@ -1,5 +1,6 @@
 //! What must hold of the repository itself.
 #![expect(clippy::unwrap_used, reason = "a test that panics has failed")]
 
+mod lints;
 mod rooms;
 mod versions;
