@@ -258,8 +258,9 @@ impl Exchange<'_> {
         let mut follow = lead.follow();
         let mut own = self.fetch(lead, stored, want, stored.filter(|_| wanted.plan.validate));
         let published = follow.outcome(self.relay.as_ref()).await;
-        // The fetch hands the leader's share over before it publishes.
-        (follow.group(), Fetched { published, own: own.try_recv().ok() })
+        // The fetch hands the leader's share over before it publishes; also where another of the group was faster.
+        let own = own.try_recv().ok().filter(|own| own.is_of(&published.outcome));
+        (follow.group(), Fetched { published, own })
     }
 
     fn fetch(

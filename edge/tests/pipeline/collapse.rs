@@ -287,6 +287,28 @@ async fn a_slow_upstream_is_asked_once_more_each_collapse_timeout_and_the_first_
     assert_eq!(upstream.count(), 3);
 }
 
+/// Before, when two fetches of a group were answered at once, the client that led the second got the head of the first with
+/// the body of the second.
+#[tokio::test(start_paused = true)]
+async fn the_answers_of_two_fetches_that_come_at_once_are_never_mixed() {
+    let gate = Gate::closed();
+    let held = gate.clone();
+    let upstream = Upstream::start(move |seen| {
+        let which = ["first", "the second"][seen.earlier];
+        Reply::ok(which).header("x-which", which).fields(FRESH).after(&held)
+    });
+    let front = front_with(&upstream, &format!("collapse_timeout = \"2s\"\n{CACHED}"));
+    let waiting: Vec<_> = (0..3).map(|_| front.ask("/")).collect();
+    settle().await;
+    pass(2).await;
+    assert_eq!(upstream.count(), 2);
+    gate.open();
+    for request in waiting {
+        let got = request.await.unwrap();
+        assert_eq!(got.text(), got.field("x-which"));
+    }
+}
+
 /// Asks three at once, twice, of an upstream that answers only when it is let. Returns how many requests had reached it when
 /// each wave waited, and how many at the end.
 async fn waves(
