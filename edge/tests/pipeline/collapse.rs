@@ -309,6 +309,33 @@ async fn the_answers_of_two_fetches_that_come_at_once_are_never_mixed() {
     }
 }
 
+/// Before, a group that had been answered was joined for as long as another of its fetches hung: whoever came later got
+/// what was stale, by an answer from before it came, and the upstream was not asked.
+#[tokio::test(start_paused = true)]
+async fn whoever_comes_after_a_failing_answer_asks_anew_though_another_fetch_of_the_group_hangs() {
+    let (gate, never) = (Gate::closed(), Gate::closed());
+    let held = [gate.clone(), never.clone()];
+    let upstream = Upstream::start(move |seen| match seen.earlier {
+        0 => Reply::ok("page").fields(FRESH),
+        earlier => Reply::status(503).after(&held[earlier - 1]),
+    });
+    let front = front_with(&upstream, &format!("collapse_timeout = \"2s\"\n{CACHED}"));
+    front.get("/").await;
+    pass(61).await;
+    let waiting: Vec<_> = (0..3).map(|_| front.ask("/")).collect();
+    settle().await;
+    pass(2).await;
+    assert_eq!(upstream.count(), 3);
+    gate.open();
+    for request in waiting {
+        request.await.unwrap();
+    }
+    upstream.change(|_| Reply::ok("new").fields(FRESH));
+    pass(1).await;
+    assert_eq!(front.get("/").await.text(), "new");
+    drop(never);
+}
+
 /// Asks three at once, twice, of an upstream that answers only when it is let. Returns how many requests had reached it when
 /// each wave waited, and how many at the end.
 async fn waves(
