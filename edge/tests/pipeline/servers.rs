@@ -15,7 +15,7 @@ use edge::{
     upstream::connect::{Dial, Dialling},
 };
 use http::Request;
-use scripted_upstream::{Reply, Seen};
+use scripted_upstream::{Gate, Reply, Seen};
 
 use crate::{
     front::{CACHED, Front, PASSED, front_by, pass, settings_for, start},
@@ -205,6 +205,26 @@ async fn answers_that_break_off_put_a_server_aside() {
         troubles[0].starts_with("b:80 is put aside for ") && troubles[0].ends_with(": broken"),
         "{troubles:?}"
     );
+}
+
+/// Before, a few event streams on which nothing happened for a while put a good server aside, and any client can open them.
+#[tokio::test(start_paused = true)]
+async fn event_streams_that_fall_silent_put_no_server_aside() {
+    let never = Gate::closed();
+    let held = never.clone();
+    let (events, server) = answers(move |_| {
+        Reply::streamed().header("content-type", "text/event-stream").then("data: 1\n\n").then_wait(&held)
+    });
+    let servers = Servers::of([("a", server)]);
+    let front = servers.front(&format!("failures = 2\nidle_timeout = \"10s\"\n{PASSED}"));
+    let open: Vec<_> = (0..3).map(|_| front.ask("/events")).collect();
+    pass(20).await;
+    for stream in open {
+        stream.await.unwrap();
+    }
+    assert_eq!(events.count(), 3);
+    let up = front.metric_lines("gatehouse_edge_upstream_server_up{upstream=\"origin\",server=\"a:80\"} ");
+    assert_eq!(up, ["1"]);
 }
 
 #[tokio::test(start_paused = true)]
