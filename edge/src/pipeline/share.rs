@@ -121,7 +121,8 @@ impl Exchange<'_> {
                 }
                 TakeOver::Lead(lead) => {
                     let variant = collapse_variant(&self.as_sent(), wanted.resource.as_deref(), &wanted.want);
-                    return Some(if follow.is_for(&apart(self.cookies(), variant)) {
+                    let whole = matches!(wanted.want, Want::Whole);
+                    return Some(if whole || follow.is_for(&apart(self.cookies(), variant)) {
                         self.lead(lead, wanted).await
                     } else {
                         // It asks for a part and waits for the whole, and so do others: the whole is asked for.
