@@ -170,7 +170,7 @@ impl History {
 #[derive(Debug)]
 pub struct Health {
     history: Mutex<History>,
-    /// Whether there is anything to remember.
+    /// Whether there is anything to remember. Written under the lock.
     troubled: AtomicBool,
     upstream: Arc<str>,
     server: Arc<str>,
@@ -216,14 +216,19 @@ impl Health {
 
     /// The server answered with an error of its own.
     pub fn erred(&self, now: Moment) {
+        let mut history = self.history.lock();
         self.troubled.store(true, Ordering::Relaxed);
-        self.history.lock().erred(now);
+        history.erred(now);
     }
 
     /// The server failed.
     pub fn failed(&self, blame: Blame, rules: Rules, now: Moment) {
-        self.troubled.store(true, Ordering::Relaxed);
-        let change = self.history.lock().failed(blame, rules, now);
+        let change = {
+            let mut history = self.history.lock();
+            // Under the lock: an answer that ends just now would else wipe it out, and the failure would not be seen.
+            self.troubled.store(true, Ordering::Relaxed);
+            history.failed(blame, rules, now)
+        };
         self.tell(change);
     }
 
