@@ -210,7 +210,7 @@ impl Upstream {
             if candidates[index].standing != Standing::Due {
                 return Some((index, None));
             }
-            if let Some(trial) = servers[index].health().begin_trial() {
+            if let Some(trial) = servers[index].health().begin_trial(now) {
                 return Some((index, Some(trial)));
             }
             // Another request has just begun it.
