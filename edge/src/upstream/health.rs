@@ -178,6 +178,8 @@ pub struct Health {
     history: Mutex<History>,
     /// Whether there is anything to remember. Written under the lock.
     troubled: AtomicBool,
+    /// It is no longer one of its upstream's.
+    forgotten: AtomicBool,
     upstream: Arc<str>,
     server: Arc<str>,
     metrics: Arc<UpstreamMetrics>,
@@ -190,6 +192,7 @@ impl Health {
         Arc::new(Self {
             history: Mutex::default(),
             troubled: AtomicBool::new(false),
+            forgotten: AtomicBool::new(false),
             upstream: Arc::clone(upstream),
             server,
             metrics: Arc::clone(metrics),
@@ -277,12 +280,16 @@ impl Health {
         }
     }
 
-    /// The server is no longer one of its upstream's.
+    /// The server is no longer one of its upstream's: nobody is told of it any more.
     pub fn forget(&self) {
+        self.forgotten.store(true, Ordering::Relaxed);
         self.metrics.forget_server(&self.server);
     }
 
     fn tell(&self, change: Option<Change>) {
+        if self.forgotten.load(Ordering::Relaxed) {
+            return;
+        }
         let (upstream, server) = (&*self.upstream, &*self.server);
         match change {
             Some(Change::PutAside { rest, reason }) => {

@@ -279,3 +279,22 @@ async fn what_is_known_of_a_server_outlives_a_reload() {
     }
     assert_eq!(servers.dialled("a"), 1);
 }
+
+/// The servers of an upstream that a reload had removed were shown for ever, as they had been at last.
+#[tokio::test(start_paused = true)]
+async fn servers_of_an_upstream_that_is_gone_are_shown_no_more() {
+    let (_, silent) = answers(|_| Reply::ok("late").late(Duration::from_secs(3600)));
+    let front =
+        Servers::of([("a", silent)]).front(&format!("failures = 1\nresponse_timeout = \"1s\"\n{PASSED}"));
+    let under_way = front.ask("/");
+    pass(0).await;
+    let shown = |front: &Front| front.metric_lines("gatehouse_edge_upstream_server_up{").len();
+    assert_eq!(shown(&front), 1);
+    let text = "threads = 1\n[[listen]]\naddress = \"127.0.0.1:0\"\n\
+                [upstreams.other]\nservers = [\"http://b:80\"]\n\
+                [[routes]]\nname = \"all\"\npath = \"/*\"\nupstream = \"other\"\n";
+    front.edge.reload(edge::settings::parse(text, "test.toml").unwrap());
+    assert_eq!(shown(&front), 0);
+    assert_eq!(under_way.await.unwrap().status, 504);
+    assert_eq!(shown(&front), 0, "also by what was under way");
+}
