@@ -1,6 +1,12 @@
 //! One fetch answers many requests, as its bytes arrive.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use edge::upstream::connect::{Dial, Dialling};
 use http::Request;
@@ -228,15 +234,15 @@ async fn a_reload_is_not_answered_by_what_was_asked_before_it_came() {
     assert_eq!(upstream.count(), 2);
 }
 
-/// Two servers; the first that is asked hangs.
+/// Two servers.
 struct Servers {
-    hangs: Upstream,
-    answers: Upstream,
+    one: Upstream,
+    other: Upstream,
 }
 
 impl Dial for Servers {
     fn dial<'a>(&'a self, host: &'a str, port: u16) -> Dialling<'a> {
-        let server = if host == "hangs" { &self.hangs } else { &self.answers };
+        let server = if host == "one" { &self.one } else { &self.other };
         server.dial(host, port)
     }
 }
@@ -245,24 +251,29 @@ impl Dial for Servers {
 /// server beside it was idle.
 #[tokio::test(start_paused = true)]
 async fn those_who_wait_for_a_server_that_hangs_go_on_to_another_one_of_them_at_a_time() {
-    let never = Gate::closed();
-    let held = never.clone();
-    let hangs = Upstream::start(move |_| Reply::ok("late").fields(FRESH).after(&held));
-    let answers = Upstream::start(|_| Reply::ok("well").fields(FRESH));
-    let servers = Servers { hangs: hangs.clone(), answers: answers.clone() };
+    let (never, asked) = (Gate::closed(), Arc::new(AtomicUsize::new(0)));
+    // Which of them is asked first is drawn by lot: whichever it is hangs.
+    let [one, other] = [(); 2].map(|()| {
+        let (held, asked) = (never.clone(), Arc::clone(&asked));
+        Upstream::start(move |_| match asked.fetch_add(1, Ordering::Relaxed) {
+            0 => Reply::ok("late").fields(FRESH).after(&held),
+            _ => Reply::ok("well").fields(FRESH),
+        })
+    });
+    let servers = Servers { one: one.clone(), other: other.clone() };
     let front = front_over(
         Arc::new(servers),
-        "[upstreams.two]\nservers = [\"http://hangs:80\", \"http://answers:80\"]\n\
+        "[upstreams.two]\nservers = [\"http://one:80\", \"http://other:80\"]\n\
          [[routes]]\nname = \"all\"\npath = \"/*\"\nupstream = \"two\"\ncache = {}\n",
     );
     let waiting: Vec<_> = (0..20).map(|_| front.ask("/")).collect();
     settle().await;
-    assert_eq!((hangs.count(), answers.count()), (1, 0));
+    assert_eq!(one.count() + other.count(), 1);
     pass(5).await;
     for request in waiting {
         assert_eq!(request.await.unwrap().text(), "well");
     }
-    assert_eq!((hangs.count(), answers.count()), (1, 1));
+    assert_eq!((one.count(), other.count()), (1, 1));
     assert_eq!(front.get("/").await.cache(), "hit");
 }
 
