@@ -381,9 +381,9 @@ impl Follow {
         self.fetch.began
     }
 
-    /// Whether it follows a fetch for this variant.
-    pub fn is_for(&self, variant: &str) -> bool {
-        *self.fetch.key.1 == *variant
+    /// The variant for which the fetch is.
+    pub fn variant(&self) -> &str {
+        &self.fetch.key.1
     }
 
     /// The outcome, as soon as it is known; interim responses that come before it go to `relay`. Cancel-safe; the

@@ -347,6 +347,35 @@ async fn whoever_comes_after_a_failing_answer_asks_anew_though_another_fetch_of_
     drop(never);
 }
 
+/// Before, a request with cookies that waited beside others went on in their place when the answer was late, and its private
+/// page sent all of them to the origin, each for itself and with nothing stored.
+#[tokio::test(start_paused = true)]
+async fn one_with_cookies_never_goes_on_for_those_without() {
+    let never = Gate::closed();
+    let held = never.clone();
+    let upstream = Upstream::start(move |seen| match seen.headers.contains_key("cookie") {
+        _ if seen.earlier == 0 => Reply::ok("late").fields(FRESH).after(&held),
+        true => Reply::ok("mine").cache_control("private"),
+        false => Reply::ok("for all").fields(FRESH),
+    });
+    let front = front(&upstream);
+    let mut waiting = vec![front.ask("/")];
+    settle().await;
+    let with_cookies = front.clone();
+    let own = tokio::spawn(async move { with_cookies.get_with("/", &[("cookie", "a=1")]).await });
+    settle().await;
+    waiting.extend((0..5).map(|_| front.ask("/")));
+    settle().await;
+    assert_eq!(upstream.count(), 1);
+    pass(5).await;
+    assert_eq!(own.await.unwrap().text(), "mine");
+    for request in waiting {
+        assert_eq!(request.await.unwrap().text(), "for all");
+    }
+    assert_eq!(upstream.count(), 3);
+    assert_eq!(front.get("/").await.cache(), "hit");
+}
+
 /// Asks three at once, twice, of an upstream that answers only when it is let. Returns how many requests had reached it when
 /// each wave waited, and how many at the end.
 async fn waves(
