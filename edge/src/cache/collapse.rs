@@ -82,6 +82,16 @@ struct Fetch {
     progress: Arc<watch::Sender<Progress>>,
 }
 
+impl Fetch {
+    /// Whether the group's outcome may concern those who come now: one that is known already was for those who waited
+    /// for it, though another fetch of the group may be under way for long. A body that is being filled is for all.
+    fn may_be_joined(&self) -> bool {
+        let progress = self.progress.borrow();
+        let outcome = progress.published.as_ref().map(|published| &published.outcome);
+        matches!(outcome, None | Some(FetchOutcome::Filling(_)))
+    }
+}
+
 /// How far a group of fetches has come.
 #[derive(Debug, Default)]
 struct Progress {
@@ -166,6 +176,7 @@ impl Collapser {
         let mut shard = self.shard(&key).lock();
         if let Some(fetch) = shard.get(&key)
             && Some(fetch.group) != after
+            && fetch.may_be_joined()
             && !memory.outdated(fetch.generation, resource)
         {
             return Joined::Follower(Follow::of(fetch));
@@ -181,9 +192,11 @@ impl Collapser {
         let Wish { key: resource, variant, after } = wish;
         let key = FetchKey(resource.clone(), variant);
         let shard = self.shard(&key).lock();
-        let fetch = shard
-            .get(&key)
-            .filter(|fetch| Some(fetch.group) != after && !memory.outdated(fetch.generation, resource))?;
+        let fetch = shard.get(&key).filter(|fetch| {
+            Some(fetch.group) != after
+                && fetch.may_be_joined()
+                && !memory.outdated(fetch.generation, resource)
+        })?;
         Some(Follow::of(fetch))
     }
 
@@ -201,7 +214,7 @@ impl Collapser {
         let Some(latest) = shard.get(key).filter(|latest| latest.group == follow.fetch.group).cloned() else {
             return TakeOver::Gone;
         };
-        if latest.progress.borrow().published.is_some() || now < latest.began + patience {
+        if now < latest.began + patience {
             drop(shard);
             follow.fetch = latest;
             return TakeOver::Waits;
@@ -211,7 +224,16 @@ impl Collapser {
             return TakeOver::Gone;
         }
         let (progress, group) = (Arc::clone(&latest.progress), latest.group);
-        progress.send_modify(|progress| progress.silent += 1);
+        // Looked at and counted at once: an outcome that comes just now is not one of a fetch that begins after it.
+        let mut answered = false;
+        progress.send_if_modified(|progress| {
+            answered = progress.published.is_some();
+            progress.silent += usize::from(!answered);
+            false
+        });
+        if answered {
+            return TakeOver::Waits;
+        }
         let silent = AtomicBool::new(true);
         let fetch = Arc::new(Fetch { key: key.clone(), group, began: now, generation, silent, progress });
         shard.insert(fetch.key.clone(), Arc::clone(&fetch));
@@ -359,9 +381,9 @@ impl Follow {
         self.fetch.began
     }
 
-    /// Whether it follows a fetch for this variant.
-    pub fn is_for(&self, variant: &str) -> bool {
-        *self.fetch.key.1 == *variant
+    /// The variant for which the fetch is.
+    pub fn variant(&self) -> &str {
+        &self.fetch.key.1
     }
 
     /// The outcome, as soon as it is known; interim responses that come before it go to `relay`. Cancel-safe; the

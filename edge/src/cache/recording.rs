@@ -365,6 +365,11 @@ impl Reader {
         }
     }
 
+    /// Whether it reads this recording.
+    pub fn reads(&self, recording: &Arc<Recording>) -> bool {
+        Arc::ptr_eq(&self.recording, recording)
+    }
+
     /// [`Reader::poll_frame`], to await.
     pub async fn frame(&mut self) -> Option<Result<Frame<Bytes>, BodyError>> {
         let mut reader = Pin::new(self);

@@ -80,6 +80,18 @@ pub enum LeaderShare {
     Reader(Reader, HeaderMap),
 }
 
+impl LeaderShare {
+    /// Whether it belongs to this outcome: another fetch of the group may have been answered first, and then its head does
+    /// not go with this body.
+    pub fn is_of(&self, outcome: &FetchOutcome) -> bool {
+        match (self, outcome) {
+            (Self::Reader(reader, _), FetchOutcome::Filling(filling)) => reader.reads(&filling.recording),
+            (Self::Reader(..), _) => false,
+            (Self::Answer(_), outcome) => !matches!(outcome, FetchOutcome::Filling(_)),
+        }
+    }
+}
+
 /// A response for its own client alone.
 pub struct Unshared {
     /// As the upstream sent it.

@@ -75,7 +75,7 @@ impl Exchange<'_> {
                 }
                 self.lead(lead, wanted).await
             }
-            Joined::Follower(follow) => match self.follow(follow, wanted).await {
+            Joined::Follower(follow) => match self.follow(follow, wanted, learnt).await {
                 Some(followed) => followed,
                 None => return Ok(Next::LookAgain),
             },
@@ -106,13 +106,24 @@ impl Exchange<'_> {
 
     /// Waits for the outcome of others' fetches. When it is late, one of those who wait goes on: the next fetch of the
     /// group, for which the upstream chooses among its servers anew. `None`: look up again.
-    async fn follow(&self, mut follow: Follow, wanted: &Wanted) -> Option<(Group, Fetched)> {
+    async fn follow(
+        &self,
+        mut follow: Follow,
+        wanted: &Wanted,
+        learnt: &mut Learnt,
+    ) -> Option<(Group, Fetched)> {
         let patience = self.route.upstream.collapse_timeout;
         loop {
             let due = (follow.began() + patience).since(self.edge.clock.now());
             let waited = tokio::time::timeout(due, follow.outcome(self.relay.as_ref())).await;
             if let Ok(published) = waited {
                 return Some((follow.group(), Fetched { published, own: None }));
+            }
+            if self.cookies().is_some() && !follow.variant().starts_with(WITH_COOKIES) {
+                // It waits beside requests without cookies. What it would be answered is none to them, so it goes on for
+                // itself.
+                learnt.after = Some(follow.group());
+                return None;
             }
             let (collapser, now) = (&self.edge.collapser, self.edge.clock.now());
             match collapser.take_over(&mut follow, now, patience, &self.edge.memory) {
@@ -121,7 +132,8 @@ impl Exchange<'_> {
                 }
                 TakeOver::Lead(lead) => {
                     let variant = collapse_variant(&self.as_sent(), wanted.resource.as_deref(), &wanted.want);
-                    return Some(if follow.is_for(&apart(self.cookies(), variant)) {
+                    let whole = matches!(wanted.want, Want::Whole);
+                    return Some(if whole || *follow.variant() == *apart(self.cookies(), variant) {
                         self.lead(lead, wanted).await
                     } else {
                         // It asks for a part and waits for the whole, and so do others: the whole is asked for.
@@ -258,8 +270,9 @@ impl Exchange<'_> {
         let mut follow = lead.follow();
         let mut own = self.fetch(lead, stored, want, stored.filter(|_| wanted.plan.validate));
         let published = follow.outcome(self.relay.as_ref()).await;
-        // The fetch hands the leader's share over before it publishes.
-        (follow.group(), Fetched { published, own: own.try_recv().ok() })
+        // The fetch hands the leader's share over before it publishes; also where another of the group was faster.
+        let own = own.try_recv().ok().filter(|own| own.is_of(&published.outcome));
+        (follow.group(), Fetched { published, own })
     }
 
     fn fetch(
@@ -369,10 +382,12 @@ struct Cookies;
 /// The answer to a request with cookies is often its own: nobody without any waits for it.
 fn apart(cookies: Option<Cookies>, variant: Box<str>) -> Box<str> {
     match cookies {
-        Some(Cookies) => format!("cookies {variant}").into(),
+        Some(Cookies) => format!("{WITH_COOKIES}{variant}").into(),
         None => variant,
     }
 }
+
+const WITH_COOKIES: &str = "cookies ";
 
 /// What requests for one resource must agree on to share a fetch, as far as it is known before the answer.
 fn collapse_variant(sent: &AsSent<'_>, resource: Option<&Resource>, want: &Want) -> Box<str> {

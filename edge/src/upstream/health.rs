@@ -70,8 +70,8 @@ pub struct History {
     /// Failures in a row.
     failures: u32,
     aside: Option<Aside>,
-    /// A request is under way to find out whether it answers again.
-    tried: bool,
+    /// Since when a request has been under way to find out whether it answers again.
+    tried: Option<Moment>,
     /// How often in a row it was put aside, and until when it was the last time.
     times: u32,
     last: Option<Moment>,
@@ -97,10 +97,16 @@ impl History {
             Repeat::Never => aside.until + OVERDUE,
         };
         match aside.blame {
-            _ if now >= due && !self.tried => Standing::Due,
+            _ if now >= due && self.may_be_tried(now) => Standing::Due,
             Blame::Unreachable(_) => Standing::Unreachable,
             Blame::Answer(_) => Standing::Aside,
         }
+    }
+
+    /// Whether no trial is under way. One that takes long, which a client can bring about by sending its content slowly,
+    /// keeps others from trying no longer than that.
+    fn may_be_tried(&self, now: Moment) -> bool {
+        self.tried.is_none_or(|since| now >= since + LONGEST_TRIAL)
     }
 
     /// Thousandths of requests under way that it counts for beside the real ones: each failure counts as one that takes its
@@ -170,8 +176,10 @@ impl History {
 #[derive(Debug)]
 pub struct Health {
     history: Mutex<History>,
-    /// Whether there is anything to remember.
+    /// Whether there is anything to remember. Written under the lock.
     troubled: AtomicBool,
+    /// It is no longer one of its upstream's.
+    forgotten: AtomicBool,
     upstream: Arc<str>,
     server: Arc<str>,
     metrics: Arc<UpstreamMetrics>,
@@ -184,6 +192,7 @@ impl Health {
         Arc::new(Self {
             history: Mutex::default(),
             troubled: AtomicBool::new(false),
+            forgotten: AtomicBool::new(false),
             upstream: Arc::clone(upstream),
             server,
             metrics: Arc::clone(metrics),
@@ -205,25 +214,30 @@ impl Health {
     }
 
     /// The trial of a server that is due, unless another request has just begun it.
-    pub fn begin_trial(self: &Arc<Self>) -> Option<Trial> {
+    pub fn begin_trial(self: &Arc<Self>, now: Moment) -> Option<Trial> {
         let mut history = self.history.lock();
-        if history.tried {
+        if !history.may_be_tried(now) {
             return None;
         }
-        history.tried = true;
-        Some(Trial(Arc::clone(self)))
+        history.tried = Some(now);
+        Some(Trial { health: Arc::clone(self), began: now })
     }
 
     /// The server answered with an error of its own.
     pub fn erred(&self, now: Moment) {
+        let mut history = self.history.lock();
         self.troubled.store(true, Ordering::Relaxed);
-        self.history.lock().erred(now);
+        history.erred(now);
     }
 
     /// The server failed.
     pub fn failed(&self, blame: Blame, rules: Rules, now: Moment) {
-        self.troubled.store(true, Ordering::Relaxed);
-        let change = self.history.lock().failed(blame, rules, now);
+        let change = {
+            let mut history = self.history.lock();
+            // Under the lock: an answer that ends just now would else wipe it out, and the failure would not be seen.
+            self.troubled.store(true, Ordering::Relaxed);
+            history.failed(blame, rules, now)
+        };
         self.tell(change);
     }
 
@@ -266,12 +280,16 @@ impl Health {
         }
     }
 
-    /// The server is no longer one of its upstream's.
+    /// The server is no longer one of its upstream's: nobody is told of it any more.
     pub fn forget(&self) {
+        self.forgotten.store(true, Ordering::Relaxed);
         self.metrics.forget_server(&self.server);
     }
 
     fn tell(&self, change: Option<Change>) {
+        if self.forgotten.load(Ordering::Relaxed) {
+            return;
+        }
         let (upstream, server) = (&*self.upstream, &*self.server);
         match change {
             Some(Change::PutAside { rest, reason }) => {
@@ -289,11 +307,18 @@ impl Health {
 
 /// The one request that finds out whether a server answers again. However it ends, the next may be begun after it.
 #[derive(Debug)]
-pub struct Trial(Arc<Health>);
+pub struct Trial {
+    health: Arc<Health>,
+    began: Moment,
+}
 
 impl Drop for Trial {
     fn drop(&mut self) {
-        self.0.history.lock().tried = false;
+        let mut history = self.health.history.lock();
+        // Another may have begun, where this one took too long.
+        if history.tried == Some(self.began) {
+            history.tried = None;
+        }
     }
 }
 
@@ -307,6 +332,8 @@ const LONGEST: u32 = 6;
 const FORGOTTEN: Duration = Duration::from_secs(300);
 /// How long a trial waits for a request that may be repeated.
 const OVERDUE: Duration = Duration::from_secs(10);
+/// How long a trial keeps others from trying.
+const LONGEST_TRIAL: Duration = Duration::from_secs(60);
 
 #[cfg(test)]
 mod tests {
@@ -363,6 +390,22 @@ mod tests {
         history.failed(REFUSED, RULES, at(0.0));
         assert_eq!(history.standing(Repeat::Never, at(10.0)), Standing::Unreachable);
         assert_eq!(history.standing(Repeat::Never, at(20.0)), Standing::Due);
+    }
+
+    /// A client that sent its content slowly kept a server from being tried for as long as it liked.
+    #[test]
+    fn a_trial_that_takes_long_keeps_nobody_from_trying() {
+        let health = Health::new(&"origin".into(), "a:80".into(), &Arc::default());
+        health.failed(REFUSED, RULES, at(0.0));
+        let slow = health.begin_trial(at(20.0)).unwrap();
+        assert_eq!(health.standing(Repeat::Safe, at(79.0)).0, Standing::Unreachable);
+        assert!(health.begin_trial(at(79.0)).is_none());
+        assert_eq!(health.standing(Repeat::Safe, at(80.0)).0, Standing::Due);
+        let next = health.begin_trial(at(80.0)).unwrap();
+        drop(slow);
+        assert!(health.begin_trial(at(81.0)).is_none(), "the next is under way");
+        drop(next);
+        assert!(health.begin_trial(at(81.0)).is_some());
     }
 
     #[test]

@@ -89,9 +89,10 @@ impl Lease {
         self.connection.permit = permit;
     }
 
-    /// The response goes on for as long as its reader likes: it need not end to have done its server credit.
-    pub fn lasts(&self) {
-        if let Some(watch) = &self.watch {
+    /// The response goes on for as long as its reader likes: it need not end to have done its server credit, nor is its
+    /// server to blame where nothing happens for long.
+    pub fn lasts(&mut self) {
+        if let Some(watch) = self.watch.take() {
             watch.health.completed(self.clock.now());
         }
     }

@@ -78,7 +78,12 @@ impl Upstreams {
             });
             (Arc::clone(name), upstream)
         });
-        Self { by_name: by_name.collect() }
+        let by_name = by_name.collect();
+        let gone = previous.iter().flat_map(|previous| &previous.by_name);
+        for (_, upstream) in gone.filter(|(name, _)| !wanted.contains_key(*name)) {
+            upstream.pools.lock().values().for_each(|pool| pool.health().forget());
+        }
+        Self { by_name }
     }
 
     /// The upstream of this name; settings have been checked to name only upstreams that exist.
@@ -210,7 +215,7 @@ impl Upstream {
             if candidates[index].standing != Standing::Due {
                 return Some((index, None));
             }
-            if let Some(trial) = servers[index].health().begin_trial() {
+            if let Some(trial) = servers[index].health().begin_trial(now) {
                 return Some((index, Some(trial)));
             }
             // Another request has just begun it.

@@ -151,7 +151,7 @@ impl Pool {
                 Ok(response) => {
                     let Place { exchange: permit, tunnel } = place;
                     let connection = Connection { sender, progress, permit, retires };
-                    return self.answer(response, self.lease(connection, clock), tunnel);
+                    return self.answer(response, self.lease(connection, clock), tunnel, again);
                 }
                 Err(Unsent { failure: Failure::Closed, request: None }) => match again {
                     Some(again) => request = again.request(),
@@ -170,7 +170,7 @@ impl Pool {
         let response = self.exchange(&mut sender, request).await?;
         let Place { exchange: permit, tunnel } = place;
         let connection = Connection { sender, progress, permit, retires };
-        self.answer(response, self.lease(connection, clock), tunnel)
+        self.answer(response, self.lease(connection, clock), tunnel, again)
     }
 
     async fn place(&self, headers: &HeaderMap) -> Result<Place, Queue> {
@@ -270,6 +270,7 @@ impl Pool {
         mut response: http::Response<hyper::body::Incoming>,
         mut lease: Lease,
         tunnel: Option<OwnedSemaphorePermit>,
+        again: Option<&Again>,
     ) -> Result<Answer, Unsent> {
         one_length(response.headers_mut()).map_err(|failure| Unsent { failure, request: None })?;
         lease.read_keep_alive(response.headers());
@@ -290,6 +291,9 @@ impl Pool {
             // It goes on for as long as its client likes, as a tunnel does.
             match Arc::clone(&self.tunnels).try_acquire_owned() {
                 Ok(permit) => lease.change_place(permit),
+                // It has been acted on, and 503 would have the client send it once more: the stream keeps the place that
+                // the request had (RFC 9110 §9.2.2).
+                Err(_) if again.is_none() => {}
                 Err(_) => return Err(Unsent { failure: Failure::Busy, request: None }),
             }
             lease.lasts();

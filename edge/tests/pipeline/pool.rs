@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use http::Request;
+use http::{Request, StatusCode};
 use scripted_upstream::{Gate, Reply};
 
 use crate::{
@@ -85,6 +85,22 @@ async fn event_streams_take_no_place_from_requests() {
     drop(streams);
     settle().await;
     assert_eq!(front.begin(Request::get("/events")).await.status(), 200);
+}
+
+/// Before, the server had acted on the request, and the client was told to send it again.
+#[tokio::test(start_paused = true)]
+async fn an_event_stream_in_answer_to_a_post_is_never_thrown_away() {
+    let upstream = Upstream::start(|_| {
+        Reply::streamed()
+            .header("content-type", "text/event-stream")
+            .then("data: 1\n\n")
+            .then_wait(&Gate::closed())
+    });
+    let front = front_with(&upstream, &format!("connections = 2\ntunnels = 1\n{PASSED}"));
+    let first = front.begin(Request::post("/chat")).await;
+    let second = front.begin(Request::post("/chat")).await;
+    assert_eq!([first.status(), second.status()], [StatusCode::OK; 2]);
+    assert_eq!(upstream.count(), 2);
 }
 
 /// `Content-Length: 2, 2` went on to clients as it came (RFC 9112 §6.3: one value in its place, or 502).

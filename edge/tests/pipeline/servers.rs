@@ -15,7 +15,7 @@ use edge::{
     upstream::connect::{Dial, Dialling},
 };
 use http::Request;
-use scripted_upstream::{Reply, Seen};
+use scripted_upstream::{Gate, Reply, Seen};
 
 use crate::{
     front::{CACHED, Front, PASSED, front_by, pass, settings_for, start},
@@ -207,6 +207,26 @@ async fn answers_that_break_off_put_a_server_aside() {
     );
 }
 
+/// Before, a few event streams on which nothing happened for a while put a good server aside, and any client can open them.
+#[tokio::test(start_paused = true)]
+async fn event_streams_that_fall_silent_put_no_server_aside() {
+    let never = Gate::closed();
+    let held = never.clone();
+    let (events, server) = answers(move |_| {
+        Reply::streamed().header("content-type", "text/event-stream").then("data: 1\n\n").then_wait(&held)
+    });
+    let servers = Servers::of([("a", server)]);
+    let front = servers.front(&format!("failures = 2\nidle_timeout = \"10s\"\n{PASSED}"));
+    let open: Vec<_> = (0..3).map(|_| front.ask("/events")).collect();
+    pass(20).await;
+    for stream in open {
+        stream.await.unwrap();
+    }
+    assert_eq!(events.count(), 3);
+    let up = front.metric_lines("gatehouse_edge_upstream_server_up{upstream=\"origin\",server=\"a:80\"} ");
+    assert_eq!(up, ["1"]);
+}
+
 #[tokio::test(start_paused = true)]
 async fn one_request_finds_out_whether_a_server_is_back() {
     let (upstream, server) = answers(|_| Reply::hang_up());
@@ -258,4 +278,23 @@ async fn what_is_known_of_a_server_outlives_a_reload() {
         assert_eq!(front.get("/").await.text(), "good");
     }
     assert_eq!(servers.dialled("a"), 1);
+}
+
+/// The servers of an upstream that a reload had removed were shown for ever, as they had been at last.
+#[tokio::test(start_paused = true)]
+async fn servers_of_an_upstream_that_is_gone_are_shown_no_more() {
+    let (_, silent) = answers(|_| Reply::ok("late").late(Duration::from_secs(3600)));
+    let front =
+        Servers::of([("a", silent)]).front(&format!("failures = 1\nresponse_timeout = \"1s\"\n{PASSED}"));
+    let under_way = front.ask("/");
+    pass(0).await;
+    let shown = |front: &Front| front.metric_lines("gatehouse_edge_upstream_server_up{").len();
+    assert_eq!(shown(&front), 1);
+    let text = "threads = 1\n[[listen]]\naddress = \"127.0.0.1:0\"\n\
+                [upstreams.other]\nservers = [\"http://b:80\"]\n\
+                [[routes]]\nname = \"all\"\npath = \"/*\"\nupstream = \"other\"\n";
+    front.edge.reload(edge::settings::parse(text, "test.toml").unwrap());
+    assert_eq!(shown(&front), 0);
+    assert_eq!(under_way.await.unwrap().status, 504);
+    assert_eq!(shown(&front), 0, "also by what was under way");
 }
