@@ -15,7 +15,7 @@ use cache_policy::{NoVarySearch, Tag};
 
 use super::{
     Key,
-    purge::{Counter, Locking, ParkingLot},
+    locking::{Counter, Locking, ParkingLot},
     stamps::{Facet, hash},
 };
 

@@ -14,7 +14,8 @@
 use std::{sync::Arc, time::SystemTime};
 
 use super::{
-    purge::{Force, Locking, ParkingLot, Rule},
+    locking::{Locking, ParkingLot},
+    rule::{Force, Rule},
     rule_set::RuleSet,
     tier::Purge,
 };

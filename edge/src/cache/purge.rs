@@ -16,13 +16,7 @@
 //!
 //! The locks are a parameter, so that an interleaving checker can run this very code.
 
-use std::{
-    hash::BuildHasher,
-    sync::atomic::{AtomicU64, Ordering::SeqCst},
-};
-
-use cache_policy::{Moment, Tag};
-use parking_lot::Mutex;
+use cache_policy::Moment;
 
 use super::{
     Key,
@@ -30,204 +24,10 @@ use super::{
     rule_set::{RuleSet, path_of},
     stamps::{Facet, Newest, Stamp, Stamps, hash},
 };
-
-/// Counts purges.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Generation(u64);
-
-impl Generation {
-    /// After all others.
-    pub(super) const MAX: Self = Self(u64::MAX);
-
-    /// Whether exactly one purge lies between the two.
-    pub fn is_next_after(self, earlier: Self) -> bool {
-        self.0 == earlier.0 + 1
-    }
-
-    pub(super) const fn count(self) -> u64 {
-        self.0
-    }
-
-    #[cfg(test)]
-    pub(super) const fn of(count: u64) -> Self {
-        Self(count)
-    }
-}
-
-/// Which responses a purge concerns.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Rule {
-    /// Everything stored.
-    Everything,
-    /// Everything of a host (lower case), on every port and scheme.
-    Host(Box<str>),
-    /// Every resource whose key begins with this text; a key is `scheme://host:port/path?query`.
-    Prefix(Box<str>),
-    /// One resource in all its variants, and what answers for it by No-Vary-Search.
-    Key(Box<str>),
-    /// Every response that carries this tag (Surrogate-Key, Cache-Tag).
-    Tag(Tag),
-    /// Every response of one origin (`scheme://host:port/`) that carries this group (RFC 9875 §2).
-    Group {
-        /// The origin, with which its keys begin.
-        origin: Box<str>,
-        group: Tag,
-    },
-}
-
-impl Rule {
-    /// Whether it matches the response stored under `key` with `tags` (sorted). What answers for a key under another one
-    /// is not known here.
-    pub fn matches(&self, key: &str, tags: &[Tag]) -> bool {
-        match self {
-            Self::Everything => true,
-            Self::Host(host) => host_of(key).is_some_and(|of_key| *of_key == **host),
-            Self::Prefix(prefix) => key.starts_with(&**prefix),
-            Self::Key(one) => **one == *key,
-            Self::Tag(tag) => tags.binary_search(tag).is_ok(),
-            Self::Group { origin, group } => key.starts_with(&**origin) && tags.binary_search(group).is_ok(),
-        }
-    }
-
-    /// Whether it may match a response for `key` of which nothing else is known yet.
-    pub fn may_concern(&self, key: &str) -> bool {
-        match self {
-            Self::Tag(_) => true,
-            Self::Group { origin, .. } => key.starts_with(&**origin),
-            rule => rule.matches(key, &[]),
-        }
-    }
-}
-
-/// The host in a key: between `://` and the last colon of the authority. No host holds a `/`.
-pub(super) fn host_of(key: &str) -> Option<&str> {
-    let authority = key.split_once("://")?.1.split('/').next()?;
-    Some(authority.rsplit_once(':')?.0)
-}
-
-/// A response, as far as purges can concern it.
-#[derive(Clone, Copy, Debug)]
-pub struct Purgeable<'a> {
-    pub key: &'a Key,
-    pub tags: &'a [Tag],
-    /// For which queries it may answer.
-    pub answers: Answers,
-}
-
-/// For which queries a response may answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Answers {
-    /// Its own.
-    Itself,
-    /// Others of its path too (No-Vary-Search).
-    Equivalents,
-}
-
-/// Whether purged responses are removed or only stale.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Force {
-    /// They are never served again.
-    Hard,
-    /// They are stale from now on: validated before use, and served stale where policy permits.
-    Soft,
-}
-
-/// What purges did to a response since its fetch began.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fate {
-    /// No purge matched it.
-    Alive,
-    /// A soft purge matched it at this moment.
-    StaleSince(Moment),
-    /// A hard purge matched it.
-    Gone,
-}
-
-impl Fate {
-    /// The worse of both.
-    #[must_use]
-    pub fn or(self, other: Self) -> Self {
-        match (self, other) {
-            (Self::Gone, _) | (_, Self::Gone) => Self::Gone,
-            (Self::StaleSince(one), Self::StaleSince(other)) => Self::StaleSince(one.min(other)),
-            (Self::StaleSince(since), Self::Alive) | (Self::Alive, Self::StaleSince(since)) => {
-                Self::StaleSince(since)
-            }
-            (Self::Alive, Self::Alive) => Self::Alive,
-        }
-    }
-
-    fn of(newest: Newest, began: Generation) -> Self {
-        if newest.hard > began {
-            Self::Gone
-        } else if newest.soft > began {
-            Self::StaleSince(newest.soft_at)
-        } else {
-            Self::Alive
-        }
-    }
-}
-
-/// How [`Gate`] locks and counts: as the edge does, or as an interleaving checker wants it.
-pub trait Locking: 'static {
-    /// A lock round a value.
-    type Mutex<T: Send>: Send + Sync;
-    /// A number that all threads see.
-    type Counter: Counter;
-    /// Hashes the same as long as it lives.
-    type Hasher: BuildHasher + Default + Clone + Send + Sync;
-    /// A new lock.
-    fn mutex<T: Send>(value: T) -> Self::Mutex<T>;
-    /// Runs `with` while holding the lock.
-    fn locked<T: Send, R>(mutex: &Self::Mutex<T>, with: impl FnOnce(&mut T) -> R) -> R;
-}
-
-/// A number that all threads see in one order with the other counters.
-pub trait Counter: Default + Send + Sync {
-    fn get(&self) -> u64;
-    /// One more; the number then.
-    fn up(&self) -> u64;
-    /// One less.
-    fn down(&self);
-    /// The larger of itself and this.
-    fn raise(&self, to: u64);
-}
-
-/// The locks the edge runs with.
-#[derive(Debug)]
-pub struct ParkingLot;
-
-impl Locking for ParkingLot {
-    type Mutex<T: Send> = Mutex<T>;
-    type Counter = AtomicU64;
-    type Hasher = foldhash::fast::RandomState;
-
-    fn mutex<T: Send>(value: T) -> Mutex<T> {
-        Mutex::new(value)
-    }
-
-    fn locked<T: Send, R>(mutex: &Mutex<T>, with: impl FnOnce(&mut T) -> R) -> R {
-        with(&mut mutex.lock())
-    }
-}
-
-impl Counter for AtomicU64 {
-    fn get(&self) -> u64 {
-        self.load(SeqCst)
-    }
-
-    fn up(&self) -> u64 {
-        self.fetch_add(1, SeqCst) + 1
-    }
-
-    fn down(&self) {
-        self.fetch_sub(1, SeqCst);
-    }
-
-    fn raise(&self, to: u64) {
-        self.fetch_max(to, SeqCst);
-    }
-}
+pub use super::{
+    locking::{Counter, Locking, ParkingLot},
+    rule::{Answers, Fate, Force, Generation, Purgeable, Rule},
+};
 
 /// Orders writers and purges. Readers do not use it.
 pub struct Gate<L: Locking = ParkingLot> {
@@ -282,13 +82,13 @@ impl<L: Locking> Gate<L> {
             let path = key.without_query();
             newest = newest.or(self.newest(Facet::Key(path))).or(self.newest(Facet::SomeQueryOf(path)));
         }
-        Fate::of(newest, began)
+        fate_of(newest, began)
     }
 
     /// What purges did to whatever is stored in this place since its fetch began: to be asked by every write while
     /// anyone walks, of what it finds there.
     pub fn fate_of_place(&self, began: Generation, key: &Key) -> Fate {
-        Fate::of(self.newest_of_place(began, key), began)
+        fate_of(self.newest_of_place(began, key), began)
     }
 
     /// Whether a purge walks over all that is stored. To be asked before a write looks at what is there.
@@ -305,7 +105,7 @@ impl<L: Locking> Gate<L> {
             .newest_of_place(began, key)
             .or(self.newest(Facet::Key(key.as_str())))
             .or(self.newest(Facet::SomeGroupOf(key.origin())));
-        self.newest_tag.get() > began.0 || Fate::of(newest, began) != Fate::Alive
+        self.newest_tag.get() > began.0 || fate_of(newest, began) != Fate::Alive
     }
 
     /// Invalidates one resource: as a hard purge of its key, but `drop_stored` is a write of the key, which drops every
@@ -410,9 +210,23 @@ impl<L: Locking> std::fmt::Debug for Gate<L> {
 
 const STRIPES: usize = 64;
 
+/// What the newest purges of something did to a response whose fetch began at `began`.
+fn fate_of(newest: Newest, began: Generation) -> Fate {
+    if newest.hard > began {
+        Fate::Gone
+    } else if newest.soft > began {
+        Fate::StaleSince(newest.soft_at)
+    } else {
+        Fate::Alive
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use std::{cell::Cell, time::Duration};
+    use std::{cell::Cell, sync::atomic::AtomicU64, time::Duration};
+
+    use cache_policy::Tag;
+    use parking_lot::Mutex;
 
     use super::*;
 

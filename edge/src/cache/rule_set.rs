@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 
 use cache_policy::Tag;
 
-use super::purge::{Rule, host_of};
+use super::rule::{Rule, host_of};
 
 /// The rules of one purge.
 #[derive(Clone, Debug, Default)]

@@ -15,7 +15,10 @@ use std::{
 use cache_policy::{Moment, NoVarySearch};
 use foldhash::fast::RandomState;
 
-use super::purge::{Counter, Force, Generation, Locking};
+use super::{
+    locking::{Counter, Locking},
+    rule::{Force, Generation},
+};
 
 /// What purges are remembered by, and stored responses found by.
 #[derive(Clone, Copy, Debug, Hash)]
@@ -225,7 +228,7 @@ const LONGEST_PREFIXES: usize = 64 * 1024;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cache::purge::ParkingLot;
+    use crate::cache::locking::ParkingLot;
 
     fn stamp(generation: u64) -> Stamp {
         Stamp { generation: Generation::of(generation), force: Force::Hard, at: Moment::default() }
