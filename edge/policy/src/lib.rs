@@ -72,8 +72,8 @@ pub use meta::{LifetimeSource, Meta, StaleBan, Validators};
 pub use moment::{Arrival, Moment};
 pub use multipart::{Multipart, Part, multipart};
 pub use partial::{
-    ContentRange, MOST_PARTS, PartAnswer, Parts, admit_part, asks_for_one_part, combined_head,
-    if_range_field, may_combine, unsatisfied_range,
+    ContentRange, MOST_PARTS, PartAnswer, Parts, admit_instead_of_part, admit_part, asks_for_one_part,
+    combined_head, if_range_field, may_combine, stated_length, unsatisfied_range,
 };
 pub use precondition::{MOST_LISTED, Precondition, if_none_match, precondition};
 pub use query::{NoVarySearch, QueryRules, normalise_query};

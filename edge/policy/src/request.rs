@@ -103,6 +103,18 @@ impl RequestFacts {
         self
     }
 
+    /// The facts of the cache's own question about what it has stored, on the occasion of this request: the client's
+    /// directives, range and conditions are about its own answer, and say nothing about the one that is stored.
+    #[must_use]
+    pub fn for_refresh(self) -> RequestFacts {
+        RequestFacts {
+            directives: RequestDirectives::default(),
+            origin_precondition: false,
+            range: false,
+            ..self.as_get()
+        }
+    }
+
     /// The facts under which the answer to a POST is admitted; see [`crate::stands_for_get`].
     pub(crate) fn for_explicit_freshness(self) -> RequestFacts {
         RequestFacts { wants_explicit_freshness: true, ..self.as_get() }

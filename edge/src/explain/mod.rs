@@ -537,8 +537,10 @@ mod tests {
             Reason::NoStaleIfError,
             Reason::NotAFailure,
             Reason::StatusForbidsStoring,
+            Reason::RangeAnswer,
             Reason::ValidatorMismatch,
             Reason::LengthMismatch,
+            Reason::CodingMismatch,
         ];
         assert_eq!(none, needs_none.iter().collect::<Vec<_>>());
     }

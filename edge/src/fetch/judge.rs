@@ -3,8 +3,8 @@
 use std::{sync::Arc, time::Duration};
 
 use cache_policy::{
-    Admitted, Arrival, ContentRange, Newer, Ranges, Reason, RequestFacts, Tag, Vary, admit_part,
-    combined_head, may_combine, tags, variant_key,
+    Admitted, Arrival, ContentRange, Newer, Ranges, Reason, RequestFacts, Tag, Vary, admit_instead_of_part,
+    admit_part, combined_head, may_combine, tags, variant_key,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 
@@ -67,9 +67,28 @@ impl Judge<'_> {
         head: &HeaderMap,
         body: &ResponseBody,
     ) -> Result<Judged, Reason> {
+        let admitted = cache_policy::admit(self.facts, status, head, self.arrival, &self.route.rules)?;
+        self.complete(admitted, status, body)
+    }
+
+    /// What came where a part was asked for.
+    pub(super) fn instead_of_part(
+        &self,
+        status: StatusCode,
+        head: &HeaderMap,
+        body: &ResponseBody,
+    ) -> Result<Judged, Reason> {
+        let admitted = admit_instead_of_part(self.facts, status, head, self.arrival, &self.route.rules)?;
+        self.complete(admitted, status, body)
+    }
+
+    fn complete(
+        &self,
+        admitted: Admitted,
+        status: StatusCode,
+        body: &ResponseBody,
+    ) -> Result<Judged, Reason> {
         let length = http_body::Body::size_hint(body).exact();
-        let rules = &self.route.rules;
-        let admitted = cache_policy::admit(self.facts, status, head, self.arrival, rules)?;
         let room = room(self.edge, length, self.largest)?;
         let codable = self.codable(status, &admitted.head, length);
         self.judged(admitted, length, room, codable)

@@ -21,7 +21,9 @@ pub mod want;
 
 use std::{sync::Arc, time::Duration};
 
-use cache_policy::{Arrival, Decision, Meta, Newer, Reason, RequestFacts, Supply, may_replace};
+use cache_policy::{
+    Arrival, Decision, Meta, Newer, Parts, Reason, RequestFacts, Supply, may_replace, stated_length,
+};
 use http::{HeaderMap, Request, StatusCode, response};
 use http_body_util::BodyExt as _;
 use tokio::sync::oneshot;
@@ -214,13 +216,14 @@ impl Received<'_> {
         let Subject { key, fields, facts, route, stored, want, largest, .. } = subject;
         let (status, head, body) = (self.answer.status(), self.answer.headers(), self.answer.body());
         if status == StatusCode::RANGE_NOT_SATISFIABLE {
-            // The representation has become shorter.
             match (want, stored) {
+                // The edge's own range, inside what is stored: the representation has become shorter.
                 (Want::Gap(gap), _) => {
                     edge.memory.remove(key, &gap.part);
                     return Judgement::Contradicts;
                 }
-                (Want::Part, Some(part)) => edge.memory.remove(key, part),
+                // The client's range says nothing about what is stored; a length that the origin states does.
+                (Want::Part, Some(part)) if is_outgrown(part, head) => edge.memory.remove(key, part),
                 _ => {}
             }
         }
@@ -237,7 +240,8 @@ impl Received<'_> {
                     return Judgement::Contradicts;
                 }
             },
-            _ => judge.whole(status, head, body),
+            Want::Whole => judge.whole(status, head, body),
+            Want::Part | Want::Gap(_) => judge.instead_of_part(status, head, body),
         };
         judged.map_or_else(Judgement::Refuse, |judged| Judgement::Store(Box::new(judged)))
     }
@@ -373,6 +377,12 @@ pub fn keep(
         .await;
     });
     Ok((reader, length))
+}
+
+/// Whether a 416 states another length of the whole than the stored part has.
+fn is_outgrown(part: &Stored, head: &HeaderMap) -> bool {
+    let complete = part.parts().and_then(Parts::complete_length);
+    stated_length(head).is_some_and(|stated| complete.is_some_and(|complete| stated != complete))
 }
 
 /// The leader may have left; then its place, or its response, is dropped, which closes the upstream's connection.

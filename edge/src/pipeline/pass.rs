@@ -53,7 +53,11 @@ impl Exchange<'_> {
         let (bounds, pause) = (&self.settings.bounds, self.settings.timeouts.body);
         let bounds = ContentBounds { most: bounds.body, pause, rate: bounds.body_rate };
         let content = RequestBody::new(content, bounds, gate.clone());
-        let request = self.passed_on(content, gate, upgrade.as_ref());
+        let mut request = self.passed_on(content, gate, upgrade.as_ref());
+        if self.is_about_stored(reason) && self.route.compress {
+            // The edge stores the identity form: only that one's tag and length can be compared with it.
+            request.headers_mut().remove(header::ACCEPT_ENCODING);
+        }
 
         let began = self.edge.memory.generation();
         let requested_at = self.edge.clock.now();
@@ -76,8 +80,7 @@ impl Exchange<'_> {
         } else {
             let (mut parts, body) = answer.into_parts();
             strip_hop_by_hop(&mut parts.headers);
-            if self.head.method == Method::HEAD && reason == Reason::Method && parts.status == StatusCode::OK
-            {
+            if self.is_about_stored(reason) && parts.status == StatusCode::OK {
                 self.freshen_by_head(&parts, began, arrival);
             }
             let body = match lead {
@@ -97,6 +100,11 @@ impl Exchange<'_> {
             response
         };
         Ok(Answer { response, status, via, upstream })
+    }
+
+    /// Whether the answer may update the stored GET response: to a HEAD that passes for no other reason.
+    fn is_about_stored(&self, reason: Reason) -> bool {
+        self.head.method == Method::HEAD && reason == Reason::Method
     }
 
     fn passed_on(

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use cache_policy::list_elements;
-use http::{HeaderMap, HeaderName, HeaderValue, Request, Uri, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, header};
 
 use super::RequestBody;
 use crate::{
@@ -57,7 +57,11 @@ pub fn request(asked: &AsSent<'_>, purpose: Purpose<'_>, body: RequestBody) -> R
     headers.append(header::VIA, via(head.version));
 
     let mut request = Request::new(body);
-    *request.method_mut() = head.method.clone();
+    *request.method_mut() = match purpose {
+        Purpose::Pass => head.method.clone(),
+        // What is stored is the answer to a GET, also where a HEAD is the occasion to ask for it.
+        Purpose::Store { .. } => Method::GET,
+    };
     *request.uri_mut() = target.parse::<Uri>().expect("parts of a path and query that parsed do so too");
     *request.headers_mut() = headers;
     request

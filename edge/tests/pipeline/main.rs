@@ -8,6 +8,7 @@ mod client;
 mod codings;
 mod collapse;
 mod cookies;
+mod evidence;
 mod explain;
 mod failure;
 mod front;
