@@ -60,7 +60,7 @@ pub use cache_status::{CacheStatus, Forward, Outcome};
 pub use coding::{Coding, Codings, choose_coding};
 pub use date::{format as format_date, parse as parse_date};
 pub use decide::{
-    Decision, Failure, Plan, bars_sharing, decide, may_combine_requests, may_replace, may_share,
+    Decision, Failure, Plan, bars_sharing, decide, displaces, may_combine_requests, may_replace, may_share,
     stale_on_error,
 };
 pub use directives::{forbids_transforming, is_legible, list_elements};

@@ -143,6 +143,10 @@ pub fn may_combine(stored: &Validators, newer: &Validators) -> bool {
 /// the head of the whole, as of a 200 of that length.
 pub fn combined_head(stored: &HeaderMap, newer: &HeaderMap, complete: Option<u64>) -> HeaderMap {
     let mut combined = head::overlaid(stored, newer);
+    // Neither part's own.
+    for digest in &head::DIGESTS_OF_CONTENT {
+        combined.remove(digest);
+    }
     if let Some(length) = complete {
         combined.remove(CONTENT_RANGE);
         combined.insert(CONTENT_LENGTH, HeaderValue::from(length));

@@ -90,7 +90,7 @@ reasons! {
     FreshOnError => "fresh-on-error",
 
     // Why a failure is not papered over with a stored response.
-    /// Longer stale than its `stale-if-error` window allows.
+    /// Longer stale than its `stale-if-error` window, or the route's `stale_on_disconnect`, allows.
     TooStale => "too-stale",
     /// No `stale-if-error` window, and the route does not serve stale on this status.
     NoStaleIfError => "no-stale-if-error",

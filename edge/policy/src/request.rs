@@ -90,6 +90,11 @@ impl RequestFacts {
         reason != Reason::RequestCookie || self.minds_cookies()
     }
 
+    /// Whether it says who asks: then a refusal to store its answer says nothing about the answer to others.
+    pub fn is_personal(&self) -> bool {
+        self.authorization || self.minds_cookies()
+    }
+
     /// Whether it is a GET or HEAD.
     pub fn reads(&self) -> bool {
         self.method != MethodClass::Other

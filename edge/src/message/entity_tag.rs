@@ -35,7 +35,7 @@ pub fn form_of(tag: &[u8], etag: &HeaderValue) -> Option<Coding> {
     if tag == etag {
         return Some(Coding::Identity);
     }
-    let coding = tag.strip_prefix(etag.strip_suffix(b"\"")?)?.strip_prefix(b";")?.strip_suffix(b"\"")?;
+    let coding = tag.strip_prefix(etag.strip_suffix(b"\"")?)?.strip_prefix(MARK)?.strip_suffix(b"\"")?;
     CODED.into_iter().find(|known| known.token().as_bytes() == coding)
 }
 
@@ -80,10 +80,11 @@ mod tests {
         let etag = HeaderValue::from_static("W/\"v1\"");
         for (tag, form) in [
             ("\"v1\"", Some(Coding::Identity)),
-            ("W/\"v1;br\"", Some(Coding::Brotli)),
-            ("\"v1;gzip\"", Some(Coding::Gzip)),
+            ("W/\"v1;gatehouse-br\"", Some(Coding::Brotli)),
+            ("\"v1;gatehouse-gzip\"", Some(Coding::Gzip)),
+            ("\"v1;gzip\"", None),
             ("\"v1;x\"", None),
-            ("\"v1;br", None),
+            ("\"v1;gatehouse-br", None),
             ("\"v11\"", None),
             ("\"v\"", None),
             ("*", None),

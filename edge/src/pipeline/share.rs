@@ -4,8 +4,8 @@
 use std::sync::Arc;
 
 use cache_policy::{
-    Decision, Failure, Meta, Moment, Reason, bars_sharing, decide, may_combine_requests, may_share,
-    variant_key,
+    Decision, Failure, Forward, Meta, Moment, Plan, Reason, bars_sharing, decide, may_combine_requests,
+    may_share, variant_key,
 };
 use http::{HeaderMap, HeaderName, StatusCode, header, request};
 use tokio::sync::oneshot;
@@ -103,9 +103,12 @@ impl Exchange<'_> {
             FetchOutcome::Filling(filling) => Some(Arc::clone(filling)),
             _ => None,
         };
-        let next = self.use_outcome(fetched, wanted).await?;
-        if matches!(next, Next::LookAgain) {
-            *learnt = Learnt { after: Some(group), filling };
+        let mut next = self.use_outcome(fetched, wanted).await?;
+        match &mut next {
+            Next::LookAgain => *learnt = Learnt { after: Some(group), filling },
+            // It went by the cache because the last answer could not be shared; only the first was a miss.
+            Next::Answer(answer) if marker.is_some() => answer.status.forward = None,
+            Next::Answer(_) | Next::Pass(_) => {}
         }
         Ok(next)
     }
@@ -173,7 +176,13 @@ impl Exchange<'_> {
             FetchOutcome::Filling(filling) => {
                 self.read_along(filling, fetched.own.take(), &published, wanted).await
             }
-            FetchOutcome::Stored(fresh) => self.serve_freshened(fresh, &published, wanted),
+            FetchOutcome::Stored(fresh) => {
+                let mut next = self.serve_freshened(fresh, &published, wanted);
+                if let (Next::Answer(answer), Some(LeaderShare::Freshened(own))) = (&mut next, fetched.own) {
+                    answer.response.headers_mut().extend(own);
+                }
+                next
+            }
             FetchOutcome::Found(found, tier) => {
                 self.serve_found(found, tier).map_or(Next::LookAgain, Next::Answer)
             }
@@ -181,14 +190,24 @@ impl Exchange<'_> {
                 Some(answer) => Next::Answer(answer),
                 None => return Err(Refusal::Upstream(failure.clone())),
             },
-            FetchOutcome::ErrorStatus(status) => match fetched.own.take() {
-                Some(LeaderShare::Answer(own)) => Next::Answer(
-                    self.stale(stored, Failure::Status(*status)).unwrap_or_else(|| self.deliver(*own)),
-                ),
-                _ => self
-                    .stale(stored, Failure::Shared(*status))
-                    .map_or(Next::Pass(wanted.plan.reason), Next::Answer),
-            },
+            FetchOutcome::ErrorStatus(status) => {
+                let own = fetched.own.take();
+                let failure = match own {
+                    Some(_) => Failure::Status(*status),
+                    None => Failure::Shared(*status),
+                };
+                match (self.stale(stored, failure), own) {
+                    (Some(mut answer), _) => {
+                        answer.status.forward = Some(Forward::of(wanted.plan.reason));
+                        Next::Answer(answer)
+                    }
+                    (None, Some(LeaderShare::Answer(own))) => {
+                        let reason = self.unserved(stored, failure).unwrap_or(own.reason);
+                        Next::Answer(self.deliver(Unshared { reason, ..*own }, &wanted.plan))
+                    }
+                    (None, _) => Next::Pass(wanted.plan.reason),
+                }
+            }
             FetchOutcome::Nothing => Next::LookAgain,
             FetchOutcome::NotShared(reason) => match fetched.own.take() {
                 // The upstream was asked for something else: for octets between stored ones, or for the whole. A part of a
@@ -201,7 +220,7 @@ impl Exchange<'_> {
                 {
                     Next::Pass(*reason)
                 }
-                Some(LeaderShare::Answer(own)) => Next::Answer(self.deliver(*own)),
+                Some(LeaderShare::Answer(own)) => Next::Answer(self.deliver(*own, &wanted.plan)),
                 // Somebody with cookies went on for those who wait: that tells nothing about requests without.
                 _ if !self.facts.is_concerned_by(*reason) => Next::LookAgain,
                 _ => Next::Pass(*reason),
@@ -256,11 +275,12 @@ impl Exchange<'_> {
         Next::Answer(self.serve(&candidate, status))
     }
 
-    /// Answers with a response fetched for this request alone.
-    fn deliver(&self, own: Unshared) -> Answer {
+    /// Answers with a response fetched by this `plan` that turned out to be for this request alone.
+    fn deliver(&self, own: Unshared, plan: &Plan) -> Answer {
         let Unshared { answer, reason, took } = own;
         let (parts, body) = answer.into_parts();
         let status = CacheStatus {
+            forward: Some(Forward::of(plan.reason)),
             forward_status: Some(parts.status),
             ..CacheStatus::new(Verdict::Miss, Some(reason))
         };
