@@ -11,7 +11,7 @@ use crate::rules::{Rules, SetCookie};
 use crate::status;
 use crate::targeted;
 use crate::vary::Vary;
-use http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, SET_COOKIE};
+use http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap};
 use http::{HeaderValue, StatusCode};
 use std::time::Duration;
 
@@ -115,7 +115,7 @@ fn bars_of_response(directives: &ResponseDirectives, head: &HeaderMap, rules: &R
 /// refuse the rest.
 fn sets_cookie(directives: &ResponseDirectives, head: &HeaderMap) -> bool {
     let limited = [&directives.private, &directives.no_cache];
-    head::sets_cookie(head) && !limited.iter().any(|scope| scope.fields().contains(&SET_COOKIE))
+    head::cookie_fields(head).any(|field| !limited.iter().any(|scope| scope.fields().contains(field)))
 }
 
 /// The answer to a request with a cookie may be that person's own. Only a word that means nothing else says that it is not;

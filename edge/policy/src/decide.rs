@@ -112,14 +112,15 @@ pub fn stale_on_error(
     if let Some(reason) = stored.bars_stale() {
         return Err(reason);
     }
-    match failure {
-        Failure::Disconnected => Ok(Reason::StaleOnDisconnect),
+    let reason = match failure {
+        Failure::Disconnected => Reason::StaleOnDisconnect,
         // DEVIATION: §4.2.4 would have the upstream asked by each of those who waited. It has just said that it is
         // overloaded or broken, and nothing forbids the stale response.
-        Failure::Shared(_) => Ok(Reason::StaleOnSharedFailure),
-        Failure::Status(_) if rules.stale_on_status => Ok(Reason::StaleOnStatus),
-        Failure::Status(_) => Err(Reason::NoStaleIfError),
-    }
+        Failure::Shared(_) => Reason::StaleOnSharedFailure,
+        Failure::Status(_) if rules.stale_on_status => Reason::StaleOnStatus,
+        Failure::Status(_) => return Err(Reason::NoStaleIfError),
+    };
+    if stored.staleness(now) <= rules.stale_on_disconnect { Ok(reason) } else { Err(Reason::TooStale) }
 }
 
 /// Whether an answer that was fetched for another request, after this one had arrived, may be shared with it.
@@ -160,6 +161,21 @@ pub fn may_combine_requests(
 /// cache keep what it has).
 pub fn may_replace(stored: &Meta, status: StatusCode) -> bool {
     stored.status.is_server_error() || !status.is_server_error()
+}
+
+/// Whether a response that is not stored (for `reason`) displaces the stored one that it answers for, stale windows
+/// included: the origin has replaced or withdrawn it (RFC 9111 §4.3.3).
+///
+/// A success, a redirect, 404, 410 and 451 say what the resource is now. A server error is a failure, over which RFC 5861 §4
+/// keeps what is stored. 401 and 403 are about who asks, 429 about how often, and the other client errors about how: the
+/// stored response went to everyone, and still may. So it may whatever a request is answered that says who asks.
+pub fn displaces(request: &RequestFacts, status: StatusCode, reason: Reason) -> bool {
+    let says_what_it_is = match status.as_u16() {
+        206 | 304 => false,
+        404 | 410 | 451 => true,
+        _ => status.is_success() || status.is_redirection(),
+    };
+    says_what_it_is && !reason.is_about_request() && !request.is_personal()
 }
 
 fn pass(request: &RequestFacts) -> Option<Reason> {
@@ -281,6 +297,22 @@ mod tests {
             for bars in ["max-age=9, must-revalidate", "s-maxage=9", "max-age=9, stale-if-error=1"] {
                 assert!(instead(bars, Failure::Shared(status)).is_err(), "{bars}");
             }
+        }
+    }
+
+    #[test]
+    fn what_says_what_the_resource_is_displaces_and_failures_do_not() {
+        let displaces = |status, reason| {
+            let status = StatusCode::from_u16(status).unwrap();
+            assert!(!displaces(&request(AUTHORIZATION, "x"), status, reason), "somebody's own {status}");
+            displaces(&request(CACHE_CONTROL, "no-cache"), status, reason)
+        };
+        for status in [200, 203, 301, 302, 303, 307, 308, 404, 410, 451] {
+            assert!(displaces(status, Reason::Status), "{status}");
+            assert!(!displaces(status, Reason::NotShared), "{status} to one client's credentials");
+        }
+        for status in [206, 304, 400, 401, 403, 405, 408, 416, 429, 500, 502, 503, 504] {
+            assert!(!displaces(status, Reason::Status), "{status}");
         }
     }
 

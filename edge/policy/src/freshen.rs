@@ -9,7 +9,9 @@ use crate::precondition::weakly_equal;
 use crate::reason::Reason;
 use crate::request::RequestFacts;
 use crate::rules::Rules;
-use http::header::{CONTENT_LENGTH, ETAG, HeaderMap, IF_MODIFIED_SINCE, IF_NONE_MATCH, LAST_MODIFIED};
+use http::header::{
+    CONTENT_ENCODING, CONTENT_LENGTH, ETAG, HeaderMap, IF_MODIFIED_SINCE, IF_NONE_MATCH, LAST_MODIFIED,
+};
 use http::{HeaderName, HeaderValue};
 
 /// The conditional fields that ask the origin whether a stored response still holds (RFC 9111 §4.3.1).
@@ -46,12 +48,17 @@ pub fn freshen(stored: &Meta, stored_head: &HeaderMap, newer: &Newer<'_>) -> Res
 ///
 /// # Errors
 /// [`Reason::ValidatorMismatch`] or [`Reason::LengthMismatch`] where the stored response is outdated: it is to be treated as stale.
+/// [`Reason::CodingMismatch`] where the HEAD describes another form of it, which says nothing about this one.
 /// Otherwise the reason why the merged response must not be stored any more.
 pub fn freshen_by_head(
     stored: &Meta,
     stored_head: &HeaderMap,
     newer: &Newer<'_>,
 ) -> Result<Admitted, Reason> {
+    // Another coding has another tag and another length; neither shows that the stored one is outdated.
+    if stored_head.get(CONTENT_ENCODING) != newer.head.get(CONTENT_ENCODING) {
+        return Err(Reason::CodingMismatch);
+    }
     matches(stored, newer.head, newer.arrival)?;
     if let (Some(old), Some(new)) = (stored_head.get(CONTENT_LENGTH), newer.head.get(CONTENT_LENGTH))
         && old != new

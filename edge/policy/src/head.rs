@@ -5,13 +5,17 @@ use crate::directives::{ResponseDirectives, Scope};
 use crate::rules::SetCookie;
 use http::HeaderName;
 use http::header::{
-    AGE, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, DATE, ETAG, HeaderMap, PROXY_AUTHENTICATE,
-    PROXY_AUTHORIZATION, SET_COOKIE, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
+    AGE, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, DATE, ETAG, HeaderMap,
+    PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, SET_COOKIE, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
 };
 use std::time::SystemTime;
 
 /// Set-Cookie2 is obsolete, but whoever sends it means a cookie (RFC 6265 §9.4).
 const SET_COOKIE2: HeaderName = HeaderName::from_static("set-cookie2");
+
+/// Digests of one message's content (RFC 9530 §2; the second is obsolete, RFC 7231 appendix B).
+pub(crate) const DIGESTS_OF_CONTENT: [HeaderName; 2] =
+    [HeaderName::from_static("content-digest"), HeaderName::from_static("content-md5")];
 
 /// Fields that a cache never stores (RFC 9111 §3.1), whether or not Connection names them.
 const NEVER_STORED: [HeaderName; 10] = [
@@ -27,9 +31,10 @@ const NEVER_STORED: [HeaderName; 10] = [
     UPGRADE,
 ];
 
-/// Whether the head sets a cookie.
-pub(crate) fn sets_cookie(head: &HeaderMap) -> bool {
-    head.contains_key(SET_COOKIE) || head.contains_key(SET_COOKIE2)
+/// The fields by which the head sets cookies.
+pub(crate) fn cookie_fields(head: &HeaderMap) -> impl Iterator<Item = &'static HeaderName> {
+    static FIELDS: [HeaderName; 2] = [SET_COOKIE, SET_COOKIE2];
+    FIELDS.iter().filter(|field| head.contains_key(*field))
 }
 
 /// Strips what must not be stored, or must not be sent again without asking the origin.
@@ -74,7 +79,7 @@ fn remove_never_stored(head: &mut HeaderMap) {
 
 /// The stored head with the fields of a newer one laid over it (RFC 9111 §3.2).
 ///
-/// A field of the newer head replaces all lines of the stored one. Content-Length, and the ETag that was just found
+/// A field of the newer head replaces all lines of the stored one. Content-Length, the digests of the content, and the ETag that was just found
 /// to match, keep describing the stored content. Content-Encoding changes only where the stored content is coded:
 /// some servers send it with a 304 to content they had sent plain.
 pub(crate) fn overlaid(stored: &HeaderMap, newer: &HeaderMap) -> HeaderMap {
@@ -83,10 +88,11 @@ pub(crate) fn overlaid(stored: &HeaderMap, newer: &HeaderMap) -> HeaderMap {
     let mut merged = stored.clone();
     for name in newer.keys() {
         let kept = match *name {
-            CONTENT_LENGTH => true,
+            CONTENT_LENGTH | CONTENT_RANGE => true,
             ETAG => stored.contains_key(ETAG),
             CONTENT_ENCODING => !stored.contains_key(CONTENT_ENCODING),
-            _ => false,
+            // They are of the newer message's own content, which is none, or another part.
+            _ => DIGESTS_OF_CONTENT.contains(name),
         };
         if kept {
             continue;

@@ -60,7 +60,7 @@ pub use cache_status::{CacheStatus, Forward, Outcome};
 pub use coding::{Coding, Codings, choose_coding};
 pub use date::{format as format_date, parse as parse_date};
 pub use decide::{
-    Decision, Failure, Plan, bars_sharing, decide, may_combine_requests, may_replace, may_share,
+    Decision, Failure, Plan, bars_sharing, decide, displaces, may_combine_requests, may_replace, may_share,
     stale_on_error,
 };
 pub use directives::{forbids_transforming, is_legible, list_elements};
@@ -72,8 +72,8 @@ pub use meta::{LifetimeSource, Meta, StaleBan, Validators};
 pub use moment::{Arrival, Moment};
 pub use multipart::{Multipart, Part, multipart};
 pub use partial::{
-    ContentRange, MOST_PARTS, PartAnswer, Parts, admit_part, asks_for_one_part, combined_head,
-    if_range_field, may_combine, unsatisfied_range,
+    ContentRange, MOST_PARTS, PartAnswer, Parts, admit_instead_of_part, admit_part, asks_for_one_part,
+    combined_head, if_range_field, may_combine, stated_length, unsatisfied_range,
 };
 pub use precondition::{MOST_LISTED, Precondition, if_none_match, precondition};
 pub use query::{NoVarySearch, QueryRules, normalise_query};

@@ -78,6 +78,15 @@ pub fn unsatisfied_range(length: u64) -> HeaderValue {
     HeaderValue::try_from(format!("bytes */{length}")).expect("digits and punctuation are visible ASCII")
 }
 
+/// The length of the whole that a 416 states, where it does (RFC 9110 §14.4): `bytes */10`.
+pub fn stated_length(head: &HeaderMap) -> Option<u64> {
+    let mut lines = head.get_all(CONTENT_RANGE).iter();
+    let only = lines.next().filter(|_| lines.next().is_none())?;
+    let (unit, rest) = only.as_bytes().split_first_chunk::<5>()?;
+    let length = rest.trim_ascii_start().strip_prefix(b"*/")?;
+    offset(length).filter(|_| unit.eq_ignore_ascii_case(b"bytes"))
+}
+
 /// Whether a request asks for one part, and not for everything by way of a range: `bytes=0-` is how players ask for a
 /// film.
 pub fn asks_for_one_part(request: &HeaderMap) -> bool {
@@ -100,6 +109,24 @@ pub fn admit_part(
     Ok((admitted, place))
 }
 
+/// Judges a whole response to a request that carried a range of the client's: only the whole itself says anything about
+/// the resource. A 416, a 400 or a 404 may be about that range, and the next client has not asked for it.
+///
+/// # Errors
+/// [`Reason::RangeAnswer`] for any status but 200; otherwise the reason of [`crate::admit`].
+pub fn admit_instead_of_part(
+    request: &RequestFacts,
+    status: StatusCode,
+    head: &HeaderMap,
+    arrival: Arrival,
+    rules: &Rules,
+) -> Result<Admitted, Reason> {
+    if status != StatusCode::OK {
+        return Err(Reason::RangeAnswer);
+    }
+    judge(request, status, head, arrival, rules)
+}
+
 /// Whether a part may be combined with what is stored: both have the same strong validator (RFC 9111 §3.4).
 pub fn may_combine(stored: &Validators, newer: &Validators) -> bool {
     match (&stored.etag, &newer.etag) {
@@ -116,6 +143,10 @@ pub fn may_combine(stored: &Validators, newer: &Validators) -> bool {
 /// the head of the whole, as of a 200 of that length.
 pub fn combined_head(stored: &HeaderMap, newer: &HeaderMap, complete: Option<u64>) -> HeaderMap {
     let mut combined = head::overlaid(stored, newer);
+    // Neither part's own.
+    for digest in &head::DIGESTS_OF_CONTENT {
+        combined.remove(digest);
+    }
     if let Some(length) = complete {
         combined.remove(CONTENT_RANGE);
         combined.insert(CONTENT_LENGTH, HeaderValue::from(length));
@@ -308,6 +339,13 @@ mod tests {
             "",
         ] {
             assert_eq!(ContentRange::parse(broken.as_bytes()), None, "{broken}");
+        }
+        let stated = |field: &'static str| {
+            stated_length(&HeaderMap::from_iter([(CONTENT_RANGE, HeaderValue::from_static(field))]))
+        };
+        assert_eq!(stated("bytes */10"), Some(10));
+        for broken in ["bytes 0-4/10", "bytes */*", "bytes", "lines */10", "bytes */-1", ""] {
+            assert_eq!(stated(broken), None, "{broken}");
         }
         assert_eq!(part("bytes 0-4/10").to_field(), "bytes 0-4/10");
     }

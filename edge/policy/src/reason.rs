@@ -90,7 +90,7 @@ reasons! {
     FreshOnError => "fresh-on-error",
 
     // Why a failure is not papered over with a stored response.
-    /// Longer stale than its `stale-if-error` window allows.
+    /// Longer stale than its `stale-if-error` window, or the route's `stale_on_disconnect`, allows.
     TooStale => "too-stale",
     /// No `stale-if-error` window, and the route does not serve stale on this status.
     NoStaleIfError => "no-stale-if-error",
@@ -124,6 +124,8 @@ reasons! {
     TagsUnusable => "tags-unusable",
     /// A part whose Content-Range or validator does not allow storing it (§3.3).
     PartialUnusable => "partial-unusable",
+    /// The answer to a client's range is neither that part nor the whole: it says nothing about the resource to others.
+    RangeAnswer => "range-answer",
 
     /// Larger than the cache keeps of one object.
     TooLarge => "too-large",
@@ -135,6 +137,8 @@ reasons! {
     ValidatorMismatch => "validator-mismatch",
     /// A HEAD's Content-Length contradicts the stored one (§4.3.5).
     LengthMismatch => "length-mismatch",
+    /// A HEAD describes another content coding than the stored one.
+    CodingMismatch => "coding-mismatch",
 }
 
 impl Reason {
@@ -148,6 +152,7 @@ impl Reason {
                 | Reason::RequestContent
                 | Reason::Authorization
                 | Reason::NotShared
+                | Reason::RangeAnswer
         )
     }
 }

@@ -90,6 +90,11 @@ impl RequestFacts {
         reason != Reason::RequestCookie || self.minds_cookies()
     }
 
+    /// Whether it says who asks: then a refusal to store its answer says nothing about the answer to others.
+    pub fn is_personal(&self) -> bool {
+        self.authorization || self.minds_cookies()
+    }
+
     /// Whether it is a GET or HEAD.
     pub fn reads(&self) -> bool {
         self.method != MethodClass::Other
@@ -101,6 +106,18 @@ impl RequestFacts {
         self.method = MethodClass::Get;
         self.content = false;
         self
+    }
+
+    /// The facts of the cache's own question about what it has stored, on the occasion of this request: the client's
+    /// directives, range and conditions are about its own answer, and say nothing about the one that is stored.
+    #[must_use]
+    pub fn for_refresh(self) -> RequestFacts {
+        RequestFacts {
+            directives: RequestDirectives::default(),
+            origin_precondition: false,
+            range: false,
+            ..self.as_get()
+        }
     }
 
     /// The facts under which the answer to a POST is admitted; see [`crate::stands_for_get`].

@@ -22,6 +22,9 @@ pub struct Rules {
     pub stale_while_revalidate: Option<Duration>,
     /// `stale-if-error` where the origin states none (RFC 5861 §4).
     pub stale_if_error: Option<Duration>,
+    /// How long past its lifetime a response may stand in for an answer that does not come (or, with `stale_on_status`,
+    /// for an error) where neither the origin nor `stale_if_error` says how long.
+    pub stale_on_disconnect: Duration,
     /// Serve stale on 500, 502, 503 and 504 even without a `stale-if-error` window.
     pub stale_on_status: bool,
     /// Estimate a lifetime from Last-Modified where none is stated (RFC 9111 §4.2.2).
@@ -56,6 +59,7 @@ impl Default for Rules {
             max_ttl: None,
             stale_while_revalidate: None,
             stale_if_error: None,
+            stale_on_disconnect: Duration::from_secs(86_400),
             stale_on_status: false,
             heuristic: true,
             set_cookie: SetCookie::Refuse,

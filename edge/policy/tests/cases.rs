@@ -331,6 +331,7 @@ fn set(rules: &mut Rules, rule: &str) {
         "max_ttl" => rules.max_ttl = Some(seconds(value)),
         "stale_while_revalidate" => rules.stale_while_revalidate = Some(seconds(value)),
         "stale_if_error" => rules.stale_if_error = Some(seconds(value)),
+        "stale_on_disconnect" => rules.stale_on_disconnect = seconds(value),
         "stale_on_status" => rules.stale_on_status = value == "yes",
         "heuristic" => rules.heuristic = value == "yes",
         "edge_codes" => rules.edge_codes = value == "yes",

@@ -162,6 +162,8 @@ pub struct Filling {
     pub recording: Arc<Recording>,
     /// Whether this is a 206 with the requested part, and not a whole to cut parts from.
     pub partial: bool,
+    /// The upstream's own status, which is not that of an answer joined from parts.
+    pub answered: StatusCode,
     /// From sending the request to the response's head.
     pub took: Duration,
 }

@@ -26,6 +26,7 @@ use super::{
     purge::{Answers, Fate, Force, Gate, Generation, Purgeable, Rule},
     reservation::Reservation,
     rule_set::RuleSet,
+    stored::StoredId,
     stored_body::Detached,
     tiers::Purged,
 };
@@ -136,6 +137,34 @@ impl<'r, F: SentFields> Variants<'r, F> {
     }
 }
 
+/// Where a response is stored: always in place of the same variant.
+#[derive(Clone, Copy)]
+enum Place {
+    Variant,
+    /// In place of this one as well.
+    Of(StoredId),
+    /// In place of this one as well, and not at all where it is gone.
+    OnlyOf(StoredId),
+}
+
+impl Place {
+    fn is_of(self, stored: &Stored) -> bool {
+        match self {
+            Self::Variant => false,
+            Self::Of(id) | Self::OnlyOf(id) => stored.id() == id,
+        }
+    }
+
+    fn is_there(self, variants: &[Arc<Stored>]) -> bool {
+        !matches!(self, Self::OnlyOf(_)) || variants.iter().any(|stored| self.is_of(stored))
+    }
+}
+
+/// Whether a request selects this variant.
+pub fn matches(stored: &Stored, request: &impl SentFields) -> bool {
+    stored.vary.is_empty() || variant_key(&stored.vary, request) == stored.variant
+}
+
 /// The shared memory tier.
 #[derive(Debug)]
 pub struct Memory {
@@ -232,27 +261,43 @@ impl Memory {
     /// variant is dropped when there are too many or they are too heavy. The variant is offered to the tiers behind
     /// memory.
     pub fn store(&self, key: &Key, stored: Arc<Stored>) {
-        self.store_and(key, stored, |stored| self.tiers.offer(key, stored));
+        self.put(key, stored, Place::Variant, |stored| self.tiers.offer(key, stored));
+    }
+
+    /// Stores a response in place of the one that it answers for, also where its `Vary` makes it another variant.
+    pub fn store_in_place_of(&self, key: &Key, old: Option<StoredId>, stored: Arc<Stored>) {
+        let place = old.map_or(Place::Variant, Place::Of);
+        self.put(key, stored, place, |stored| self.tiers.offer(key, stored));
     }
 
     /// Stores a response found in a tier behind memory.
     pub fn store_found(&self, key: &Key, stored: Arc<Stored>) {
-        self.store_and(key, stored, |_| ());
+        self.put(key, stored, Place::Variant, |_| ());
     }
 
-    fn store_and(&self, key: &Key, stored: Arc<Stored>, stores: impl FnOnce(&Stored)) {
+    /// Replaces `old` with `new`, if `old` is still stored.
+    pub fn replace(&self, key: &Key, old: StoredId, new: Arc<Stored>) {
+        self.put(key, new, Place::OnlyOf(old), |stored| self.tiers.offer(key, stored));
+    }
+
+    fn put(&self, key: &Key, stored: Arc<Stored>, place: Place, stores: impl FnOnce(&Stored)) {
         if stored.parts().is_none() {
             self.equivalents.learn(key, &stored.identity().head);
         }
         self.expect(&stored);
         self.change(key, |variants| {
+            if !place.is_there(variants) {
+                return;
+            }
             // A coding may have been computed after a 304 moved the entry's body to a new entry.
             let same_body = |other: &&Arc<Stored>| other.identity().body.same(&stored.identity().body);
             let stored = match variants.iter().find(same_body) {
                 Some(other) => self.admitted(key, Arc::new(stored.adopting(other)), &other.tags),
                 None => self.admitted(key, stored, &[]),
             };
-            let Some(stored) = stored else { return };
+            let Some(stored) = stored else {
+                return variants.retain(|other| !place.is_of(other));
+            };
             let same = |other: &&Arc<Stored>| other.vary == stored.vary && other.variant == stored.variant;
             if stored.parts().is_some() && variants.iter().filter(same).any(|other| other.parts().is_none()) {
                 // A whole that was stored meanwhile serves every part.
@@ -262,25 +307,10 @@ impl Memory {
                 // Its body took longer than that of a newer one.
                 return;
             }
-            variants.retain(|other| !same(&other));
+            variants.retain(|other| !same(&other) && !place.is_of(other));
             stores(&stored);
             variants.insert(0, stored);
             self.markers.clear(key);
-        });
-    }
-
-    /// Replaces `old` with `new`, if `old` is still stored.
-    pub fn replace(&self, key: &Key, old: &Arc<Stored>, new: Arc<Stored>) {
-        self.expect(&new);
-        self.change(key, |variants| {
-            let Some(place) = variants.iter().position(|stored| Arc::ptr_eq(stored, old)) else { return };
-            match self.admitted(key, new, &old.tags) {
-                Some(new) => {
-                    self.tiers.offer(key, &new);
-                    variants[place] = new;
-                }
-                None => drop(variants.remove(place)),
-            }
         });
     }
 
@@ -310,12 +340,25 @@ impl Memory {
     }
 
     /// Drops one entry, if it is still stored, and the resource in the tiers behind memory.
-    pub fn remove(&self, key: &Key, stored: &Arc<Stored>) {
+    pub fn remove(&self, key: &Key, stored: &Stored) {
         self.change(key, |variants| {
             if stored.parts().is_none() {
                 self.tiers.forget(key);
             }
-            variants.retain(|other| !Arc::ptr_eq(other, stored));
+            variants.retain(|other| other.id() != stored.id());
+        });
+    }
+
+    /// Drops the responses that the upstream has replaced or withdrawn, and the resource in the tiers behind memory.
+    pub fn displace(&self, key: &Key, is_displaced: impl Fn(&Stored) -> bool) {
+        // Most responses that are not stored displace nothing, and take no turn among the writers.
+        let Some(resource) = self.look_up(key) else { return };
+        if !resource.variants.iter().any(|stored| is_displaced(stored)) {
+            return;
+        }
+        self.change(key, |variants| {
+            variants.retain(|stored| !is_displaced(stored));
+            self.tiers.forget(key);
         });
     }
 
@@ -712,8 +755,8 @@ mod tests {
     fn tagged(memory: &Memory, tag: &str) -> Arc<Stored> {
         let plain = stored("", 4096);
         let tags = [Tag::Key("all".into()), Tag::Key(tag.into())];
-        let (meta, head) = (plain.meta.clone(), plain.identity().head.clone());
-        Arc::new(plain.freshened(meta, &head, tags.into(), memory.generation()))
+        let facts = Facts { tags: tags.into(), began: memory.generation(), ..(**plain).clone() };
+        Arc::new(plain.freshened(facts, &plain.identity().head))
     }
 
     /// Before, the response that had been coded went, was fetched again, coded again, and went again; or another variant did.

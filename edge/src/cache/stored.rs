@@ -5,7 +5,7 @@
 
 use std::{
     ops::{Deref, Range},
-    sync::atomic::{AtomicU8, Ordering},
+    sync::atomic::{AtomicU8, AtomicU64, Ordering},
 };
 
 use bytes::Bytes;
@@ -22,6 +22,7 @@ use crate::message::entity_tag::{Strength, coded_tag};
 /// A stored response, one variant of its resource.
 #[derive(Debug)]
 pub struct Stored {
+    id: StoredId,
     facts: Facts,
     identity: Representation,
     coded: Coded,
@@ -30,6 +31,18 @@ pub struct Stored {
     /// Which octets the identity body holds, one after the other; `None` for all.
     parts: Option<Box<Parts>>,
     weight: u64,
+}
+
+/// Which stored response this is. A coding, a purge that makes it stale, or a write of another variant makes a new
+/// [`Stored`] of the same response, so that no pointer tells whether what a fetch was about is still stored; this does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StoredId(u64);
+
+impl StoredId {
+    fn next() -> Self {
+        static LAST: AtomicU64 = AtomicU64::new(0);
+        Self(LAST.fetch_add(1, Ordering::Relaxed))
+    }
 }
 
 /// A head and a body ready to send, without the fields that depend on the moment (Age, Cache-Status).
@@ -76,7 +89,7 @@ impl Stored {
     /// A response in the form that the upstream sent.
     pub fn new(facts: Facts, head: &HeaderMap, body: StoredBody) -> Self {
         let head = identity_head(head, &body, facts.codable);
-        Self::assemble(facts, Representation { head, body }, [None, None, None], 0, None)
+        Self::of(facts, Representation { head, body }, None)
     }
 
     /// One part of a response: `body` holds the octets at `place`. `None` for a place that contradicts itself.
@@ -88,8 +101,7 @@ impl Stored {
     /// Parts of a response, their octets one after the other in `body`.
     pub fn of_parts(facts: Facts, head: &HeaderMap, body: StoredBody, parts: Parts) -> Self {
         let head = owned_head(head, None);
-        let identity = Representation { head, body };
-        Self::assemble(facts, identity, [None, None, None], 0, Some(Box::new(parts)))
+        Self::of(facts, Representation { head, body }, Some(Box::new(parts)))
     }
 
     /// The octets stored, where they are not all.
@@ -139,42 +151,40 @@ impl Stored {
         Some((parts, StoredBody::new(&pieces)))
     }
 
-    /// The same response with one more coding of its body; `None` when the coding is no shorter.
-    pub fn with_coding(&self, coding: Coding, body: Option<StoredBody>) -> Self {
-        let mut coded = self.coded.clone();
-        if let Some(slot) = slot(coding) {
-            coded[slot] = Some(body.map(|body| coded_form(&self.identity.head, coding, body)));
-        }
-        Self::assemble(
-            self.facts.clone(),
-            self.identity.clone(),
-            coded,
-            self.asked.load(Ordering::Relaxed),
-            self.parts.clone(),
-        )
+    /// Which stored response it is.
+    pub fn id(&self) -> StoredId {
+        self.id
     }
 
-    /// The same bodies under the head that a 304 or a HEAD has freshened (RFC 9111 §4.3.4, §4.3.5), by a request sent
-    /// at `began`.
-    pub fn freshened(&self, meta: Meta, head: &HeaderMap, tags: Box<[Tag]>, began: Generation) -> Self {
+    /// The same response with one more coding of its body; `None` when the coding is no shorter.
+    pub fn with_coding(&self, coding: Coding, body: Option<StoredBody>) -> Self {
+        let mut coded = self.same();
+        if let Some(slot) = slot(coding) {
+            coded.coded[slot] = Some(body.map(|body| coded_form(&self.identity.head, coding, body)));
+        }
+        coded.weighed()
+    }
+
+    /// The same bodies under the head that a 304 or a HEAD has freshened (RFC 9111 §4.3.4, §4.3.5), with the facts derived
+    /// from that head: another response, which the failure of an earlier question does not concern.
+    pub fn freshened(&self, facts: Facts, head: &HeaderMap) -> Self {
         let body = self.identity.body.clone();
         let head = match self.parts {
-            None => identity_head(head, &body, self.facts.codable),
+            None => identity_head(head, &body, facts.codable),
             Some(_) => owned_head(head, None),
         };
         let identity = Representation { head, body };
         let coded = CODINGS.map(|coding| {
-            let computed = self.coded[slot(coding)?].as_ref()?.as_ref();
+            let computed = self.coded[slot(coding).filter(|_| facts.codable)?].as_ref()?.as_ref();
             Some(computed.map(|old| coded_form(&identity.head, coding, old.body.clone())))
         });
-        let facts = Facts { meta, tags, began, ..self.facts.clone() };
-        Self::assemble(facts, identity, coded, self.asked.load(Ordering::Relaxed), self.parts.clone())
+        Self { id: StoredId::next(), facts, identity, coded, ..self.same() }.weighed()
     }
 
     /// The same response with the codings of another entry of the same body that this one lacks.
     pub fn adopting(&self, other: &Self) -> Self {
-        let mut coded = self.coded.clone();
-        for (slot, coding) in coded.iter_mut().zip(CODINGS) {
+        let mut adopted = self.same();
+        for (slot, coding) in adopted.coded.iter_mut().zip(CODINGS).filter(|_| self.facts.codable) {
             if slot.is_none() {
                 let computed = other.coded.iter().zip(CODINGS).find(|(_, other)| *other == coding);
                 *slot = computed.and_then(|(computed, _)| computed.as_ref()).map(|computed| {
@@ -183,36 +193,37 @@ impl Stored {
                 });
             }
         }
-        Self::assemble(
-            self.facts.clone(),
-            self.identity.clone(),
-            coded,
-            self.asked.load(Ordering::Relaxed),
-            self.parts.clone(),
-        )
+        adopted.weighed()
     }
 
     /// The same response, stale since `moment`.
     pub fn stale_since(&self, moment: Moment) -> Self {
-        let mut facts = self.facts.clone();
-        facts.meta.stale_since(moment);
-        Self::assemble(
-            facts,
-            self.identity.clone(),
-            self.coded.clone(),
-            self.asked.load(Ordering::Relaxed),
-            self.parts.clone(),
-        )
+        let mut stale = self.same();
+        stale.facts.meta.stale_since(moment);
+        stale
     }
 
-    fn assemble(
-        facts: Facts,
-        identity: Representation,
-        coded: Coded,
-        asked: u8,
-        parts: Option<Box<Parts>>,
-    ) -> Self {
-        let weight = size_of::<Self>() as u64
+    /// The same response once more, to be changed in what does not make it another one.
+    fn same(&self) -> Self {
+        Self {
+            id: self.id,
+            facts: self.facts.clone(),
+            identity: self.identity.clone(),
+            coded: self.coded.clone(),
+            asked: AtomicU8::new(self.asked.load(Ordering::Relaxed)),
+            parts: self.parts.clone(),
+            weight: self.weight,
+        }
+    }
+
+    fn of(facts: Facts, identity: Representation, parts: Option<Box<Parts>>) -> Self {
+        let (id, asked) = (StoredId::next(), AtomicU8::default());
+        Self { id, facts, identity, coded: [None, None, None], asked, parts, weight: 0 }.weighed()
+    }
+
+    fn weighed(mut self) -> Self {
+        let Self { facts, identity, coded, parts, .. } = &self;
+        self.weight = size_of::<Self>() as u64
             + facts.variant.len() as u64
             + facts.meta.validators.weight()
             + facts.vary.iter().map(|name| name.as_str().len() as u64 + 32).sum::<u64>()
@@ -220,7 +231,7 @@ impl Stored {
             + parts.as_ref().map_or(0, |parts| (size_of::<Parts>() + 16 * parts.held().len()) as u64)
             + identity.weight()
             + coded.iter().flatten().flatten().map(Representation::weight).sum::<u64>();
-        Self { facts, identity, coded, asked: AtomicU8::new(asked), parts, weight }
+        self
     }
 
     /// The form that the upstream sent.
@@ -282,6 +293,8 @@ pub fn code_head(head: &mut HeaderMap, coding: Coding, strength: Strength) {
     head.remove("content-md5");
     head.remove("content-digest");
     head.remove("digest");
+    // The selected representation is the coded one (RFC 9530 §3).
+    head.remove("repr-digest");
     head.remove(header::ACCEPT_RANGES);
     if let Some(tag) = head.get(header::ETAG).and_then(|etag| coded_tag(etag, coding, strength)) {
         head.insert(header::ETAG, tag);

@@ -163,6 +163,7 @@ fn arithmetic(table: &mut Table, freshness: &Freshness) {
     let windows = [
         ("while it is refreshed", &freshness.stale_while_revalidate),
         ("in place of an error", &freshness.stale_if_error),
+        ("when no answer comes", &freshness.stale_on_disconnect),
     ];
     let told = |(name, window): (&str, &Option<Window>)| {
         let Window { seconds, of } = window.as_ref()?;

@@ -158,6 +158,8 @@ pub struct Freshness {
     pub stale_while_revalidate: Option<Window>,
     /// How long after that it may be served stale in place of an error.
     pub stale_if_error: Option<Window>,
+    /// How long after that it may be served stale when no answer comes, where no such window is stated.
+    pub stale_on_disconnect: Option<Window>,
     /// Why it may never be served stale, in whatever window.
     pub never_stale: Option<String>,
 }
@@ -338,6 +340,7 @@ fn weighted(preference: &str) -> String {
 fn freshness(meta: &Meta, head: &HeaderMap, route: &Route, now: Moment) -> Freshness {
     let rules = &route.rules;
     let stated = matches!(meta.lifetime_source.as_str(), "max-age" | "s-maxage");
+    let window_of_errors = Window::of(meta.stale_if_error, rules.stale_if_error);
     Freshness {
         age_at_arrival: meta.age_at_arrival.as_secs(),
         age: meta.age(now).as_secs(),
@@ -347,7 +350,9 @@ fn freshness(meta: &Meta, head: &HeaderMap, route: &Route, now: Moment) -> Fresh
         at_max_ttl: rules.max_ttl == Some(meta.lifetime),
         left: meta.lifetime_left(now),
         stale_while_revalidate: Window::of(meta.stale_while_revalidate, rules.stale_while_revalidate),
-        stale_if_error: Window::of(meta.stale_if_error, rules.stale_if_error),
+        stale_on_disconnect: (window_of_errors.is_none() && meta.stale_ban == StaleBan::None)
+            .then(|| Window { seconds: rules.stale_on_disconnect.as_secs(), of: "route".to_owned() }),
+        stale_if_error: window_of_errors,
         never_stale: match meta.stale_ban {
             StaleBan::Stated if meta.no_cache => Some("no-cache: every use is validated".to_owned()),
             StaleBan::Stated => Some("must-revalidate or proxy-revalidate forbids it".to_owned()),
@@ -537,8 +542,10 @@ mod tests {
             Reason::NoStaleIfError,
             Reason::NotAFailure,
             Reason::StatusForbidsStoring,
+            Reason::RangeAnswer,
             Reason::ValidatorMismatch,
             Reason::LengthMismatch,
+            Reason::CodingMismatch,
         ];
         assert_eq!(none, needs_none.iter().collect::<Vec<_>>());
     }

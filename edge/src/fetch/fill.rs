@@ -27,7 +27,7 @@ use crate::{
         not_stored::NotStored,
         recording::Room,
         reservation::Reservation,
-        stored::Facts,
+        stored::{Facts, StoredId},
         stored_body::StoredBodyReader,
     },
     fetch::{
@@ -52,6 +52,8 @@ pub struct Fill<'a> {
     pub whose: Whose,
     /// Shared with the readers.
     pub filling: &'a Filling,
+    /// The stored response that it answers for, and takes the place of.
+    pub replaced: Option<StoredId>,
     /// Largest body to keep, in bytes.
     pub largest: u64,
     /// Room reserved in the memory tier; released when the body is stored or passed on.
@@ -183,7 +185,7 @@ impl Fill<'_> {
             let codable = self.filling.facts.codable && segments.length() >= coding::SMALLEST;
             let facts = Facts { codable, ..self.filling.facts.clone() };
             let stored = Stored::new(facts, &self.filling.head, segments);
-            self.edge.memory.store(self.key, Arc::new(stored));
+            self.edge.memory.store_in_place_of(self.key, self.replaced, Arc::new(stored));
         }
     }
 
@@ -253,7 +255,7 @@ impl Fill<'_> {
         });
         let stored = joined.or_else(|| Stored::part(facts.clone(), head, segments, &parts.place));
         if let Some(stored) = stored {
-            self.edge.memory.store(self.key, Arc::new(stored));
+            self.edge.memory.store_in_place_of(self.key, self.replaced, Arc::new(stored));
         }
     }
 
@@ -276,8 +278,13 @@ impl Fill<'_> {
         true
     }
 
-    /// The body turned out too large: present readers receive the rest, nobody else joins, nothing is stored.
+    /// The body turned out too large: present readers receive the rest, nobody else joins, nothing is stored, and the whole that
+    /// it answers for is no longer what the origin has.
     fn let_go(&mut self) {
+        if let Some(replaced) = self.replaced {
+            let is_replaced = |stored: &Stored| stored.id() == replaced && stored.parts().is_none();
+            self.edge.memory.displace(self.key, is_replaced);
+        }
         let (reason, at) = (Reason::TooLarge, self.edge.clock.now());
         if !self.filling.partial {
             self.edge.memory.mark(self.key, self.whose, Marker { until: at + MARKER, reason });

@@ -3,15 +3,19 @@
 use std::{sync::Arc, time::Duration};
 
 use cache_policy::{
-    Admitted, Arrival, ContentRange, Newer, Ranges, Reason, RequestFacts, Tag, Vary, admit_part,
-    combined_head, may_combine, tags, variant_key,
+    Admitted, Arrival, ContentRange, Ranges, Reason, RequestFacts, Rules, SetCookie, Tag,
+    admit_instead_of_part, admit_part, combined_head, may_combine, tags,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 
-use super::{fill::FIRST_ROOM, want::Want};
+use super::{
+    fill::FIRST_ROOM,
+    freshen::{fields_of, variant_of},
+    want::Want,
+};
 use crate::{
     cache::{
-        Filling, Recording, Stored,
+        Filling, Recording,
         held::Gap,
         markers::{MARKER, SHORT_MARKER},
         purge::Generation,
@@ -43,6 +47,8 @@ pub(super) struct Judged {
     place: Option<ContentRange>,
     /// Whether the response is a part.
     partial: bool,
+    /// The upstream's own status: 206 also where a part completes the whole.
+    answered: StatusCode,
     room: Reservation,
 }
 
@@ -52,9 +58,10 @@ impl Judged {
         began: Generation,
         took: Duration,
     ) -> (Arc<Filling>, Option<ContentRange>, Reservation) {
-        let Self { facts, head, length, place, partial, room } = self;
+        let Self { facts, head, length, place, partial, answered, room } = self;
         let facts = Facts { began, ..facts };
-        let filling = Filling { facts, head, length, recording: Recording::new(), partial, took };
+        let recording = Recording::new();
+        let filling = Filling { facts, head, length, recording, partial, answered, took };
         (Arc::new(filling), place, room)
     }
 }
@@ -67,9 +74,28 @@ impl Judge<'_> {
         head: &HeaderMap,
         body: &ResponseBody,
     ) -> Result<Judged, Reason> {
+        let admitted = cache_policy::admit(self.facts, status, head, self.arrival, &self.route.rules)?;
+        self.complete(admitted, status, body)
+    }
+
+    /// What came where a part was asked for.
+    pub(super) fn instead_of_part(
+        &self,
+        status: StatusCode,
+        head: &HeaderMap,
+        body: &ResponseBody,
+    ) -> Result<Judged, Reason> {
+        let admitted = admit_instead_of_part(self.facts, status, head, self.arrival, &self.route.rules)?;
+        self.complete(admitted, status, body)
+    }
+
+    fn complete(
+        &self,
+        admitted: Admitted,
+        status: StatusCode,
+        body: &ResponseBody,
+    ) -> Result<Judged, Reason> {
         let length = http_body::Body::size_hint(body).exact();
-        let rules = &self.route.rules;
-        let admitted = cache_policy::admit(self.facts, status, head, self.arrival, rules)?;
         let room = room(self.edge, length, self.largest)?;
         let codable = self.codable(status, &admitted.head, length);
         self.judged(admitted, length, room, codable)
@@ -114,7 +140,8 @@ impl Judge<'_> {
         let room = room(self.edge, Some(length), self.largest)?;
         let codable = whole && self.codable(StatusCode::OK, &admitted.head, Some(length));
         let judged = self.judged(admitted, Some(length), room, codable)?;
-        Ok(Judged { place: Some(wanted), partial: !whole, ..judged })
+        let answered = StatusCode::PARTIAL_CONTENT;
+        Ok(Judged { place: Some(wanted), partial: !whole, answered, ..judged })
     }
 
     /// A 206 and its place in the whole. A body whose length contradicts Content-Range is refused, or placed by its
@@ -140,28 +167,37 @@ impl Judge<'_> {
     ) -> Result<Judged, Reason> {
         let Admitted { meta, head, vary } = admitted;
         let tags: Box<[Tag]> = tags(&head)?.into();
-        let vary = match vary {
-            Vary::Fields(fields) => fields,
-            Vary::Nothing | Vary::Any => Box::default(),
-        };
-        let variant = if vary.is_empty() { Box::default() } else { variant_key(&vary, self.fields) };
+        let vary = fields_of(vary);
+        let variant = variant_of(&vary, self.fields);
+        let answered = meta.status;
         let facts = Facts { meta, vary, variant, tags, began: Generation::default(), codable };
-        Ok(Judged { facts, head, length, place: None, partial: false, room })
+        Ok(Judged { facts, head, length, place: None, partial: false, answered, room })
     }
 }
 
-/// The fields that `no-cache` or `private` names: the client that asked receives them, nobody else (RFC 9111 §5.2.2.4).
-pub(super) fn withheld(head: &HeaderMap, stored: &HeaderMap) -> HeaderMap {
-    let only_here = |name: &HeaderName| !stored.contains_key(name) && !NEVER_WITHHELD.contains(name);
+/// The fields that `no-cache` or `private` names: the client that asked receives them, nobody else (RFC 9111 §5.2.2.4). A cookie
+/// that the route strips is for nobody.
+pub(super) fn withheld(head: &HeaderMap, stored: &HeaderMap, rules: &Rules) -> HeaderMap {
+    let stripped = |name: &HeaderName| rules.set_cookie == SetCookie::Strip && COOKIES.contains(name);
+    let only_here =
+        |name: &HeaderName| !stored.contains_key(name) && !NEVER_WITHHELD.contains(name) && !stripped(name);
     head.iter()
         .filter(|(name, _)| only_here(name))
         .map(|(name, value)| (name.clone(), value.clone()))
         .collect()
 }
 
-/// Fields that a stored head lacks for other reasons.
-const NEVER_WITHHELD: [HeaderName; 4] =
-    [header::AGE, header::CONTENT_RANGE, header::SET_COOKIE, HeaderName::from_static("set-cookie2")];
+/// Fields that a stored head lacks for other reasons, some of them where a 304 has them.
+const NEVER_WITHHELD: [HeaderName; 6] = [
+    header::AGE,
+    header::CONTENT_ENCODING,
+    header::CONTENT_LENGTH,
+    header::CONTENT_RANGE,
+    HeaderName::from_static("content-digest"),
+    HeaderName::from_static("content-md5"),
+];
+
+const COOKIES: [HeaderName; 2] = [header::SET_COOKIE, HeaderName::from_static("set-cookie2")];
 
 /// Reserves room for a body before anyone may follow it: all of it where its length is known.
 fn room(edge: &Edge, length: Option<u64>, largest: u64) -> Result<Reservation, Reason> {
@@ -188,11 +224,4 @@ pub(super) fn goes_on(want: &Want, status: StatusCode, reason: Reason) -> Option
     }
     let fails = status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS;
     Some(if fails || reason == Reason::NoRoom { SHORT_MARKER } else { MARKER })
-}
-
-/// The stored response with the head that a 304 has updated (RFC 9111 §4.3.4), by a fetch that began at `began`.
-pub(super) fn freshen(stored: &Stored, answer: &Newer<'_>, began: Generation) -> Result<Stored, Reason> {
-    let admitted = cache_policy::freshen(&stored.meta, &stored.identity().head, answer)?;
-    let tags = tags(&admitted.head)?.into();
-    Ok(stored.freshened(admitted.meta, &admitted.head, tags, began))
 }

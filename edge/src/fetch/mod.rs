@@ -4,6 +4,7 @@
 //!   the tiers behind memory, if there are any --- have it ---> Found, or in memory and stale: whoever waits looks again
 //!     |
 //!   send --- no response ------------------> Failed                followers and leader decide on stale
+//!     |---- 304 to none -----------> asked again for the whole, once; then Failed
 //!     |---- 304 to our validators ---------> Stored                freshened in place
 //!     |---- a failure status over an entry > ErrorStatus           the stored one stays; the leader has the response
 //!     |---- 206 to a range we asked for ---> Filling ... stored    as a part; what it completes becomes a whole
@@ -15,14 +16,18 @@
 //! not be stored stops with its reader.
 
 pub mod fill;
+pub mod freshen;
 mod judge;
 pub mod resume;
 pub mod want;
 
 use std::{sync::Arc, time::Duration};
 
-use cache_policy::{Arrival, Decision, Meta, Newer, Reason, RequestFacts, Supply, may_replace};
-use http::{HeaderMap, Request, StatusCode, response};
+use cache_policy::{
+    Arrival, Decision, Meta, Newer, Parts, Reason, RequestFacts, Supply, displaces, may_replace,
+    stated_length,
+};
+use http::{HeaderMap, Request, StatusCode, header, response};
 use http_body_util::BodyExt as _;
 use tokio::sync::oneshot;
 
@@ -30,9 +35,11 @@ use crate::{
     cache::{
         FetchOutcome, Key, Lead, Stored,
         markers::{Marker, Whose},
+        memory::matches,
         not_stored::NotStored,
         purge::Generation,
         recording::Reader,
+        stored::StoredId,
         tiers::TierQuery,
     },
     message::{failure::Failure, hop_by_hop::strip_hop_by_hop},
@@ -42,7 +49,8 @@ use crate::{
     upstream::{RequestBody, ResponseBody, Upstream, response_body::Answer},
 };
 use fill::{Fill, Placed};
-use judge::{Judge, Judged, freshen, goes_on, withheld};
+use freshen::{Freshening, freshened};
+use judge::{Judge, Judged, goes_on, withheld};
 use resume::{Asked, Resume};
 use want::Want;
 
@@ -78,6 +86,8 @@ pub enum LeaderShare {
     /// Its place in the recording, taken first, so that the fill never finds itself without a reader; and the fields
     /// that are for this client alone.
     Reader(Reader, HeaderMap),
+    /// A stored response answers, freshened by a 304: the fields of the 304 that are for this client alone.
+    Freshened(HeaderMap),
 }
 
 impl LeaderShare {
@@ -110,16 +120,36 @@ pub fn start(edge: &Arc<Edge>, fetch: Fetch) -> oneshot::Receiver<LeaderShare> {
 }
 
 async fn run(edge: Arc<Edge>, fetch: Fetch, leader: oneshot::Sender<LeaderShare>) {
-    let Fetch { lead, request, subject } = fetch;
+    let Fetch { lead, request, mut subject } = fetch;
     // Boxed: usually there is no tier, and the fetch should not carry the room for asking one.
     if !edge.memory.tiers().is_empty()
         && let Some(outcome) = Box::pin(look_up_tiers(&edge, &subject, &lead)).await
     {
         return lead.publish(outcome, edge.clock.now());
     }
-    let again = resume::copy(&request);
-    let requested_at = edge.clock.now();
-    let answer = match subject.upstream.send(request, &edge.clock).await {
+    let mut again = resume::copy(&request);
+    let mut requested_at = edge.clock.now();
+    let mut answer = subject.upstream.send(request, &edge.clock).await;
+    if let Ok(unasked) = &mut answer
+        && is_unasked(unasked.status(), again.headers())
+    {
+        // Its end gives the connection back.
+        let _ = unasked.body_mut().frame().await;
+        subject.want = Want::Whole;
+        for range in [header::RANGE, header::IF_RANGE] {
+            again.headers_mut().remove(range);
+        }
+        requested_at = edge.clock.now();
+        let whole = again.clone().map(|()| RequestBody::empty());
+        answer =
+            Box::pin(subject.upstream.send(whole, &edge.clock)).await.and_then(|answer| {
+                match is_unasked(answer.status(), again.headers()) {
+                    true => Err(Failure::NotModifiedUnasked),
+                    false => Ok(answer),
+                }
+            });
+    }
+    let answer = match answer {
         Ok(answer) => answer,
         Err(failure) => return lead.publish(FetchOutcome::Failed(failure), edge.clock.now()),
     };
@@ -127,6 +157,13 @@ async fn run(edge: Arc<Edge>, fetch: Fetch, leader: oneshot::Sender<LeaderShare>
     let arrival = Arrival { requested_at, received_at, wall: edge.clock.wall_at(received_at) };
     let received = Received { answer, arrival, edge: &edge, subject: &subject };
     Box::pin(received.settle(&lead, again, leader)).await;
+}
+
+/// Whether a status is a 304 to a request that named no representation: it tells nothing (RFC 9110 §15.4.5).
+pub fn is_unasked(status: StatusCode, asked: &HeaderMap) -> bool {
+    status == StatusCode::NOT_MODIFIED
+        && !asked.contains_key(header::IF_NONE_MATCH)
+        && !asked.contains_key(header::IF_MODIFIED_SINCE)
 }
 
 /// A response whose head has come.
@@ -154,6 +191,11 @@ impl Received<'_> {
         match (&subject.stored, status) {
             (Some(stored), StatusCode::NOT_MODIFIED) => {
                 let outcome = self.freshened(stored, lead.generation());
+                if let FetchOutcome::Stored(fresh) = &outcome {
+                    let rules = &subject.route.rules;
+                    let fields = withheld(self.answer.headers(), &fresh.identity().head, rules);
+                    hand_over(leader, LeaderShare::Freshened(fields));
+                }
                 // A 304 has no content; reading its end gives the connection back.
                 let _ = self.answer.body_mut().frame().await;
                 return lead.publish(outcome, answered);
@@ -172,6 +214,7 @@ impl Received<'_> {
         match self.judge() {
             Judgement::Contradicts => lead.publish(FetchOutcome::Nothing, answered),
             Judgement::Refuse(reason) => {
+                self.displace(reason);
                 self.remember_refusal(reason);
                 hand_over(leader, self.unshared(reason));
                 lead.publish(FetchOutcome::NotShared(reason), answered);
@@ -191,15 +234,19 @@ impl Received<'_> {
 
     /// Updates the response under validation with the head of a 304.
     fn freshened(&self, stored: &Arc<Stored>, began: Generation) -> FetchOutcome {
-        let Self { edge, subject: Subject { key, facts, route, .. }, .. } = self;
+        let Self { edge, subject: Subject { key, fields, facts, route, .. }, .. } = self;
         let head = self.answer.headers();
-        let answer = Newer { request: facts, head, arrival: self.arrival, rules: &route.rules };
-        match freshen(stored, &answer, began) {
+        let newer = Newer { request: facts, head, arrival: self.arrival, rules: &route.rules };
+        let fresh = cache_policy::freshen(&stored.meta, &stored.identity().head, &newer)
+            .and_then(|admitted| freshened(stored, admitted, &Freshening { fields, route, began }));
+        match fresh {
             Ok(fresh) => {
                 let fresh = Arc::new(fresh);
-                edge.memory.store(key, Arc::clone(&fresh));
+                edge.memory.store_in_place_of(key, Some(stored.id()), Arc::clone(&fresh));
                 FetchOutcome::Stored(fresh)
             }
+            // It tells this client nothing to the disadvantage of the others: this one asks for itself.
+            Err(reason) if may_be_about(facts, reason) => FetchOutcome::NotShared(reason),
             Err(reason) => {
                 // The stored response is not the one the upstream validated: whoever waits fetches the whole.
                 tracing::debug!(key = key.as_str(), %reason, "a 304 does not fit what is stored");
@@ -214,13 +261,14 @@ impl Received<'_> {
         let Subject { key, fields, facts, route, stored, want, largest, .. } = subject;
         let (status, head, body) = (self.answer.status(), self.answer.headers(), self.answer.body());
         if status == StatusCode::RANGE_NOT_SATISFIABLE {
-            // The representation has become shorter.
             match (want, stored) {
+                // The edge's own range, inside what is stored: the representation has become shorter.
                 (Want::Gap(gap), _) => {
                     edge.memory.remove(key, &gap.part);
                     return Judgement::Contradicts;
                 }
-                (Want::Part, Some(part)) => edge.memory.remove(key, part),
+                // The client's range says nothing about what is stored; a length that the origin states does.
+                (Want::Part, Some(part)) if is_outgrown(part, head) => edge.memory.remove(key, part),
                 _ => {}
             }
         }
@@ -237,9 +285,40 @@ impl Received<'_> {
                     return Judgement::Contradicts;
                 }
             },
-            _ => judge.whole(status, head, body),
+            Want::Whole => judge.whole(status, head, body),
+            Want::Part | Want::Gap(_) => judge.instead_of_part(status, head, body),
         };
         judged.map_or_else(Judgement::Refuse, |judged| Judgement::Store(Box::new(judged)))
+    }
+
+    /// Drops the stored response that this one, which is not stored, has replaced or withdrawn. What came after the request
+    /// was sent is newer than this answer.
+    fn displace(&self, reason: Reason) {
+        let Self { edge, subject: Subject { key, fields, facts, want, .. }, arrival, .. } = self;
+        let status = self.answer.status();
+        // A gap is the edge's own question about what is stored, and is asked under its validator.
+        let withdrawn =
+            matches!(want, Want::Gap(_)) && matches!(status, StatusCode::NOT_FOUND | StatusCode::GONE);
+        if withdrawn || displaces(facts, status, reason) {
+            // Parts are kept for those whom the whole is too large for.
+            let is_about_size = matches!(reason, Reason::TooLarge | Reason::NoRoom);
+            edge.memory.displace(key, |stored| {
+                stored.meta.received_at <= arrival.requested_at
+                    && matches(stored, fields)
+                    && (stored.parts().is_none() || !is_about_size)
+            });
+        }
+    }
+
+    /// The stored response that this one answers for, and takes the place of.
+    fn replaced(&self) -> Option<StoredId> {
+        let Subject { fields, stored, want, .. } = self.subject;
+        match want {
+            Want::Gap(gap) => Some(gap.part.id()),
+            Want::Whole | Want::Part => {
+                stored.as_ref().filter(|stored| matches(stored, fields)).map(|stored| stored.id())
+            }
+        }
     }
 
     /// Remembers the refusal for later requests, which need not wait for one another, and for explanations.
@@ -261,11 +340,11 @@ impl Received<'_> {
         again: Request<()>,
         leader: oneshot::Sender<LeaderShare>,
     ) {
-        let (took, answered) = (self.took(), self.arrival.received_at);
+        let (took, replaced, answered) = (self.took(), self.replaced(), self.arrival.received_at);
         let Self { answer, edge, subject, .. } = self;
         let Subject { key, facts, route, upstream, want, largest, .. } = subject;
         let (head, body) = answer.into_parts();
-        let own_fields = withheld(&head.headers, &judged.head);
+        let own_fields = withheld(&head.headers, &judged.head, &route.rules);
         let asked = Asked { request: again, facts: *facts, route, upstream };
         let resume = Resume::of(asked, &head, &judged.facts.meta.validators, judged.length);
         let (filling, place, room) = judged.filling(lead.generation(), took);
@@ -280,6 +359,7 @@ impl Received<'_> {
             lead,
             whose: Whose::of(facts),
             filling: &filling,
+            replaced,
             largest: *largest,
             room: Some(room),
             parts,
@@ -363,6 +443,7 @@ pub fn keep(
             lead: &lead,
             whose: Whose::of(&facts),
             filling: &filling,
+            replaced: None,
             largest,
             room: Some(room),
             parts: None,
@@ -373,6 +454,17 @@ pub fn keep(
         .await;
     });
     Ok((reader, length))
+}
+
+/// Whether a refusal to store may be about who asks. Another representation is another one for everyone.
+fn may_be_about(facts: &RequestFacts, reason: Reason) -> bool {
+    reason.is_about_request() || facts.is_personal() && reason != Reason::ValidatorMismatch
+}
+
+/// Whether a 416 states another length of the whole than the stored part has.
+fn is_outgrown(part: &Stored, head: &HeaderMap) -> bool {
+    let complete = part.parts().and_then(Parts::complete_length);
+    stated_length(head).is_some_and(|stated| complete.is_some_and(|complete| stated != complete))
 }
 
 /// The leader may have left; then its place, or its response, is dropped, which closes the upstream's connection.

@@ -1,4 +1,7 @@
 //! The entity tags of content codings: one is made of the origin's own tag, and can be taken back to it.
+//!
+//! They end in `;gatehouse-` and the coding, which no origin writes by chance: Apache's and others' own tags of coded bodies
+//! end in `-gzip` or `;gzip`, and must go back to them as they came.
 
 use cache_policy::Coding;
 use http::HeaderValue;
@@ -12,7 +15,7 @@ pub enum Strength {
     Weak,
 }
 
-/// The entity tag of a coding: `"v1"` becomes `"v1;br"` (RFC 9110 §8.8.3.3 wants codings told apart).
+/// The entity tag of a coding: `"v1"` becomes `"v1;gatehouse-br"` (RFC 9110 §8.8.3.3 wants codings told apart).
 pub fn coded_tag(etag: &HeaderValue, coding: Coding, strength: Strength) -> Option<HeaderValue> {
     let etag = etag.as_bytes();
     let (weak, opaque) = match etag.strip_prefix(b"W/") {
@@ -21,7 +24,7 @@ pub fn coded_tag(etag: &HeaderValue, coding: Coding, strength: Strength) -> Opti
     };
     let inner = opaque.strip_prefix(b"\"")?.strip_suffix(b"\"")?;
     let parts: [&[u8]; 5] =
-        [if weak { b"W/\"" } else { b"\"" }, inner, b";", coding.token().as_bytes(), b"\""];
+        [if weak { b"W/\"" } else { b"\"" }, inner, MARK, coding.token().as_bytes(), b"\""];
     HeaderValue::from_bytes(&parts.concat()).ok()
 }
 
@@ -32,7 +35,7 @@ pub fn form_of(tag: &[u8], etag: &HeaderValue) -> Option<Coding> {
     if tag == etag {
         return Some(Coding::Identity);
     }
-    let coding = tag.strip_prefix(etag.strip_suffix(b"\"")?)?.strip_prefix(b";")?.strip_suffix(b"\"")?;
+    let coding = tag.strip_prefix(etag.strip_suffix(b"\"")?)?.strip_prefix(MARK)?.strip_suffix(b"\"")?;
     CODED.into_iter().find(|known| known.token().as_bytes() == coding)
 }
 
@@ -46,10 +49,13 @@ fn opaque(tag: &[u8]) -> &[u8] {
 pub fn uncoded_tag(tag: &[u8]) -> Option<Vec<u8>> {
     let inner = opaque(tag).strip_prefix(b"\"")?.strip_suffix(b"\"")?;
     let at = inner.iter().rposition(|octet| *octet == b';')?;
-    let (base, coding) = (&inner[..at], &inner[at + 1..]);
+    let (base, coding) = (&inner[..at], inner[at..].strip_prefix(MARK)?);
     let ours = CODED.iter().any(|known| known.token().as_bytes() == coding);
     ours.then(|| [&b"\""[..], base, b"\""].concat())
 }
+
+/// Between the origin's own tag and the coding.
+const MARK: &[u8] = b";gatehouse-";
 
 /// The codings that make tags of their own.
 const CODED: [Coding; 3] = [Coding::Gzip, Coding::Brotli, Coding::Zstd];
@@ -62,10 +68,10 @@ mod tests {
     fn a_coded_tag_names_its_coding_and_can_be_taken_back() {
         let strong = HeaderValue::from_static("\"v1\"");
         let coded = coded_tag(&strong, Coding::Brotli, Strength::Strong).unwrap();
-        assert_eq!(coded, "\"v1;br\"");
+        assert_eq!(coded, "\"v1;gatehouse-br\"");
         assert_eq!(uncoded_tag(coded.as_bytes()).unwrap(), b"\"v1\"");
         let weak = coded_tag(&strong, Coding::Gzip, Strength::Weak).unwrap();
-        assert_eq!(weak, "W/\"v1;gzip\"");
+        assert_eq!(weak, "W/\"v1;gatehouse-gzip\"");
         assert_eq!(uncoded_tag(weak.as_bytes()).unwrap(), b"\"v1\"");
     }
 
@@ -74,10 +80,11 @@ mod tests {
         let etag = HeaderValue::from_static("W/\"v1\"");
         for (tag, form) in [
             ("\"v1\"", Some(Coding::Identity)),
-            ("W/\"v1;br\"", Some(Coding::Brotli)),
-            ("\"v1;gzip\"", Some(Coding::Gzip)),
+            ("W/\"v1;gatehouse-br\"", Some(Coding::Brotli)),
+            ("\"v1;gatehouse-gzip\"", Some(Coding::Gzip)),
+            ("\"v1;gzip\"", None),
             ("\"v1;x\"", None),
-            ("\"v1;br", None),
+            ("\"v1;gatehouse-br", None),
             ("\"v11\"", None),
             ("\"v\"", None),
             ("*", None),
@@ -91,7 +98,17 @@ mod tests {
 
     #[test]
     fn foreign_tags_are_left_alone() {
-        for tag in ["\"v1\"", "W/\"v1\"", "\"a;b\"", "junk", "\"", "*"] {
+        for tag in [
+            "\"v1\"",
+            "W/\"v1\"",
+            "\"a;b\"",
+            "\"v1;gzip\"",
+            "\"v1-gzip\"",
+            "\"v1;gatehouse-x\"",
+            "junk",
+            "\"",
+            "*",
+        ] {
             assert_eq!(uncoded_tag(tag.as_bytes()), None, "{tag}");
         }
     }

@@ -46,6 +46,9 @@ pub enum Failure {
     /// The upstream switched protocols without being asked to.
     #[error("the upstream switched protocols unasked")]
     Unasked,
+    /// The upstream twice answered 304 to a request that named no representation.
+    #[error("the upstream answered 304 (Not Modified) to a request without a condition")]
+    NotModifiedUnasked,
 }
 
 impl Failure {
@@ -59,7 +62,8 @@ impl Failure {
             | Self::Malformed(_)
             | Self::HeadTooLarge(_)
             | Self::Lengths
-            | Self::Unasked => StatusCode::BAD_GATEWAY,
+            | Self::Unasked
+            | Self::NotModifiedUnasked => StatusCode::BAD_GATEWAY,
             Self::ConnectTimeout | Self::Timeout => StatusCode::GATEWAY_TIMEOUT,
             Self::RequestBody(BodyError::TooLarge(_)) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::RequestBody(BodyError::ClientStalled | BodyError::ClientTooSlow(_)) => {
@@ -83,6 +87,7 @@ impl Failure {
             Self::Timeout => "upstream-timeout",
             Self::RequestBody(_) => "request-content",
             Self::Unasked => "upstream-switched",
+            Self::NotModifiedUnasked => "upstream-not-modified",
         }
     }
 
@@ -95,7 +100,11 @@ impl Failure {
             Self::Connect(_) | Self::ConnectTimeout => "connect",
             Self::RequestBody(_) => "send",
             Self::Closed | Self::Timeout => "first-byte",
-            Self::Malformed(_) | Self::HeadTooLarge(_) | Self::Lengths | Self::Unasked => "head",
+            Self::Malformed(_)
+            | Self::HeadTooLarge(_)
+            | Self::Lengths
+            | Self::Unasked
+            | Self::NotModifiedUnasked => "head",
         }
     }
 
@@ -109,7 +118,8 @@ impl Failure {
             | Self::HeadTooLarge(_)
             | Self::Lengths
             | Self::Timeout
-            | Self::Unasked => Fault::BadAnswer,
+            | Self::Unasked
+            | Self::NotModifiedUnasked => Fault::BadAnswer,
         }
     }
 }

@@ -151,7 +151,7 @@ fn names(reason: Option<Reason>, meta: Option<&Meta>) -> Names {
         Reason::Authorization | Reason::NotShared => {
             Names { request: &[header::AUTHORIZATION], response: STATED }
         }
-        Reason::PartialMiss => request(&[header::RANGE, header::IF_RANGE]),
+        Reason::PartialMiss | Reason::RangeAnswer => request(&[header::RANGE, header::IF_RANGE]),
         Reason::NoCache
         | Reason::MustRevalidate
         | Reason::NoStore
@@ -167,6 +167,7 @@ fn names(reason: Option<Reason>, meta: Option<&Meta>) -> Names {
             response(&[header::CONTENT_RANGE, header::CONTENT_LENGTH, header::ETAG, header::LAST_MODIFIED])
         }
         Reason::TooLarge | Reason::LengthMismatch => response(&[header::CONTENT_LENGTH]),
+        Reason::CodingMismatch => response(&[header::CONTENT_ENCODING]),
         Reason::ValidatorMismatch => response(&[header::ETAG, header::LAST_MODIFIED]),
         Reason::Miss | Reason::Method | Reason::NotAFailure | Reason::NoRoom => response(&[]),
     }

@@ -2,15 +2,16 @@
 
 use std::sync::Arc;
 
-use cache_policy::{Moment, Newer, Reason, invalidated_groups, invalidated_targets, tags};
+use cache_policy::{Moment, Newer, Reason, invalidated_groups, invalidated_targets};
 use http::HeaderMap;
 
 use crate::{
     cache::{
         Key, Memory, Stored,
-        purge::{Force, Generation, Rule},
+        purge::{Force, Rule},
         tiers::Telling,
     },
+    fetch::freshen::{Freshening, freshened},
     message::target::Target,
     request::route,
     settings::Route,
@@ -75,23 +76,24 @@ pub fn resource<'t>(target: &'t Target, authority: &'t str) -> cache_policy::Res
     }
 }
 
-/// Updates the stored GET response from the answer to a HEAD, or drops a stored response that it contradicts
-/// (RFC 9111 §4.3.5). The HEAD was sent at `began`.
+/// Updates the stored GET response from the answer to a HEAD, or drops a stored response that it contradicts or withdraws
+/// (RFC 9111 §4.3.5).
 pub fn freshen_by_head(
     memory: &Memory,
     key: &Key,
-    stored: &Arc<Stored>,
+    stored: &Stored,
     answer: &Newer<'_>,
-    began: Generation,
+    asked: &Freshening<'_>,
 ) {
-    match cache_policy::freshen_by_head(&stored.meta, &stored.identity().head, answer) {
-        Ok(admitted) => {
-            // What cannot be found by its tags is not kept: a purge would not reach it.
-            let Ok(tags) = tags(&admitted.head) else { return memory.remove(key, stored) };
-            let fresh = stored.freshened(admitted.meta, &admitted.head, tags.into(), began);
-            memory.replace(key, stored, Arc::new(fresh));
-        }
-        Err(Reason::ValidatorMismatch | Reason::LengthMismatch) => memory.remove(key, stored),
-        Err(_) => {}
+    let fresh = cache_policy::freshen_by_head(&stored.meta, &stored.identity().head, answer)
+        .and_then(|admitted| freshened(stored, admitted, asked));
+    match fresh {
+        Ok(fresh) => memory.replace(key, stored.id(), Arc::new(fresh)),
+        // It is about this client, or about another form of the response.
+        Err(reason)
+            if reason.is_about_request()
+                || reason == Reason::CodingMismatch
+                || answer.request.is_personal() => {}
+        Err(_) => memory.remove(key, stored),
     }
 }

@@ -293,7 +293,8 @@ impl Exchange<'_> {
             self.relay = Some(relay);
             (interim, received)
         });
-        let answer = relaying(relayed, self.answer(looked, client));
+        // Boxed: what a fetch and a pass need is not moved about with the timer round them.
+        let answer = relaying(relayed, Box::pin(self.answer(looked, client)));
         let answer = if uploads {
             // How long sending takes depends on the client; its pauses and the upstream's answer have their own bounds.
             answer.await?

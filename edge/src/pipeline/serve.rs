@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use cache_policy::{Decision, Failure, Meta, Plan, decide, stale_on_error, variant_key};
+use cache_policy::{Decision, Failure, Meta, Plan, Reason, decide, stale_on_error, variant_key};
 use http::{HeaderValue, Response, StatusCode, Version, header};
 
 use super::{Answer, Exchange};
@@ -60,6 +60,12 @@ impl Exchange<'_> {
         Some(self.serve(&Candidate::of(self.head, stored)?, status))
     }
 
+    /// Why the stored response does not stand in for a failure, where one is stored.
+    pub(super) fn unserved(&self, stored: Option<&Arc<Stored>>, failure: Failure) -> Option<Reason> {
+        let now = self.edge.clock.now();
+        stale_on_error(&self.facts, &stored?.meta, &self.route.rules, failure, now).err()
+    }
+
     /// Answers from a body that is being filled; `verdict` tells whether for this request or for another.
     pub(super) fn serve_filling(
         &self,
@@ -71,7 +77,7 @@ impl Exchange<'_> {
         let (rules, coder) = (&self.route.rules, &self.edge.coder);
         let response = representation::filling(self.head, filling, (reader, length), rules, coder);
         let status = CacheStatus {
-            forward_status: Some(filling.facts.meta.status),
+            forward_status: Some(filling.answered),
             stored: verdict == Verdict::Miss,
             ..CacheStatus::new(verdict, Some(plan.reason))
         };

@@ -4,10 +4,10 @@
 use std::sync::Arc;
 
 use cache_policy::{
-    Decision, Failure, Meta, Moment, Reason, bars_sharing, decide, may_combine_requests, may_share,
-    variant_key,
+    Decision, Failure, Forward, Meta, Moment, Plan, Reason, bars_sharing, decide, may_combine_requests,
+    may_share, variant_key,
 };
-use http::{HeaderMap, HeaderName, Method, StatusCode, header, request};
+use http::{HeaderMap, HeaderName, StatusCode, header, request};
 use tokio::sync::oneshot;
 
 use super::{Answer, Exchange, Next, Wanted};
@@ -35,6 +35,25 @@ use crate::{
         outbound::{self, Purpose},
     },
 };
+
+/// What the upstream is asked for the cache.
+struct Question<'q> {
+    /// The stored response that is validated, or that a failure must not replace.
+    stored: Option<&'q Arc<Stored>>,
+    want: &'q Want,
+    /// The stored response whose validators are sent.
+    validated: Option<&'q Arc<Stored>>,
+    occasion: Occasion,
+}
+
+/// Why the cache asks.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Occasion {
+    /// A client waits for the answer, and its directives are passed on.
+    Client,
+    /// The client has been answered; the question is the edge's own.
+    Refresh,
+}
 
 /// The outcome of a fetch, from the point of view of one of those who share it.
 struct Fetched {
@@ -84,9 +103,12 @@ impl Exchange<'_> {
             FetchOutcome::Filling(filling) => Some(Arc::clone(filling)),
             _ => None,
         };
-        let next = self.use_outcome(fetched, wanted).await?;
-        if matches!(next, Next::LookAgain) {
-            *learnt = Learnt { after: Some(group), filling };
+        let mut next = self.use_outcome(fetched, wanted).await?;
+        match &mut next {
+            Next::LookAgain => *learnt = Learnt { after: Some(group), filling },
+            // It went by the cache because the last answer could not be shared; only the first was a miss.
+            Next::Answer(answer) if marker.is_some() => answer.status.forward = None,
+            Next::Answer(_) | Next::Pass(_) => {}
         }
         Ok(next)
     }
@@ -154,7 +176,13 @@ impl Exchange<'_> {
             FetchOutcome::Filling(filling) => {
                 self.read_along(filling, fetched.own.take(), &published, wanted).await
             }
-            FetchOutcome::Stored(fresh) => self.serve_freshened(fresh, &published, wanted),
+            FetchOutcome::Stored(fresh) => {
+                let mut next = self.serve_freshened(fresh, &published, wanted);
+                if let (Next::Answer(answer), Some(LeaderShare::Freshened(own))) = (&mut next, fetched.own) {
+                    answer.response.headers_mut().extend(own);
+                }
+                next
+            }
             FetchOutcome::Found(found, tier) => {
                 self.serve_found(found, tier).map_or(Next::LookAgain, Next::Answer)
             }
@@ -162,14 +190,24 @@ impl Exchange<'_> {
                 Some(answer) => Next::Answer(answer),
                 None => return Err(Refusal::Upstream(failure.clone())),
             },
-            FetchOutcome::ErrorStatus(status) => match fetched.own.take() {
-                Some(LeaderShare::Answer(own)) => Next::Answer(
-                    self.stale(stored, Failure::Status(*status)).unwrap_or_else(|| self.deliver(*own)),
-                ),
-                _ => self
-                    .stale(stored, Failure::Shared(*status))
-                    .map_or(Next::Pass(wanted.plan.reason), Next::Answer),
-            },
+            FetchOutcome::ErrorStatus(status) => {
+                let own = fetched.own.take();
+                let failure = match own {
+                    Some(_) => Failure::Status(*status),
+                    None => Failure::Shared(*status),
+                };
+                match (self.stale(stored, failure), own) {
+                    (Some(mut answer), _) => {
+                        answer.status.forward = Some(Forward::of(wanted.plan.reason));
+                        Next::Answer(answer)
+                    }
+                    (None, Some(LeaderShare::Answer(own))) => {
+                        let reason = self.unserved(stored, failure).unwrap_or(own.reason);
+                        Next::Answer(self.deliver(Unshared { reason, ..*own }, &wanted.plan))
+                    }
+                    (None, _) => Next::Pass(wanted.plan.reason),
+                }
+            }
             FetchOutcome::Nothing => Next::LookAgain,
             FetchOutcome::NotShared(reason) => match fetched.own.take() {
                 // The upstream was asked for something else: for octets between stored ones, or for the whole. A part of a
@@ -182,7 +220,7 @@ impl Exchange<'_> {
                 {
                     Next::Pass(*reason)
                 }
-                Some(LeaderShare::Answer(own)) => Next::Answer(self.deliver(*own)),
+                Some(LeaderShare::Answer(own)) => Next::Answer(self.deliver(*own, &wanted.plan)),
                 // Somebody with cookies went on for those who wait: that tells nothing about requests without.
                 _ if !self.facts.is_concerned_by(*reason) => Next::LookAgain,
                 _ => Next::Pass(*reason),
@@ -237,11 +275,12 @@ impl Exchange<'_> {
         Next::Answer(self.serve(&candidate, status))
     }
 
-    /// Answers with a response fetched for this request alone.
-    fn deliver(&self, own: Unshared) -> Answer {
+    /// Answers with a response fetched by this `plan` that turned out to be for this request alone.
+    fn deliver(&self, own: Unshared, plan: &Plan) -> Answer {
         let Unshared { answer, reason, took } = own;
         let (parts, body) = answer.into_parts();
         let status = CacheStatus {
+            forward: Some(Forward::of(plan.reason)),
             forward_status: Some(parts.status),
             ..CacheStatus::new(Verdict::Miss, Some(reason))
         };
@@ -268,23 +307,34 @@ impl Exchange<'_> {
         (want, stored): (&Want, Option<&Arc<Stored>>),
     ) -> (Group, Fetched) {
         let mut follow = lead.follow();
-        let mut own = self.fetch(lead, stored, want, stored.filter(|_| wanted.plan.validate));
+        let question = Question {
+            stored,
+            want,
+            validated: stored.filter(|_| wanted.plan.validate),
+            occasion: Occasion::Client,
+        };
+        let mut own = self.fetch(lead, &question);
         let published = follow.outcome(self.relay.as_ref()).await;
         // The fetch hands the leader's share over before it publishes; also where another of the group was faster.
         let own = own.try_recv().ok().filter(|own| own.is_of(&published.outcome));
         (follow.group(), Fetched { published, own })
     }
 
-    fn fetch(
-        &self,
-        lead: Lead,
-        stored: Option<&Arc<Stored>>,
-        want: &Want,
-        validated: Option<&Arc<Stored>>,
-    ) -> oneshot::Receiver<LeaderShare> {
+    fn fetch(&self, lead: Lead, question: &Question<'_>) -> oneshot::Receiver<LeaderShare> {
+        let &Question { stored, want, validated, occasion } = question;
         let conditions = want::fields(want, self.head, validated);
         let purpose = Purpose::Store { target: self.key.path_and_query(), conditions: &conditions };
         let mut request = outbound::request(&self.as_sent(), purpose, RequestBody::empty());
+        let facts = match occasion {
+            Occasion::Client => self.facts,
+            Occasion::Refresh => {
+                // An answer to `no-store` or to a reload is about this client: the edge asks for everyone.
+                for wish in [header::CACHE_CONTROL, header::PRAGMA] {
+                    request.headers_mut().remove(wish);
+                }
+                self.facts.for_refresh()
+            }
+        };
         let informing = lead.informing();
         hyper::ext::on_informational(&mut request, move |interim| {
             informing.pass(interim.status(), interim.headers());
@@ -292,7 +342,7 @@ impl Exchange<'_> {
         let subject = Subject {
             key: self.key.clone(),
             fields: self.as_sent().fields(Audience::Cache),
-            facts: self.facts,
+            facts,
             route: Arc::clone(self.route),
             upstream: Arc::clone(self.upstream),
             stored: stored.cloned(),
@@ -332,9 +382,6 @@ impl Exchange<'_> {
 
     /// Validates a stored response while the client is served it stale (RFC 5861 §3), once for all requests.
     pub(super) fn refresh(&self, resource: Option<&Resource>, candidate: &Candidate<'_>, now: Moment) {
-        if self.head.method != Method::GET {
-            return;
-        }
         let stored = candidate.stored();
         let (variant, want) = match candidate {
             Candidate::Part(..) => (collapse_variant(&self.as_sent(), resource, &Want::Part), Want::Part),
@@ -344,7 +391,8 @@ impl Exchange<'_> {
         let variant = apart(self.cookies(), variant);
         let wish = Wish { key: &self.key, variant, after: None };
         if let Joined::Leader(lead) = self.edge.collapser.join(wish, now, &self.edge.memory) {
-            drop(self.fetch(lead, Some(stored), &want, Some(stored)));
+            let (stored, occasion) = (Some(stored), Occasion::Refresh);
+            drop(self.fetch(lead, &Question { stored, want: &want, validated: stored, occasion }));
         }
     }
 

@@ -19,6 +19,8 @@ pub struct CacheStatus {
     pub verdict: Verdict,
     /// The reason, where the verdict alone is not enough.
     pub reason: Option<Reason>,
+    /// Why it was forwarded, where that is not the `reason`.
+    pub forward: Option<Forward>,
     /// The status the upstream answered with, when it was asked.
     pub forward_status: Option<StatusCode>,
     /// Whether the answer is being stored.
@@ -32,7 +34,7 @@ pub struct CacheStatus {
 impl CacheStatus {
     /// A status with nothing to add.
     pub const fn new(verdict: Verdict, reason: Option<Reason>) -> Self {
-        Self { verdict, reason, forward_status: None, stored: false, ttl: None, detail: None }
+        Self { verdict, reason, forward: None, forward_status: None, stored: false, ttl: None, detail: None }
     }
 
     /// The one word that logs and metrics keep.
@@ -42,15 +44,20 @@ impl CacheStatus {
 
     /// The field's value.
     pub fn value(&self) -> HeaderValue {
+        let forwarded = |otherwise| Outcome::Forwarded {
+            why: self.forward.unwrap_or(otherwise),
+            status: self.forward_status,
+            stored: self.stored,
+            collapsed: self.verdict == Verdict::Collapsed,
+        };
         let outcome = match self.verdict {
+            // It stands in for what the upstream answered: it was forwarded all the same (RFC 9211 §2.1).
+            Verdict::Stale if self.forward_status.is_some() => forwarded(Forward::Stale),
             Verdict::Hit | Verdict::Stale => Outcome::Hit,
             Verdict::Refused | Verdict::Vanished => Outcome::Neither,
-            Verdict::Revalidated | Verdict::Miss | Verdict::Collapsed | Verdict::Pass => Outcome::Forwarded {
-                why: self.reason.map_or(Forward::Bypass, Forward::of),
-                status: self.forward_status,
-                stored: self.stored,
-                collapsed: self.verdict == Verdict::Collapsed,
-            },
+            Verdict::Revalidated | Verdict::Miss | Verdict::Collapsed | Verdict::Pass => {
+                forwarded(self.reason.map_or(Forward::Bypass, Forward::of))
+            }
         };
         let status =
             cache_policy::CacheStatus { cache: "gatehouse", outcome, ttl: self.ttl, detail: self.word() };

@@ -402,6 +402,7 @@ fn partial(
     part: Range<u64>,
     length: Option<u64>,
 ) -> Response<Body> {
+    drop_digests_of_content(&mut head);
     head.insert(header::CONTENT_LENGTH, HeaderValue::from(part.end - part.start));
     head.insert(header::CONTENT_RANGE, ContentRange { range: part, complete: length }.to_field());
     whole(request, StatusCode::PARTIAL_CONTENT, head, body)
@@ -413,6 +414,7 @@ fn several(mut head: HeaderMap, length: u64, parts: &[Range<u64>], octets: Vec<O
     let draw = || RandomState::new().build_hasher().finish();
     let boundary = format!("{:016x}{:016x}", draw(), draw());
     let framed = multipart(parts, length, head.get(header::CONTENT_TYPE), &boundary);
+    drop_digests_of_content(&mut head);
     head.insert(header::CONTENT_LENGTH, HeaderValue::from(framed.length));
     head.insert(header::CONTENT_TYPE, framed.content_type);
     // Each part has its own Content-Range (RFC 9110 §15.3.7.2).
@@ -434,7 +436,15 @@ fn not_modified(mut head: HeaderMap) -> Response<Body> {
     for name in REPRESENTATION {
         head.remove(name);
     }
+    drop_digests_of_content(&mut head);
     without_body(StatusCode::NOT_MODIFIED, head)
+}
+
+/// Digests of the whole content are not those of other content (RFC 9530 §2); Repr-Digest is the representation's, whichever
+/// part of it is sent.
+fn drop_digests_of_content(head: &mut HeaderMap) {
+    head.remove("content-digest");
+    head.remove("content-md5");
 }
 
 fn without_body(status: StatusCode, head: HeaderMap) -> Response<Body> {

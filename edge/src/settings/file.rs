@@ -167,6 +167,7 @@ pub(super) struct RouteCache {
     pub(super) ignore_cookies: Option<Written<IgnoredCookies>>,
     pub(super) client_directives: Option<Written<ClientDirectives>>,
     pub(super) heuristic: Option<Written<bool>>,
+    pub(super) stale_on_disconnect: Option<Written<Duration>>,
     pub(super) stale_on_status: Option<Written<bool>>,
     pub(super) targeted: Option<Vec<Written<HeaderName>>>,
     pub(super) ranges: Option<Written<Ranges>>,

@@ -144,6 +144,7 @@ mod tests {
         ("routes.cache.ignore_cookies", "true", "[]", InFlight),
         ("routes.cache.client_directives", "\"honour\"", "\"ignore-all\"", InFlight),
         ("routes.cache.heuristic", "true", "false", InFlight),
+        ("routes.cache.stale_on_disconnect", "\"1h\"", "\"2h\"", InFlight),
         ("routes.cache.stale_on_status", "true", "false", InFlight),
         ("routes.cache.targeted", "[]", "[\"CDN-Cache-Control\"]", InFlight),
         ("routes.cache.ranges", "\"parts\"", "\"whole\"", InFlight),

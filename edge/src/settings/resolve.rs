@@ -412,6 +412,7 @@ impl Resolver<'_> {
             // A route that does not code leaves the choice to the origin, and then it makes variants.
             edge_codes: compress,
             heuristic: self.or(written.heuristic, defaults.heuristic),
+            stale_on_disconnect: self.or(written.stale_on_disconnect, defaults.stale_on_disconnect),
             stale_on_status: self.or(written.stale_on_status, defaults.stale_on_status),
             targeted: match written.targeted {
                 Some(names) => names.into_iter().filter_map(|name| self.value(name)).collect(),

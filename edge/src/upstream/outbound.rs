@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use cache_policy::list_elements;
-use http::{HeaderMap, HeaderName, HeaderValue, Request, Uri, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, header};
 
 use super::RequestBody;
 use crate::{
@@ -34,7 +34,9 @@ pub fn request(asked: &AsSent<'_>, purpose: Purpose<'_>, body: RequestBody) -> R
     let (target, mut headers) = match purpose {
         Purpose::Pass => {
             let mut headers = asked.fields(Audience::Client);
-            uncode_conditions(&mut headers);
+            if route.compress {
+                uncode_conditions(&mut headers);
+            }
             if takes_trailers(&head.headers) {
                 headers.insert(header::TE, HeaderValue::from_static("trailers"));
                 headers.insert(header::CONNECTION, HeaderValue::from_static("te"));
@@ -57,7 +59,11 @@ pub fn request(asked: &AsSent<'_>, purpose: Purpose<'_>, body: RequestBody) -> R
     headers.append(header::VIA, via(head.version));
 
     let mut request = Request::new(body);
-    *request.method_mut() = head.method.clone();
+    *request.method_mut() = match purpose {
+        Purpose::Pass => head.method.clone(),
+        // What is stored is the answer to a GET, also where a HEAD is the occasion to ask for it.
+        Purpose::Store { .. } => Method::GET,
+    };
     *request.uri_mut() = target.parse::<Uri>().expect("parts of a path and query that parsed do so too");
     *request.headers_mut() = headers;
     request
@@ -119,8 +125,8 @@ mod tests {
     #[test]
     fn tags_of_our_codings_are_translated_back() {
         let mut headers = HeaderMap::new();
-        headers.insert(header::IF_MATCH, HeaderValue::from_static("W/\"v1;br\", \"v2\""));
+        headers.insert(header::IF_MATCH, HeaderValue::from_static("W/\"v1;gatehouse-br\", \"v2;gzip\""));
         uncode_conditions(&mut headers);
-        assert_eq!(headers[header::IF_MATCH], "\"v1\", \"v2\"");
+        assert_eq!(headers[header::IF_MATCH], "\"v1\", \"v2;gzip\"");
     }
 }

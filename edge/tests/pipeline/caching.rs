@@ -264,3 +264,53 @@ async fn addresses_whose_answers_cannot_be_stored_drive_out_nothing() {
     }
     assert_eq!(stored(&front), before);
 }
+
+/// The field was kept out of the cache, and from the client that had asked as well: nobody could sign in.
+#[tokio::test(start_paused = true)]
+async fn cookies_that_no_cache_or_private_names_go_to_the_client_that_asked_alone() {
+    for limited in ["max-age=9, no-cache=\"Set-Cookie\"", "max-age=9, private=\"set-cookie\""] {
+        let upstream = Upstream::start(move |seen| {
+            let reply = match seen.headers.contains_key("if-none-match") {
+                true => Reply::status(304),
+                false => Reply::ok("hello"),
+            };
+            let reply = reply.cache_control(limited).header("etag", "\"v1\"");
+            reply.header("set-cookie", "a=1").header("set-cookie", "b=2")
+        });
+        let front = front(&upstream);
+        let cookies = |got: &crate::front::Got| got.headers.get_all("set-cookie").iter().count();
+        let miss = front.get("/").await;
+        let hit = front.get("/").await;
+        assert_eq!((cookies(&miss), hit.cache(), cookies(&hit)), (2, "hit", 0), "{limited}");
+        pass(10).await;
+        let validated = front.get("/").await;
+        assert_eq!((validated.status, validated.cache(), cookies(&validated)), (200, "fwd=stale", 2));
+        assert_eq!(cookies(&front.get("/").await), 0);
+        let strips = front_with(&upstream, &cached("set_cookie = \"strip\""));
+        assert_eq!(cookies(&strips.get("/").await), 0, "a route that strips cookies does so for everyone");
+    }
+}
+
+/// A page that is not stored is a miss like any other, and was told as a bypass; a failure over a stored page likewise.
+#[tokio::test(start_paused = true)]
+async fn cache_status_tells_why_a_request_was_forwarded_and_why_its_answer_is_not_stored() {
+    let upstream = Upstream::start(saying(&[("cache-control", "no-store")], "x"));
+    let front = front(&upstream);
+    let got = front.get("/").await;
+    assert_eq!(got.field("cache-status"), "gatehouse; fwd=uri-miss; fwd-status=200; detail=no-store");
+    upstream.change(saying(&[("cache-control", "max-age=10, stale-if-error=60")], "x"));
+    front.get("/a").await;
+    pass(11).await;
+    upstream.change(|_| Reply::ok("broken").with_status(503));
+    let stale = front.get("/a").await;
+    assert_eq!(
+        (stale.text(), stale.field("cache-status")),
+        ("x", "gatehouse; fwd=stale; fwd-status=503; ttl=-1; detail=stale-if-error")
+    );
+    pass(60).await;
+    let failed = front.get("/a").await;
+    assert_eq!(
+        (failed.status, failed.field("cache-status")),
+        (503, "gatehouse; fwd=stale; fwd-status=503; detail=too-stale")
+    );
+}

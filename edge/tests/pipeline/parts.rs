@@ -57,6 +57,9 @@ async fn only_what_is_missing_is_fetched_and_parts_become_a_whole() {
     let whole = front.get("/").await;
     assert_eq!((whole.status, whole.text(), whole.field("content-range")), (200, WHOLE, ""));
     assert_eq!(upstream.seen()[2].headers["range"], "bytes=6-");
+    // It was told as a 200 of the upstream's.
+    let status = "gatehouse; fwd=partial; fwd-status=206; stored; detail=partial-miss";
+    assert_eq!(whole.field("cache-status"), status);
     let hit = front.get("/").await;
     assert_eq!((hit.status, hit.text(), hit.cache(), hit.field("content-length")), (200, WHOLE, "hit", "10"));
     assert_eq!(upstream.count(), 3);
