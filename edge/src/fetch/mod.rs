@@ -98,6 +98,7 @@ impl LeaderShare {
             (Self::Reader(reader, _), FetchOutcome::Filling(filling)) => reader.reads(&filling.recording),
             (Self::Reader(..), _) => false,
             (Self::Answer(_), outcome) => !matches!(outcome, FetchOutcome::Filling(_)),
+            (Self::Freshened(_), outcome) => matches!(outcome, FetchOutcome::Stored(_)),
         }
     }
 }
