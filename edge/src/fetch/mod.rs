@@ -86,8 +86,8 @@ pub enum LeaderShare {
     /// Its place in the recording, taken first, so that the fill never finds itself without a reader; and the fields
     /// that are for this client alone.
     Reader(Reader, HeaderMap),
-    /// A stored response answers, freshened by a 304: the fields of the 304 that are for this client alone.
-    Freshened(HeaderMap),
+    /// This stored response answers, freshened by a 304: the fields of the 304 that are for this client alone.
+    Freshened(StoredId, HeaderMap),
 }
 
 impl LeaderShare {
@@ -97,8 +97,9 @@ impl LeaderShare {
         match (self, outcome) {
             (Self::Reader(reader, _), FetchOutcome::Filling(filling)) => reader.reads(&filling.recording),
             (Self::Reader(..), _) => false,
+            (Self::Freshened(own, _), FetchOutcome::Stored(fresh)) => *own == fresh.id(),
+            (Self::Freshened(..), _) => false,
             (Self::Answer(_), outcome) => !matches!(outcome, FetchOutcome::Filling(_)),
-            (Self::Freshened(_), outcome) => matches!(outcome, FetchOutcome::Stored(_)),
         }
     }
 }
@@ -195,7 +196,7 @@ impl Received<'_> {
                 if let FetchOutcome::Stored(fresh) = &outcome {
                     let rules = &subject.route.rules;
                     let fields = withheld(self.answer.headers(), &fresh.identity().head, rules);
-                    hand_over(leader, LeaderShare::Freshened(fields));
+                    hand_over(leader, LeaderShare::Freshened(fresh.id(), fields));
                 }
                 // A 304 has no content; reading its end gives the connection back.
                 let _ = self.answer.body_mut().frame().await;

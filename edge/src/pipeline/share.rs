@@ -178,7 +178,8 @@ impl Exchange<'_> {
             }
             FetchOutcome::Stored(fresh) => {
                 let mut next = self.serve_freshened(fresh, &published, wanted);
-                if let (Next::Answer(answer), Some(LeaderShare::Freshened(own))) = (&mut next, fetched.own) {
+                if let (Next::Answer(answer), Some(LeaderShare::Freshened(_, own))) = (&mut next, fetched.own)
+                {
                     answer.response.headers_mut().extend(own);
                 }
                 next
