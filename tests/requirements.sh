@@ -13,13 +13,14 @@ browser='Chromium|command -v chromium || command -v google-chrome || command -v 
 git='git|command -v git|git|git'
 node='Node.js with npm|command -v node && command -v npm|nodejs npm|node'
 python='Python 3.10 or newer with venv|python3 -c "import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 10))"|python3 python3-venv|python@3'
+valgrind='valgrind|command -v valgrind|valgrind|valgrind'
 wrk='wrk|command -v wrk|wrk|wrk'
 nginx='nginx|command -v nginx || test -x /usr/sbin/nginx|nginx-light|nginx'
 
 case "${1:-}" in
   build) needs=("$compiler") ;;
   run)   needs=("$compiler" "$postgres") ;;
-  test)  needs=("$compiler" "$postgres" "$curl" "$nghttp2" "$ab" "$browser" "$git" "$node" "$python") ;;
+  test)  needs=("$compiler" "$postgres" "$curl" "$nghttp2" "$ab" "$browser" "$git" "$node" "$python" "$valgrind") ;;
   bench) needs=("$compiler" "$nghttp2" "$wrk" "$nginx") ;;
   bench-shop) needs=("$compiler" "$postgres" "$curl" "$wrk") ;;
   *) echo "usage: $0 build|run|test|bench|bench-shop" >&2; exit 2 ;;

@@ -1,13 +1,14 @@
 //! A hit does no avoidable work: what it allocates has a bound, on the wire, in the pipeline, and in its parts.
 //!
 //! Allocations are counted, because they are the same on every machine; of one thread only, so that nothing else in the
-//! process counts. What grows counts as allocated anew in its whole size. Instructions and time are for `make bench-micro`.
+//! process counts. What grows counts as allocated anew in its whole size. Time is for `make bench-micro`.
 //! A change that needs more raises its bound and says what for; one that needs less lowers it.
 #![expect(clippy::disallowed_macros, reason = "a test prints what it has counted or is asked for")]
 #![expect(clippy::unwrap_used, reason = "a test that panics has failed")]
 
 mod connection;
 mod heads;
+mod instructions;
 mod page;
 
 use std::{hint::black_box, sync::Arc};
