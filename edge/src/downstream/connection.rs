@@ -132,26 +132,43 @@ impl ClientConnection {
         // Without parts the socket is a tunnel's.
         let Some(parts) = connection.into_parts() else { return };
         let mut socket = parts.io.into_inner();
-        let refusal = self.refusal(&ended, socket.refused(), &parts.read_buf, &deadlines);
-        if let Some(refusal) = refusal {
-            socket.release();
-            let head = unread::head(&parts.read_buf);
-            let answer = unread::in_http1(refuse(&self.edge, self.peer, &head, &refusal)).await;
-            let sent = async {
-                socket.write_all(&answer).await?;
-                socket.shutdown().await
-            };
-            if !matches!(tokio::time::timeout(self.timeouts.body, sent).await, Ok(Ok(()))) {
+        // An answer that is half sent would take any further octets for its own.
+        let refusal = match socket.is_between_answers() {
+            true => self.refusal(&ended, socket.refused(), &parts.read_buf, &deadlines),
+            false => None,
+        };
+        deadlines.no_more_heads();
+        let closing = async {
+            if let Some(refusal) = refusal {
+                socket.release();
+                let head = unread::head(&parts.read_buf);
+                let answer = unread::in_http1(refuse(&self.edge, self.peer, &head, &refusal)).await;
+                let sent = async {
+                    socket.write_all(&answer).await?;
+                    socket.shutdown().await
+                };
+                if !matches!(tokio::time::timeout(self.timeouts.body, sent).await, Ok(Ok(()))) {
+                    return;
+                }
+            } else if !matches!(ended, Ended::Closed(Ok(()))) {
                 return;
             }
-        } else if !matches!(ended, Ended::Closed(Ok(()))) {
-            return;
+            let left_over = matches!(turn.incoming(), Incoming::UnderWay | Incoming::Abandoned)
+                || poll_fn(|context| Poll::Ready(socket.is_sent_more(context))).await;
+            if left_over {
+                drop(tokio::time::timeout(LINGERING, socket.linger(MOST_LEFT_OVER)).await);
+            }
+        };
+        tokio::select! {
+            () = closing => {}
+            () = self.hurried() => {}
         }
-        let left_over = matches!(turn.incoming(), Incoming::UnderWay | Incoming::Abandoned)
-            || poll_fn(|context| Poll::Ready(socket.is_sent_more(context))).await;
-        if left_over {
-            drop(tokio::time::timeout(LINGERING, socket.linger(MOST_LEFT_OVER)).await);
-        }
+    }
+
+    /// Waits until a connection without requests may not last longer: a newcomer waits for its place, or the edge drains.
+    async fn hurried(&self) {
+        self.drain.cancelled().await;
+        tokio::time::sleep(if self.makes_room() { MAKING_ROOM } else { CLOSING }).await;
     }
 
     /// Why the connection ended without a request, where the client is to be told.

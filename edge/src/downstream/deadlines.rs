@@ -92,10 +92,18 @@ impl Deadlines {
     }
 
     /// Since when the connection has been idle: without a request, and not in the middle of a head. Milliseconds, to be
-    /// compared.
+    /// compared. A first head has its time to come: else those who come at a full house would put out each other, and
+    /// none would ever be served.
     pub fn idle_since(&self) -> Option<u64> {
-        let in_a_head = self.served.load(Ordering::Relaxed) && self.head_since.load(Ordering::Relaxed) != 0;
+        let head = self.head_since.load(Ordering::Relaxed);
+        let in_a_head = head != 0
+            && (self.served.load(Ordering::Relaxed) || self.now().saturating_sub(head) < FIRST_HEAD);
         (self.requests() == 0 && !in_a_head).then(|| self.quiet_since.load(Ordering::Relaxed))
+    }
+
+    /// Notes that no further head is read: however much still comes, the connection counts as idle.
+    pub fn no_more_heads(&self) {
+        self.head_since.store(0, Ordering::Relaxed);
     }
 
     /// Notes that a message moved; the timer finds out when, to within one of its turns.
@@ -253,6 +261,9 @@ impl Drop for InFlight {
 /// Fewer bytes at once than this may be nothing but HTTP/2's PING or WINDOW_UPDATE, which keep no connection alive.
 const CONTROL_FRAMES: usize = 64;
 
+/// Milliseconds that a first head has to come before its connection counts as idle.
+const FIRST_HEAD: u64 = 1000;
+
 /// Milliseconds: a short `idle` needs no finer timer.
 const SHORTEST_STEP: u64 = 250;
 
@@ -336,6 +347,31 @@ mod tests {
         }
         let idle = began.elapsed() - Duration::from_millis(100);
         assert!((4000..4600).contains(&idle.as_millis()), "{idle:?}");
+    }
+
+    /// Once, a connection that had just been accepted was as idle as any, and made room for the next before its client
+    /// could send anything.
+    #[tokio::test(start_paused = true)]
+    async fn a_new_connection_is_idle_only_when_its_first_head_has_had_its_time() {
+        let deadlines = Deadlines::new(&Clock::system(), Protocol::Http1, STALL);
+        tokio::time::advance(Duration::from_millis(900)).await;
+        assert_eq!(deadlines.idle_since(), None);
+        tokio::time::advance(Duration::from_millis(200)).await;
+        let silent = deadlines.idle_since();
+        assert!(silent.is_some());
+        drop(InFlight::begin(Arc::clone(&deadlines)));
+        assert!(deadlines.idle_since() > silent);
+    }
+
+    /// Once, a connection that was closed in the middle of a head kept its place while its client went on sending.
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_that_is_closing_is_idle_although_it_broke_off_in_a_head() {
+        let deadlines = Deadlines::new(&Clock::system(), Protocol::Http1, STALL);
+        drop(InFlight::begin(Arc::clone(&deadlines)));
+        deadlines.bytes_came();
+        assert_eq!(deadlines.idle_since(), None);
+        deadlines.no_more_heads();
+        assert!(deadlines.idle_since().is_some());
     }
 
     #[tokio::test(start_paused = true)]

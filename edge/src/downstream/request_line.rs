@@ -4,8 +4,56 @@
 //! `"`, `<`, `>` and octets that are no UTF-8 have no place in a URI (RFC 3986 §2), but clients write them all the same,
 //! and every other gateway lets them pass. Encoded here they have one form, in the cache's key as for the upstream.
 //! HTTP/2 has no such place: h2 resets the stream.
+//!
+//! Of a client that sends several requests at once, or one after a content of a declared length, only those request lines
+//! are read that are sure to be some; hyper refuses the others where they need it.
 
 use std::borrow::Cow;
+
+use crate::message::turn::{Incoming, Turn};
+
+/// The request lines of a connection, one after the other.
+#[derive(Debug, Default)]
+pub struct RequestLines {
+    line: RequestLine,
+    /// The head that `line` is about, by the number of those before it.
+    head: usize,
+    /// The last octets that came.
+    last: [u8; 3],
+}
+
+impl RequestLines {
+    /// The next octets of a connection, as hyper shall see them.
+    pub fn read<'b>(&mut self, octets: &'b [u8], turn: &Turn) -> Cow<'b, [u8]> {
+        let nothing_left = ends_with_empty_line(&self.last);
+        self.note(octets);
+        if turn.incoming() != Incoming::Whole {
+            return Cow::Borrowed(octets);
+        }
+        let heads = turn.heads();
+        if self.head != heads {
+            self.head = heads;
+            self.line = if nothing_left { RequestLine::default() } else { RequestLine(Place::Rest) };
+        }
+        self.line.read(octets)
+    }
+
+    fn note(&mut self, octets: &[u8]) {
+        let from = octets.len().saturating_sub(self.last.len());
+        for octet in &octets[from..] {
+            self.last.rotate_left(1);
+            self.last[2] = *octet;
+        }
+    }
+}
+
+/// Whether these octets end with an empty line. hyper, which asks for more, then holds no part of a head: a head ends
+/// with the first empty line. Anything else may be one that came in one piece with what was before it, and what comes
+/// now its fields or even its content, of which nothing may change: one octet more, and the end of that content would be
+/// taken for a request (RFC 9112 §11.2).
+fn ends_with_empty_line(octets: &[u8; 3]) -> bool {
+    matches!(octets, [_, b'\n', b'\n'] | [b'\n', b'\r', b'\n'])
+}
 
 /// How far a request line has been read. It may come in several pieces.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -88,6 +136,8 @@ impl LazyText {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use proptest::prelude::*;
 
     use super::*;
@@ -110,6 +160,47 @@ mod tests {
     fn octets_that_are_no_text_are_encoded_and_text_is_left_alone() {
         assert_eq!(read(&[b"GET /caf\xe9 HTTP/1.1\r\n"]), "GET /caf%E9 HTTP/1.1\r\n");
         assert_eq!(read(&["GET /café HTTP/1.1\r\n".as_bytes()]), "GET /café HTTP/1.1\r\n");
+    }
+
+    /// Once, the second piece was taken for a request line: the content grew, and its end became a third request.
+    #[test]
+    fn a_head_that_began_together_with_the_message_before_it_is_left_alone_and_so_is_its_content() {
+        let turn = Arc::new(Turn::default());
+        let mut lines = RequestLines::default();
+        lines.read(
+            b"GET /1 HTTP/1.1\r\nHost: a\r\n\r\nPOST /2 HTTP/1.1\r\nHost: a\r\nContent-Length: 7\r\n",
+            &turn,
+        );
+        drop(turn.begin(Incoming::Whole));
+        let rest = b"\r\nx /<<<<";
+        assert_eq!(lines.read(rest, &turn), &rest[..]);
+        // The same behind the end of a content.
+        let mut lines = RequestLines::default();
+        lines.read(b"POST /3 HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\n", &turn);
+        let content = turn.begin(Incoming::UnderWay);
+        lines.read(b"helloGET /4 HTTP/1.1\r\nAuthorization: Digest", &turn);
+        content.whole();
+        let rest = b"a=\"b\", uri=\"/?\" /?\"\r\n\r\n";
+        assert_eq!(lines.read(rest, &turn), &rest[..]);
+    }
+
+    #[test]
+    fn each_request_line_of_a_connection_is_read() {
+        let turn = Arc::new(Turn::default());
+        let mut lines = RequestLines::default();
+        for _ in 0..2 {
+            let mut heard = lines.read(b"GET /<", &turn).into_owned();
+            heard.extend_from_slice(&lines.read(b"> HTTP/1.1\r\nHost: a\r\n\r", &turn));
+            heard.extend_from_slice(&lines.read(b"\n", &turn));
+            assert_eq!(heard, b"GET /%3C%3E HTTP/1.1\r\nHost: a\r\n\r\n");
+            drop(turn.begin(Incoming::Whole));
+        }
+        lines.read(b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n", &turn);
+        let content = turn.begin(Incoming::UnderWay);
+        let chunks = b"3\r\n /<\r\n0\r\n\r\n";
+        assert_eq!(lines.read(chunks, &turn), &chunks[..]);
+        content.whole();
+        assert_eq!(lines.read(b"GET /< HTTP/1.1\r\n", &turn), &b"GET /%3C HTTP/1.1\r\n"[..]);
     }
 
     proptest! {

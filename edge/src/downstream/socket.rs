@@ -1,7 +1,7 @@
 //! A client's socket as its connection sees it: it records in [`Deadlines`] when bytes come and when it is full.
 //!
 //! Over HTTP/1.x it stands below hyper and does what hyper does not: it writes interim responses between messages,
-//! makes targets readable ([`RequestLine`]), keeps back the bare answers that hyper gives to heads it cannot parse
+//! makes targets readable ([`RequestLines`]), keeps back the bare answers that hyper gives to heads it cannot parse
 //! ([`Watched::refused`]), and closes in stages ([`Watched::linger`]).
 
 use std::{
@@ -22,7 +22,7 @@ use tokio::{
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use crate::{
-    downstream::{deadlines::Deadlines, places::Places, request_line::RequestLine},
+    downstream::{deadlines::Deadlines, places::Places, request_line::RequestLines},
     message::{
         interim::{self, Interim},
         turn::{Incoming, Turn},
@@ -61,9 +61,7 @@ pub struct Watched<S> {
 #[derive(Debug)]
 struct Http1 {
     turn: Arc<Turn>,
-    line: RequestLine,
-    /// The head that `line` is about, by the number of those before it.
-    head: usize,
+    lines: RequestLines,
     /// Octets of a target that grew when it was encoded.
     more: Bytes,
     /// How many heads had come when hyper had last sent everything and owed no answer. Until another comes, only hyper
@@ -90,14 +88,19 @@ impl<S> Watched<S> {
     /// A socket below hyper, whose requests report to `turn`.
     #[must_use]
     pub fn with_http1(mut self, turn: Arc<Turn>) -> Self {
-        let line = RequestLine::default();
-        self.http1 = Some(Http1 { turn, line, head: 0, more: Bytes::new(), quiet: Some(0), refused: None });
+        let lines = RequestLines::default();
+        self.http1 = Some(Http1 { turn, lines, more: Bytes::new(), quiet: Some(0), refused: None });
         self
     }
 
     /// The status with which hyper refused a head by itself. It has not been sent, and neither has the end.
     pub fn refused(&self) -> Option<StatusCode> {
         self.http1.as_ref().and_then(|http1| http1.refused)
+    }
+
+    /// Whether no answer is half sent: only then may one be written that is not hyper's.
+    pub fn is_between_answers(&self) -> bool {
+        self.http1.as_ref().is_some_and(Http1::is_between_answers)
     }
 
     /// Lets everything pass from now on: hyper is done.
@@ -124,14 +127,7 @@ impl<S> Watched<S> {
 impl Http1 {
     /// Reads octets that came; the ones to give to hyper first, where they are others.
     fn came(&mut self, octets: &[u8]) -> Option<Bytes> {
-        if self.turn.incoming() != Incoming::Whole {
-            return None;
-        }
-        let heads = self.turn.heads();
-        if self.head != heads {
-            (self.head, self.line) = (heads, RequestLine::default());
-        }
-        match self.line.read(octets) {
+        match self.lines.read(octets, &self.turn) {
             Cow::Borrowed(_) => None,
             Cow::Owned(encoded) => Some(encoded.into()),
         }
@@ -143,12 +139,17 @@ impl Http1 {
         self.quiet = quiet.then(|| self.turn.heads());
     }
 
+    /// Whether hyper has sent all it had, and no head has come since.
+    fn is_between_answers(&self) -> bool {
+        self.quiet == Some(self.turn.heads())
+    }
+
     /// Keeps back what hyper says by itself: no request has come for which it could be the answer.
     fn keeps_back(&mut self, octets: &[u8]) -> bool {
         if self.refused.is_some() {
             return true;
         }
-        if self.quiet != Some(self.turn.heads()) {
+        if !self.is_between_answers() {
             return false;
         }
         let status = octets.get(9..12).and_then(|status| StatusCode::from_bytes(status).ok());
@@ -315,3 +316,40 @@ fn give(octets: &mut Bytes, buffer: &mut ReadBuf<'_>) {
 /// How long a client may be silent while its leftover octets are dropped.
 const LINGER_SILENCE: Duration = Duration::from_secs(2);
 const LINGER_BUFFER: usize = 16 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use tokio::{io::AsyncWriteExt as _, sync::Semaphore};
+    use tokio_util::task::TaskTracker;
+
+    use super::*;
+    use crate::{
+        clock::Clock,
+        downstream::deadlines::{InFlight, Protocol},
+        observe::metrics::{ListenerKind, Metrics},
+    };
+
+    /// Once, a client that stopped reading in the middle of an answer, and had begun its next head, got the 408 for that
+    /// head as more of the answer.
+    #[tokio::test]
+    async fn nothing_is_said_between_two_answers_while_one_is_half_sent() {
+        let deadlines = Deadlines::new(&Clock::system(), Protocol::Http1, Duration::from_secs(90));
+        let place = ConnectionPermit {
+            permit: Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap(),
+            places: Places::new(1),
+            open: Metrics::new().for_listener(ListenerKind::Clear).accepted(),
+            token: TaskTracker::new().token(),
+        };
+        let (_client, stream) = tokio::io::duplex(64);
+        let turn = Arc::<Turn>::default();
+        let mut socket =
+            Watched::new(stream, Arc::clone(&deadlines), Arc::default(), place).with_http1(Arc::clone(&turn));
+        assert!(socket.is_between_answers(), "the first head may be refused");
+        drop((InFlight::begin(Arc::clone(&deadlines)), turn.begin(Incoming::Whole)));
+        socket.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhel").await.unwrap();
+        assert!(!socket.is_between_answers());
+        socket.write_all(b"lo").await.unwrap();
+        socket.flush().await.unwrap();
+        assert!(socket.is_between_answers());
+    }
+}

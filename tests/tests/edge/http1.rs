@@ -441,4 +441,14 @@ fn a_target_with_octets_that_are_to_be_encoded_goes_on_encoded() {
     raw.send(content);
     assert_eq!(raw.answer().status, 200);
     assert_eq!(upstream.seen().last().unwrap().body, content.as_bytes(), "content is left alone");
+    // Once, the end of this content became a request of its own.
+    raw.send("GET / HTTP/1.1\r\nHost: a\r\n\r\nPOST / HTTP/1.1\r\nHost: a\r\nContent-Length: 7\r\n");
+    assert_eq!(raw.answer().status, 200);
+    raw.send("\r\nx /<<<<");
+    assert_eq!(raw.answer().status, 200);
+    assert_eq!(
+        upstream.seen().last().unwrap().body,
+        &b"x /<<<<"[..],
+        "also behind a head that came in pieces"
+    );
 }
