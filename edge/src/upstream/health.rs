@@ -29,7 +29,7 @@ use crate::observe::metrics::{ServerState, UpstreamMetrics};
 pub struct Rules {
     /// Failures in a row.
     pub failures: u32,
-    /// The first time; the second time in a row it is twice as long, and so on up to [`LONGEST`] times.
+    /// The first time; the second time in a row it is twice as long, and so on up to `LONGEST` times.
     pub rest: Duration,
 }
 
