@@ -41,21 +41,26 @@ use crate::{
     upstream::ResponseBody,
 };
 
-/// The body of a response on its way into the cache.
-pub struct Fill<'a> {
-    /// Where it is stored.
+/// Where a body is stored, and by which fetch.
+#[derive(Clone, Copy)]
+pub struct Destination<'a> {
     pub edge: &'a Edge,
     pub key: &'a Key,
     /// The fetch that others may join.
     pub lead: &'a Lead,
     /// For whom a marker holds, should the body turn out too large.
     pub whose: Whose,
+    /// Largest body to keep, in bytes.
+    pub largest: u64,
+}
+
+/// The body of a response on its way into the cache.
+pub struct Fill<'a> {
+    pub destination: Destination<'a>,
     /// Shared with the readers.
     pub filling: &'a Filling,
     /// The stored response that it answers for, and takes the place of.
     pub replaced: Option<StoredId>,
-    /// Largest body to keep, in bytes.
-    pub largest: u64,
     /// Room reserved in the memory tier; released when the body is stored or passed on.
     pub room: Option<Reservation>,
     /// Set where the body is a part.
@@ -92,6 +97,13 @@ impl Placed {
     }
 }
 
+impl<'a> Fill<'a> {
+    /// A fill of a whole, in place of nothing that is known, and not resumed if it breaks off.
+    pub fn new(destination: Destination<'a>, filling: &'a Filling, room: Reservation) -> Self {
+        Self { destination, filling, replaced: None, room: Some(room), parts: None, resume: None }
+    }
+}
+
 impl Fill<'_> {
     /// Fills the recording to its end, and stores it.
     pub async fn run(mut self, mut body: ResponseBody) {
@@ -114,7 +126,7 @@ impl Fill<'_> {
                     Ok(frame) => frame,
                     Err(Deserted) => {
                         tracing::info!(
-                            key = self.key.as_str(),
+                            key = self.destination.key.as_str(),
                             "nobody reads a body of unknown length any more"
                         );
                         return;
@@ -130,7 +142,7 @@ impl Fill<'_> {
                     // A stalled body would hold its place among the upstream's connections.
                     drop(body);
                     let Some(rest) = self.rest(length, keeps, &error).await else {
-                        tracing::info!(key = self.key.as_str(), %error, "a fill broke off and is not stored");
+                        tracing::info!(key = self.destination.key.as_str(), %error, "a fill broke off and is not stored");
                         self.filling.recording.keep_room(self.room.take());
                         return recording.fail(error);
                     };
@@ -157,14 +169,17 @@ impl Fill<'_> {
             }
         }
         if complete.is_some_and(|complete| length != complete) {
-            tracing::info!(key = self.key.as_str(), "a continuation is not as long as it said");
+            tracing::info!(key = self.destination.key.as_str(), "a continuation is not as long as it said");
             return recording.fail(BodyError::Abandoned);
         }
         length += self.push_stored(Side::After);
         if let Some(parts) = &self.parts
             && length != parts.place.range.end - parts.place.range.start
         {
-            tracing::info!(key = self.key.as_str(), "a part is not as long as it said and is not stored");
+            tracing::info!(
+                key = self.destination.key.as_str(),
+                "a part is not as long as it said and is not stored"
+            );
             // Those who follow an answer joined from two parts were promised its length.
             return if matches!(parts.want, Want::Gap(_)) {
                 recording.fail(BodyError::Abandoned);
@@ -176,7 +191,7 @@ impl Fill<'_> {
             return self.filling.recording.keep_room(self.room.take());
         };
         self.room = None;
-        self.edge.memory.lend(&segments);
+        self.destination.edge.memory.lend(&segments);
         if let Some(parts) = &self.parts
             && self.filling.partial
         {
@@ -185,7 +200,11 @@ impl Fill<'_> {
             let codable = self.filling.facts.codable && segments.length() >= coding::SMALLEST;
             let facts = Facts { codable, ..self.filling.facts.clone() };
             let stored = Stored::new(facts, &self.filling.head, segments);
-            self.edge.memory.store_in_place_of(self.key, self.replaced, Arc::new(stored));
+            self.destination.edge.memory.store_in_place_of(
+                self.destination.key,
+                self.replaced,
+                Arc::new(stored),
+            );
         }
     }
 
@@ -195,18 +214,22 @@ impl Fill<'_> {
         if !keeps && self.wait_for_readers().await == Room::NobodyReads {
             return None;
         }
-        let ends =
-            self.edge.drain.is_cancelled() || self.edge.memory.outdated(self.lead.generation(), self.key);
+        let ends = self.destination.edge.drain.is_cancelled()
+            || self
+                .destination
+                .edge
+                .memory
+                .outdated(self.destination.lead.generation(), self.destination.key);
         if ends && !self.filling.recording.is_read() {
             return None;
         }
-        match resume.ask(length, &self.edge.clock).await {
+        match resume.ask(length, &self.destination.edge.clock).await {
             Ok(rest) => {
-                tracing::info!(key = self.key.as_str(), %error, length, "a fill broke off and is continued");
+                tracing::info!(key = self.destination.key.as_str(), %error, length, "a fill broke off and is continued");
                 Some(rest)
             }
             Err(why) => {
-                tracing::info!(key = self.key.as_str(), length, %why, "a fill cannot be continued");
+                tracing::info!(key = self.destination.key.as_str(), length, %why, "a fill cannot be continued");
                 None
             }
         }
@@ -225,14 +248,14 @@ impl Fill<'_> {
     /// Stores a part, joined with the stored octets of the same representation; a complete one becomes a whole.
     fn store_part(&self, parts: &Placed, segments: StoredBody) {
         let Filling { facts, head, .. } = self.filling;
-        let resource = self.edge.memory.look_up(self.key);
+        let resource = self.destination.edge.memory.look_up(self.destination.key);
         let held = resource
             .as_ref()
             .and_then(|resource| resource.part_of(&facts.vary, &facts.variant))
             .filter(|held| may_combine(&held.meta.validators, &facts.meta.validators));
         let joined = held.and_then(|held| {
             let (held_now, body) = held.joined(&parts.place, &segments)?;
-            (body.length() <= self.largest).then(|| {
+            (body.length() <= self.destination.largest).then(|| {
                 let whole = held_now.complete_length().filter(|_| held_now.is_whole());
                 let head = combined_head(&held.identity().head, head, whole);
                 match whole {
@@ -255,7 +278,11 @@ impl Fill<'_> {
         });
         let stored = joined.or_else(|| Stored::part(facts.clone(), head, segments, &parts.place));
         if let Some(stored) = stored {
-            self.edge.memory.store_in_place_of(self.key, self.replaced, Arc::new(stored));
+            self.destination.edge.memory.store_in_place_of(
+                self.destination.key,
+                self.replaced,
+                Arc::new(stored),
+            );
         }
     }
 
@@ -263,14 +290,14 @@ impl Fill<'_> {
     /// length, or sends crumbs.
     fn has_room(&mut self, length: u64, pieces: u64) -> bool {
         let Some(room) = &mut self.room else { return false };
-        if length > self.largest {
+        if length > self.destination.largest {
             return false;
         }
         let crumbs = pieces.saturating_sub(FEW_PIECES + length / CRUMB);
         let needed = length + crumbs * PIECE;
         // Twice as much each time: few steps, and never more than twice what is held.
         while room.bytes() < needed {
-            match self.edge.memory.reserve(room.bytes().max(FIRST_ROOM)) {
+            match self.destination.edge.memory.reserve(room.bytes().max(FIRST_ROOM)) {
                 Some(more) => room.join(more),
                 None => return false,
             }
@@ -283,21 +310,25 @@ impl Fill<'_> {
     fn let_go(&mut self) {
         if let Some(replaced) = self.replaced {
             let is_replaced = |stored: &Stored| stored.id() == replaced && stored.parts().is_none();
-            self.edge.memory.displace(self.key, is_replaced);
+            self.destination.edge.memory.displace(self.destination.key, is_replaced);
         }
-        let (reason, at) = (Reason::TooLarge, self.edge.clock.now());
+        let (reason, at) = (Reason::TooLarge, self.destination.edge.clock.now());
         if !self.filling.partial {
-            self.edge.memory.mark(self.key, self.whose, Marker { until: at + MARKER, reason });
+            self.destination.edge.memory.mark(
+                self.destination.key,
+                self.destination.whose,
+                Marker { until: at + MARKER, reason },
+            );
         }
         // It had a lifetime, or it would not have been filled.
         let (status, supply) = (self.filling.facts.meta.status, Supply::Neither);
         let refused = NotStored { reason, status, supply, at, lines: Box::default() };
-        self.edge.memory.not_stored().remember(self.key, refused);
-        self.lead.close();
+        self.destination.edge.memory.not_stored().remember(self.destination.key, refused);
+        self.destination.lead.close();
         // What has come is held for those who read more slowly than others, and as much again where there is room.
         if self.filling.recording.is_shared()
             && let Some(room) = &mut self.room
-            && let Some(more) = self.edge.memory.reserve(room.bytes())
+            && let Some(more) = self.destination.edge.memory.reserve(room.bytes())
         {
             room.join(more);
         }
@@ -320,7 +351,7 @@ impl Fill<'_> {
     ) -> Result<Option<Result<Frame<Bytes>, BodyError>>, Deserted> {
         loop {
             let frame = tokio::time::timeout(DESERTED, body.frame()).await;
-            let now = self.edge.clock.now();
+            let now = self.destination.edge.clock.now();
             if self.filling.recording.is_read() {
                 *since = None;
             } else if now.since(*since.get_or_insert(now)) >= DESERTED && self.filling.recording.end_unread()

@@ -48,7 +48,7 @@ use crate::{
     state::Edge,
     upstream::{RequestBody, ResponseBody, Upstream, response_body::Answer},
 };
-use fill::{Fill, Placed};
+use fill::{Destination, Fill, Placed};
 use freshen::{Freshening, freshened};
 use judge::{Judge, Judged, goes_on, withheld};
 use resume::{Asked, Resume};
@@ -355,19 +355,8 @@ impl Received<'_> {
         }
         lead.publish(FetchOutcome::Filling(Arc::clone(&filling)), answered);
         let parts = place.map(|place| Placed { place, route: Arc::clone(route), want: want.clone() });
-        let fill = Fill {
-            edge,
-            key,
-            lead,
-            whose: Whose::of(facts),
-            filling: &filling,
-            replaced,
-            largest: *largest,
-            room: Some(room),
-            parts,
-            resume,
-        };
-        fill.run(body).await;
+        let destination = Destination { edge, key, lead, whose: Whose::of(facts), largest: *largest };
+        Fill { replaced, parts, resume, ..Fill::new(destination, &filling, room) }.run(body).await;
     }
 }
 
@@ -439,21 +428,10 @@ pub fn keep(
     let length = filling.length;
     let edge = Arc::clone(edge);
     tokio::spawn(async move {
-        Fill {
-            edge: &edge,
-            key: &key,
-            lead: &lead,
-            whose: Whose::of(&facts),
-            filling: &filling,
-            replaced: None,
-            largest,
-            room: Some(room),
-            parts: None,
-            // The answer to a POST is never resumed.
-            resume: None,
-        }
-        .run(body)
-        .await;
+        let whose = Whose::of(&facts);
+        let destination = Destination { edge: &edge, key: &key, lead: &lead, whose, largest };
+        // The answer to a POST is never resumed.
+        Fill::new(destination, &filling, room).run(body).await;
     });
     Ok((reader, length))
 }
