@@ -73,10 +73,15 @@ fn write_line(text: &mut String, whose: &str, name: &HeaderName, value: &HeaderV
     let octets = value.as_bytes();
     let shown = String::from_utf8_lossy(&octets[..octets.len().min(LOOKED_AT)]);
     match *name {
-        header::SET_COOKIE | header::COOKIE => write_cookie_names(text, &shown),
+        header::SET_COOKIE => write_cookie_names(text, &shown, 1),
+        header::COOKIE => write_cookie_names(text, &shown, usize::MAX),
         header::AUTHORIZATION => {
-            text.push_str(shown.split(' ').next().unwrap_or_default());
-            text.push_str(" …");
+            // Without a scheme before it, it is all secret.
+            if let Some((scheme, _)) = shown.split_once(' ') {
+                text.push_str(scheme);
+                text.push(' ');
+            }
+            text.push('…');
         }
         _ => text.push_str(&shown),
     }
@@ -97,15 +102,21 @@ fn values<'n>(
     names.flat_map(|name| head.get_all(name).iter().map(move |value| (name, value))).take(MOST)
 }
 
-/// The names before each `=` in `Set-Cookie: a=1; Path=/` and `Cookie: a=1; b=2`.
-fn write_cookie_names(text: &mut String, field: &str) {
+/// The names before each `=` in `Set-Cookie: a=1; Path=/` and `Cookie: a=1; b=2`. Of the first `cookies` of them one without `=`
+/// is a value without a name (RFC 6265 §5.2), the others are attributes.
+fn write_cookie_names(text: &mut String, field: &str, cookies: usize) {
     for (index, pair) in field.split(';').enumerate() {
         if index > 0 {
             text.push_str("; ");
         }
-        let (name, equals) = pair.split_once('=').map_or((pair, ""), |(name, _)| (name, "=…"));
-        text.push_str(name.trim());
-        text.push_str(equals);
+        match pair.split_once('=') {
+            Some((name, _)) => {
+                text.push_str(name.trim());
+                text.push_str("=…");
+            }
+            None if index < cookies => text.push('…'),
+            None => text.push_str(pair.trim()),
+        }
     }
 }
 
@@ -201,11 +212,15 @@ mod tests {
         lines.iter().map(line).collect()
     }
 
+    /// Credentials without a scheme, and a cookie without a name, were told whole.
     #[test]
     fn secrets_are_not_told() {
         let request = head(&[("cookie", "session=secret; theme=dark"), ("authorization", "Bearer secret")]);
         assert_eq!(request_lines(Reason::RequestCookie, &request), ["request cookie: session=…; theme=…"]);
         assert_eq!(request_lines(Reason::NotShared, &request), ["request authorization: Bearer …"]);
+        let bare = head(&[("cookie", "secret; theme=dark"), ("authorization", "secret")]);
+        assert_eq!(request_lines(Reason::RequestCookie, &bare), ["request cookie: …; theme=…"]);
+        assert_eq!(request_lines(Reason::NotShared, &bare), ["request authorization: …"]);
         let response = head(&[("set-cookie", "id=secret; Path=/; HttpOnly")]);
         assert_eq!(
             response_lines(Some(Reason::SetCookie), &response, None, &Rules::default()),
