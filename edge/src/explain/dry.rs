@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use cache_policy::{
     Admitted, Arrival, ContentRange, Decision, Moment, Parts, Reason, RequestFacts, Supply, Tag, Vary, admit,
-    admit_part, decide, tags, variant_key,
+    admit_instead_of_part, admit_part, decide, tags, variant_key,
 };
 use http::{HeaderMap, StatusCode, header};
 
@@ -40,12 +40,14 @@ pub fn dry(
     let moment = Moment::from_epoch(Duration::from_secs(1));
     let arrival = Arrival { requested_at: moment, received_at: moment, wall: now };
     let key = Key::on_route(target, &route.query);
-    let part =
-        status == StatusCode::PARTIAL_CONTENT && matches!(want::want(head, None, &facts, rules), Want::Part);
+    let wants_part = matches!(want::want(head, None, &facts, rules), Want::Part);
     let judged = match decide(&facts, None, rules, moment) {
         Decision::Pass(reason) => Err(reason),
-        _ if part => {
+        _ if wants_part && status == StatusCode::PARTIAL_CONTENT => {
             admit_part(&facts, response, arrival, rules).map(|(admitted, place)| (admitted, Some(place)))
+        }
+        _ if wants_part => {
+            admit_instead_of_part(&facts, status, response, arrival, rules).map(|admitted| (admitted, None))
         }
         _ => admit(&facts, status, response, arrival, rules).map(|admitted| (admitted, None)),
     };
@@ -200,6 +202,16 @@ mod tests {
             (told.reason.as_deref(), &*told.lines),
             (Some("status"), &["response status 403".to_owned()][..])
         );
+    }
+
+    /// A 404 to a client's range was told to be stored, which the edge does not do.
+    #[test]
+    fn what_answers_a_range_is_judged_as_the_edge_judges_it() {
+        let told = explained("", &[("range", "bytes=5-9")], 404, &[("cache-control", "max-age=60")]);
+        assert_eq!((told.verdict.as_str(), told.reason.as_deref()), ("not-stored", Some("range-answer")));
+        assert_eq!(told.lines, ["request range: bytes=5-9"]);
+        let whole = explained("", &[("range", "bytes=5-9")], 200, &[("cache-control", "max-age=60")]);
+        assert_eq!(whole.verdict, "stored");
     }
 
     /// `default_ttl` was advised for a 404, and for `max-age=0`, where it changes nothing.
