@@ -336,10 +336,20 @@ impl Exchange<'_> {
                 self.facts.for_refresh()
             }
         };
-        let informing = lead.informing();
-        hyper::ext::on_informational(&mut request, move |interim| {
-            informing.pass(interim.status(), interim.headers());
-        });
+        if self.facts.is_personal() {
+            // Whether the answer is for others as well is not known yet: what comes before it is for this client.
+            let relay = self.relay.clone().filter(|_| occasion == Occasion::Client);
+            if let Some(relay) = relay {
+                hyper::ext::on_informational(&mut request, move |interim| {
+                    relay.pass(interim.status(), interim.headers());
+                });
+            }
+        } else {
+            let informing = lead.informing();
+            hyper::ext::on_informational(&mut request, move |interim| {
+                informing.pass(interim.status(), interim.headers());
+            });
+        }
         let subject = Subject {
             key: self.key.clone(),
             fields: self.as_sent().fields(Audience::Cache),
@@ -436,7 +446,8 @@ fn apart(cookies: Option<Cookies>, variant: Box<str>) -> Box<str> {
     }
 }
 
-const WITH_COOKIES: &str = "cookies ";
+/// No variant begins so: a request's own fields cannot bring it among those with cookies.
+const WITH_COOKIES: &str = "\0cookies ";
 
 /// What requests for one resource must agree on to share a fetch, as far as it is known before the answer.
 fn collapse_variant(sent: &AsSent<'_>, resource: Option<&Resource>, want: &Want) -> Box<str> {
@@ -452,7 +463,7 @@ fn with_part_and_credentials(mut variant: Box<str>, head: &request::Parts, want:
     }
     if head.headers.contains_key(header::AUTHORIZATION) {
         // A response to a request with credentials is usually not shared: nobody without them waits for it.
-        return format!("authorized {variant}").into();
+        return format!("\0authorized {variant}").into();
     }
     variant
 }

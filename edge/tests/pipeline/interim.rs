@@ -42,6 +42,34 @@ async fn interim_responses_reach_every_client_that_shares_the_fetch() {
     assert!(upstream.0.try_recv().is_err(), "one fetch served both");
 }
 
+/// Two people with cookies, or with credentials, wait for one answer in case it is for everyone: until then what the first is
+/// told is its own, and its preloads went to the second.
+#[tokio::test(start_paused = true)]
+async fn interim_responses_to_one_person_reach_nobody_else() {
+    for name in ["cookie", "authorization"] {
+        let (dial, mut upstream) = played();
+        let front = front_over(dial, CACHED);
+        let (mut client, mut other) = (client(&front).await, client(&front).await);
+        let mut leader = client.send(Request::get("https://shop.example/").header(name, "alice"), true).0;
+        let (mut stream, _) = upstream.asked().await;
+        let mut follower = other.send(Request::get("https://shop.example/").header(name, "bob"), true).0;
+        settle().await;
+        let hints = b"HTTP/1.1 103 Early Hints\r\nLink: </alice.png>; rel=preload\r\n\r\n";
+        stream.write_all(hints).await.unwrap();
+        assert_eq!(next_interim(&mut leader).await.0, 103, "{name}");
+        let answer = b"HTTP/1.1 200 OK\r\nCache-Control: public, max-age=60\r\nContent-Length: 2\r\n\r\nok";
+        stream.write_all(answer).await.unwrap();
+        assert!(leader.await.is_ok());
+        settle().await;
+        let told = poll_fn(|context| match follower.poll_informational(context) {
+            Poll::Pending => Poll::Ready(None),
+            interim => interim,
+        });
+        assert!(told.await.is_none(), "{name}");
+        assert_eq!(read(follower.await.unwrap().body_mut()).await.unwrap().0, "ok");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn interim_responses_without_end_are_not_all_passed_on() {
     let (dial, mut upstream) = played();
