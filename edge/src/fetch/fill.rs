@@ -15,8 +15,11 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use cache_policy::{ContentRange, Moment, Reason, Supply, combined_head, may_combine};
-use http::{HeaderMap, StatusCode};
+use cache_policy::{
+    Admitted, Arrival, ContentRange, Moment, Reason, RequestFacts, Supply, admit_part, combined_head,
+    may_combine, tags,
+};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
 use http_body::Frame;
 use http_body_util::BodyExt as _;
 
@@ -76,6 +79,10 @@ pub struct Placed {
     pub route: Arc<Route>,
     /// The part that was asked for.
     pub want: Want,
+    /// The request whose answer it is, as policy sees it.
+    pub request: RequestFacts,
+    /// When it came.
+    pub arrival: Arrival,
 }
 
 /// The side of the fetched octets on which stored octets stand.
@@ -253,29 +260,7 @@ impl Fill<'_> {
             .as_ref()
             .and_then(|resource| resource.part_of(&facts.vary, &facts.variant))
             .filter(|held| may_combine(&held.meta.validators, &facts.meta.validators));
-        let joined = held.and_then(|held| {
-            let (held_now, body) = held.joined(&parts.place, &segments)?;
-            (body.length() <= self.destination.largest).then(|| {
-                let whole = held_now.complete_length().filter(|_| held_now.is_whole());
-                let head = combined_head(&held.identity().head, head, whole);
-                match whole {
-                    Some(length) => {
-                        let mut facts = facts.clone();
-                        facts.meta.status = StatusCode::OK;
-                        facts.codable = parts.route.compress
-                            && length >= coding::SMALLEST
-                            && coding::codable(
-                                &parts.route.compress_types,
-                                StatusCode::OK,
-                                &head,
-                                Some(length),
-                            );
-                        Stored::new(facts, &head, body)
-                    }
-                    None => Stored::of_parts(facts.clone(), &head, body, held_now),
-                }
-            })
-        });
+        let joined = held.and_then(|held| self.joined(held, parts, &segments));
         let stored = joined.or_else(|| Stored::part(facts.clone(), head, segments, &parts.place));
         if let Some(stored) = stored {
             self.destination.edge.memory.store_in_place_of(
@@ -284,6 +269,30 @@ impl Fill<'_> {
                 Arc::new(stored),
             );
         }
+    }
+
+    /// A stored part joined with the one that has come, under the facts of the head that both have (RFC 9111 §3.4). `None`
+    /// where they contradict, or may not be stored as one.
+    fn joined(&self, held: &Stored, parts: &Placed, segments: &StoredBody) -> Option<Stored> {
+        let Filling { facts, head, .. } = self.filling;
+        let (held_now, body) = held.joined(&parts.place, segments)?;
+        if body.length() > self.destination.largest {
+            return None;
+        }
+        let whole = held_now.complete_length().filter(|_| held_now.is_whole());
+        let combined = combined_head(&held.identity().head, head, None);
+        let (admitted, _) = admit_part(&parts.request, &combined, parts.arrival, &parts.route.rules).ok()?;
+        let Admitted { meta, mut head, .. } = admitted;
+        let mut facts = Facts { meta, tags: tags(&head).ok()?.into(), ..facts.clone() };
+        let Some(length) = whole else { return Some(Stored::of_parts(facts, &head, body, held_now)) };
+        head.remove(header::CONTENT_RANGE);
+        head.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+        facts.meta.status = StatusCode::OK;
+        let types = &parts.route.compress_types;
+        facts.codable = parts.route.compress
+            && length >= coding::SMALLEST
+            && coding::codable(types, StatusCode::OK, &head, whole);
+        Some(Stored::new(facts, &head, body))
     }
 
     /// Whether `length` bytes in so many pieces may be kept; reserves more room where the upstream did not state the

@@ -343,7 +343,7 @@ impl Received<'_> {
         leader: oneshot::Sender<LeaderShare>,
     ) {
         let (took, replaced, answered) = (self.took(), self.replaced(), self.arrival.received_at);
-        let Self { answer, edge, subject, .. } = self;
+        let Self { answer, edge, subject, arrival } = self;
         let Subject { key, facts, route, upstream, want, largest, .. } = subject;
         let (head, body) = answer.into_parts();
         let own_fields = withheld(&head.headers, &judged.head, &route.rules);
@@ -354,7 +354,13 @@ impl Received<'_> {
             hand_over(leader, LeaderShare::Reader(reader, own_fields));
         }
         lead.publish(FetchOutcome::Filling(Arc::clone(&filling)), answered);
-        let parts = place.map(|place| Placed { place, route: Arc::clone(route), want: want.clone() });
+        let parts = place.map(|place| Placed {
+            place,
+            route: Arc::clone(route),
+            want: want.clone(),
+            request: *facts,
+            arrival,
+        });
         let destination = Destination { edge, key, lead, whose: Whose::of(facts), largest: *largest };
         Fill { replaced, parts, resume, ..Fill::new(destination, &filling, room) }.run(body).await;
     }

@@ -1,5 +1,7 @@
 //! Parts: fetched as parts, stored, combined and completed (RFC 9111 §3.3, §3.4), and several at once (RFC 9110 §14.6).
 
+use cache_policy::Tag;
+use edge::cache::purge::{Force, Rule};
 use http::Request;
 use scripted_upstream::{Pieces, Reply, Seen, first};
 
@@ -458,4 +460,23 @@ async fn everything_of_what_is_too_large_is_asked_for_once_and_parts_are_still_s
     }
     assert_eq!(front.get_with("/", &[("range", "bytes=100-2500000")]).await.status, 206);
     assert_eq!(front.get_with("/", &[("range", "bytes=100-199")]).await.cache(), "hit");
+}
+
+/// The tags of the newest part alone were remembered: a purge by those of the one before missed what was joined of both.
+#[tokio::test(start_paused = true)]
+async fn parts_joined_are_purged_by_the_tags_of_the_head_they_have() {
+    let part = |octets: &'static str, place| {
+        Reply::ok(octets).with_status(206).fields(&[FRESH, TAGGED, ("content-range", place)])
+    };
+    let upstream =
+        Upstream::start(first(part("0123", "bytes 0-3/*").header("surrogate-key", "film"), move |_| {
+            part("89", "bytes 8-9/*")
+        }));
+    let front = front(&upstream);
+    front.get_with("/", &[("range", "bytes=0-3")]).await;
+    front.get_with("/", &[("range", "bytes=8-9")]).await;
+    assert_eq!(front.get_with("/", &[("range", "bytes=0-3")]).await.cache(), "hit", "joined");
+    let film = Rule::Tag(Tag::Key("film".into()));
+    assert_eq!(front.edge.memory.purge(vec![film], Force::Hard, front.edge.clock.now()), 1);
+    assert_eq!(front.get_with("/", &[("range", "bytes=0-3")]).await.cache(), "fwd=uri-miss");
 }
