@@ -262,7 +262,7 @@ impl Received<'_> {
         let Self { edge, subject, arrival, .. } = self;
         let Subject { key, fields, facts, route, stored, want, largest, .. } = subject;
         let (status, head, body) = (self.answer.status(), self.answer.headers(), self.answer.body());
-        if status == StatusCode::RANGE_NOT_SATISFIABLE {
+        if status == StatusCode::RANGE_NOT_SATISFIABLE && !facts.is_personal() {
             match (want, stored) {
                 // The edge's own range, inside what is stored: the representation has become shorter.
                 (Want::Gap(gap), _) => {
@@ -279,8 +279,9 @@ impl Received<'_> {
             Want::Part if status == StatusCode::PARTIAL_CONTENT => judge.part(head, body),
             Want::Gap(gap) if status == StatusCode::PARTIAL_CONTENT => match judge.gap(head, body, gap) {
                 Ok(judged) => Ok(judged),
-                // The stored part is as good as before.
+                // The stored part is as good as before, to the others if not to this client.
                 Err(reason @ (Reason::TooLarge | Reason::NoRoom)) => Err(reason),
+                Err(reason) if may_be_about(facts, reason) => Err(reason),
                 Err(reason) => {
                     tracing::debug!(key = key.as_str(), %reason, "a part does not complete what is stored");
                     edge.memory.remove(key, &gap.part);
@@ -298,9 +299,11 @@ impl Received<'_> {
     fn displace(&self, reason: Reason) {
         let Self { edge, subject: Subject { key, fields, facts, want, .. }, arrival, .. } = self;
         let status = self.answer.status();
-        // A gap is the edge's own question about what is stored, and is asked under its validator.
-        let withdrawn =
-            matches!(want, Want::Gap(_)) && matches!(status, StatusCode::NOT_FOUND | StatusCode::GONE);
+        // A gap is the edge's own question about what is stored, and is asked under its validator; but a person's is answered
+        // to that person.
+        let withdrawn = matches!(want, Want::Gap(_))
+            && matches!(status, StatusCode::NOT_FOUND | StatusCode::GONE)
+            && !facts.is_personal();
         if withdrawn || displaces(facts, status, reason) {
             // Parts are kept for those whom the whole is too large for.
             let is_about_size = matches!(reason, Reason::TooLarge | Reason::NoRoom);

@@ -462,6 +462,25 @@ async fn everything_of_what_is_too_large_is_asked_for_once_and_parts_are_still_s
     assert_eq!(front.get_with("/", &[("range", "bytes=100-199")]).await.cache(), "hit");
 }
 
+/// What one person was answered where octets were missing threw the parts of all others away.
+#[tokio::test(start_paused = true)]
+async fn what_one_person_is_answered_about_a_gap_leaves_the_part_to_the_others() {
+    const SHARED: (&str, &str) = ("cache-control", "public, max-age=60");
+    const PART: (&str, &str) = ("content-range", "bytes 4-5/10");
+    for (status, own) in [(404, &[][..]), (416, &[]), (206, &[("cache-control", "private"), TAGGED, PART])] {
+        for person in [("cookie", "id=1"), ("authorization", "Basic eDp5")] {
+            let upstream = Upstream::start(|seen| ranged(seen).fields(&[SHARED]));
+            let front = front(&upstream);
+            front.get_with("/", &[("range", "bytes=0-3")]).await;
+            upstream.change(move |_| Reply::ok("45").with_status(status).fields(own));
+            let got = front.get_with("/", &[("range", "bytes=2-5"), person]).await;
+            assert_eq!(got.status, status, "{person:?}");
+            let part = front.get_with("/", &[("range", "bytes=0-3")]).await;
+            assert_eq!((part.text(), part.cache()), ("0123", "hit"), "{status} {person:?}");
+        }
+    }
+}
+
 /// The tags of the newest part alone were remembered: a purge by those of the one before missed what was joined of both.
 #[tokio::test(start_paused = true)]
 async fn parts_joined_are_purged_by_the_tags_of_the_head_they_have() {
