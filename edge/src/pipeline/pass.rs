@@ -52,6 +52,7 @@ impl Exchange<'_> {
         let gate = waits.then(ContinueGate::default);
         let (bounds, pause) = (&self.settings.bounds, self.settings.timeouts.body);
         let bounds = ContentBounds { most: bounds.body, pause, rate: bounds.body_rate };
+        let is_repeatable = content.is_end_stream();
         let content = RequestBody::new(content, bounds, gate.clone());
         let mut request = self.passed_on(content, gate, upgrade.as_ref());
         if self.is_about_stored(reason) && self.route.compress {
@@ -65,6 +66,10 @@ impl Exchange<'_> {
         if matches!(self.head.method, Method::GET | Method::HEAD)
             && fetch::is_unasked(answer.status(), &self.head.headers)
         {
+            if !is_repeatable {
+                // Its content has gone.
+                return Err(Refusal::Upstream(Failure::NotModifiedUnasked));
+            }
             requested_at = self.edge.clock.now();
             // Boxed: hardly any request needs the room for it.
             answer = Box::pin(self.ask_again()).await?;

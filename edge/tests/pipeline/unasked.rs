@@ -24,6 +24,17 @@ async fn a_304_that_nobody_asked_for_is_asked_again_once_and_then_a_502() {
     }
 }
 
+/// It was asked again with the length of content that had gone already: the upstream took the next request on the connection
+/// for it.
+#[tokio::test(start_paused = true)]
+async fn a_request_with_content_is_not_asked_again() {
+    let upstream = Upstream::start(first(Reply::status(304), |_| Reply::ok("whole")));
+    let front = front(&upstream);
+    assert_eq!(front.send_body(Request::get("/"), "hello").await.status, 502);
+    assert_eq!(upstream.count(), 1);
+    assert_eq!(front.get("/").await.text(), "whole");
+}
+
 /// It freshened what is stored without a validator, for which the upstream had been asked for the whole.
 #[tokio::test(start_paused = true)]
 async fn a_304_freshens_nothing_without_a_validator() {
