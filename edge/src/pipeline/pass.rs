@@ -55,9 +55,14 @@ impl Exchange<'_> {
         let is_repeatable = content.is_end_stream();
         let content = RequestBody::new(content, bounds, gate.clone());
         let mut request = self.passed_on(content, gate, upgrade.as_ref());
-        if self.is_about_stored(reason) && self.route.compress {
-            // The edge stores the identity form: only that one's tag and length can be compared with it.
-            request.headers_mut().remove(header::ACCEPT_ENCODING);
+        if self.is_about_stored(reason) {
+            // What is stored is of the identity form, where the edge codes, and of nobody's ignored cookies: only an answer
+            // to the same question tells anything about it.
+            for name in [header::ACCEPT_ENCODING, header::COOKIE] {
+                if !self.as_sent().is_asked_with(&name) {
+                    request.headers_mut().remove(name);
+                }
+            }
         }
 
         let began = self.edge.memory.generation();
@@ -210,8 +215,10 @@ impl Exchange<'_> {
     ) -> Result<Body, ResponseBody> {
         let authority = self.target.authority();
         let target = invalidate::resource(&self.target, &authority);
-        if overrides_method(self.head) {
-            // The upstream has answered another method.
+        let ignored_cookies =
+            self.head.headers.contains_key(header::COOKIE) && !self.as_sent().is_asked_with(&header::COOKIE);
+        if overrides_method(self.head) || ignored_cookies {
+            // The upstream has answered another method, or has seen cookies that no GET for the cache brings it.
             return Err(body);
         }
         let facts = stands_for_get(&self.head.method, &self.facts, &target, answer.status, &answer.headers);

@@ -51,6 +51,11 @@ impl AsSent<'_> {
         fields
     }
 
+    /// Whether a fetch for the cache brings the client's own lines of a field.
+    pub fn is_asked_with(&self, name: &HeaderName) -> bool {
+        self.goes_on(name, Audience::Cache)
+    }
+
     /// Whether the client's own lines of a field go upstream.
     fn goes_on(&self, name: &HeaderName, audience: Audience) -> bool {
         if is_hop_by_hop(name) || is_impostor(name.as_str()) || *name == header::EXPECT {

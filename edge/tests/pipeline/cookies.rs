@@ -365,3 +365,32 @@ async fn a_stored_part_is_told_apart_as_a_whole_is() {
     assert_eq!(front.get_with("/", &[range, ALICE]).await.text(), "alice");
     assert_eq!(front.get_with("/", &[range]).await.text(), "nobod");
 }
+
+/// The cache asks without cookies that are ignored, and a HEAD went with them: what the origin said to one person became the
+/// head of everyone's page, or threw it away.
+#[tokio::test(start_paused = true)]
+async fn a_head_is_asked_for_without_the_cookies_that_are_ignored() {
+    for line in ["max-age=60", "private"] {
+        let upstream = Upstream::start(move |seen| match seen.headers.get("cookie") {
+            Some(_) => Reply::ok("page").cache_control(line).header("x-user", "alice"),
+            None => Reply::ok("page").cache_control("max-age=60"),
+        });
+        let front = front_with(&upstream, &cached("ignore_cookies = true"));
+        front.get("/").await;
+        pass(61).await;
+        front.send(Request::head("/").header(ALICE.0, ALICE.1)).await;
+        let got = front.get("/").await;
+        assert_eq!((got.cache(), got.field("x-user")), ("hit", ""), "{line}");
+    }
+}
+
+/// Ignored cookies go upstream with a POST, and its answer was kept for every later GET.
+#[tokio::test(start_paused = true)]
+async fn the_answer_to_a_post_with_ignored_cookies_is_not_kept() {
+    let upstream = Upstream::start(|seen| {
+        Reply::ok(owner(seen)).cache_control("max-age=60").header("content-location", "/")
+    });
+    let front = front_with(&upstream, &cached("ignore_cookies = true"));
+    front.send_body(Request::post("/").header(ALICE.0, ALICE.1), "x").await;
+    assert_eq!(front.get("/").await.text(), "nobody");
+}
