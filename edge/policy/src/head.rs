@@ -5,8 +5,8 @@ use crate::directives::{ResponseDirectives, Scope};
 use crate::rules::SetCookie;
 use http::HeaderName;
 use http::header::{
-    AGE, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, DATE, ETAG, HeaderMap,
-    PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, SET_COOKIE, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
+    AGE, CACHE_CONTROL, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, DATE, ETAG, HeaderMap,
+    PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, SET_COOKIE, TE, TRAILER, TRANSFER_ENCODING, UPGRADE, VARY,
 };
 use std::time::SystemTime;
 
@@ -30,6 +30,9 @@ const NEVER_STORED: [HeaderName; 10] = [
     TRANSFER_ENCODING,
     UPGRADE,
 ];
+
+/// What a later 304 is laid over decides by these again: a head that had lost them would permit more than the origin did.
+const DECIDING: [HeaderName; 2] = [CACHE_CONTROL, VARY];
 
 /// The fields by which the head sets cookies.
 pub(crate) fn cookie_fields(head: &HeaderMap) -> impl Iterator<Item = &'static HeaderName> {
@@ -55,7 +58,7 @@ pub(crate) fn as_stored(
         stored.remove(SET_COOKIE2);
     }
     let limited: [&Scope; 2] = [&directives.private, &directives.no_cache];
-    for field in limited.iter().flat_map(|scope| scope.fields()) {
+    for field in limited.iter().flat_map(|scope| scope.fields()).filter(|field| !DECIDING.contains(field)) {
         stored.remove(field);
     }
     if date::of_field(stored.get(DATE), wall).is_none() {

@@ -60,13 +60,14 @@ const HOP_BY_HOP: [HeaderName; 6] = [
 ];
 
 /// Never removed by being named in `Connection`.
-const KEPT: [HeaderName; 8] = [
+const KEPT: [HeaderName; 9] = [
     header::HOST,
     header::AUTHORIZATION,
     header::COOKIE,
     header::CACHE_CONTROL,
     header::CONTENT_LENGTH,
     header::FORWARDED,
+    header::VARY,
     HeaderName::from_static("x-forwarded-for"),
     HeaderName::from_static("x-forwarded-proto"),
 ];

@@ -86,3 +86,25 @@ async fn a_head_that_forbids_storing_drops_what_is_stored() {
     front.send(Request::head("/")).await;
     assert_eq!(front.get("/").await.cache(), "fwd=uri-miss");
 }
+
+/// A Vary that the origin kept out of the stored head, or named as of one connection, was lost: with the next 304 at the latest a
+/// phone got the desktop's page.
+#[tokio::test(start_paused = true)]
+async fn what_a_page_varies_on_is_remembered_however_the_origin_names_the_field() {
+    for (name, value) in [("cache-control", "max-age=10, no-cache=\"Vary\""), ("connection", "vary")] {
+        let upstream = Upstream::start(move |seen| {
+            let fields = [("cache-control", "max-age=10"), ("etag", "\"desktop\""), ("vary", "X-Device")];
+            match seen.headers.contains_key("if-none-match") {
+                true => Reply::status(304).header("cache-control", "max-age=10"),
+                false => Reply::ok(seen.header(DEVICE).to_owned()).header(name, value).fields(&fields),
+            }
+        });
+        let front = front(&upstream);
+        let desktop = [(DEVICE, "desktop")];
+        front.get_with("/", &desktop).await;
+        pass(11).await;
+        front.get_with("/", &desktop).await;
+        assert_eq!(front.get_with("/", &desktop).await.cache(), "hit", "{name}");
+        assert_eq!(front.get_with("/", &[(DEVICE, "phone")]).await.text(), "phone", "{name}");
+    }
+}
