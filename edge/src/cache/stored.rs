@@ -286,10 +286,14 @@ pub fn head_weight(head: &HeaderMap) -> u64 {
     BUCKET * head.capacity() as u64 + ALLOCATION + lines.sum::<u64>()
 }
 
-/// Turns the head of an identity body into that of a coded one: Content-Encoding, its own entity tag, no Content-MD5 or
-/// digests of other bytes. The caller sets Content-Length.
+/// Turns the head of a body into that of the same one in another coding, which may be identity: Content-Encoding, its own
+/// entity tag, no Content-MD5 or digests of other bytes. The caller sets Content-Length.
 pub fn code_head(head: &mut HeaderMap, coding: Coding, strength: Strength) {
-    head.insert(header::CONTENT_ENCODING, HeaderValue::from_static(coding.token()));
+    match coding {
+        // Identity is never named in this field (RFC 9110 §8.4).
+        Coding::Identity => head.remove(header::CONTENT_ENCODING),
+        _ => head.insert(header::CONTENT_ENCODING, HeaderValue::from_static(coding.token())),
+    };
     head.remove("content-md5");
     head.remove("content-digest");
     head.remove("digest");

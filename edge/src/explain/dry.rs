@@ -288,6 +288,18 @@ mod tests {
         assert!(!told.remedy.unwrap().contains("ttl"));
     }
 
+    /// Whether gzip went to a client that refuses it could only be found out by asking.
+    #[test]
+    fn what_becomes_of_the_origins_gzip_is_told() {
+        let notes = |line: &str| {
+            let head = [("content-encoding", "gzip"), ("cache-control", line)];
+            explained("", &[], 200, &head).notes.concat()
+        };
+        let told = "response content-encoding: gzip: decoded for clients that refuse gzip";
+        assert!(notes("max-age=60").starts_with(told), "{}", notes("max-age=60"));
+        assert_eq!(notes("max-age=60, no-transform"), "");
+    }
+
     #[test]
     fn what_clients_are_told_is_told_where_they_are() {
         let notes = |line: &str| {

@@ -32,6 +32,7 @@ use crate::{
         refusal::Refusal,
         route,
     },
+    response::coding,
     settings::{Route, Settings},
 };
 
@@ -398,8 +399,22 @@ fn notes(status: StatusCode, head: &HeaderMap, route: &Route) -> Vec<String> {
             format!("{line} cannot be read whole: what it refuses counts, and nothing that it permits (RFC 9111 §5.2)")
         }));
     }
+    notes.extend(decoding_note(status, head, route));
     notes.extend(lifetime_note(status, head, rules));
     notes
+}
+
+/// What becomes of the origin's gzip for clients that refuse it.
+fn decoding_note(status: StatusCode, head: &HeaderMap, route: &Route) -> Option<String> {
+    coding::decodable(status, head, None).then(|| {
+        let line = evidence::line("response", &header::CONTENT_ENCODING, &head[header::CONTENT_ENCODING]);
+        match route.decompress {
+            true => format!("{line}: decoded for clients that refuse gzip, and a range of theirs is ignored"),
+            false => {
+                format!("{line}: also sent to clients that refuse gzip; `decompress = true` would decode it")
+            }
+        }
+    })
 }
 
 /// Which of the origin's word and the route's gives the lifetime, where the route has one of its own.

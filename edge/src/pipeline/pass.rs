@@ -33,7 +33,6 @@ use crate::{
     },
     response::{
         body::{Body, Cut},
-        coding::OnItsWay,
         fields::CacheStatus,
         representation,
     },
@@ -106,11 +105,10 @@ impl Exchange<'_> {
             };
             status.stored = body.is_ok();
             let body = body.unwrap_or_else(|body| Body::Upstream(Box::new(body)));
-            let coder = OnItsWay::on(self.route, &self.edge.coder);
             let cacheable = self.route.browser.is_some()
                 && reason != Reason::RequestContent
                 && self.is_cacheable(&parts, arrival);
-            let mut response = representation::passed(self.head, parts, body, coder);
+            let mut response = representation::passed(self.head, parts, body, self.on_its_way());
             if cacheable {
                 self.tell_browsers(&mut response);
             }

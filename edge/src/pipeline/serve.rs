@@ -9,17 +9,19 @@ use super::{Answer, Exchange};
 use crate::{
     cache::{Filling, Stored, recording::Reader, select::Candidate},
     observe::verdict::Verdict,
-    response::{body::Body, fields::CacheStatus, known_length::KnownLength, representation},
+    response::{
+        body::Body, coding::OnItsWay, fields::CacheStatus, known_length::KnownLength, representation,
+    },
 };
 
 impl Exchange<'_> {
     pub(super) fn serve(&self, candidate: &Candidate<'_>, status: CacheStatus) -> Answer {
-        let (head, rules, coder) = (self.head, &self.route.rules, &self.edge.coder);
+        let (head, on) = (self.head, self.on_its_way());
         let response = match candidate {
             Candidate::Variant(stored) | Candidate::Language(stored) => {
-                representation::stored(head, stored, &self.key, rules, coder)
+                representation::stored(head, stored, &self.key, on)
             }
-            Candidate::Query(key, stored) => representation::stored(head, stored, key, rules, coder),
+            Candidate::Query(key, stored) => representation::stored(head, stored, key, on),
             Candidate::Part(part, held) => representation::part(head, part, held)
                 .expect("a part is only served where every octet that is asked for is held"),
         };
@@ -74,8 +76,7 @@ impl Exchange<'_> {
         plan: &Plan,
         verdict: Verdict,
     ) -> Answer {
-        let (rules, coder) = (&self.route.rules, &self.edge.coder);
-        let response = representation::filling(self.head, filling, (reader, length), rules, coder);
+        let response = representation::filling(self.head, filling, (reader, length), self.on_its_way());
         let status = CacheStatus {
             forward_status: Some(filling.answered),
             stored: verdict == Verdict::Miss,
@@ -83,6 +84,11 @@ impl Exchange<'_> {
         };
         let answer = self.cached(response, &filling.facts.meta, status);
         Answer { upstream: Some(filling.took), ..answer }
+    }
+
+    /// What decides about this answer's coding.
+    pub(super) fn on_its_way(&self) -> OnItsWay<'_> {
+        OnItsWay { coder: &self.edge.coder, route: self.route }
     }
 
     /// Adds the fields of every answer from the cache: its age, its freshness, and the route's Cache-Control for

@@ -27,9 +27,7 @@ use crate::{
         as_sent::{AsSent, Audience},
         refusal::Refusal,
     },
-    response::{
-        body::Body, coding::OnItsWay, fields::CacheStatus, known_length::known_length, representation,
-    },
+    response::{body::Body, fields::CacheStatus, known_length::known_length, representation},
     upstream::{
         RequestBody,
         outbound::{self, Purpose},
@@ -287,9 +285,8 @@ impl Exchange<'_> {
         };
         let via = Some(parts.version);
         let body = Body::Upstream(Box::new(body));
-        let coder = OnItsWay::on(self.route, &self.edge.coder);
         let wall = self.edge.clock.wall();
-        let mut response = representation::unshared(self.head, parts, body, coder, wall);
+        let mut response = representation::unshared(self.head, parts, body, self.on_its_way(), wall);
         if matches!(reason, Reason::NoFreshness | Reason::TooLarge | Reason::NoRoom | Reason::TagsUnusable) {
             self.tell_browsers(&mut response);
         }

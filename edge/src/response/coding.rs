@@ -1,4 +1,4 @@
-//! Content codings: which responses are coded, on the fly or once for a stored body.
+//! Content codings: which responses are coded, on the fly or once for a stored body, and which are decoded.
 //!
 //! A stored body is coded off the request path, on one thread with a bounded queue, at a high level; until that is done
 //! (and for responses that are not stored) bodies are coded on the fly at a low level.
@@ -14,11 +14,11 @@ use std::{
 use async_compression::{
     Level,
     brotli::EncoderParams,
-    tokio::bufread::{BrotliEncoder, GzipEncoder, ZstdEncoder},
+    tokio::bufread::{BrotliEncoder, GzipDecoder, GzipEncoder, ZstdEncoder},
     zstd::CParameter,
 };
 use bytes::{Bytes, BytesMut};
-use cache_policy::{Coding, Codings, forbids_transforming};
+use cache_policy::{Coding, Codings, choose_coding, forbids_transforming, list_elements};
 use futures_util::Stream;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use http_body::{Body as HttpBody, Frame};
@@ -45,19 +45,48 @@ pub const SMALLEST: u64 = 256;
 ///
 /// The status hardly matters: error pages are text like others. A part is not coded, for its octets are those of the whole.
 pub fn codable(types: &[MediaRange], status: StatusCode, head: &HeaderMap, length: Option<u64>) -> bool {
+    is_complete(status)
+        && length.is_none_or(|length| length >= SMALLEST)
+        && !head.contains_key(header::CONTENT_ENCODING)
+        && !head.contains_key(header::TRAILER)
+        && head.get(header::CONTENT_TYPE).is_some_and(|content_type| shrinks(types, content_type))
+        && !forbids_transforming(head)
+}
+
+/// Whether a response may be decoded: a complete body in gzip and in nothing else, with no objection from the origin
+/// (`no-transform`, RFC 9111 §5.2.2.6).
+///
+/// Any type: a client that refuses gzip cannot use it, whatever is inside.
+pub fn decodable(status: StatusCode, head: &HeaderMap, length: Option<u64>) -> bool {
+    // No entry in the field but this one: what lies under a second coding is not gzip.
+    let is_gzip = || {
+        let mut codings = list_elements(head, &header::CONTENT_ENCODING);
+        codings.next().and_then(Coding::of_token) == Some(Coding::Gzip) && codings.next().is_none()
+    };
+    head.contains_key(header::CONTENT_ENCODING)
+        && is_complete(status)
+        && length != Some(0)
+        && !head.contains_key(header::TRAILER)
+        && is_gzip()
+        && !forbids_transforming(head)
+}
+
+/// Whether a client would rather have a body in no coding than in gzip. Without the field any coding is acceptable
+/// (RFC 9110 §12.5.3), and where identity is refused too, decoding helps nobody.
+pub fn refuses_gzip(request: &HeaderMap) -> bool {
+    request.contains_key(header::ACCEPT_ENCODING)
+        && choose_coding(request, Codings::GZIP) == Some(Coding::Identity)
+}
+
+/// Whether a response with this status carries the whole of its content.
+fn is_complete(status: StatusCode) -> bool {
     const NEVER: [StatusCode; 4] = [
         StatusCode::PARTIAL_CONTENT,
         StatusCode::NO_CONTENT,
         StatusCode::RESET_CONTENT,
         StatusCode::NOT_MODIFIED,
     ];
-    !status.is_informational()
-        && !NEVER.contains(&status)
-        && length.is_none_or(|length| length >= SMALLEST)
-        && !head.contains_key(header::CONTENT_ENCODING)
-        && !head.contains_key(header::TRAILER)
-        && head.get(header::CONTENT_TYPE).is_some_and(|content_type| shrinks(types, content_type))
-        && !forbids_transforming(head)
+    !status.is_informational() && !NEVER.contains(&status)
 }
 
 fn shrinks(types: &[MediaRange], content_type: &HeaderValue) -> bool {
@@ -67,25 +96,18 @@ fn shrinks(types: &[MediaRange], content_type: &HeaderValue) -> bool {
     media_type != "text/event-stream" && types.iter().any(|range| range.holds(&media_type))
 }
 
-/// What a body that is coded on its way needs.
+/// What decides about a body that is coded or decoded on its way.
 #[derive(Clone, Copy)]
 pub struct OnItsWay<'a> {
     pub coder: &'a Coder,
-    /// The types that are coded.
-    pub types: &'a [MediaRange],
+    pub route: &'a Route,
 }
 
-impl<'a> OnItsWay<'a> {
-    /// What it needs on a route; `None` where the route does not code.
-    pub fn on(route: &'a Route, coder: &'a Coder) -> Option<Self> {
-        route.compress.then_some(Self { coder, types: &route.compress_types })
-    }
-}
-
-/// A body that is coded while it is sent. When the source has no data at once, the encoder is flushed, so that a slow
+/// A body that is coded, or decoded, while it is sent, as fast as its client reads. When the source has no data at once, the encoder is flushed, so that a slow
 /// source's pieces arrive as they come.
 pub struct CodedBody {
-    encoder: Pin<Box<dyn AsyncRead + Send>>,
+    /// The encoder, or the decoder.
+    transformer: Pin<Box<dyn AsyncRead + Send>>,
     buffer: BytesMut,
     failure: Failures,
     _slot: Slot,
@@ -116,23 +138,36 @@ where
     let failure = Failures::default();
     let source = StreamReader::new(Data { body, failure: Arc::clone(&failure) });
     match encoder(source, coding, Effort::OnTheFly) {
-        Ok(encoder) => Ok(CodedBody { encoder, buffer: BytesMut::new(), failure, _slot: slot }),
+        Ok(transformer) => Ok(CodedBody { transformer, buffer: BytesMut::new(), failure, _slot: slot }),
         Err(source) => Err(source.into_inner().body),
     }
 }
 
+/// Decodes a body in gzip while it is sent.
+pub fn decoded<B>(body: B, slot: Slot) -> CodedBody
+where
+    B: HttpBody<Data = Bytes, Error = BodyError> + Unpin + Send + 'static,
+{
+    let failure = Failures::default();
+    let source = StreamReader::new(Data { body, failure: Arc::clone(&failure) });
+    let mut decoder = GzipDecoder::new(source);
+    // RFC 1952 §2.2: a file is a series of members.
+    decoder.multiple_members(true);
+    CodedBody { transformer: Box::pin(decoder), buffer: BytesMut::new(), failure, _slot: slot }
+}
+
 impl CodedBody {
-    /// The next coded piece.
+    /// The next piece.
     pub fn poll_frame(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         self.buffer.resize(PIECE, 0);
         let mut read = ReadBuf::new(&mut self.buffer);
-        match ready!(self.encoder.as_mut().poll_read(context, &mut read)) {
+        match ready!(self.transformer.as_mut().poll_read(context, &mut read)) {
             Ok(()) => {
                 let filled = read.filled().len();
                 if filled == 0 {
                     return Poll::Ready(None);
                 }
-                // A copy of exactly the coded bytes: the piece may wait long in a connection's queue.
+                // A copy of exactly these bytes: the piece may wait long in a connection's queue.
                 let piece = Bytes::copy_from_slice(&self.buffer[..filled]);
                 Poll::Ready(Some(Ok(Frame::data(piece))))
             }
@@ -216,7 +251,7 @@ fn encoder<S: AsyncBufRead + Send + 'static>(
 #[derive(Clone, Debug)]
 pub struct Coder {
     queue: mpsc::SyncSender<Job>,
-    /// Memory that encoders may hold, for as long as their clients read: a permit a KiB.
+    /// Memory that encoders and decoders may hold, for as long as their clients read: a permit a KiB.
     encoders: Arc<Semaphore>,
 }
 
@@ -243,7 +278,8 @@ impl Coder {
         Ok(Self { queue, encoders: Arc::new(Semaphore::new(ENCODERS)) })
     }
 
-    /// Permission to code one more body on the fly; `None` when those under way hold all the memory they may.
+    /// Permission to bring one more body into this coding on the fly; `None` when those under way hold all the memory they
+    /// may.
     pub fn slot(&self, coding: Coding) -> Option<Slot> {
         let encoders = Arc::clone(&self.encoders);
         let permit = encoders.try_acquire_many_owned(held_on_the_fly(coding)).ok()?;
@@ -291,7 +327,8 @@ const fn held_on_the_fly(coding: Coding) -> u32 {
         Coding::Gzip => 384,
         Coding::Brotli => 704,
         Coding::Zstd => 896,
-        Coding::Identity => 0,
+        // A decoder of gzip: its window of 32 KiB, its tables and its buffer, far below what an encoder holds.
+        Coding::Identity => 96,
     }
 }
 
@@ -304,6 +341,7 @@ const ENCODERS: usize = 60 * 1024;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::response::body::Body;
 
     fn head(content_type: &'static str) -> HeaderMap {
         HeaderMap::from_iter([(header::CONTENT_TYPE, HeaderValue::from_static(content_type))])
@@ -355,6 +393,76 @@ mod tests {
         let mut protected = head("text/css");
         protected.insert(header::CACHE_CONTROL, HeaderValue::from_static("public, No-Transform"));
         assert!(!codable(StatusCode::OK, &protected, None));
+    }
+
+    #[test]
+    fn gzip_alone_is_decodable_and_only_whole() {
+        let decodable = |status, coding: &'static str, length| {
+            let mut head = head("application/octet-stream");
+            head.insert(header::CONTENT_ENCODING, HeaderValue::from_static(coding));
+            decodable(status, &head, length)
+        };
+        for coding in ["gzip", "X-GZIP"] {
+            assert!(
+                decodable(StatusCode::OK, coding, None) && decodable(StatusCode::NOT_FOUND, coding, Some(9))
+            );
+            assert!(!decodable(StatusCode::OK, coding, Some(0)), "there is nothing in it");
+            for status in [StatusCode::PARTIAL_CONTENT, StatusCode::NO_CONTENT, StatusCode::NOT_MODIFIED] {
+                assert!(!decodable(status, coding, None), "{status}");
+            }
+        }
+        for coding in ["br", "gzip, br", "gzip, gzip", "identity", ""] {
+            assert!(!decodable(StatusCode::OK, coding, None), "{coding}");
+        }
+        assert!(!super::decodable(StatusCode::OK, &head("text/css"), None));
+    }
+
+    /// Every shorter beginning of gzip is an error, wherever it ends.
+    #[tokio::test]
+    async fn gzip_that_breaks_off_is_an_error_wherever_it_does() {
+        let coded = gzip("gatehouse ".repeat(100).as_bytes()).await;
+        let two = [&coded[..], &coded[..]].concat();
+        assert_eq!(decode(two).await.unwrap(), "gatehouse ".repeat(200));
+        for length in 1..coded.len() {
+            assert!(decode(coded[..length].to_vec()).await.is_err(), "{length} of {}", coded.len());
+        }
+    }
+
+    /// A few KiB that stand for very many cost what the client reads of them, and no more.
+    #[tokio::test]
+    async fn gzip_is_decoded_no_faster_than_its_client_reads() {
+        use http_body_util::{BodyExt as _, StreamBody};
+        let coded = gzip(&vec![0; 16 << 20]).await;
+        let taken = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+        let pieces: Vec<Bytes> = coded.chunks(1024).map(Bytes::copy_from_slice).collect();
+        assert!(pieces.len() > 10);
+        let count = Arc::clone(&taken);
+        let source = futures_util::stream::iter(pieces.into_iter().map(move |piece| {
+            count.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            Ok(Frame::data(piece))
+        }));
+        let coder = Coder::start(Arc::new(Memory::new(1 << 20, 1, Arc::default()))).unwrap();
+        let body = decoded(StreamBody::new(source), coder.slot(Coding::Identity).unwrap());
+        let mut body = Body::Coded(Box::new(body));
+        for _ in 0..4 {
+            let piece = body.frame().await.unwrap().unwrap().into_data().unwrap();
+            assert!(piece.len() <= PIECE && piece.iter().all(|octet| *octet == 0));
+        }
+        assert_eq!(taken.load(std::sync::atomic::Ordering::Relaxed), 1);
+    }
+
+    async fn gzip(text: &[u8]) -> Vec<u8> {
+        let mut coded = Vec::new();
+        GzipEncoder::new(text).read_to_end(&mut coded).await.unwrap();
+        coded
+    }
+
+    async fn decode(coded: Vec<u8>) -> Result<Bytes, BodyError> {
+        use http_body_util::{BodyExt as _, Full};
+        let coder = Coder::start(Arc::new(Memory::new(1 << 20, 1, Arc::default()))).unwrap();
+        let body = Full::new(Bytes::from(coded)).map_err(|never| match never {});
+        let slot = coder.slot(Coding::Identity).unwrap();
+        Ok(Body::Coded(Box::new(decoded(body, slot))).collect().await?.to_bytes())
     }
 
     #[test]

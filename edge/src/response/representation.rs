@@ -4,6 +4,7 @@
 //! moment or on the verdict; that is [`crate::response::fields`]'s.
 
 use std::{
+    borrow::Cow,
     hash::{BuildHasher as _, Hasher as _, RandomState},
     ops::Range,
     sync::Arc,
@@ -23,43 +24,62 @@ use crate::{
         recording::Reader,
         stored::{code_head, vary_on_coding},
     },
-    message::entity_tag::{Strength, coded_tag, form_of},
+    message::entity_tag::{Form, Strength, coded_tag, form_of},
     response::{
         body::{Body, Cut, Framed, Octets},
         coding::{self, Coder, OnItsWay, Slot},
         known_length::KnownLength,
     },
+    settings::Route,
 };
 
 /// Answers from a stored response.
-pub fn stored(
-    request: &request::Parts,
-    stored: &Arc<Stored>,
-    key: &Key,
-    rules: &Rules,
-    coder: &Coder,
-) -> Response<Body> {
+pub fn stored(request: &request::Parts, stored: &Arc<Stored>, key: &Key, on: OnItsWay<'_>) -> Response<Body> {
     let identity = stored.identity();
     let length = identity.body.length();
     let meta = &stored.meta;
-    let wanted = negotiate(request, stored.codable);
-    if wanted != Coding::Identity && stored.coded(wanted).is_none() {
-        coder.ask(key, stored, wanted);
-    }
-    let (coding, head, source) = match stored.coded(wanted) {
-        Some((coding, computed)) => (coding, computed.head.clone(), BodySource::Whole(&computed.body)),
-        None => match fly(wanted, coder) {
-            Some(slot) => (wanted, fly_head(&identity.head, wanted), BodySource::Coded(slot)),
-            None => (Coding::Identity, identity.head.clone(), BodySource::Whole(&identity.body)),
+    let change = match stored.codable {
+        true => Change::Code,
+        false => decoding(on.route, meta.status, &identity.head, Some(length)),
+    };
+    // What is coded has its Vary stored with it.
+    let sent = match change {
+        Change::Decode => {
+            let mut head = identity.head.clone();
+            vary_on_coding(&mut head);
+            Cow::Owned(head)
+        }
+        Change::Code | Change::Nothing => Cow::Borrowed(&identity.head),
+    };
+    let wanted = negotiate(request, change);
+    let computed = match wanted {
+        Form::Made(coding) => {
+            let computed = stored.coded(coding);
+            if computed.is_none() && coding != Coding::Identity {
+                on.coder.ask(key, stored, coding);
+            }
+            computed
+        }
+        Form::Sent => None,
+    };
+    let (form, head, source) = match computed {
+        Some((Coding::Identity, _)) => (Form::Sent, sent.as_ref().clone(), BodySource::Whole(&identity.body)),
+        Some((coding, computed)) => {
+            (Form::Made(coding), computed.head.clone(), BodySource::Whole(&computed.body))
+        }
+        None => match fly(wanted, on.coder) {
+            Some(slot) => (wanted, fly_head(sent.as_ref().clone(), wanted), BodySource::Made(slot)),
+            None => (Form::Sent, sent.as_ref().clone(), BodySource::Whole(&identity.body)),
         },
     };
     let known = KnownLength::Complete(length);
-    let form = Form { head: &head, identity: &identity.head, coding, length: known };
-    match select(&Asked { request, meta, rules }, &form) {
+    let negotiated = Negotiated { head: &head, identity: &sent, form, length: known };
+    let rules = &on.route.rules;
+    match select(&Asked { request, meta, rules }, &negotiated) {
         Selected::Whole => {
             let body = match source {
                 BodySource::Whole(body) => Body::Stored(body.read()),
-                BodySource::Coded(slot) => code(Body::Stored(identity.body.read()), coding, Some(slot)),
+                BodySource::Made(slot) => make(Body::Stored(identity.body.read()), form, Some(slot)),
             };
             whole(request, meta.status, head, body)
         }
@@ -101,8 +121,7 @@ pub fn filling(
     request: &request::Parts,
     filling: &Filling,
     (reader, length): (Reader, KnownLength),
-    rules: &Rules,
-    coder: &Coder,
+    on: OnItsWay<'_>,
 ) -> Response<Body> {
     let meta = &filling.facts.meta;
     if filling.partial {
@@ -111,30 +130,34 @@ pub fn filling(
             assemble(StatusCode::PARTIAL_CONTENT, filling.head.clone(), body)
         });
     }
-    whole_filling(request, filling, (reader, length), rules, coder)
+    whole_filling(request, filling, (reader, length), on)
 }
 
 fn whole_filling(
     request: &request::Parts,
     filling: &Filling,
     (reader, known): (Reader, KnownLength),
-    rules: &Rules,
-    coder: &Coder,
+    on: OnItsWay<'_>,
 ) -> Response<Body> {
-    let wanted = negotiate(request, filling.facts.codable);
-    let slot = fly(wanted, coder);
-    let coding = if slot.is_some() { wanted } else { Coding::Identity };
+    let meta = &filling.facts.meta;
+    let change = match filling.facts.codable {
+        true => Change::Code,
+        false => decoding(on.route, meta.status, &filling.head, filling.length),
+    };
+    let wanted = negotiate(request, change);
+    let slot = fly(wanted, on.coder);
+    let form = if slot.is_some() { wanted } else { Form::Sent };
     let mut identity = filling.head.clone();
-    if filling.facts.codable {
+    if change != Change::Nothing {
         vary_on_coding(&mut identity);
     }
-    let head = if coding == Coding::Identity { identity.clone() } else { fly_head(&identity, coding) };
-    let asked = Asked { request, meta: &filling.facts.meta, rules };
-    match select(&asked, &Form { head: &head, identity: &identity, coding, length: known }) {
+    let head = fly_head(identity.clone(), form);
+    let asked = Asked { request, meta, rules: &on.route.rules };
+    match select(&asked, &Negotiated { head: &head, identity: &identity, form, length: known }) {
         Selected::Whole => {
             let body = Body::Filling(Box::new(Cut::whole(reader, filling.length)));
-            let body = code(body, coding, slot);
-            whole(request, filling.facts.meta.status, head, body)
+            let body = make(body, form, slot);
+            whole(request, meta.status, head, body)
         }
         Selected::Part(part) => {
             let body = Body::Filling(Box::new(Cut::range(reader, part.clone())));
@@ -150,7 +173,7 @@ fn whole_filling(
             // Several parts may be answered with the whole (RFC 9110 §14.2).
             _ => {
                 let body = Body::Filling(Box::new(Cut::whole(reader, filling.length)));
-                whole(request, filling.facts.meta.status, head, body)
+                whole(request, meta.status, head, body)
             }
         },
         Selected::Answered(response) => *response,
@@ -162,16 +185,32 @@ fn readers(filling: &Filling, parts: usize) -> Option<Vec<Reader>> {
     (0..parts).map(|_| filling.recording.reader()).collect()
 }
 
-/// Answers with a response for this client alone, coded if there is a coder.
+/// Answers with a response for this client alone, coded or decoded where the route does that.
 pub fn passed(
     request: &request::Parts,
     answer: response::Parts,
     body: Body,
-    coder: Option<OnItsWay<'_>>,
+    on: OnItsWay<'_>,
 ) -> Response<Body> {
     let status = answer.status;
-    let Alone { head, coding, slot } = alone(request, answer, &body, coder);
-    assemble(status, head, code(body, coding, slot))
+    let Alone { mut head, form, slot, .. } = alone(request, answer, &body, on);
+    if status == StatusCode::NOT_MODIFIED {
+        name_form_held(request, &mut head);
+    }
+    assemble(status, head, make(body, form, slot))
+}
+
+/// Upstream, tags of our forms were taken back to the one they were made from: its 304 names that one, and must name the
+/// client's (RFC 9110 §15.4.5).
+fn name_form_held(request: &request::Parts, head: &mut HeaderMap) {
+    let Some(etag) = head.get(header::ETAG) else { return };
+    let holds = |form| if_none_match(&request.headers).any(|tag| form_of(tag, etag) == Some(form));
+    if !holds(Form::Sent)
+        && let Some(tag) = tag_held(request, etag, Form::Sent)
+    {
+        head.insert(header::ETAG, tag);
+        vary_on_coding(head);
+    }
 }
 
 /// As [`passed`], for an upstream that was asked without the client's conditions: they are evaluated here, at the time
@@ -180,16 +219,21 @@ pub fn unshared(
     request: &request::Parts,
     answer: response::Parts,
     body: Body,
-    coder: Option<OnItsWay<'_>>,
+    on: OnItsWay<'_>,
     now: SystemTime,
 ) -> Response<Body> {
     let status = answer.status;
-    let Alone { head, coding, slot } = alone(request, answer, &body, coder);
+    let Alone { head, etag, form, slot } = alone(request, answer, &body, on);
     if status == StatusCode::OK && answers_not_modified(request, &head, now) {
         return not_modified(head);
     }
     if status == StatusCode::OK
-        && coding == Coding::Identity
+        && let Some(response) = etag.and_then(|etag| holds_another_form(request, (&etag, &head), form))
+    {
+        return response;
+    }
+    if status == StatusCode::OK
+        && form == Form::Sent
         && let Some(length) = http_body::Body::size_hint(&body).exact()
     {
         // The whole is all that `bytes=0-` asks for. If-Range with a date is not looked into: then 200 is right as well.
@@ -201,34 +245,34 @@ pub fn unshared(
             return assemble(StatusCode::PARTIAL_CONTENT, head, body);
         }
     }
-    assemble(status, head, code(body, coding, slot))
+    assemble(status, head, make(body, form, slot))
 }
 
 /// The form of a response for one client alone.
 struct Alone {
     head: HeaderMap,
-    coding: Coding,
+    /// The upstream's own tag.
+    etag: Option<HeaderValue>,
+    form: Form,
     slot: Option<Slot>,
 }
 
-fn alone(
-    request: &request::Parts,
-    answer: response::Parts,
-    body: &Body,
-    coder: Option<OnItsWay<'_>>,
-) -> Alone {
+fn alone(request: &request::Parts, answer: response::Parts, body: &Body, on: OnItsWay<'_>) -> Alone {
     let response::Parts { status, headers: mut head, .. } = answer;
-    let length = http_body::Body::size_hint(body).exact();
-    let codable = request.method != Method::HEAD
-        && coder.is_some_and(|coder| coding::codable(coder.types, status, &head, length));
-    let wanted = negotiate(request, codable);
-    let slot = coder.and_then(|coder| fly(wanted, coder.coder));
-    let coding = if slot.is_some() { wanted } else { Coding::Identity };
-    if codable {
+    let is_head = request.method == Method::HEAD;
+    // An answer to HEAD has no body, and still may be that of one.
+    let length = http_body::Body::size_hint(body).exact().filter(|_| !is_head);
+    let route = on.route;
+    let codable = !is_head && route.compress && coding::codable(&route.compress_types, status, &head, length);
+    let change = if codable { Change::Code } else { decoding(route, status, &head, length) };
+    let wanted = negotiate(request, change);
+    let slot = if is_head { None } else { fly(wanted, on.coder) };
+    let form = if slot.is_some() || is_head { wanted } else { Form::Sent };
+    if change != Change::Nothing {
         vary_on_coding(&mut head);
     }
-    let head = if coding == Coding::Identity { head } else { fly_head(&head, coding) };
-    Alone { head, coding, slot }
+    let etag = head.get(header::ETAG).cloned();
+    Alone { head: fly_head(head, form), etag, form, slot }
 }
 
 /// The links of a head that a client should load ahead of the page.
@@ -245,40 +289,68 @@ fn answers_not_modified(request: &request::Parts, head: &HeaderMap, now: SystemT
         == Precondition::NotModified
 }
 
-/// The coding this client gets. A range is taken from the identity form: its bytes are the same for everyone.
-fn negotiate(request: &request::Parts, codable: bool) -> Coding {
-    if !codable || request.headers.contains_key(header::RANGE) {
-        return Coding::Identity;
+/// What the edge does to a response's coding, for those clients who want it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Change {
+    Nothing,
+    Code,
+    Decode,
+}
+
+/// Whether a response is decoded on this route.
+fn decoding(route: &Route, status: StatusCode, head: &HeaderMap, length: Option<u64>) -> Change {
+    match route.decompress && coding::decodable(status, head, length) {
+        true => Change::Decode,
+        false => Change::Nothing,
     }
-    choose_coding(&request.headers, coding::OFFERED).unwrap_or(Coding::Identity)
 }
 
-/// Permission to code a body on the fly, where it is to be coded at all and not too many others are.
-fn fly(wanted: Coding, coder: &Coder) -> Option<Slot> {
-    if wanted == Coding::Identity { None } else { coder.slot(wanted) }
+/// The form this client gets. A range is taken from the form that the upstream sent, whose bytes are the same for
+/// everyone; of gzip it is of no use to a client that refuses gzip, and such a one gets the whole (RFC 9110 §14.2).
+fn negotiate(request: &request::Parts, change: Change) -> Form {
+    match change {
+        Change::Code if !request.headers.contains_key(header::RANGE) => {
+            match choose_coding(&request.headers, coding::OFFERED) {
+                None | Some(Coding::Identity) => Form::Sent,
+                Some(coding) => Form::Made(coding),
+            }
+        }
+        Change::Decode if coding::refuses_gzip(&request.headers) => Form::Made(Coding::Identity),
+        _ => Form::Sent,
+    }
 }
 
-fn code(body: Body, coding: Coding, slot: Option<Slot>) -> Body {
-    match slot {
-        Some(slot) => match coding::on_the_fly(body, coding, slot) {
+/// Permission to make a form on the fly, where one is to be made at all and not too many others are.
+fn fly(wanted: Form, coder: &Coder) -> Option<Slot> {
+    match wanted {
+        Form::Sent => None,
+        Form::Made(coding) => coder.slot(coding),
+    }
+}
+
+fn make(body: Body, form: Form, slot: Option<Slot>) -> Body {
+    match (form, slot) {
+        (Form::Made(Coding::Identity), Some(slot)) => Body::Coded(Box::new(coding::decoded(body, slot))),
+        (Form::Made(coding), Some(slot)) => match coding::on_the_fly(body, coding, slot) {
             Ok(coded) => Body::Coded(Box::new(coded)),
             Err(body) => body,
         },
-        None => body,
+        _ => body,
     }
 }
 
 /// Where the bytes of a stored response come from.
 enum BodySource<'a> {
     Whole(&'a StoredBody),
-    Coded(Slot),
+    Made(Slot),
 }
 
-/// The head of a body that will be coded while it is sent.
-fn fly_head(identity: &HeaderMap, coding: Coding) -> HeaderMap {
-    let mut head = identity.clone();
-    head.remove(header::CONTENT_LENGTH);
-    code_head(&mut head, coding, Strength::Weak);
+/// The head of a body that will be in this form while it is sent.
+fn fly_head(mut head: HeaderMap, form: Form) -> HeaderMap {
+    if let Form::Made(coding) = form {
+        head.remove(header::CONTENT_LENGTH);
+        code_head(&mut head, coding, Strength::Weak);
+    }
     head
 }
 
@@ -297,19 +369,19 @@ struct Asked<'a> {
 }
 
 /// The form of a response that was negotiated.
-struct Form<'a> {
+struct Negotiated<'a> {
     head: &'a HeaderMap,
     /// The head of the form that the upstream sent.
     identity: &'a HeaderMap,
-    coding: Coding,
-    /// The length of the identity form.
+    form: Form,
+    /// The length of the form that the upstream sent.
     length: KnownLength,
 }
 
 /// Evaluates the client's conditions and range (RFC 9110 §13.2.2).
-fn select(asked: &Asked<'_>, form: &Form<'_>) -> Selected {
+fn select(asked: &Asked<'_>, negotiated: &Negotiated<'_>) -> Selected {
     let &Asked { request, meta, rules } = asked;
-    let &Form { head, identity, coding, length } = form;
+    let &Negotiated { head, identity, form, length } = negotiated;
     if meta.status != StatusCode::OK {
         return Selected::Whole;
     }
@@ -318,10 +390,11 @@ fn select(asked: &Asked<'_>, form: &Form<'_>) -> Selected {
     {
         return Selected::Answered(Box::new(response));
     }
-    if let Some(response) = holds_another_form(request, identity, coding) {
+    let etag = identity.get(header::ETAG);
+    if let Some(response) = etag.and_then(|etag| holds_another_form(request, (etag, identity), form)) {
         return Selected::Answered(Box::new(response));
     }
-    if coding != Coding::Identity {
+    if form != Form::Sent {
         return Selected::Whole;
     }
     let strong = meta.validators.strong_last_modified();
@@ -365,27 +438,35 @@ fn undated(request: &request::Parts, head: &HeaderMap, rules: &Rules) -> Option<
     parse_date(head.get(header::DATE)?.as_bytes(), SystemTime::UNIX_EPOCH)
 }
 
-/// A client may hold another coding of the same response than the one it would receive now: its tag validates all the
-/// same, and the 304 names that form.
+/// A client may hold another form of the same response than the one it would receive now: its tag validates all the same,
+/// and the 304 names that form. `etag` is the upstream's own.
 fn holds_another_form(
     request: &request::Parts,
-    identity: &HeaderMap,
-    coding: Coding,
+    (etag, head): (&HeaderValue, &HeaderMap),
+    form: Form,
 ) -> Option<Response<Body>> {
-    let etag = identity.get(header::ETAG)?;
-    let forms = [Coding::Identity, Coding::Gzip, Coding::Brotli, Coding::Zstd];
-    let place = |held: Coding| forms.iter().position(|form| *form == held);
-    let held = if_none_match(&request.headers)
-        .filter_map(|tag| form_of(tag, etag))
-        .filter(|form| *form != coding)
-        .min_by_key(|form| place(*form))?;
-    let tag = match held {
-        Coding::Identity => etag.clone(),
-        form => coded_tag(etag, form, Strength::Strong)?,
-    };
-    let mut head = identity.clone();
+    let tag = tag_held(request, etag, form)?;
+    let mut head = head.clone();
     head.insert(header::ETAG, tag);
     Some(not_modified(head))
+}
+
+/// The tag of a form that the client holds, other than this one.
+fn tag_held(request: &request::Parts, etag: &HeaderValue, form: Form) -> Option<HeaderValue> {
+    let place = |held: &Form| match held {
+        Form::Sent => 0,
+        Form::Made(coding) => 1 + coding.index(),
+    };
+    let held = if_none_match(&request.headers)
+        .filter_map(|tag| form_of(tag, etag))
+        .filter(|held| *held != form)
+        .min_by_key(place)?;
+    match held {
+        Form::Sent => Some(etag.clone()),
+        // Decoded bodies are never stored.
+        Form::Made(Coding::Identity) => coded_tag(etag, Coding::Identity, Strength::Weak),
+        Form::Made(coding) => coded_tag(etag, coding, Strength::Strong),
+    }
 }
 
 fn whole(request: &request::Parts, status: StatusCode, head: HeaderMap, body: Body) -> Response<Body> {

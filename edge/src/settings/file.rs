@@ -148,6 +148,7 @@ pub(super) struct Route {
     pub(super) limit: Option<Written<Text>>,
     pub(super) compress: Option<Written<bool>>,
     pub(super) compress_types: Option<Spanned<Vec<Written<MediaRange>>>>,
+    pub(super) decompress: Option<Written<bool>>,
     pub(super) early_hints: Option<Written<bool>>,
     pub(super) cache: Option<Table<RouteCache>>,
 }

@@ -359,6 +359,8 @@ pub struct Route {
     pub compress: bool,
     /// The types of content that are coded.
     pub compress_types: Arc<[MediaRange]>,
+    /// Whether gzip of the origin's is decoded for clients that refuse it.
+    pub decompress: bool,
     /// Whether the preloads of a stored page go ahead as 103 (RFC 8297) while the origin is asked about it.
     pub early_hints: bool,
 }

@@ -132,6 +132,7 @@ mod tests {
         ("routes.limit", "\"x\"", "\"y\"", InFlight),
         ("routes.compress", "true", "false", InFlight),
         ("routes.compress_types", "[\"text/css\"]", "[\"text/*\"]", InFlight),
+        ("routes.decompress", "true", "false", InFlight),
         ("routes.early_hints", "true", "false", InFlight),
         ("routes.cache.ttl", "\"1s\"", "{ 200 = \"2s\" }", InFlight),
         ("routes.cache.default_ttl", "\"1s\"", "\"2s\"", InFlight),

@@ -341,6 +341,7 @@ impl Resolver<'_> {
         });
         let compress = self.or(table.compress, true);
         let compress_types = self.compress_types(table.compress_types, compress);
+        let decompress = self.or(table.decompress, compress);
         let mut cache = inner(table.cache);
         let early_hints = self.or(table.early_hints, false);
         let browser = cache.browser.take().and_then(|browser| self.value(browser));
@@ -357,6 +358,7 @@ impl Resolver<'_> {
             browser,
             compress,
             compress_types,
+            decompress,
             early_hints,
         })
     }

@@ -101,7 +101,13 @@ fn the_least_file_needs_no_more_than_a_listener_an_upstream_and_a_route() {
     assert_eq!(settings.admin, None);
     assert_eq!(settings.cache, CacheSettings::default());
     let route = &settings.routes[0];
-    assert!(route.compress && route.hosts.is_empty() && route.limit.is_none() && route.browser.is_none());
+    assert!(
+        route.compress
+            && route.decompress
+            && route.hosts.is_empty()
+            && route.limit.is_none()
+            && route.browser.is_none()
+    );
     let server = Server::Http { host: "127.0.0.1".into(), port: 9000 };
     assert_eq!(*route.upstream, Upstream::new("origin", vec![server]));
 }
@@ -162,7 +168,7 @@ fn all_ways_to_write_a_route_are_understood() {
         [Some(300), Some(300), Some(10), None]
     );
     assert_eq!(one.rules.client_directives, cache_policy::ClientDirectives::IgnoreAll);
-    assert!(!one.compress && !one.rules.edge_codes);
+    assert!(!one.compress && !one.decompress && !one.rules.edge_codes);
     assert_eq!(two.rules.ignored_cookies, cache_policy::IgnoredCookies::All);
     assert_eq!(two.rules.cookies, cache_policy::Cookies::Origin);
     assert_eq!(two.rules.ttl, Some(cache_policy::Ttl::of_answers(Duration::from_secs(300))));

@@ -34,7 +34,7 @@ pub fn request(asked: &AsSent<'_>, purpose: Purpose<'_>, body: RequestBody) -> R
     let (target, mut headers) = match purpose {
         Purpose::Pass => {
             let mut headers = asked.fields(Audience::Client);
-            if route.compress {
+            if route.compress || route.decompress {
                 uncode_conditions(&mut headers);
             }
             if takes_trailers(&head.headers) {

@@ -1,10 +1,12 @@
 //! Content codings chosen for each client (RFC 9110 §8.4, §12.5.3).
 
-use scripted_upstream::{Reply, saying};
-use std::io::Read as _;
+use bytes::Bytes;
+use http::Request;
+use scripted_upstream::{Gate, Reply, saying};
+use std::io::{Read as _, Write as _};
 
 use crate::{
-    front::{CACHED, Got, PASSED, front, front_with},
+    front::{CACHED, Front, Got, PASSED, front, front_with, settle},
     representation::{PAGE, TEXT},
     upstream::Upstream,
 };
@@ -78,6 +80,179 @@ async fn error_pages_and_every_type_that_the_route_names_are_coded() {
             }
         }
     }
+}
+
+/// An origin that sends gzip whatever the client accepts.
+fn always_gzip(fields: &'static [(&'static str, &'static str)]) -> Upstream {
+    let coded = gzip(TEXT);
+    Upstream::start(move |seen| match seen.header("if-none-match") {
+        "\"v1\"" => Reply::status(304).header("etag", "\"v1\""),
+        _ => Reply::ok(coded.clone()).fields(PAGE).fields(GZIP).fields(fields),
+    })
+}
+
+const GZIP: &[(&str, &str)] = &[
+    ("content-encoding", "gzip"),
+    ("content-digest", "sha-256=:AA==:"),
+    ("repr-digest", "sha-256=:AA==:"),
+    ("content-md5", "AA=="),
+    ("accept-ranges", "bytes"),
+];
+
+fn is_decoded(got: &Got) -> bool {
+    const OF_THE_CODED: [&str; 6] = [
+        "content-encoding",
+        "content-length",
+        "content-digest",
+        "repr-digest",
+        "content-md5",
+        "accept-ranges",
+    ];
+    assert_eq!(got.field("vary"), "Accept-Encoding");
+    let gone = OF_THE_CODED.map(|name| !got.headers.contains_key(name));
+    assert!(gone == [true; 6] || gone == [false; 6], "{got:?}");
+    assert_eq!(got.field("etag"), if gone[0] { "W/\"v1;gatehouse-identity\"" } else { "\"v1\"" });
+    gone[0]
+}
+
+async fn accepting(front: &Front, accepts: &str) -> Got {
+    front.get_with("/", &[("accept-encoding", accepts)]).await
+}
+
+/// Clients that refuse gzip were sent gzip.
+#[tokio::test(start_paused = true)]
+async fn gzip_of_the_origin_is_decoded_for_clients_that_refuse_it() {
+    for route in [CACHED, PASSED] {
+        let front = front_with(&always_gzip(&[]), route);
+        for round in ["miss", "again"] {
+            for accepts in ["identity", "br", "", "gzip;q=0", "*;q=0, identity", "gzip;q=0, *"] {
+                let got = accepting(&front, accepts).await;
+                assert!(is_decoded(&got) && got.text() == TEXT, "{route} {round} {accepts:?} {got:?}");
+                let head = Request::head("/").header("accept-encoding", accepts);
+                let head = front.send(head).await;
+                assert!(is_decoded(&head), "{route} {round} HEAD {accepts:?} {head:?}");
+            }
+            for accepts in ["gzip", "br, gzip;q=0.1", "*", "*;q=0", "identity;q=0"] {
+                let got = accepting(&front, accepts).await;
+                assert!(!is_decoded(&got) && gunzip(&got) == TEXT, "{route} {round} {accepts:?}");
+            }
+            let got = front.get("/").await;
+            assert!(!is_decoded(&got) && gunzip(&got) == TEXT, "without the field any coding is acceptable");
+        }
+    }
+}
+
+/// One that joins a body that is being filled, and one whose response turns out to be for it alone, got gzip too.
+#[tokio::test(start_paused = true)]
+async fn gzip_is_decoded_while_it_arrives() {
+    for fields in [&[][..], &[("cache-control", "private")]] {
+        let (coded, gate) = (gzip(TEXT), Gate::closed());
+        let upstream = Upstream::start({
+            let gate = gate.clone();
+            move |_| {
+                let (first, second) = (coded.slice(..10), coded.slice(10..));
+                let reply = Reply::streamed().then(first).then_wait(&gate).then(second);
+                reply.fields(if fields.is_empty() { PAGE } else { &PAGE[1..] }).fields(GZIP).fields(fields)
+            }
+        });
+        let front = front(&upstream);
+        let asks = ["identity", "br"].map(|accepts| {
+            let front = front.clone();
+            tokio::spawn(async move { accepting(&front, accepts).await })
+        });
+        settle().await;
+        gate.open();
+        for ask in asks {
+            let got = ask.await.unwrap();
+            assert_eq!(
+                (got.text(), got.field("content-encoding"), got.field("vary")),
+                (TEXT, "", "Accept-Encoding")
+            );
+        }
+        assert_eq!(upstream.count(), if fields.is_empty() { 1 } else { 2 });
+    }
+}
+
+/// The tag of either form validates, and the 304 names the form that the client holds.
+#[tokio::test(start_paused = true)]
+async fn the_tags_of_gzip_and_of_what_was_decoded_both_validate() {
+    const DECODED: &str = "W/\"v1;gatehouse-identity\"";
+    let unshared: &[(&str, &str)] = &[("cache-control", "private")];
+    for (route, fields) in [(CACHED, &[][..]), (PASSED, &[]), (CACHED, unshared)] {
+        let front = front_with(&always_gzip(fields), route);
+        for _ in 0..2 {
+            for (accepts, held) in
+                [("identity", DECODED), ("identity", "\"v1\""), ("gzip", DECODED), ("gzip", "\"v1\"")]
+            {
+                let fields = [("accept-encoding", accepts), ("if-none-match", held)];
+                let got = front.get_with("/", &fields).await;
+                assert_eq!((got.status, got.field("etag")), (304, held), "{route} {accepts}");
+                // Upstream's own 304 does not say whether the response would be gzip.
+                let vary = if route == PASSED && held != DECODED { "" } else { "Accept-Encoding" };
+                assert_eq!(got.field("vary"), vary, "{route} {accepts} {held}");
+            }
+            let fields = [("accept-encoding", "identity"), ("if-none-match", "\"v2;gatehouse-identity\"")];
+            assert!(is_decoded(&front.get_with("/", &fields).await), "another response");
+        }
+    }
+}
+
+/// Octets of gzip were cut out for a client that cannot use them.
+#[tokio::test(start_paused = true)]
+async fn a_range_of_what_is_decoded_is_ignored() {
+    let front = front(&always_gzip(&[]));
+    front.get("/").await;
+    let range = ("range", "bytes=0-8");
+    let got = front.get_with("/", &[("accept-encoding", "identity"), range]).await;
+    assert_eq!((got.status, got.text()), (200, TEXT));
+    assert_eq!(front.get_with("/", &[("accept-encoding", "gzip"), range]).await.status, 206);
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_transform_other_codings_and_the_route_keep_gzip_as_it_is() {
+    let coded_twice: &[(&str, &str)] = &[("content-encoding", "br")];
+    let no_transform: &[(&str, &str)] = &[("cache-control", "no-transform")];
+    for route in [CACHED, PASSED] {
+        let off = format!("{route}decompress = false\n");
+        let uncompressed = format!("{route}compress = false\n");
+        for (route, fields) in
+            [(route, no_transform), (route, coded_twice), (&off, &[][..]), (&uncompressed, &[])]
+        {
+            let front = front_with(&always_gzip(fields), route);
+            for _ in 0..2 {
+                let got = accepting(&front, "identity").await;
+                assert_eq!((gunzip(&got).as_str(), got.field("etag")), (TEXT, "\"v1\""), "{route}");
+                assert_eq!(got.field("vary"), "", "{route} {fields:?}");
+            }
+        }
+        let decoding = format!("{route}compress = false\ndecompress = true\n");
+        let front = front_with(&always_gzip(&[]), &decoding);
+        assert!(is_decoded(&accepting(&front, "identity").await));
+    }
+}
+
+/// A client must be able to tell a whole body from the beginning of one (RFC 9112 §8).
+#[tokio::test(start_paused = true)]
+async fn gzip_that_is_broken_never_ends_well() {
+    let coded = gzip(&TEXT.repeat(1000));
+    let mut corrupted = coded.to_vec();
+    let checksum = corrupted.len() - 8;
+    corrupted[checksum] ^= 1;
+    for broken in [coded.slice(..coded.len() - 1), corrupted.into(), Bytes::from_static(b"no gzip")] {
+        let upstream = Upstream::start(move |_| Reply::ok(broken.clone()).fields(PAGE).fields(GZIP));
+        for route in [CACHED, PASSED] {
+            let front = front_with(&upstream, route);
+            for _ in 0..2 {
+                assert!(accepting(&front, "identity").await.body.is_err(), "{route}");
+            }
+        }
+    }
+}
+
+fn gzip(text: &str) -> Bytes {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+    encoder.write_all(text.as_bytes()).unwrap();
+    encoder.finish().unwrap().into()
 }
 
 fn gunzip(got: &Got) -> String {
