@@ -257,7 +257,7 @@ fn until_kept(edge: &Edge, path: &str, coding: &str) {
     wait::until(&format!("{coding} of {path} is kept"), || {
         let answer = ask(edge, path, coding);
         assert_eq!(answer.must("content-encoding"), coding, "{answer:#?}");
-        (answer.must("etag") == format!("\"v1;{coding}\"")).then_some(())
+        (answer.must("etag") == format!("\"v1;gatehouse-{coding}\"")).then_some(())
     });
 }
 

@@ -88,7 +88,7 @@ fn an_operator_on_this_machine_checks_purges_and_explains() {
         assert_eq!(code, Some(1), "{said}");
         assert!(said.contains(remedy), "{said}");
     }
-    let gone = edge(&folder, &["purge", "--tag", "one"]);
+    let gone = edge(&folder, &["purge", "--tag", "never-stored"]);
     let none = "0 stored responses purged: nothing that is stored matches\n";
     assert_eq!(gone, (Some(0), none.to_owned()), "what is named may not be stored");
     let nothing = edge(&folder, &["purge"]);
