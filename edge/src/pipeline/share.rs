@@ -211,7 +211,12 @@ impl Exchange<'_> {
             FetchOutcome::NotShared(reason) => match fetched.own.take() {
                 // The upstream was asked for something else: for octets between stored ones, or for the whole. A part of a
                 // response that is not stored is asked for as a part.
-                Some(LeaderShare::Answer(_)) if matches!(wanted.want, Want::Gap(_)) => Next::Pass(*reason),
+                Some(LeaderShare::Answer(own))
+                    if matches!(wanted.want, Want::Gap(_))
+                        && (self.facts.asks_for_range() || is_about_a_range(own.answer.status())) =>
+                {
+                    Next::Pass(*reason)
+                }
                 Some(LeaderShare::Answer(_))
                     if self.facts.asks_for_range()
                         && matches!(wanted.want, Want::Whole)
@@ -429,6 +434,11 @@ impl Exchange<'_> {
     fn is_of_variant(&self, vary: &[HeaderName], variant: &str) -> bool {
         vary.is_empty() || *variant_key(vary, &self.as_sent()) == *variant
     }
+}
+
+/// Whether a response with this status answers a range, and nothing else.
+fn is_about_a_range(status: StatusCode) -> bool {
+    matches!(status, StatusCode::PARTIAL_CONTENT | StatusCode::RANGE_NOT_SATISFIABLE)
 }
 
 /// Cookies that matter go upstream with a fetch.

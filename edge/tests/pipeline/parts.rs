@@ -499,3 +499,17 @@ async fn parts_joined_are_purged_by_the_tags_of_the_head_they_have() {
     assert_eq!(front.edge.memory.purge(vec![film], Force::Hard, front.edge.clock.now()), 1);
     assert_eq!(front.get_with("/", &[("range", "bytes=0-3")]).await.cache(), "fwd=uri-miss");
 }
+
+/// It was thrown away, and the whole asked for once more.
+#[tokio::test(start_paused = true)]
+async fn a_whole_that_comes_for_a_gap_is_the_answer() {
+    let upstream = Upstream::start(|seen| match seen.earlier {
+        0 => Reply::ok("01234").with_status(206).fields(&[FRESH, ("content-range", "bytes 0-4/10")]),
+        _ => Reply::ok("whole"),
+    });
+    let front = front(&upstream);
+    front.get_with("/", &[("range", "bytes=-5")]).await;
+    assert_eq!(front.get("/").await.text(), "whole");
+    let ranges: Vec<_> = upstream.seen().iter().map(|seen| seen.header("range").to_owned()).collect();
+    assert_eq!(ranges, ["bytes=-5", "bytes=5-"]);
+}
