@@ -33,8 +33,15 @@ pub enum TokenError {
 }
 
 /// The token in force; `None` lets this machine's users make changes.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Token(ArcSwap<Option<Arc<str>>>);
+
+/// Says whether there is one, never which.
+impl std::fmt::Debug for Token {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_tuple("Token").field(&self.0.load().as_ref().as_ref().map(|_| "…")).finish()
+    }
+}
 
 impl Token {
     /// Puts another in force, for the next request.
