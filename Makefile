@@ -41,7 +41,7 @@ docs:
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --workspace --no-deps
 
 # The advisory database lives on the network, so it is no part of `check`; building cargo-deny takes minutes, so
-# `check` uses it only where it is installed. tests/tests/repository.rs holds the rule on single versions either way.
+# `check` uses it only where it is installed. tests/tests/repository/ holds the rule on single versions either way.
 deny-offline:
 	@if $(CARGO) deny --version >/dev/null 2>&1; \
 	then set -x; $(CARGO) deny --workspace --locked check bans licenses sources; \
