@@ -29,6 +29,7 @@ use super::{
     stored::StoredId,
     stored_body::Detached,
     tiers::Purged,
+    withdrawn::Withdrawn,
 };
 use crate::settings::CACHE_SHARDS;
 
@@ -178,6 +179,7 @@ pub struct Memory {
     equivalents: NoVarySearchIndex,
     not_stored: LastNotStored,
     markers: Markers,
+    withdrawn: Withdrawn,
     /// Responses stored in memory are offered to these tiers.
     tiers: Arc<Tiers>,
     variants: usize,
@@ -216,6 +218,7 @@ impl Memory {
             equivalents: NoVarySearchIndex::default(),
             not_stored: LastNotStored::default(),
             markers: Markers::default(),
+            withdrawn: Withdrawn::default(),
             tiers,
             variants,
             // quick_cache silently refuses an entry heavier than the hot part of a shard.
@@ -286,7 +289,7 @@ impl Memory {
         }
         self.expect(&stored);
         self.change(key, |variants| {
-            if !place.is_there(variants) {
+            if !place.is_there(variants) || self.withdrawn.concerns(key, stored.meta.received_at) {
                 return;
             }
             // A coding may have been computed after a 304 moved the entry's body to a new entry.
@@ -347,6 +350,13 @@ impl Memory {
             }
             variants.retain(|other| other.id() != stored.id());
         });
+    }
+
+    /// The upstream has replaced or withdrawn what it sent before it was asked for its last response, which is not stored:
+    /// a body that is on its way by now is not stored either.
+    pub fn withdraw(&self, key: &Key, asked: Moment, is_displaced: impl Fn(&Stored) -> bool) {
+        self.withdrawn.note(key, asked);
+        self.displace(key, is_displaced);
     }
 
     /// Drops the responses that the upstream has replaced or withdrawn, and the resource in the tiers behind memory.

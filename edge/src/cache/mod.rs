@@ -29,6 +29,7 @@ pub mod stored;
 pub mod stored_body;
 pub mod tier;
 pub mod tiers;
+pub mod withdrawn;
 
 pub use collapse::{Collapser, FetchOutcome, Filling, Joined, Lead, Published};
 pub use key::Key;

@@ -307,11 +307,16 @@ impl Received<'_> {
         if withdrawn || displaces(facts, status, reason) {
             // Parts are kept for those whom the whole is too large for.
             let is_about_size = matches!(reason, Reason::TooLarge | Reason::NoRoom);
-            edge.memory.displace(key, |stored| {
+            let is_displaced = |stored: &Stored| {
                 stored.meta.received_at <= arrival.requested_at
                     && matches(stored, fields)
                     && (stored.parts().is_none() || !is_about_size)
-            });
+            };
+            if is_about_size {
+                edge.memory.displace(key, is_displaced);
+            } else {
+                edge.memory.withdraw(key, arrival.requested_at, is_displaced);
+            }
         }
     }
 

@@ -1,6 +1,8 @@
 //! What the origin has replaced or withdrawn displaces what is stored; its failures do not.
 
-use scripted_upstream::Reply;
+use std::sync::{Arc, Mutex};
+
+use scripted_upstream::{Pieces, Reply};
 
 use crate::{
     front::{cached, front, front_with, pass, settle},
@@ -75,4 +77,30 @@ async fn what_one_person_is_answered_displaces_nothing() {
     }
     upstream.change(|_| Reply::ok("broken").with_status(503));
     assert_eq!(front.get("/").await.text(), "for all");
+}
+
+/// The page whose body was slow came back after the 410, for the whole of its lifetime.
+#[tokio::test(start_paused = true)]
+async fn a_body_that_was_on_its_way_does_not_come_back_after_what_withdrew_it() {
+    let slow: Arc<Mutex<Option<Pieces>>> = Arc::default();
+    let upstream = Upstream::start({
+        let slow = Arc::clone(&slow);
+        move |seen| match seen.earlier {
+            0 => {
+                let (pieces, reply) = Reply::in_pieces();
+                *slow.lock().unwrap() = Some(pieces);
+                reply.fields(&[WINDOWED])
+            }
+            _ => Reply::status(410).cache_control("no-store"),
+        }
+    });
+    let front = front(&upstream);
+    let first = front.ask("/");
+    settle().await;
+    pass(1).await;
+    assert_eq!(front.get_with("/", &[("cache-control", "no-cache")]).await.status, 410);
+    slow.lock().unwrap().take().unwrap().send("old");
+    assert_eq!(first.await.unwrap().text(), "old", "it was asked for before");
+    settle().await;
+    assert_eq!(front.get("/").await.status, 410);
 }
