@@ -383,12 +383,12 @@ mod tests {
         type Hasher = foldhash::fast::RandomState;
 
         fn mutex<T: Send>(value: T) -> Mutex<T> {
-            Mutex::new(value)
+            ParkingLot::mutex(value)
         }
 
         fn locked<T: Send, R>(mutex: &Mutex<T>, with: impl FnOnce(&mut T) -> R) -> R {
             LOCKED.set(LOCKED.get() + 1);
-            with(&mut mutex.lock())
+            ParkingLot::locked(mutex, with)
         }
     }
 

@@ -734,18 +734,23 @@ mod tests {
         }
     }
 
-    #[test]
-    fn an_inspection_calls_an_ended_certificate_a_fault() {
-        let files = Files::new();
+    /// A certificate for localhost from the first to the last day of 2020.
+    fn of_the_year_2020(files: &Files) -> Certificate {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::new(["localhost".to_owned()]).unwrap();
         params.not_before = rcgen::date_time_ymd(2020, 1, 1);
         params.not_after = rcgen::date_time_ymd(2020, 12, 31);
-        let source = Certificate {
+        Certificate {
             certificate: files.write("a.pem", &params.self_signed(&key).unwrap().pem()),
             key: files.write("a.key", &key.serialize_pem()),
             local_ca: false,
-        };
+        }
+    }
+
+    #[test]
+    fn an_inspection_calls_an_ended_certificate_a_fault() {
+        let files = Files::new();
+        let source = of_the_year_2020(&files);
         let days = |days: u64| UNIX_EPOCH + Duration::from_secs(days * 86_400);
         assert!(
             matches!(&inspect(&source, days(18_637))[..], [Finding::Fault(why)] if why.contains("ended"))
@@ -759,15 +764,7 @@ mod tests {
     #[test]
     fn a_certificate_that_has_ended_is_used_with_a_warning() {
         let files = Files::new();
-        let key = KeyPair::generate().unwrap();
-        let mut params = CertificateParams::new(["localhost".to_owned()]).unwrap();
-        params.not_before = rcgen::date_time_ymd(2020, 1, 1);
-        params.not_after = rcgen::date_time_ymd(2020, 12, 31);
-        let source = Certificate {
-            certificate: files.write("a.pem", &params.self_signed(&key).unwrap().pem()),
-            key: files.write("a.key", &key.serialize_pem()),
-            local_ca: false,
-        };
+        let source = of_the_year_2020(&files);
         let loaded = Loaded::read(&source, &[]).unwrap();
         // 2021-01-10, 2020-12-27, 2020-06-01, 2019-12-22 (all UTC).
         let warning = |days: u64| loaded.warnings(UNIX_EPOCH + Duration::from_secs(days * 86_400));
