@@ -86,7 +86,7 @@ pub fn live(
         cache_status,
         stored: candidate.map(|candidate| stored_as(candidate, &selection)),
         variant: stored.map(|stored| variant(&stored.vary, &stored.variant)).unwrap_or_default(),
-        variants: others(resource, stored.is_some()),
+        variants: if stored.is_none() { variants(resource) } else { Vec::new() },
         freshness: stored.map(|stored| freshness(&stored.meta, &stored.identity().head, route, now)),
         asks: if verdict == "fetch" { asks(candidate, &selection) } else { Vec::new() },
         notes: stored
@@ -192,10 +192,12 @@ fn stored_as(candidate: &Candidate<'_>, selection: &Selection<'_>) -> StoredAs {
     StoredAs { by: by.to_owned(), url, status: stored.meta.status.as_u16(), lines, parts }
 }
 
-/// What is stored under the key for other requests, where this one matches nothing.
-fn others(resource: Option<&Resource>, found: bool) -> Vec<String> {
-    let all = resource.filter(|_| !found).map(Resource::variants).unwrap_or_default();
-    all.iter()
+/// What is stored under the key, each by the requests it answers.
+fn variants(resource: Option<&Resource>) -> Vec<String> {
+    resource
+        .map(Resource::variants)
+        .unwrap_or_default()
+        .iter()
         .map(|stored| {
             let mut told = variant(&stored.vary, &stored.variant).join("; ");
             if told.is_empty() {
