@@ -4,7 +4,7 @@
 //! missing variant costs a fetch, a shared one gives somebody another person's answer.
 
 use crate::coding::split_weight;
-use crate::directives::elements;
+use crate::directives::{elements, list_elements};
 use crate::reason::Reason;
 use http::header::{
     ACCEPT, ACCEPT_CHARSET, ACCEPT_ENCODING, ACCEPT_LANGUAGE, AUTHORIZATION, COOKIE, GetAll, HeaderMap,
@@ -29,10 +29,9 @@ impl Vary {
     /// Reads all lines of Vary.
     pub fn read(head: &HeaderMap) -> Vary {
         let mut names = Vec::new();
-        for element in head.get_all(VARY).iter().flat_map(|line| line.as_bytes().split(|&byte| byte == b','))
-        {
-            match element.trim_ascii() {
-                b"" => {}
+        // An element with a quote is no field name, wherever it ends.
+        for element in list_elements(head, &VARY) {
+            match element {
                 b"*" => return Vary::Any,
                 name => match HeaderName::from_bytes(name) {
                     Ok(name) => names.push(name),
