@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use cache_policy::Moment;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -17,7 +18,7 @@ use crate::{
     request::limit::{Limiter, Limiters},
     response::coding::Coder,
     settings::{Route, Settings},
-    upstream::{Commands, Upstream, Upstreams, connect::Dial},
+    upstream::{Commands, Reach, Upstream, Upstreams, connect::Dial, tls::TlsByUpstream},
 };
 
 pub struct Edge {
@@ -35,6 +36,13 @@ pub struct Edge {
     commands: Arc<dyn Commands>,
 }
 
+/// By what an edge reaches its servers: how it dials, the programs that it runs, and TLS as read for the settings.
+pub struct Servers {
+    pub dial: Arc<dyn Dial>,
+    pub commands: Arc<dyn Commands>,
+    pub tls: TlsByUpstream,
+}
+
 /// One generation of settings.
 pub struct State {
     pub settings: Settings,
@@ -48,8 +56,12 @@ pub struct State {
 pub struct RouteState {
     pub route: Arc<Route>,
     pub upstream: Arc<Upstream>,
+    /// Where something new is tried.
+    pub canary: Option<Arc<Upstream>>,
     pub limiter: Option<Arc<Limiter>>,
     pub metrics: Arc<RouteMetrics>,
+    /// Places for requests that need the upstream, where they have a bound.
+    pub places: Option<Arc<Semaphore>>,
 }
 
 impl AsRef<Route> for RouteState {
@@ -59,10 +71,27 @@ impl AsRef<Route> for RouteState {
 }
 
 impl State {
-    fn new(settings: Settings, upstreams: Upstreams, limiters: Limiters, metrics: &Metrics) -> Self {
+    /// Requests that have places by `old` keep them, where a route's bound stays as it is.
+    fn new(
+        settings: Settings,
+        upstreams: Upstreams,
+        limiters: Limiters,
+        metrics: &Metrics,
+        old: Option<&Self>,
+    ) -> Self {
+        let places = |route: &Arc<Route>| {
+            let bound = route.bounds.requests?;
+            let same = |known: &&RouteState| {
+                known.route.name == route.name && known.route.bounds.requests == Some(bound)
+            };
+            let known = old.and_then(|old| old.routes.iter().find(same)?.places.clone());
+            Some(known.unwrap_or_else(|| Arc::new(Semaphore::new(bound))))
+        };
         let route_state = |route: &Arc<Route>| RouteState {
+            places: places(route),
             route: Arc::clone(route),
             upstream: Arc::clone(upstreams.get(&route.upstream.name)),
+            canary: route.canary.as_ref().map(|canary| Arc::clone(upstreams.get(&canary.upstream.name))),
             limiter: route.limit.as_ref().and_then(|limit| limiters.get(limit)).cloned(),
             metrics: metrics.for_route(&route.name),
         };
@@ -73,7 +102,8 @@ impl State {
     /// What is wrong now with the servers behind the route of this name, in words.
     pub fn troubles(&self, route: &str, now: Moment) -> Vec<String> {
         let of = self.routes.iter().find(|state| *state.route.name == *route);
-        of.map(|state| state.upstream.troubles(now)).unwrap_or_default()
+        let upstreams = of.into_iter().flat_map(|state| [Some(&state.upstream), state.canary.as_ref()]);
+        upstreams.flatten().flat_map(|upstream| upstream.troubles(now)).collect()
     }
 }
 
@@ -86,16 +116,20 @@ impl Edge {
         settings: Settings,
         tiers: Tiers,
         sink: Arc<Sink>,
-        dial: Arc<dyn Dial>,
-        commands: Arc<dyn Commands>,
+        servers: Servers,
     ) -> std::io::Result<Arc<Self>> {
+        let Servers { dial, commands, tls } = servers;
         let (clock, metrics) = (sink.clock.clone(), Arc::clone(&sink.metrics));
         let (budget, variants) = (settings.cache.memory, settings.cache.variants);
         let memory = Arc::new(Memory::new(budget, variants, Arc::new(tiers)));
         let coder = Coder::start(Arc::clone(&memory))?;
-        let upstreams = Upstreams::new(&settings.upstreams, None, &metrics, &dial, &commands);
+        let upstreams = {
+            let (dial, commands, clock) = (Arc::clone(&dial), Arc::clone(&commands), clock.clone());
+            let reach = Reach { dial, commands, tls, clock };
+            Upstreams::new(&settings.upstreams, None, &metrics, &reach)
+        };
         let limiters = Limiters::new(&settings);
-        let state = State::new(settings, upstreams, limiters, &metrics);
+        let state = State::new(settings, upstreams, limiters, &metrics, None);
         Ok(Arc::new(Self {
             clock,
             state: ArcSwap::from_pointee(state),
@@ -110,13 +144,20 @@ impl Edge {
         }))
     }
 
-    /// Applies new settings to every request from now on. Requests under way keep theirs.
-    pub fn reload(&self, settings: Settings) {
+    /// Applies new settings, and TLS as read for them, to every request from now on. Requests under way keep theirs.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    pub fn reload(&self, settings: Settings, tls: TlsByUpstream) {
         let old = self.state.load_full();
+        self.memory.resize(settings.cache.memory, settings.cache.variants);
         self.sink.log.set_format(settings.log.format);
         let (previous, metrics) = (Some(&old.upstreams), &self.metrics);
-        let upstreams = Upstreams::new(&settings.upstreams, previous, metrics, &self.dial, &self.commands);
+        let (dial, commands) = (Arc::clone(&self.dial), Arc::clone(&self.commands));
+        let reach = Reach { dial, commands, tls, clock: self.clock.clone() };
+        let upstreams = Upstreams::new(&settings.upstreams, previous, metrics, &reach);
         let limiters = old.limiters.for_reload(&settings);
-        self.state.store(Arc::new(State::new(settings, upstreams, limiters, metrics)));
+        let state = State::new(settings, upstreams, limiters, metrics, Some(&old));
+        self.state.store(Arc::new(state));
     }
 }

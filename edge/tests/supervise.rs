@@ -17,7 +17,10 @@ use std::{
 
 use edge::{
     settings::Command,
-    upstream::supervise::{Endpoints, Launcher, Supervisor},
+    upstream::{
+        address::Address,
+        supervise::{Endpoints, Launcher, Supervisor},
+    },
 };
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use tokio::{
@@ -80,7 +83,7 @@ async fn every_instance_has_a_port_of_its_own() {
     let supervisor = stage.start(&commands);
     let (one, two) = (supervisor.roster().get("one").unwrap(), supervisor.roster().get("two").unwrap());
     let mut addresses: BTreeSet<_> =
-        within(one.until(|ready| ready.len() == 3)).await.iter().copied().collect();
+        within(one.until(|ready| ready.len() == 3)).await.iter().filter_map(Address::socket).collect();
     addresses.insert(one_ready(&two).await);
     assert_eq!(addresses.len(), 4);
     within(supervisor.stop()).await;
@@ -100,7 +103,7 @@ async fn a_change_of_instances_restarts_none() {
     command.instances = 1;
     supervisor.apply(&by_name(&[command]));
     let left = within(origin.until(|ready| ready.len() == 1)).await;
-    assert_eq!(ask_pid(left[0]).await, pid);
+    assert_eq!(ask_pid(left[0].socket().unwrap()).await, pid);
     within(supervisor.stop()).await;
 }
 
@@ -119,12 +122,16 @@ async fn a_changed_command_is_replaced_only_when_the_new_one_is_ready() {
     command.environment.insert("READY_FILE".to_owned(), gate.display().to_string());
     supervisor.apply(&by_name(&[command]));
     stage.line(|line| line.contains("not ready")).await;
-    assert_eq!(*origin.snapshot(), [old], "the new one was asked and is not ready: the old one serves");
+    assert_eq!(
+        *origin.snapshot(),
+        [old.into()],
+        "the new one was asked and is not ready: the old one serves"
+    );
 
     fs::write(&gate, "").unwrap();
-    let new = within(origin.until(|ready| ready.iter().any(|address| *address != old))).await;
+    let new = within(origin.until(|ready| ready.iter().any(|address| *address != old.into()))).await;
     assert!(new.len() <= 2);
-    within(origin.until(|ready| !ready.contains(&old))).await;
+    within(origin.until(|ready| !ready.contains(&old.into()))).await;
     within(gone(old_pid)).await;
     assert_eq!(origin.snapshot().len(), 1);
     assert_eq!(origin.restarts(), 0, "a reload is no restart");
@@ -418,15 +425,9 @@ fn shell(name: &str, script: &str) -> Command {
 
 fn with_run(name: &str, run: &[&str]) -> Command {
     Command {
-        name: name.into(),
-        run: run.iter().map(|word| (*word).to_owned()).collect(),
-        directory: None,
-        environment: BTreeMap::new(),
-        instances: 1,
-        ready: None,
         ready_interval: Duration::from_millis(50),
-        ready_timeout: Duration::from_secs(60),
         stop_timeout: Duration::from_secs(60),
+        ..Command::new(name, run.iter().map(|word| (*word).to_owned()).collect())
     }
 }
 
@@ -435,7 +436,7 @@ fn by_name(commands: &[Command]) -> BTreeMap<Arc<str>, Arc<Command>> {
 }
 
 async fn one_ready(endpoints: &Endpoints) -> SocketAddr {
-    within(endpoints.until(|ready| !ready.is_empty())).await[0]
+    within(endpoints.until(|ready| !ready.is_empty())).await[0].socket().unwrap()
 }
 
 async fn ask_pid(address: SocketAddr) -> i32 {

@@ -19,7 +19,7 @@ use origin::{
     passwords::Passwords,
     replicas::{self, Reads},
     seed, server,
-    settings::{Secret, Settings},
+    settings::{DatabaseSettings, Secret, Settings},
     shop::Shop,
     traces::Tracer,
     users,
@@ -138,7 +138,7 @@ async fn prepare(command: Command, settings: &Settings) -> anyhow::Result<Option
     let mut connection = server.connect().await?;
     match command {
         Command::Serve => {
-            server.bring_up_to_date(&mut connection, settings.database.migrate_on_start).await?;
+            server.bring_up_to_date(&mut connection, &settings.database).await?;
             if server.private.is_some() && settings.seed_when_empty > 0 {
                 let added = seed::seed_if_empty(&mut connection, settings.seed_when_empty)
                     .await
@@ -155,7 +155,7 @@ async fn prepare(command: Command, settings: &Settings) -> anyhow::Result<Option
             tracing::info!("{missing} migrations applied, {known} in all");
         }
         Command::Seed { products } => {
-            server.bring_up_to_date(&mut connection, settings.database.migrate_on_start).await?;
+            server.bring_up_to_date(&mut connection, &settings.database).await?;
             let added = seed::seed(&mut connection, products).await.context("cannot seed")?;
             tracing::info!("{added} products added");
         }
@@ -195,13 +195,17 @@ impl Server {
     }
 
     /// Brings a private database up to date; of another, only checks that it is, unless it may be migrated too.
-    async fn bring_up_to_date(&self, connection: &mut PgConnection, may_migrate: bool) -> anyhow::Result<()> {
+    async fn bring_up_to_date(
+        &self,
+        connection: &mut PgConnection,
+        settings: &DatabaseSettings,
+    ) -> anyhow::Result<()> {
         if self.private.is_some() {
             database::enable_statement_statistics(connection)
                 .await
                 .context("cannot load pg_stat_statements")?;
         }
-        if self.private.is_some() || may_migrate {
+        if self.private.is_some() || settings.migrate_on_start {
             database::migrate(connection).await.context("cannot migrate")?;
             return Ok(());
         }

@@ -2,6 +2,7 @@
 
 use crate::reason::Reason;
 use http::{HeaderValue, StatusCode};
+use std::cell::RefCell;
 use std::fmt::Write;
 
 /// One cache's member of Cache-Status.
@@ -90,7 +91,14 @@ impl Forward {
 impl CacheStatus<'_> {
     /// The field's member. To an upstream's own Cache-Status it is added as a further line (RFC 9211 §2).
     pub fn to_field(&self) -> HeaderValue {
-        let mut field = String::with_capacity(64);
+        FIELD.with_borrow_mut(|field| {
+            field.clear();
+            self.write(field);
+            HeaderValue::from_str(field).unwrap_or_else(|_| HeaderValue::from_static("cache"))
+        })
+    }
+
+    fn write(&self, field: &mut String) {
         field.push_str(self.cache);
         match self.outcome {
             Outcome::Hit => field.push_str("; hit"),
@@ -99,20 +107,24 @@ impl CacheStatus<'_> {
                 field.push_str("; fwd=");
                 field.push_str(why.as_str());
                 if let Some(status) = status {
-                    parameter(&mut field, "fwd-status", status.as_u16());
+                    parameter(field, "fwd-status", status.as_u16());
                 }
                 field.push_str(if stored { "; stored" } else { "" });
                 field.push_str(if collapsed { "; collapsed" } else { "" });
             }
         }
         if let Some(ttl) = self.ttl {
-            parameter(&mut field, "ttl", ttl);
+            parameter(field, "ttl", ttl);
         }
         if let Some(detail) = self.detail {
-            parameter(&mut field, "detail", detail);
+            parameter(field, "detail", detail);
         }
-        HeaderValue::try_from(field).unwrap_or_else(|_| HeaderValue::from_static("cache"))
     }
+}
+
+thread_local! {
+    /// Where a field is put together, so that its value is one allocation of its size.
+    static FIELD: RefCell<String> = const { RefCell::new(String::new()) };
 }
 
 fn parameter(field: &mut String, name: &str, value: impl std::fmt::Display) {

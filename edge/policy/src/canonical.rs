@@ -11,12 +11,13 @@ use crate::directives::{ResponseDirectives, Scope};
 use http::header::{AUTHORIZATION, CACHE_CONTROL, DATE, EXPIRES};
 use http::{HeaderValue, Request, Response};
 use http_cache_semantics::{CacheOptions, CachePolicy};
+use std::cell::Cell;
 use std::fmt::Write;
 use std::time::{Duration, SystemTime};
 
 /// An exchange reduced to what the engine understands.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Exchange<'a> {
+pub(crate) struct CanonicalExchange<'a> {
     pub(crate) directives: &'a ResponseDirectives,
     /// The request carried Authorization.
     pub(crate) authorization: bool,
@@ -28,13 +29,45 @@ pub(crate) struct Exchange<'a> {
 
 /// The engine's answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Verdict {
+pub(crate) struct EngineAnswer {
     pub(crate) storable: bool,
     pub(crate) lifetime: Duration,
 }
 
+/// All that the engine's answer depends on: without Expires a lifetime does not depend on the date.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct EngineQuestion {
+    flags: [bool; 4],
+    lifetimes: [Option<Duration>; 2],
+    authorization: bool,
+    dates: Option<(SystemTime, SystemTime)>,
+}
+
+thread_local! {
+    /// What was asked last, and the answer: responses of one origin mostly say the same, and asking costs as much as
+    /// all else that is decided about one.
+    static LAST: Cell<Option<(EngineQuestion, EngineAnswer)>> = const { Cell::new(None) };
+}
+
 /// Asks the engine about an exchange.
-pub(crate) fn ask(exchange: &Exchange<'_>) -> Verdict {
+pub(crate) fn ask(exchange: &CanonicalExchange<'_>) -> EngineAnswer {
+    let asked = EngineQuestion {
+        flags: flags(exchange.directives).map(|(_, present)| present),
+        lifetimes: [exchange.directives.s_maxage, exchange.directives.max_age],
+        authorization: exchange.authorization,
+        dates: exchange.expires.map(|expires| (expires, exchange.date)),
+    };
+    match LAST.get() {
+        Some((last, answer)) if last == asked => answer,
+        _ => {
+            let answer = ask_engine(exchange);
+            LAST.set(Some((asked, answer)));
+            answer
+        }
+    }
+}
+
+fn ask_engine(exchange: &CanonicalExchange<'_>) -> EngineAnswer {
     let mut request = Request::new(());
     *request.uri_mut() = http::Uri::from_static("http://canonical.invalid/");
     if exchange.authorization {
@@ -49,7 +82,7 @@ pub(crate) fn ask(exchange: &Exchange<'_>) -> Verdict {
     head.insert(CACHE_CONTROL, line(exchange.directives));
     let policy = CachePolicy::new_options(&request, &response, exchange.date, options());
     // No Age is shown, so at the time of the response all of the lifetime is left.
-    Verdict { storable: policy.is_storable(), lifetime: policy.time_to_live(exchange.date) }
+    EngineAnswer { storable: policy.is_storable(), lifetime: policy.time_to_live(exchange.date) }
 }
 
 /// The directives the engine knows, in one line and in lower case.
@@ -57,15 +90,9 @@ pub(crate) fn ask(exchange: &Exchange<'_>) -> Verdict {
 /// `no-cache` is left out because it makes the engine answer a lifetime of zero, `proxy-revalidate` likewise: it
 /// goes under the name of `must-revalidate`, which is what it means to a shared cache.
 fn line(directives: &ResponseDirectives) -> HeaderValue {
-    let flags = [
-        ("no-store", directives.no_store),
-        ("private", directives.private == Scope::Whole),
-        ("public", directives.public),
-        ("must-revalidate", directives.must_revalidate || directives.proxy_revalidate),
-    ];
     let lifetimes = [("s-maxage", directives.s_maxage), ("max-age", directives.max_age)];
     let mut line = String::from("canonical");
-    for (name, _) in flags.into_iter().filter(|(_, present)| *present) {
+    for (name, _) in flags(directives).into_iter().filter(|(_, present)| *present) {
         line.push_str(", ");
         line.push_str(name);
     }
@@ -75,6 +102,15 @@ fn line(directives: &ResponseDirectives) -> HeaderValue {
         }
     }
     HeaderValue::try_from(line).expect("directive names and digits are visible ASCII")
+}
+
+fn flags(directives: &ResponseDirectives) -> [(&'static str, bool); 4] {
+    [
+        ("no-store", directives.no_store),
+        ("private", directives.private == Scope::Whole),
+        ("public", directives.public),
+        ("must-revalidate", directives.must_revalidate || directives.proxy_revalidate),
+    ]
 }
 
 /// Heuristics are the caller's: the engine would compute them in 32-bit floating point.

@@ -41,7 +41,7 @@ pub struct Plan {
 
 /// A failure of the upstream, for which a stale answer may stand in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Failure {
+pub enum UpstreamError {
     /// No answer: no connection, a broken one, or a deadline that passed.
     Disconnected,
     /// An answer with this status.
@@ -56,7 +56,7 @@ pub fn decide(request: &RequestFacts, stored: Option<&Meta>, rules: &Rules, now:
         return Decision::Pass(reason);
     }
     let Some(stored) = stored else {
-        return fetch(request, Reason::Miss, false);
+        return fetch(request, Reason::Miss, None);
     };
     if let Some(reason) = bars_sharing(request, stored) {
         return Decision::Pass(reason);
@@ -64,7 +64,7 @@ pub fn decide(request: &RequestFacts, stored: Option<&Meta>, rules: &Rules, now:
     match refusal(&request.directives, stored, now) {
         None if stored.is_fresh(now) => Decision::Serve { stale: None },
         None => decide_stale(request, stored, rules, now),
-        Some(reason) => fetch(request, reason, !stored.validators.is_empty()),
+        Some(reason) => fetch(request, reason, Some(stored)),
     }
 }
 
@@ -79,10 +79,10 @@ pub fn stale_on_error(
     request: &RequestFacts,
     stored: &Meta,
     rules: &Rules,
-    failure: Failure,
+    failure: UpstreamError,
     now: Moment,
 ) -> Result<Reason, Reason> {
-    if let Failure::Status(status) = failure
+    if let UpstreamError::Status(status) = failure
         && !matches!(status.as_u16(), 500 | 502 | 503 | 504)
     {
         return Err(Reason::NotAFailure);
@@ -113,12 +113,12 @@ pub fn stale_on_error(
         return Err(reason);
     }
     let reason = match failure {
-        Failure::Disconnected => Reason::StaleOnDisconnect,
+        UpstreamError::Disconnected => Reason::StaleOnDisconnect,
         // DEVIATION: §4.2.4 would have the upstream asked by each of those who waited. It has just said that it is
         // overloaded or broken, and nothing forbids the stale response.
-        Failure::Shared(_) => Reason::StaleOnSharedFailure,
-        Failure::Status(_) if rules.stale_on_status => Reason::StaleOnStatus,
-        Failure::Status(_) => return Err(Reason::NoStaleIfError),
+        UpstreamError::Shared(_) => Reason::StaleOnSharedFailure,
+        UpstreamError::Status(_) if rules.stale_on_status => Reason::StaleOnStatus,
+        UpstreamError::Status(_) => return Err(Reason::NoStaleIfError),
     };
     if stored.staleness(now) <= rules.stale_on_disconnect { Ok(reason) } else { Err(Reason::TooStale) }
 }
@@ -188,7 +188,7 @@ fn pass(request: &RequestFacts) -> Option<Reason> {
     }
 }
 
-fn fetch(request: &RequestFacts, reason: Reason, validate: bool) -> Decision {
+fn fetch(request: &RequestFacts, reason: Reason, stored: Option<&Meta>) -> Decision {
     if request.directives.only_if_cached {
         return Decision::OnlyIfCached;
     }
@@ -196,7 +196,7 @@ fn fetch(request: &RequestFacts, reason: Reason, validate: bool) -> Decision {
     if request.directives.no_store {
         return Decision::Pass(Reason::RequestNoStore);
     }
-    Decision::Fetch(Plan { reason, validate })
+    Decision::Fetch(Plan { reason, validate: stored.is_some_and(|stored| !stored.validators.is_empty()) })
 }
 
 /// Why the client, or the response itself, does not let the stored response answer, stale or not.
@@ -231,7 +231,6 @@ fn too_old(limit: Duration, stored: &Meta, now: Moment) -> bool {
 
 fn decide_stale(request: &RequestFacts, stored: &Meta, rules: &Rules, now: Moment) -> Decision {
     let staleness = stored.staleness(now);
-    let validate = !stored.validators.is_empty();
     let accepted = match request.directives.max_stale {
         Some(MaxStale::Any) => true,
         Some(MaxStale::UpTo(limit)) => staleness <= limit,
@@ -248,7 +247,7 @@ fn decide_stale(request: &RequestFacts, stored: &Meta, rules: &Rules, now: Momen
     if inside && content && stored.bars_window().is_none() {
         return Decision::ServeAndRefresh { reason: Reason::StaleWhileRevalidate };
     }
-    fetch(request, barred.unwrap_or(Reason::Stale), validate)
+    fetch(request, barred.unwrap_or(Reason::Stale), Some(stored))
 }
 
 #[cfg(test)]
@@ -292,10 +291,10 @@ mod tests {
             stale_on_error(&plain, &answer(stored), &Rules::default(), failure, now)
         };
         for status in [StatusCode::TOO_MANY_REQUESTS, StatusCode::SERVICE_UNAVAILABLE] {
-            assert_eq!(instead("max-age=9", Failure::Shared(status)), Ok(Reason::StaleOnSharedFailure));
-            assert!(instead("max-age=9", Failure::Status(status)).is_err(), "the one that asked");
+            assert_eq!(instead("max-age=9", UpstreamError::Shared(status)), Ok(Reason::StaleOnSharedFailure));
+            assert!(instead("max-age=9", UpstreamError::Status(status)).is_err(), "the one that asked");
             for bars in ["max-age=9, must-revalidate", "s-maxage=9", "max-age=9, stale-if-error=1"] {
-                assert!(instead(bars, Failure::Shared(status)).is_err(), "{bars}");
+                assert!(instead(bars, UpstreamError::Shared(status)).is_err(), "{bars}");
             }
         }
     }

@@ -135,13 +135,7 @@ impl Scope {
 
     /// Reads a comma-separated list of field names; the whole response where that is no such list.
     pub(crate) fn of_list(list: &[u8]) -> Scope {
-        let names: Result<Vec<_>, _> = list
-            .split(|&byte| byte == b',')
-            .map(<[u8]>::trim_ascii)
-            .filter(|name| !name.is_empty())
-            .map(HeaderName::from_bytes)
-            .collect();
-        match names {
+        match elements(list).map(HeaderName::from_bytes).collect::<Result<Vec<_>, _>>() {
             Ok(names) if !names.is_empty() => Scope::Fields(names),
             _ => Scope::Whole,
         }
@@ -303,8 +297,24 @@ fn is_token(text: &[u8]) -> bool {
 }
 
 fn is_token_character(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+    TOKEN_CHARACTERS[usize::from(byte)]
 }
+
+static TOKEN_CHARACTERS: [bool; 256] = {
+    let mut characters = [false; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        characters[byte] = (byte as u8).is_ascii_alphanumeric();
+        byte += 1;
+    }
+    let others = b"!#$%&'*+-.^_`|~";
+    let mut other = 0;
+    while other < others.len() {
+        characters[others[other] as usize] = true;
+        other += 1;
+    }
+    characters
+};
 
 /// Splits a field value at the commas outside its quoted-strings. Elements are trimmed; empty ones are left out.
 ///

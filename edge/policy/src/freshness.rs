@@ -1,8 +1,8 @@
 //! Freshness lifetime and age at arrival (RFC 9111 §4.2.1-§4.2.3).
 
-use crate::canonical::{self, Exchange};
+use crate::canonical::{self, CanonicalExchange};
 use crate::date;
-use crate::directives::{ResponseDirectives, Scope, delta_seconds};
+use crate::directives::{ResponseDirectives, Scope, delta_seconds, elements};
 use crate::meta::LifetimeSource;
 use crate::moment::Arrival;
 use crate::rules::Rules;
@@ -37,7 +37,7 @@ pub(crate) fn measure(response: &Fresh<'_>, arrival: &Arrival, rules: &Rules) ->
     let stated_date = date::of_field(response.head.get(DATE), arrival.wall);
     let date = stated_date.unwrap_or(date::clamp(arrival.wall));
     let expires = expires(response, date, arrival.wall);
-    let verdict = canonical::ask(&Exchange {
+    let verdict = canonical::ask(&CanonicalExchange {
         directives: response.directives,
         authorization: response.authorization,
         expires,
@@ -145,6 +145,5 @@ fn age(head: &HeaderMap, date: Option<SystemTime>, arrival: &Arrival) -> Duratio
 
 /// §5.1: of a list the first member counts, an invalid value is ignored.
 fn first_age(field: &[u8]) -> Option<Duration> {
-    let first = field.split(|&byte| byte == b',').next()?;
-    delta_seconds(first.trim_ascii())
+    delta_seconds(elements(field).next()?)
 }

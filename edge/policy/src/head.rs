@@ -1,8 +1,9 @@
 //! The head of a response as it is stored (RFC 9111 §3.1).
 
 use crate::date;
-use crate::directives::{ResponseDirectives, Scope};
+use crate::directives::{ResponseDirectives, Scope, list_elements};
 use crate::rules::SetCookie;
+use crate::tags::{CACHE_GROUPS, CACHE_TAG, SURROGATE_KEY};
 use http::HeaderName;
 use http::header::{
     AGE, CACHE_CONTROL, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, DATE, ETAG, HeaderMap,
@@ -31,8 +32,9 @@ const NEVER_STORED: [HeaderName; 10] = [
     UPGRADE,
 ];
 
-/// What a later 304 is laid over decides by these again: a head that had lost them would permit more than the origin did.
-const DECIDING: [HeaderName; 2] = [CACHE_CONTROL, VARY];
+/// What a later 304 is laid over decides by these again, and purges find it by its tags: a head that had lost them would
+/// permit more than the origin did, and stay when it was told to go.
+const DECIDING: [HeaderName; 5] = [CACHE_CONTROL, VARY, SURROGATE_KEY, CACHE_TAG, CACHE_GROUPS];
 
 /// The fields by which the head sets cookies.
 pub(crate) fn cookie_fields(head: &HeaderMap) -> impl Iterator<Item = &'static HeaderName> {
@@ -69,12 +71,8 @@ pub(crate) fn as_stored(
 
 /// Removes what a cache never stores, the fields that Connection names among it.
 fn remove_never_stored(head: &mut HeaderMap) {
-    let named: Vec<_> = head
-        .get_all(CONNECTION)
-        .iter()
-        .flat_map(|line| line.as_bytes().split(|&byte| byte == b','))
-        .filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok())
-        .collect();
+    let named: Vec<_> =
+        list_elements(head, &CONNECTION).filter_map(|name| HeaderName::from_bytes(name).ok()).collect();
     for name in named.iter().chain(&NEVER_STORED) {
         head.remove(name);
     }

@@ -1,6 +1,6 @@
 //! Invalidation by unsafe methods (RFC 9111 §4.4), and the POST whose answer stands for a GET (RFC 9110 §9.3.3).
 
-use crate::reference::Resource;
+use crate::reference::ResourceName;
 use crate::request::RequestFacts;
 use crate::spelling::one_spelling;
 use http::header::{CONTENT_LOCATION, HeaderMap, LOCATION};
@@ -15,7 +15,7 @@ pub fn invalidates(method: &Method, status: StatusCode) -> bool {
 
 /// The further resources that such a response invalidates: path and query, in their one spelling, of its Location and
 /// Content-Location, where they are of the target's own origin (§4.4: any other origin's would be a way to attack it).
-pub fn invalidated_targets(target: &Resource<'_>, head: &HeaderMap) -> Vec<String> {
+pub fn invalidated_targets(target: &ResourceName<'_>, head: &HeaderMap) -> Vec<String> {
     let itself = one_spelling(target.path_and_query);
     let references = [LOCATION, CONTENT_LOCATION].into_iter().filter_map(|field| head.get(field));
     let targets = references.filter_map(|reference| target.same_origin(reference.as_bytes()));
@@ -29,7 +29,7 @@ pub fn invalidated_targets(target: &Resource<'_>, head: &HeaderMap) -> Vec<Strin
 pub fn stands_for_get(
     method: &Method,
     request: &RequestFacts,
-    target: &Resource<'_>,
+    target: &ResourceName<'_>,
     status: StatusCode,
     head: &HeaderMap,
 ) -> Option<RequestFacts> {
@@ -52,8 +52,8 @@ mod tests {
     use crate::rules::Rules;
     use http::HeaderValue;
 
-    const TARGET: Resource<'_> =
-        Resource { scheme: "https", authority: "shop.test", path_and_query: "/a/b?c" };
+    const TARGET: ResourceName<'_> =
+        ResourceName { scheme: "https", authority: "shop.test", path_and_query: "/a/b?c" };
 
     fn head(fields: &[(http::HeaderName, &str)]) -> HeaderMap {
         fields.iter().map(|(name, value)| (name.clone(), HeaderValue::from_str(value).unwrap())).collect()

@@ -60,8 +60,8 @@ pub use cache_status::{CacheStatus, Forward, Outcome};
 pub use coding::{Coding, Codings, choose_coding};
 pub use date::{format as format_date, parse as parse_date};
 pub use decide::{
-    Decision, Failure, Plan, bars_sharing, decide, displaces, may_combine_requests, may_replace, may_share,
-    stale_on_error,
+    Decision, Plan, UpstreamError, bars_sharing, decide, displaces, may_combine_requests, may_replace,
+    may_share, stale_on_error,
 };
 pub use directives::{forbids_transforming, is_legible, list_elements};
 pub use freshen::{Newer, conditional_fields, freshen, freshen_by_head};
@@ -79,10 +79,10 @@ pub use precondition::{MOST_LISTED, Precondition, if_none_match, precondition};
 pub use query::{NoVarySearch, QueryRules, normalise_query};
 pub use range::{MOST_RANGES, RangeAnswer, range};
 pub use reason::Reason;
-pub use reference::Resource;
+pub use reference::ResourceName;
 pub use request::RequestFacts;
 pub use rules::{ClientDirectives, Cookies, IgnoredCookies, Ranges, Rules, SetCookie, Ttl};
 pub use spelling::{one_host, one_spelling};
 pub use tags::{LONGEST_TAG, MOST_TAGS, NoTag, Tag, invalidated_groups, tags};
 pub use targeted::targeted_field;
-pub use vary::{LARGEST_VARY, Lines, SentFields, Vary, variant_key};
+pub use vary::{FieldLines, LARGEST_VARY, SentFields, Vary, variant_key};

@@ -7,7 +7,7 @@ use crate::head;
 use crate::meta::Validators;
 use crate::moment::Arrival;
 use crate::precondition::strongly_equal;
-use crate::range::{Asked, RangeAnswer, answer, offset, parse};
+use crate::range::{RangeAnswer, RangeSpec, answer, offset, parse};
 use crate::reason::Reason;
 use crate::request::RequestFacts;
 use crate::rules::Rules;
@@ -91,7 +91,7 @@ pub fn stated_length(head: &HeaderMap) -> Option<u64> {
 /// film.
 pub fn asks_for_one_part(request: &HeaderMap) -> bool {
     let asked = request.get(RANGE).and_then(|field| parse(field.as_bytes()));
-    matches!(asked.as_deref(), Some([only]) if *only != Asked::From(0, None))
+    matches!(asked.as_deref(), Some([only]) if *only != RangeSpec::From(0, None))
 }
 
 /// Judges a 206 with one part. The meta's status is 206 until the whole is there.
@@ -258,9 +258,9 @@ impl Parts {
     }
 
     /// Without the length of the whole, only a closed range inside what is held can be answered.
-    fn answer_unbounded(&self, asked: &[Asked]) -> PartAnswer {
+    fn answer_unbounded(&self, asked: &[RangeSpec]) -> PartAnswer {
         match asked {
-            [Asked::From(first, Some(last))] if self.holds(&(*first..last.saturating_add(1))) => {
+            [RangeSpec::From(first, Some(last))] if self.holds(&(*first..last.saturating_add(1))) => {
                 PartAnswer::Held(RangeAnswer::Single(*first..last.saturating_add(1)))
             }
             _ => PartAnswer::Unknown,

@@ -1,6 +1,7 @@
 //! Byte ranges over a complete representation (RFC 9110 §14).
 
 use crate::date;
+use crate::directives::elements;
 use crate::precondition::strongly_equal;
 use http::header::{HeaderMap, IF_RANGE, RANGE};
 use http::{HeaderValue, Method};
@@ -48,44 +49,43 @@ pub fn range(
 
 /// One `int-range` or `suffix-range` as asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Asked {
+pub(crate) enum RangeSpec {
     /// From an offset to an inclusive one, or to the end.
     From(u64, Option<u64>),
     /// The last so many octets.
     Last(u64),
 }
 
-impl Asked {
+impl RangeSpec {
     /// The octets it names of `len`; `None` where it cannot be satisfied (§14.1.2).
     pub(crate) fn within(self, len: u64) -> Option<Range<u64>> {
         let range = match self {
-            Asked::From(first, last) => first..last.map_or(len, |last| last.saturating_add(1).min(len)),
-            Asked::Last(count) => len.saturating_sub(count)..len,
+            RangeSpec::From(first, last) => first..last.map_or(len, |last| last.saturating_add(1).min(len)),
+            RangeSpec::Last(count) => len.saturating_sub(count)..len,
         };
         (range.start < range.end).then_some(range)
     }
 }
 
 /// Reads a Range field; `None` where it is not in bytes or not well formed, which means it is ignored (§14.2).
-pub(crate) fn parse(field: &[u8]) -> Option<Vec<Asked>> {
+pub(crate) fn parse(field: &[u8]) -> Option<Vec<RangeSpec>> {
     let equals = field.iter().position(|&byte| byte == b'=')?;
     let (unit, set) = (&field[..equals], &field[equals + 1..]);
     if !unit.trim_ascii().eq_ignore_ascii_case(b"bytes") {
         return None;
     }
-    let specs = set.split(|&byte| byte == b',').map(<[u8]>::trim_ascii).filter(|spec| !spec.is_empty());
-    let asked: Vec<_> = specs.map(spec).collect::<Option<_>>()?;
+    let asked: Vec<_> = elements(set).map(spec).collect::<Option<_>>()?;
     (!asked.is_empty()).then_some(asked)
 }
 
-fn spec(spec: &[u8]) -> Option<Asked> {
+fn spec(spec: &[u8]) -> Option<RangeSpec> {
     let dash = spec.iter().position(|&byte| byte == b'-')?;
     match (&spec[..dash], &spec[dash + 1..]) {
-        (b"", suffix) => Some(Asked::Last(offset(suffix)?)),
-        (first, b"") => Some(Asked::From(offset(first)?, None)),
+        (b"", suffix) => Some(RangeSpec::Last(offset(suffix)?)),
+        (first, b"") => Some(RangeSpec::From(offset(first)?, None)),
         (first, last) => {
             let (first, last) = (offset(first)?, offset(last)?);
-            (first <= last).then_some(Asked::From(first, Some(last)))
+            (first <= last).then_some(RangeSpec::From(first, Some(last)))
         }
     }
 }
@@ -118,8 +118,8 @@ fn if_range_holds(
     last_modified.is_some_and(|modified| date::parse(condition, modified) == Some(modified))
 }
 
-pub(crate) fn answer(asked: &[Asked], len: u64) -> RangeAnswer {
-    if len == 0 && asked.iter().any(|asked| matches!(asked, Asked::Last(count) if *count > 0)) {
+pub(crate) fn answer(asked: &[RangeSpec], len: u64) -> RangeAnswer {
+    if len == 0 && asked.iter().any(|asked| matches!(asked, RangeSpec::Last(count) if *count > 0)) {
         // §14.1.2: satisfiable, but no Content-Range can express it.
         return RangeAnswer::Whole;
     }

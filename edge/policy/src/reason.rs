@@ -70,6 +70,8 @@ reasons! {
     RequestContent => "request-content",
     /// The client asks for a part, or only for what has changed, of a response that lately could not be stored.
     RequestPart => "request-part",
+    /// The client tries what is new: a field or a cookie sends it to the route's canary, and what is stored is not for it.
+    Canary => "canary",
     /// The client asks to switch to another protocol (RFC 9110 §7.8).
     Upgrade => "upgrade",
 
@@ -150,6 +152,7 @@ impl Reason {
                 | Reason::RequestNoStore
                 | Reason::RequestCookie
                 | Reason::RequestContent
+                | Reason::Canary
                 | Reason::Authorization
                 | Reason::NotShared
                 | Reason::RangeAnswer

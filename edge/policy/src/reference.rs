@@ -4,7 +4,7 @@ use crate::spelling::one_spelling_of_octets;
 
 /// A resource as a client named it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Resource<'a> {
+pub struct ResourceName<'a> {
     /// `http` or `https`.
     pub scheme: &'a str,
     /// Host and port as in the request.
@@ -13,7 +13,7 @@ pub struct Resource<'a> {
     pub path_and_query: &'a str,
 }
 
-impl Resource<'_> {
+impl ResourceName<'_> {
     /// Resolves a reference against this resource. Its path and query, where it leads to the same origin, in their one
     /// spelling ([`crate::one_spelling`]).
     pub fn same_origin(&self, reference: &[u8]) -> Option<String> {
@@ -104,8 +104,8 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const BASE: Resource<'_> =
-        Resource { scheme: "http", authority: "a.test:80", path_and_query: "/b/c/d?q" };
+    const BASE: ResourceName<'_> =
+        ResourceName { scheme: "http", authority: "a.test:80", path_and_query: "/b/c/d?q" };
 
     #[test]
     fn references_resolve_as_rfc_3986_says() {

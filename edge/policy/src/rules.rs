@@ -167,6 +167,11 @@ impl Ttl {
         self.0.iter().find(|(named, _)| *named == whole).map(|(_, lifetime)| *lifetime)
     }
 
+    /// Each status that has one, with it.
+    pub fn each(&self) -> impl Iterator<Item = (StatusCode, Duration)> {
+        self.0.iter().copied()
+    }
+
     /// The longest of them.
     pub fn longest(&self) -> Duration {
         self.0.iter().map(|(_, lifetime)| *lifetime).max().unwrap_or_default()

@@ -10,7 +10,7 @@ use std::borrow::Cow;
 
 /// The one spelling of a path, a query, or both.
 pub fn one_spelling(text: &str) -> Cow<'_, str> {
-    if text.bytes().all(stays) {
+    if text.as_bytes().iter().all(|octet| stays(*octet)) {
         return Cow::Borrowed(text);
     }
     Cow::Owned(one_spelling_of_octets(text.as_bytes()))
@@ -19,6 +19,11 @@ pub fn one_spelling(text: &str) -> Cow<'_, str> {
 /// The one spelling of a host (RFC 3986 §6.2.2, RFC 4291 §2.2): lower case, unreserved characters decoded, IPv6 in its
 /// short form, and without the dot that ends an absolute name in DNS.
 pub fn one_host(host: &str) -> Box<str> {
+    let is_plain =
+        |octet: u8| octet.is_ascii_lowercase() || octet.is_ascii_digit() || matches!(octet, b'-' | b'.');
+    if host.as_bytes().iter().all(|octet| is_plain(*octet)) && (host.len() == 1 || !host.ends_with('.')) {
+        return host.into();
+    }
     let literal = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
     if let Some(address) = literal.and_then(|literal| literal.parse::<std::net::Ipv6Addr>().ok()) {
         return format!("[{address}]").into();
@@ -94,9 +99,20 @@ const fn is_unreserved(octet: u8) -> bool {
 
 /// Whether it is spelt as itself: unreserved or reserved (RFC 3986 §2.2). `%` is looked at more closely.
 const fn stays(octet: u8) -> bool {
-    octet.is_ascii_graphic()
-        && !matches!(octet, b'%' | b'"' | b'<' | b'>' | b'\\' | b'^' | b'`' | b'{' | b'|' | b'}')
+    STAYS[octet as usize]
 }
+
+static STAYS: [bool; 256] = {
+    let mut stays = [false; 256];
+    let mut octet = 0;
+    while octet < 256 {
+        let encoded =
+            matches!(octet as u8, b'%' | b'"' | b'<' | b'>' | b'\\' | b'^' | b'`' | b'{' | b'|' | b'}');
+        stays[octet] = (octet as u8).is_ascii_graphic() && !encoded;
+        octet += 1;
+    }
+    stays
+};
 
 #[cfg(test)]
 mod tests {

@@ -21,9 +21,9 @@ pub enum Tag {
     Group(Box<str>),
 }
 
-const SURROGATE_KEY: HeaderName = HeaderName::from_static("surrogate-key");
-const CACHE_TAG: HeaderName = HeaderName::from_static("cache-tag");
-const CACHE_GROUPS: HeaderName = HeaderName::from_static("cache-groups");
+pub(crate) const SURROGATE_KEY: HeaderName = HeaderName::from_static("surrogate-key");
+pub(crate) const CACHE_TAG: HeaderName = HeaderName::from_static("cache-tag");
+pub(crate) const CACHE_GROUPS: HeaderName = HeaderName::from_static("cache-groups");
 const CACHE_GROUP_INVALIDATION: HeaderName = HeaderName::from_static("cache-group-invalidation");
 
 /// The tags of a response: sorted, each once.

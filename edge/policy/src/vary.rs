@@ -78,34 +78,34 @@ impl Vary {
 /// A request's fields as the origin sees them: those decide which variant it gets, not the ones that the client wrote.
 pub trait SentFields {
     /// The lines of one field.
-    fn lines(&self, name: &HeaderName) -> Lines<'_>;
+    fn lines(&self, name: &HeaderName) -> FieldLines<'_>;
 }
 
 impl SentFields for HeaderMap {
-    fn lines(&self, name: &HeaderName) -> Lines<'_> {
-        Lines::sent(self, name)
+    fn lines(&self, name: &HeaderName) -> FieldLines<'_> {
+        FieldLines::sent(self, name)
     }
 }
 
 /// The lines of one field, in order: the client's own, or the one in their place.
 #[derive(Debug)]
-pub struct Lines<'a> {
+pub struct FieldLines<'a> {
     sent: Option<GetAll<'a, HeaderValue>>,
     replaced: Option<HeaderValue>,
 }
 
-impl<'a> Lines<'a> {
+impl<'a> FieldLines<'a> {
     /// The origin does not see the field.
-    pub const NONE: Lines<'static> = Lines { sent: None, replaced: None };
+    pub const NONE: FieldLines<'static> = FieldLines { sent: None, replaced: None };
 
     /// The client's own lines.
-    pub fn sent(request: &'a HeaderMap, name: &HeaderName) -> Lines<'a> {
-        Lines { sent: Some(request.get_all(name)), replaced: None }
+    pub fn sent(request: &'a HeaderMap, name: &HeaderName) -> FieldLines<'a> {
+        FieldLines { sent: Some(request.get_all(name)), replaced: None }
     }
 
     /// One line in place of the client's.
-    pub fn replaced(value: HeaderValue) -> Lines<'a> {
-        Lines { sent: None, replaced: Some(value) }
+    pub fn replaced(value: HeaderValue) -> FieldLines<'a> {
+        FieldLines { sent: None, replaced: Some(value) }
     }
 
     /// The octets of each line.
@@ -133,7 +133,7 @@ pub fn variant_key(fields: &[HeaderName], request: &(impl SentFields + ?Sized)) 
     key.into()
 }
 
-fn normalise(field: &HeaderName, lines: &Lines<'_>, key: &mut String) {
+fn normalise(field: &HeaderName, lines: &FieldLines<'_>, key: &mut String) {
     match *field {
         ACCEPT_ENCODING | ACCEPT_LANGUAGE | ACCEPT_CHARSET => weighted(lines, CaseMatters::Nowhere, key),
         ACCEPT => weighted(lines, CaseMatters::InParameters, key),
@@ -168,7 +168,7 @@ impl CaseMatters {
 }
 
 /// RFC 9110 §12.5: preferences are a set with weights; the order of equals, the case and the spacing mean nothing.
-fn weighted(lines: &Lines<'_>, case: CaseMatters, key: &mut String) {
+fn weighted(lines: &FieldLines<'_>, case: CaseMatters, key: &mut String) {
     let count = lines.iter().flat_map(elements).take(MOST_PREFERENCES + 1).count();
     if count > MOST_PREFERENCES {
         return join(lines.iter().flat_map(elements), key);

@@ -2,9 +2,9 @@
 //! decision they must lead to. `cases/README.md` describes the format.
 
 use cache_policy::{
-    Admitted, Arrival, ClientDirectives, ContentRange, Cookies, Decision, Failure, IgnoredCookies, Moment,
-    Newer, PartAnswer, Parts, RangeAnswer, Reason, RequestFacts, Rules, SetCookie, Ttl, admit, decide,
-    format_date, freshen, freshen_by_head, stale_on_error,
+    Admitted, Arrival, ClientDirectives, ContentRange, Cookies, Decision, IgnoredCookies, Moment, Newer,
+    PartAnswer, Parts, RangeAnswer, Reason, RequestFacts, Rules, SetCookie, Ttl, UpstreamError, admit,
+    decide, format_date, freshen, freshen_by_head, stale_on_error,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use std::fmt::Write;
@@ -220,8 +220,8 @@ impl Story {
 
     fn fail(&mut self, how: &str) {
         let failure = match how {
-            "disconnected" => Failure::Disconnected,
-            status => Failure::Status(status.parse().expect("a failure is `disconnected` or a status")),
+            "disconnected" => UpstreamError::Disconnected,
+            status => UpstreamError::Status(status.parse().expect("a failure is `disconnected` or a status")),
         };
         let stored = self.stored.as_ref().expect("something is stored that may stand in");
         let request = self.request.expect("a failure follows a request");

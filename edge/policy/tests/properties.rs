@@ -2,8 +2,8 @@
 //! the heads it reads correctly.
 
 use cache_policy::{
-    Admitted, Arrival, Decision, Failure, Moment, Newer, Reason, RequestFacts, Rules, SetCookie, Ttl, admit,
-    decide, format_date, freshen, may_share, stale_on_error,
+    Admitted, Arrival, Decision, Moment, Newer, Reason, RequestFacts, Rules, SetCookie, Ttl, UpstreamError,
+    admit, decide, format_date, freshen, may_share, stale_on_error,
 };
 use http::header::{AGE, AUTHORIZATION, CACHE_CONTROL, COOKIE, DATE, EXPIRES, LAST_MODIFIED};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode};
@@ -151,7 +151,7 @@ proptest! {
         {
             let now = moment(elapsed);
             prop_assert_eq!(decide(&person, Some(&meta), &rules, now), Decision::Pass(Reason::RequestCookie));
-            prop_assert_eq!(stale_on_error(&person, &meta, &rules, Failure::Disconnected, now), Err(Reason::RequestCookie));
+            prop_assert_eq!(stale_on_error(&person, &meta, &rules, UpstreamError::Disconnected, now), Err(Reason::RequestCookie));
             prop_assert!(!may_share(&person, &meta));
         }
     }
@@ -172,7 +172,7 @@ proptest! {
         let request = RequestFacts::read(&Method::GET, &lines, &rules);
         if let Ok(Admitted { meta, .. }) = admit(&get(), StatusCode::OK, &stored, arrival(), &rules) {
             let _ = decide(&request, Some(&meta), &rules, moment(elapsed));
-            let _ = stale_on_error(&request, &meta, &rules, Failure::Disconnected, moment(elapsed));
+            let _ = stale_on_error(&request, &meta, &rules, UpstreamError::Disconnected, moment(elapsed));
         }
     }
 }

@@ -8,8 +8,12 @@
 //! GET /livez      200 while the process answers at all
 //! GET /readyz     200, or 503 with the reasons
 //! GET /metrics    OpenMetrics; the older text format for whoever prefers it
+//! GET /commands   what every instance of every command does, as JSON
+//! POST /logs      what a command prints, see [`commands`]
+//! POST /restart   replaces a command's instances, see [`commands`]
 //! POST /explain   see [`crate::explain`]
 //! POST /purge     see [`purge`]
+//! POST /reload    see [`reload`]
 //! ```
 //!
 //! Anyone who reaches the listener may read. A request that changes something needs the bearer token of
@@ -18,13 +22,16 @@
 //! excludes a name rebound to this machine. Over a Unix socket ([`socket`]) any Host is accepted: no browser can
 //! connect to one.
 
+pub mod commands;
 pub mod purge;
+pub mod reload;
 pub mod socket;
 pub mod token;
 
 use std::{convert::Infallible, fmt, net::IpAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
+use cache_policy::list_elements;
 use http::{
     HeaderMap, HeaderValue, Method, Request, Response, StatusCode,
     header::{ACCEPT, ALLOW, AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, HOST},
@@ -48,9 +55,12 @@ use crate::{
     explain::{self, Question},
     observe::metrics::{self, Metrics},
     settings::Settings,
+    upstream::supervise::Roster,
 };
-use purge::{NotPurged, Purge};
-use socket::{Caller, Socket};
+use commands::{AdminBody, CommandService, Unanswered};
+use purge::{NotPurged, PurgeRequest};
+use reload::Reloads;
+use socket::{AdminSocket, Caller};
 use token::Token;
 
 /// Connections at once; more wait in the kernel's queue.
@@ -70,6 +80,9 @@ struct Sources {
     metrics: Arc<Metrics>,
     readiness: Box<dyn Fn() -> Readiness + Send + Sync>,
     cache: Option<Cache>,
+    commands: CommandService,
+    /// Where settings are read again.
+    reloads: Option<Reloads>,
 }
 
 /// Tells what is wrong with the servers behind the route of a name.
@@ -96,8 +109,11 @@ impl Service {
         metrics: Arc<Metrics>,
         readiness: impl Fn() -> Readiness + Send + Sync + 'static,
         cache: Option<Cache>,
+        roster: Arc<Roster>,
+        reloads: Option<Reloads>,
     ) -> Self {
-        Self(Arc::new(Sources { metrics, readiness: Box::new(readiness), cache }))
+        let commands = CommandService::new(roster);
+        Self(Arc::new(Sources { metrics, readiness: Box::new(readiness), cache, commands, reloads }))
     }
 }
 
@@ -114,8 +130,8 @@ pub struct Readiness {
     pub reasons: Vec<String>,
 }
 
-/// Serves until `stop`; connections that are answering then get a second to finish. Dropped, it cuts all connections.
-pub async fn serve(socket: Socket, state: Service, stop: CancellationToken) {
+/// Serves until `stop`. When it returns, the socket is closed. Dropped, it cuts all connections.
+pub async fn serve(socket: AdminSocket, state: Service, stop: CancellationToken) -> OpenConnections {
     let places = Arc::new(Semaphore::new(CONNECTIONS));
     let mut connections = JoinSet::new();
     loop {
@@ -130,8 +146,18 @@ pub async fn serve(socket: Socket, state: Service, stop: CancellationToken) {
             drop(place);
         });
     }
-    let rest = async { while connections.join_next().await.is_some() {} };
-    let _ = timeout(STOP_GRACE, rest).await;
+    OpenConnections(connections)
+}
+
+/// Connections that are answering when the listener closes.
+pub struct OpenConnections(JoinSet<()>);
+
+impl OpenConnections {
+    /// Gives them a second to finish.
+    pub async fn finish(mut self) {
+        let rest = async { while self.0.join_next().await.is_some() {} };
+        let _ = timeout(STOP_GRACE, rest).await;
+    }
 }
 
 async fn connection(
@@ -163,9 +189,9 @@ async fn connection(
     }
 }
 
-type Answer = Response<Full<Bytes>>;
+type AdminResponse = Response<AdminBody>;
 
-async fn answer(state: &Service, caller: Caller, request: Request<Incoming>) -> Answer {
+async fn answer(state: &Service, caller: Caller, request: Request<Incoming>) -> AdminResponse {
     // An unread body stays unread: hyper then closes the connection instead of reading it to its end.
     let method = request.method();
     let resource = match request.uri().path() {
@@ -173,7 +199,8 @@ async fn answer(state: &Service, caller: Caller, request: Request<Incoming>) -> 
         "/readyz" => ready,
         "/metrics" if wants_classic(request.headers()) => classic_metrics,
         "/metrics" => all_metrics,
-        "/explain" | "/purge" if method != Method::POST => {
+        "/commands" => all_commands,
+        "/explain" | "/purge" | "/logs" | "/restart" | "/reload" if method != Method::POST => {
             return not_allowed("questions are posted", "POST");
         }
         "/explain" => return answered(posted(state, caller, request).await.and_then(explain)),
@@ -183,8 +210,23 @@ async fn answer(state: &Service, caller: Caller, request: Request<Incoming>) -> 
                 Err(refused) => Err(refused),
             });
         }
+        "/logs" => {
+            let posted = posted(state, caller, request).await.and_then(|(_, content)| read(&content));
+            return lasting(TEXT, posted, |wanted| state.0.commands.logs(wanted));
+        }
+        "/restart" => {
+            let posted = posted(state, caller, request).await.and_then(|(_, content)| read(&content));
+            return lasting(JSON_LINES, posted, |wanted| state.0.commands.restart(wanted));
+        }
+        "/reload" => {
+            return answered(match (posted(state, caller, request).await, &state.0.reloads) {
+                (Ok(_), Some(reloads)) => reload::reload(reloads).await,
+                (Ok(_), None) => Err((StatusCode::NOT_FOUND, "there is nothing to reload".to_owned())),
+                (Err(refused), _) => Err(refused),
+            });
+        }
         _ => {
-            let detail = "there are /livez, /readyz, /metrics, /explain and /purge";
+            let detail = "there are /livez, /readyz, /metrics, /commands, /explain, /purge, /logs, /restart and /reload";
             return problem(StatusCode::NOT_FOUND, detail, &[]);
         }
     };
@@ -195,7 +237,7 @@ async fn answer(state: &Service, caller: Caller, request: Request<Incoming>) -> 
     resource(state)
 }
 
-fn not_allowed(detail: &str, allowed: &'static str) -> Answer {
+fn not_allowed(detail: &str, allowed: &'static str) -> AdminResponse {
     let mut refused = problem(StatusCode::METHOD_NOT_ALLOWED, detail, &[]);
     refused.headers_mut().insert(ALLOW, HeaderValue::from_static(allowed));
     refused
@@ -224,7 +266,25 @@ async fn posted(
     }
 }
 
-fn answered(answer: Result<serde_json::Value, Objection>) -> Answer {
+fn read<T: serde::de::DeserializeOwned>(content: &[u8]) -> Result<T, Objection> {
+    serde_json::from_slice(content).map_err(|error| (StatusCode::BAD_REQUEST, error.to_string()))
+}
+
+/// An answer that may go on for long.
+fn lasting<T>(
+    content_type: &'static str,
+    posted: Result<T, Objection>,
+    answer: impl FnOnce(&T) -> Result<AdminBody, Unanswered>,
+) -> AdminResponse {
+    match posted.map(|wanted| answer(&wanted)) {
+        Ok(Ok(body)) => with_content(StatusCode::OK, content_type, body),
+        Ok(Err(Unanswered::Unknown(detail))) => problem(StatusCode::NOT_FOUND, &detail, &[]),
+        Ok(Err(Unanswered::Busy(detail))) => problem(StatusCode::SERVICE_UNAVAILABLE, detail, &[]),
+        Err((status, detail)) => problem(status, &detail, &[]),
+    }
+}
+
+fn answered(answer: Result<serde_json::Value, Objection>) -> AdminResponse {
     match answer {
         Ok(answer) => with_body(StatusCode::OK, "application/json", answer.to_string() + "\n"),
         Err((status, detail)) => problem(status, &detail, &[]),
@@ -232,8 +292,7 @@ fn answered(answer: Result<serde_json::Value, Objection>) -> Answer {
 }
 
 async fn purge((cache, content): Posted<'_>) -> Result<serde_json::Value, Objection> {
-    let purge: Purge =
-        serde_json::from_slice(&content).map_err(|error| (StatusCode::BAD_REQUEST, error.to_string()))?;
+    let purge: PurgeRequest = read(&content)?;
     let routes = (cache.settings)().routes;
     let purged = purge.run(&routes, &cache.memory, cache.clock.now()).await.map_err(|error| {
         let status = match error {
@@ -288,11 +347,11 @@ fn constant_time_eq(one: &[u8], other: &[u8]) -> bool {
     one.len() == other.len() && one.iter().zip(other).fold(0, |differ, (a, b)| differ | (a ^ b)) == 0
 }
 
-fn alive(_: &Service) -> Answer {
+fn alive(_: &Service) -> AdminResponse {
     with_body(StatusCode::OK, TEXT, "ok\n")
 }
 
-fn ready(state: &Service) -> Answer {
+fn ready(state: &Service) -> AdminResponse {
     let readiness = (state.0.readiness)();
     if readiness.reasons.is_empty() {
         return with_body(StatusCode::OK, TEXT, "ok\n");
@@ -300,14 +359,14 @@ fn ready(state: &Service) -> Answer {
     problem(StatusCode::SERVICE_UNAVAILABLE, "send no requests here now", &readiness.reasons)
 }
 
-fn classic_metrics(state: &Service) -> Answer {
+fn classic_metrics(state: &Service) -> AdminResponse {
     with_body(StatusCode::OK, metrics::CLASSIC_CONTENT_TYPE, state.0.metrics.encode_classic())
 }
 
 /// Whether the older format is preferred to OpenMetrics: named, and with a higher weight (RFC 9110 §12.5.1).
 fn wants_classic(headers: &HeaderMap) -> bool {
-    let lines = headers.get_all(ACCEPT).iter().filter_map(|line| line.to_str().ok());
-    let ranges: Vec<&str> = lines.flat_map(|line| line.split(',')).collect();
+    let ranges: Vec<&str> =
+        list_elements(headers, &ACCEPT).filter_map(|range| str::from_utf8(range).ok()).collect();
     let weight = |media_type: &str| {
         let weights = ranges.iter().filter_map(|range| {
             let mut parts = range.split(';').map(str::trim);
@@ -320,14 +379,21 @@ fn wants_classic(headers: &HeaderMap) -> bool {
     weight("text/plain") > weight("application/openmetrics-text")
 }
 
-fn all_metrics(state: &Service) -> Answer {
+fn all_commands(state: &Service) -> AdminResponse {
+    let report = serde_json::json!(state.0.commands.report());
+    with_body(StatusCode::OK, "application/json", report.to_string() + "\n")
+}
+
+fn all_metrics(state: &Service) -> AdminResponse {
     with_body(StatusCode::OK, metrics::CONTENT_TYPE, state.0.metrics.encode())
 }
 
 const TEXT: &str = "text/plain; charset=utf-8";
+/// JSON, one value a line.
+const JSON_LINES: &str = "application/x-ndjson";
 
 /// RFC 9457, with the reasons as an extension member.
-fn problem(status: StatusCode, detail: &str, reasons: &[String]) -> Answer {
+fn problem(status: StatusCode, detail: &str, reasons: &[String]) -> AdminResponse {
     let mut problem = serde_json::json!({
         "title": status.canonical_reason().unwrap_or_default(),
         "status": status.as_u16(),
@@ -339,8 +405,12 @@ fn problem(status: StatusCode, detail: &str, reasons: &[String]) -> Answer {
     with_body(status, "application/problem+json", problem.to_string() + "\n")
 }
 
-fn with_body(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Answer {
-    let mut answer = Response::new(Full::new(body.into()));
+fn with_body(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> AdminResponse {
+    with_content(status, content_type, Full::new(body.into()).boxed_unsync())
+}
+
+fn with_content(status: StatusCode, content_type: &'static str, body: AdminBody) -> AdminResponse {
+    let mut answer = Response::new(body);
     *answer.status_mut() = status;
     let headers = answer.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
@@ -361,7 +431,7 @@ mod tests {
     use crate::cache::{
         Key, StoredBody, Tiers,
         tier::{self, Found, Kept, Tier, TierFuture},
-        tiers::Bounds,
+        tiers::TierBounds,
     };
 
     type Reasons = Arc<Mutex<Vec<String>>>;
@@ -385,7 +455,7 @@ mod tests {
             troubles: Arc::new(|route| vec![format!("10.0.0.1:80 behind {route:?} is put aside")]),
             token: Arc::default(),
         };
-        (Service::new(Arc::new(Metrics::new()), readiness, Some(cache)), reasons)
+        (Service::new(Arc::new(Metrics::new()), readiness, Some(cache), Arc::default(), None), reasons)
     }
 
     fn open(state: &Service) -> DuplexStream {
@@ -503,7 +573,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_purge_that_a_tier_has_not_acknowledged_is_an_error_that_says_so() {
-        let tier: (Arc<dyn Tier>, Bounds) = (Arc::new(Broken), Bounds::default());
+        let tier: (Arc<dyn Tier>, TierBounds) = (Arc::new(Broken), TierBounds::default());
         let tiers = Tiers::new(vec![tier], &Clock::system(), &Metrics::new());
         let (state, _) = state_of(Memory::new(1 << 20, 4, Arc::new(tiers)));
         let answer = post(&state, JSON, r#"{"everything": true}"#).await;
@@ -544,10 +614,32 @@ mod tests {
         let token = Arc::new(Token::default());
         token.set(Some("secret".into()));
         let cache = Cache { token, ..plain.0.cache.clone().unwrap() };
-        let state = Service::new(Arc::new(Metrics::new()), Readiness::default, Some(cache));
+        let state =
+            Service::new(Arc::new(Metrics::new()), Readiness::default, Some(cache), Arc::default(), None);
         assert!(post(&state, JSON, r#"{"everything": true}"#).await.starts_with("HTTP/1.1 401 "));
         let fields = format!("{JSON}Authorization: Bearer secret\r\n");
         assert!(post(&state, &fields, r#"{"everything": true}"#).await.starts_with("HTTP/1.1 200 "));
+    }
+
+    #[tokio::test]
+    async fn a_reload_is_asked_of_whoever_owns_the_settings_by_those_who_may() {
+        let (plain, _) = state();
+        let (reloads, mut asked) = tokio::sync::mpsc::channel::<reload::ReloadRequest>(1);
+        let cache = plain.0.cache.clone();
+        let state =
+            Service::new(Arc::new(Metrics::new()), Readiness::default, cache, Arc::default(), Some(reloads));
+        let plain_text = "Host: localhost\r\nContent-Type: text/plain\r\n";
+        let answer = exchange_posted(&state, "/reload", plain_text, "{}").await;
+        assert!(answer.starts_with("HTTP/1.1 415 ") && asked.try_recv().is_err(), "{answer}");
+
+        let owner = async {
+            asked.recv().await.unwrap().send(Err("edge.toml:1:1: no".to_owned())).unwrap();
+            drop(asked);
+        };
+        let (answer, ()) = tokio::join!(exchange_posted(&state, "/reload", JSON, "{}"), owner);
+        assert!(answer.starts_with("HTTP/1.1 422 ") && answer.contains("edge.toml:1:1: no"), "{answer}");
+        let answer = exchange_posted(&state, "/reload", JSON, "{}").await;
+        assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("stops"), "{answer}");
     }
 
     #[tokio::test]
@@ -594,9 +686,10 @@ mod tests {
     async fn listening() -> (SocketAddr, CancellationToken, tokio::task::JoinHandle<()>) {
         let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = socket.local_addr().unwrap();
-        let socket = Socket::Network(socket);
+        let socket = AdminSocket::Network(socket);
         let stop = CancellationToken::new();
-        (address, stop.clone(), tokio::spawn(serve(socket, state().0, stop)))
+        let serving = serve(socket, state().0, stop.clone());
+        (address, stop, tokio::spawn(async { serving.await.finish().await }))
     }
 
     #[tokio::test]

@@ -31,7 +31,7 @@ use crate::{
 /// What to purge. A URL stands for all its variants.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct Purge {
+pub struct PurgeRequest {
     /// Absolute URLs, each one resource.
     pub urls: Vec<String>,
     /// Words of Surrogate-Key or Cache-Tag.
@@ -60,14 +60,14 @@ pub enum NotPurged {
 
 /// The result of a purge.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
-pub struct Purged {
+pub struct PurgeAnswer {
     /// Stored responses in memory that matched; each variant counts.
     pub purged: usize,
     pub soft: bool,
     pub dry_run: bool,
 }
 
-impl Purge {
+impl PurgeRequest {
     /// Purges, or counts. Costs what the URLs and tags find; hosts, prefixes and everything walk over all that is
     /// stored.
     ///
@@ -79,10 +79,10 @@ impl Purge {
         routes: &[Arc<Route>],
         memory: &Arc<Memory>,
         now: Moment,
-    ) -> Result<Purged, NotPurged> {
+    ) -> Result<PurgeAnswer, NotPurged> {
         let rules = self.rules(routes).map_err(NotPurged::Unclear)?;
         let force = if self.soft { Force::Soft } else { Force::Hard };
-        let done = |purged| Purged { purged, soft: self.soft, dry_run: self.dry_run };
+        let done = |purged| PurgeAnswer { purged, soft: self.soft, dry_run: self.dry_run };
         if self.dry_run {
             return Ok(done(memory.count(rules).await));
         }
@@ -215,8 +215,8 @@ mod tests {
     /// Each of these said "0 stored responses purged" and exited with 0.
     #[test]
     fn what_can_match_nothing_is_an_error_that_says_what_to_write() {
-        let why = |purge: Purge| purge.rules(&[]).unwrap_err();
-        let host = |name: &str| Purge { hosts: vec![name.to_owned()], ..Purge::default() };
+        let why = |purge: PurgeRequest| purge.rules(&[]).unwrap_err();
+        let host = |name: &str| PurgeRequest { hosts: vec![name.to_owned()], ..PurgeRequest::default() };
         for (name, remedy) in [
             ("shop.test:8080", "http://shop.test:8080/"),
             ("https://x", "name its host alone"),
@@ -230,11 +230,11 @@ mod tests {
             let said = why(host(name));
             assert!(said.contains(remedy), "{name}: {said}");
         }
-        let tag = |text: &str| Purge { tags: vec![text.to_owned()], ..Purge::default() };
+        let tag = |text: &str| PurgeRequest { tags: vec![text.to_owned()], ..PurgeRequest::default() };
         for text in ["", " shoe", "a b,c", "a\n"] {
             assert!(why(tag(text)).contains("no tag"), "{text}");
         }
-        let prefix = Purge { prefixes: vec!["https://x/caf%C".to_owned()], ..Purge::default() };
+        let prefix = PurgeRequest { prefixes: vec!["https://x/caf%C".to_owned()], ..PurgeRequest::default() };
         assert!(why(prefix).contains("before the `%`"));
         let named = [host("SHOP.Test."), host("shop.test")];
         for purge in named {
@@ -244,8 +244,9 @@ mod tests {
 
     #[test]
     fn a_purge_must_name_something() {
-        assert!(Purge::default().rules(&[]).unwrap_err().contains("name urls"));
-        let unknown = serde_json::from_str::<Purge>(r#"{"url": "https://a/"}"#).unwrap_err().to_string();
+        assert!(PurgeRequest::default().rules(&[]).unwrap_err().contains("name urls"));
+        let unknown =
+            serde_json::from_str::<PurgeRequest>(r#"{"url": "https://a/"}"#).unwrap_err().to_string();
         assert!(unknown.contains("unknown field `url`, expected one of `urls`"), "{unknown}");
     }
 }

@@ -17,15 +17,11 @@ use std::{
 
 use tokio::net::{TcpListener, UnixListener};
 
-use crate::{
-    downstream::listen::{self, ListenError},
-    message::byte_stream::ByteStream,
-    settings::AdminAddress,
-};
+use crate::{downstream::listen::ListenError, message::byte_stream::ByteStream, settings::AdminAddress};
 
 /// The bound listener. A Unix socket's file is removed with it.
 #[derive(Debug)]
-pub enum Socket {
+pub enum AdminSocket {
     Network(TcpListener),
     /// The file is removed before the listener closes: an edge that starts meanwhile never loses its own file to this
     /// one.
@@ -64,16 +60,20 @@ pub enum AdminError {
     },
 }
 
-impl Socket {
-    /// Listens; inside a runtime.
+impl AdminSocket {
+    /// Listens; inside a runtime. `bind` binds an address: alone, or beside an own one that goes
+    /// ([`listen`](crate::downstream::listen)).
     ///
     /// # Errors
     /// [`AdminError`], which says what to do about it.
-    pub fn bind(address: &AdminAddress) -> Result<Self, AdminError> {
+    pub fn bind(
+        address: &AdminAddress,
+        bind: impl Fn(SocketAddr, usize) -> Result<Vec<std::net::TcpListener>, ListenError>,
+    ) -> Result<Self, AdminError> {
         match address {
             AdminAddress::Network(address) => {
                 let refused = |source| ListenError { address: *address, source };
-                let bound = listen::bind(*address, 1)?.pop();
+                let bound = bind(*address, 1)?.pop();
                 let bound = bound.ok_or_else(|| refused(ErrorKind::NotFound.into()))?;
                 Ok(Self::Network(TcpListener::from_std(bound).map_err(refused)?))
             }
@@ -156,9 +156,10 @@ fn bind_unix(path: &Path) -> io::Result<(SocketFile, UnixListener)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::downstream::listen;
 
-    fn bind(path: &Path) -> Result<Socket, AdminError> {
-        Socket::bind(&AdminAddress::Unix(path.to_owned()))
+    fn bind(path: &Path) -> Result<AdminSocket, AdminError> {
+        AdminSocket::bind(&AdminAddress::Unix(path.to_owned()), listen::bind)
     }
 
     #[tokio::test]

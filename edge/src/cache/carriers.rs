@@ -22,21 +22,21 @@ use super::{
 /// The keys stored with each tag, group and equivalent query.
 pub struct Carriers<L: Locking = ParkingLot> {
     hasher: L::Hasher,
-    shards: Vec<L::Mutex<Places>>,
+    shards: Vec<L::Mutex<FacetEntries>>,
     /// By path, the No-Vary-Search of what is stored there, each with how often.
-    rules: Vec<L::Mutex<Rules>>,
+    rules: Vec<L::Mutex<RuleCounts>>,
     /// How many responses with No-Vary-Search have been about to be stored: most origins never send it.
     equivalents: L::Counter,
 }
 
 /// Sorted, so that the keys of one facet can be read a few at a time. Each with how many hold it there: while a resource
 /// is replaced, both the old one and the new one do.
-type Places = BTreeMap<Place, u32>;
+type FacetEntries = BTreeMap<FacetEntry, u32>;
 
-type Rules = HashMap<Box<str>, Vec<(NoVarySearch, u32)>>;
+type RuleCounts = HashMap<Box<str>, Vec<(NoVarySearch, u32)>>;
 
 /// A facet, and the hash and the key of a resource that carries it.
-type Place = (u64, u64, Key);
+type FacetEntry = (u64, u64, Key);
 
 /// A stored response's entries; dropping it removes them.
 pub struct Carried<L: Locking = ParkingLot> {
@@ -49,14 +49,14 @@ pub struct Carried<L: Locking = ParkingLot> {
 
 /// Where a reading of a facet's keys goes on.
 #[derive(Debug)]
-pub struct Cursor(Option<Place>);
+pub struct Cursor(Option<FacetEntry>);
 
 impl<L: Locking> Default for Carriers<L> {
     fn default() -> Self {
         Self {
             hasher: L::Hasher::default(),
-            shards: (0..SHARDS).map(|_| L::mutex(Places::default())).collect(),
-            rules: (0..SHARDS).map(|_| L::mutex(Rules::default())).collect(),
+            shards: (0..SHARDS).map(|_| L::mutex(FacetEntries::default())).collect(),
+            rules: (0..SHARDS).map(|_| L::mutex(RuleCounts::default())).collect(),
             equivalents: L::Counter::default(),
         }
     }
@@ -131,7 +131,7 @@ impl<L: Locking> Carriers<L> {
             Some(place) => Bound::Excluded(place),
             None => Bound::Included((facet, 0, Key::least())),
         };
-        let places: Vec<Place> = L::locked(self.shard(facet), |places| {
+        let places: Vec<FacetEntry> = L::locked(self.shard(facet), |places| {
             let range = places.range((from, Bound::Unbounded));
             range
                 .take_while(|((of, ..), _)| *of == facet)
@@ -161,11 +161,11 @@ impl<L: Locking> Carriers<L> {
         hash(&self.hasher, facet)
     }
 
-    fn shard(&self, facet: u64) -> &L::Mutex<Places> {
+    fn shard(&self, facet: u64) -> &L::Mutex<FacetEntries> {
         &self.shards[(facet >> 48) as usize % SHARDS]
     }
 
-    fn rules_of(&self, path: &str) -> &L::Mutex<Rules> {
+    fn rules_of(&self, path: &str) -> &L::Mutex<RuleCounts> {
         &self.rules[(self.hash(Facet::SomeQueryOf(path)) >> 48) as usize % SHARDS]
     }
 }

@@ -40,7 +40,7 @@ struct FetchKey(Key, Box<str>);
 /// All fetches under way that others may join. Bounded by the upstreams' connections and waiting places.
 #[derive(Debug)]
 pub struct Collapser {
-    shards: [Mutex<HashMap<FetchKey, Arc<Fetch>>>; SHARDS],
+    shards: [Mutex<HashMap<FetchKey, Arc<FetchUnderWay>>>; SHARDS],
     hasher: RandomState,
     groups: AtomicU64,
 }
@@ -71,7 +71,7 @@ pub struct Wish<'a> {
 
 /// A fetch under way.
 #[derive(Debug)]
-struct Fetch {
+struct FetchUnderWay {
     key: FetchKey,
     group: Group,
     began: Moment,
@@ -79,10 +79,10 @@ struct Fetch {
     /// Nothing has been published yet.
     silent: AtomicBool,
     /// Shared by the group.
-    progress: Arc<watch::Sender<Progress>>,
+    progress: watch::Sender<GroupProgress>,
 }
 
-impl Fetch {
+impl FetchUnderWay {
     /// Whether the group's outcome may concern those who come now: one that is known already was for those who waited
     /// for it, though another fetch of the group may be under way for long. A body that is being filled is for all.
     fn may_be_joined(&self) -> bool {
@@ -94,9 +94,9 @@ impl Fetch {
 
 /// How far a group of fetches has come.
 #[derive(Debug, Default)]
-struct Progress {
+struct GroupProgress {
     /// The latest interim responses.
-    interim: VecDeque<interim::Received>,
+    interim: VecDeque<interim::InterimHead>,
     /// How many interim responses have come so far.
     informed: usize,
     /// Fetches that have published nothing.
@@ -225,7 +225,7 @@ impl Collapser {
         if memory.outdated(latest.generation, &key.0) {
             return TakeOver::Gone;
         }
-        let (progress, group) = (Arc::clone(&latest.progress), latest.group);
+        let (progress, group) = (latest.progress.clone(), latest.group);
         // Looked at and counted at once: an outcome that comes just now is not one of a fetch that begins after it.
         let mut answered = false;
         progress.send_if_modified(|progress| {
@@ -237,7 +237,8 @@ impl Collapser {
             return TakeOver::Waits;
         }
         let silent = AtomicBool::new(true);
-        let fetch = Arc::new(Fetch { key: key.clone(), group, began: now, generation, silent, progress });
+        let fetch =
+            Arc::new(FetchUnderWay { key: key.clone(), group, began: now, generation, silent, progress });
         shard.insert(fetch.key.clone(), Arc::clone(&fetch));
         drop(shard);
         TakeOver::Lead(self.lead(fetch))
@@ -245,23 +246,28 @@ impl Collapser {
 
     /// Leads a fetch that nobody joins.
     pub fn lead_alone(self: &Arc<Self>, key: &Key, now: Moment, memory: &Memory) -> Lead {
+        self.lead_since(key, now, memory.generation())
+    }
+
+    /// As [`Self::lead_alone`], where the fetch began at that moment and generation.
+    pub fn lead_since(self: &Arc<Self>, key: &Key, began: Moment, generation: Generation) -> Lead {
         let key = FetchKey(key.clone(), Box::default());
-        self.lead(Arc::new(self.fetch(key, now, memory.generation())))
+        self.lead(Arc::new(self.fetch(key, began, generation)))
     }
 
     /// The first fetch of a new group.
-    fn fetch(&self, key: FetchKey, began: Moment, generation: Generation) -> Fetch {
+    fn fetch(&self, key: FetchKey, began: Moment, generation: Generation) -> FetchUnderWay {
         let group = Group(self.groups.fetch_add(1, Ordering::Relaxed));
-        let (progress, _) = watch::channel(Progress { silent: 1, ..Progress::default() });
-        let (silent, progress) = (AtomicBool::new(true), Arc::new(progress));
-        Fetch { key, group, began, generation, silent, progress }
+        let progress = watch::Sender::new(GroupProgress { silent: 1, ..GroupProgress::default() });
+        let silent = AtomicBool::new(true);
+        FetchUnderWay { key, group, began, generation, silent, progress }
     }
 
-    fn lead(self: &Arc<Self>, fetch: Arc<Fetch>) -> Lead {
+    fn lead(self: &Arc<Self>, fetch: Arc<FetchUnderWay>) -> Lead {
         Lead { collapser: Arc::clone(self), fetch }
     }
 
-    fn shard(&self, key: &FetchKey) -> &Mutex<HashMap<FetchKey, Arc<Fetch>>> {
+    fn shard(&self, key: &FetchKey) -> &Mutex<HashMap<FetchKey, Arc<FetchUnderWay>>> {
         &self.shards[(self.hasher.hash_one(key) >> 32) as usize % SHARDS]
     }
 
@@ -279,7 +285,7 @@ impl Collapser {
 #[derive(Debug)]
 pub struct Lead {
     collapser: Arc<Collapser>,
-    fetch: Arc<Fetch>,
+    fetch: Arc<FetchUnderWay>,
 }
 
 impl Lead {
@@ -341,7 +347,7 @@ impl Drop for Lead {
 
 /// Forwards the upstream's interim responses to those who share a fetch.
 #[derive(Clone, Debug)]
-pub struct Informing(Arc<Fetch>);
+pub struct Informing(Arc<FetchUnderWay>);
 
 impl Informing {
     /// Forwards one, if it is for clients. Those who join later receive the latest few.
@@ -362,14 +368,14 @@ impl Informing {
 #[derive(Debug)]
 pub struct Follow {
     /// The latest fetch of the group that it knows of.
-    fetch: Arc<Fetch>,
-    progress: watch::Receiver<Progress>,
+    fetch: Arc<FetchUnderWay>,
+    progress: watch::Receiver<GroupProgress>,
     /// How many interim responses have been passed on.
     passed: usize,
 }
 
 impl Follow {
-    fn of(fetch: &Arc<Fetch>) -> Self {
+    fn of(fetch: &Arc<FetchUnderWay>) -> Self {
         Self { fetch: Arc::clone(fetch), progress: fetch.progress.subscribe(), passed: 0 }
     }
 
@@ -512,7 +518,7 @@ mod tests {
             panic!("the first leads")
         };
         let mut early = lead.follow();
-        let (relay, mut received) = interim::relay();
+        let (relay, received) = interim::relay();
         for number in 0..20 {
             let headers = HeaderMap::from_iter([(http::header::LINK, number.into())]);
             lead.informing().pass(StatusCode::EARLY_HINTS, &headers);
@@ -524,7 +530,9 @@ mod tests {
         drop(lead);
         for follow in [&mut early, &mut late] {
             assert!(matches!(follow.outcome(Some(&relay)).await.outcome, FetchOutcome::Nothing));
-            let numbers: Vec<_> = std::iter::from_fn(|| received.try_recv().ok())
+            let numbers: Vec<_> = received
+                .take()
+                .into_iter()
                 .map(|(status, headers)| (status.as_u16(), headers["link"].to_str().unwrap().to_owned()))
                 .collect();
             let latest: Vec<_> = (12..20).map(|number| (103, number.to_string())).collect();

@@ -6,6 +6,7 @@
 
 use std::{
     borrow::Cow,
+    cell::RefCell,
     cmp::Ordering,
     hash::{Hash, Hasher},
     sync::Arc,
@@ -13,7 +14,10 @@ use std::{
 
 use cache_policy::{QueryRules, normalise_query, one_spelling};
 
-use crate::message::target::Target;
+use crate::message::{
+    number::{LONGEST, decimal},
+    target::Target,
+};
 
 /// Scheme, host, port, path and query of a GET, taken from the client's request before any rewrite; only the parts of
 /// the query that the route counts. HEAD shares the key.
@@ -66,16 +70,20 @@ impl Key {
 
     fn of(inbound: &Target, target: &str) -> Self {
         let scheme = inbound.scheme.as_str();
-        let mut digits = [0u8; 5];
-        let port = decimal(inbound.port, &mut digits);
+        let mut digits = [0; LONGEST];
+        let port = decimal(inbound.port.into(), &mut digits);
         let length = scheme.len() + 3 + inbound.host.len() + 1 + port.len() + target.len();
-        let mut text = String::with_capacity(length);
-        for part in [scheme, "://", &inbound.host, ":", port, target] {
-            text.push_str(part);
-        }
         let origin = length - target.len();
         // A path holds no `?`, and no spelling of it does.
-        Self { text: text.into(), origin, path: origin + target.find('?').unwrap_or(target.len()) }
+        let path = origin + target.find('?').unwrap_or(target.len());
+        let text = TEXT.with_borrow_mut(|text| {
+            text.clear();
+            for part in [scheme, "://", &inbound.host, ":", port, target] {
+                text.push_str(part);
+            }
+            Arc::from(text.as_str())
+        });
+        Self { text, origin, path }
     }
 
     /// Before all others; the key of nothing.
@@ -134,6 +142,11 @@ impl Key {
     }
 }
 
+thread_local! {
+    /// Where the text of a key is put together: a key is one allocation of its size. No longer than the longest head.
+    static TEXT: RefCell<String> = const { RefCell::new(String::new()) };
+}
+
 fn target<'a>(inbound: &'a Target, rules: &QueryRules) -> Cow<'a, str> {
     let Some(query) = inbound.query() else { return Cow::Borrowed(&inbound.path_and_query) };
     match normalise_query(query, rules) {
@@ -141,19 +154,6 @@ fn target<'a>(inbound: &'a Target, rules: &QueryRules) -> Cow<'a, str> {
         Cow::Owned(query) if query.is_empty() => Cow::Borrowed(inbound.path()),
         Cow::Owned(query) => Cow::Owned(format!("{}?{query}", inbound.path())),
     }
-}
-
-fn decimal(mut number: u16, digits: &mut [u8; 5]) -> &str {
-    let mut start = digits.len();
-    loop {
-        start -= 1;
-        digits[start] = b'0' + (number % 10) as u8;
-        number /= 10;
-        if number == 0 {
-            break;
-        }
-    }
-    std::str::from_utf8(&digits[start..]).expect("ASCII digits are UTF-8")
 }
 
 #[cfg(test)]

@@ -21,11 +21,12 @@ pub struct Marker {
     pub reason: Reason,
 }
 
-/// How long requests for a resource go upstream side by side after a response could not be shared. The first response
+/// How long requests for a resource go upstream side by side after a response could not be shared; a further one in the second
+/// half begins it anew. The first response
 /// that may be stored ends it.
 pub const MARKER: Duration = Duration::from_secs(30);
 
-/// The same after a failure, or where there was no room. Each further one begins it anew.
+/// The same after a failure, or where there was no room. A further one in its second half begins it anew.
 pub const SHORT_MARKER: Duration = Duration::from_secs(5);
 
 /// Whose requests a marker is about: what one with credentials or cookies got tells nothing about others, nor the other way

@@ -8,13 +8,14 @@ use std::{
     collections::HashSet,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
 };
 
 use cache_policy::{Coding, Moment, NoVarySearch, SentFields, Tag, prefers_language, variant_key};
 use foldhash::fast::RandomState;
 use http::{HeaderMap, HeaderName, header};
+use parking_lot::Mutex;
 use quick_cache::{Lifecycle, OptionsBuilder, Weighter, sync::Cache};
 
 use super::{
@@ -140,7 +141,7 @@ impl<'r, F: SentFields> Variants<'r, F> {
 
 /// Where a response is stored: always in place of the same variant.
 #[derive(Clone, Copy)]
-enum Place {
+enum Replaces {
     Variant,
     /// In place of this one as well.
     Of(StoredId),
@@ -148,7 +149,7 @@ enum Place {
     OnlyOf(StoredId),
 }
 
-impl Place {
+impl Replaces {
     fn is_of(self, stored: &Stored) -> bool {
         match self {
             Self::Variant => false,
@@ -182,8 +183,12 @@ pub struct Memory {
     withdrawn: Withdrawn,
     /// Responses stored in memory are offered to these tiers.
     tiers: Arc<Tiers>,
-    variants: usize,
-    largest: u64,
+    /// What a resource may have and weigh: [`Memory::resize`] changes both.
+    variants: AtomicUsize,
+    largest: AtomicU64,
+    /// The budget that is wanted, and the one that is in force.
+    wanted: AtomicU64,
+    budget: Mutex<u64>,
     evictions: Arc<AtomicU64>,
     /// Bytes of bodies that are being filled and do not yet count as stored.
     filling: Arc<AtomicU64>,
@@ -220,11 +225,59 @@ impl Memory {
             markers: Markers::default(),
             withdrawn: Withdrawn::default(),
             tiers,
-            variants,
-            // quick_cache silently refuses an entry heavier than the hot part of a shard.
-            largest: budget / SHARDS as u64 / 10 * 9,
+            variants: AtomicUsize::new(variants),
+            largest: AtomicU64::new(largest(budget)),
+            wanted: AtomicU64::new(budget),
+            budget: Mutex::new(budget),
             filling: Arc::default(),
             lent: Arc::default(),
+        }
+    }
+
+    /// Changes the budget and the number of variants. A larger budget is there at once, and nothing stored is touched. For
+    /// a smaller one, or fewer variants, what is too much is dropped on a thread of its own.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    pub fn resize(self: &Arc<Self>, budget: u64, variants: usize) {
+        let before = self.wanted.swap(budget, Ordering::Relaxed);
+        let variants_before = self.variants.swap(variants, Ordering::Relaxed);
+        let less = budget < before || variants < variants_before;
+        if budget != before || less {
+            let memory = Arc::clone(self);
+            tokio::task::spawn_blocking(move || {
+                memory.fit_budget();
+                if less {
+                    memory.fit_resources();
+                }
+            });
+        }
+    }
+
+    fn fit_budget(&self) {
+        let mut budget = self.budget.lock();
+        loop {
+            let wanted = self.wanted.load(Ordering::Relaxed);
+            // A shard is locked while it is made to fit, and look-ups wait.
+            let next = wanted.max(budget.saturating_sub(SHRINK_BY));
+            if next == *budget {
+                return;
+            }
+            self.largest.store(largest(next), Ordering::Relaxed);
+            self.cache.set_capacity(next);
+            *budget = next;
+        }
+    }
+
+    /// Drops what a write would drop of each resource.
+    fn fit_resources(&self) {
+        let (variants, largest) =
+            (self.variants.load(Ordering::Relaxed), self.largest.load(Ordering::Relaxed));
+        for (key, resource) in self.cache.iter() {
+            let weight: u64 = resource.variants.iter().map(|stored| stored.weight()).sum();
+            if resource.variants.len() > variants || weight > largest {
+                self.change(&key, |_| ());
+            }
         }
     }
 
@@ -264,26 +317,26 @@ impl Memory {
     /// variant is dropped when there are too many or they are too heavy. The variant is offered to the tiers behind
     /// memory.
     pub fn store(&self, key: &Key, stored: Arc<Stored>) {
-        self.put(key, stored, Place::Variant, |stored| self.tiers.offer(key, stored));
+        self.put(key, stored, Replaces::Variant, |stored| self.tiers.offer(key, stored));
     }
 
     /// Stores a response in place of the one that it answers for, also where its `Vary` makes it another variant.
     pub fn store_in_place_of(&self, key: &Key, old: Option<StoredId>, stored: Arc<Stored>) {
-        let place = old.map_or(Place::Variant, Place::Of);
+        let place = old.map_or(Replaces::Variant, Replaces::Of);
         self.put(key, stored, place, |stored| self.tiers.offer(key, stored));
     }
 
     /// Stores a response found in a tier behind memory.
     pub fn store_found(&self, key: &Key, stored: Arc<Stored>) {
-        self.put(key, stored, Place::Variant, |_| ());
+        self.put(key, stored, Replaces::Variant, |_| ());
     }
 
     /// Replaces `old` with `new`, if `old` is still stored.
     pub fn replace(&self, key: &Key, old: StoredId, new: Arc<Stored>) {
-        self.put(key, new, Place::OnlyOf(old), |stored| self.tiers.offer(key, stored));
+        self.put(key, new, Replaces::OnlyOf(old), |stored| self.tiers.offer(key, stored));
     }
 
-    fn put(&self, key: &Key, stored: Arc<Stored>, place: Place, stores: impl FnOnce(&Stored)) {
+    fn put(&self, key: &Key, stored: Arc<Stored>, place: Replaces, stores: impl FnOnce(&Stored)) {
         if stored.parts().is_none() {
             self.equivalents.learn(key, &stored.identity().head);
         }
@@ -325,7 +378,7 @@ impl Memory {
             let all: u64 = variants.iter().map(|stored| stored.weight()).sum();
             if let Some(place) = variants.iter_mut().find(|stored| stored.identity().body.same(identity)) {
                 let with_coding = place.with_coding(coding, coded);
-                if all - place.weight() + with_coding.weight() <= self.largest {
+                if all - place.weight() + with_coding.weight() <= self.largest.load(Ordering::Relaxed) {
                     *place = Arc::new(with_coding);
                 }
             }
@@ -461,6 +514,8 @@ impl Memory {
                 self.swept.fetch_add(1, Ordering::Relaxed);
                 if rules.match_place(key.as_str()) {
                     self.visit(&key, &mut sweep, |_| true);
+                } else if rules.match_queries(key.as_str()) {
+                    self.visit(&key, &mut sweep, |stored| answers_for(stored).is_some());
                 }
             }
         }
@@ -548,11 +603,11 @@ impl Memory {
                 variants = variants.into_iter().filter_map(|stored| self.surviving(key, stored)).collect();
             }
             change(&mut variants);
-            variants.truncate(self.variants);
-            let mut weight = 0;
+            variants.truncate(self.variants.load(Ordering::Relaxed));
+            let (mut weight, largest) = (0, self.largest.load(Ordering::Relaxed));
             variants.retain(|stored| {
                 weight += stored.weight();
-                weight <= self.largest
+                weight <= largest
             });
             if variants.is_empty() {
                 if old.is_some() {
@@ -620,7 +675,7 @@ impl Memory {
         self.cache.weight()
     }
 
-    /// Resources evicted by others since the start.
+    /// Resources evicted by others, or for a smaller budget, since the start.
     pub fn evictions(&self) -> u64 {
         self.evictions.load(Ordering::Relaxed)
     }
@@ -629,6 +684,11 @@ impl Memory {
     pub fn resources(&self) -> usize {
         self.cache.len()
     }
+}
+
+/// The most that a resource may weigh: quick_cache silently refuses an entry heavier than the hot part of a shard.
+fn largest(budget: u64) -> u64 {
+    budget / SHARDS as u64 / 10 * 9
 }
 
 fn without_slash(origin: &str) -> &str {
@@ -710,13 +770,15 @@ const SHARDS: usize = CACHE_SHARDS;
 /// What an entry costs beside its variants: the table's slot and its share of the free ones, the ghost that remembers
 /// it after eviction, reference counts, the vector. Calibrated by the flood test, which prints the resident memory.
 const RESOURCE: u64 = 640;
+/// Bytes by which the budget shrinks at a time.
+const SHRINK_BY: u64 = 16 << 20;
 /// What a socket usually takes at once, so that such pieces are sent soon.
 const SMALL: u64 = 64 * 1024;
 /// Only sizes the table at the start.
 const TYPICAL_ENTRY: u64 = 16 * 1024;
 /// What a purge may do at once where it is asked for.
 const FEW: usize = 32;
-/// The part of the budget, beside it, that stamps of purges may take.
+/// The part of the budget, beside it, that stamps of purges may take: of the budget at the start.
 const STAMPS_SHARE: u64 = 64;
 /// Bytes that a stamp takes, with its share of the free places.
 const STAMP: u64 = 32;
@@ -774,20 +836,85 @@ mod tests {
     fn a_coding_that_does_not_fit_is_dropped_and_not_the_response_nor_another_variant() {
         for variants in [&["de"][..], &["en", "de"]] {
             let memory = Memory::new(8 << 20, 4, Arc::default());
-            let length = usize::try_from(memory.largest).unwrap() * 2 / 3 / variants.len();
+            let length = usize::try_from(largest(8 << 20)).unwrap() * 2 / 3 / variants.len();
             for variant in variants {
                 memory.store(&key(), stored(variant, length));
             }
             let newest = Arc::clone(&memory.look_up(&key()).unwrap().variants()[0]);
             assert!(newest.ask(Coding::Gzip));
             memory.add_coding(&key(), &newest.identity().body, Coding::Gzip, Some(body(length - 1)));
-            let coded = Some(body(usize::try_from(memory.largest).unwrap() / 2));
+            let coded = Some(body(usize::try_from(largest(8 << 20)).unwrap() / 2));
             memory.add_coding(&key(), &newest.identity().body, Coding::Brotli, coded);
             let resource = memory.look_up(&key()).unwrap();
             assert_eq!(resource.variants().len(), variants.len());
             let newest = &resource.variants()[0];
             assert!(newest.coded(Coding::Brotli).is_none() && !newest.ask(Coding::Gzip), "asked for once");
         }
+    }
+
+    /// So many resources of some 4 KiB, and one of two variants.
+    fn filled(memory: &Arc<Memory>, resources: usize) {
+        for number in 0..resources {
+            let key = Key::of_text(&format!("https://shop.example:443/{number}")).unwrap();
+            memory.store(&key, tagged(memory, &number.to_string()));
+        }
+    }
+
+    fn resize(memory: &Arc<Memory>, budget: u64, variants: usize) {
+        memory.wanted.store(budget, Ordering::Relaxed);
+        memory.variants.store(variants, Ordering::Relaxed);
+        memory.fit_budget();
+        memory.fit_resources();
+    }
+
+    #[test]
+    fn a_smaller_budget_evicts_down_to_it_and_a_larger_one_touches_nothing() {
+        let memory = Arc::new(Memory::new(64 << 20, 4, Arc::default()));
+        filled(&memory, 8000);
+        let (weight, resources) = (memory.weight(), memory.resources());
+        assert!(weight > 32 << 20 && memory.evictions() == 0, "{weight} bytes");
+        resize(&memory, 96 << 20, 4);
+        assert_eq!((memory.weight(), memory.resources(), memory.evictions()), (weight, resources, 0));
+        resize(&memory, 8 << 20, 4);
+        let shrunk = memory.weight();
+        assert!((6 << 20..=8 << 20).contains(&shrunk), "{shrunk} bytes");
+        assert_eq!(memory.evictions(), (resources - memory.resources()) as u64);
+        assert_eq!(memory.carriers.len(), 2 * memory.resources(), "what leads to them went, too");
+        resize(&memory, 64 << 20, 4);
+        filled(&memory, 8000);
+        assert!(memory.weight() > 32 << 20, "there is room again: {} bytes", memory.weight());
+    }
+
+    #[test]
+    fn a_smaller_budget_holds_for_the_largest_resource_and_for_bodies_on_their_way() {
+        let memory = Arc::new(Memory::new(64 << 20, 4, Arc::default()));
+        memory.store(&key(), stored("en", 4 << 20));
+        let on_its_way = memory.reserve(4 << 20).unwrap();
+        resize(&memory, 8 << 20, 4);
+        assert_eq!(memory.resources(), 0);
+        assert!(memory.reserve(1).is_none(), "more than a quarter of it is on its way");
+        drop(on_its_way);
+        assert!(memory.reserve(1).is_some());
+        memory.store(&key(), stored("en", 4 << 20));
+        assert_eq!(memory.resources(), 0);
+        resize(&memory, 64 << 20, 4);
+        memory.store(&key(), stored("en", 4 << 20));
+        assert_eq!(memory.resources(), 1);
+    }
+
+    #[test]
+    fn fewer_variants_leave_the_newest() {
+        let memory = Arc::new(Memory::new(8 << 20, 4, Arc::default()));
+        for variant in ["de", "fr", "en"] {
+            memory.store(&key(), stored(variant, 100));
+        }
+        resize(&memory, 8 << 20, 2);
+        let resource = memory.look_up(&key()).unwrap();
+        let left: Vec<&str> = resource.variants().iter().map(|stored| &*stored.variant).collect();
+        assert_eq!(left, ["en", "fr"]);
+        resize(&memory, 8 << 20, 4);
+        memory.store(&key(), stored("de", 100));
+        assert_eq!(memory.look_up(&key()).unwrap().variants().len(), 3);
     }
 
     /// Every write of a resource adds and removes its entries; evictions remove them too.

@@ -21,17 +21,17 @@ pub struct NoVarySearchIndex {
     /// Whether anything was learnt: most origins never send No-Vary-Search.
     any: AtomicBool,
     /// The rules stated by responses of a path, newest first.
-    rules: Cache<Box<str>, Arc<[NoVarySearch]>, ByLength>,
+    rules: Cache<Box<str>, Arc<[NoVarySearch]>, ByPathLength>,
     /// From a path and the query normalised by its rules to the URL fetched last.
-    keys: Cache<Box<str>, Key, ByLength>,
+    keys: Cache<Box<str>, Key, ByPathLength>,
 }
 
 impl Default for NoVarySearchIndex {
     fn default() -> Self {
         Self {
             any: AtomicBool::new(false),
-            rules: Cache::with_weighter(PATHS, BUDGET, ByLength),
-            keys: Cache::with_weighter(PATHS, BUDGET, ByLength),
+            rules: Cache::with_weighter(PATHS, BUDGET, ByPathLength),
+            keys: Cache::with_weighter(PATHS, BUDGET, ByPathLength),
         }
     }
 }
@@ -78,15 +78,15 @@ fn name(path: &str, rules: &NoVarySearch, query: &str) -> Box<str> {
 }
 
 #[derive(Clone, Debug)]
-struct ByLength;
+struct ByPathLength;
 
-impl Weighter<Box<str>, Arc<[NoVarySearch]>> for ByLength {
+impl Weighter<Box<str>, Arc<[NoVarySearch]>> for ByPathLength {
     fn weight(&self, path: &Box<str>, rules: &Arc<[NoVarySearch]>) -> u64 {
         path.len() as u64 + rules.iter().map(NoVarySearch::weight).sum::<u64>()
     }
 }
 
-impl Weighter<Box<str>, Key> for ByLength {
+impl Weighter<Box<str>, Key> for ByPathLength {
     fn weight(&self, name: &Box<str>, key: &Key) -> u64 {
         ENTRY + name.len() as u64 + key.as_str().len() as u64
     }

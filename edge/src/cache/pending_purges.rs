@@ -22,11 +22,11 @@ use super::{
 
 /// The purges that one tier has not acknowledged.
 pub struct PendingPurges<L: Locking = ParkingLot> {
-    noted: L::Mutex<Noted>,
+    noted: L::Mutex<PendingNotes>,
 }
 
 #[derive(Debug, Default)]
-struct Noted {
+struct PendingNotes {
     last: u64,
     purges: Vec<Note>,
 }
@@ -46,7 +46,7 @@ pub struct Ticket(u64);
 
 impl<L: Locking> Default for PendingPurges<L> {
     fn default() -> Self {
-        Self { noted: L::mutex(Noted::default()) }
+        Self { noted: L::mutex(PendingNotes::default()) }
     }
 }
 

@@ -148,7 +148,12 @@ impl<L: Locking> Gate<L> {
         let facet = match rule {
             Rule::Everything => Facet::Everything,
             Rule::Host(host) => Facet::Host(host),
-            Rule::Prefix(prefix) => return self.stamps.stamp_prefix(prefix, stamp),
+            Rule::Prefix(prefix) => {
+                if let Some((path, _)) = prefix.split_once('?') {
+                    self.stamps.stamp(self.hash(Facet::SomeQueryOf(path)), stamp);
+                }
+                return self.stamps.stamp_prefix(prefix, stamp);
+            }
             Rule::Key(key) => return self.stamp_key(key, stamp),
             Rule::Tag(tag) => {
                 self.newest_tag.raise(stamp.generation.0);

@@ -58,7 +58,7 @@ struct Inner {
     /// While passing: how many bytes and pieces may be held for readers that are behind.
     grace: u64,
     /// The place of the reader that is farthest.
-    farthest: Place,
+    farthest: ReadSoFar,
     /// While passing: readers that have not read the first piece held, so that only the last of them looks at all the
     /// others.
     behind: usize,
@@ -69,7 +69,7 @@ struct Inner {
 
 /// How far a reader has come.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-struct Place {
+struct ReadSoFar {
     /// Index of the next piece, counted from the body's first.
     next: usize,
     /// Bytes read.
@@ -87,7 +87,7 @@ enum Stage {
 
 #[derive(Debug)]
 struct Position {
-    place: Place,
+    place: ReadSoFar,
     /// The rest of the body, once that is complete and kept.
     rest: Option<StoredBodyReader>,
     waker: Option<Waker>,
@@ -159,7 +159,7 @@ impl Recording {
         {
             return None;
         }
-        let position = Some(Position { place: Place::default(), rest: None, waker: None, cut: false });
+        let position = Some(Position { place: ReadSoFar::default(), rest: None, waker: None, cut: false });
         let slot = match inner.readers.iter().position(Option::is_none) {
             Some(free) => {
                 inner.readers[free] = position;
@@ -275,7 +275,7 @@ impl Inner {
     }
 
     /// A reader has read a piece. The writer wakes when that makes room.
-    fn came_to(&mut self, place: Place) {
+    fn came_to(&mut self, place: ReadSoFar) {
         if place > self.farthest {
             self.farthest = place;
             self.wake_writer();
@@ -283,7 +283,7 @@ impl Inner {
     }
 
     /// A reader that was here has left. Another is the farthest now.
-    fn left(&mut self, place: Place) {
+    fn left(&mut self, place: ReadSoFar) {
         if place == self.farthest {
             self.farthest = self.counted().map(|position| position.place).max().unwrap_or(place);
         }
@@ -343,7 +343,7 @@ impl Reader {
             }
         } else if let Some(piece) = inner.pieces.get(position.place.next - inner.gone) {
             let (piece, had) = (piece.clone(), position.place.next);
-            position.place = Place { next: had + 1, octets: position.place.octets + piece.len() as u64 };
+            position.place = ReadSoFar { next: had + 1, octets: position.place.octets + piece.len() as u64 };
             let place = position.place;
             inner.moved_from(had);
             inner.came_to(place);

@@ -34,7 +34,8 @@ pub enum Rule {
     Everything,
     /// Everything of a host (lower case), on every port and scheme.
     Host(Box<str>),
-    /// Every resource whose key begins with this text; a key is `scheme://host:port/path?query`.
+    /// Every resource whose key begins with this text; a key is `scheme://host:port/path?query`. Where the text ends within
+    /// a query, also what is stored of that path and answers for other queries than its own (No-Vary-Search).
     Prefix(Box<str>),
     /// One resource in all its variants, and what answers for it by No-Vary-Search.
     Key(Box<str>),

@@ -21,6 +21,8 @@ pub struct RuleSet {
     groups: HashMap<Box<str>, HashSet<Tag>>,
     /// Sorted, and none begins with another: the last one that is not after a key is the only one that can match it.
     prefixes: Vec<Box<str>>,
+    /// The paths of those prefixes that end within a query.
+    cut_queries: HashSet<Box<str>>,
 }
 
 impl RuleSet {
@@ -31,7 +33,12 @@ impl RuleSet {
             match rule {
                 Rule::Everything => set.everything = true,
                 Rule::Host(host) => drop(set.hosts.insert(host.clone())),
-                Rule::Prefix(prefix) => set.prefixes.push(prefix.clone()),
+                Rule::Prefix(prefix) => {
+                    set.prefixes.push(prefix.clone());
+                    if let Some((path, _)) = prefix.split_once('?') {
+                        set.cut_queries.insert(path.into());
+                    }
+                }
                 Rule::Key(key) => {
                     set.keys.insert(key.clone());
                     set.paths.insert(path_of(key).into());
@@ -73,12 +80,19 @@ impl RuleSet {
             || self.prefix_of(key)
     }
 
+    /// Whether one of them names queries of this key's path by how they begin. What is stored there may answer for one of
+    /// them by No-Vary-Search, whichever query it is stored under.
+    pub fn match_queries(&self, key: &str) -> bool {
+        !self.cut_queries.is_empty() && self.cut_queries.contains(path_of(key))
+    }
+
     /// Whether one of them may match a response for `key` of which nothing else is known yet. With No-Vary-Search it
     /// may answer for any query of its path.
     pub fn may_concern(&self, key: &str) -> bool {
         !self.tags.is_empty()
             || self.match_place(key)
             || self.groups_of(key).is_some()
+            || self.match_queries(key)
             || (!self.paths.is_empty() && self.paths.contains(path_of(key)))
     }
 

@@ -17,7 +17,10 @@ use super::{
     purge::Generation,
     stored_body::{StoredBody, StoredBodyReader},
 };
-use crate::message::entity_tag::{Strength, coded_tag};
+use crate::message::{
+    entity_tag::{Strength, coded_tag},
+    number::number,
+};
 
 /// A stored response, one variant of its resource.
 #[derive(Debug)]
@@ -88,7 +91,7 @@ pub struct Facts {
 impl Stored {
     /// A response in the form that the upstream sent.
     pub fn new(facts: Facts, head: &HeaderMap, body: StoredBody) -> Self {
-        let head = identity_head(head, &body, facts.codable);
+        let head = identity_head(head, &body, &facts);
         Self::of(facts, Representation { head, body }, None)
     }
 
@@ -170,7 +173,7 @@ impl Stored {
     pub fn freshened(&self, facts: Facts, head: &HeaderMap) -> Self {
         let body = self.identity.body.clone();
         let head = match self.parts {
-            None => identity_head(head, &body, facts.codable),
+            None => identity_head(head, &body, &facts),
             Some(_) => owned_head(head, None),
         };
         let identity = Representation { head, body };
@@ -325,9 +328,9 @@ fn coded_form(identity: &HeaderMap, coding: Coding, body: StoredBody) -> Represe
 }
 
 /// The head of the identity form, as it is stored.
-fn identity_head(head: &HeaderMap, body: &StoredBody, codable: bool) -> HeaderMap {
+fn identity_head(head: &HeaderMap, body: &StoredBody, facts: &Facts) -> HeaderMap {
     let mut head = owned_head(head, Some(body.length()));
-    if codable {
+    if facts.codable {
         vary_on_coding(&mut head);
     }
     head
@@ -352,7 +355,7 @@ fn owned_head(head: &HeaderMap, length: Option<u64>) -> HeaderMap {
         start = end;
     }
     if let Some(length) = length {
-        copy.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+        copy.insert(header::CONTENT_LENGTH, number(length));
     }
     copy
 }

@@ -23,13 +23,14 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use cache_policy::{Meta, Moment, Tag};
+use cache_policy::{Meta, Moment, NoVarySearch, Tag};
 use http::{HeaderMap, HeaderName};
 
 use super::{
     Key, Stored, StoredBody,
     no_vary_search::mean_the_same,
     purge::{Force, Generation, Rule},
+    rule_set::path_of,
     stored::Facts,
 };
 
@@ -90,9 +91,17 @@ impl Purge {
             let keys = Key::of_text(named).zip(Key::of_text(key));
             keys.is_some_and(|(named, key)| mean_the_same(&named, &key, &kept.head))
         };
-        self.rules
-            .iter()
-            .any(|rule| rule.matches(key, &kept.tags) || matches!(rule, Rule::Key(named) if answers(named)))
+        // Which query of a prefix it would answer for is not known: it may be one of them.
+        let answers_queries = |prefix: &str| {
+            let path = prefix.split_once('?').map(|(path, _)| path);
+            path.is_some_and(|path| path_of(key) == path) && NoVarySearch::read(&kept.head).is_some()
+        };
+        self.rules.iter().any(|rule| match rule {
+            rule if rule.matches(key, &kept.tags) => true,
+            Rule::Key(named) => answers(named),
+            Rule::Prefix(prefix) => answers_queries(prefix),
+            _ => false,
+        })
     }
 }
 

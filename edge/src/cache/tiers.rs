@@ -26,7 +26,7 @@ use crate::{
 
 /// The bounds that the edge sets a tier.
 #[derive(Clone, Copy, Debug)]
-pub struct Bounds {
+pub struct TierBounds {
     /// Time for a look-up, the body included. The upstream is not asked before.
     pub look_up: Duration,
     /// Time for a purge. The purging request waits for it, and so does an unsafe request.
@@ -35,7 +35,7 @@ pub struct Bounds {
     pub look_ups: usize,
 }
 
-impl Default for Bounds {
+impl Default for TierBounds {
     fn default() -> Self {
         Self { look_up: Duration::from_millis(250), purge: Duration::from_secs(2), look_ups: 64 }
     }
@@ -52,7 +52,7 @@ pub struct Tiers {
 /// One tier, its bounds and its state.
 struct Link {
     tier: Arc<dyn Tier>,
-    bounds: Bounds,
+    bounds: TierBounds,
     places: Semaphore,
     underway: PendingPurges,
     metrics: Arc<TierMetrics>,
@@ -104,8 +104,8 @@ impl Unacknowledged {
 
 impl Tiers {
     /// These tiers, the nearest first, each with its bounds.
-    pub fn new(tiers: Vec<(Arc<dyn Tier>, Bounds)>, clock: &Clock, metrics: &Metrics) -> Self {
-        let link = |(tier, bounds): (Arc<dyn Tier>, Bounds)| Link {
+    pub fn new(tiers: Vec<(Arc<dyn Tier>, TierBounds)>, clock: &Clock, metrics: &Metrics) -> Self {
+        let link = |(tier, bounds): (Arc<dyn Tier>, TierBounds)| Link {
             metrics: metrics.for_tier(tier.name()),
             tier,
             places: Semaphore::new(bounds.look_ups),

@@ -10,7 +10,7 @@ use crate::{
     downstream::tls::{self, Finding},
     observe::say,
     settings::{self, ByteSize, Settings},
-    upstream::supervise::find_program,
+    upstream::{supervise::obstacles, tls::TlsByUpstream},
 };
 
 /// Prints the verdict on a file: a summary on standard output, or its faults on standard error, where warnings go too.
@@ -57,7 +57,8 @@ fn findings(settings: &Settings, now: SystemTime) -> Findings {
         }
     }
     findings.faults.extend(token::of(settings).err().map(|error| error.to_string()));
-    findings.faults.extend(settings.commands.values().filter_map(|command| find_program(command).err()));
+    findings.faults.extend(TlsByUpstream::load(&settings.upstreams).err().map(|error| error.to_string()));
+    findings.faults.extend(settings.commands.values().flat_map(|command| obstacles(command)));
     findings
 }
 

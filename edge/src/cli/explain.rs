@@ -9,7 +9,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use super::admin::ask;
 use crate::{
     clock::Clock,
-    explain::{Explanation, Freshness, NotStored, Question, StoredAs, StoredParts, Window, dry},
+    explain::{Explanation, FreshnessReport, NotStoredReport, Question, StoredAs, StoredParts, Window, dry},
     message::reasons::reasons,
     observe::say,
     settings,
@@ -17,7 +17,7 @@ use crate::{
 
 /// What to explain, and of which edge.
 #[derive(Debug, Args)]
-pub struct Arguments {
+pub struct ExplainArguments {
     /// Absolute URL of the request
     url: String,
     /// The settings of the edge: its admin address and token are read from them
@@ -35,7 +35,7 @@ pub struct Arguments {
 }
 
 /// Prints the explanation.
-pub fn run(arguments: Arguments) -> ExitCode {
+pub fn run(arguments: ExplainArguments) -> ExitCode {
     match explain(arguments) {
         Ok(explanation) => {
             say::result(text(&explanation).trim_end());
@@ -48,8 +48,8 @@ pub fn run(arguments: Arguments) -> ExitCode {
     }
 }
 
-fn explain(arguments: Arguments) -> anyhow::Result<Explanation> {
-    let Arguments { url, config, headers, method, response } = arguments;
+fn explain(arguments: ExplainArguments) -> anyhow::Result<Explanation> {
+    let ExplainArguments { url, config, headers, method, response } = arguments;
     let headers = headers.iter().map(|line| field(line)).collect::<anyhow::Result<_>>()?;
     let question = Question { url, method, headers };
     let settings = settings::load(&config)?;
@@ -88,7 +88,7 @@ fn parse(head: &str) -> anyhow::Result<(StatusCode, HeaderMap)> {
 
 /// The explanation as a table: its subject, the decision and why, what is stored, what to do.
 fn text(told: &Explanation) -> String {
-    let mut table = Table::default();
+    let mut table = Rows::default();
     // A request that no route takes has neither.
     for (name, value) in [("key", &told.key), ("route", &told.route)] {
         if !value.is_empty() {
@@ -110,7 +110,7 @@ fn text(told: &Explanation) -> String {
     }
     table.rows("asks", told.asks.iter());
     if let Some(refused) = &told.refused {
-        let NotStored { ago, status, reason, .. } = refused;
+        let NotStoredReport { ago, status, reason, .. } = refused;
         table.row("last answer", &format!("{status}, {ago} s ago, was not stored ({reason})"));
         table.row("", &refused.meaning);
         table.rows("", refused.lines.iter());
@@ -123,7 +123,7 @@ fn text(told: &Explanation) -> String {
     table.0
 }
 
-fn stored_as(table: &mut Table, stored: &StoredAs) {
+fn stored_as(table: &mut Rows, stored: &StoredAs) {
     let StoredAs { by, url, status, lines, parts } = stored;
     table.row(
         "stored",
@@ -147,8 +147,8 @@ fn stored_as(table: &mut Table, stored: &StoredAs) {
     }
 }
 
-fn arithmetic(table: &mut Table, freshness: &Freshness) {
-    let &Freshness { age_at_arrival, age, lifetime, left, .. } = freshness;
+fn arithmetic(table: &mut Rows, freshness: &FreshnessReport) {
+    let &FreshnessReport { age_at_arrival, age, lifetime, left, .. } = freshness;
     let from = freshness.targeted.as_ref().map(|field| format!(" of {field}")).unwrap_or_default();
     let limit = if freshness.at_max_ttl { "; the route's max_ttl allows no more" } else { "" };
     table.row("lifetime", &format!("{lifetime} s by {}{from}{limit}", freshness.lifetime_from));
@@ -174,9 +174,9 @@ fn arithmetic(table: &mut Table, freshness: &Freshness) {
 
 /// Named rows; a name shared by several rows is printed once.
 #[derive(Default)]
-struct Table(String);
+struct Rows(String);
 
-impl Table {
+impl Rows {
     fn row(&mut self, name: &str, value: &str) {
         self.0.push_str(&format!("{name:<11} {value}\n"));
     }

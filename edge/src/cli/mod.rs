@@ -1,5 +1,5 @@
-//! The commands: `edge run`, `edge check`, `edge explain`, `edge purge`, and the hidden step that ties a supervised
-//! program to the edge.
+//! The commands: `edge run`, `edge check`, `edge explain`, `edge purge`, `edge reload`, `edge ps`, `edge logs`,
+//! `edge restart`, and the hidden step that ties a supervised program to the edge.
 //!
 //! Owns the arguments and the exit codes: 0 done, 1 refused or failed with the reason on standard error, 2 arguments
 //! that clap refused.
@@ -7,7 +7,11 @@
 mod admin;
 pub mod check;
 pub mod explain;
+pub mod logs;
+pub mod ps;
 pub mod purge;
+pub mod reload;
+pub mod restart;
 pub mod supervised;
 
 use std::{path::PathBuf, process::ExitCode};
@@ -21,19 +25,27 @@ use crate::{message::reasons::reasons, observe::say};
 #[command(name = "edge", version, about = "Gatehouse's caching gateway", disable_help_subcommand = true)]
 pub struct Cli {
     #[command(subcommand)]
-    command: Command,
+    command: Verb,
 }
 
 #[derive(Debug, Subcommand)]
-enum Command {
+enum Verb {
     /// Serve until SIGTERM; SIGHUP reloads the settings and certificates
     Run(File),
     /// Say whether a file of settings is right, and if not, what is wrong where
     Check(File),
     /// Say why a request is answered as it is, or what would become of a response
-    Explain(explain::Arguments),
+    Explain(explain::ExplainArguments),
     /// Serve something no more: by URL, tag, prefix or host
-    Purge(purge::Arguments),
+    Purge(purge::PurgeArguments),
+    /// Show the programs that a running edge runs
+    Ps(File),
+    /// Show what a program that a running edge runs has printed
+    Logs(logs::LogsArguments),
+    /// Replace the instances of a program, one after the other, each once the new one is ready
+    Restart(restart::RestartArguments),
+    /// Read the settings, certificates and keys again, and say what changed
+    Reload(reload::ReloadArguments),
     #[command(hide = true)]
     Supervised(supervised::Supervised),
 }
@@ -49,17 +61,21 @@ struct File {
 #[must_use]
 pub fn main() -> ExitCode {
     match Cli::parse().command {
-        Command::Run(File { config }) => match crate::server::run(&config) {
+        Verb::Run(File { config }) => match crate::server::run(&config) {
             Ok(code) => code,
             Err(error) => {
                 say::complaint(reasons(&error));
                 ExitCode::FAILURE
             }
         },
-        Command::Check(File { config }) => check::run(&config),
-        Command::Explain(arguments) => explain::run(arguments),
-        Command::Purge(arguments) => purge::run(arguments),
-        Command::Supervised(supervised) => supervised.run(),
+        Verb::Check(File { config }) => check::run(&config),
+        Verb::Explain(arguments) => explain::run(arguments),
+        Verb::Purge(arguments) => purge::run(arguments),
+        Verb::Ps(File { config }) => ps::run(&config),
+        Verb::Logs(arguments) => logs::run(&arguments),
+        Verb::Restart(arguments) => restart::run(&arguments),
+        Verb::Reload(arguments) => reload::run(arguments),
+        Verb::Supervised(supervised) => supervised.run(),
     }
 }
 
@@ -77,10 +93,10 @@ mod tests {
     #[test]
     fn run_and_check_take_a_file() {
         let parsed = Cli::try_parse_from(["edge", "run", "--config", "my.toml"]).unwrap();
-        assert!(matches!(parsed.command, Command::Run(File { config }) if config.ends_with("my.toml")));
+        assert!(matches!(parsed.command, Verb::Run(File { config }) if config.ends_with("my.toml")));
         let parsed = Cli::try_parse_from(["edge", "check"]).unwrap();
         assert!(
-            matches!(parsed.command, Command::Check(File { config }) if config.ends_with("config/edge.toml"))
+            matches!(parsed.command, Verb::Check(File { config }) if config.ends_with("config/edge.toml"))
         );
         assert!(Cli::try_parse_from(["edge"]).is_err());
     }

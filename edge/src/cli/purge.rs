@@ -6,7 +6,7 @@ use clap::Args;
 
 use super::admin::ask;
 use crate::{
-    admin::purge::{Purge, Purged},
+    admin::purge::{PurgeAnswer, PurgeRequest},
     message::reasons::reasons,
     observe::say,
     settings,
@@ -14,7 +14,7 @@ use crate::{
 
 /// What to purge, and of which edge.
 #[derive(Debug, Args)]
-pub struct Arguments {
+pub struct PurgeArguments {
     /// The settings of the edge: its admin address and token are read from them
     #[arg(long, value_name = "FILE", default_value = "config/edge.toml")]
     config: PathBuf,
@@ -43,7 +43,7 @@ pub struct Arguments {
 
 /// Purges, and prints how many stored responses matched. That none did is no error: what is named may be stored later, or
 /// not at all. What cannot match anything is one.
-pub fn run(arguments: Arguments) -> ExitCode {
+pub fn run(arguments: PurgeArguments) -> ExitCode {
     match purge(arguments) {
         Ok(purged) => {
             let what = if purged.dry_run { "would be purged" } else { "purged" };
@@ -60,9 +60,9 @@ pub fn run(arguments: Arguments) -> ExitCode {
     }
 }
 
-fn purge(arguments: Arguments) -> anyhow::Result<Purged> {
-    let Arguments { config, urls, tags, prefixes, hosts, all, soft, dry_run } = arguments;
+fn purge(arguments: PurgeArguments) -> anyhow::Result<PurgeAnswer> {
+    let PurgeArguments { config, urls, tags, prefixes, hosts, all, soft, dry_run } = arguments;
     let settings = settings::load(&config)?;
-    let purge = Purge { urls, tags, prefixes, hosts, everything: all, soft, dry_run };
+    let purge = PurgeRequest { urls, tags, prefixes, hosts, everything: all, soft, dry_run };
     ask(&config, &settings, "/purge", &purge)
 }

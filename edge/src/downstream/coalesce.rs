@@ -5,7 +5,9 @@
 //! record, or when the connection's driver has nothing more to add ([`CoalescedWrites::poll_out`]).
 
 use std::{
+    cell::Cell,
     io::{self, IoSlice},
+    mem,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
@@ -72,8 +74,13 @@ impl<S: AsyncWrite + Unpin> Coalescing<S> {
                 count => self.gone += count,
             }
         }
-        // An idle connection keeps no buffer.
-        (self.waiting, self.gone) = (Vec::new(), 0);
+        // An idle connection keeps no buffer: the thread's next writer has it.
+        let mut spare = mem::take(&mut self.waiting);
+        if spare.capacity() > 0 {
+            spare.clear();
+            SPARE.set(spare);
+        }
+        self.gone = 0;
         Poll::Ready(Ok(()))
     }
 
@@ -87,6 +94,7 @@ impl<S: AsyncWrite + Unpin> Coalescing<S> {
             if slices.iter().map(|slice| slice.len()).sum::<usize>() >= RECORD {
                 return Pin::new(&mut self.stream).poll_write_vectored(context, slices);
             }
+            self.waiting = SPARE.take();
             self.waiting.reserve_exact(RECORD);
         }
         let before = self.waiting.len();
@@ -139,6 +147,11 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for CoalescedWrites<S> {
         ready!(gathering.poll_out(context))?;
         Pin::new(&mut gathering.stream).poll_shutdown(context)
     }
+}
+
+thread_local! {
+    /// Room for a record, which most connections need for one turn only.
+    static SPARE: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
 }
 
 /// The content of one full TLS record (RFC 8446 §5.1).

@@ -33,8 +33,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     downstream::{
-        deadlines::{Deadlines, InFlight, Protocol, Standing},
+        deadlines::{Deadlines, InFlight, Lateness, Protocol},
         http2,
+        proxy_protocol::Introducers,
         socket::{ConnectionPermit, Watched},
         unread,
     },
@@ -51,28 +52,53 @@ use crate::{
     response::body::Body,
     settings::{Bounds, Timeouts},
     state::Edge,
+    upstream::introduction::Ends,
 };
+
+/// What connections to a listener begin with, in this order, and when they are to end.
+#[derive(Clone, Default)]
+pub struct Entrance {
+    /// Who introduces clients by a PROXY header.
+    pub introducers: Option<Arc<Introducers>>,
+    /// `None` for clear text.
+    pub tls: Option<TlsAcceptor>,
+    /// Cancelled when the listener goes, or the edge: requests under way are answered, and the connection closes. What a
+    /// connection was upgraded to goes on as long as the edge.
+    pub leave: CancellationToken,
+}
 
 /// Serves a connection until it closes, a deadline passes, or it has been drained.
 pub async fn serve(
     edge: Arc<Edge>,
-    stream: TcpStream,
+    mut stream: TcpStream,
     address: SocketAddr,
-    tls: Option<TlsAcceptor>,
+    Entrance { introducers, tls, leave }: Entrance,
     place: ConnectionPermit,
 ) {
     let state = edge.state.load_full();
     let (timeouts, bounds) = (state.settings.timeouts.clone(), state.settings.bounds.clone());
-    let silence =
-        state.settings.upstreams.values().map(|upstream| upstream.idle_timeout).max().unwrap_or_default();
-    let stall = timeouts.total + timeouts.body + silence;
+    let stall = state.settings.routes.iter().map(|route| route.times.longest_silence()).max();
+    let stall = stall.unwrap_or(timeouts.total + timeouts.body);
     drop(state);
     let encrypted = tls.is_some();
     let scheme = if encrypted { Scheme::Https } else { Scheme::Http };
-    let peer = Peer { address: address.ip().to_canonical(), scheme };
+    // Unknown where the client has gone already.
+    let reached = stream.local_addr().unwrap_or(SocketAddr::from(([0; 4], 0)));
+    let mut peer = Peer { address: address.ip().to_canonical(), port: address.port(), reached, scheme };
+    if let Some(introducers) = introducers {
+        // Boxed: most listeners have none, and their connections should not carry the room for reading a header.
+        let met = Box::pin(introducers.meet(&edge, &mut stream, address, timeouts.header)).await;
+        let Ok(introduced) = met else { return };
+        if let Some(Ends { source, destination }) = introduced.ends {
+            (peer.address, peer.port, peer.reached) = (source.ip(), source.port(), destination);
+        }
+        if !encrypted {
+            peer.scheme = introduced.scheme.unwrap_or(scheme);
+        }
+    }
     // A child token: checking the shared one takes a lock that all connections share.
-    let drain = edge.drain.child_token();
-    let client = ClientConnection { edge, peer, timeouts, bounds, stall, drain };
+    let drain = leave.child_token();
+    let client = ClientConnection { edge, peer, timeouts, bounds, stall, leave, drain };
     let Some(tls) = tls else { return client.http1(stream, place).await };
     match tokio::time::timeout(client.timeouts.handshake, tls.accept(stream)).await {
         Ok(Ok(stream)) if stream.get_ref().1.alpn_protocol() == Some(b"h2") => {
@@ -97,6 +123,9 @@ struct ClientConnection {
     timeouts: Timeouts,
     bounds: Bounds,
     stall: Duration,
+    /// The listener's, which all its connections share.
+    leave: CancellationToken,
+    /// This connection's own.
     drain: CancellationToken,
 }
 
@@ -107,11 +136,11 @@ impl ClientConnection {
         place: ConnectionPermit,
     ) {
         let deadlines = Deadlines::new(&self.edge.clock, Protocol::Http1, self.stall);
-        let _seat = place.places.seat(&deadlines, self.drain.clone());
+        let _seat = place.place.places().seat(&deadlines, self.drain.clone());
         let (interim, turn) = (Arc::<Interim>::default(), Arc::<Turn>::default());
         let socket = Watched::new(stream, Arc::clone(&deadlines), Arc::clone(&interim), place);
         let io = TokioIo::new(socket.with_http1(Arc::clone(&turn)));
-        let connected = Http1 { deadlines: Arc::clone(&deadlines), interim, turn: Arc::clone(&turn) };
+        let connected = Http1Shared { deadlines: Arc::clone(&deadlines), interim, turn: Arc::clone(&turn) };
         let mut connection = http1::Builder::new()
             .max_header_size(self.bounds.head)
             .max_headers(self.bounds.fields)
@@ -150,7 +179,7 @@ impl ClientConnection {
                 if !matches!(tokio::time::timeout(self.timeouts.body, sent).await, Ok(Ok(()))) {
                     return;
                 }
-            } else if !matches!(ended, Ended::Closed(Ok(()))) {
+            } else if !matches!(ended, ConnectionEnd::Closed(Ok(()))) {
                 return;
             }
             let left_over = matches!(turn.incoming(), Incoming::UnderWay | Incoming::Abandoned)
@@ -165,7 +194,7 @@ impl ClientConnection {
         }
     }
 
-    /// Waits until a connection without requests may not last longer: a newcomer waits for its place, or the edge drains.
+    /// Waits until a connection without requests may not last longer: a newcomer waits for its place, or its listener goes.
     async fn hurried(&self) {
         self.drain.cancelled().await;
         tokio::time::sleep(if self.makes_room() { MAKING_ROOM } else { CLOSING }).await;
@@ -174,13 +203,13 @@ impl ClientConnection {
     /// Why the connection ended without a request, where the client is to be told.
     fn refusal(
         &self,
-        ended: &Ended<hyper::Error>,
+        ended: &ConnectionEnd<hyper::Error>,
         refused: Option<StatusCode>,
         unread: &[u8],
         deadlines: &Deadlines,
     ) -> Option<Refusal> {
         match ended {
-            Ended::Closed(Err(error)) => match refused {
+            ConnectionEnd::Closed(Err(error)) => match refused {
                 Some(status) => Some(unread::refusal(status, error, self.bounds.of_heads())),
                 None if unread.starts_with(HTTP2_PREFACE) => Some(Refusal::VersionNotSupported(
                     "HTTP/2 is offered over TLS only, to those who ask for it by ALPN",
@@ -188,15 +217,15 @@ impl ClientConnection {
                 None => None,
             },
             // The client has begun a head.
-            Ended::Late if deadlines.requests() == 0 && !unread.is_empty() => Some(Refusal::SlowHead),
-            Ended::Closed(Ok(())) | Ended::Idle | Ended::Late => None,
+            ConnectionEnd::Late if deadlines.requests() == 0 && !unread.is_empty() => Some(Refusal::SlowHead),
+            ConnectionEnd::Closed(Ok(())) | ConnectionEnd::Idle | ConnectionEnd::Late => None,
         }
     }
 
     /// Answers one request of an HTTP/1.x connection.
     async fn answer(
         &self,
-        Http1 { deadlines, interim, turn }: &Http1,
+        Http1Shared { deadlines, interim, turn }: &Http1Shared,
         request: Request<body::Incoming>,
     ) -> Result<Response<Counted>, Infallible> {
         let in_flight = InFlight::begin(Arc::clone(deadlines));
@@ -217,7 +246,7 @@ impl ClientConnection {
 
     async fn http2<S: AsyncRead + AsyncWrite + Unpin>(&self, stream: S, place: ConnectionPermit) {
         let deadlines = Deadlines::new(&self.edge.clock, Protocol::Http2, self.stall);
-        let _seat = place.places.seat(&deadlines, self.drain.clone());
+        let _seat = place.place.places().seat(&deadlines, self.drain.clone());
         let io = Watched::new(stream, Arc::clone(&deadlines), Arc::default(), place);
         let edge = Arc::clone(&self.edge);
         let mut connection =
@@ -231,7 +260,7 @@ impl ClientConnection {
         .await;
     }
 
-    /// Waits until the connection is asked to make room; or until the edge drains and the connection has had a first
+    /// Waits until the connection is asked to make room; or until its listener goes and the connection has had a first
     /// request, or its time to send one is over.
     async fn drained(&self, deadlines: &Deadlines) {
         self.drain.cancelled().await;
@@ -244,14 +273,14 @@ impl ClientConnection {
         }
     }
 
-    /// Whether the connection, and not the edge, is to end.
+    /// Whether the connection, and not its listener, is to end.
     fn makes_room(&self) -> bool {
-        self.drain.is_cancelled() && !self.edge.drain.is_cancelled()
+        self.drain.is_cancelled() && !self.leave.is_cancelled()
     }
 
-    /// Drives a connection, keeps its deadlines, and closes it gracefully when the edge drains or it has been idle too
+    /// Drives a connection, keeps its deadlines, and closes it gracefully when its listener goes or it has been idle too
     /// long. It is dropped only as a last resort.
-    async fn watch<E, F>(&self, deadlines: &Deadlines, mut drive: F) -> Ended<E>
+    async fn watch<E, F>(&self, deadlines: &Deadlines, mut drive: F) -> ConnectionEnd<E>
     where
         E: std::error::Error,
         F: FnMut(&mut Context<'_>, bool) -> Poll<Result<(), E>>,
@@ -260,14 +289,14 @@ impl ClientConnection {
         let mut closing = false;
         loop {
             let wait = match deadlines.standing(&self.timeouts) {
-                Standing::Fine { look_again } if closing && self.makes_room() => look_again.min(MAKING_ROOM),
-                Standing::Fine { look_again } => look_again,
-                Standing::Idle if !closing => {
+                Lateness::Fine { look_again } if closing && self.makes_room() => look_again.min(MAKING_ROOM),
+                Lateness::Fine { look_again } => look_again,
+                Lateness::Idle if !closing => {
                     (close, closing) = (true, true);
                     CLOSING
                 }
-                Standing::Idle => return Ended::Idle,
-                Standing::Late => return Ended::Late,
+                Lateness::Idle => return ConnectionEnd::Idle,
+                Lateness::Late => return ConnectionEnd::Late,
             };
             let driven = poll_fn(|context| drive(context, std::mem::take(&mut close)));
             tokio::select! {
@@ -275,14 +304,14 @@ impl ClientConnection {
                     if let Err(error) = &ended {
                         tracing::debug!(%error, client = %self.peer.address, "a client connection ended");
                     }
-                    return Ended::Closed(ended);
+                    return ConnectionEnd::Closed(ended);
                 }
                 // hyper would close a connection whose first head is still under way.
                 () = self.drained(deadlines), if !closing => (close, closing) = (true, true),
                 () = tokio::time::sleep(wait) => {
                     // A request that came in the meantime is still answered.
                     if closing && self.makes_room() && deadlines.requests() == 0 {
-                        return Ended::Idle;
+                        return ConnectionEnd::Idle;
                     }
                 }
             }
@@ -291,14 +320,14 @@ impl ClientConnection {
 }
 
 /// What the requests of an HTTP/1.x connection share.
-struct Http1 {
+struct Http1Shared {
     deadlines: Arc<Deadlines>,
     interim: Arc<Interim>,
     turn: Arc<Turn>,
 }
 
 /// How a connection ended.
-enum Ended<E> {
+enum ConnectionEnd<E> {
     /// By itself, or with its client.
     Closed(Result<(), E>),
     /// It did not close in time when it was asked to.
@@ -335,7 +364,7 @@ impl HttpBody for Counted {
     }
 }
 
-/// How long a connection without a request may take to send one when the edge drains.
+/// How long a connection without a request may take to send one when its listener goes.
 const FIRST_HEAD: Duration = Duration::from_secs(1);
 /// How long a connection may take to close before it is dropped.
 const CLOSING: Duration = Duration::from_secs(5);

@@ -47,7 +47,7 @@ pub struct Deadlines {
 
 /// What the timer finds.
 #[derive(Debug)]
-pub enum Standing {
+pub enum Lateness {
     /// Nothing is late, and nothing can be late before this much time has passed.
     Fine {
         /// When to look again.
@@ -125,7 +125,7 @@ impl Deadlines {
     }
 
     /// Whether the connection is late, or when it could be.
-    pub fn standing(&self, timeouts: &Timeouts) -> Standing {
+    pub fn standing(&self, timeouts: &Timeouts) -> Lateness {
         if self.moved.take() {
             self.rest();
         }
@@ -138,7 +138,7 @@ impl Deadlines {
         let blocked = self.blocked_since.load(Ordering::Relaxed);
         if blocked != 0 {
             match left(blocked, timeouts.body) {
-                0 => return Standing::Late,
+                0 => return Lateness::Late,
                 left => look_again = left,
             }
         }
@@ -146,7 +146,7 @@ impl Deadlines {
         if self.requests.load(Ordering::Relaxed) > 0 {
             // A stream whose client gives it no window, however much else moves on the connection.
             match left(quiet, self.stall) {
-                0 => return Standing::Late,
+                0 => return Lateness::Late,
                 left => look_again = look_again.min(left),
             }
             // The request may end at once, and then `idle` begins.
@@ -155,17 +155,17 @@ impl Deadlines {
             match self.head_since.load(Ordering::Relaxed) {
                 0 => {}
                 since => match left(since, timeouts.header) {
-                    0 => return Standing::Late,
+                    0 => return Lateness::Late,
                     left => look_again = look_again.min(left),
                 },
             }
             match left(quiet, timeouts.idle) {
-                0 => return Standing::Idle,
+                0 => return Lateness::Idle,
                 // A request that comes and goes meanwhile begins `idle` anew, to within a step.
                 left => look_again = look_again.min(left.max(1)).min(left_for_a_head(timeouts)),
             }
         }
-        Standing::Fine { look_again: Duration::from_millis(look_again.max(1)) }
+        Lateness::Fine { look_again: Duration::from_millis(look_again.max(1)) }
     }
 
     /// Notes that the socket was read.
@@ -287,7 +287,7 @@ mod tests {
     }
 
     fn is_fine(deadlines: &Deadlines) -> bool {
-        matches!(deadlines.standing(&timeouts()), Standing::Fine { .. })
+        matches!(deadlines.standing(&timeouts()), Lateness::Fine { .. })
     }
 
     #[tokio::test(start_paused = true)]
@@ -296,7 +296,7 @@ mod tests {
         tokio::time::advance(Duration::from_millis(14_900)).await;
         assert!(is_fine(&deadlines));
         tokio::time::advance(Duration::from_millis(200)).await;
-        assert!(matches!(deadlines.standing(&timeouts()), Standing::Late));
+        assert!(matches!(deadlines.standing(&timeouts()), Lateness::Late));
     }
 
     #[tokio::test(start_paused = true)]
@@ -310,7 +310,7 @@ mod tests {
         tokio::time::advance(Duration::from_secs(4)).await;
         assert!(is_fine(&deadlines));
         tokio::time::advance(Duration::from_secs(11)).await;
-        assert!(matches!(deadlines.standing(&timeouts()), Standing::Late));
+        assert!(matches!(deadlines.standing(&timeouts()), Lateness::Late));
     }
 
     #[tokio::test(start_paused = true)]
@@ -319,7 +319,7 @@ mod tests {
         drop(InFlight::begin(Arc::clone(&deadlines)));
         assert!(is_fine(&deadlines));
         tokio::time::advance(Duration::from_secs(76)).await;
-        assert!(matches!(deadlines.standing(&timeouts()), Standing::Idle));
+        assert!(matches!(deadlines.standing(&timeouts()), Lateness::Idle));
     }
 
     /// Once, `idle = "4s"` closed after seven: the timer looked late, and took the look for the movement.
@@ -329,8 +329,8 @@ mod tests {
         let deadlines = Deadlines::new(&Clock::system(), Protocol::Http1, STALL);
         let began = tokio::time::Instant::now();
         let look = || match deadlines.standing(&timeouts) {
-            Standing::Fine { look_again } => Some(look_again),
-            Standing::Idle | Standing::Late => None,
+            Lateness::Fine { look_again } => Some(look_again),
+            Lateness::Idle | Lateness::Late => None,
         };
         let busy = InFlight::begin(Arc::clone(&deadlines));
         let mut wait = look().unwrap();
@@ -382,6 +382,6 @@ mod tests {
         tokio::time::advance(Duration::from_secs(80)).await;
         assert!(is_fine(&deadlines));
         tokio::time::advance(Duration::from_secs(11)).await;
-        assert!(matches!(deadlines.standing(&timeouts()), Standing::Late));
+        assert!(matches!(deadlines.standing(&timeouts()), Lateness::Late));
     }
 }

@@ -19,7 +19,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// Connections the kernel holds for one worker before it accepts them. Linux caps it at `net.core.somaxconn` (4096).
-const BACKLOG: i32 = 4096;
+pub const BACKLOG: u16 = 4096;
 
 /// Pause after an accept that failed for lack of a resource that the system may have again soon.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -41,13 +41,30 @@ pub struct ListenError {
 /// # Errors
 /// [`ListenError`] when the address is taken, not permitted or not there.
 pub fn bind(address: SocketAddr, threads: usize) -> Result<Vec<TcpListener>, ListenError> {
-    bind_all(address, threads.max(1)).map_err(|source| ListenError { address, source })
+    bind_all(address, threads.max(1), Claim::Alone).map_err(|source| ListenError { address, source })
 }
 
-fn bind_all(address: SocketAddr, threads: usize) -> io::Result<Vec<TcpListener>> {
+/// As [`bind`], while sockets of this process still hold some of the same addresses: `[::]:80` before `127.0.0.1:80` goes.
+///
+/// # Errors
+/// As [`bind`].
+pub fn bind_beside_own(address: SocketAddr, threads: usize) -> Result<Vec<TcpListener>, ListenError> {
+    bind_all(address, threads.max(1), Claim::BesideOwn).map_err(|source| ListenError { address, source })
+}
+
+/// Who may hold an address that is bound.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Claim {
+    Alone,
+    /// This process, whose sockets keep others away meanwhile.
+    BesideOwn,
+}
+
+fn bind_all(address: SocketAddr, threads: usize, claim: Claim) -> io::Result<Vec<TcpListener>> {
     let first = open(address)?;
+    first.set_reuse_port(claim == Claim::BesideOwn)?;
     first.bind(&address.into())?;
-    first.listen(BACKLOG)?;
+    first.listen(BACKLOG.into())?;
     let chosen = first
         .local_addr()?
         .as_socket()
@@ -58,7 +75,7 @@ fn bind_all(address: SocketAddr, threads: usize) -> io::Result<Vec<TcpListener>>
         let sibling = open(address)?;
         sibling.set_reuse_port(true)?;
         sibling.bind(&chosen.into())?;
-        sibling.listen(BACKLOG)?;
+        sibling.listen(BACKLOG.into())?;
         sockets.push(sibling);
     }
     Ok(sockets.into_iter().map(TcpListener::from).collect())
@@ -170,6 +187,18 @@ mod tests {
         assert_eq!(error.source.kind(), io::ErrorKind::AddrInUse);
         let message = error.to_string();
         assert!(message.contains(&address.to_string()) && message.contains("ss -ltnp"), "{message}");
+    }
+
+    #[test]
+    fn a_wider_or_narrower_address_is_bound_beside_the_own_one_that_goes() {
+        let narrow = bind(ANY_PORT, 2).unwrap();
+        let port = narrow[0].local_addr().unwrap().port();
+        let wide = bind_beside_own(SocketAddr::from(([0, 0, 0, 0], port)), 2).unwrap();
+        drop(narrow);
+        let again = bind_beside_own(SocketAddr::from(([127, 0, 0, 1], port)), 2).unwrap();
+        drop(wide);
+        TcpStream::connect(again[0].local_addr().unwrap()).unwrap();
+        assert!(bind(SocketAddr::from(([127, 0, 0, 1], port)), 1).is_err(), "others are kept away");
     }
 
     #[test]

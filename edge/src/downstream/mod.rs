@@ -1,6 +1,7 @@
 //! The client side: from a listening address to requests and their answers on the wire.
 //!
-//! [`listen`] makes the sockets, [`places`] counts who may come in, [`tls`] terminates; [`connection`] is one client's connection from accept to close,
+//! [`listen`] makes the sockets, [`places`] counts who may come in, [`proxy_protocol`] learns from
+//! load balancers who they are, [`tls`] terminates; [`connection`] is one client's connection from accept to close,
 //! [`http2`] its streams where it speaks HTTP/2; [`socket`] wraps the socket of either, with [`request_line`] for
 //! HTTP/1.x, [`coalesce`] gathers the writes
 //! of HTTP/2, [`unread`] tells of heads that are no requests, [`deadlines`] finds connections that are late. Nothing here decides the answer to a request:
@@ -12,6 +13,7 @@ pub mod deadlines;
 pub mod http2;
 pub mod listen;
 pub mod places;
+pub mod proxy_protocol;
 pub mod request_line;
 pub mod socket;
 pub mod tls;

@@ -2,8 +2,18 @@
 //!
 //! Opening and closing a connection takes the lock once; requests never do. Only a newcomer that finds no place looks at
 //! the connections, and then remembers the longest idle of them for the newcomers after it.
+//!
+//! A reload changes how many places there are. Those that are taken away while connections hold them are a debt: idle
+//! connections are asked to close for it, busy ones go on, and whoever closes pays before a newcomer gets its place.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -15,19 +25,45 @@ use crate::downstream::deadlines::Deadlines;
 #[derive(Debug)]
 pub struct Places {
     free: Arc<Semaphore>,
+    /// Places that are held and no longer there: as many more are given back than may be taken again.
+    debt: AtomicUsize,
     seated: Mutex<Seated>,
+}
+
+/// A connection's place. Dropped, it is free for the next.
+#[derive(Debug)]
+pub struct Place {
+    permit: Option<OwnedSemaphorePermit>,
+    places: Arc<Places>,
+}
+
+impl Place {
+    /// Those of which it is one.
+    pub fn places(&self) -> &Arc<Places> {
+        &self.places
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if let Some(permit) = self.permit.take()
+            && self.places.pay(1) == 1
+        {
+            permit.forget();
+        }
+    }
 }
 
 #[derive(Debug, Default)]
 struct Seated {
     next: u64,
-    connections: HashMap<u64, Connection>,
+    connections: HashMap<u64, Occupant>,
     /// The longest idle when they were last looked at, the longest last: since when, and which.
     longest: Vec<(u64, u64)>,
 }
 
 #[derive(Debug)]
-struct Connection {
+struct Occupant {
     deadlines: Arc<Deadlines>,
     close: CancellationToken,
 }
@@ -35,26 +71,64 @@ struct Connection {
 impl Places {
     /// So many places, all free.
     pub fn new(count: usize) -> Arc<Self> {
-        Arc::new(Self { free: Arc::new(Semaphore::new(count)), seated: Mutex::default() })
+        let free = Arc::new(Semaphore::new(count));
+        Arc::new(Self { free, debt: AtomicUsize::new(0), seated: Mutex::default() })
     }
 
     /// A place, if one is free.
-    pub fn try_take(&self) -> Option<OwnedSemaphorePermit> {
-        Arc::clone(&self.free).try_acquire_owned().ok()
+    pub fn try_take(self: &Arc<Self>) -> Option<Place> {
+        Arc::clone(&self.free).try_acquire_owned().ok().map(|permit| self.place(permit))
     }
 
     /// Waits for a place. Where none is free the longest idle connection is asked to close. Cancel-safe.
-    pub async fn take(&self) -> OwnedSemaphorePermit {
+    pub async fn take(self: &Arc<Self>) -> Place {
         loop {
             if let Some(place) = self.try_take() {
                 return place;
             }
             let patience = if self.close_longest_idle() { TO_CLOSE } else { TO_BECOME_IDLE };
             let free = Arc::clone(&self.free).acquire_owned();
-            if let Ok(place) = tokio::time::timeout(patience, free).await {
-                return place.expect("the semaphore is never closed");
+            if let Ok(permit) = tokio::time::timeout(patience, free).await {
+                return self.place(permit.expect("the semaphore is never closed"));
             }
         }
+    }
+
+    fn place(self: &Arc<Self>, permit: OwnedSemaphorePermit) -> Place {
+        Place { permit: Some(permit), places: Arc::clone(self) }
+    }
+
+    /// So many places more.
+    pub fn add(&self, count: usize) {
+        let paid = self.pay(count);
+        self.free.add_permits(count - paid);
+    }
+
+    /// So many places fewer: free ones at once, of the others those of idle connections next.
+    pub fn take_away(&self, count: usize) {
+        self.debt.fetch_add(count, Ordering::Relaxed);
+        let forgotten = self.free.forget_permits(count);
+        // Whoever has closed in the meantime may have paid for places that were free.
+        let paid = self.pay(forgotten);
+        self.free.add_permits(forgotten - paid);
+        self.collect_debt();
+    }
+
+    /// Asks as many idle connections to close as there are places to be given up. To be called now and then: those that
+    /// were busy become idle.
+    pub fn collect_debt(&self) {
+        for _ in 0..self.debt.load(Ordering::Relaxed) {
+            if !self.close_longest_idle() {
+                return;
+            }
+        }
+    }
+
+    /// Takes so many off the debt, or as many as it has; returns how many.
+    fn pay(&self, count: usize) -> usize {
+        let less = |debt: usize| (debt > 0).then(|| debt.saturating_sub(count));
+        let before = self.debt.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
+        before.map_or(0, |debt| debt.min(count))
     }
 
     /// Notes that a connection may be asked, by `close`, to make room while it is idle. Until the seat is dropped.
@@ -62,7 +136,7 @@ impl Places {
         let mut seated = self.seated.lock();
         let number = seated.next;
         seated.next += 1;
-        seated.connections.insert(number, Connection { deadlines: Arc::clone(deadlines), close });
+        seated.connections.insert(number, Occupant { deadlines: Arc::clone(deadlines), close });
         drop(seated);
         Seat { places: Arc::clone(self), number }
     }
@@ -158,5 +232,52 @@ mod tests {
         assert!(tokio::time::timeout(Duration::from_millis(10), places.take()).await.is_err());
         let asked: Vec<bool> = connections.iter().map(|(_, _, close, _)| close.is_cancelled()).collect();
         assert_eq!(asked, [false, true]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn places_taken_away_are_those_of_idle_connections_and_busy_ones_keep_theirs() {
+        let (clock, places) = (Clock::system(), Places::new(4));
+        let mut connections = Vec::new();
+        for _ in 0..4 {
+            let deadlines = Deadlines::new(&clock, Protocol::Http2, Duration::from_secs(90));
+            let close = CancellationToken::new();
+            let seat = places.seat(&deadlines, close.clone());
+            connections.push((places.try_take().unwrap(), deadlines, close, seat));
+        }
+        tokio::time::advance(Duration::from_secs(2)).await;
+        let _busy: Vec<_> = connections[..3]
+            .iter()
+            .map(|(_, deadlines, ..)| InFlight::begin(Arc::clone(deadlines)))
+            .collect();
+        places.take_away(3);
+        let asked: Vec<bool> = connections.iter().map(|(_, _, close, _)| close.is_cancelled()).collect();
+        assert_eq!(asked, [false, false, false, true]);
+        // Three close, for the three places that are gone: nobody gets one of them.
+        connections.truncate(1);
+        assert!(places.try_take().is_none());
+        drop(connections);
+        assert!(places.try_take().is_some());
+    }
+
+    #[tokio::test]
+    async fn places_are_given_and_taken_while_they_are_held() {
+        let places = Places::new(2);
+        let held = [places.try_take().unwrap(), places.try_take().unwrap()];
+        places.add(1);
+        let third = places.try_take().unwrap();
+        assert!(places.try_take().is_none());
+        places.take_away(2);
+        drop(third);
+        assert!(places.try_take().is_none(), "three were held, and one is there");
+        places.add(2);
+        assert!(
+            places.try_take().is_some() && held.len() == 2,
+            "one is still owed, and paid by one of the two"
+        );
+        places.take_away(3);
+        drop(held);
+        assert!(places.try_take().is_none());
+        places.add(1);
+        assert!(places.try_take().is_some());
     }
 }

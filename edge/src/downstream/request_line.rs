@@ -33,7 +33,7 @@ impl RequestLines {
         let heads = turn.heads();
         if self.head != heads {
             self.head = heads;
-            self.line = if nothing_left { RequestLine::default() } else { RequestLine(Place::Rest) };
+            self.line = if nothing_left { RequestLine::default() } else { RequestLine(LinePart::Rest) };
         }
         self.line.read(octets)
     }
@@ -57,10 +57,10 @@ fn ends_with_empty_line(octets: &[u8; 3]) -> bool {
 
 /// How far a request line has been read. It may come in several pieces.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct RequestLine(Place);
+pub struct RequestLine(LinePart);
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Place {
+enum LinePart {
     #[default]
     Method,
     /// At the space after the method.
@@ -81,16 +81,16 @@ impl RequestLine {
         let mut text = LazyText::default();
         for (at, octet) in octets.iter().copied().enumerate() {
             *place = place.after(octet);
-            if *place == Place::Rest {
+            if *place == LinePart::Rest {
                 if let Some(encoded) = &mut encoded {
                     encoded.extend_from_slice(&octets[at..]);
                 }
                 break;
             }
             let encode = match *place {
-                Place::Path => matches!(octet, b'<' | b'>' | b'`'),
-                Place::Query => matches!(octet, b'"' | b'<' | b'>'),
-                Place::Method | Place::Target | Place::Whole | Place::Rest => false,
+                LinePart::Path => matches!(octet, b'<' | b'>' | b'`'),
+                LinePart::Query => matches!(octet, b'"' | b'<' | b'>'),
+                LinePart::Method | LinePart::Target | LinePart::Whole | LinePart::Rest => false,
             } || octet >= 0x80 && !text.of(&octets[at..]);
             if encode {
                 let encoded = encoded.get_or_insert_with(|| octets[..at].to_vec());
@@ -103,7 +103,7 @@ impl RequestLine {
     }
 }
 
-impl Place {
+impl LinePart {
     /// Where the octet stands that comes next.
     fn after(self, octet: u8) -> Self {
         match (self, octet) {

@@ -15,14 +15,11 @@ use std::{
 
 use bytes::{Buf as _, Bytes};
 use http::StatusCode;
-use tokio::{
-    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf},
-    sync::OwnedSemaphorePermit,
-};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use crate::{
-    downstream::{deadlines::Deadlines, places::Places, request_line::RequestLines},
+    downstream::{deadlines::Deadlines, places::Place, request_line::RequestLines},
     message::{
         interim::{self, Interim},
         turn::{Incoming, Turn},
@@ -34,9 +31,7 @@ use crate::{
 /// included.
 #[derive(Debug)]
 pub struct ConnectionPermit {
-    pub permit: OwnedSemaphorePermit,
-    /// Where the connection is known while it may be asked to make room.
-    pub places: Arc<Places>,
+    pub place: Place,
     pub open: OpenConnection,
     /// A drain waits for it.
     pub token: TaskTrackerToken,
@@ -319,13 +314,16 @@ const LINGER_BUFFER: usize = 16 * 1024;
 
 #[cfg(test)]
 mod tests {
-    use tokio::{io::AsyncWriteExt as _, sync::Semaphore};
+    use tokio::io::AsyncWriteExt as _;
     use tokio_util::task::TaskTracker;
 
     use super::*;
     use crate::{
         clock::Clock,
-        downstream::deadlines::{InFlight, Protocol},
+        downstream::{
+            deadlines::{InFlight, Protocol},
+            places::Places,
+        },
         observe::metrics::{ListenerKind, Metrics},
     };
 
@@ -335,8 +333,7 @@ mod tests {
     async fn nothing_is_said_between_two_answers_while_one_is_half_sent() {
         let deadlines = Deadlines::new(&Clock::system(), Protocol::Http1, Duration::from_secs(90));
         let place = ConnectionPermit {
-            permit: Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap(),
-            places: Places::new(1),
+            place: Places::new(1).try_take().unwrap(),
             open: Metrics::new().for_listener(ListenerKind::Clear).accepted(),
             token: TaskTracker::new().token(),
         };

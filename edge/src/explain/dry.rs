@@ -34,7 +34,7 @@ pub fn dry(
         Ok(asked) => asked,
         Err(undecided) => return undecided.told(),
     };
-    let super::Asked { head, target, route, .. } = &asked;
+    let super::Explained { head, target, route, .. } = &asked;
     let rules = &route.rules;
     let facts = RequestFacts::read(&head.method, &head.headers, rules);
     let moment = Moment::from_epoch(Duration::from_secs(1));
@@ -100,11 +100,11 @@ pub fn dry(
     })
 }
 
-type Judged = (Admitted, Option<ContentRange>);
+type Assessed = (Admitted, Option<ContentRange>);
 
 /// The checks of a fetch beside policy.
 fn fits(
-    (admitted, place): Judged,
+    (admitted, place): Assessed,
     response: &HeaderMap,
     settings: &Settings,
 ) -> Result<(Admitted, Option<ContentRange>, Vec<Tag>), Reason> {

@@ -4,8 +4,8 @@ use cache_policy::{Decision, Moment, Reason, RequestFacts, variant_key};
 use http::{HeaderName, HeaderValue, Method, header};
 
 use super::{
-    Explanation, NotStored, Question, StoredAs, StoredParts, browser_note, cookie_note, freshness, held,
-    meaning, notes, octets, read, variant, words,
+    Explanation, NotStoredReport, Question, StoredAs, StoredParts, browser_note, cookie_note, freshness,
+    held, meaning, notes, octets, read, variant, words,
 };
 use crate::{
     cache::{
@@ -16,8 +16,11 @@ use crate::{
     },
     fetch::want::{self, Want},
     observe::{evidence, verdict::Verdict},
-    request::refusal::Refusal,
-    response::fields::CacheStatus,
+    request::{
+        canary::{self, RouteSide},
+        refusal::Refusal,
+    },
+    response::fields::Handling,
     settings::{Route, Settings},
 };
 
@@ -35,7 +38,7 @@ pub fn live(
         Ok(asked) => asked,
         Err(undecided) => return undecided.told(),
     };
-    let super::Asked { head, target, route, .. } = &asked;
+    let super::Explained { head, target, route, .. } = &asked;
     let rules = &route.rules;
     let facts = RequestFacts::read(&head.method, &head.headers, rules);
     let key = Key::on_route(target, &route.query);
@@ -52,7 +55,11 @@ pub fn live(
     };
     let largest = settings.cache.largest_object;
     let marker = marker.filter(|marker| want::concerns(marker, &wanted, head, largest));
-    let (verdict, status, reason) = match selection.decide(resource, candidate) {
+    let decision = match canary::side(route.canary.as_ref(), &head.headers, &asked.client) {
+        RouteSide::Asked => Decision::Pass(Reason::Canary),
+        RouteSide::Stable | RouteSide::Share => selection.decide(resource, candidate),
+    };
+    let (verdict, status, reason) = match decision {
         Decision::Serve { stale: None } => ("hit", Some(Verdict::Hit), None),
         Decision::Serve { stale } => ("stale", Some(Verdict::Stale), stale),
         Decision::ServeAndRefresh { reason } => ("stale", Some(Verdict::Stale), Some(reason)),
@@ -75,7 +82,7 @@ pub fn live(
     let cache_status = known.map(|verdict| {
         let ttl = stored.filter(|_| from_store).map(|stored| stored.meta.lifetime_left(now));
         let detail = (verdict == Verdict::Refused).then(|| Refusal::OnlyIfCached.detail());
-        let value = CacheStatus { ttl, detail, ..CacheStatus::new(verdict, reason) }.value();
+        let value = Handling { ttl, detail, ..Handling::new(verdict, reason) }.value();
         String::from_utf8_lossy(value.as_bytes()).into_owned()
     });
     let mut told = Explanation {
@@ -107,6 +114,7 @@ pub fn live(
         told.lines = asked.map(|value| evidence::line("request", &header::CACHE_CONTROL, value)).collect();
     }
     told.notes.extend(super::limit(route));
+    told.notes.extend(super::canary(route));
     if let Some(marker) = marker {
         let left = marker.until.since(now).as_secs();
         told.notes.push(format!(
@@ -116,7 +124,7 @@ pub fn live(
     if let Some(refused) = refused {
         let remedy = super::remedy::remedy(refused.reason, Some(refused.supply), rules);
         told.remedy = remedy.map(str::to_owned).or(told.remedy);
-        told.refused = Some(NotStored {
+        told.refused = Some(NotStoredReport {
             ago: now.since(refused.at).as_secs(),
             status: refused.status.as_u16(),
             reason: refused.reason.as_str().to_owned(),

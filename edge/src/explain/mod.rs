@@ -33,7 +33,7 @@ use crate::{
         route,
     },
     response::coding,
-    settings::{Route, Settings},
+    settings::{Route, Settings, Sign},
 };
 
 pub use dry::dry;
@@ -81,11 +81,11 @@ pub struct Explanation {
     /// The stored variants, by their `Vary`, where none of them matches.
     pub variants: Vec<String>,
     /// Age and lifetime, where a response is stored or would be.
-    pub freshness: Option<Freshness>,
+    pub freshness: Option<FreshnessReport>,
     /// The fields that the upstream is sent beside the request itself.
     pub asks: Vec<String>,
     /// The last response that was not stored.
-    pub refused: Option<NotStored>,
+    pub refused: Option<NotStoredReport>,
     /// Further facts that an operator may not expect.
     pub notes: Vec<String>,
     /// The tags it can be purged by.
@@ -125,7 +125,7 @@ pub struct StoredParts {
 /// A response that was not stored.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(default)]
-pub struct NotStored {
+pub struct NotStoredReport {
     /// Seconds since it was received.
     pub ago: u64,
     pub status: u16,
@@ -140,7 +140,7 @@ pub struct NotStored {
 /// The arithmetic of freshness (RFC 9111 §4.2), in seconds.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(default)]
-pub struct Freshness {
+pub struct FreshnessReport {
     /// Its age when it arrived.
     pub age_at_arrival: u64,
     /// Its age now.
@@ -237,23 +237,36 @@ fn limit(route: &Route) -> Option<String> {
     ))
 }
 
+/// Who is sent to the route's canary.
+fn canary(route: &Route) -> Option<String> {
+    let canary = route.canary.as_ref()?;
+    let sign = |kind: &str, sign: &Option<Sign>| {
+        let Sign { name, value } = sign.as_ref()?;
+        let value = value.as_ref().map(|value| format!(" with the value {value:?}")).unwrap_or_default();
+        Some(format!("; requests with the {kind} {name}{value} go there past the cache"))
+    };
+    let signs = [sign("field", &canary.header), sign("cookie", &canary.cookie)];
+    let signs: String = signs.into_iter().flatten().collect();
+    Some(format!("canary {}: {} % of the clients are sent there{signs}", canary.upstream.name, canary.share))
+}
+
 /// A request that is asked about, read as the pipeline reads one.
-struct Asked<'a> {
+struct Explained<'a> {
     head: request::Parts,
     target: Target,
     client: Client,
     route: &'a Arc<Route>,
 }
 
-impl Asked<'_> {
+impl Explained<'_> {
     fn as_sent(&self) -> AsSent<'_> {
         let Self { head, target, client, route } = self;
-        AsSent { head, target, client, route }
+        AsSent { head, target, client, route, upstream: &route.upstream }
     }
 }
 
 /// The operator's own machine asks; it is believed about another client, since no other could ask.
-fn read<'a>(settings: &'a Settings, question: &Question) -> Result<Asked<'a>, Undecided> {
+fn read<'a>(settings: &'a Settings, question: &Question) -> Result<Explained<'a>, Undecided> {
     let mut url = question.url.clone();
     // As curl does it: the URL says where to connect, the field for whom the request is.
     let mut hosts = question.headers.iter().filter(|(name, _)| name.eq_ignore_ascii_case("host"));
@@ -287,7 +300,7 @@ fn read<'a>(settings: &'a Settings, question: &Question) -> Result<Asked<'a>, Un
     let client = client::identify(Client { address: here, scheme }, &head.headers, &clients);
     let target = inbound::read(&head, client.scheme).map_err(|refusal| refusal.to_string())?;
     match route::find(&settings.routes, &target) {
-        Some(route) => Ok(Asked { head, target, client, route }),
+        Some(route) => Ok(Explained { head, target, client, route }),
         None => Err(Undecided::Refused(Box::new(no_route(settings, &target)))),
     }
 }
@@ -338,11 +351,11 @@ fn weighted(preference: &str) -> String {
     }
 }
 
-fn freshness(meta: &Meta, head: &HeaderMap, route: &Route, now: Moment) -> Freshness {
+fn freshness(meta: &Meta, head: &HeaderMap, route: &Route, now: Moment) -> FreshnessReport {
     let rules = &route.rules;
     let stated = matches!(meta.lifetime_source.as_str(), "max-age" | "s-maxage");
     let window_of_errors = Window::of(meta.stale_if_error, rules.stale_if_error);
-    Freshness {
+    FreshnessReport {
         age_at_arrival: meta.age_at_arrival.as_secs(),
         age: meta.age(now).as_secs(),
         lifetime: meta.lifetime.as_secs(),
@@ -512,7 +525,7 @@ mod tests {
     #[test]
     fn the_host_field_says_for_whom_the_request_is() {
         let settings = settings();
-        let Asked { target, route, .. } =
+        let Explained { target, route, .. } =
             read(&settings, &question("http://127.0.0.1:8080/a/b", Some("shop.test")))
                 .unwrap_or_else(|_| panic!("it is routed"));
         assert_eq!((&*target.host, &*route.name), ("shop.test", "shop"));
@@ -545,6 +558,7 @@ mod tests {
         let needs_none = [
             Reason::PartialMiss,
             Reason::OriginPrecondition,
+            Reason::Canary,
             Reason::Upgrade,
             Reason::MaxStale,
             Reason::StaleWhileRevalidate,

@@ -66,10 +66,12 @@ pub struct Fill<'a> {
     pub replaced: Option<StoredId>,
     /// Room reserved in the memory tier; released when the body is stored or passed on.
     pub room: Option<Reservation>,
+    /// What comes is kept, to be stored. Once there is no room for it, it is only passed on.
+    pub keeps: bool,
     /// Set where the body is a part.
     pub parts: Option<Placed>,
     /// How to ask for the rest if the body breaks off; used once.
-    pub resume: Option<Resume>,
+    pub resume: Option<Resume<'a>>,
 }
 
 /// A part on its way into the cache.
@@ -107,7 +109,15 @@ impl Placed {
 impl<'a> Fill<'a> {
     /// A fill of a whole, in place of nothing that is known, and not resumed if it breaks off.
     pub fn new(destination: Destination<'a>, filling: &'a Filling, room: Reservation) -> Self {
-        Self { destination, filling, replaced: None, room: Some(room), parts: None, resume: None }
+        Self {
+            destination,
+            filling,
+            replaced: None,
+            room: Some(room),
+            keeps: true,
+            parts: None,
+            resume: None,
+        }
     }
 }
 
@@ -120,14 +130,13 @@ impl Fill<'_> {
         // The length of the whole, where only the continuation stated it.
         let mut complete = None;
         let mut trailers = None;
-        let mut keeps = true;
         length += self.push_stored(Side::Before);
         loop {
-            if !keeps && self.wait_for_readers().await == Room::NobodyReads {
+            if !self.keeps && self.wait_for_readers().await == Room::NobodyReads {
                 return;
             }
             // A body of unknown length may trickle for ever, and would hold one of the upstream's connections.
-            let endless = keeps && self.filling.length.is_none() && complete.is_none();
+            let endless = self.keeps && self.filling.length.is_none() && complete.is_none();
             let frame = if endless {
                 match self.frame_while_read(&mut body, &mut deserted).await {
                     Ok(frame) => frame,
@@ -148,7 +157,8 @@ impl Fill<'_> {
                 Some(Err(error)) => {
                     // A stalled body would hold its place among the upstream's connections.
                     drop(body);
-                    let Some(rest) = self.rest(length, keeps, &error).await else {
+                    // Boxed: hardly any fill needs the room for it.
+                    let Some(rest) = Box::pin(self.rest(length, &error)).await else {
                         tracing::info!(key = self.destination.key.as_str(), %error, "a fill broke off and is not stored");
                         self.filling.recording.keep_room(self.room.take());
                         return recording.fail(error);
@@ -164,12 +174,11 @@ impl Fill<'_> {
                         break;
                     }
                     pieces += 1;
-                    if keeps && !self.has_room(length, pieces) {
-                        keeps = false;
+                    if self.keeps && !self.has_room(length, pieces) {
                         self.let_go();
                     }
                     // A deep copy where it may be held for long: the piece is a slice of the connection's read buffer.
-                    let copies = keeps || self.room.is_some();
+                    let copies = self.keeps || self.room.is_some();
                     self.filling.recording.push(if copies { Bytes::copy_from_slice(&data) } else { data });
                 }
                 Err(frame) => trailers = frame.into_trailers().ok(),
@@ -216,9 +225,9 @@ impl Fill<'_> {
     }
 
     /// Asks the upstream for the octets after `length`, where that is possible and anybody has a use for them.
-    async fn rest(&mut self, length: u64, keeps: bool, error: &BodyError) -> Option<Rest> {
+    async fn rest(&mut self, length: u64, error: &BodyError) -> Option<Rest> {
         let resume = self.resume.take()?;
-        if !keeps && self.wait_for_readers().await == Room::NobodyReads {
+        if !self.keeps && self.wait_for_readers().await == Room::NobodyReads {
             return None;
         }
         let ends = self.destination.edge.drain.is_cancelled()
@@ -317,6 +326,7 @@ impl Fill<'_> {
     /// The body turned out too large: present readers receive the rest, nobody else joins, nothing is stored, and the whole that
     /// it answers for is no longer what the origin has.
     fn let_go(&mut self) {
+        self.keeps = false;
         if let Some(replaced) = self.replaced {
             let is_replaced = |stored: &Stored| stored.id() == replaced && stored.parts().is_none();
             self.destination.edge.memory.displace(self.destination.key, is_replaced);

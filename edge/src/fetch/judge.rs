@@ -98,7 +98,9 @@ impl Judge<'_> {
         let length = http_body::Body::size_hint(body).exact();
         let room = room(self.edge, length, self.largest)?;
         let codable = self.codable(status, &admitted.head, length);
-        self.judged(admitted, length, room, codable)
+        let mut judged = self.judged(admitted, length, room)?;
+        judged.facts.codable = codable;
+        Ok(judged)
     }
 
     /// Whether the route codes it for clients.
@@ -111,7 +113,7 @@ impl Judge<'_> {
         let length = http_body::Body::size_hint(body).exact();
         let (admitted, place) = self.placed(head, length)?;
         let room = room(self.edge, length, self.largest)?;
-        let judged = self.judged(admitted, length, room, false)?;
+        let judged = self.judged(admitted, length, room)?;
         Ok(Judged { place: Some(place), partial: true, ..judged })
     }
 
@@ -139,7 +141,8 @@ impl Judge<'_> {
         admitted.head.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
         let room = room(self.edge, Some(length), self.largest)?;
         let codable = whole && self.codable(StatusCode::OK, &admitted.head, Some(length));
-        let judged = self.judged(admitted, Some(length), room, codable)?;
+        let mut judged = self.judged(admitted, Some(length), room)?;
+        judged.facts.codable = codable;
         let answered = StatusCode::PARTIAL_CONTENT;
         Ok(Judged { place: Some(wanted), partial: !whole, answered, ..judged })
     }
@@ -158,19 +161,14 @@ impl Judge<'_> {
         }
     }
 
-    fn judged(
-        &self,
-        admitted: Admitted,
-        length: Option<u64>,
-        room: Reservation,
-        codable: bool,
-    ) -> Result<Judged, Reason> {
+    /// The judgement of a part or a whole of which no codings are computed.
+    fn judged(&self, admitted: Admitted, length: Option<u64>, room: Reservation) -> Result<Judged, Reason> {
         let Admitted { meta, head, vary } = admitted;
         let tags: Box<[Tag]> = tags(&head)?.into();
         let vary = fields_of(vary);
         let variant = variant_of(&vary, self.fields);
         let answered = meta.status;
-        let facts = Facts { meta, vary, variant, tags, began: Generation::default(), codable };
+        let facts = Facts { meta, vary, variant, tags, began: Generation::default(), codable: false };
         Ok(Judged { facts, head, length, place: None, partial: false, answered, room })
     }
 }

@@ -1,4 +1,5 @@
-//! One fetch for the cache: a task that owns the request to the upstream, fills a recording, and stores it.
+//! One fetch for the cache: it owns the request to the upstream, fills a recording, and stores it. Its leader drives it to
+//! the head; then, or when its leader leaves, it goes on as a task.
 //!
 //! ```text
 //!   the tiers behind memory, if there are any --- have it ---> Found, or in memory and stale: whoever waits looks again
@@ -21,7 +22,7 @@ mod judge;
 pub mod resume;
 pub mod want;
 
-use std::{sync::Arc, time::Duration};
+use std::{pin::Pin, sync::Arc, task::Context, time::Duration};
 
 use cache_policy::{
     Arrival, Decision, Meta, Newer, Parts, Reason, RequestFacts, Supply, displaces, may_replace,
@@ -29,11 +30,12 @@ use cache_policy::{
 };
 use http::{HeaderMap, Request, StatusCode, header, response};
 use http_body_util::BodyExt as _;
-use tokio::sync::oneshot;
+use tokio::{runtime::Handle, sync::oneshot};
 
 use crate::{
     cache::{
         FetchOutcome, Key, Lead, Stored,
+        collapse::Follow,
         markers::{Marker, Whose},
         memory::matches,
         not_stored::NotStored,
@@ -42,16 +44,18 @@ use crate::{
         stored::StoredId,
         tiers::TierQuery,
     },
-    message::{failure::Failure, hop_by_hop::strip_hop_by_hop},
+    message::{affinity::Affinity, failure::Failure, hop_by_hop::strip_hop_by_hop},
     observe::evidence,
     settings::Route,
     state::Edge,
-    upstream::{RequestBody, ResponseBody, Upstream, response_body::Answer},
+    upstream::{
+        RequestBody, ResponseBody, Upstream, outbound::CacheQuestion, response_body::UpstreamResponse,
+    },
 };
 use fill::{Destination, Fill, Placed};
 use freshen::{Freshening, freshened};
 use judge::{Judge, Judged, goes_on, withheld};
-use resume::{Asked, Resume};
+use resume::Resume;
 use want::Want;
 
 /// A fetch that is about to begin. It borrows nothing of the request that began it.
@@ -66,12 +70,14 @@ pub struct Fetch {
 /// What a fetch is for: a resource, and the context in which its response is judged.
 pub struct Subject {
     pub key: Key,
-    /// The fields of the request as the upstream sees them, for `Vary`.
-    pub fields: HeaderMap,
+    /// What the upstream is asked.
+    pub question: CacheQuestion,
     /// The client's request, as policy sees it.
     pub facts: RequestFacts,
     pub route: Arc<Route>,
     pub upstream: Arc<Upstream>,
+    /// What binds the request of the client that began it to a server.
+    pub affinity: Affinity,
     /// The stored response under validation, or the one that a failure must not replace.
     pub stored: Option<Arc<Stored>>,
     /// The whole, a part, or a gap.
@@ -107,18 +113,44 @@ impl LeaderShare {
 /// A response for its own client alone.
 pub struct Unshared {
     /// As the upstream sent it.
-    pub answer: Answer,
+    pub answer: UpstreamResponse,
     /// Why it is not stored.
     pub reason: Reason,
     /// From sending the request to this head.
     pub took: Duration,
 }
 
-/// Starts the fetch. The receiver has the leader's share before the outcome is published.
-pub fn start(edge: &Arc<Edge>, fetch: Fetch) -> oneshot::Receiver<LeaderShare> {
+/// A fetch under way. Whoever leads it drives it, as long as the head has not come; dropped before its end it goes on in a
+/// task of its own, whatever becomes of its leader.
+pub struct Driven(Option<Pin<Box<dyn Future<Output = ()> + Send>>>);
+
+impl Driven {
+    /// Takes it a step further.
+    pub fn poll(&mut self, context: &mut Context<'_>) {
+        // Taken out: one that panics is gone.
+        if let Some(mut fetch) = self.0.take()
+            && fetch.as_mut().poll(context).is_pending()
+        {
+            self.0 = Some(fetch);
+        }
+    }
+}
+
+impl Drop for Driven {
+    fn drop(&mut self) {
+        if let Some(fetch) = self.0.take()
+            // Without a runtime the edge has stopped.
+            && let Ok(runtime) = Handle::try_current()
+        {
+            runtime.spawn(fetch);
+        }
+    }
+}
+
+/// Begins the fetch. The receiver has the leader's share before the outcome is published.
+pub fn start(edge: &Arc<Edge>, fetch: Fetch) -> (Driven, oneshot::Receiver<LeaderShare>) {
     let (leader, receiver) = oneshot::channel();
-    tokio::spawn(run(Arc::clone(edge), fetch, leader));
-    receiver
+    (Driven(Some(Box::pin(run(Arc::clone(edge), fetch, leader)))), receiver)
 }
 
 async fn run(edge: Arc<Edge>, fetch: Fetch, leader: oneshot::Sender<LeaderShare>) {
@@ -129,36 +161,80 @@ async fn run(edge: Arc<Edge>, fetch: Fetch, leader: oneshot::Sender<LeaderShare>
     {
         return lead.publish(outcome, edge.clock.now());
     }
-    let mut again = resume::copy(&request);
-    let mut requested_at = edge.clock.now();
-    let mut answer = subject.upstream.send(request, &edge.clock).await;
-    if let Ok(unasked) = &mut answer
-        && is_unasked(unasked.status(), again.headers())
-    {
-        // Its end gives the connection back.
-        let _ = unasked.body_mut().frame().await;
-        subject.want = Want::Whole;
-        for range in [header::RANGE, header::IF_RANGE] {
-            again.headers_mut().remove(range);
+    match ask(&edge, request, &mut subject).await {
+        Ok((answer, arrival)) => {
+            let received = ReceivedResponse { answer, arrival, edge: &edge, subject: &subject };
+            let judgement = received.judge();
+            received.settle(judgement, &lead, leader).await;
         }
-        requested_at = edge.clock.now();
-        let whole = again.clone().map(|()| RequestBody::empty());
-        answer =
-            Box::pin(subject.upstream.send(whole, &edge.clock)).await.and_then(|answer| {
-                match is_unasked(answer.status(), again.headers()) {
-                    true => Err(Failure::NotModifiedUnasked),
-                    false => Ok(answer),
-                }
-            });
+        Err(failure) => lead.publish(FetchOutcome::Failed(failure), edge.clock.now()),
     }
-    let answer = match answer {
-        Ok(answer) => answer,
-        Err(failure) => return lead.publish(FetchOutcome::Failed(failure), edge.clock.now()),
-    };
+}
+
+/// Sends the request and waits for the head of its answer, without the fields of one connection.
+async fn ask(
+    edge: &Edge,
+    request: Request<RequestBody>,
+    subject: &mut Subject,
+) -> Result<(UpstreamResponse, Arrival), Failure> {
+    let mut requested_at = edge.clock.now();
+    let mut answer = subject.upstream.send_hedged(request, subject.affinity, &edge.clock).await?;
+    if answer.status() == StatusCode::NOT_MODIFIED && !subject.question.validates() {
+        // Its end gives the connection back.
+        let _ = answer.body_mut().frame().await;
+        subject.want = Want::Whole;
+        requested_at = edge.clock.now();
+        let whole = subject.question.for_whole();
+        // Boxed: hardly any fetch needs the room for it.
+        answer = Box::pin(subject.upstream.send(whole, subject.affinity, &edge.clock)).await?;
+        if answer.status() == StatusCode::NOT_MODIFIED {
+            return Err(Failure::NotModifiedUnasked);
+        }
+    }
     let received_at = edge.clock.now();
     let arrival = Arrival { requested_at, received_at, wall: edge.clock.wall_at(received_at) };
-    let received = Received { answer, arrival, edge: &edge, subject: &subject };
-    Box::pin(received.settle(&lead, again, leader)).await;
+    strip_hop_by_hop(answer.headers_mut());
+    Ok((answer, arrival))
+}
+
+/// What comes of a fetch that nobody joins.
+#[expect(clippy::large_enum_variant, reason = "as a rule it is the large one")]
+pub enum FetchedAlone {
+    /// The response is for its own client, as the last one was.
+    Unshared(Unshared),
+    /// It concerns what is stored, or is stored itself.
+    Led(Driven, oneshot::Receiver<LeaderShare>, Follow),
+}
+
+/// Fetches what could recently not be shared, and most likely can not be now: nobody joins, and a client that leaves before
+/// the head has come cancels it. Only where the response concerns the cache after all is there a fetch that others know of.
+///
+/// # Errors
+/// [`Failure`], where no head came.
+pub async fn alone(
+    edge: &Arc<Edge>,
+    request: Request<RequestBody>,
+    mut subject: Subject,
+) -> Result<FetchedAlone, Failure> {
+    let (began, generation) = (edge.clock.now(), edge.memory.generation());
+    let (answer, arrival) = ask(edge, request, &mut subject).await?;
+    let received = ReceivedResponse { answer, arrival, edge, subject: &subject };
+    let judgement = match received.judge() {
+        Judgement::Refuse(reason) => {
+            received.refuse(reason);
+            return Ok(FetchedAlone::Unshared(received.unshared(reason)));
+        }
+        judgement => judgement,
+    };
+    let answer = received.answer;
+    let lead = edge.collapser.lead_since(&subject.key, began, generation);
+    let (leader, own) = oneshot::channel();
+    let (follow, edge) = (lead.follow(), Arc::clone(edge));
+    let settles = async move {
+        let received = ReceivedResponse { answer, arrival, edge: &edge, subject: &subject };
+        received.settle(judgement, &lead, leader).await;
+    };
+    Ok(FetchedAlone::Led(Driven(Some(Box::pin(settles))), own, follow))
 }
 
 /// Whether a status is a 304 to a request that named no representation: it tells nothing (RFC 9110 §15.4.5).
@@ -169,8 +245,8 @@ pub fn is_unasked(status: StatusCode, asked: &HeaderMap) -> bool {
 }
 
 /// A response whose head has come.
-struct Received<'a> {
-    answer: Answer,
+struct ReceivedResponse<'a> {
+    answer: UpstreamResponse,
     arrival: Arrival,
     edge: &'a Edge,
     subject: &'a Subject,
@@ -178,66 +254,69 @@ struct Received<'a> {
 
 /// The judgement of a response head.
 enum Judgement {
+    /// It may freshen the stored response.
+    Freshens(Arc<Stored>),
+    /// It switches protocols, which nobody asked for.
+    Unasked,
+    /// A failure, which does not replace what is stored.
+    Fails(StatusCode),
     Store(Box<Judged>),
     Refuse(Reason),
     /// It contradicts the stored response, which is dropped: whoever waits looks up again.
     Contradicts,
 }
 
-impl Received<'_> {
+impl ReceivedResponse<'_> {
     /// Publishes the outcome to those who wait; fills the cache with the body where it is to be stored.
-    async fn settle(mut self, lead: &Lead, again: Request<()>, leader: oneshot::Sender<LeaderShare>) {
-        let (subject, answered) = (self.subject, self.arrival.received_at);
-        strip_hop_by_hop(self.answer.headers_mut());
-        let status = self.answer.status();
-        match (&subject.stored, status) {
-            (Some(stored), StatusCode::NOT_MODIFIED) => {
-                let outcome = self.freshened(stored, lead.generation());
+    async fn settle(mut self, judgement: Judgement, lead: &Lead, leader: oneshot::Sender<LeaderShare>) {
+        let answered = self.arrival.received_at;
+        match judgement {
+            Judgement::Freshens(stored) => {
+                let outcome = self.freshened(&stored, lead.generation());
                 if let FetchOutcome::Stored(fresh) = &outcome {
-                    let rules = &subject.route.rules;
+                    let rules = &self.subject.route.rules;
                     let fields = withheld(self.answer.headers(), &fresh.identity().head, rules);
                     hand_over(leader, LeaderShare::Freshened(fresh.id(), fields));
                 }
                 // A 304 has no content; reading its end gives the connection back.
                 let _ = self.answer.body_mut().frame().await;
-                return lead.publish(outcome, answered);
+                lead.publish(outcome, answered);
             }
-            (_, StatusCode::SWITCHING_PROTOCOLS) => {
-                return lead.publish(FetchOutcome::Failed(Failure::Unasked), answered);
+            Judgement::Unasked => lead.publish(FetchOutcome::Failed(Failure::Unasked), answered),
+            Judgement::Fails(status) => {
+                let own = self.unshared(Reason::StatusForbidsStoring);
+                hand_over(leader, LeaderShare::Answer(Box::new(own)));
+                lead.publish(FetchOutcome::ErrorStatus(status), answered);
             }
-            (Some(stored), status)
-                if status == StatusCode::TOO_MANY_REQUESTS || !may_replace(&stored.meta, status) =>
-            {
-                hand_over(leader, self.unshared(Reason::StatusForbidsStoring));
-                return lead.publish(FetchOutcome::ErrorStatus(status), answered);
-            }
-            _ => {}
-        }
-        match self.judge() {
             Judgement::Contradicts => lead.publish(FetchOutcome::Nothing, answered),
             Judgement::Refuse(reason) => {
-                self.displace(reason);
-                self.remember_refusal(reason);
-                hand_over(leader, self.unshared(reason));
+                self.refuse(reason);
+                hand_over(leader, LeaderShare::Answer(Box::new(self.unshared(reason))));
                 lead.publish(FetchOutcome::NotShared(reason), answered);
             }
-            Judgement::Store(judged) => self.fill(*judged, lead, again, leader).await,
+            Judgement::Store(judged) => self.fill(judged, lead, leader).await,
         }
+    }
+
+    /// Drops what a response that is not stored has replaced, and remembers why it is not stored.
+    fn refuse(&self, reason: Reason) {
+        self.displace(reason);
+        self.remember_refusal(reason);
     }
 
     fn took(&self) -> Duration {
         self.arrival.received_at.since(self.arrival.requested_at)
     }
 
-    fn unshared(self, reason: Reason) -> LeaderShare {
+    fn unshared(self, reason: Reason) -> Unshared {
         let took = self.took();
-        LeaderShare::Answer(Box::new(Unshared { answer: self.answer, reason, took }))
+        Unshared { answer: self.answer, reason, took }
     }
 
     /// Updates the response under validation with the head of a 304.
     fn freshened(&self, stored: &Arc<Stored>, began: Generation) -> FetchOutcome {
-        let Self { edge, subject: Subject { key, fields, facts, route, .. }, .. } = self;
-        let head = self.answer.headers();
+        let Self { edge, subject: Subject { key, question, facts, route, .. }, .. } = self;
+        let (head, fields) = (self.answer.headers(), &question.fields);
         let newer = Newer { request: facts, head, arrival: self.arrival, rules: &route.rules };
         let fresh = cache_policy::freshen(&stored.meta, &stored.identity().head, &newer)
             .and_then(|admitted| freshened(stored, admitted, &Freshening { fields, route, began }));
@@ -260,8 +339,18 @@ impl Received<'_> {
 
     fn judge(&self) -> Judgement {
         let Self { edge, subject, arrival, .. } = self;
-        let Subject { key, fields, facts, route, stored, want, largest, .. } = subject;
+        let Subject { key, question, facts, route, stored, want, largest, .. } = subject;
         let (status, head, body) = (self.answer.status(), self.answer.headers(), self.answer.body());
+        match (stored, status) {
+            (Some(stored), StatusCode::NOT_MODIFIED) => return Judgement::Freshens(Arc::clone(stored)),
+            (_, StatusCode::SWITCHING_PROTOCOLS) => return Judgement::Unasked,
+            (Some(stored), status)
+                if status == StatusCode::TOO_MANY_REQUESTS || !may_replace(&stored.meta, status) =>
+            {
+                return Judgement::Fails(status);
+            }
+            _ => {}
+        }
         if status == StatusCode::RANGE_NOT_SATISFIABLE && !facts.is_personal() {
             match (want, stored) {
                 // The edge's own range, inside what is stored: the representation has become shorter.
@@ -274,6 +363,7 @@ impl Received<'_> {
                 _ => {}
             }
         }
+        let fields = &question.fields;
         let judge = Judge { edge, facts, fields, route, arrival: *arrival, largest: *largest };
         let judged = match want {
             Want::Part if status == StatusCode::PARTIAL_CONTENT => judge.part(head, body),
@@ -297,7 +387,7 @@ impl Received<'_> {
     /// Drops the stored response that this one, which is not stored, has replaced or withdrawn. What came after the request
     /// was sent is newer than this answer.
     fn displace(&self, reason: Reason) {
-        let Self { edge, subject: Subject { key, fields, facts, want, .. }, arrival, .. } = self;
+        let Self { edge, subject: Subject { key, question, facts, want, .. }, arrival, .. } = self;
         let status = self.answer.status();
         // A gap is the edge's own question about what is stored, and is asked under its validator; but a person's is answered
         // to that person.
@@ -309,7 +399,7 @@ impl Received<'_> {
             let is_about_size = matches!(reason, Reason::TooLarge | Reason::NoRoom);
             let is_displaced = |stored: &Stored| {
                 stored.meta.received_at <= arrival.requested_at
-                    && matches(stored, fields)
+                    && matches(stored, &question.fields)
                     && (stored.parts().is_none() || !is_about_size)
             };
             if is_about_size {
@@ -322,42 +412,43 @@ impl Received<'_> {
 
     /// The stored response that this one answers for, and takes the place of.
     fn replaced(&self) -> Option<StoredId> {
-        let Subject { fields, stored, want, .. } = self.subject;
+        let Subject { question, stored, want, .. } = self.subject;
         match want {
             Want::Gap(gap) => Some(gap.part.id()),
             Want::Whole | Want::Part => {
-                stored.as_ref().filter(|stored| matches(stored, fields)).map(|stored| stored.id())
+                let is_of = |stored: &&Arc<Stored>| matches(stored, &question.fields);
+                stored.as_ref().filter(is_of).map(|stored| stored.id())
             }
         }
     }
 
-    /// Remembers the refusal for later requests, which need not wait for one another, and for explanations.
+    /// Remembers the refusal for later requests, which need not wait for one another, and for explanations: not again
+    /// while the last one, for the same reason, will hold for long enough.
     fn remember_refusal(&self, reason: Reason) {
-        let Self { edge, subject: Subject { key, fields, facts, route, want, .. }, arrival, .. } = self;
+        let Self { edge, subject: Subject { key, question, facts, route, want, .. }, arrival, .. } = self;
         let (status, at) = (self.answer.status(), arrival.received_at);
         if let Some(time) = goes_on(want, status, reason) {
-            edge.memory.mark(key, Whose::of(facts), Marker { until: at + time, reason });
+            let whose = Whose::of(facts);
+            let last = edge.memory.marker(key, whose, at);
+            if last.is_some_and(|last| last.reason == reason && at + time / 2 < last.until) {
+                return;
+            }
+            edge.memory.mark(key, whose, Marker { until: at + time, reason });
         }
         let supply = Supply::of(status, self.answer.headers(), &route.rules);
-        let lines = evidence::refusal(reason, fields, self.answer.headers(), &route.rules);
+        let lines = evidence::refusal(reason, &question.fields, self.answer.headers(), &route.rules);
         edge.memory.not_stored().remember(key, NotStored { reason, status, supply, at, lines });
     }
 
-    async fn fill(
-        self,
-        judged: Judged,
-        lead: &Lead,
-        again: Request<()>,
-        leader: oneshot::Sender<LeaderShare>,
-    ) {
+    async fn fill(self, judged: Box<Judged>, lead: &Lead, leader: oneshot::Sender<LeaderShare>) {
         let (took, replaced, answered) = (self.took(), self.replaced(), self.arrival.received_at);
         let Self { answer, edge, subject, arrival } = self;
-        let Subject { key, facts, route, upstream, want, largest, .. } = subject;
+        let Subject { key, facts, route, want, largest, .. } = subject;
         let (head, body) = answer.into_parts();
         let own_fields = withheld(&head.headers, &judged.head, &route.rules);
-        let asked = Asked { request: again, facts: *facts, route, upstream };
-        let resume = Resume::of(asked, &head, &judged.facts.meta.validators, judged.length);
         let (filling, place, room) = judged.filling(lead.generation(), took);
+        let resume = Resume::of(subject, &head, &filling.facts.meta.validators, filling.length);
+        drop(head);
         if let Some(reader) = filling.recording.reader() {
             hand_over(leader, LeaderShare::Reader(reader, own_fields));
         }
@@ -379,7 +470,7 @@ impl Received<'_> {
 /// response.
 async fn look_up_tiers(edge: &Edge, subject: &Subject, lead: &Lead) -> Option<FetchOutcome> {
     let tiers = edge.memory.tiers();
-    let Subject { key, fields, facts, route, stored, want, largest, .. } = subject;
+    let Subject { key, question, facts, route, stored, want, largest, .. } = subject;
     // A response in memory is no older than a tier's; a response that could recently not be shared is in no tier.
     if stored.is_some() || matches!(want, Want::Gap(_)) || !lead.is_shared() {
         return None;
@@ -388,12 +479,12 @@ async fn look_up_tiers(edge: &Edge, subject: &Subject, lead: &Lead) -> Option<Fe
     let serves = |decision| matches!(decision, Decision::Serve { .. } | Decision::ServeAndRefresh { .. });
     let wanted = |meta: &Meta, now| match decide(meta, now) {
         Decision::Fetch(plan) => {
-            let failure = cache_policy::Failure::Disconnected;
+            let failure = cache_policy::UpstreamError::Disconnected;
             plan.validate || cache_policy::stale_on_error(facts, meta, &route.rules, failure, now).is_ok()
         }
         decision => serves(decision),
     };
-    let query = TierQuery { key, request: fields, began: lead.generation(), largest: *largest };
+    let query = TierQuery { key, request: &question.fields, began: lead.generation(), largest: *largest };
     let (found, tier) = tiers.look_up(&query, |bytes| edge.memory.reserve(bytes), wanted).await?;
     let found = Arc::new(found);
     edge.memory.store_found(key, Arc::clone(&found));

@@ -5,33 +5,25 @@
 //! is asked for, and a response is dropped unless it is all of the missing octets of the representation that this
 //! validator names.
 
-use std::sync::Arc;
-
-use cache_policy::{
-    Arrival, ContentRange, Reason, RequestFacts, Validators, admit_part, if_range_field, may_combine,
-};
-use http::{HeaderValue, Request, StatusCode, header, response};
+use cache_policy::{Arrival, ContentRange, Reason, Validators, admit_part, if_range_field, may_combine};
+use http::{HeaderValue, StatusCode, header, response};
 use http_body::Body as _;
 
 use crate::{
     clock::Clock,
-    message::{failure::Failure, hop_by_hop::strip_hop_by_hop},
-    settings::Route,
-    upstream::{RequestBody, ResponseBody, Upstream, outbound},
+    fetch::Subject,
+    message::{affinity::Affinity, failure::Failure, hop_by_hop::strip_hop_by_hop},
+    upstream::ResponseBody,
 };
 
 /// The state for asking for the rest of a response.
-pub struct Resume {
-    upstream: Arc<Upstream>,
-    /// The request as it was first sent, without its extensions: interim responses came before the head, and are over.
-    request: Request<()>,
-    validators: Validators,
+pub struct Resume<'a> {
+    asked: &'a Subject,
+    validators: &'a Validators,
     /// The value of If-Range.
     same: HeaderValue,
     /// The length of the whole, where the first head stated it.
     length: Option<u64>,
-    facts: RequestFacts,
-    route: Arc<Route>,
 }
 
 /// All missing octets of a body.
@@ -70,35 +62,15 @@ impl CannotResume {
     }
 }
 
-/// The request that was sent, and its upstream.
-pub struct Asked<'a> {
-    /// The head that was sent, of a GET.
-    pub request: Request<()>,
-    /// The client's request, as policy sees it.
-    pub facts: RequestFacts,
-    pub route: &'a Arc<Route>,
-    pub upstream: &'a Arc<Upstream>,
-}
-
-/// A request's head, to be kept while it is on its way.
-pub fn copy(request: &Request<RequestBody>) -> Request<()> {
-    let mut copy = Request::new(());
-    *copy.method_mut() = request.method().clone();
-    *copy.uri_mut() = request.uri().clone();
-    *copy.headers_mut() = request.headers().clone();
-    copy
-}
-
-impl Resume {
+impl<'a> Resume<'a> {
     /// The state for asking for the rest of this response. `None` where its rest could not be told from that of another
     /// representation, or where the upstream states that it does not support ranges.
     pub fn of(
-        asked: Asked<'_>,
+        asked: &'a Subject,
         answer: &response::Parts,
-        validators: &Validators,
+        validators: &'a Validators,
         length: Option<u64>,
     ) -> Option<Self> {
-        let Asked { request, facts, route, upstream } = asked;
         let knows_no_ranges = answer
             .headers
             .get_all(header::ACCEPT_RANGES)
@@ -107,9 +79,7 @@ impl Resume {
         if answer.status != StatusCode::OK || knows_no_ranges {
             return None;
         }
-        let same = if_range_field(validators)?;
-        let (route, upstream, validators) = (Arc::clone(route), Arc::clone(upstream), validators.clone());
-        Some(Self { upstream, request, validators, same, length, facts, route })
+        Some(Self { asked, validators, same: if_range_field(validators)?, length })
     }
 
     /// Asks for all octets from `from` on. A reader has waited for one pause of the body already, and waits for at most
@@ -118,9 +88,8 @@ impl Resume {
     /// # Errors
     /// [`CannotResume`]: nothing can be added to the body.
     pub async fn ask(self, from: u64, clock: &Clock) -> Result<Rest, CannotResume> {
-        let upstream = Arc::clone(&self.upstream);
-        let patience = self.route.upstream.idle_timeout;
-        let asked = tokio::time::timeout(patience, self.send(from, clock)).await;
+        let Subject { upstream, question, .. } = self.asked;
+        let asked = tokio::time::timeout(question.errand.between_bytes, self.send(from, clock)).await;
         let rest = asked.unwrap_or(Err(CannotResume::Late));
         upstream.continued(rest.as_ref().map_or_else(CannotResume::detail, |_| "continued"));
         rest
@@ -128,19 +97,15 @@ impl Resume {
 
     async fn send(self, from: u64, clock: &Clock) -> Result<Rest, CannotResume> {
         let requested_at = clock.now();
-        let answer = self.upstream.send(self.request(from), clock).await.map_err(CannotResume::Failed)?;
+        let Subject { upstream, question, .. } = self.asked;
+        let request = question.for_rest(from, &self.same);
+        let answer = upstream.send(request, Affinity::None, clock).await.map_err(CannotResume::Failed)?;
         let received_at = clock.now();
         let arrival = Arrival { requested_at, received_at, wall: clock.wall_at(received_at) };
         let (mut head, body) = answer.into_parts();
         strip_hop_by_hop(&mut head.headers);
         let complete = self.complete(&head, body.size_hint().exact(), from, arrival)?;
         Ok(Rest { body, complete })
-    }
-
-    fn request(&self, from: u64) -> Request<RequestBody> {
-        let mut request = self.request.clone().map(|()| RequestBody::empty());
-        outbound::ask_for_rest(request.headers_mut(), from, &self.same);
-        request
     }
 
     /// The length of the whole, if this response holds all octets from `from` on.
@@ -154,9 +119,10 @@ impl Resume {
         if head.status != StatusCode::PARTIAL_CONTENT {
             return Err(CannotResume::Status(head.status));
         }
+        let Subject { facts, route, .. } = self.asked;
         let (admitted, place) =
-            admit_part(&self.facts, &head.headers, arrival, &self.route.rules).map_err(CannotResume::Part)?;
-        if !may_combine(&self.validators, &admitted.meta.validators) {
+            admit_part(facts, &head.headers, arrival, &route.rules).map_err(CannotResume::Part)?;
+        if !may_combine(self.validators, &admitted.meta.validators) {
             return Err(CannotResume::Part(Reason::ValidatorMismatch));
         }
         end_of(&place, from, length, self.length).ok_or(CannotResume::Part(Reason::PartialUnusable))

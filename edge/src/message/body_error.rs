@@ -14,6 +14,9 @@ pub enum BodyError {
     /// The upstream sent nothing for longer than its `idle_timeout`.
     #[error("the upstream's response stalled")]
     UpstreamStalled,
+    /// The exchange took longer than its route's `timeouts.whole`.
+    #[error("the exchange took longer than the route's timeouts.whole")]
+    Late,
     /// The client read so slowly that it held up others who share the response.
     #[error("the client held up others who share the response")]
     TooSlow,
@@ -35,4 +38,11 @@ pub enum BodyError {
     /// A content coding could not be computed.
     #[error("the content coding failed")]
     Coding(#[source] Arc<std::io::Error>),
+}
+
+impl BodyError {
+    /// The phase of the upstream's answer in which it failed, if that is why.
+    pub fn phase(&self) -> Option<&'static str> {
+        matches!(self, Self::Upstream(_) | Self::UpstreamStalled).then_some("body")
+    }
 }

@@ -185,10 +185,10 @@ impl Activity {
 
 /// Opens when the upstream has sent 100 (Continue); a client's gate, when its content is first read.
 #[derive(Clone, Debug, Default)]
-pub struct ContinueGate(Arc<Gate>);
+pub struct ContinueGate(Arc<Latch>);
 
 #[derive(Debug, Default)]
-struct Gate {
+struct Latch {
     open: AtomicBool,
     waker: AtomicWaker,
 }

@@ -16,12 +16,27 @@ pub enum Failure {
     /// Every connection is in use, and the queue for them is full or too slow.
     #[error("every connection is in use")]
     Busy,
+    /// The upstream bears no more requests at once, as its answers show it.
+    #[error("the upstream is overloaded")]
+    Overloaded,
     /// Its name stands for no address. What the system said is for the log, not for clients.
     #[error("no address")]
     Resolve(#[source] Arc<io::Error>),
     /// No connection could be made. What the system said is for the log, not for clients.
     #[error("no connection")]
     Connect(#[source] Arc<io::Error>),
+    /// The server did not prove who it is, or speaks no TLS. What was wrong is for the log, not for clients.
+    #[error("no TLS")]
+    Tls(#[source] Arc<io::Error>),
+    /// A server reached by TLS did not agree to HTTP/1.1 alone, which a tunnel needs.
+    #[error("no tunnel over TLS")]
+    NoTunnel(#[source] Arc<io::Error>),
+    /// An HTTP/2 server surely has not acted upon the request (RFC 9113 §8.7).
+    #[error("the server did not take the request on")]
+    Withdrawn,
+    /// The connection ended that the request shared with others, who tell of it.
+    #[error("the shared connection closed before a response")]
+    ClosedWithOthers,
     /// No connection was made in time.
     #[error("no connection in time")]
     ConnectTimeout,
@@ -55,9 +70,13 @@ impl Failure {
     /// The status a client gets (RFC 9110 §15.6).
     pub fn status(&self) -> StatusCode {
         match self {
-            Self::NoServer | Self::Busy => StatusCode::SERVICE_UNAVAILABLE,
+            Self::NoServer | Self::Busy | Self::Overloaded => StatusCode::SERVICE_UNAVAILABLE,
             Self::Resolve(_)
             | Self::Connect(_)
+            | Self::Tls(_)
+            | Self::NoTunnel(_)
+            | Self::Withdrawn
+            | Self::ClosedWithOthers
             | Self::Closed
             | Self::Malformed(_)
             | Self::HeadTooLarge(_)
@@ -78,8 +97,13 @@ impl Failure {
         match self {
             Self::NoServer => "upstream-none-ready",
             Self::Busy => "upstream-busy",
+            Self::Overloaded => "upstream-overloaded",
             Self::Resolve(_) => "upstream-unresolved",
             Self::Connect(_) => "upstream-refused",
+            Self::Tls(_) => "upstream-tls",
+            Self::NoTunnel(_) => "upstream-no-tunnel",
+            Self::Withdrawn => "upstream-withdrawn",
+            Self::ClosedWithOthers => "upstream-closed",
             Self::ConnectTimeout => "upstream-connect-timeout",
             Self::Closed => "upstream-closed",
             Self::Malformed(_) | Self::Lengths => "upstream-malformed",
@@ -95,11 +119,12 @@ impl Failure {
     pub fn phase(&self) -> &'static str {
         match self {
             Self::NoServer => "choose",
-            Self::Busy => "wait",
+            Self::Busy | Self::Overloaded => "wait",
             Self::Resolve(_) => "resolve",
             Self::Connect(_) | Self::ConnectTimeout => "connect",
-            Self::RequestBody(_) => "send",
-            Self::Closed | Self::Timeout => "first-byte",
+            Self::Tls(_) | Self::NoTunnel(_) => "tls",
+            Self::RequestBody(_) | Self::Withdrawn => "send",
+            Self::Closed | Self::ClosedWithOthers | Self::Timeout => "first-byte",
             Self::Malformed(_)
             | Self::HeadTooLarge(_)
             | Self::Lengths
@@ -108,25 +133,36 @@ impl Failure {
         }
     }
 
+    /// Whether another server, or the same one, may be asked once more, where the request may be sent twice.
+    pub fn may_be_repeated(&self) -> bool {
+        self.fault() == AtFault::BadAnswer || matches!(self, Self::Withdrawn | Self::ClosedWithOthers)
+    }
+
     /// Whose fault it is.
-    pub fn fault(&self) -> Fault {
+    pub fn fault(&self) -> AtFault {
         match self {
-            Self::NoServer | Self::Busy | Self::RequestBody(_) => Fault::NotTheServers,
-            Self::Resolve(_) | Self::Connect(_) | Self::ConnectTimeout => Fault::Unreachable,
+            Self::NoServer
+            | Self::Busy
+            | Self::Overloaded
+            | Self::NoTunnel(_)
+            | Self::Withdrawn
+            | Self::ClosedWithOthers
+            | Self::RequestBody(_) => AtFault::NotTheServers,
+            Self::Resolve(_) | Self::Connect(_) | Self::Tls(_) | Self::ConnectTimeout => AtFault::Unreachable,
             Self::Closed
             | Self::Malformed(_)
             | Self::HeadTooLarge(_)
             | Self::Lengths
             | Self::Timeout
             | Self::Unasked
-            | Self::NotModifiedUnasked => Fault::BadAnswer,
+            | Self::NotModifiedUnasked => AtFault::BadAnswer,
         }
     }
 }
 
 /// Whose fault a failure is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fault {
+pub enum AtFault {
     /// The edge's own, or the client's.
     NotTheServers,
     /// No connection could be made.
@@ -141,8 +177,8 @@ mod tests {
 
     #[test]
     fn a_full_queue_is_the_edges_own_state_and_rests_no_server() {
-        assert_eq!(Failure::Busy.fault(), Fault::NotTheServers);
-        assert_eq!(Failure::ConnectTimeout.fault(), Fault::Unreachable);
+        assert_eq!(Failure::Busy.fault(), AtFault::NotTheServers);
+        assert_eq!(Failure::ConnectTimeout.fault(), AtFault::Unreachable);
     }
 
     #[test]

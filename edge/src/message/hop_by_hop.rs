@@ -24,6 +24,9 @@ pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
 /// before anything is decided by its fields: a nominated field is not sent on, so nobody else's answer may depend on
 /// it. Costs nothing where nothing is nominated.
 pub fn strip_nominated(headers: &mut HeaderMap) {
+    if !headers.contains_key(header::CONNECTION) {
+        return;
+    }
     let is_nominated = |name: &&[u8]| std::str::from_utf8(name).is_ok_and(|name| headers.contains_key(name));
     let nominated: Vec<HeaderName> = list_elements(headers, &header::CONNECTION)
         .filter(is_nominated)
@@ -44,8 +47,8 @@ pub fn is_hop_by_hop(name: &HeaderName) -> bool {
 /// The protocol an HTTP/1.1 client asks to switch to (RFC 9110 §7.8), if it is one the edge passes on: WebSocket. Anything
 /// else is ignored, as a server may; h2c would open a way round every stage above.
 pub fn upgrade_wanted(version: Version, headers: &HeaderMap) -> Option<HeaderValue> {
-    let named = list_elements(headers, &header::CONNECTION).any(|name| name.eq_ignore_ascii_case(b"upgrade"));
     let protocol = headers.get(header::UPGRADE)?;
+    let named = list_elements(headers, &header::CONNECTION).any(|name| name.eq_ignore_ascii_case(b"upgrade"));
     let websocket = protocol.as_bytes().eq_ignore_ascii_case(b"websocket");
     (version == Version::HTTP_11 && named && websocket).then(|| protocol.clone())
 }

@@ -7,48 +7,77 @@
 
 use std::{
     future::poll_fn,
-    sync::atomic::{AtomicBool, Ordering},
-    task::{Poll, Waker},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Context, Poll, Waker},
 };
 
 use bytes::Bytes;
+use futures_util::task::AtomicWaker;
 use http::{HeaderMap, StatusCode};
 use parking_lot::Mutex;
-use tokio::sync::mpsc;
 
 /// Interim responses to be sent before an answer.
 #[derive(Debug, Default)]
 pub struct Interim {
     waiting: AtomicBool,
-    inner: Mutex<Inner>,
+    inner: Mutex<HeadQueue>,
 }
 
 #[derive(Debug, Default)]
-struct Inner {
-    heads: Vec<Received>,
+struct HeadQueue {
+    heads: Vec<InterimHead>,
     bytes: usize,
     sender: Option<Waker>,
 }
 
 /// An interim response of an upstream.
-pub type Received = (StatusCode, HeaderMap);
+pub type InterimHead = (StatusCode, HeaderMap);
 
-/// Where an upstream's interim responses go, for the request that asked it.
+/// Where an upstream's interim responses go, for the request that asked it. Seldom does one come: until then it is a place
+/// and no more.
 #[derive(Clone, Debug)]
-pub struct Relay(mpsc::Sender<Received>);
+pub struct Relay(Arc<RelayedHeads>);
+
+/// What has come of an upstream, for the request to take.
+#[derive(Debug, Default)]
+pub struct RelayedHeads {
+    heads: Mutex<Vec<InterimHead>>,
+    taker: AtomicWaker,
+}
 
 /// A way for interim responses from an upstream's connection to the request.
-pub fn relay() -> (Relay, mpsc::Receiver<Received>) {
-    let (sender, receiver) = mpsc::channel(MOST_WAITING);
-    (Relay(sender), receiver)
+pub fn relay() -> (Relay, Arc<RelayedHeads>) {
+    let heads = Arc::<RelayedHeads>::default();
+    (Relay(Arc::clone(&heads)), heads)
 }
 
 impl Relay {
     /// Forwards one, unless too many wait already: they are hints.
     pub fn pass(&self, status: StatusCode, headers: &HeaderMap) {
         if is_for_clients(status) {
-            drop(self.0.try_send((status, headers.clone())));
+            let mut heads = self.0.heads.lock();
+            if heads.len() < MOST_WAITING {
+                heads.push((status, headers.clone()));
+            }
+            drop(heads);
+            self.0.taker.wake();
         }
+    }
+}
+
+impl RelayedHeads {
+    /// Takes what has come, in order.
+    pub fn take(&self) -> Vec<InterimHead> {
+        std::mem::take(&mut *self.heads.lock())
+    }
+
+    /// Takes what has come, and wakes the task when more comes.
+    pub fn take_and_wait(&self, context: &Context<'_>) -> Vec<InterimHead> {
+        self.taker.register(context.waker());
+        self.take()
     }
 }
 
@@ -95,7 +124,7 @@ impl Interim {
     }
 
     /// The queued responses, in order; the caller sends them and then calls [`Interim::written`].
-    pub fn take(&self) -> Vec<Received> {
+    pub fn take(&self) -> Vec<InterimHead> {
         let mut inner = self.inner.lock();
         inner.bytes = 0;
         std::mem::take(&mut inner.heads)
@@ -114,7 +143,7 @@ impl Interim {
 }
 
 /// Interim responses as HTTP/1.1 writes them (RFC 9112 §4).
-pub fn in_http1(heads: &[Received]) -> Bytes {
+pub fn in_http1(heads: &[InterimHead]) -> Bytes {
     let mut bytes = Vec::new();
     for (status, headers) in heads {
         let line = format!("HTTP/1.1 {} {}\r\n", status.as_str(), status.canonical_reason().unwrap_or(""));

@@ -1,5 +1,6 @@
 //! The words that all rooms share. Nothing here imports any of them.
 
+pub mod affinity;
 pub mod body_error;
 pub mod byte_stream;
 pub mod content;
@@ -7,8 +8,11 @@ pub mod entity_tag;
 pub mod failure;
 pub mod hop_by_hop;
 pub mod interim;
+pub mod long_lived;
+pub mod number;
 pub mod patience;
 pub mod reasons;
+pub mod request_id;
 pub mod target;
 pub mod turn;
 pub mod websocket;

@@ -7,7 +7,11 @@ use std::{
     time::Duration,
 };
 
+use http::HeaderName;
 use tokio::time::{Instant, Sleep};
+
+/// How long whoever asks waits for the answer's head, in milliseconds from the request's end. A convention of this project.
+pub const REQUEST_DEADLINE: HeaderName = HeaderName::from_static("x-request-deadline");
 
 /// A deadline that starts anew with every piece, and costs nothing while pieces come without waiting.
 #[derive(Debug)]

@@ -79,7 +79,7 @@ impl Target {
     /// spelling of a path takes another route than the upstream would.
     pub fn route_path(&self) -> Cow<'_, str> {
         let path = one_spelling(self.path());
-        if !path.contains("//") {
+        if !path.as_bytes().windows(2).any(|pair| pair == b"//") {
             return path;
         }
         let mut plain = String::with_capacity(path.len());

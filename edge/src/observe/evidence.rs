@@ -7,7 +7,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, header};
 
 /// The names of the lines of a request and of a response that a reason rests on.
 #[derive(Clone, Copy, Debug)]
-struct Names {
+struct DecidingFields {
     request: &'static [HeaderName],
     response: &'static [HeaderName],
 }
@@ -32,7 +32,7 @@ pub fn response_lines(
 /// The lines of a request and of its response that a refusal to store rests on, one after the other. Written at once,
 /// because this is kept for each response that is not stored.
 pub fn refusal(reason: Reason, request: &HeaderMap, response: &HeaderMap, rules: &Rules) -> Box<str> {
-    let Names { request: of_request, response: of_response } = names(Some(reason), None);
+    let DecidingFields { request: of_request, response: of_response } = names(Some(reason), None);
     let mut text = String::new();
     for (name, value) in values(request, of_request.iter()) {
         write_line(&mut text, "request", name, value);
@@ -120,12 +120,12 @@ fn write_cookie_names(text: &mut String, field: &str, cookies: usize) {
     }
 }
 
-fn names(reason: Option<Reason>, meta: Option<&Meta>) -> Names {
-    const fn request(request: &'static [HeaderName]) -> Names {
-        Names { request, response: &[] }
+fn names(reason: Option<Reason>, meta: Option<&Meta>) -> DecidingFields {
+    const fn request(request: &'static [HeaderName]) -> DecidingFields {
+        DecidingFields { request, response: &[] }
     }
-    const fn response(response: &'static [HeaderName]) -> Names {
-        Names { request: &[], response }
+    const fn response(response: &'static [HeaderName]) -> DecidingFields {
+        DecidingFields { request: &[], response }
     }
     let lifetime = match meta.map(|meta| meta.lifetime_source) {
         Some(LifetimeSource::SharedMaxAge | LifetimeSource::MaxAge) => STATED,
@@ -148,19 +148,20 @@ fn names(reason: Option<Reason>, meta: Option<&Meta>) -> Names {
         | Reason::TooStale
         | Reason::NoStaleIfError => response(lifetime),
         Reason::RequestMaxAge | Reason::RequestMinFresh | Reason::MaxStale => {
-            Names { request: STATED, response: lifetime }
+            DecidingFields { request: STATED, response: lifetime }
         }
         Reason::RequestNoStore => request(STATED),
         Reason::RequestNoCache => request(&[header::CACHE_CONTROL, header::PRAGMA]),
         Reason::RequestCookie => request(&[header::COOKIE]),
         Reason::OriginPrecondition => request(&[header::IF_MATCH, header::IF_UNMODIFIED_SINCE]),
+        Reason::Canary => request(&[header::COOKIE]),
         Reason::RequestContent => request(&[header::CONTENT_LENGTH, header::TRANSFER_ENCODING]),
         Reason::RequestPart => {
             request(&[header::RANGE, header::IF_RANGE, header::IF_NONE_MATCH, header::IF_MODIFIED_SINCE])
         }
         Reason::Upgrade => request(&[header::CONNECTION, header::UPGRADE]),
         Reason::Authorization | Reason::NotShared => {
-            Names { request: &[header::AUTHORIZATION], response: STATED }
+            DecidingFields { request: &[header::AUTHORIZATION], response: STATED }
         }
         Reason::PartialMiss | Reason::RangeAnswer => request(&[header::RANGE, header::IF_RANGE]),
         Reason::NoCache

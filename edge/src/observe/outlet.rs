@@ -1,8 +1,8 @@
-//! One of the process's two outputs: a bounded buffer, and a thread that writes.
+//! An output of the process, or a file that a command's output goes to: a bounded buffer, and a thread that writes.
 //!
 //! Whoever appends a line never waits and never fails, whatever has become of the reader: a pipe that is full or closed,
 //! a full disk, a terminal that is stopped. Lines that cannot go out are dropped and counted. Nothing else of the edge
-//! writes to these outputs while it serves; a program that could block or die by its log would be its reader's hostage.
+//! writes to the process's outputs while it serves; a program that could block or die by its log would be its reader's hostage.
 
 use std::{
     fs::File,
@@ -36,11 +36,13 @@ struct Buffer {
 #[derive(Debug, Default)]
 struct Pending {
     lines: Vec<u8>,
-    state: State,
+    state: OutletState,
+    /// Where lines go from now on.
+    replaced: Option<OwnedFd>,
 }
 
 #[derive(Debug, Default, PartialEq, Eq)]
-enum State {
+enum OutletState {
     #[default]
     Open,
     /// What is pending is written, and nothing more is taken.
@@ -67,7 +69,7 @@ impl Outlet {
     /// Takes one or more whole lines, or drops and counts them.
     pub fn append(&self, lines: &[u8]) {
         let mut pending = self.0.pending.lock();
-        if pending.lines.len() > BUFFER || pending.state != State::Open {
+        if pending.lines.len() > BUFFER || pending.state != OutletState::Open {
             drop(pending);
             self.0.dropped.fetch_add(count(lines), Ordering::Relaxed);
             return;
@@ -78,6 +80,21 @@ impl Outlet {
         if was_empty {
             self.0.wake.notify_one();
         }
+    }
+
+    /// Writes to this one from now on.
+    pub fn replace(&self, output: OwnedFd) {
+        self.0.pending.lock().replaced = Some(output);
+    }
+
+    /// As [`close`](Self::close), without waiting for the last lines.
+    pub fn finish(&self) {
+        let mut pending = self.0.pending.lock();
+        if pending.state == OutletState::Open {
+            pending.state = OutletState::Closing;
+        }
+        drop(pending);
+        self.0.wake.notify_one();
     }
 
     /// Lines that did not go out.
@@ -94,11 +111,11 @@ impl Outlet {
     /// ends with the process.
     pub fn close(&self) {
         let mut pending = self.0.pending.lock();
-        if pending.state == State::Open {
-            pending.state = State::Closing;
+        if pending.state == OutletState::Open {
+            pending.state = OutletState::Closing;
         }
         self.0.wake.notify_one();
-        self.0.ended.wait_while_for(&mut pending, |pending| pending.state != State::Ended, LAST_LINES);
+        self.0.ended.wait_while_for(&mut pending, |pending| pending.state != OutletState::Ended, LAST_LINES);
     }
 }
 
@@ -119,21 +136,24 @@ fn write_pending(shared: &Buffer, output: OwnedFd) {
     loop {
         let closing = {
             let mut pending = shared.pending.lock();
-            while pending.lines.is_empty() && pending.state == State::Open {
+            while pending.lines.is_empty() && pending.state == OutletState::Open {
                 shared.wake.wait(&mut pending);
             }
-            if pending.state == State::Open {
+            if pending.state == OutletState::Open {
                 // Lines that come together are written together: one system call for many requests.
                 let _ = shared.wake.wait_for(&mut pending, GATHER);
             }
             std::mem::swap(&mut lines, &mut pending.lines);
-            pending.state == State::Closing
+            if let Some(replaced) = pending.replaced.take() {
+                output = File::from(replaced);
+            }
+            pending.state == OutletState::Closing
         };
         let lost = write_all(&mut output, &lines);
         shared.dropped.fetch_add(lost, Ordering::Relaxed);
         lines.clear();
         if closing {
-            shared.pending.lock().state = State::Ended;
+            shared.pending.lock().state = OutletState::Ended;
             shared.ended.notify_all();
             return;
         }

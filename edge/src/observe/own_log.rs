@@ -60,7 +60,7 @@ impl OwnLog {
         let events = tracing_subscriber::fmt::layer()
             .with_ansi(colours)
             .event_format(look)
-            .with_writer(move || Lines(Arc::clone(&lines)))
+            .with_writer(move || EventWriter(Arc::clone(&lines)))
             // They would be told with `eprintln!`.
             .log_internal_errors(false);
         // Fails only when a log has been set up before, which then stays.
@@ -110,9 +110,9 @@ impl OwnLog {
 }
 
 /// Where events are written: each comes whole, in one call.
-struct Lines(Arc<OwnLog>);
+struct EventWriter(Arc<OwnLog>);
 
-impl Write for Lines {
+impl Write for EventWriter {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         self.0.outlet.append(line);
         Ok(line.len())

@@ -14,10 +14,11 @@ use bytes::Bytes;
 use cache_policy::Moment;
 use http::{Method, Response, StatusCode, Version, request};
 use http_body::{Body as HttpBody, Frame, SizeHint};
+use tokio::sync::OwnedSemaphorePermit;
 
 use crate::{
     clock::Clock,
-    message::{body_error::BodyError, target::Scheme},
+    message::{body_error::BodyError, request_id::RequestId, target::Scheme},
     observe::{
         access_log::AccessLog,
         metrics::{Metrics, RouteMetrics},
@@ -28,11 +29,12 @@ use crate::{
 
 /// What is known of a request so far. Dropped without an answer, it is written as a request whose client has vanished.
 #[derive(Debug)]
-pub struct Record(Option<Box<Facts>>);
+pub struct Record(Option<Box<RequestSoFar>>);
 
 #[derive(Debug)]
-struct Facts {
+struct RequestSoFar {
     began: Moment,
+    id: RequestId,
     method: Method,
     target: Box<str>,
     host: Box<str>,
@@ -43,20 +45,31 @@ struct Facts {
     route: Option<(Arc<str>, Arc<RouteMetrics>)>,
     verdict: Verdict,
     detail: Option<&'static str>,
+    /// How far the upstream's part had come when it failed.
+    phase: Option<&'static str>,
     upstream: Option<Duration>,
+    /// Its place among the requests of its route, which it has until its answer has ended.
+    place: Option<OwnedSemaphorePermit>,
     /// Where it goes when it is complete.
     sink: Arc<Sink>,
 }
 
 impl Record {
-    /// A request's head has arrived.
-    pub fn begin(head: &request::Parts, scheme: Scheme, peer: IpAddr, now: Moment, sink: &Arc<Sink>) -> Self {
+    /// The head of the request of this id has arrived at `now`.
+    pub fn begin(
+        head: &request::Parts,
+        id: &RequestId,
+        (peer, scheme): (IpAddr, Scheme),
+        now: Moment,
+        sink: &Arc<Sink>,
+    ) -> Self {
         // In HTTP/1.1 the target is in origin form and the host a field; in HTTP/2 both are in the URI.
         let target = head.uri.path_and_query().map_or("*", http::uri::PathAndQuery::as_str);
         let host = head.uri.authority().map(http::uri::Authority::as_str);
         let host = host.or_else(|| head.headers.get(http::header::HOST)?.to_str().ok()).unwrap_or_default();
-        Self(Some(Box::new(Facts {
+        Self(Some(Box::new(RequestSoFar {
             began: now,
+            id: id.clone(),
             method: head.method.clone(),
             target: target.into(),
             host: host.into(),
@@ -67,12 +80,14 @@ impl Record {
             route: None,
             verdict: Verdict::Vanished,
             detail: None,
+            phase: None,
             upstream: None,
+            place: None,
             sink: Arc::clone(sink),
         })))
     }
 
-    fn facts(&mut self) -> &mut Facts {
+    fn facts(&mut self) -> &mut RequestSoFar {
         self.0.as_mut().expect("only `travel`, which consumes the record, takes its facts")
     }
 
@@ -98,6 +113,16 @@ impl Record {
         (facts.verdict, facts.detail, facts.upstream) = (verdict, detail, upstream);
     }
 
+    /// The request has a place among those of its route, until its answer has ended.
+    pub fn occupies(&mut self, place: Option<OwnedSemaphorePermit>) {
+        self.facts().place = place;
+    }
+
+    /// Sets in which phase the upstream failed.
+    pub fn failed_in(&mut self, phase: &'static str) {
+        self.facts().phase = Some(phase);
+    }
+
     /// Puts the record into the response, to be written at its end.
     pub fn travel<B>(mut self, response: Response<B>) -> Response<Recorded<B>>
     where
@@ -120,7 +145,7 @@ impl Drop for Record {
 /// A record on its way with its response.
 #[derive(Debug)]
 struct Travel {
-    record: Box<Facts>,
+    record: Box<RequestSoFar>,
     status: StatusCode,
     head_at: Duration,
     bytes: u64,
@@ -157,10 +182,11 @@ where
             Some(Ok(frame)) => frame,
             // A connection drops unwritten data when a body breaks. So the error is returned one turn later.
             Some(Err(error)) => {
-                self.breaks = Some(error);
                 if let Some(travel) = &mut self.travel {
                     travel.broke = true;
+                    travel.record.phase = error.phase().or(travel.record.phase);
                 }
+                self.breaks = Some(error);
                 context.waker().wake_by_ref();
                 return Poll::Pending;
             }
@@ -199,7 +225,7 @@ where
 }
 
 impl Travel {
-    fn begin(record: Box<Facts>, status: StatusCode) -> Self {
+    fn begin(record: Box<RequestSoFar>, status: StatusCode) -> Self {
         let head_at = record.sink.clock.now().since(record.began);
         Self { record, status, head_at, bytes: 0, broke: false }
     }
@@ -251,6 +277,9 @@ impl Travel {
         if let Some(detail) = record.detail {
             write!(line, ",\"detail\":\"{detail}\"")?;
         }
+        if let Some(phase) = record.phase {
+            write!(line, ",\"phase\":\"{phase}\"")?;
+        }
         if let Some((route, _)) = &record.route {
             line.push_str(",\"route\":\"");
             escape(line, route);
@@ -267,6 +296,7 @@ impl Travel {
         if self.broke {
             line.push_str(",\"broke\":true");
         }
+        write!(line, ",\"request_id\":\"{}\"", record.id)?;
         line.push_str("}\n");
         Ok(())
     }
@@ -293,6 +323,9 @@ impl Travel {
         write!(line, "  {} {}", version(record.version), record.client.unwrap_or(record.peer))?;
         if let Some(detail) = record.detail {
             write!(line, " ({detail})")?;
+        }
+        if let Some(phase) = record.phase {
+            write!(line, " in {phase}")?;
         }
         if self.broke {
             line.push_str(" broke off");

@@ -68,8 +68,8 @@ pub async fn invalidate<T: AsRef<Route>>(memory: &Arc<Memory>, changed: Changed<
 }
 
 /// A target as policy sees it.
-pub fn resource<'t>(target: &'t Target, authority: &'t str) -> cache_policy::Resource<'t> {
-    cache_policy::Resource {
+pub fn resource<'t>(target: &'t Target, authority: &'t str) -> cache_policy::ResourceName<'t> {
+    cache_policy::ResourceName {
         scheme: target.scheme.as_str(),
         authority,
         path_and_query: &target.path_and_query,

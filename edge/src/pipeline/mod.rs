@@ -17,12 +17,19 @@ mod serve;
 mod share;
 pub mod tunnel;
 
-use std::{net::IpAddr, pin::pin, sync::Arc};
+use std::{
+    future::poll_fn,
+    net::{IpAddr, SocketAddr},
+    pin::{Pin, pin},
+    sync::Arc,
+    time::Duration,
+};
 
-use cache_policy::{Decision, Failure, Moment, Plan, Reason, RequestFacts};
-use http::{HeaderMap, Request, Response, StatusCode, Version, header, request};
+use cache_policy::{Decision, Moment, Plan, Reason, RequestFacts, UpstreamError, list_elements};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Version, header, request};
 use http_body::Body as _;
-use tokio::sync::mpsc;
+use parking_lot::Mutex;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 pub use self::answer::Answer;
 use self::{share::Learnt, tunnel::Upgrade};
@@ -33,9 +40,11 @@ use crate::{
     },
     fetch::want::{self, Want},
     message::{
+        affinity::Affinity,
         content::Content,
         hop_by_hop::{strip_hop_by_hop, strip_nominated},
-        interim::{self, Interim, Relay},
+        interim::{self, Interim, Relay, RelayedHeads},
+        request_id::RequestId,
         target::{Scheme, Target},
     },
     observe::{
@@ -43,27 +52,38 @@ use crate::{
         verdict::Verdict,
     },
     request::{
+        affinity,
         as_sent::AsSent,
+        by_proxy,
+        canary::{self, RouteSide},
         client::{self, Client, ClientKey},
         inbound::{self, Forwards},
-        limit::{Admitted, Limiter, RateLimited},
+        limit::{Limiter, RateLimited, WithinLimit},
         refusal::Refusal,
         route,
     },
     response::{
-        body::Body,
-        fields::{self, CacheStatus},
+        body::{Body, Timed},
+        fields::{self, Handling},
         representation,
     },
     settings::{Route, Settings},
     state::{Edge, RouteState, State},
-    upstream::Upstream,
+    upstream::{
+        Upstream, UpstreamResponse,
+        introduction::{Ends, introduction},
+        request_body::{Errand, Progress, ReachedPhase},
+    },
 };
 
 /// The client's end of a connection.
 #[derive(Clone, Copy, Debug)]
 pub struct Peer {
     pub address: IpAddr,
+    /// 0 where it is not known.
+    pub port: u16,
+    /// The address of ours, or of the load balancer that introduced it, to which it has connected.
+    pub reached: SocketAddr,
     /// Whether the connection is encrypted.
     pub scheme: Scheme,
 }
@@ -83,27 +103,41 @@ pub async fn handle(
     inbound::join_cookies(&mut head.headers);
     strip_nominated(&mut head.headers);
     let forwards = inbound::count_forwards(&mut head);
-    let mut record = Record::begin(&head, peer.scheme, peer.address, edge.clock.now(), &edge.sink);
-    let answered = match ask(edge, &state, peer, &head, &mut record) {
+    let clients = &state.settings.clients;
+    let id = by_proxy::request_id(peer.address, &head.headers, clients);
+    let mut record = Record::begin(&head, &id, (peer.address, peer.scheme), edge.clock.now(), &edge.sink);
+    let answered = match ask(edge, &state, (peer, &id), &head, &mut record) {
         Ok(exchange) if forwards == Forwards::End => Ok(exchange.limited(Answer::options())),
         Ok(exchange) => match exchange.look_up() {
             Ok(LookUp::Answered(answer)) => Ok(exchange.limited(answer)),
+            Err(refusal) => Err(refusal),
             // Boxed, so that a hit, which awaits nothing, is not moved about with the room that a fetch needs.
-            looked => Box::pin(exchange.go_upstream(looked, ClientSide { content, upgrade }, interim)).await,
+            Ok(looked) => match exchange.take_place() {
+                Ok(place) => {
+                    record.occupies(place);
+                    let client = ClientSide { content, upgrade };
+                    Box::pin(exchange.go_upstream(looked, client, interim)).await
+                }
+                Err(refusal) => exchange.stale_or(refusal).map(|answer| exchange.limited(answer)),
+            },
         },
         Err(refusal) => Err(refusal),
     };
-    let answer = answered.unwrap_or_else(|refusal| Answer::refused(&refusal, &head));
+    if let Some(phase) = answered.as_ref().err().and_then(Refusal::phase) {
+        record.failed_in(phase);
+    }
+    let answer = answered.unwrap_or_else(|refusal| Answer::refused(&refusal, &head, &id));
     record.answered(answer.status.verdict, answer.status.word(), answer.upstream);
-    record.travel(answer.finish())
+    record.travel(answer.finish(&id, clients.request_id_in_answers))
 }
 
 /// Answers a head that could not be read as a request. It is told like every other refusal.
 pub fn refuse(edge: &Edge, peer: Peer, head: &request::Parts, refusal: &Refusal) -> Response<Recorded<Body>> {
-    let mut record = Record::begin(head, peer.scheme, peer.address, edge.clock.now(), &edge.sink);
-    let answer = Answer::refused(refusal, head);
+    let id = RequestId::next();
+    let mut record = Record::begin(head, &id, (peer.address, peer.scheme), edge.clock.now(), &edge.sink);
+    let answer = Answer::refused(refusal, head, &id);
     record.answered(answer.status.verdict, answer.status.word(), answer.upstream);
-    let mut response = answer.finish();
+    let mut response = answer.finish(&id, edge.state.load().settings.clients.request_id_in_answers);
     fields::date(response.headers_mut(), &edge.clock);
     record.travel(response)
 }
@@ -112,41 +146,52 @@ pub fn refuse(edge: &Edge, peer: Peer, head: &request::Parts, refusal: &Refusal)
 fn ask<'a>(
     edge: &'a Arc<Edge>,
     state: &'a State,
-    peer: Peer,
+    (peer, id): (Peer, &'a RequestId),
     head: &'a request::Parts,
     record: &mut Record,
 ) -> Result<Exchange<'a>, Refusal> {
     let settings = &state.settings;
     head_within(head, settings)?;
-    let peer = Client { address: peer.address, scheme: peer.scheme };
-    let client = client::identify(peer, &head.headers, &settings.clients);
+    let own = Client { address: peer.address, scheme: peer.scheme };
+    let client = client::identify(own, &head.headers, &settings.clients);
+    let port = if client.address == peer.address { peer.port } else { 0 };
+    let ends = Ends { source: SocketAddr::new(client.address, port), destination: peer.reached };
     record.client(client.address, client.scheme);
     let target = inbound::read(head, client.scheme)?;
-    let RouteState { route, upstream, limiter, metrics } =
+    let RouteState { route, upstream, canary, limiter, metrics, places } =
         route::find(&state.routes, &target).ok_or(Refusal::NoRoute)?;
+    let side = canary::side(route.canary.as_ref(), &head.headers, &client);
+    let upstream = canary.as_ref().filter(|_| side != RouteSide::Stable).unwrap_or(upstream);
     record.route(&route.name, metrics);
     let limited = match limiter {
         Some(limiter) => Some((limiter, admit(edge, limiter, client.key())?)),
         None => None,
     };
-    declared_length(head, settings)?;
+    declared_length(head, route.bounds.body)?;
     Ok(Exchange {
         edge,
         settings,
         upstream,
         head,
+        id,
         facts: RequestFacts::read(&head.method, &head.headers, &route.rules),
         key: Key::on_route(&target, &route.query),
         target,
         client,
+        ends,
         route,
+        side,
         limited,
+        places: places.as_ref(),
+        patience: by_proxy::patience(peer.address, &head.headers, &settings.clients),
+        within: None,
         arrived: record.began(),
         relay: None,
+        under_way: Mutex::default(),
     })
 }
 
-fn admit(edge: &Edge, limiter: &Limiter, client: ClientKey) -> Result<Admitted, Refusal> {
+fn admit(edge: &Edge, limiter: &Limiter, client: ClientKey) -> Result<WithinLimit, Refusal> {
     limiter.admit(client).map_err(|exceeded| {
         edge.metrics.limited(&limiter.limit().name);
         Refusal::TooManyRequests(Box::new(RateLimited::new(limiter, exceeded)))
@@ -169,8 +214,7 @@ fn head_within(head: &request::Parts, settings: &Settings) -> Result<(), Refusal
 }
 
 /// Refuses a body whose Content-Length is too large, before a byte of it is read (RFC 9110 §15.5.14).
-fn declared_length(head: &request::Parts, settings: &Settings) -> Result<(), Refusal> {
-    let bound = settings.bounds.body;
+fn declared_length(head: &request::Parts, bound: u64) -> Result<(), Refusal> {
     let declared =
         head.headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
     if declared.is_some_and(|length| length > bound) { Err(Refusal::ContentTooLarge(bound)) } else { Ok(()) }
@@ -182,15 +226,27 @@ struct Exchange<'a> {
     settings: &'a Settings,
     upstream: &'a Arc<Upstream>,
     head: &'a request::Parts,
+    id: &'a RequestId,
     facts: RequestFacts,
     key: Key,
     target: Target,
     client: Client,
+    /// Of the client's connection, as far as they are known.
+    ends: Ends,
     route: &'a Arc<Route>,
-    limited: Option<(&'a Arc<Limiter>, Admitted)>,
+    side: RouteSide,
+    limited: Option<(&'a Arc<Limiter>, WithinLimit)>,
+    /// Places for requests of the route that need its upstream.
+    places: Option<&'a Arc<Semaphore>>,
+    /// How long the trusted proxy that asks waits for the answer's head, where it says so.
+    patience: Option<Duration>,
+    /// How long after its head the request's answer must have begun, once it goes upstream and where it must.
+    within: Option<Duration>,
     arrived: Moment,
     /// Where an upstream's interim responses go, once one is asked and where the connection supports any.
     relay: Option<Relay>,
+    /// How far the request has come that is under way to the upstream for this one.
+    under_way: Mutex<Option<Arc<Progress>>>,
 }
 
 /// The client's content and upgrade. Only a request that is forwarded takes them.
@@ -234,6 +290,9 @@ enum Next {
 impl Exchange<'_> {
     /// Looks up, decides, and answers where the cache can answer at once.
     fn look_up(&self) -> Result<LookUp, Refusal> {
+        if self.side == RouteSide::Asked {
+            return Ok(LookUp::Pass(Reason::Canary));
+        }
         let selection = self.selection();
         let resource = self.edge.memory.look_up(&self.key);
         let candidate = selection.find(&self.edge.memory, resource.as_deref());
@@ -241,12 +300,12 @@ impl Exchange<'_> {
         Ok(match selection.decide(resource.as_deref(), candidate) {
             Decision::Serve { stale } => {
                 let verdict = if stale.is_some() { Verdict::Stale } else { Verdict::Hit };
-                LookUp::Answered(self.serve(found(candidate), CacheStatus::new(verdict, stale)))
+                LookUp::Answered(self.serve(found(candidate), Handling::new(verdict, stale)))
             }
             Decision::ServeAndRefresh { reason } => {
                 let candidate = found(candidate);
                 self.refresh(resource.as_deref(), candidate, selection.now);
-                LookUp::Answered(self.serve(candidate, CacheStatus::new(Verdict::Stale, Some(reason))))
+                LookUp::Answered(self.serve(candidate, Handling::new(Verdict::Stale, Some(reason))))
             }
             Decision::OnlyIfCached => return Err(Refusal::OnlyIfCached),
             Decision::Pass(reason) => LookUp::Pass(reason),
@@ -272,37 +331,95 @@ impl Exchange<'_> {
         Selection { sent: self.as_sent(), facts: &self.facts, key: &self.key, now }
     }
 
+    /// This request, on its way upstream for its client alone.
+    fn errand(&self) -> Errand {
+        let times = &self.route.times;
+        Errand {
+            request_id: self.id.to_field(),
+            first_byte: self.patient(times.first_byte),
+            between_bytes: times.between_bytes,
+            until: self.within.map(|within| self.arrived + within),
+            introduction: introduction(self.upstream.settings().proxy_protocol, Some(self.ends)),
+        }
+    }
+
+    /// As [`errand`](Self::errand), for the cache: the fetch goes on when its client has given up.
+    fn errand_for_all(&self) -> Errand {
+        let times = &self.route.times;
+        let (first_byte, between_bytes) = (times.first_byte, times.between_bytes);
+        Errand { first_byte, between_bytes, until: None, ..self.errand() }
+    }
+
+    /// A time, unless who asks has less.
+    fn patient(&self, time: Duration) -> Duration {
+        self.patience.map_or(time, |patience| patience.min(time))
+    }
+
+    /// A place among the requests of the route that need its upstream, where they have a bound.
+    fn take_place(&self) -> Result<Option<OwnedSemaphorePermit>, Refusal> {
+        let Some(places) = self.places else { return Ok(None) };
+        Arc::clone(places).try_acquire_owned().map(Some).map_err(|_| Refusal::RouteBusy)
+    }
+
+    /// A stale answer in place of a refusal for want of one from the upstream, if policy permits.
+    fn stale_or(&self, refusal: Refusal) -> Result<Answer, Refusal> {
+        let resource = self.edge.memory.look_up(&self.key);
+        let candidate = self.selection().find(&self.edge.memory, resource.as_deref());
+        let stored = candidate.as_ref().map(Candidate::stored);
+        self.stale(stored, UpstreamError::Disconnected).ok_or(refusal)
+    }
+
+    /// What binds the request to a server.
+    fn affinity(&self) -> Affinity {
+        affinity::of(&self.upstream.settings().balance, &self.head.headers, &self.client)
+    }
+
+    /// The cookie that keeps the client at the server of an answer that is its own, where the upstream sets one.
+    fn sticky_cookie(&self, answer: &UpstreamResponse) -> Option<(HeaderName, HeaderValue)> {
+        let cookie = self.upstream.sticky_cookie(answer, self.affinity(), self.client.scheme)?;
+        // Another cache may give what is for everyone to all of its clients, with the cookie.
+        let for_everyone = |directive: &[u8]| {
+            directive.eq_ignore_ascii_case(b"public")
+                || directive.to_ascii_lowercase().starts_with(b"s-maxage")
+        };
+        if list_elements(answer.headers(), &header::CACHE_CONTROL).any(for_everyone) {
+            return None;
+        }
+        Some((header::SET_COOKIE, cookie))
+    }
+
     /// The request as its upstream sees it.
     fn as_sent(&self) -> AsSent<'_> {
-        AsSent { head: self.head, target: &self.target, client: &self.client, route: self.route }
+        let (target, client, upstream) = (&self.target, &self.client, self.upstream.settings());
+        AsSent { head: self.head, target, client, route: self.route, upstream }
     }
 
     /// Answers where the cache alone cannot, within the request's time.
     async fn go_upstream(
         mut self,
-        looked: Result<LookUp, Refusal>,
+        looked: LookUp,
         client: ClientSide,
         interim: Option<&Interim>,
     ) -> Result<Answer, Refusal> {
-        let total = self.settings.timeouts.total;
-        let uploads = !client.content.is_end_stream();
-        let looked = looked?;
+        let times = &self.route.times;
+        // How long sending content takes depends on the client; its pauses and the upstream's answer have their own bounds.
+        let total = client.content.is_end_stream().then(|| self.patient(times.total));
+        self.within = [total, times.whole].into_iter().flatten().min();
         let relayed = interim.map(|interim| {
             self.hint(&looked, interim);
             let (relay, received) = interim::relay();
             self.relay = Some(relay);
             (interim, received)
         });
-        // Boxed: what a fetch and a pass need is not moved about with the timer round them.
-        let answer = relaying(relayed, Box::pin(self.answer(looked, client)));
-        let answer = if uploads {
-            // How long sending takes depends on the client; its pauses and the upstream's answer have their own bounds.
-            answer.await?
-        } else {
-            match tokio::time::timeout(total, answer).await {
+        // Pinned here: what a fetch and a pass need is not moved about with the timer round them.
+        let answer = pin!(self.answer(looked, client));
+        let answer = relaying(relayed, answer);
+        let answer = match self.within {
+            None => answer.await?,
+            Some(within) => match tokio::time::timeout(within, answer).await {
                 Ok(answered) => answered?,
-                Err(_) => self.late(total)?,
-            }
+                Err(_) => self.late(within)?,
+            },
         };
         Ok(self.limited(answer))
     }
@@ -351,19 +468,35 @@ impl Exchange<'_> {
     }
 
     /// The request's time is up before its answer began: serves stale if policy permits, else 504. A fetch goes on.
-    fn late(&self, total: std::time::Duration) -> Result<Answer, Refusal> {
-        let resource = self.edge.memory.look_up(&self.key);
-        let candidate = self.selection().find(&self.edge.memory, resource.as_deref());
-        let stored = candidate.as_ref().map(Candidate::stored);
-        self.stale(stored, Failure::Disconnected).ok_or_else(|| {
-            let (upstream, route) = (&*self.route.upstream.name, &*self.route.name);
-            tracing::warn!(upstream, route, phase = "deadline", "no answer began within `timeouts.total`");
-            Refusal::Deadline(total)
+    fn late(&self, within: Duration) -> Result<Answer, Refusal> {
+        let under_way = self.under_way.lock().take();
+        // Without one it waits for what another request has asked for.
+        let nothing = ReachedPhase { server: None, phase: "collapsed" };
+        let ReachedPhase { server, phase } = under_way.map_or(nothing, |under_way| under_way.reached());
+        self.stale_or(Refusal::Deadline { within, phase }).inspect_err(|_| {
+            let (upstream, route) = (&*self.upstream.settings().name, &*self.route.name);
+            let (server, request_id) = (server.as_deref().unwrap_or_default(), self.id);
+            tracing::warn!(
+                upstream,
+                server,
+                route,
+                phase,
+                reason = "deadline",
+                %request_id,
+                "no answer began within {within:?}, the least of total, whole and the asking proxy's time"
+            );
         })
     }
 
-    /// Adds how much of the client's limit is left.
+    /// Adds how much of the client's limit is left, and to the body how much of its time.
     fn limited(&self, mut answer: Answer) -> Answer {
+        if let Some(whole) = self.route.times.whole
+            && answer.response.status() != StatusCode::SWITCHING_PROTOCOLS
+            && !answer.response.body().is_end_stream()
+        {
+            let left = (self.arrived + whole).since(self.edge.clock.now());
+            answer.response = answer.response.map(|body| Body::Timed(Box::new(Timed::new(body, left))));
+        }
         if let Some((limiter, admitted)) = self.limited {
             fields::limit(answer.response.headers_mut(), limiter, &Ok(admitted));
         }
@@ -384,27 +517,22 @@ impl Drop for Withdraws<'_> {
 
 /// Awaits an answer; interim responses that come before it are sent to the client first.
 async fn relaying<T>(
-    relayed: Option<(&Interim, mpsc::Receiver<interim::Received>)>,
-    answer: impl Future<Output = T>,
+    relayed: Option<(&Interim, Arc<RelayedHeads>)>,
+    mut answer: Pin<&mut impl Future<Output = T>>,
 ) -> T {
-    let Some((interim, mut received)) = relayed else { return answer.await };
-    let mut answer = pin!(answer);
+    let Some((interim, received)) = relayed else { return answer.await };
     let _withdraws = Withdraws(interim);
     let send = |(status, mut headers)| {
         strip_hop_by_hop(&mut headers);
         interim.send(status, headers);
     };
-    let answered = loop {
-        tokio::select! {
-            biased;
-            Some(received) = received.recv() => send(received),
-            answered = &mut answer => break answered,
-        }
-    };
+    let answered = poll_fn(|context| {
+        received.take_and_wait(context).into_iter().for_each(send);
+        answer.as_mut().poll(context)
+    })
+    .await;
     // Interim responses that came before the answer are sent before it.
-    while let Ok(received) = received.try_recv() {
-        send(received);
-    }
+    received.take().into_iter().for_each(send);
     interim.sent().await;
     answered
 }

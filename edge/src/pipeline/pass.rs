@@ -25,6 +25,7 @@ use crate::{
         content::{ContinueGate, expects_continue},
         failure::Failure,
         hop_by_hop::strip_hop_by_hop,
+        long_lived::is_grpc,
     },
     observe::verdict::Verdict,
     request::{
@@ -33,13 +34,13 @@ use crate::{
     },
     response::{
         body::{Body, Cut},
-        fields::CacheStatus,
+        fields::Handling,
         representation,
     },
+    settings::ResendRules,
     upstream::{
-        self, RequestBody, ResponseBody,
-        outbound::{self, Purpose},
-        request_body::ContentBounds,
+        self, RequestBody, ResponseBody, outbound,
+        request_body::{ContentBounds, Resend},
     },
 };
 
@@ -49,10 +50,23 @@ impl Exchange<'_> {
         let ClientSide { content, upgrade } = client;
         let waits = !content.is_end_stream() && expects_continue(&self.head.headers);
         let gate = waits.then(ContinueGate::default);
-        let (bounds, pause) = (&self.settings.bounds, self.settings.timeouts.body);
-        let bounds = ContentBounds { most: bounds.body, pause, rate: bounds.body_rate };
+        let (most, timeouts) = (self.route.bounds.body, &self.settings.timeouts);
+        let bounds = match is_grpc(&self.head.headers) {
+            // A stream of calls, which may be silent for as long as a tunnel.
+            true => ContentBounds { most, pause: timeouts.tunnel, rate: 0 },
+            false => {
+                let (pause, rate) = (self.route.times.upload_pause, self.settings.bounds.body_rate);
+                ContentBounds { most, pause, rate }
+            }
+        };
         let is_repeatable = content.is_end_stream();
-        let content = RequestBody::new(content, bounds, gate.clone());
+        let ResendRules { content: held, methods } = &self.route.resend;
+        let resend = if methods.contains(&self.head.method) { Resend::Any } else { Resend::Idempotent };
+        let content = RequestBody::new(content, bounds, gate.clone(), self.errand());
+        // A server of HTTP/2 may say that it has not acted upon a request, also when it goes away in good order.
+        let speaks_http2 = self.upstream.settings().may_speak_http2();
+        let held = if speaks_http2 { (*held).max(HELD_FOR_HTTP2) } else { *held };
+        let content = content.held(held).resend(resend);
         let mut request = self.passed_on(content, gate, upgrade.as_ref());
         if self.is_about_stored(reason) {
             // What is stored is of the identity form, where the edge codes, and of nobody's ignored cookies: only an answer
@@ -66,7 +80,7 @@ impl Exchange<'_> {
 
         let began = self.edge.memory.generation();
         let mut requested_at = self.edge.clock.now();
-        let mut answer = self.upstream.send(request, &self.edge.clock).await?;
+        let mut answer = self.upstream.send(request, self.affinity(), &self.edge.clock).await?;
         if matches!(self.head.method, Method::GET | Method::HEAD)
             && fetch::is_unasked(answer.status(), &self.head.headers)
         {
@@ -81,11 +95,11 @@ impl Exchange<'_> {
         let received_at = self.edge.clock.now();
         let arrival = Arrival { requested_at, received_at, wall: self.edge.clock.wall_at(received_at) };
 
-        let mut status = CacheStatus {
-            forward_status: Some(answer.status()),
-            ..CacheStatus::new(Verdict::Pass, Some(reason))
-        };
-        let lead = if invalidates(&self.head.method, answer.status()) {
+        let mut status =
+            Handling { forward_status: Some(answer.status()), ..Handling::new(Verdict::Pass, Some(reason)) };
+        // An overridden method is whatever the upstream takes it for, perhaps an unsafe one.
+        let method = if overrides_method(self.head) { &Method::POST } else { &self.head.method };
+        let lead = if invalidates(method, answer.status()) {
             self.invalidate(&answer, began, arrival).await
         } else {
             None
@@ -94,6 +108,7 @@ impl Exchange<'_> {
         let response = if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
             self.switch(answer, upgrade.ok_or(Failure::Unasked)?)
         } else {
+            let cookie = self.sticky_cookie(&answer);
             let (mut parts, body) = answer.into_parts();
             strip_hop_by_hop(&mut parts.headers);
             if self.is_about_stored(reason) && parts.status == StatusCode::OK {
@@ -112,15 +127,16 @@ impl Exchange<'_> {
             if cacheable {
                 self.tell_browsers(&mut response);
             }
+            response.headers_mut().extend(cookie);
             response
         };
         Ok(Answer { response, status, via, upstream })
     }
 
     /// Asks once more, where the answer was a 304 that the client cannot use.
-    async fn ask_again(&self) -> Result<upstream::Answer, Refusal> {
-        let request = self.passed_on(RequestBody::empty(), None, None);
-        let answer = self.upstream.send(request, &self.edge.clock).await?;
+    async fn ask_again(&self) -> Result<upstream::UpstreamResponse, Refusal> {
+        let request = self.passed_on(RequestBody::empty(self.errand()), None, None);
+        let answer = self.upstream.send(request, self.affinity(), &self.edge.clock).await?;
         match fetch::is_unasked(answer.status(), &self.head.headers) {
             true => Err(Refusal::Upstream(Failure::NotModifiedUnasked)),
             false => Ok(answer),
@@ -138,7 +154,8 @@ impl Exchange<'_> {
         gate: Option<ContinueGate>,
         upgrade: Option<&Upgrade>,
     ) -> Request<RequestBody> {
-        let mut request = outbound::request(&self.as_sent(), Purpose::Pass, content);
+        *self.under_way.lock() = Some(content.progress());
+        let mut request = outbound::passed_on(&self.as_sent(), content);
         let headers = request.headers_mut();
         if gate.is_some() {
             headers.insert(header::EXPECT, HeaderValue::from_static("100-continue"));
@@ -165,7 +182,7 @@ impl Exchange<'_> {
     /// lead under which the answer itself may be stored, where nothing but this answer purged meanwhile.
     async fn invalidate(
         &self,
-        answer: &upstream::Answer,
+        answer: &upstream::UpstreamResponse,
         began: Generation,
         arrival: Arrival,
     ) -> Option<Lead> {
@@ -246,7 +263,7 @@ impl Exchange<'_> {
     }
 
     /// Joins the client's connection with the upstream's; from here on the tunnel owns them.
-    fn switch(&self, mut answer: upstream::Answer, upgrade: Upgrade) -> Response<Body> {
+    fn switch(&self, mut answer: upstream::UpstreamResponse, upgrade: Upgrade) -> Response<Body> {
         let mut switching = Response::new(Body::Empty);
         *switching.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
         *switching.headers_mut() = answer.headers().clone();
@@ -258,3 +275,6 @@ impl Exchange<'_> {
         switching
     }
 }
+
+/// Octets of a request's content that are held, where its server may speak HTTP/2: most forms and calls are no longer.
+const HELD_FOR_HTTP2: u64 = 64 * 1024;

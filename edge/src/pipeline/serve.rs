@@ -2,20 +2,19 @@
 
 use std::sync::Arc;
 
-use cache_policy::{Decision, Failure, Meta, Plan, Reason, decide, stale_on_error, variant_key};
-use http::{HeaderValue, Response, StatusCode, Version, header};
+use cache_policy::{Decision, Meta, Plan, Reason, UpstreamError, decide, stale_on_error, variant_key};
+use http::{Response, StatusCode, Version, header};
 
 use super::{Answer, Exchange};
 use crate::{
     cache::{Filling, Stored, recording::Reader, select::Candidate},
+    message::number::number,
     observe::verdict::Verdict,
-    response::{
-        body::Body, coding::OnItsWay, fields::CacheStatus, known_length::KnownLength, representation,
-    },
+    response::{body::Body, coding::OnItsWay, fields::Handling, known_length::KnownLength, representation},
 };
 
 impl Exchange<'_> {
-    pub(super) fn serve(&self, candidate: &Candidate<'_>, status: CacheStatus) -> Answer {
+    pub(super) fn serve(&self, candidate: &Candidate<'_>, status: Handling) -> Answer {
         let (head, on) = (self.head, self.on_its_way());
         let response = match candidate {
             Candidate::Variant(stored) | Candidate::Language(stored) => {
@@ -44,26 +43,26 @@ impl Exchange<'_> {
             }
             Decision::Fetch(_) | Decision::Pass(_) | Decision::OnlyIfCached => return None,
         };
-        let status = CacheStatus { detail: Some(tier), ..CacheStatus::new(verdict, reason) };
+        let status = Handling { detail: Some(tier), ..Handling::new(verdict, reason) };
         Some(self.serve(&candidate, status))
     }
 
     /// The stored response, stale, in place of a failure, if policy permits.
-    pub(super) fn stale(&self, stored: Option<&Arc<Stored>>, failure: Failure) -> Option<Answer> {
+    pub(super) fn stale(&self, stored: Option<&Arc<Stored>>, failure: UpstreamError) -> Option<Answer> {
         let stored = stored?;
         let rules = &self.route.rules;
         let now = self.edge.clock.now();
         let reason = stale_on_error(&self.facts, &stored.meta, rules, failure, now).ok()?;
         let forward_status = match failure {
-            Failure::Status(status) | Failure::Shared(status) => Some(status),
-            Failure::Disconnected => None,
+            UpstreamError::Status(status) | UpstreamError::Shared(status) => Some(status),
+            UpstreamError::Disconnected => None,
         };
-        let status = CacheStatus { forward_status, ..CacheStatus::new(Verdict::Stale, Some(reason)) };
+        let status = Handling { forward_status, ..Handling::new(Verdict::Stale, Some(reason)) };
         Some(self.serve(&Candidate::of(self.head, stored)?, status))
     }
 
     /// Why the stored response does not stand in for a failure, where one is stored.
-    pub(super) fn unserved(&self, stored: Option<&Arc<Stored>>, failure: Failure) -> Option<Reason> {
+    pub(super) fn unserved(&self, stored: Option<&Arc<Stored>>, failure: UpstreamError) -> Option<Reason> {
         let now = self.edge.clock.now();
         stale_on_error(&self.facts, &stored?.meta, &self.route.rules, failure, now).err()
     }
@@ -77,10 +76,10 @@ impl Exchange<'_> {
         verdict: Verdict,
     ) -> Answer {
         let response = representation::filling(self.head, filling, (reader, length), self.on_its_way());
-        let status = CacheStatus {
+        let status = Handling {
             forward_status: Some(filling.answered),
             stored: verdict == Verdict::Miss,
-            ..CacheStatus::new(verdict, Some(plan.reason))
+            ..Handling::new(verdict, Some(plan.reason))
         };
         let answer = self.cached(response, &filling.facts.meta, status);
         Answer { upstream: Some(filling.took), ..answer }
@@ -93,15 +92,15 @@ impl Exchange<'_> {
 
     /// Adds the fields of every answer from the cache: its age, its freshness, and the route's Cache-Control for
     /// browsers.
-    fn cached(&self, mut response: Response<Body>, meta: &Meta, status: CacheStatus) -> Answer {
+    fn cached(&self, mut response: Response<Body>, meta: &Meta, status: Handling) -> Answer {
         let now = self.edge.clock.now();
         let from_store = matches!(status.verdict, Verdict::Hit | Verdict::Stale);
         let age = meta.age(now).as_secs();
         if from_store || age > 0 {
-            response.headers_mut().insert(header::AGE, HeaderValue::from(age));
+            response.headers_mut().insert(header::AGE, number(age));
         }
         self.tell_browsers(&mut response);
-        let status = CacheStatus { ttl: from_store.then(|| meta.lifetime_left(now)), ..status };
+        let status = Handling { ttl: from_store.then(|| meta.lifetime_left(now)), ..status };
         Answer { response, status, via: Some(Version::HTTP_11), upstream: None }
     }
 

@@ -1,13 +1,13 @@
 //! Fetches for the cache: whether this request leads one or follows another's, and what its outcome means for this
 //! request.
 
-use std::sync::Arc;
+use std::{future::poll_fn, pin::pin, sync::Arc};
 
 use cache_policy::{
-    Decision, Failure, Forward, Meta, Moment, Plan, Reason, bars_sharing, decide, may_combine_requests,
+    Decision, Forward, Meta, Moment, Plan, Reason, UpstreamError, bars_sharing, decide, may_combine_requests,
     may_share, variant_key,
 };
-use http::{HeaderMap, HeaderName, StatusCode, header, request};
+use http::{HeaderMap, HeaderName, Request, StatusCode, header, request};
 use tokio::sync::oneshot;
 
 use super::{Answer, Exchange, Next, Wanted};
@@ -19,23 +19,21 @@ use crate::{
         select::Candidate,
     },
     fetch::{
-        self, Fetch, LeaderShare, Subject, Unshared,
+        self, Driven, Fetch, FetchedAlone, LeaderShare, Subject, Unshared,
         want::{self, Want},
     },
+    message::failure::Failure,
     observe::verdict::Verdict,
-    request::{
-        as_sent::{AsSent, Audience},
-        refusal::Refusal,
-    },
-    response::{body::Body, fields::CacheStatus, known_length::known_length, representation},
+    request::{as_sent::AsSent, refusal::Refusal},
+    response::{body::Body, fields::Handling, known_length::known_length, representation},
     upstream::{
         RequestBody,
-        outbound::{self, Purpose},
+        outbound::{CacheQuestion, Wishes},
     },
 };
 
 /// What the upstream is asked for the cache.
-struct Question<'q> {
+struct UpstreamQuestion<'q> {
     /// The stored response that is validated, or that a failure must not replace.
     stored: Option<&'q Arc<Stored>>,
     want: &'q Want,
@@ -78,16 +76,19 @@ impl Exchange<'_> {
         marker: Option<Marker>,
         learnt: &mut Learnt,
     ) -> Result<Next, Refusal> {
-        let now = self.edge.clock.now();
-        let joined = if marker.is_some() {
-            Joined::Leader(self.edge.collapser.lead_alone(&self.key, now, &self.edge.memory))
-        } else {
-            self.join(wanted, learnt, now)
-        };
-        let (group, fetched) = match joined {
+        *self.under_way.lock() = None;
+        if marker.is_some() {
+            let mut next = self.fetch_alone(wanted, learnt).await?;
+            if let Next::Answer(answer) = &mut next {
+                // It went by the cache because the last answer could not be shared; only the first was a miss.
+                answer.status.forward = None;
+            }
+            return Ok(next);
+        }
+        let (group, fetched) = match self.join(wanted, learnt, self.edge.clock.now()) {
             Joined::Leader(lead) => {
                 // A fetch that ended between the look-up and this join has stored its response, or could not.
-                if self.is_outdated(wanted) || marker.is_none() && self.marker(wanted).is_some() {
+                if self.is_outdated(wanted) || self.marker(wanted).is_some() {
                     return Ok(Next::LookAgain);
                 }
                 self.lead(lead, wanted).await
@@ -97,18 +98,44 @@ impl Exchange<'_> {
                 None => return Ok(Next::LookAgain),
             },
         };
+        self.learn(group, fetched, wanted, learnt).await
+    }
+
+    /// What the outcome of a group's fetch means for this request, and what it learns where that is nothing.
+    async fn learn(
+        &self,
+        group: Group,
+        fetched: Fetched,
+        wanted: &Wanted,
+        learnt: &mut Learnt,
+    ) -> Result<Next, Refusal> {
         let filling = match &fetched.published.outcome {
             FetchOutcome::Filling(filling) => Some(Arc::clone(filling)),
             _ => None,
         };
-        let mut next = self.use_outcome(fetched, wanted).await?;
-        match &mut next {
-            Next::LookAgain => *learnt = Learnt { after: Some(group), filling },
-            // It went by the cache because the last answer could not be shared; only the first was a miss.
-            Next::Answer(answer) if marker.is_some() => answer.status.forward = None,
-            Next::Answer(_) | Next::Pass(_) => {}
+        let next = self.use_outcome(fetched, wanted).await?;
+        if matches!(next, Next::LookAgain) {
+            *learnt = Learnt { after: Some(group), filling };
         }
         Ok(next)
+    }
+
+    /// Fetches for the cache what could recently not be shared: nobody joins.
+    async fn fetch_alone(&self, wanted: &Wanted, learnt: &mut Learnt) -> Result<Next, Refusal> {
+        let (mut request, subject) = self.subject(&self.question_of(wanted));
+        if let Some(relay) = self.relay.clone() {
+            hyper::ext::on_informational(&mut request, move |interim| {
+                relay.pass(interim.status(), interim.headers());
+            });
+        }
+        match fetch::alone(self.edge, request, subject).await {
+            Ok(FetchedAlone::Unshared(own)) => Ok(self.use_own(own, wanted)),
+            Ok(FetchedAlone::Led(driven, own, follow)) => {
+                let (group, fetched) = self.lead_to_outcome(driven, own, follow).await;
+                self.learn(group, fetched, wanted, learnt).await
+            }
+            Err(failure) => self.failed(failure, wanted),
+        }
     }
 
     /// Why what this request wants could recently not be shared.
@@ -132,7 +159,7 @@ impl Exchange<'_> {
         wanted: &Wanted,
         learnt: &mut Learnt,
     ) -> Option<(Group, Fetched)> {
-        let patience = self.route.upstream.collapse_timeout;
+        let patience = self.upstream.settings().collapse_timeout;
         loop {
             let due = (follow.began() + patience).since(self.edge.clock.now());
             let waited = tokio::time::timeout(due, follow.outcome(self.relay.as_ref())).await;
@@ -185,15 +212,12 @@ impl Exchange<'_> {
             FetchOutcome::Found(found, tier) => {
                 self.serve_found(found, tier).map_or(Next::LookAgain, Next::Answer)
             }
-            FetchOutcome::Failed(failure) => match self.stale(stored, Failure::Disconnected) {
-                Some(answer) => Next::Answer(answer),
-                None => return Err(Refusal::Upstream(failure.clone())),
-            },
+            FetchOutcome::Failed(failure) => self.failed(failure.clone(), wanted)?,
             FetchOutcome::ErrorStatus(status) => {
                 let own = fetched.own.take();
                 let failure = match own {
-                    Some(_) => Failure::Status(*status),
-                    None => Failure::Shared(*status),
+                    Some(_) => UpstreamError::Status(*status),
+                    None => UpstreamError::Shared(*status),
                 };
                 match (self.stale(stored, failure), own) {
                     (Some(mut answer), _) => {
@@ -209,27 +233,31 @@ impl Exchange<'_> {
             }
             FetchOutcome::Nothing => Next::LookAgain,
             FetchOutcome::NotShared(reason) => match fetched.own.take() {
-                // The upstream was asked for something else: for octets between stored ones, or for the whole. A part of a
-                // response that is not stored is asked for as a part.
-                Some(LeaderShare::Answer(own))
-                    if matches!(wanted.want, Want::Gap(_))
-                        && (self.facts.asks_for_range() || is_about_a_range(own.answer.status())) =>
-                {
-                    Next::Pass(*reason)
-                }
-                Some(LeaderShare::Answer(_))
-                    if self.facts.asks_for_range()
-                        && matches!(wanted.want, Want::Whole)
-                        && !want::asks_for_everything(self.head) =>
-                {
-                    Next::Pass(*reason)
-                }
-                Some(LeaderShare::Answer(own)) => Next::Answer(self.deliver(*own, &wanted.plan)),
+                Some(LeaderShare::Answer(own)) => self.use_own(*own, wanted),
                 // Somebody with cookies went on for those who wait: that tells nothing about requests without.
                 _ if !self.facts.is_concerned_by(*reason) => Next::LookAgain,
                 _ => Next::Pass(*reason),
             },
         })
+    }
+
+    /// What its own answer means for a request, where nobody else may have it.
+    fn use_own(&self, own: Unshared, wanted: &Wanted) -> Next {
+        let asks_for_range = self.facts.asks_for_range();
+        // The upstream was asked for something else: for octets between stored ones, or for the whole. A part of a
+        // response that is not stored is asked for as a part.
+        let is_another = match wanted.want {
+            Want::Gap(_) => asks_for_range || is_about_a_range(own.answer.status()),
+            Want::Whole => asks_for_range && !want::asks_for_everything(self.head),
+            Want::Part => false,
+        };
+        if is_another { Next::Pass(own.reason) } else { Next::Answer(self.deliver(own, &wanted.plan)) }
+    }
+
+    /// What it means that the upstream has not answered.
+    fn failed(&self, failure: Failure, wanted: &Wanted) -> Result<Next, Refusal> {
+        let stale = self.stale(wanted.stored.as_ref(), UpstreamError::Disconnected);
+        stale.map(Next::Answer).ok_or(Refusal::Upstream(failure))
     }
 
     /// Answers from a body that is being filled, while it is filled, if it suits this request.
@@ -271,10 +299,10 @@ impl Exchange<'_> {
             return Next::LookAgain;
         }
         let Some(candidate) = Candidate::of(self.head, fresh) else { return Next::LookAgain };
-        let status = CacheStatus {
+        let status = Handling {
             forward_status: Some(StatusCode::NOT_MODIFIED),
             stored: true,
-            ..CacheStatus::new(Verdict::Revalidated, Some(wanted.plan.reason))
+            ..Handling::new(Verdict::Revalidated, Some(wanted.plan.reason))
         };
         Next::Answer(self.serve(&candidate, status))
     }
@@ -282,11 +310,12 @@ impl Exchange<'_> {
     /// Answers with a response fetched by this `plan` that turned out to be for this request alone.
     fn deliver(&self, own: Unshared, plan: &Plan) -> Answer {
         let Unshared { answer, reason, took } = own;
+        let cookie = self.sticky_cookie(&answer);
         let (parts, body) = answer.into_parts();
-        let status = CacheStatus {
+        let status = Handling {
             forward: Some(Forward::of(plan.reason)),
             forward_status: Some(parts.status),
-            ..CacheStatus::new(Verdict::Miss, Some(reason))
+            ..Handling::new(Verdict::Miss, Some(reason))
         };
         let via = Some(parts.version);
         let body = Body::Upstream(Box::new(body));
@@ -295,6 +324,7 @@ impl Exchange<'_> {
         if matches!(reason, Reason::NoFreshness | Reason::TooLarge | Reason::NoRoom | Reason::TagsUnusable) {
             self.tell_browsers(&mut response);
         }
+        response.headers_mut().extend(cookie);
         Answer { response, status, via, upstream: Some(took) }
     }
 
@@ -309,38 +339,50 @@ impl Exchange<'_> {
         wanted: &Wanted,
         (want, stored): (&Want, Option<&Arc<Stored>>),
     ) -> (Group, Fetched) {
-        let mut follow = lead.follow();
-        let question = Question {
+        let follow = lead.follow();
+        let question = UpstreamQuestion {
             stored,
             want,
             validated: stored.filter(|_| wanted.plan.validate),
             occasion: Occasion::Client,
         };
-        let mut own = self.fetch(lead, &question);
-        let published = follow.outcome(self.relay.as_ref()).await;
-        // The fetch hands the leader's share over before it publishes; also where another of the group was faster.
-        let own = own.try_recv().ok().filter(|own| own.is_of(&published.outcome));
-        (follow.group(), Fetched { published, own })
+        let (driven, own) = self.fetch(lead, &question);
+        self.lead_to_outcome(driven, own, follow).await
     }
 
-    fn fetch(&self, lead: Lead, question: &Question<'_>) -> oneshot::Receiver<LeaderShare> {
-        let &Question { stored, want, validated, occasion } = question;
-        let conditions = want::fields(want, self.head, validated);
-        let purpose = Purpose::Store { target: self.key.path_and_query(), conditions: &conditions };
-        let mut request = outbound::request(&self.as_sent(), purpose, RequestBody::empty());
-        let facts = match occasion {
-            Occasion::Client => self.facts,
-            Occasion::Refresh => {
-                // An answer to `no-store` or to a reload is about this client: the edge asks for everyone.
-                for wish in [header::CACHE_CONTROL, header::PRAGMA] {
-                    request.headers_mut().remove(wish);
-                }
-                self.facts.for_refresh()
-            }
+    /// Drives a fetch until its outcome is known. If this is dropped before, because the client leaves, the fetch goes on.
+    async fn lead_to_outcome(
+        &self,
+        mut driven: Driven,
+        mut own: oneshot::Receiver<LeaderShare>,
+        mut follow: Follow,
+    ) -> (Group, Fetched) {
+        let group = follow.group();
+        let published = {
+            let mut outcome = pin!(follow.outcome(self.relay.as_ref()));
+            poll_fn(|context| {
+                driven.poll(context);
+                outcome.as_mut().poll(context)
+            })
+            .await
         };
+        // The fetch hands the leader's share over before it publishes; also where another of the group was faster.
+        let own = own.try_recv().ok().filter(|own| own.is_of(&published.outcome));
+        (group, Fetched { published, own })
+    }
+
+    /// What is asked of the upstream for the cache where a client waits.
+    fn question_of<'w>(&self, wanted: &'w Wanted) -> UpstreamQuestion<'w> {
+        let stored = wanted.stored.as_ref();
+        let validated = stored.filter(|_| wanted.plan.validate);
+        UpstreamQuestion { stored, want: &wanted.want, validated, occasion: Occasion::Client }
+    }
+
+    fn fetch(&self, lead: Lead, asked: &UpstreamQuestion<'_>) -> (Driven, oneshot::Receiver<LeaderShare>) {
+        let (mut request, subject) = self.subject(asked);
         if self.facts.is_personal() {
             // Whether the answer is for others as well is not known yet: what comes before it is for this client.
-            let relay = self.relay.clone().filter(|_| occasion == Occasion::Client);
+            let relay = self.relay.clone().filter(|_| asked.occasion == Occasion::Client);
             if let Some(relay) = relay {
                 hyper::ext::on_informational(&mut request, move |interim| {
                     relay.pass(interim.status(), interim.headers());
@@ -352,17 +394,36 @@ impl Exchange<'_> {
                 informing.pass(interim.status(), interim.headers());
             });
         }
+        fetch::start(self.edge, Fetch { lead, request, subject })
+    }
+
+    /// The request that asks, and what it is for.
+    fn subject(&self, asked: &UpstreamQuestion<'_>) -> (Request<RequestBody>, Subject) {
+        let &UpstreamQuestion { stored, want, validated, occasion } = asked;
+        let (facts, wishes) = match occasion {
+            Occasion::Client => (self.facts, Wishes::Told),
+            Occasion::Refresh => (self.facts.for_refresh(), Wishes::Untold),
+        };
+        let conditions = want::fields(want, self.head, validated);
+        let errand = self.errand_for_all();
+        let question =
+            CacheQuestion::new(&self.as_sent(), self.key.path_and_query(), conditions, wishes, errand);
+        let request = question.request();
+        if occasion == Occasion::Client {
+            *self.under_way.lock() = Some(request.body().progress());
+        }
         let subject = Subject {
             key: self.key.clone(),
-            fields: self.as_sent().fields(Audience::Cache),
+            question,
             facts,
             route: Arc::clone(self.route),
             upstream: Arc::clone(self.upstream),
+            affinity: self.affinity(),
             stored: stored.cloned(),
             want: want.clone(),
             largest: self.settings.cache.largest_object,
         };
-        fetch::start(self.edge, Fetch { lead, request, subject })
+        (request, subject)
     }
 
     /// Joins the fetch under way, or leads one. A part is not fetched where the whole is being fetched.
@@ -405,7 +466,7 @@ impl Exchange<'_> {
         let wish = Wish { key: &self.key, variant, after: None };
         if let Joined::Leader(lead) = self.edge.collapser.join(wish, now, &self.edge.memory) {
             let (stored, occasion) = (Some(stored), Occasion::Refresh);
-            drop(self.fetch(lead, &Question { stored, want: &want, validated: stored, occasion }));
+            drop(self.fetch(lead, &UpstreamQuestion { stored, want: &want, validated: stored, occasion }));
         }
     }
 
@@ -427,8 +488,8 @@ impl Exchange<'_> {
                 ))
     }
 
-    fn cookies(&self) -> Option<Cookies> {
-        self.facts.minds_cookies().then_some(Cookies)
+    fn cookies(&self) -> Option<CookiesMatter> {
+        self.facts.minds_cookies().then_some(CookiesMatter)
     }
 
     fn is_of_variant(&self, vary: &[HeaderName], variant: &str) -> bool {
@@ -443,12 +504,12 @@ fn is_about_a_range(status: StatusCode) -> bool {
 
 /// Cookies that matter go upstream with a fetch.
 #[derive(Clone, Copy, Debug)]
-struct Cookies;
+struct CookiesMatter;
 
 /// The answer to a request with cookies is often its own: nobody without any waits for it.
-fn apart(cookies: Option<Cookies>, variant: Box<str>) -> Box<str> {
+fn apart(cookies: Option<CookiesMatter>, variant: Box<str>) -> Box<str> {
     match cookies {
-        Some(Cookies) => format!("{WITH_COOKIES}{variant}").into(),
+        Some(CookiesMatter) => format!("{WITH_COOKIES}{variant}").into(),
         None => variant,
     }
 }

@@ -7,13 +7,15 @@
 //!
 //! Fields that `Connection` nominates are gone before: see [`crate::message::hop_by_hop::strip_nominated`].
 
-use cache_policy::{Lines, SentFields};
+use std::{cell::RefCell, net::IpAddr, sync::Arc};
+
+use cache_policy::{FieldLines, SentFields};
 use http::{HeaderMap, HeaderName, HeaderValue, header, request};
 
 use crate::{
     message::{hop_by_hop::is_hop_by_hop, target::Target},
     request::client::Client,
-    settings::Route,
+    settings::{RequestField, Route, UpstreamSettings},
 };
 
 /// A request on its way to its route's upstream. Its [`SentFields`] are those of a fetch for the cache.
@@ -23,6 +25,8 @@ pub struct AsSent<'a> {
     pub target: &'a Target,
     pub client: &'a Client,
     pub route: &'a Route,
+    /// The route's, or its canary.
+    pub upstream: &'a Arc<UpstreamSettings>,
 }
 
 /// Who gets the upstream's answer.
@@ -35,17 +39,31 @@ pub enum Audience {
 }
 
 impl AsSent<'_> {
-    /// All fields that go upstream, but for those that depend on what is fetched and why: conditions, the deadline, Via.
+    /// All fields that go upstream, but for those that depend on what is fetched and why: conditions, the deadline, the
+    /// request's id, Via.
     pub fn fields(&self, audience: Audience) -> HeaderMap {
-        let mut fields = self.head.headers.clone();
-        let dropped: Vec<HeaderName> =
-            fields.keys().filter(|name| !self.goes_on(name, audience)).cloned().collect();
-        for name in &dropped {
-            fields.remove(name);
+        let (host, address) = (self.authority(), self.address());
+        let said = &self.upstream.request_fields;
+        let mut fields = HeaderMap::with_capacity(self.head.headers.len() + REPLACED.len() + ADDED);
+        for (name, value) in said.stated() {
+            fields.insert(name, value.clone());
         }
         for name in REPLACED {
-            if let Some(value) = self.replaced(&name) {
+            if said.of(&name).is_some() {
+                continue;
+            }
+            let value = match name.as_str() {
+                "host" | X_FORWARDED_HOST => host.clone(),
+                X_FORWARDED_FOR | X_REAL_IP => Some(address.clone()),
+                _ => Some(HeaderValue::from_static(self.target.scheme.as_str())),
+            };
+            if let Some(value) = value {
                 fields.insert(name, value);
+            }
+        }
+        for (name, value) in &self.head.headers {
+            if !REPLACED.contains(name) && self.goes_on(name, audience) {
+                fields.append(name, value.clone());
             }
         }
         fields
@@ -58,6 +76,12 @@ impl AsSent<'_> {
 
     /// Whether the client's own lines of a field go upstream.
     fn goes_on(&self, name: &HeaderName, audience: Audience) -> bool {
+        match self.upstream.request_fields.of(name) {
+            Some(RequestField::Is(_) | RequestField::Absent) => return false,
+            // Nobody else's answer may depend on what the edge would remove.
+            Some(RequestField::Kept) if audience == Audience::Client => return true,
+            Some(RequestField::Kept) | None => {}
+        }
         if is_hop_by_hop(name) || is_impostor(name.as_str()) || *name == header::EXPECT {
             return false;
         }
@@ -66,27 +90,62 @@ impl AsSent<'_> {
                 header::ACCEPT_ENCODING => !self.route.compress,
                 // Where one matters, the answer may be that person's page, and all of them go.
                 header::COOKIE => self.route.rules.ignored_cookies.matter_in(&self.head.headers),
-                _ => !OF_THE_CLIENT.contains(name) && !METHOD_OVERRIDES.contains(&name.as_str()),
+                _ => !OF_THE_CLIENT.contains(name) && !METHOD_OVERRIDES.contains(name),
             }
     }
 
     /// The line in place of the client's own, for fields that only the edge may state.
     fn replaced(&self, name: &HeaderName) -> Option<HeaderValue> {
+        match self.upstream.request_fields.of(name) {
+            Some(RequestField::Is(value)) => return Some(value.clone()),
+            Some(RequestField::Absent) => return None,
+            Some(RequestField::Kept) | None => {}
+        }
         match name.as_str() {
-            "host" | X_FORWARDED_HOST => HeaderValue::try_from(self.target.authority()).ok(),
-            X_FORWARDED_FOR | X_REAL_IP => HeaderValue::try_from(self.client.address.to_string()).ok(),
+            "host" | X_FORWARDED_HOST => self.authority(),
+            X_FORWARDED_FOR | X_REAL_IP => Some(self.address()),
             X_FORWARDED_PROTO => Some(HeaderValue::from_static(self.target.scheme.as_str())),
             _ => None,
         }
     }
+
+    /// The host as it is asked for upstream: the client's own line, where it has that spelling.
+    fn authority(&self) -> Option<HeaderValue> {
+        let Target { host, port, scheme, .. } = self.target;
+        let is_default = *port == scheme.default_port();
+        let own = self.head.headers.get(header::HOST);
+        match own.filter(|own| is_default && own.as_bytes() == host.as_bytes()) {
+            Some(own) => Some(own.clone()),
+            None if is_default => HeaderValue::from_str(host).ok(),
+            None => HeaderValue::try_from(self.target.authority()).ok(),
+        }
+    }
+
+    /// The client's address; one client's requests mostly come one after the other.
+    fn address(&self) -> HeaderValue {
+        let address = self.client.address;
+        ADDRESS.with_borrow_mut(|last| match last {
+            Some((of, value)) if *of == address => value.clone(),
+            _ => {
+                let value = HeaderValue::try_from(address.to_string()).expect("an address is ASCII");
+                *last = Some((address, value.clone()));
+                value
+            }
+        })
+    }
+}
+
+thread_local! {
+    /// The address that was last written out, and how.
+    static ADDRESS: RefCell<Option<(IpAddr, HeaderValue)>> = const { RefCell::new(None) };
 }
 
 impl SentFields for AsSent<'_> {
-    fn lines(&self, name: &HeaderName) -> Lines<'_> {
+    fn lines(&self, name: &HeaderName) -> FieldLines<'_> {
         match self.replaced(name) {
-            Some(value) => Lines::replaced(value),
-            None if self.goes_on(name, Audience::Cache) => Lines::sent(&self.head.headers, name),
-            None => Lines::NONE,
+            Some(value) => FieldLines::replaced(value),
+            None if self.goes_on(name, Audience::Cache) => FieldLines::sent(&self.head.headers, name),
+            None => FieldLines::NONE,
         }
     }
 }
@@ -95,7 +154,8 @@ impl SentFields for AsSent<'_> {
 pub fn overrides_method(head: &request::Parts) -> bool {
     let method = head.method.as_str().as_bytes();
     let names_another = |value: &HeaderValue| !value.as_bytes().trim_ascii().eq_ignore_ascii_case(method);
-    METHOD_OVERRIDES.iter().any(|name| head.headers.get_all(*name).iter().any(names_another))
+    // Walked through once: three look-ups of names that hardly any request has cost more.
+    head.headers.iter().any(|(name, value)| METHOD_OVERRIDES.contains(name) && names_another(value))
 }
 
 /// Whether a field pretends to come from a proxy, or to change the request. A name with `_` is one that CGI-like
@@ -104,7 +164,7 @@ fn is_impostor(name: &str) -> bool {
     name.contains('_')
         || name.starts_with("x-forwarded")
         || name.starts_with("forwarded")
-        || IMPOSTORS.contains(&name)
+        || is_known_impostor(name)
 }
 
 const X_FORWARDED_FOR: &str = "x-forwarded-for";
@@ -121,6 +181,9 @@ const REPLACED: [HeaderName; 5] = [
     HeaderName::from_static(X_FORWARDED_PROTO),
 ];
 
+/// Fields that whoever sends the request adds.
+const ADDED: usize = 4;
+
 /// Conditions on what this client has. The cache asks with its own. Range and If-Range are not among them: a part is
 /// fetched with the client's, and a response may vary on them.
 const OF_THE_CLIENT: [HeaderName; 5] = [
@@ -132,11 +195,29 @@ const OF_THE_CLIENT: [HeaderName; 5] = [
 ];
 
 /// By these, clients that can only GET and POST ask for other methods.
-const METHOD_OVERRIDES: [&str; 3] = ["x-http-method-override", "x-http-method", "x-method-override"];
+static METHOD_OVERRIDES: [HeaderName; 3] = [
+    HeaderName::from_static("x-http-method-override"),
+    HeaderName::from_static("x-http-method"),
+    HeaderName::from_static("x-method-override"),
+];
 
-/// Fields by which a client pretends to be a proxy or another request.
-const IMPOSTORS: [&str; 29] = [
-    X_REAL_IP,
+/// Tells names apart by a match, which the compiler makes a few comparisons of: every field of every request is asked about.
+macro_rules! names {
+    ($(#[$about:meta])* $is_one:ident, $all:ident: $($name:literal,)+) => {
+        $(#[$about])*
+        fn $is_one(name: &str) -> bool {
+            matches!(name, $($name)|+)
+        }
+
+        #[cfg(test)]
+        const $all: &[&str] = &[$($name),+];
+    };
+}
+
+names! {
+    /// Whether by this field a client pretends to be a proxy or another request.
+    is_known_impostor, IMPOSTORS:
+    "x-real-ip",
     "x-client-ip",
     "client-ip",
     "true-client-ip",
@@ -162,11 +243,12 @@ const IMPOSTORS: [&str; 29] = [
     "x-original-uri",
     "x-rewrite-url",
     "x-request-deadline",
+    "x-request-id",
     "http2-settings",
     "x-envoy-original-path",
     // Becomes HTTP_PROXY in CGI programs ("httpoxy").
     "proxy",
-];
+}
 
 #[cfg(test)]
 mod tests {
@@ -187,7 +269,8 @@ mod tests {
         let head = request.body(()).unwrap().into_parts().0;
         let target = inbound::read(&head, Scheme::Https).unwrap();
         let client = Client { address: [192, 0, 2, 1].into(), scheme: Scheme::Https };
-        then(AsSent { head: &head, target: &target, client: &client, route: &settings.routes[0] })
+        let route = &settings.routes[0];
+        then(AsSent { head: &head, target: &target, client: &client, route, upstream: &route.upstream })
     }
 
     #[test]
@@ -224,6 +307,95 @@ mod tests {
         );
     }
 
+    /// `docs/what-upstreams-are-sent.md`: the names between backticks under one of its headings.
+    fn written_down(heading: &str) -> Vec<HeaderName> {
+        let page = include_str!("../../../docs/what-upstreams-are-sent.md");
+        let (_, section) = page.split_once(heading).expect("the page has the heading");
+        let section = section.split("\n## ").next().unwrap_or_default();
+        let items = section.lines().filter(|line| line.starts_with("- ") || line.starts_with("  "));
+        let items: Vec<&str> = items.collect();
+        let items = items.join(" ");
+        items.split('`').skip(1).step_by(2).filter_map(|name| name.parse().ok()).collect()
+    }
+
+    #[test]
+    fn what_upstreams_are_sent_is_written_down() {
+        let set = written_down("## Set by the edge");
+        let own = ["x-request-id", "x-request-deadline", "via"].map(HeaderName::from_static);
+        for name in REPLACED.iter().chain(&own) {
+            assert!(set.contains(name), "{name} is set, and the page does not say so");
+        }
+        let removed = written_down("## Removed");
+        for &name in IMPOSTORS {
+            let name = HeaderName::from_static(name);
+            assert!(
+                removed.contains(&name) || set.contains(&name),
+                "{name} is removed, and the page does not say so"
+            );
+        }
+        let known = |name: &HeaderName| {
+            is_impostor(name.as_str()) || REPLACED.contains(name) || own.contains(name) || is_hop_by_hop(name)
+        };
+        let words = ["https", "http", "-", "expect"].map(HeaderName::from_static);
+        let prefixes = ["x-forwarded", "forwarded"].map(HeaderName::from_static);
+        for name in
+            set.iter().chain(&removed).filter(|name| !words.contains(name) && !prefixes.contains(name))
+        {
+            assert!(known(name), "the page says that {name} is the edge's, and it is not");
+        }
+    }
+
+    #[test]
+    fn what_the_operator_says_of_fields_goes_before_the_edges_own_rules() {
+        let fields = "[upstreams.o.request_fields]\nhost = \"app.internal\"\nx-key = \"k\"\n\
+                      x-forwarded-proto = false\naccept-language = false\nx_legacy = true\n";
+        let lines = [("x-key", "forged"), ("accept-language", "de"), ("x_legacy", "1"), ("x_other", "1")];
+        for audience in [Audience::Client, Audience::Cache] {
+            let sent = with(&format!("cache = {{}}\n{fields}"), &lines, |sent| {
+                for name in ["host", "x-key", "x-forwarded-proto", "accept-language", "x-forwarded-host"] {
+                    let name = HeaderName::from_static(name);
+                    let fields = sent.fields(audience);
+                    let among = fields.get_all(&name).iter().map(HeaderValue::as_bytes);
+                    assert!(
+                        sent.lines(&name).iter().eq(among),
+                        "{name} for the variant is {name} as it is sent"
+                    );
+                }
+                sent.fields(audience)
+            });
+            assert_eq!(
+                (&sent["host"], &sent["x-key"]),
+                (&"app.internal".parse().unwrap(), &"k".parse().unwrap())
+            );
+            assert_eq!(sent["x-forwarded-host"], "shop.example");
+            for absent in ["x-forwarded-proto", "accept-language", "x_other"] {
+                assert!(!sent.contains_key(absent), "{absent}");
+            }
+            // Nobody else's answer depends on it.
+            assert_eq!(sent.contains_key("x_legacy"), audience == Audience::Client);
+        }
+    }
+
+    #[test]
+    fn of_what_frames_a_message_nothing_can_be_said() {
+        let framing =
+            ["connection", "keep-alive", "proxy-connection", "te", "transfer-encoding", "upgrade", "trailer"];
+        assert!(
+            framing.iter().all(|name| is_hop_by_hop(&HeaderName::from_static(name)) || *name == "trailer")
+        );
+        let own = OF_THE_CLIENT.into_iter().chain(METHOD_OVERRIDES.clone());
+        for name in own.chain(framing.map(HeaderName::from_static)) {
+            for field in ["\"a\"", "true", "false"] {
+                let text = format!(
+                    "[upstreams.o]\nservers = [\"http://o\"]\nrequest_fields = {{ {name} = {field} }}\n\
+                     [[routes]]\nname = \"all\"\npath = \"/*\"\nupstream = \"o\"\n"
+                );
+                let fault = settings::parse(&text, "test.toml").unwrap_err().to_string();
+                assert!(fault.contains(&format!("what is sent as {name} cannot be said here")), "{fault}");
+            }
+        }
+    }
+
     proptest! {
         /// Else a variant would be stored under other values than those by which it is looked up.
         #[test]
@@ -236,7 +408,7 @@ mod tests {
             ]),
         ) {
             let lines: Vec<_> = lines.iter().map(|(name, value)| (*name, value.as_str())).collect();
-            let lines: Vec<_> = lines.into_iter().filter(|(name, _)| !METHOD_OVERRIDES.contains(name)).collect();
+            let lines: Vec<_> = lines.into_iter().filter(|(name, _)| !METHOD_OVERRIDES.iter().any(|known| known == name)).collect();
             with(route, &lines, |sent| {
                 let all = sent.fields(Audience::Cache);
                 for name in NAMES {

@@ -9,7 +9,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use http::{HeaderMap, HeaderName, HeaderValue, header::FORWARDED};
 
 use crate::{
-    message::target::Scheme,
+    message::{affinity::number_of, target::Scheme},
     settings::{ClientSettings, ForwardedBy},
 };
 
@@ -41,6 +41,16 @@ pub enum ClientKey {
     V6(u64),
 }
 
+impl ClientKey {
+    /// A number for the client, the same in every edge and after every start.
+    pub fn number(self) -> u64 {
+        match self {
+            Self::V4(bits) => number_of(&bits.to_be_bytes()),
+            Self::V6(bits) => number_of(&bits.to_be_bytes()),
+        }
+    }
+}
+
 impl From<IpAddr> for ClientKey {
     fn from(address: IpAddr) -> ClientKey {
         match address.to_canonical() {
@@ -56,13 +66,12 @@ impl From<IpAddr> for ClientKey {
 /// that is unknown, hidden or malformed ends the walk at the trusted address that named it. Only the field that the
 /// settings name is read: most proxies maintain one and pass the client's version of the other through.
 pub fn identify(peer: Client, headers: &HeaderMap, settings: &ClientSettings) -> Client {
-    let trusts = |address: &IpAddr| settings.trusted_proxies.iter().any(|network| network.contains(address));
     let mut client = Client { address: peer.address.to_canonical(), ..peer };
-    if !trusts(&client.address) {
+    if !settings.trusts(client.address) {
         return client;
     }
     let mut hops = Hops::of(headers, settings.forwarded_by);
-    while trusts(&client.address) {
+    while settings.trusts(client.address) {
         let hop = hops.next();
         client.scheme = hop.scheme.unwrap_or(client.scheme);
         let Some(address) = hop.address else { break };

@@ -76,7 +76,7 @@ pub struct Limiter<C: Clock = MonotonicClock> {
 
 /// The state of a request that is admitted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Admitted {
+pub struct WithinLimit {
     /// Requests that the client could make at once after this one.
     pub remaining: u32,
     /// Time until the whole burst is earned back.
@@ -90,7 +90,7 @@ pub struct Exceeded {
     pub retry_after: Duration,
 }
 
-pub type Admission = Result<Admitted, Exceeded>;
+pub type Admission = Result<WithinLimit, Exceeded>;
 
 impl<C: Clock + Clone> Limiter<C> {
     fn new(limit: &Limit, remembered: usize, clock: C) -> Limiter<C> {
@@ -116,7 +116,7 @@ impl<C: Clock + Clone> Limiter<C> {
             Ok(state) => {
                 let remaining = state.remaining_burst_capacity();
                 let spent = self.limit.burst.get().saturating_sub(remaining);
-                Ok(Admitted { remaining, recovered_in: self.limit.interval.saturating_mul(spent) })
+                Ok(WithinLimit { remaining, recovered_in: self.limit.interval.saturating_mul(spent) })
             }
             Err(refusal) => Err(Exceeded { retry_after: refusal.wait_time_from(self.clock.now()) }),
         }

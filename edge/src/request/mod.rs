@@ -1,6 +1,9 @@
 //! Client, target, route and limit of a request: everything read from its head before a look-up.
 
+pub mod affinity;
 pub mod as_sent;
+pub mod by_proxy;
+pub mod canary;
 pub mod client;
 pub mod inbound;
 pub mod limit;

@@ -49,12 +49,19 @@ pub enum Refusal {
     /// `Cache-Control: only-if-cached`, and nothing usable is stored (RFC 9111 §5.2.1.7).
     #[error("only-if-cached, and nothing usable is stored")]
     OnlyIfCached,
+    /// As many requests of the route need its upstream as may.
+    #[error("as many requests are under way on this route as its bounds.requests allows")]
+    RouteBusy,
     /// The upstream gave no response.
     #[error("the upstream gave no answer: {0}")]
     Upstream(#[from] Failure),
     /// The request's time was up before an answer began.
-    #[error("no answer began within {}", seconds(.0))]
-    Deadline(Duration),
+    #[error("no answer began within {}", seconds(.within))]
+    Deadline {
+        within: Duration,
+        /// How far it had come.
+        phase: &'static str,
+    },
 }
 
 impl Refusal {
@@ -71,7 +78,8 @@ impl Refusal {
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::NotImplemented(_) => StatusCode::NOT_IMPLEMENTED,
             Self::NoRoute => StatusCode::NOT_FOUND,
-            Self::OnlyIfCached | Self::Deadline(_) => StatusCode::GATEWAY_TIMEOUT,
+            Self::OnlyIfCached | Self::Deadline { .. } => StatusCode::GATEWAY_TIMEOUT,
+            Self::RouteBusy => StatusCode::SERVICE_UNAVAILABLE,
             Self::Upstream(failure) => failure.status(),
         }
     }
@@ -80,7 +88,9 @@ impl Refusal {
     pub fn retry_after_seconds(&self) -> Option<u64> {
         match self {
             Self::TooManyRequests(limited) => Some(limited.retry_after_seconds),
-            Self::Upstream(Failure::Busy | Failure::NoServer) => Some(1),
+            Self::RouteBusy | Self::Upstream(Failure::Busy | Failure::NoServer | Failure::Overloaded) => {
+                Some(1)
+            }
             _ => None,
         }
     }
@@ -115,8 +125,18 @@ impl Refusal {
             Self::NotImplemented(_) => "not-implemented",
             Self::NoRoute => "no-route",
             Self::OnlyIfCached => "only-if-cached",
+            Self::RouteBusy => "route-busy",
             Self::Upstream(failure) => failure.detail(),
-            Self::Deadline(_) => "deadline",
+            Self::Deadline { .. } => "deadline",
+        }
+    }
+
+    /// How far the request had come on its way to an upstream, where that is where it failed.
+    pub fn phase(&self) -> Option<&'static str> {
+        match self {
+            Self::Upstream(failure) => Some(failure.phase()),
+            Self::Deadline { phase, .. } => Some(phase),
+            _ => None,
         }
     }
 }

@@ -3,10 +3,12 @@
 use std::{
     pin::Pin,
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
+use tokio::time::Sleep;
 
 use crate::{
     cache::{recording, stored_body::StoredBodyReader},
@@ -31,6 +33,8 @@ pub enum Body {
     Upstream(Box<ResponseBody>),
     /// One of the above, coded while it is sent.
     Coded(Box<CodedBody>),
+    /// One of the above, that ends in time or breaks off.
+    Timed(Box<Timed>),
 }
 
 impl HttpBody for Body {
@@ -52,6 +56,7 @@ impl HttpBody for Body {
             Self::Filling(cut) => cut.poll_frame(context),
             Self::Upstream(body) => Pin::new(&mut **body).poll_frame(context),
             Self::Coded(coded) => coded.poll_frame(context),
+            Self::Timed(timed) => timed.poll_frame(context),
         }
     }
 
@@ -63,6 +68,7 @@ impl HttpBody for Body {
             Self::Parts(framed) => framed.left == 0,
             Self::Filling(cut) => cut.is_cut_off(),
             Self::Coded(_) => false,
+            Self::Timed(timed) => timed.body.as_ref().is_some_and(HttpBody::is_end_stream),
             Self::Upstream(body) => body.is_end_stream(),
         }
     }
@@ -76,6 +82,34 @@ impl HttpBody for Body {
             Self::Filling(cut) => cut.left.map_or_else(SizeHint::default, SizeHint::with_exact),
             Self::Upstream(body) => body.size_hint(),
             Self::Coded(_) => SizeHint::default(),
+            Self::Timed(timed) => timed.body.as_ref().map_or_else(SizeHint::default, HttpBody::size_hint),
+        }
+    }
+}
+
+/// A body that breaks off when its time is up.
+#[derive(Debug)]
+pub struct Timed {
+    /// `None` once its time is up: it has broken off, and has no end.
+    body: Option<Body>,
+    sleep: Pin<Box<Sleep>>,
+}
+
+impl Timed {
+    /// A body with so much time from now on.
+    pub fn new(body: Body, left: Duration) -> Self {
+        Self { body: Some(body), sleep: Box::pin(tokio::time::sleep(left)) }
+    }
+
+    fn poll_frame(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        // The time is looked at first: a body that is always ready has no other end.
+        if self.body.is_some() && self.sleep.as_mut().poll(context).is_ready() {
+            // Whoever sends it is told at once.
+            self.body = None;
+        }
+        match &mut self.body {
+            Some(body) => Pin::new(body).poll_frame(context),
+            None => Poll::Ready(Some(Err(BodyError::Late))),
         }
     }
 }

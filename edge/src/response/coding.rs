@@ -4,6 +4,7 @@
 //! (and for responses that are not stored) bodies are coded on the fly at a low level.
 
 use std::{
+    borrow::Cow,
     io,
     pin::Pin,
     sync::{Arc, mpsc},
@@ -91,7 +92,9 @@ fn is_complete(status: StatusCode) -> bool {
 
 fn shrinks(types: &[MediaRange], content_type: &HeaderValue) -> bool {
     let Ok(text) = content_type.to_str() else { return false };
-    let media_type = text.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    let media_type = text.split(';').next().unwrap_or_default().trim();
+    let is_lower = !media_type.bytes().any(|octet| octet.is_ascii_uppercase());
+    let media_type = if is_lower { media_type.into() } else { Cow::from(media_type.to_ascii_lowercase()) };
     // Server-sent events must arrive one by one; coding them would be sound but gains nothing.
     media_type != "text/event-stream" && types.iter().any(|range| range.holds(&media_type))
 }

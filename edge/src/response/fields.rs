@@ -14,7 +14,7 @@ use crate::{
 
 /// The content of Cache-Status for one answer (RFC 9211).
 #[derive(Clone, Copy, Debug)]
-pub struct CacheStatus {
+pub struct Handling {
     /// How the cache took part.
     pub verdict: Verdict,
     /// The reason, where the verdict alone is not enough.
@@ -31,7 +31,7 @@ pub struct CacheStatus {
     pub detail: Option<&'static str>,
 }
 
-impl CacheStatus {
+impl Handling {
     /// A status with nothing to add.
     pub const fn new(verdict: Verdict, reason: Option<Reason>) -> Self {
         Self { verdict, reason, forward: None, forward_status: None, stored: false, ttl: None, detail: None }
@@ -66,7 +66,7 @@ impl CacheStatus {
 }
 
 /// Adds what every answer carries: `Cache-Status`, and `Via` where it came from an upstream, now or before.
-pub fn finish(headers: &mut HeaderMap, status: &CacheStatus, via: Option<Version>) {
+pub fn finish(headers: &mut HeaderMap, status: &Handling, via: Option<Version>) {
     if let Some(received) = via {
         headers.append(header::VIA, hop_by_hop::via(received));
     }
@@ -110,15 +110,15 @@ mod tests {
 
     #[test]
     fn cache_status_says_what_happened() {
-        let hit = CacheStatus { ttl: Some(299), ..CacheStatus::new(Verdict::Hit, None) };
+        let hit = Handling { ttl: Some(299), ..Handling::new(Verdict::Hit, None) };
         assert_eq!(hit.value(), "gatehouse; hit; ttl=299");
-        let miss = CacheStatus {
+        let miss = Handling {
             forward_status: Some(StatusCode::OK),
             stored: true,
-            ..CacheStatus::new(Verdict::Miss, Some(Reason::Miss))
+            ..Handling::new(Verdict::Miss, Some(Reason::Miss))
         };
         assert_eq!(miss.value(), "gatehouse; fwd=uri-miss; fwd-status=200; stored; detail=miss");
-        let pass = CacheStatus::new(Verdict::Pass, Some(Reason::RequestCookie));
+        let pass = Handling::new(Verdict::Pass, Some(Reason::RequestCookie));
         assert_eq!(pass.value(), "gatehouse; fwd=bypass; detail=request-cookie");
     }
 }

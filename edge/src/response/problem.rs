@@ -7,18 +7,22 @@ use super::{
     body::Body,
     fields::{RATE_LIMIT, RATE_LIMIT_POLICY},
 };
-use crate::request::refusal::Refusal;
+use crate::{message::request_id::RequestId, request::refusal::Refusal};
 
 /// The one place that turns a refusal into a response: problem+json (RFC 9457), never stored by anyone.
-pub fn refusal(refusal: &Refusal, head: &request::Parts) -> Response<Body> {
+pub fn refusal(refusal: &Refusal, head: &request::Parts, id: &RequestId) -> Response<Body> {
     let status = refusal.status();
-    let problem = serde_json::json!({
+    let mut problem = serde_json::json!({
         "type": "about:blank",
         "title": status.canonical_reason().unwrap_or("Error"),
         "status": status.as_u16(),
         "detail": refusal.to_string(),
         "code": refusal.detail(),
+        "request_id": id.to_string(),
     });
+    if let Some(phase) = refusal.phase() {
+        problem["phase"] = phase.into();
+    }
     let body = Bytes::from(format!("{problem}\n"));
     let mut response = Response::new(Body::Empty);
     *response.status_mut() = status;

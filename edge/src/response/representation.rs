@@ -39,17 +39,17 @@ pub fn stored(request: &request::Parts, stored: &Arc<Stored>, key: &Key, on: OnI
     let length = identity.body.length();
     let meta = &stored.meta;
     let change = match stored.codable {
-        true => Change::Code,
+        true => Recoding::Code,
         false => decoding(on.route, meta.status, &identity.head, Some(length)),
     };
     // What is coded has its Vary stored with it.
     let sent = match change {
-        Change::Decode => {
+        Recoding::Decode => {
             let mut head = identity.head.clone();
             vary_on_coding(&mut head);
             Cow::Owned(head)
         }
-        Change::Code | Change::Nothing => Cow::Borrowed(&identity.head),
+        Recoding::Code | Recoding::Nothing => Cow::Borrowed(&identity.head),
     };
     let wanted = negotiate(request, change);
     let computed = match wanted {
@@ -75,7 +75,7 @@ pub fn stored(request: &request::Parts, stored: &Arc<Stored>, key: &Key, on: OnI
     let known = KnownLength::Complete(length);
     let negotiated = Negotiated { head: &head, identity: &sent, form, length: known };
     let rules = &on.route.rules;
-    match select(&Asked { request, meta, rules }, &negotiated) {
+    match select(&Negotiation { request, meta, rules }, &negotiated) {
         Selected::Whole => {
             let body = match source {
                 BodySource::Whole(body) => Body::Stored(body.read()),
@@ -141,18 +141,22 @@ fn whole_filling(
 ) -> Response<Body> {
     let meta = &filling.facts.meta;
     let change = match filling.facts.codable {
-        true => Change::Code,
+        true => Recoding::Code,
         false => decoding(on.route, meta.status, &filling.head, filling.length),
     };
     let wanted = negotiate(request, change);
     let slot = fly(wanted, on.coder);
     let form = if slot.is_some() { wanted } else { Form::Sent };
-    let mut identity = filling.head.clone();
-    if change != Change::Nothing {
-        vary_on_coding(&mut identity);
-    }
-    let head = fly_head(identity.clone(), form);
-    let asked = Asked { request, meta, rules: &on.route.rules };
+    let identity = match change {
+        Recoding::Nothing => Cow::Borrowed(&filling.head),
+        Recoding::Code | Recoding::Decode => {
+            let mut head = filling.head.clone();
+            vary_on_coding(&mut head);
+            Cow::Owned(head)
+        }
+    };
+    let head = fly_head(identity.as_ref().clone(), form);
+    let asked = Negotiation { request, meta, rules: &on.route.rules };
     match select(&asked, &Negotiated { head: &head, identity: &identity, form, length: known }) {
         Selected::Whole => {
             let body = Body::Filling(Box::new(Cut::whole(reader, filling.length)));
@@ -264,11 +268,11 @@ fn alone(request: &request::Parts, answer: response::Parts, body: &Body, on: OnI
     let length = http_body::Body::size_hint(body).exact().filter(|_| !is_head);
     let route = on.route;
     let codable = !is_head && route.compress && coding::codable(&route.compress_types, status, &head, length);
-    let change = if codable { Change::Code } else { decoding(route, status, &head, length) };
+    let change = if codable { Recoding::Code } else { decoding(route, status, &head, length) };
     let wanted = negotiate(request, change);
     let slot = if is_head { None } else { fly(wanted, on.coder) };
     let form = if slot.is_some() || is_head { wanted } else { Form::Sent };
-    if change != Change::Nothing {
+    if change != Recoding::Nothing {
         vary_on_coding(&mut head);
     }
     let etag = head.get(header::ETAG).cloned();
@@ -291,31 +295,31 @@ fn answers_not_modified(request: &request::Parts, head: &HeaderMap, now: SystemT
 
 /// What the edge does to a response's coding, for those clients who want it.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Change {
+enum Recoding {
     Nothing,
     Code,
     Decode,
 }
 
 /// Whether a response is decoded on this route.
-fn decoding(route: &Route, status: StatusCode, head: &HeaderMap, length: Option<u64>) -> Change {
+fn decoding(route: &Route, status: StatusCode, head: &HeaderMap, length: Option<u64>) -> Recoding {
     match route.decompress && coding::decodable(status, head, length) {
-        true => Change::Decode,
-        false => Change::Nothing,
+        true => Recoding::Decode,
+        false => Recoding::Nothing,
     }
 }
 
 /// The form this client gets. A range is taken from the form that the upstream sent, whose bytes are the same for
 /// everyone; of gzip it is of no use to a client that refuses gzip, and such a one gets the whole (RFC 9110 §14.2).
-fn negotiate(request: &request::Parts, change: Change) -> Form {
+fn negotiate(request: &request::Parts, change: Recoding) -> Form {
     match change {
-        Change::Code if !request.headers.contains_key(header::RANGE) => {
+        Recoding::Code if !request.headers.contains_key(header::RANGE) => {
             match choose_coding(&request.headers, coding::OFFERED) {
                 None | Some(Coding::Identity) => Form::Sent,
                 Some(coding) => Form::Made(coding),
             }
         }
-        Change::Decode if coding::refuses_gzip(&request.headers) => Form::Made(Coding::Identity),
+        Recoding::Decode if coding::refuses_gzip(&request.headers) => Form::Made(Coding::Identity),
         _ => Form::Sent,
     }
 }
@@ -362,7 +366,7 @@ enum Selected {
 }
 
 /// A request, and what is known of the response that is to answer it.
-struct Asked<'a> {
+struct Negotiation<'a> {
     request: &'a request::Parts,
     meta: &'a Meta,
     rules: &'a Rules,
@@ -379,8 +383,8 @@ struct Negotiated<'a> {
 }
 
 /// Evaluates the client's conditions and range (RFC 9110 §13.2.2).
-fn select(asked: &Asked<'_>, negotiated: &Negotiated<'_>) -> Selected {
-    let &Asked { request, meta, rules } = asked;
+fn select(asked: &Negotiation<'_>, negotiated: &Negotiated<'_>) -> Selected {
+    let &Negotiation { request, meta, rules } = asked;
     let &Negotiated { head, identity, form, length } = negotiated;
     if meta.status != StatusCode::OK {
         return Selected::Whole;

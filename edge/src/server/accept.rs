@@ -1,62 +1,89 @@
-//! One worker's part of one public listener: connections in, until the drain.
+//! One worker's part of one public listener: connections in, until the listener goes or the edge drains.
 
-use std::{net::TcpListener, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
-use tokio_rustls::TlsAcceptor;
+use arc_swap::ArcSwap;
+use tokio::{net::TcpListener, time::Instant};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::Stop;
 use crate::{
-    downstream::{connection, listen, places::Places, socket::ConnectionPermit},
+    downstream::{
+        connection::{self, Entrance},
+        listen,
+        places::{Place, Places},
+        socket::ConnectionPermit,
+    },
     observe::metrics::ConnectionMetrics,
     state::Edge,
 };
 
-/// One worker's socket on one listener.
-pub(super) struct Accept {
-    pub(super) socket: TcpListener,
-    pub(super) tls: Option<TlsAcceptor>,
+/// What all connections share.
+#[derive(Clone)]
+pub(super) struct Serving {
+    pub(super) edge: Arc<Edge>,
+    pub(super) places: Arc<Places>,
+    /// Open connections, and the listeners while they may still accept one.
+    pub(super) connections: TaskTracker,
+}
+
+/// How the newcomers of a listener are received, until a reload gives others.
+pub(super) struct Terms {
+    pub(super) entrance: Entrance,
     pub(super) metrics: Arc<ConnectionMetrics>,
 }
 
-/// Serves every connection that comes, in a task of its own, until the drain begins.
-pub(super) async fn accept_all(edge: Arc<Edge>, accept: Accept, places: Arc<Places>, stop: Stop) {
-    let _accepting = stop.connections.token();
-    let socket = match tokio::net::TcpListener::from_std(accept.socket) {
-        Ok(socket) => socket,
-        Err(error) => return tracing::error!(%error, "a worker cannot use its socket"),
+/// One worker's socket on one listener.
+pub(super) struct Accept {
+    pub(super) socket: TcpListener,
+    pub(super) terms: Arc<ArcSwap<Terms>>,
+    /// Cancelled when the listener goes, and when the edge drains.
+    pub(super) closing: CancellationToken,
+}
+
+/// Serves every connection that comes, in a task of its own, until `closing`. Then the socket closes, and those that the
+/// kernel had already received are still served.
+pub(super) async fn accept_all(serving: Serving, accept: Accept) {
+    let _accepting = serving.connections.token();
+    let Accept { socket, terms, closing } = accept;
+    let serve = |(stream, address), place: Place| {
+        let terms = terms.load();
+        let (open, token) = (terms.metrics.accepted(), serving.connections.token());
+        let permit = ConnectionPermit { place, open, token };
+        let edge = Arc::clone(&serving.edge);
+        tokio::spawn(connection::serve(edge, stream, address, terms.entrance.clone(), permit));
     };
-    let serve = |(stream, address), permit| {
-        let (open, token) = (accept.metrics.accepted(), stop.connections.token());
-        let place = ConnectionPermit { permit, places: Arc::clone(&places), open, token };
-        let (edge, tls) = (Arc::clone(&edge), accept.tls.clone());
-        tokio::spawn(connection::serve(edge, stream, address, tls, place));
-    };
+    let places = &serving.places;
+    // Where the closing finds a newcomer without a place. It closes idle connections, too.
+    let mut waiting = None;
     loop {
-        let next = listen::next(|| socket.accept(), || accept.metrics.refused());
-        let Some(newcomer) = stop.drain.run_until_cancelled(next).await else { break };
+        let next = listen::next(|| socket.accept(), || terms.load().metrics.refused());
+        let Some(newcomer) = closing.run_until_cancelled(next).await else { break };
         // With every place taken, one newcomer waits here for one to be given up, the others in the kernel's queue.
-        match stop.drain.run_until_cancelled(places.take()).await {
-            Some(permit) => serve(newcomer, permit),
-            // The drain closes idle connections too.
-            None => match tokio::time::timeout(LAST_NEWCOMER, places.take()).await {
-                Ok(permit) => serve(newcomer, permit),
-                Err(_) => tracing::debug!("no place for a newcomer at the drain"),
-            },
+        match closing.run_until_cancelled(places.take()).await {
+            Some(place) => serve(newcomer, place),
+            None => {
+                waiting = Some(newcomer);
+                break;
+            }
         }
     }
-    // Connections in the kernel's queue when the drain begins are still served; then the socket closes. The kernel
-    // itself is asked: the runtime may not have been notified of the newest yet.
+    // The kernel itself is asked who is in its queue: the runtime may not have been notified of the newest yet.
     let Ok(socket) = socket.into_std() else { return };
-    while let Some(permit) = places.try_take()
-        && let Ok((stream, address)) = socket.accept()
-    {
+    let queued = || {
+        let (stream, address) = socket.accept().ok()?;
         let stream = stream.set_nonblocking(true).and_then(|()| tokio::net::TcpStream::from_std(stream));
-        match stream {
-            Ok(stream) => serve((stream, address), permit),
-            Err(error) => tracing::debug!(%error, "a connection was lost at the drain"),
+        Some((stream.ok()?, address))
+    };
+    let last = Instant::now() + LAST_NEWCOMERS;
+    // No more than the queue holds: others may go on coming as fast as they are served.
+    for _ in 0..listen::BACKLOG {
+        let Some(newcomer) = waiting.take().or_else(queued) else { break };
+        match tokio::time::timeout_at(last, places.take()).await {
+            Ok(place) => serve(newcomer, place),
+            Err(_) => tracing::debug!("no place for a newcomer at a listener that closes"),
         }
     }
 }
 
-/// How long a newcomer without a place is kept when the drain begins.
-const LAST_NEWCOMER: Duration = Duration::from_secs(1);
+/// How long newcomers wait for places when the listener closes.
+pub(super) const LAST_NEWCOMERS: Duration = Duration::from_secs(1);

@@ -11,18 +11,21 @@
 //! the signal that keeps them from outliving the edge is tied to the thread that started them.
 
 mod accept;
+mod listeners;
+mod operator;
 mod orphans;
+mod reload;
+mod watch;
+mod workers;
 
 use std::{
     io,
-    net::TcpListener,
     path::Path,
     process::ExitCode,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    thread,
     time::Duration,
 };
 
@@ -31,39 +34,44 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::{
     runtime,
     signal::unix::{SignalKind, signal},
+    sync::mpsc,
+    time::{MissedTickBehavior, interval},
 };
-use tokio_rustls::TlsAcceptor;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     admin::{
         self, Readiness,
+        reload::Reloads,
         token::{self, Token},
     },
     cache::Tiers,
     clock::Clock,
-    downstream::{
-        listen,
-        places::Places,
-        tls::{Certificates, Terminator},
-    },
+    downstream::places::Places,
     message::reasons::reasons,
     observe::{
         access_log::AccessLog,
-        metrics::{CacheObserved, CommandObserved, ListenerKind, Metrics, Observed},
+        metrics::{CacheObserved, CommandObserved, Metrics, Observed},
         own_log::OwnLog,
         record::Sink,
     },
-    settings::{self, AdminAddress, Settings, reload::needs_restart},
-    state::Edge,
+    settings::{self, Settings},
+    state::{Edge, Servers},
     upstream::{
         Commands,
-        connect::{Dial, Tcp},
+        connect::{Dial, Sockets},
+        names::{NameServers, Names},
         supervise::{Launcher, Roster, Supervisor},
+        tls::TlsByUpstream,
     },
 };
-use accept::{Accept, accept_all};
+use accept::Serving;
+use listeners::Listeners;
+use operator::Operator;
 use orphans::Orphans;
+use reload::Running;
+use watch::FileWatch;
+use workers::Workers;
 
 /// Serves by the settings in `path` until SIGTERM or SIGINT.
 ///
@@ -71,7 +79,9 @@ use orphans::Orphans;
 /// Everything that keeps the edge from starting: settings, certificates, addresses. Once it serves it does not fail.
 /// From the moment at which the log is there, what fails is told in it, and the exit code says the rest.
 pub fn run(path: &Path) -> anyhow::Result<ExitCode> {
+    let mut watch = FileWatch::new(path);
     let (settings, warnings) = settings::read(path)?;
+    watch.reads_named(&settings);
     let clock = Clock::system();
     let log = OwnLog::start(settings.log.format, clock.clone()).context("no thread for the log")?;
     let _closing = log.closing();
@@ -80,56 +90,95 @@ pub fn run(path: &Path) -> anyhow::Result<ExitCode> {
     }
     raise_file_limit();
     let runtime = runtime::Builder::new_current_thread().enable_all().build().context("no runtime");
-    let served = runtime.and_then(|runtime| runtime.block_on(serve(path, settings, clock, &log)));
+    let served = runtime.and_then(|runtime| runtime.block_on(serve(settings, watch, clock, &log)));
     if let Err(error) = &served {
         tracing::error!("{}", reasons(error));
     }
     Ok(if served.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-async fn serve(path: &Path, settings: Settings, clock: Clock, own_log: &Arc<OwnLog>) -> anyhow::Result<()> {
+async fn serve(
+    settings: Settings,
+    watch: FileWatch,
+    clock: Clock,
+    own_log: &Arc<OwnLog>,
+) -> anyhow::Result<()> {
     let token = Arc::new(Token::default());
     token.set(token::of(&settings)?);
-    let certificates = Certificates::load(&settings.listeners, clock.wall())?;
-    let sockets = bind(&settings, &certificates)?;
-    let admin =
-        settings.admin.as_ref().map(|admin| admin::socket::Socket::bind(&admin.address)).transpose()?;
+    let tls = TlsByUpstream::load(&settings.upstreams)?;
+    let stop = Stop::default();
+    let workers = Workers::start(settings.threads, &stop.end)?;
+    let listeners = Listeners::new()?;
+    let bound = listeners.prepare(&settings.listeners, &workers, clock.wall())?;
+    let (reloads, mut asked) = mpsc::channel(1);
 
     let metrics = Arc::new(Metrics::new());
     let log = AccessLog::start(settings.log.format).context("no thread for the access log")?;
     let sink = Arc::new(Sink { clock: clock.clone(), metrics: Arc::clone(&metrics), log });
     let _closing = sink.log.closing();
-    let mut supervisor = Supervisor::start(Launcher::this_program(own_log), &settings.commands);
+    let admin = operator::first(settings.admin.as_ref())?;
+    let supervisor = Supervisor::start(Launcher::this_program(own_log), &settings.commands);
     let roster = supervisor.roster();
     let commands: Arc<dyn Commands> = Arc::clone(&roster) as Arc<dyn Commands>;
-    let dial: Arc<dyn Dial> = Arc::new(Tcp);
-    let edge = Edge::new(settings, Tiers::default(), Arc::clone(&sink), dial, commands)
+    let name_servers = NameServers::new(&settings.name_servers).context("no name server can be asked")?;
+    let names = Names::new(name_servers, clock.clone());
+    let dial: Arc<dyn Dial> = Arc::new(Sockets::new(Arc::clone(&names)));
+    let places = Places::new(settings.bounds.connections);
+    let servers = Servers { dial, commands, tls };
+    let edge = Edge::new(settings, Tiers::default(), Arc::clone(&sink), servers)
         .context("no thread for content codings")?;
     observe(&edge, &roster, own_log);
+    roster.wait_for({
+        let edge = Arc::downgrade(&edge);
+        Box::new(move |address| {
+            edge.upgrade().map_or(0, |edge| edge.state.load().upstreams.under_way(address))
+        })
+    });
 
-    let stop = Stop { drain: edge.drain.clone(), ..Stop::default() };
     let mut signals = Signals::new().context("no signal handlers")?;
-    let workers = start_workers(&edge, sockets, &stop)?;
-    if let Some(socket) = admin {
-        start_admin(socket, &edge, &roster, &token, &stop)?;
-    }
-    tracing::info!(threads = workers.threads.len(), "serving");
+    let service = admin_service(&edge, &roster, &token, &stop, reloads);
+    let serving = Serving { edge: Arc::clone(&edge), places, connections: stop.connections.clone() };
+    let operator = Operator::new(service, stop.end.clone());
+    let log = Arc::clone(own_log);
+    let mut running = Running { serving, workers, listeners, operator, token, names, log, supervisor, watch };
+    running.listeners.apply(bound, &running.serving, &running.workers);
+    running.operator.apply(admin);
+    tracing::info!(threads = running.workers.runtimes().len(), "serving");
     let ready = tokio::spawn(announce_ready(Arc::clone(&roster)));
     let mut certificates_due = edge.clock.now() + RENEWAL;
-    let running = Running { path, edge: &edge, certificates: &certificates, token: &token, log: own_log };
 
     let mut orphans = Orphans::default();
+    // An interval, because a new sleep after each reload might never end.
+    let [mut housekeeping, mut looks] = [HOUSEKEEPING, watch::LOOK_AGAIN].map(interval);
+    for timer in [&mut housekeeping, &mut looks] {
+        timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    }
     loop {
+        let watches = edge.state.load().settings.watch;
         tokio::select! {
-            asked = signals.next() => match asked {
+            signal = signals.next() => match signal {
                 Signal::Stop => break,
-                Signal::Reload => running.reload(&mut supervisor),
+                Signal::Reload => {
+                    running.supervisor.reopen_outputs();
+                    // Whoever sent the signal reads the log.
+                    drop(running.reload().await);
+                }
             },
-            () = tokio::time::sleep(HOUSEKEEPING) => {
+            Some(tell) = asked.recv() => {
+                let outcome = running.reload().await;
+                // Who asked may have left.
+                let _ = tell.send(outcome);
+            }
+            _ = looks.tick(), if watches => if running.watch.has_changed() {
+                tracing::info!("a watched file has changed");
+                drop(running.reload().await);
+            },
+            _ = housekeeping.tick() => {
                 edge.clock.correct();
                 orphans.reap();
                 let now = edge.clock.now();
                 edge.state.load().upstreams.sweep(now);
+                running.serving.places.collect_debt();
                 let tiers = Arc::clone(edge.memory.tiers());
                 if tiers.out_of_step() {
                     tokio::spawn(async move { tiers.catch_up().await });
@@ -142,39 +191,17 @@ async fn serve(path: &Path, settings: Settings, clock: Clock, own_log: &Arc<OwnL
         }
     }
     ready.abort();
+    // Whoever still asks for a reload is told that it is too late.
+    drop(asked);
     drain(&edge, &stop, &mut signals).await;
-    workers.join();
-    supervisor.stop().await;
+    running.workers.join();
+    running.supervisor.stop().await;
     Ok(())
 }
 
-/// A public listener, bound: one socket a worker.
-struct Bound {
-    sockets: Vec<TcpListener>,
-    tls: Option<TlsAcceptor>,
-    metrics: ListenerKind,
-}
-
-fn bind(settings: &Settings, certificates: &Certificates) -> anyhow::Result<Vec<Bound>> {
-    let mut bound = Vec::with_capacity(settings.listeners.len());
-    for (index, listener) in settings.listeners.iter().enumerate() {
-        let sockets = listen::bind(listener.address, settings.threads)?;
-        let address = sockets[0].local_addr().context("a bound socket has an address")?;
-        let terminator: Option<&Terminator> = certificates.terminator(index);
-        let tls = terminator.map(|terminator| TlsAcceptor::from(terminator.server_config()));
-        let metrics = if tls.is_some() { ListenerKind::Tls } else { ListenerKind::Clear };
-        let scheme = if tls.is_some() { "https" } else { "http" };
-        tracing::info!("listening on {scheme}://{address}");
-        bound.push(Bound { sockets, tls, metrics });
-    }
-    Ok(bound)
-}
-
-/// The two steps of a stop, shared by all threads.
+/// The two steps of a stop, shared by all threads. The first is [`Edge::drain`].
 #[derive(Clone, Debug, Default)]
 struct Stop {
-    /// No new connections; those open finish what they do.
-    drain: CancellationToken,
     /// No connection or task is waited for any more.
     end: CancellationToken,
     draining: Arc<AtomicBool>,
@@ -182,68 +209,16 @@ struct Stop {
     connections: TaskTracker,
 }
 
-struct Workers {
-    threads: Vec<thread::JoinHandle<()>>,
-}
-
-impl Workers {
-    fn join(self) {
-        for thread in self.threads {
-            if thread.join().is_err() {
-                tracing::error!("a worker had panicked");
-            }
-        }
-    }
-}
-
-fn start_workers(edge: &Arc<Edge>, listeners: Vec<Bound>, stop: &Stop) -> anyhow::Result<Workers> {
-    let state = edge.state.load();
-    let connections = state.settings.bounds.connections;
-    let places = Places::new(connections);
-    let mut by_worker: Vec<Vec<Accept>> = (0..state.settings.threads).map(|_| Vec::new()).collect();
-    for listener in listeners {
-        let metrics = edge.metrics.for_listener(listener.metrics);
-        for (worker, socket) in by_worker.iter_mut().zip(listener.sockets) {
-            worker.push(Accept { socket, tls: listener.tls.clone(), metrics: Arc::clone(&metrics) });
-        }
-    }
-    let mut threads = Vec::with_capacity(by_worker.len());
-    for (index, accepts) in by_worker.into_iter().enumerate() {
-        let (edge, places, stop) = (Arc::clone(edge), Arc::clone(&places), stop.clone());
-        let thread = thread::Builder::new()
-            .name(format!("worker-{index}"))
-            .spawn(move || work(&edge, accepts, &places, &stop))
-            .context("no thread for a worker")?;
-        threads.push(thread);
-    }
-    Ok(Workers { threads })
-}
-
-fn work(edge: &Arc<Edge>, accepts: Vec<Accept>, places: &Arc<Places>, stop: &Stop) {
-    let runtime = match runtime::Builder::new_current_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => return tracing::error!(%error, "a worker has no runtime"),
-    };
-    runtime.block_on(async {
-        for accept in accepts {
-            tokio::spawn(accept_all(Arc::clone(edge), accept, Arc::clone(places), stop.clone()));
-        }
-        stop.end.cancelled().await;
-    });
-    // Dropping the runtime ends what is still running: the drain has waited for it as long as it may.
-}
-
-fn start_admin(
-    socket: admin::socket::Socket,
+fn admin_service(
     edge: &Arc<Edge>,
     roster: &Arc<Roster>,
     token: &Arc<Token>,
     stop: &Stop,
-) -> anyhow::Result<()> {
-    let address = socket.address().context("a bound socket has an address")?;
+    reloads: Reloads,
+) -> admin::Service {
     let readiness = {
         let (roster, draining) = (Arc::clone(roster), Arc::clone(&stop.draining));
-        move || readiness(&roster, draining.load(Ordering::Relaxed))
+        move || readiness(&roster, &draining)
     };
     let settings = {
         let edge = Arc::clone(edge);
@@ -256,23 +231,19 @@ fn start_admin(
     let (memory, clock, token) = (Arc::clone(&edge.memory), edge.clock.clone(), Arc::clone(token));
     let (settings, troubles) = (Arc::new(settings), Arc::new(troubles));
     let cache = admin::Cache { memory, clock, settings, troubles, token };
-    let state = admin::Service::new(Arc::clone(&edge.metrics), readiness, Some(cache));
-    tokio::spawn(admin::serve(socket, state, stop.end.clone()));
-    match &address {
-        AdminAddress::Network(address) => tracing::info!("admin on http://{address}"),
-        AdminAddress::Unix(_) => tracing::info!("admin on {address}"),
-    }
-    Ok(())
+    let roster = Arc::clone(roster);
+    admin::Service::new(Arc::clone(&edge.metrics), readiness, Some(cache), roster, Some(reloads))
 }
 
-fn readiness(roster: &Roster, draining: bool) -> Readiness {
+fn readiness(roster: &Roster, draining: &AtomicBool) -> Readiness {
     let mut reasons = Vec::new();
-    if draining {
+    if draining.load(Ordering::Relaxed) {
         reasons.push("draining".to_owned());
     }
     for (name, endpoints) in roster.all().iter() {
         if endpoints.snapshot().is_empty() {
-            reasons.push(format!("no instance of command {name} is ready"));
+            let why = endpoints.trouble().map(|trouble| format!(": {trouble}")).unwrap_or_default();
+            reasons.push(format!("no instance of command {name} is ready{why}"));
         }
     }
     Readiness { reasons }
@@ -302,7 +273,8 @@ fn observe(edge: &Arc<Edge>, roster: &Arc<Roster>, own_log: &Arc<OwnLog>) {
                 })
                 .collect(),
             log_lines_dropped: edge.sink.log.dropped(),
-            own_log_lines_dropped: own_log.dropped(),
+            own_log_lines_dropped: own_log.dropped()
+                + roster.all().values().map(|endpoints| endpoints.lines_dropped()).sum::<u64>(),
         }
     });
 }
@@ -314,61 +286,12 @@ async fn announce_ready(roster: Arc<Roster>) {
     tracing::info!("ready");
 }
 
-/// What a reload changes.
-struct Running<'a> {
-    path: &'a Path,
-    edge: &'a Edge,
-    certificates: &'a Certificates,
-    token: &'a Token,
-    log: &'a OwnLog,
-}
-
-impl Running<'_> {
-    /// Applies new settings, certificates and token, or keeps everything as it is, and says which.
-    fn reload(&self, supervisor: &mut Supervisor) {
-        if let Err(why) = self.try_reload(supervisor) {
-            tracing::error!("reload refused, the old settings stay in force: {why}");
-        }
-    }
-
-    fn try_reload(&self, supervisor: &mut Supervisor) -> Result<(), String> {
-        let (wanted, warnings) = settings::read(self.path).map_err(|error| format!("\n{error}"))?;
-        let changes = needs_restart(&self.edge.state.load().settings, &wanted);
-        if !changes.is_empty() {
-            return Err(changes.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "));
-        }
-        let token = token::of(&wanted).map_err(|error| error.to_string())?;
-        let now = self.edge.clock.wall();
-        let renewed = self.certificates.read(&wanted.listeners, now).map_err(|error| error.to_string())?;
-        // Everything has been read, and nothing below can fail: a reload is whole, or is none.
-        self.certificates.renew(renewed);
-        self.token.set(token);
-        self.log.set_format(wanted.log.format);
-        supervisor.apply(&wanted.commands);
-        self.edge.reload(wanted);
-        for warning in warnings {
-            tracing::warn!("{warning}");
-        }
-        tracing::info!("reloaded {}", self.path.display());
-        Ok(())
-    }
-
-    /// Reads the certificates again, so that one that was renewed on disk, or a local one about to expire, is replaced.
-    fn renew(&self) {
-        let listeners = self.edge.state.load().settings.listeners.clone();
-        match self.certificates.read(&listeners, self.edge.clock.wall()) {
-            Ok(renewed) => self.certificates.renew(renewed),
-            Err(error) => tracing::error!("the certificates in use stay: {error}"),
-        }
-    }
-}
-
 /// Waits for the connections to finish; a second signal cuts it short.
 async fn drain(edge: &Edge, stop: &Stop, signals: &mut Signals) {
     let limit = edge.state.load().settings.timeouts.drain;
     tracing::info!("draining");
     stop.draining.store(true, Ordering::Relaxed);
-    stop.drain.cancel();
+    edge.drain.cancel();
     stop.connections.close();
     tokio::select! {
         () = stop.connections.wait() => tracing::info!("drained"),

@@ -1,35 +1,39 @@
 //! What in a file of settings is no fault, and hardly meant: what nothing uses, what everyone could reach, what matches less
 //! than it seems to.
 
-use std::{collections::BTreeMap, net::IpAddr, ops::Range};
+use std::{collections::BTreeMap, net::IpAddr, ops::Range, sync::Arc};
 
 use super::{
-    AdminAddress, PathPattern, Server, Settings,
+    AdminAddress, Location, PathPattern, Route, Settings, UpstreamSettings, Verification,
     error::Fault,
-    file::{File, Named},
+    file::{Named, WrittenFile, WrittenRoute},
 };
 
 type Span = Range<usize>;
 
 /// Where the names and values stand that may give doubts.
-pub(super) struct Names {
+pub(super) struct WrittenPlaces {
     limits: BTreeMap<String, Span>,
     commands: BTreeMap<String, Span>,
     upstreams: BTreeMap<String, Span>,
     /// The `response_timeout` of each upstream that writes one.
     response_timeouts: BTreeMap<String, Span>,
+    /// The `verify` of each upstream that writes one.
+    verifies: BTreeMap<String, Span>,
     admin: Option<Span>,
+    /// The `first_byte` of each route, in the file's order.
+    first_bytes: Vec<Option<Span>>,
     /// The path of each route, in the file's order.
     paths: Vec<Option<Span>>,
 }
 
-impl Names {
-    pub(super) fn of(file: &File) -> Self {
+impl WrittenPlaces {
+    pub(super) fn of(file: &WrittenFile) -> Self {
         fn places<T>(tables: &Named<T>) -> BTreeMap<String, Span> {
             tables.keys().map(|name| (name.get_ref().clone(), name.span())).collect()
         }
         let admin = file.admin.as_ref().and_then(|admin| admin.value.address.as_ref());
-        let path = |route: &super::value::Table<super::file::Route>| {
+        let path = |route: &super::value::Table<WrittenRoute>| {
             route.value.path.as_ref().map(|path| path.span.clone())
         };
         Self {
@@ -44,14 +48,27 @@ impl Names {
                     Some((name.get_ref().clone(), written.span.clone()))
                 })
                 .collect(),
+            verifies: file
+                .upstreams
+                .iter()
+                .filter_map(|(name, table)| {
+                    let written = table.value.tls.as_ref()?.value.verify.as_ref()?;
+                    Some((name.get_ref().clone(), written.span.clone()))
+                })
+                .collect(),
             admin: admin.map(|address| address.span.clone()),
+            first_bytes: file
+                .routes
+                .iter()
+                .map(|route| Some(route.value.timeouts.as_ref()?.value.first_byte.as_ref()?.span.clone()))
+                .collect(),
             paths: file.routes.iter().map(path).collect(),
         }
     }
 }
 
 /// What an operator should look at again, in settings without a fault.
-pub(super) fn doubts(settings: &Settings, names: &Names) -> Vec<Fault> {
+pub(super) fn doubts(settings: &Settings, names: &WrittenPlaces) -> Vec<Fault> {
     let mut doubts = Vec::new();
     let mut unused = |kind: &str, names: &BTreeMap<String, Span>, used: &dyn Fn(&str) -> bool, help: &str| {
         for (name, span) in names.iter().filter(|(name, _)| !used(name)) {
@@ -68,11 +85,15 @@ pub(super) fn doubts(settings: &Settings, names: &Names) -> Vec<Fault> {
         &limited,
         "name it in a route: limit = .., or take it out: it limits nobody",
     );
-    let routed = |name: &str| settings.routes.iter().any(|route| *route.upstream.name == *name);
+    let routed = |name: &str| {
+        let is = |upstream: &UpstreamSettings| *upstream.name == *name;
+        let canary = |route: &Route| route.canary.as_ref().is_some_and(|canary| is(&canary.upstream));
+        settings.routes.iter().any(|route| is(&route.upstream) || canary(route))
+    };
     unused("upstream", &names.upstreams, &routed, "name it in a route: upstream = .., or take it out");
     let serves = |name: &str| {
         let mut servers = settings.upstreams.values().flat_map(|upstream| &upstream.servers);
-        servers.any(|server| matches!(server, Server::Command(command) if **command == *name))
+        servers.any(|server| matches!(&server.location, Location::Command(command) if **command == *name))
     };
     let help = "it is started all the same; an upstream sends requests to it with servers = [\"command:..\"]";
     unused("command", &names.commands, &serves, help);
@@ -87,9 +108,36 @@ pub(super) fn doubts(settings: &Settings, names: &Names) -> Vec<Fault> {
     }
     let total = settings.timeouts.total;
     for (name, span) in &names.response_timeouts {
-        if settings.upstreams.get(&**name).is_some_and(|upstream| upstream.response_timeout > total) {
+        let patient = |upstream: &UpstreamSettings| {
+            let mut routes = settings.routes.iter().filter(|route| *route.upstream.name == *upstream.name);
+            routes.any(|route| route.times.total >= upstream.response_timeout)
+        };
+        if settings
+            .upstreams
+            .get(&**name)
+            .is_some_and(|upstream| upstream.response_timeout > total && !patient(upstream))
+        {
             let message = format!("no request without content waits so long: timeouts.total is {total:.0?}");
             doubts.push(doubt(span, &message, "raise total in [timeouts], or write no more than it here"));
+        }
+    }
+    for (route, span) in settings.routes.iter().zip(&names.first_bytes) {
+        let total = route.times.total;
+        if let Some(span) = span.as_ref().filter(|_| route.times.first_byte > total) {
+            let message =
+                format!("no request without content waits so long: total of this route is {total:.0?}");
+            doubts.push(doubt(
+                span,
+                &message,
+                "write a total beside it that is as long, or no more than it here",
+            ));
+        }
+    }
+    for (name, span) in &names.verifies {
+        let off = |upstream: &Arc<UpstreamSettings>| upstream.tls.verification == Verification::Off;
+        if settings.upstreams.get(&**name).is_some_and(off) {
+            let message = "whoever answers at the address of a server is believed to be it";
+            doubts.push(doubt(span, message, "take it out, and name the server's authority: ca = \"..\""));
         }
     }
     for (route, span) in settings.routes.iter().zip(&names.paths) {

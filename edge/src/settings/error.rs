@@ -88,7 +88,7 @@ impl fmt::Display for Faults {
 
 impl Faults {
     fn show(&self, fault: &Fault, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let place = Place::find(&self.text, fault.span.start);
+        let place = TextPosition::find(&self.text, fault.span.start);
         let Fault { message, .. } = fault;
         writeln!(f, "{}:{}:{}: {message}", self.name, place.line, place.column)?;
 
@@ -113,7 +113,7 @@ impl Faults {
 }
 
 /// A position in a text.
-pub(super) struct Place<'a> {
+pub(super) struct TextPosition<'a> {
     /// From 1.
     pub(super) line: usize,
     /// From 1, in characters.
@@ -122,13 +122,13 @@ pub(super) struct Place<'a> {
     text: &'a str,
 }
 
-impl<'a> Place<'a> {
+impl<'a> TextPosition<'a> {
     /// Where byte `at` stands; past the end is the end.
-    pub(super) fn find(text: &'a str, at: usize) -> Place<'a> {
+    pub(super) fn find(text: &'a str, at: usize) -> TextPosition<'a> {
         let at = text.floor_char_boundary(at);
         let start = text[..at].rfind('\n').map_or(0, |newline| newline + 1);
         let end = text[at..].find('\n').map_or(text.len(), |newline| at + newline);
-        Place {
+        TextPosition {
             line: text[..start].matches('\n').count() + 1,
             column: text[start..at].chars().count() + 1,
             text: &text[start..end],

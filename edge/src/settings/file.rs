@@ -15,35 +15,40 @@ use toml::{
 };
 
 use super::{
-    AdminAddress, ForwardedBy, LogFormat, MediaRange, PathPattern, Server,
+    AdminAddress, Balance, CommandListen, CommandOutput, ForwardedBy, LogFormat, MediaRange, OverloadControl,
+    PathPattern, ProxyProtocol, RequestField, RequestIdInAnswers, StopSignal,
     error::Fault,
     value::{
-        ByteSize, Count, Deadline, Host, Lifetimes, Percent, Positive, PositiveSize, Rate, Ready,
-        ServerError, Table, Text, Threads, Written, nearest_or_list,
+        ByteSize, CertificateName, CheckPath, CookieSign, Count, Deadline, FieldSign, Host, Instances,
+        Lifetimes, Percent, Positive, PositiveSize, ProxyPeers, Rate, Ready, ServerError, Table, Text,
+        Threads, UnsafeMethod, WellStatus, Written, WrittenServer, nearest_or_list,
     },
 };
 
 /// The whole file.
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct File {
+pub(super) struct WrittenFile {
     pub(super) threads: Option<Written<Threads>>,
+    pub(super) watch: Option<Written<bool>>,
     #[serde(default)]
-    pub(super) listen: Vec<Table<Listen>>,
-    pub(super) admin: Option<Table<Admin>>,
-    pub(super) cache: Option<Table<Cache>>,
-    pub(super) clients: Option<Table<Clients>>,
+    pub(super) listen: Vec<Table<WrittenListen>>,
+    pub(super) admin: Option<Table<WrittenAdmin>>,
+    pub(super) cache: Option<Table<WrittenCache>>,
+    pub(super) clients: Option<Table<WrittenClients>>,
     #[serde(default)]
-    pub(super) limits: Named<Limit>,
+    pub(super) name_servers: Vec<Written<SocketAddr>>,
     #[serde(default)]
-    pub(super) commands: Named<Command>,
+    pub(super) limits: Named<WrittenLimit>,
     #[serde(default)]
-    pub(super) upstreams: Named<Upstream>,
+    pub(super) commands: Named<WrittenCommand>,
     #[serde(default)]
-    pub(super) routes: Vec<Table<Route>>,
-    pub(super) timeouts: Option<Table<Timeouts>>,
-    pub(super) bounds: Option<Table<Bounds>>,
-    pub(super) log: Option<Table<Log>>,
+    pub(super) upstreams: Named<WrittenUpstream>,
+    #[serde(default)]
+    pub(super) routes: Vec<Table<WrittenRoute>>,
+    pub(super) timeouts: Option<Table<WrittenTimeouts>>,
+    pub(super) bounds: Option<Table<WrittenBounds>>,
+    pub(super) log: Option<Table<WrittenLog>>,
 }
 
 /// Tables by name, as in `[limits.api]`.
@@ -52,15 +57,16 @@ pub(super) type Named<T> = BTreeMap<Spanned<String>, Table<T>>;
 /// `[[listen]]`
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Listen {
+pub(super) struct WrittenListen {
     pub(super) address: Option<Written<SocketAddr>>,
-    pub(super) tls: Option<Table<Tls>>,
+    pub(super) tls: Option<Table<WrittenTls>>,
+    pub(super) proxy_protocol: Option<Written<ProxyPeers>>,
 }
 
 /// `tls = { .. }` of a listener.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Tls {
+pub(super) struct WrittenTls {
     pub(super) certificate: Option<Written<PathBuf>>,
     pub(super) key: Option<Written<PathBuf>>,
     pub(super) local_ca: Option<Written<bool>>,
@@ -69,7 +75,7 @@ pub(super) struct Tls {
 /// `[admin]`
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Admin {
+pub(super) struct WrittenAdmin {
     pub(super) address: Option<Written<AdminAddress>>,
     pub(super) token_file: Option<Written<PathBuf>>,
 }
@@ -77,7 +83,7 @@ pub(super) struct Admin {
 /// `[cache]`
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Cache {
+pub(super) struct WrittenCache {
     pub(super) memory: Option<Written<PositiveSize>>,
     pub(super) largest_object: Option<Written<PositiveSize>>,
     pub(super) variants: Option<Written<Positive>>,
@@ -86,17 +92,18 @@ pub(super) struct Cache {
 /// `[clients]`
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Clients {
+pub(super) struct WrittenClients {
     #[serde(default)]
     pub(super) trusted_proxies: Vec<Written<IpNet>>,
     pub(super) forwarded_by: Option<Written<ForwardedBy>>,
+    pub(super) request_id_in_answers: Option<Written<RequestIdInAnswers>>,
     pub(super) remembered: Option<Written<Positive>>,
 }
 
 /// `[limits.NAME]`
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Limit {
+pub(super) struct WrittenLimit {
     pub(super) rate: Option<Written<Rate>>,
     pub(super) burst: Option<Written<Positive>>,
 }
@@ -104,23 +111,34 @@ pub(super) struct Limit {
 /// `[commands.NAME]`
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Command {
+pub(super) struct WrittenCommand {
     pub(super) run: Option<Spanned<Vec<Written<Text>>>>,
     pub(super) directory: Option<Written<PathBuf>>,
     #[serde(default)]
     pub(super) environment: BTreeMap<Spanned<String>, Written<String>>,
-    pub(super) instances: Option<Written<Positive>>,
+    pub(super) env_file: Option<Written<PathBuf>>,
+    pub(super) user: Option<Written<Text>>,
+    pub(super) group: Option<Written<Text>>,
+    pub(super) instances: Option<Written<Instances>>,
+    pub(super) listen: Option<Written<CommandListen>>,
+    pub(super) output: Option<Written<CommandOutput>>,
+    pub(super) memory: Option<Written<PositiveSize>>,
+    #[serde(default)]
+    pub(super) watch: Vec<Written<PathBuf>>,
     pub(super) ready: Option<Written<Ready>>,
     pub(super) ready_interval: Option<Written<Deadline>>,
     pub(super) ready_timeout: Option<Written<Deadline>>,
+    pub(super) ready_probe_timeout: Option<Written<Deadline>>,
+    pub(super) stop_signal: Option<Written<StopSignal>>,
     pub(super) stop_timeout: Option<Written<Deadline>>,
 }
 
 /// `[upstreams.NAME]`
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Upstream {
-    pub(super) servers: Option<Spanned<Vec<Written<Server>>>>,
+pub(super) struct WrittenUpstream {
+    pub(super) servers: Option<Spanned<Vec<Spanned<WrittenServer>>>>,
+    pub(super) tls: Option<Table<WrittenUpstreamTls>>,
     pub(super) connect_timeout: Option<Written<Deadline>>,
     pub(super) response_timeout: Option<Written<Deadline>>,
     pub(super) idle_timeout: Option<Written<Deadline>>,
@@ -128,35 +146,109 @@ pub(super) struct Upstream {
     pub(super) keep_alive: Option<Written<Deadline>>,
     pub(super) connection_age: Option<Written<Deadline>>,
     pub(super) connections: Option<Written<Positive>>,
+    pub(super) streams: Option<Written<Positive>>,
     pub(super) tunnels: Option<Written<Count>>,
     pub(super) waiting: Option<Written<Count>>,
     pub(super) waiting_timeout: Option<Written<Deadline>>,
+    pub(super) balance: Option<Written<Balance>>,
+    pub(super) slow_start: Option<Written<Duration>>,
+    pub(super) check: Option<Table<WrittenCheck>>,
     pub(super) failures: Option<Written<Positive>>,
     pub(super) failing_statuses: Option<Vec<Written<ServerError>>>,
     pub(super) put_aside: Option<Written<Deadline>>,
     pub(super) retries: Option<Written<Percent>>,
+    pub(super) hedge: Option<Written<Percent>>,
+    pub(super) overload: Option<Written<OverloadControl>>,
+    pub(super) proxy_protocol: Option<Written<ProxyProtocol>>,
+    #[serde(default)]
+    pub(super) request_fields: BTreeMap<Spanned<String>, Written<RequestField>>,
+}
+
+/// `tls = { .. }` of an upstream.
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct WrittenUpstreamTls {
+    pub(super) ca: Option<Written<PathBuf>>,
+    pub(super) server_name: Option<Written<CertificateName>>,
+    pub(super) certificate: Option<Written<PathBuf>>,
+    pub(super) key: Option<Written<PathBuf>>,
+    pub(super) verify: Option<Written<bool>>,
+}
+
+/// `check = { .. }` of an upstream.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct WrittenCheck {
+    pub(super) path: Option<Written<CheckPath>>,
+    pub(super) host: Option<Written<Text>>,
+    pub(super) status: Option<Vec<Written<WellStatus>>>,
+    pub(super) body: Option<Written<Text>>,
+    pub(super) interval: Option<Written<Deadline>>,
+    pub(super) timeout: Option<Written<Deadline>>,
+    pub(super) rise: Option<Written<Positive>>,
+    pub(super) fall: Option<Written<Positive>>,
 }
 
 /// `[[routes]]`
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Route {
+pub(super) struct WrittenRoute {
     pub(super) name: Option<Written<Text>>,
     pub(super) hosts: Option<Spanned<Vec<Written<Host>>>>,
     pub(super) path: Option<Written<PathPattern>>,
     pub(super) upstream: Option<Written<Text>>,
+    pub(super) canary: Option<Table<WrittenCanary>>,
+    pub(super) resend: Option<Table<WrittenResend>>,
     pub(super) limit: Option<Written<Text>>,
     pub(super) compress: Option<Written<bool>>,
     pub(super) compress_types: Option<Spanned<Vec<Written<MediaRange>>>>,
     pub(super) decompress: Option<Written<bool>>,
     pub(super) early_hints: Option<Written<bool>>,
-    pub(super) cache: Option<Table<RouteCache>>,
+    pub(super) timeouts: Option<Table<WrittenRouteTimeouts>>,
+    pub(super) bounds: Option<Table<WrittenRouteBounds>>,
+    pub(super) cache: Option<Table<WrittenRouteCache>>,
+}
+
+/// `resend = { .. }` of a route.
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct WrittenResend {
+    pub(super) content: Option<Written<ByteSize>>,
+    pub(super) methods: Option<Vec<Written<UnsafeMethod>>>,
+}
+
+/// `timeouts = { .. }` of a route.
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct WrittenRouteTimeouts {
+    pub(super) total: Option<Written<Deadline>>,
+    pub(super) first_byte: Option<Written<Deadline>>,
+    pub(super) between_bytes: Option<Written<Deadline>>,
+    pub(super) whole: Option<Written<Deadline>>,
+}
+
+/// `bounds = { .. }` of a route.
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct WrittenRouteBounds {
+    pub(super) body: Option<Written<ByteSize>>,
+    pub(super) requests: Option<Written<Positive>>,
+}
+
+/// `canary = { .. }` of a route.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct WrittenCanary {
+    pub(super) upstream: Option<Written<Text>>,
+    pub(super) share: Option<Written<Percent>>,
+    pub(super) header: Option<Written<FieldSign>>,
+    pub(super) cookie: Option<Written<CookieSign>>,
 }
 
 /// `cache = { .. }` of a route.
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct RouteCache {
+pub(super) struct WrittenRouteCache {
     pub(super) ttl: Option<Spanned<Lifetimes>>,
     pub(super) default_ttl: Option<Written<Duration>>,
     pub(super) max_ttl: Option<Written<Duration>>,
@@ -174,13 +266,13 @@ pub(super) struct RouteCache {
     pub(super) ranges: Option<Written<Ranges>>,
     pub(super) by_language: Option<Written<bool>>,
     pub(super) undated_unmodified: Option<Written<bool>>,
-    pub(super) query: Option<Table<Query>>,
+    pub(super) query: Option<Table<WrittenQuery>>,
 }
 
 /// `query = { .. }` of a route's cache.
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Query {
+pub(super) struct WrittenQuery {
     pub(super) keep: Option<Vec<Written<Text>>>,
     #[serde(default)]
     pub(super) drop: Vec<Written<Text>>,
@@ -190,7 +282,7 @@ pub(super) struct Query {
 /// `[timeouts]`
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Timeouts {
+pub(super) struct WrittenTimeouts {
     pub(super) handshake: Option<Written<Deadline>>,
     pub(super) header: Option<Written<Deadline>>,
     pub(super) body: Option<Written<Deadline>>,
@@ -203,7 +295,7 @@ pub(super) struct Timeouts {
 /// `[bounds]`
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Bounds {
+pub(super) struct WrittenBounds {
     pub(super) connections: Option<Written<Positive>>,
     pub(super) streams: Option<Written<Positive>>,
     pub(super) head: Option<Written<PositiveSize>>,
@@ -215,12 +307,12 @@ pub(super) struct Bounds {
 /// `[log]`
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Log {
+pub(super) struct WrittenLog {
     pub(super) format: Option<Written<LogFormat>>,
 }
 
 /// Reads the shape, or says everything that is wrong with it.
-pub(super) fn read(text: &str) -> Result<File, Vec<Fault>> {
+pub(super) fn read(text: &str) -> Result<WrittenFile, Vec<Fault>> {
     let (mut document, errors) = DeTable::parse_recoverable(text);
     if let Some(error) = errors.first() {
         return Err(vec![syntax_fault(error, text)]);
@@ -228,7 +320,7 @@ pub(super) fn read(text: &str) -> Result<File, Vec<Fault>> {
     // serde stops at the first error. What it stopped at is taken out and the rest read again, to find them all.
     let mut faults = Vec::new();
     loop {
-        let error = match File::deserialize(toml::Deserializer::from(document.clone())) {
+        let error = match WrittenFile::deserialize(toml::Deserializer::from(document.clone())) {
             Ok(file) if faults.is_empty() => return Ok(file),
             Ok(_) => return Err(faults),
             Err(error) => error,
@@ -310,27 +402,36 @@ fn remove_within(value: &mut DeValue<'_>, span: &Range<usize>) -> bool {
 /// meets one it does not know.
 #[cfg(test)]
 pub(super) fn known_keys() -> Vec<String> {
+    use super::value::ServerTable;
+
     fn of<T: serde::de::DeserializeOwned>(table: &str) -> Vec<String> {
         let error = toml::from_str::<T>("'?' = 0").map(|_| ()).expect_err("no table has the key '?'");
         let (_, expected) = error.message().split_once("expected").expect("serde says what it expects");
         expected.split('`').skip(1).step_by(2).map(|key| format!("{table}{key}")).collect()
     }
     [
-        of::<File>(""),
-        of::<Listen>("listen."),
-        of::<Tls>("listen.tls."),
-        of::<Admin>("admin."),
-        of::<Cache>("cache."),
-        of::<Clients>("clients."),
-        of::<Limit>("limits."),
-        of::<Command>("commands."),
-        of::<Upstream>("upstreams."),
-        of::<Route>("routes."),
-        of::<RouteCache>("routes.cache."),
-        of::<Query>("routes.cache.query."),
-        of::<Timeouts>("timeouts."),
-        of::<Bounds>("bounds."),
-        of::<Log>("log."),
+        of::<WrittenFile>(""),
+        of::<WrittenListen>("listen."),
+        of::<WrittenTls>("listen.tls."),
+        of::<WrittenAdmin>("admin."),
+        of::<WrittenCache>("cache."),
+        of::<WrittenClients>("clients."),
+        of::<WrittenLimit>("limits."),
+        of::<WrittenCommand>("commands."),
+        of::<WrittenUpstream>("upstreams."),
+        of::<ServerTable>("upstreams.servers."),
+        of::<WrittenUpstreamTls>("upstreams.tls."),
+        of::<WrittenCheck>("upstreams.check."),
+        of::<WrittenRoute>("routes."),
+        of::<WrittenRouteTimeouts>("routes.timeouts."),
+        of::<WrittenRouteBounds>("routes.bounds."),
+        of::<WrittenCanary>("routes.canary."),
+        of::<WrittenResend>("routes.resend."),
+        of::<WrittenRouteCache>("routes.cache."),
+        of::<WrittenQuery>("routes.cache.query."),
+        of::<WrittenTimeouts>("timeouts."),
+        of::<WrittenBounds>("bounds."),
+        of::<WrittenLog>("log."),
     ]
     .concat()
 }

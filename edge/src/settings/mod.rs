@@ -11,28 +11,35 @@
 //! Relative paths in the file are relative to the edge's working directory. The defaults stand here, as `Default` or
 //! `new` of the resolved types, and in `config/edge.toml`; a test holds the two together.
 
+pub mod credentials;
 mod doubt;
 mod error;
 mod file;
 pub mod reload;
 mod resolve;
+mod upstreams;
 mod value;
 
 use std::{
     collections::BTreeMap,
     fmt, fs,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     num::NonZeroU32,
     path::{Path, PathBuf},
+    str::FromStr,
     sync::Arc,
     time::Duration,
 };
 
 use cache_policy::{QueryRules, Rules};
-use http::{HeaderValue, StatusCode};
+use http::{HeaderValue, Method};
 use ipnet::IpNet;
 
 pub use error::{Faults, SettingsError, Warning};
+pub use upstreams::{
+    Balance, Canary, Check, HashKey, Location, OverloadControl, ProxyProtocol, RequestField, RequestFields,
+    Server, ServerProtocol, Sign, UpstreamSettings, UpstreamTlsSettings, Verification,
+};
 pub use value::ByteSize;
 
 /// Shards of the memory cache. An object must fit into one of them with room to spare, so this bounds
@@ -77,6 +84,8 @@ fn parse_with_warnings(text: &str, name: &str) -> Result<(Settings, Vec<Warning>
 pub struct Settings {
     /// Worker threads; never 0 (the file's 0 is resolved to one per core).
     pub threads: usize,
+    /// Whether the edge reloads by itself when this file, a certificate or a key has changed.
+    pub watch: bool,
     /// Public listeners, at least one.
     pub listeners: Vec<Listen>,
     /// The operator's listener; `None` when the file has no `[admin]`.
@@ -88,8 +97,10 @@ pub struct Settings {
     pub limits: BTreeMap<Arc<str>, Arc<Limit>>,
     /// Programs the edge runs, by name.
     pub commands: BTreeMap<Arc<str>, Arc<Command>>,
+    /// Who is asked what the names of upstreams stand for; the system's own name servers where empty.
+    pub name_servers: Vec<SocketAddr>,
     /// Where misses go, by name.
-    pub upstreams: BTreeMap<Arc<str>, Arc<Upstream>>,
+    pub upstreams: BTreeMap<Arc<str>, Arc<UpstreamSettings>>,
     /// Routes in the file's order: the first that matches wins.
     pub routes: Vec<Arc<Route>>,
     /// Deadlines of the public side.
@@ -107,6 +118,20 @@ pub struct Listen {
     pub address: SocketAddr,
     /// Certificate to terminate TLS with; `None` for clear text.
     pub tls: Option<Certificate>,
+    /// From whom connections must begin with a PROXY header, and nobody else may connect; empty for no headers.
+    pub proxy_protocol: Vec<IpNet>,
+}
+
+/// Whether two sockets would take the same connections. `[::]` listens on IPv4 as well.
+pub fn clash(one: SocketAddr, other: SocketAddr) -> bool {
+    let takes = |wide: IpAddr, narrow: IpAddr| match wide {
+        IpAddr::V6(address) if address.is_unspecified() => true,
+        IpAddr::V4(address) if address.is_unspecified() => narrow.is_ipv4(),
+        address => address == narrow,
+    };
+    one.port() != 0
+        && one.port() == other.port()
+        && (takes(one.ip(), other.ip()) || takes(other.ip(), one.ip()))
 }
 
 /// The operator's listener.
@@ -125,6 +150,17 @@ pub enum AdminAddress {
     Network(SocketAddr),
     /// A Unix socket of this name.
     Unix(PathBuf),
+}
+
+impl FromStr for AdminAddress {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        <Self as value::Value>::from_text(text).map_err(|refused| match refused.help {
+            Some(help) => format!("{}: {help}", refused.message),
+            None => refused.message,
+        })
+    }
 }
 
 impl fmt::Display for AdminAddress {
@@ -178,8 +214,17 @@ pub struct ClientSettings {
     pub trusted_proxies: Vec<IpNet>,
     /// The field by which they say it.
     pub forwarded_by: ForwardedBy,
+    /// Which answers tell their client the request's id.
+    pub request_id_in_answers: RequestIdInAnswers,
     /// Clients each limit remembers; one near to having its burst back is forgotten first.
     pub remembered: usize,
+}
+
+impl ClientSettings {
+    /// Whether what this peer says of its clients and their requests is believed.
+    pub fn trusts(&self, peer: IpAddr) -> bool {
+        self.trusted_proxies.iter().any(|network| network.contains(&peer))
+    }
 }
 
 impl Default for ClientSettings {
@@ -187,6 +232,7 @@ impl Default for ClientSettings {
         ClientSettings {
             trusted_proxies: Vec::new(),
             forwarded_by: ForwardedBy::default(),
+            request_id_in_answers: RequestIdInAnswers::default(),
             remembered: 100_000,
         }
     }
@@ -203,6 +249,16 @@ pub enum ForwardedBy {
     Forwarded,
 }
 
+/// Which answers have the field `X-Request-Id`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum RequestIdInAnswers {
+    /// Those by which the edge itself refuses a request, or says that its upstream failed.
+    #[default]
+    Errors,
+    Always,
+    Never,
+}
+
 /// A rate every client of a route may use.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limit {
@@ -217,22 +273,85 @@ pub struct Limit {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Command {
     pub name: Arc<str>,
-    /// Program and arguments; `{port}` stands for the instance's port.
+    /// Program and arguments; `{port}` or `{socket}` stands for where the instance listens.
     pub run: Vec<String>,
     /// Working directory; the edge's own when `None`.
     pub directory: Option<PathBuf>,
-    /// Variables set beside the edge's own environment and `PORT`.
+    /// Variables set beside the edge's own environment, those of `env_file`, and `PORT` or `SOCKET`.
     pub environment: BTreeMap<String, String>,
-    /// How many copies run, each on a `PORT` of its own.
+    /// A file with further variables, read at each start.
+    pub env_file: Option<PathBuf>,
+    /// Name or id of the user it runs as; the edge's own when `None`.
+    pub user: Option<String>,
+    /// Name or id of its group; the user's own when `None`.
+    pub group: Option<String>,
+    /// How many copies run, each listening for itself (the file's `"cores"` is resolved to a number).
     pub instances: usize,
+    pub listen: CommandListen,
+    pub output: CommandOutput,
+    /// Bytes of memory of one instance's processes from which on it is replaced.
+    pub memory: Option<u64>,
+    /// Files and folders whose change has the instances replaced.
+    pub watch: Vec<PathBuf>,
     /// Path that answers 2xx when an instance is ready; a TCP connection is enough when `None`.
     pub ready: Option<String>,
     /// Between two looks at an instance that serves.
     pub ready_interval: Duration,
     /// How long an instance may take to become ready, or give no sign of life, before it is restarted.
     pub ready_timeout: Duration,
-    /// Time between SIGTERM and SIGKILL.
+    /// How long an instance may take to answer one look.
+    pub ready_probe_timeout: Duration,
+    /// What tells an instance to stop.
+    pub stop_signal: StopSignal,
+    /// Time for the requests under way before that signal, and again between it and SIGKILL.
     pub stop_timeout: Duration,
+}
+
+/// How an instance is told where to listen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CommandListen {
+    /// A port of 127.0.0.1, in `PORT`.
+    Port,
+    /// The path of a Unix socket, in `SOCKET`.
+    Unix,
+}
+
+impl CommandListen {
+    /// The variable that the edge sets.
+    pub fn variable(self) -> &'static str {
+        match self {
+            Self::Port => "PORT",
+            Self::Unix => "SOCKET",
+        }
+    }
+
+    /// What stands for its value in an argument.
+    pub fn placeholder(self) -> &'static str {
+        match self {
+            Self::Port => "{port}",
+            Self::Unix => "{socket}",
+        }
+    }
+}
+
+/// Where the lines go that instances print.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CommandOutput {
+    /// Into the edge's own log.
+    Log,
+    /// To the end of a file.
+    File(PathBuf),
+}
+
+/// The signal by which a program is told to stop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StopSignal {
+    Term,
+    Int,
+    Quit,
+    Hup,
+    Usr1,
+    Usr2,
 }
 
 impl Command {
@@ -243,98 +362,22 @@ impl Command {
             run,
             directory: None,
             environment: BTreeMap::new(),
+            env_file: None,
+            user: None,
+            group: None,
             instances: 1,
+            listen: CommandListen::Port,
+            output: CommandOutput::Log,
+            memory: None,
+            watch: Vec::new(),
             ready: None,
             ready_interval: Duration::from_secs(5),
             ready_timeout: Duration::from_secs(60),
+            ready_probe_timeout: Duration::from_secs(2),
+            stop_signal: StopSignal::Term,
             stop_timeout: Duration::from_secs(10),
         }
     }
-}
-
-/// A pool of servers.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Upstream {
-    pub name: Arc<str>,
-    /// Its servers, at least one.
-    pub servers: Vec<Server>,
-    /// For establishing a connection.
-    pub connect_timeout: Duration,
-    /// From the request's end to the response's head.
-    pub response_timeout: Duration,
-    /// Between two pieces of a body.
-    pub idle_timeout: Duration,
-    /// How long requests wait for the answer to another's request before one of them asks in addition.
-    pub collapse_timeout: Duration,
-    /// How long an idle connection is kept.
-    pub keep_alive: Duration,
-    /// How old a connection may be when a request is sent on it.
-    pub connection_age: Duration,
-    /// Connections to one server at once, for one request and its answer each.
-    pub connections: usize,
-    /// Connections to one server at once that last as long as a client likes: tunnels and event streams.
-    pub tunnels: usize,
-    /// Requests that may wait for a connection to one server.
-    pub waiting: usize,
-    /// How long one of them waits.
-    pub waiting_timeout: Duration,
-    /// Failures in a row after which a server is put aside.
-    pub failures: u32,
-    /// Statuses that are failures too, of 500 to 599.
-    pub failing_statuses: Vec<u16>,
-    /// How long a server is put aside for the first time.
-    pub put_aside: Duration,
-    /// The share of requests, in percent, that may be sent again to another server.
-    pub retries: u32,
-    /// The largest head of an answer: `bounds.head` and `bounds.fields`.
-    pub heads: HeadBounds,
-}
-
-impl Upstream {
-    /// An upstream with every default.
-    pub fn new(name: &str, servers: Vec<Server>) -> Upstream {
-        Upstream {
-            name: name.into(),
-            servers,
-            connect_timeout: Duration::from_secs(2),
-            response_timeout: Duration::from_secs(30),
-            idle_timeout: Duration::from_secs(30),
-            collapse_timeout: Duration::from_secs(5),
-            keep_alive: Duration::from_secs(60),
-            connection_age: Duration::from_secs(60),
-            connections: 256,
-            tunnels: 256 * TUNNELS_PER_CONNECTION,
-            waiting: 1024,
-            waiting_timeout: Duration::from_secs(2),
-            failures: 5,
-            failing_statuses: Vec::new(),
-            put_aside: Duration::from_secs(10),
-            retries: 20,
-            heads: Bounds::default().of_heads(),
-        }
-    }
-
-    /// Whether a response with this status is a failure of its server.
-    pub fn fails(&self, status: StatusCode) -> bool {
-        self.failing_statuses.contains(&status.as_u16())
-    }
-}
-
-/// How many tunnels there may be, where the file does not say, for each of `connections`: they are idle most of the time.
-const TUNNELS_PER_CONNECTION: usize = 4;
-
-/// One server of an upstream, as the file names it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Server {
-    /// `http://host:port`: resolved anew for each connection. `host` is without brackets for IPv6 literals.
-    Http {
-        /// Host name or address.
-        host: Arc<str>,
-        /// TCP port.
-        port: u16,
-    },
-    /// `command:NAME`: every ready instance of that command.
-    Command(Arc<str>),
 }
 
 /// What happens to requests whose host and path match.
@@ -346,7 +389,11 @@ pub struct Route {
     pub hosts: Vec<Box<str>>,
     pub path: PathPattern,
     /// Where its misses go.
-    pub upstream: Arc<Upstream>,
+    pub upstream: Arc<UpstreamSettings>,
+    /// Where something new is tried.
+    pub canary: Option<Canary>,
+    /// Which requests may be sent to a second server although the first may have seen them.
+    pub resend: ResendRules,
     /// How often a client may ask.
     pub limit: Option<Arc<Limit>>,
     /// What is stored and for how long.
@@ -363,6 +410,48 @@ pub struct Route {
     pub decompress: bool,
     /// Whether the preloads of a stored page go ahead as 103 (RFC 8297) while the origin is asked about it.
     pub early_hints: bool,
+    pub times: RouteTimes,
+    pub bounds: RouteBounds,
+}
+
+/// How long the parts of an exchange may take on a route.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RouteTimes {
+    /// From a request without content to the head of its answer: `timeouts.total`.
+    pub total: Duration,
+    /// From a request's end to the head of its upstream's answer: the upstream's `response_timeout`.
+    pub first_byte: Duration,
+    /// Between two pieces of the upstream's answer: its `idle_timeout`.
+    pub between_bytes: Duration,
+    /// Between two pieces of a request's content: `timeouts.body`.
+    pub upload_pause: Duration,
+    /// From a request's head to the last byte of its answer, where that has a limit.
+    pub whole: Option<Duration>,
+}
+
+impl RouteTimes {
+    /// How long a connection may at most be without movement while a request of the route is under way.
+    pub fn longest_silence(&self) -> Duration {
+        self.total.max(self.first_byte) + self.upload_pause + self.between_bytes
+    }
+}
+
+/// How much a route may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RouteBounds {
+    /// Bytes of one request's body: `bounds.body`.
+    pub body: u64,
+    /// Requests under way that need the upstream, where that has a bound.
+    pub requests: Option<usize>,
+}
+
+/// Which requests may be sent again, beside those whose method is idempotent and that have no content.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ResendRules {
+    /// Bytes of a request's content that are held so that it can be sent again.
+    pub content: u64,
+    /// Methods that are not idempotent and may be sent again all the same.
+    pub methods: Vec<Method>,
 }
 
 /// Media types as the file writes them: `text/css`, or with one `*` for any text, as in `text/*` and `application/*+json`.
@@ -454,7 +543,7 @@ pub struct Timeouts {
     pub total: Duration,
     /// Time that an upgraded connection (a WebSocket) may be silent on both sides.
     pub tunnel: Duration,
-    /// Time that a stop or an old listener permits its connections to finish.
+    /// Time that a stop permits connections to finish.
     pub drain: Duration,
 }
 

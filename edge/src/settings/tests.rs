@@ -24,7 +24,7 @@ fn the_example_shows_the_defaults() {
     let command = &settings.commands["origin"];
     assert_eq!(**command, Command::new("origin", command.run.clone()));
     let upstream = &settings.upstreams["origin"];
-    assert_eq!(**upstream, Upstream::new("origin", upstream.servers.clone()));
+    assert_eq!(**upstream, UpstreamSettings::new("origin", upstream.servers.clone()));
     assert_eq!(settings.limits["api"].interval, Duration::from_millis(20));
     assert_eq!(settings.limits["api"].burst.get(), 100);
     assert!(settings.threads >= 1);
@@ -65,13 +65,19 @@ fn what_the_example_leaves_off_can_be_turned_on() {
 fn the_demo_is_right_and_puts_no_limit_on_pages() {
     let settings = parsed(&config("demo.toml"));
     let address = |text: &str| text.parse::<SocketAddr>().unwrap();
-    assert_eq!(settings.listeners[0], Listen { address: address("[::]:8080"), tls: None });
+    assert_eq!(
+        settings.listeners[0],
+        Listen { address: address("[::]:8080"), tls: None, proxy_protocol: Vec::new() }
+    );
     let tls = Certificate {
         certificate: "certs/localhost.pem".into(),
         key: "certs/localhost.key".into(),
         local_ca: true,
     };
-    assert_eq!(settings.listeners[1], Listen { address: address("[::]:8443"), tls: Some(tls) });
+    assert_eq!(
+        settings.listeners[1],
+        Listen { address: address("[::]:8443"), tls: Some(tls), proxy_protocol: Vec::new() }
+    );
     assert_eq!(
         settings.admin,
         Some(Admin { address: AdminAddress::Network(address("127.0.0.1:9900")), token_file: None })
@@ -108,8 +114,10 @@ fn the_least_file_needs_no_more_than_a_listener_an_upstream_and_a_route() {
             && route.limit.is_none()
             && route.browser.is_none()
     );
-    let server = Server::Http { host: "127.0.0.1".into(), port: 9000 };
-    assert_eq!(*route.upstream, Upstream::new("origin", vec![server]));
+    let location =
+        Location::Network { protocol: ServerProtocol::Http1, host: "127.0.0.1".into(), port: 9000 };
+    let server = Server::from(location);
+    assert_eq!(*route.upstream, UpstreamSettings::new("origin", vec![server]));
 }
 
 #[test]

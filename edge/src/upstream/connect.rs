@@ -4,39 +4,108 @@ use std::{
     fmt,
     future::{Future, poll_fn},
     io,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
+    path::Path,
     pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     task::Poll,
     time::Duration,
 };
 
+use tokio::net::{TcpStream, UnixStream};
+
+use super::{address::Address, names::Names};
 use crate::message::byte_stream::ByteStream;
-use tokio::net::{TcpStream, lookup_host};
 
 /// A connection that is being made.
 pub type Dialling<'a> = Pin<Box<dyn Future<Output = io::Result<Box<dyn ByteStream>>> + Send + 'a>>;
 
 /// Makes connections.
 pub trait Dial: Send + Sync + 'static {
-    /// Connects to a host (a name or an address without brackets) and port. Dropping the future gives up. An error that
-    /// holds [`NoAddress`] says that the name could not be resolved.
-    fn dial<'a>(&'a self, host: &'a str, port: u16) -> Dialling<'a>;
+    /// Connects to an address. Dropping the future gives up. An error that holds [`NoAddress`] says that the name could not
+    /// be resolved.
+    fn dial<'a>(&'a self, address: &'a Address) -> Dialling<'a>;
+
+    /// The addresses that a name stands for, as far as they are known; a look-up that is due is begun. None are known where
+    /// names are not looked up.
+    fn addresses(&self, _host: &Arc<str>) -> Option<Arc<[IpAddr]>> {
+        None
+    }
+
+    /// Waits until a name has been found.
+    ///
+    /// # Errors
+    /// When it is not found.
+    fn look_up<'a>(&'a self, _host: &'a Arc<str>) -> NamesFound<'a> {
+        Box::pin(async { Err(io::ErrorKind::NotFound.into()) })
+    }
 }
 
-/// Dials by TCP; names are resolved by the system, anew for each connection, and all their addresses are tried.
-#[derive(Clone, Copy, Debug)]
-pub struct Tcp;
+/// A wait for a name.
+pub type NamesFound<'a> = Pin<Box<dyn Future<Output = io::Result<()>> + Send + 'a>>;
 
-impl Dial for Tcp {
-    fn dial<'a>(&'a self, host: &'a str, port: u16) -> Dialling<'a> {
+/// Dials by the system's sockets. All addresses of a name are tried.
+pub struct Sockets {
+    names: Arc<Names>,
+    /// Each connection begins with another address of a name.
+    next: AtomicUsize,
+}
+
+impl Sockets {
+    /// Dials what `names` finds.
+    pub fn new(names: Arc<Names>) -> Self {
+        Self { names, next: AtomicUsize::new(0) }
+    }
+}
+
+impl Dial for Sockets {
+    fn dial<'a>(&'a self, address: &'a Address) -> Dialling<'a> {
         Box::pin(async move {
-            let found =
-                lookup_host((host, port)).await.map_err(|error| io::Error::other(NoAddress(error)))?;
-            let stream = first_to_connect(in_turn(found), TcpStream::connect).await?;
+            let stream = match address {
+                Address::Unix(path) => {
+                    return Ok(Box::new(connect_unix(path, None).await?) as Box<dyn ByteStream>);
+                }
+                Address::UnixOf(path, user) => {
+                    return Ok(Box::new(connect_unix(path, Some(*user)).await?) as Box<dyn ByteStream>);
+                }
+                Address::Socket(address) => TcpStream::connect(*address).await?,
+                Address::Name { host, port } => {
+                    let found = self.names.addresses(host).await;
+                    let found = found.map_err(|error| io::Error::other(NoAddress(error)))?;
+                    let first = self.next.fetch_add(1, Ordering::Relaxed) % found.len().max(1);
+                    let found = found.iter().cycle().skip(first).take(found.len());
+                    let found = found.map(|address| SocketAddr::new(*address, *port));
+                    first_to_connect(in_turn(found), TcpStream::connect).await?
+                }
+            };
             stream.set_nodelay(true)?;
             Ok(Box::new(stream) as Box<dyn ByteStream>)
         })
     }
+
+    fn addresses(&self, host: &Arc<str>) -> Option<Arc<[IpAddr]>> {
+        self.names.now(host)
+    }
+
+    fn look_up<'a>(&'a self, host: &'a Arc<str>) -> NamesFound<'a> {
+        Box::pin(async move { self.names.addresses(host).await.map(drop) })
+    }
+}
+
+/// Connects to a Unix socket; to that of this user's process alone, if one is named.
+///
+/// # Errors
+/// Those of the system, and when it is another user's.
+pub async fn connect_unix(path: &Path, user: Option<u32>) -> io::Result<UnixStream> {
+    let stream = UnixStream::connect(path).await?;
+    if user.is_some_and(|user| stream.peer_cred().map(|peer| peer.uid()).ok() != Some(user)) {
+        let what = "another user's process listens there";
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, what));
+    }
+    Ok(stream)
 }
 
 /// A name could not be resolved.

@@ -1,4 +1,4 @@
-//! The idle connections to one server, and the one in use by a request until it is given back.
+//! The connections to one server that wait for requests, and the one in use by a request until it is given back.
 
 use std::{sync::Arc, time::Duration};
 
@@ -8,15 +8,19 @@ use parking_lot::Mutex;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::{
-    health::{Blame, Health, Rules},
-    request_body::Progress,
-    sender::Sender,
+    health::{Blame, Health, PutAsideRules},
+    request_body::{Errand, Progress},
+    sender::{Http2Connection, Sender},
 };
-use crate::clock::Clock;
+use crate::{clock::Clock, message::body_error::BodyError};
 
-/// The idle connections to one server, the one used last at the end. Bounded by the permits of those who gave them back.
+/// The connections to one server that may take another request: idle ones of HTTP/1.1, the one used last at the end, and those
+/// of HTTP/2, which many share. Bounded by the permits of those who made them.
 #[derive(Default)]
-pub struct IdleConnections(Mutex<Vec<Idle>>);
+pub struct IdleConnections {
+    http1: Mutex<Vec<Idle>>,
+    http2: Mutex<Vec<Arc<Http2Connection>>>,
+}
 
 struct Idle {
     sender: Sender,
@@ -26,25 +30,46 @@ struct Idle {
 }
 
 impl IdleConnections {
-    /// The idle connection used last, if it still looks alive, and when it retires.
+    /// The idle HTTP/1.1 connection used last, if it still looks alive, and when it retires.
     pub fn take(&self, now: Moment) -> Option<(Sender, Moment)> {
-        let mut idle = self.0.lock();
+        let mut idle = self.http1.lock();
         while let Some(candidate) = idle.pop() {
-            if !candidate.sender.is_closed() && now < candidate.until {
+            let Sender::Http1(requests, _) = &candidate.sender else { continue };
+            if !requests.is_closed() && now < candidate.until {
                 return Some((candidate.sender, candidate.retires));
             }
         }
         None
     }
 
+    /// A place on an HTTP/2 connection with fewer than `most` requests, and when it retires.
+    pub fn share(&self, most: usize, now: Moment) -> Option<(Sender, Moment)> {
+        let connections = self.http2.lock();
+        let stream = connections.iter().find_map(|connection| connection.stream(most, now))?;
+        let retires = stream.retires();
+        Some((Sender::Http2(stream), retires))
+    }
+
+    /// Lets others share an HTTP/2 connection.
+    pub fn add(&self, connection: &Arc<Http2Connection>, now: Moment) {
+        let mut connections = self.http2.lock();
+        connections.retain(|connection| !connection.is_spent(now));
+        connections.push(Arc::clone(connection));
+    }
+
     /// Closes what has been idle for long enough, or is closed already.
     pub fn sweep(&self, now: Moment) {
-        self.0.lock().retain(|idle| !idle.sender.is_closed() && now < idle.until);
+        self.http1.lock().retain(|idle| match &idle.sender {
+            Sender::Http1(requests, _) => !requests.is_closed() && now < idle.until,
+            Sender::Http2(_) => false,
+        });
+        // Its streams hold a spent one for as long as they need it.
+        self.http2.lock().retain(|connection| !connection.is_spent(now));
     }
 }
 
 /// A connection in use by one request.
-pub struct Connection {
+pub struct UpstreamConnection {
     pub sender: Sender,
     /// How far the request's body has come.
     pub progress: Arc<Progress>,
@@ -58,13 +83,13 @@ pub struct Connection {
 #[derive(Clone)]
 pub struct Watch {
     pub health: Arc<Health>,
-    pub rules: Rules,
+    pub rules: PutAsideRules,
 }
 
 /// A connection that goes back when the response has been read. Dropped instead, it closes.
 pub struct Lease {
     idle: Arc<IdleConnections>,
-    connection: Connection,
+    connection: UpstreamConnection,
     /// Nobody, where its head has told enough.
     watch: Option<Watch>,
     /// How long it may then be idle.
@@ -76,12 +101,17 @@ impl Lease {
     /// A connection that may then be idle for `keep_alive`.
     pub fn new(
         idle: &Arc<IdleConnections>,
-        connection: Connection,
+        connection: UpstreamConnection,
         watch: Watch,
         keep_alive: Duration,
         clock: &Clock,
     ) -> Self {
         Self { idle: Arc::clone(idle), connection, watch: Some(watch), keep_alive, clock: clock.clone() }
+    }
+
+    /// Whose request it carries.
+    pub fn errand(&self) -> &Errand {
+        self.connection.progress.errand()
     }
 
     /// Moves it to another share of the server's connections.
@@ -104,9 +134,21 @@ impl Lease {
 
     /// The response broke off, for a reason of one word: the connection closes, and the server is to blame.
     pub fn broke_off(self, reason: &'static str) {
+        if self.connection.progress.broke().is_some() {
+            // It is the client that did not go on.
+            return;
+        }
         let Some(Watch { health, rules }) = &self.watch else { return };
-        tracing::warn!(server = &**health.server(), phase = "body", reason, "an upstream's answer broke off");
+        let request_id = self.connection.progress.errand().request_id();
+        let server = &**health.server();
+        tracing::warn!(server, phase = "body", reason, request_id, "an upstream's answer broke off");
+        health.broke_off(reason);
         health.failed(Blame::Answer(reason), *rules, self.clock.now());
+    }
+
+    /// Why the client's own content broke, if it did.
+    pub fn client_broke(&self) -> Option<BodyError> {
+        self.connection.progress.broke().cloned()
     }
 
     /// Keeps it no longer idle than its server announces to.
@@ -123,12 +165,16 @@ impl Lease {
         if let Some(watch) = &self.watch {
             watch.health.completed(now);
         }
-        let Connection { sender, progress, retires, permit: _permit } = self.connection;
-        if !progress.ended() || now >= retires {
+        let UpstreamConnection { sender, progress, retires, permit: _permit } = self.connection;
+        if !progress.ended() {
+            // What is left of the content might wait for ever in the connection's own queue, before those of others.
+            return sender.retire();
+        }
+        if now >= retires || !sender.is_http1() {
             return;
         }
         let until = retires.min(now + self.keep_alive);
-        self.idle.0.lock().push(Idle { sender, until, retires });
+        self.idle.http1.lock().push(Idle { sender, until, retires });
     }
 }
 

@@ -3,85 +3,155 @@
 //! Whatever could change a stored response is in the cache key or in `Vary`. Other fields that upstreams are known to
 //! act upon are set by the edge or dropped ([`AsSent`]), so that no client can poison the answer of another.
 
-use std::time::Duration;
+use std::sync::Arc;
 
 use cache_policy::list_elements;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Uri, Version, header, request};
 
-use super::RequestBody;
+use super::{RequestBody, request_body::Errand};
 use crate::{
-    message::{entity_tag::uncoded_tag, hop_by_hop::via},
+    message::{entity_tag::uncoded_tag, hop_by_hop::via, request_id::X_REQUEST_ID},
     request::as_sent::{AsSent, Audience},
+    settings::UpstreamSettings,
 };
 
-/// What the upstream's answer is for.
-#[derive(Clone, Copy, Debug)]
-pub enum Purpose<'a> {
-    /// This client alone.
-    Pass,
-    /// The cache: a response that does not depend on what this client has.
-    Store {
-        /// Path and query of the key.
-        target: &'a str,
-        /// The conditions that validate the stored response, or a range.
-        conditions: &'a [(HeaderName, HeaderValue)],
-    },
-}
-
-/// Writes a request's head and puts `body` behind it.
-pub fn request(asked: &AsSent<'_>, purpose: Purpose<'_>, body: RequestBody) -> Request<RequestBody> {
-    let &AsSent { head, target: inbound, route, .. } = asked;
-    let (target, mut headers) = match purpose {
-        Purpose::Pass => {
-            let mut headers = asked.fields(Audience::Client);
-            if route.compress || route.decompress {
-                uncode_conditions(&mut headers);
-            }
-            if takes_trailers(&head.headers) {
-                headers.insert(header::TE, HeaderValue::from_static("trailers"));
-                headers.insert(header::CONNECTION, HeaderValue::from_static("te"));
-            }
-            (&*inbound.path_and_query, headers)
-        }
-        Purpose::Store { target, conditions } => {
-            let mut headers = asked.fields(Audience::Cache);
-            for name in CONDITIONS {
-                headers.remove(name);
-            }
-            for (name, value) in conditions {
-                headers.insert(name, value.clone());
-            }
-            (target, headers)
-        }
-    };
-    // Work for an answer that comes later than this is wasted; an upstream that knows the field stops in time.
-    headers.insert(REQUEST_DEADLINE, HeaderValue::from(milliseconds(route.upstream.response_timeout)));
-    headers.append(header::VIA, via(head.version));
-
+/// Writes the head of a request that is passed on for this client alone, and puts `body` behind it.
+pub fn passed_on(asked: &AsSent<'_>, body: RequestBody) -> Request<RequestBody> {
+    let &AsSent { head, target, route, upstream, .. } = asked;
+    let mut headers = asked.fields(Audience::Client);
+    if route.compress || route.decompress {
+        uncode_conditions(&mut headers);
+    }
+    if takes_trailers(&head.headers) {
+        headers.insert(header::TE, HeaderValue::from_static("trailers"));
+        headers.insert(header::CONNECTION, HeaderValue::from_static("te"));
+    }
+    let headers = sent(headers, head.version, body.errand(), upstream);
     let mut request = Request::new(body);
-    *request.method_mut() = match purpose {
-        Purpose::Pass => head.method.clone(),
-        // What is stored is the answer to a GET, also where a HEAD is the occasion to ask for it.
-        Purpose::Store { .. } => Method::GET,
-    };
-    *request.uri_mut() = target.parse::<Uri>().expect("parts of a path and query that parsed do so too");
+    *request.method_mut() = head.method.clone();
+    *request.uri_mut() = uri(head, &target.path_and_query);
     *request.headers_mut() = headers;
     request
 }
 
-/// Turns a request's head into one for the octets from `from` on of the representation that a strong validator names
-/// (RFC 9110 §14.2, §13.1.5).
-pub fn ask_for_rest(headers: &mut HeaderMap, from: u64, same: &HeaderValue) {
-    for name in CONDITIONS {
-        headers.remove(name);
-    }
-    let range = HeaderValue::try_from(format!("bytes={from}-"));
-    headers.insert(header::RANGE, range.expect("digits and punctuation are visible ASCII"));
-    headers.insert(header::IF_RANGE, same.clone());
+/// A question of the cache's: for a response that does not depend on what the client has who is the occasion to ask. It is kept
+/// while the answer comes, so that it can be asked again.
+#[derive(Debug)]
+pub struct CacheQuestion {
+    /// The fields of the client's request as the upstream sees them, for `Vary`.
+    pub fields: HeaderMap,
+    uri: Uri,
+    /// The conditions that validate the stored response, or a range.
+    conditions: Vec<(HeaderName, HeaderValue)>,
+    wishes: Wishes,
+    received: Version,
+    upstream: Arc<UpstreamSettings>,
+    /// Whose question it is, and how long its answer may take.
+    pub errand: Errand,
 }
 
-fn milliseconds(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+/// Whether the client's directives go upstream with a question of the cache's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wishes {
+    /// The client waits for the answer.
+    Told,
+    /// It has been answered: a wish for `no-store` or for a reload was about that answer.
+    Untold,
+}
+
+impl CacheQuestion {
+    /// Asks for the path and query of the key.
+    pub fn new(
+        asked: &AsSent<'_>,
+        target: &str,
+        conditions: Vec<(HeaderName, HeaderValue)>,
+        wishes: Wishes,
+        errand: Errand,
+    ) -> Self {
+        let &AsSent { head, upstream, .. } = asked;
+        let (uri, fields) = (uri(head, target), asked.fields(Audience::Cache));
+        Self {
+            fields,
+            uri,
+            conditions,
+            wishes,
+            received: head.version,
+            upstream: Arc::clone(upstream),
+            errand,
+        }
+    }
+
+    /// The request. What is stored is the answer to a GET, also where a HEAD is the occasion to ask for it.
+    pub fn request(&self) -> Request<RequestBody> {
+        let is_sent = |name: &HeaderName| {
+            !CONDITIONS.contains(name) && (self.wishes == Wishes::Told || !WISHES.contains(name))
+        };
+        let mut headers = HeaderMap::with_capacity(self.fields.len() + self.conditions.len() + 3);
+        for (name, value) in self.fields.iter().filter(|(name, _)| is_sent(name)) {
+            headers.append(name, value.clone());
+        }
+        for (name, value) in &self.conditions {
+            headers.insert(name, value.clone());
+        }
+        let mut request = Request::new(RequestBody::empty(self.errand.clone()));
+        *request.uri_mut() = self.uri.clone();
+        *request.headers_mut() = sent(headers, self.received, &self.errand, &self.upstream);
+        request
+    }
+
+    /// The request for the whole in place of a range.
+    pub fn for_whole(&self) -> Request<RequestBody> {
+        let mut request = self.request();
+        for range in [header::RANGE, header::IF_RANGE] {
+            request.headers_mut().remove(range);
+        }
+        request
+    }
+
+    /// The request for the octets from `from` on of the representation that a strong validator names (RFC 9110 §14.2,
+    /// §13.1.5).
+    pub fn for_rest(&self, from: u64, same: &HeaderValue) -> Request<RequestBody> {
+        let mut request = self.request();
+        let headers = request.headers_mut();
+        for name in CONDITIONS {
+            headers.remove(name);
+        }
+        let range = HeaderValue::try_from(format!("bytes={from}-"));
+        headers.insert(header::RANGE, range.expect("digits and punctuation are visible ASCII"));
+        headers.insert(header::IF_RANGE, same.clone());
+        request
+    }
+
+    /// Whether the request names a representation, so that a 304 tells something about it.
+    pub fn validates(&self) -> bool {
+        let validates =
+            |name: &HeaderName| *name == header::IF_NONE_MATCH || *name == header::IF_MODIFIED_SINCE;
+        self.conditions.iter().any(|(name, _)| validates(name))
+    }
+}
+
+/// The client's own URI where it is the one that is asked for.
+fn uri(head: &request::Parts, target: &str) -> Uri {
+    match head.uri.path_and_query() {
+        Some(own) if own.as_str() == target => Uri::from(own.clone()),
+        _ => target.parse().expect("parts of a path and query that parsed do so too"),
+    }
+}
+
+/// Fields with those that every request upstream has.
+fn sent(
+    mut headers: HeaderMap,
+    received: Version,
+    errand: &Errand,
+    upstream: &UpstreamSettings,
+) -> HeaderMap {
+    if upstream.request_fields.of(&X_REQUEST_ID).is_none() {
+        headers.insert(X_REQUEST_ID, errand.request_id.clone());
+    }
+    if upstream.request_fields.of(&header::VIA).is_none() {
+        headers.append(header::VIA, via(received));
+    }
+    headers
 }
 
 /// Whether the client accepts trailer fields (RFC 9110 §10.1.4); then the upstream is sent `TE: trailers`.
@@ -104,9 +174,6 @@ fn uncode_conditions(headers: &mut HeaderMap) {
     }
 }
 
-/// How long the edge waits for the answer, in milliseconds from the request's end. A convention of this project.
-const REQUEST_DEADLINE: HeaderName = HeaderName::from_static("x-request-deadline");
-
 /// Fields that ask for less than a complete response.
 const CONDITIONS: [HeaderName; 7] = [
     header::IF_MATCH,
@@ -117,6 +184,9 @@ const CONDITIONS: [HeaderName; 7] = [
     header::RANGE,
     HeaderName::from_static("a-im"),
 ];
+
+/// By these a client says what it wants of a cache.
+const WISHES: [HeaderName; 2] = [header::CACHE_CONTROL, header::PRAGMA];
 
 #[cfg(test)]
 mod tests {

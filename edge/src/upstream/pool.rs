@@ -1,66 +1,76 @@
-//! The connections to one server: how many, which requests wait for one, and which are idle.
+//! The requests to one server: how many, which of them wait for a place, and on which connection each goes.
 //!
 //! Exchanges and tunnels have places of their own: a WebSocket that lasts for hours takes none from requests.
 //!
 //! Shared by all threads: a request may use a connection that another thread opened, so that few connections serve many
-//! threads. HTTP/1.1 carries one request at a time, so a connection is either idle in the list or owned by one request.
+//! threads. HTTP/1.1 carries one request at a time, so such a connection is either idle in the list or owned by one request;
+//! many share one of HTTP/2.
 
-use std::{
-    io,
-    net::Ipv6Addr,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, AtomicUsize, Ordering},
 };
 
 use cache_policy::Moment;
 use http::{HeaderMap, HeaderValue, Request, StatusCode, header};
 use http_body::Body as _;
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
+use http_body_util::BodyExt as _;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::{
     RequestBody, ResponseBody,
-    choose::Candidate,
-    connect::{Dial, NoAddress},
-    health::{self, Health, Repeat},
-    idle::{Connection, IdleConnections, Lease, Watch},
-    response_body::Answer,
+    address::Endpoint,
+    choose::ServerFacts,
+    connect::Dial,
+    connector::{Connector, Opened, asks_for_tunnel},
+    health::{self, Blame, Health, Repeat, Stands},
+    idle::{Lease, UpstreamConnection, Watch},
+    request_body::Errand,
+    response_body::UpstreamResponse,
     retry::Again,
-    sender::Sender,
+    sender::{EndOfStream, Sender},
+    tls::{ClientTls, Offer},
+    traffic::Traffic,
 };
-use crate::{clock::Clock, message::failure::Failure, settings};
-
-/// A server's place on the network.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Endpoint {
-    /// Name or address, without brackets.
-    pub host: Arc<str>,
-    pub port: u16,
-}
-
-impl std::fmt::Display for Endpoint {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { host, port } = self;
-        if host.parse::<Ipv6Addr>().is_ok() {
-            write!(formatter, "[{host}]:{port}")
-        } else {
-            write!(formatter, "{host}:{port}")
-        }
-    }
-}
+use crate::{
+    clock::Clock,
+    message::{
+        affinity::number_of,
+        failure::{AtFault, Failure},
+        long_lived::{is_event_stream, is_grpc},
+        request_id::RequestId,
+    },
+    settings::{self, Check},
+};
 
 /// One server's connections.
 pub struct Pool {
-    endpoint: Endpoint,
-    settings: Arc<settings::Upstream>,
-    idle: Arc<IdleConnections>,
+    connector: Connector,
+    /// A number of its own, the same in every edge and after every start.
+    id: u64,
+    settings: Arc<settings::UpstreamSettings>,
     exchanges: Arc<Semaphore>,
     tunnels: Arc<Semaphore>,
     waiting: AtomicUsize,
+    /// A look is under way.
+    looked_at: AtomicBool,
     health: Arc<Health>,
+}
+
+/// A look at a server, the only one.
+pub struct Looking(Arc<Pool>);
+
+impl Looking {
+    /// The server's pool.
+    pub fn pool(&self) -> &Arc<Pool> {
+        &self.0
+    }
+}
+
+impl Drop for Looking {
+    fn drop(&mut self) {
+        self.0.looked_at.store(false, Ordering::Relaxed);
+    }
 }
 
 /// A request that got no response: why, and the request itself when it surely was not acted upon.
@@ -71,24 +81,45 @@ pub struct Unsent {
 }
 
 /// A request's place at a server.
-struct Place {
+struct ServerPlace {
     exchange: OwnedSemaphorePermit,
     /// Where it asks for a tunnel: one is promised before it is sent.
     tunnel: Option<OwnedSemaphorePermit>,
 }
 
 impl Pool {
-    /// No connection yet.
-    pub fn new(endpoint: Endpoint, settings: &Arc<settings::Upstream>, health: Arc<Health>) -> Arc<Self> {
+    /// No connection yet. `tls` is there where the server is reached by it.
+    pub fn new(
+        endpoint: Endpoint,
+        settings: &Arc<settings::UpstreamSettings>,
+        tls: Option<&Arc<ClientTls>>,
+        health: Arc<Health>,
+    ) -> Arc<Self> {
         Arc::new(Self {
-            endpoint,
+            id: number_of(endpoint.to_string().as_bytes()),
+            connector: Connector::new(endpoint, settings, tls),
             settings: Arc::clone(settings),
-            idle: Arc::default(),
             exchanges: Arc::new(Semaphore::new(settings.connections)),
             tunnels: Arc::new(Semaphore::new(settings.tunnels)),
             waiting: AtomicUsize::new(0),
+            looked_at: AtomicBool::new(false),
             health,
         })
+    }
+
+    /// The server.
+    pub fn endpoint(&self) -> &Endpoint {
+        &self.connector.endpoint
+    }
+
+    /// A number of the server's own, the same in every edge and after every start.
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// Has its requests counted.
+    pub fn count_in(&self, traffic: &Traffic) {
+        traffic.count(&self.endpoint().address, self.settings.connections, &self.exchanges);
     }
 
     /// What is remembered of the server.
@@ -97,14 +128,20 @@ impl Pool {
     }
 
     /// When the server is put aside.
-    pub fn rules(&self) -> health::Rules {
-        health::Rules { failures: self.settings.failures, rest: self.settings.put_aside }
+    pub fn rules(&self) -> health::PutAsideRules {
+        let settings = &self.settings;
+        health::PutAsideRules {
+            failures: settings.failures,
+            rest: settings.put_aside,
+            slow_start: settings.slow_start,
+        }
     }
 
     /// How the server stands for a request.
-    pub fn candidate(&self, headers: &HeaderMap, repeat: Repeat, now: Moment) -> Candidate {
-        let (standing, burden) = self.health.standing(repeat, now);
-        Candidate { tried: false, standing, load: 1000 * self.busy(headers) as u64 + burden }
+    pub fn facts(&self, headers: &HeaderMap, repeat: Repeat, now: Moment) -> ServerFacts {
+        let Stands { standing, burden, share } = self.health.standing(repeat, now);
+        let load = 1000 * self.busy(headers) as u64 + burden;
+        ServerFacts { tried: false, standing, load, weight: share, backup: false, id: self.id }
     }
 
     /// Requests now under way; for one that asks for a tunnel also the tunnels, which are shared out too.
@@ -128,7 +165,7 @@ impl Pool {
         again: Option<&Again>,
         dial: &dyn Dial,
         clock: &Clock,
-    ) -> Result<Answer, Unsent> {
+    ) -> Result<UpstreamResponse, Unsent> {
         let place = match self.place(request.headers()).await {
             Ok(place) => place,
             // With a full queue another server may have room; a wait that timed out is not repeated elsewhere.
@@ -137,49 +174,80 @@ impl Pool {
             }
             Err(Queue::TooLong) => return Err(Unsent { failure: Failure::Busy, request: None }),
         };
-        // At most two idle connections may turn out dead before a new one is dialled: bounded, and no request is lost to
-        // a server that restarted.
-        for _ in 0..2 {
-            let Some((mut sender, retires)) = self.idle.take(clock.now()) else { break };
+        // How often the request may go out although a server may have seen it: once, where an idle connection closed
+        // (RFC 9112 §9.3.1). One that surely was not sent goes on to the next connection.
+        let mut repeats = 1;
+        for attempt in 0.. {
+            let kept = self.connector.kept(request.headers(), clock.now()).filter(|_| attempt < KEPT);
+            let is_kept = kept.is_some();
+            if !is_kept {
+                request.body().progress().connects();
+            }
+            let introduction = request.body().errand().introduction.as_ref();
+            // Boxed: most requests find a connection, and need no room for making one.
+            let connected = match kept {
+                Some(kept) => Ok(kept),
+                None if attempt < KEPT => {
+                    Box::pin(self.connector.connection(request.headers(), introduction, dial, clock)).await
+                }
+                None => Box::pin(self.connector.connect(request.headers(), introduction, dial, clock)).await,
+            };
+            let (mut sender, retires) = match connected {
+                Ok(connected) => connected,
+                Err(failure) => return Err(Unsent { failure, request: Some(Box::new(request)) }),
+            };
             // Its last response has been read to the end, so it is ready as soon as its task has run once more.
-            let ready = tokio::time::timeout(self.settings.connect_timeout, sender.ready());
-            if !matches!(ready.await, Ok(Ok(()))) {
-                continue;
+            if is_kept {
+                let ready = tokio::time::timeout(self.settings.connect_timeout, sender.ready());
+                if !matches!(ready.await, Ok(Ok(()))) {
+                    continue;
+                }
             }
             let progress = request.body().progress();
+            let closed_early = sender.is_http1() && is_kept && repeats > 0;
             match self.exchange(&mut sender, request).await {
                 Ok(response) => {
-                    let Place { exchange: permit, tunnel } = place;
-                    let connection = Connection { sender, progress, permit, retires };
+                    let ServerPlace { exchange: permit, tunnel } = place;
+                    let connection = UpstreamConnection { sender, progress, permit, retires };
                     return self.answer(response, self.lease(connection, clock), tunnel, again);
                 }
-                Err(Unsent { failure: Failure::Closed, request: None }) => match again {
-                    Some(again) => request = again.request(),
-                    None => return Err(Unsent { failure: Failure::Closed, request: None }),
-                },
-                Err(Unsent { failure: Failure::Closed, request: Some(back) }) => request = *back,
+                Err(Unsent { failure, request: None })
+                    if match failure {
+                        Failure::Closed => closed_early && again.is_some_and(Again::is_safe),
+                        // The server has not acted upon it (RFC 9113 §8.7): it goes away, or has enough on this connection.
+                        Failure::Withdrawn => repeats > 0,
+                        _ => false,
+                    } =>
+                {
+                    repeats -= 1;
+                    sender.retire();
+                    // Its connection lets go of the content.
+                    drop(sender);
+                    let once_more = match again {
+                        Some(again) => again.request().await,
+                        None => None,
+                    };
+                    let Some(once_more) = once_more else { return Err(Unsent { failure, request: None }) };
+                    request = once_more;
+                }
+                Err(Unsent { failure: Failure::Closed, request: Some(back) })
+                    if attempt < KEPT && (is_kept || !sender.is_http1()) =>
+                {
+                    request = *back;
+                }
                 Err(unsent) => return Err(unsent),
             }
         }
-        let mut sender = match self.connect(dial).await {
-            Ok(sender) => sender,
-            Err(failure) => return Err(Unsent { failure, request: Some(Box::new(request)) }),
-        };
-        let retires = clock.now() + self.settings.connection_age;
-        let progress = request.body().progress();
-        let response = self.exchange(&mut sender, request).await?;
-        let Place { exchange: permit, tunnel } = place;
-        let connection = Connection { sender, progress, permit, retires };
-        self.answer(response, self.lease(connection, clock), tunnel, again)
+        unreachable!("the loop above goes on until it returns")
     }
 
-    async fn place(&self, headers: &HeaderMap) -> Result<Place, Queue> {
+    async fn place(&self, headers: &HeaderMap) -> Result<ServerPlace, Queue> {
         let tunnel = match asks_for_tunnel(headers) {
             true => Some(Arc::clone(&self.tunnels).try_acquire_owned().map_err(|_| Queue::Full)?),
             false => None,
         };
         if let Ok(exchange) = Arc::clone(&self.exchanges).try_acquire_owned() {
-            return Ok(Place { exchange, tunnel });
+            return Ok(ServerPlace { exchange, tunnel });
         }
         let place = Waiting::enter(&self.waiting);
         if place.before >= self.settings.waiting {
@@ -187,34 +255,65 @@ impl Pool {
         }
         let wait = self.settings.waiting_timeout;
         match tokio::time::timeout(wait, Arc::clone(&self.exchanges).acquire_owned()).await {
-            Ok(exchange) => Ok(Place { exchange: exchange.expect("the semaphore is never closed"), tunnel }),
+            Ok(exchange) => {
+                Ok(ServerPlace { exchange: exchange.expect("the semaphore is never closed"), tunnel })
+            }
             Err(_) => Err(Queue::TooLong),
         }
     }
 
-    async fn connect(&self, dial: &dyn Dial) -> Result<Sender, Failure> {
-        let dialling = dial.dial(&self.endpoint.host, self.endpoint.port);
-        let stream = match tokio::time::timeout(self.settings.connect_timeout, dialling).await {
-            Ok(Ok(stream)) => stream,
-            Ok(Err(error)) if is_unresolved(&error) => {
-                return Err(Failure::Resolve(Arc::new(error)));
-            }
-            Ok(Err(error)) => return Err(Failure::Connect(Arc::new(error))),
-            Err(_) => return Err(Failure::ConnectTimeout),
+    /// A look at the server, unless one is under way.
+    pub fn begin_look(self: &Arc<Self>) -> Option<Looking> {
+        (!self.looked_at.swap(true, Ordering::Relaxed)).then(|| Looking(Arc::clone(self)))
+    }
+
+    /// Looks at the server on a connection made for it.
+    ///
+    /// # Errors
+    /// What is wrong with the server.
+    pub async fn look(&self, check: &Check, dial: &dyn Dial, clock: &Clock) -> Result<(), Blame> {
+        let look = tokio::time::timeout(check.timeout, self.look_at(check, dial, clock));
+        look.await.unwrap_or(Err(Blame::Answer("check-timeout")))
+    }
+
+    async fn look_at(&self, check: &Check, dial: &dyn Dial, clock: &Clock) -> Result<(), Blame> {
+        let blame = |failure: &Failure| match failure.fault() {
+            AtFault::Unreachable => Blame::Unreachable(failure.detail()),
+            AtFault::BadAnswer | AtFault::NotTheServers => Blame::Answer(failure.detail()),
         };
-        let (sender, connection) = http1::Builder::new()
-            .max_buf_size(self.settings.heads.head.max(READ_BUFFER))
-            .max_header_size(self.settings.heads.head)
-            .max_headers(self.settings.heads.fields)
-            .handshake(TokioIo::new(stream))
-            .await
-            .map_err(|error| Failure::Malformed(Arc::new(error)))?;
-        let task = tokio::spawn(async move {
-            if let Err(error) = connection.with_upgrades().await {
-                tracing::debug!(%error, "an upstream connection ended");
+        let retires = clock.now() + self.settings.connection_age;
+        let errand = Errand::of_edge(&RequestId::next(), &self.settings);
+        let opened = self.connector.open(Offer::Either, retires, errand.introduction.as_ref(), dial).await;
+        let opened = opened.map_err(|failure| blame(&failure))?;
+        let mut sender = match opened {
+            Opened::Http1(sender) => sender,
+            Opened::Http2(connection) => {
+                let stream = connection.stream(usize::MAX, clock.now());
+                Sender::Http2(stream.ok_or(Blame::Answer("upstream-closed"))?)
             }
-        });
-        Ok(Sender::new(sender, task))
+        };
+        let host = check.host.as_deref().map_or_else(|| self.connector.endpoint.authority(), str::to_owned);
+        let request = Request::get(&*check.path)
+            .header(header::HOST, host)
+            .header(header::USER_AGENT, "gatehouse-check")
+            .header(header::CONNECTION, "close")
+            .body(RequestBody::empty(errand))
+            .map_err(|_| Blame::Answer("check-request"))?;
+        let answer = self.exchange(&mut sender, request).await.map_err(|unsent| blame(&unsent.failure))?;
+        if !check.accepts(answer.status()) {
+            return Err(Blame::Answer("check-status"));
+        }
+        let Some(text) = &check.body else { return Ok(()) };
+        let (mut body, mut content) = (answer.into_body(), Vec::new());
+        while content.len() < CHECKED_BODY
+            && let Some(frame) = body.frame().await
+        {
+            let frame = frame.map_err(|_| Blame::Answer("check-body"))?;
+            content.extend_from_slice(frame.data_ref().map_or(&[][..], |data| data));
+        }
+        content.truncate(CHECKED_BODY);
+        let holds = content.windows(text.len()).any(|window| window == text.as_bytes());
+        if holds { Ok(()) } else { Err(Blame::Answer("check-body")) }
     }
 
     async fn exchange(
@@ -223,10 +322,13 @@ impl Pool {
         request: Request<RequestBody>,
     ) -> Result<http::Response<hyper::body::Incoming>, Unsent> {
         let (progress, settings) = (request.body().progress(), &self.settings);
+        let is_rpc = is_grpc(request.headers());
+        progress.sends();
+        let &Errand { first_byte, between_bytes, .. } = progress.errand();
         // The upstream's time runs from the request's end; until then the client's patience is what counts.
         let overdue = async {
             // An upstream that stops reading a body is as silent as one that does not answer.
-            let pause = settings.response_timeout + settings.idle_timeout;
+            let pause = if is_rpc { settings.tunnel } else { first_byte + between_bytes };
             let mut steps = progress.steps();
             while tokio::time::timeout(pause, progress.end()).await.is_err() {
                 let taken = progress.steps();
@@ -235,33 +337,40 @@ impl Pool {
                 }
                 steps = taken;
             }
-            tokio::time::sleep(settings.response_timeout).await;
+            tokio::time::sleep(first_byte).await;
         };
         let sent = tokio::select! {
             sent = sender.try_send_request(request) => sent,
-            () = overdue => return Err(Unsent { failure: Failure::Timeout, request: None }),
+            () = overdue => {
+                sender.retire();
+                return Err(Unsent { failure: Failure::Timeout, request: None });
+            }
         };
         match sent {
             Ok(response) => Ok(response),
-            Err(mut error) => {
-                if let Some(request) = error.take_message() {
-                    return Err(Unsent { failure: Failure::Closed, request: Some(Box::new(request)) });
-                }
-                let error = error.into_error();
+            Err((_, Some(request))) => {
+                Err(Unsent { failure: Failure::Closed, request: Some(Box::new(request)) })
+            }
+            Err((error, None)) => {
                 let failure = match progress.broke() {
                     Some(error) => Failure::RequestBody(error.clone()),
                     None if error.is_parse_too_large() => Failure::HeadTooLarge(settings.heads),
                     None if error.is_parse() => Failure::Malformed(Arc::new(error)),
-                    None => Failure::Closed,
+                    None => match sender.why_it_ended(&error) {
+                        EndOfStream::Unprocessed => Failure::Withdrawn,
+                        EndOfStream::Violation => Failure::Malformed(Arc::new(error)),
+                        EndOfStream::WithOthers => Failure::ClosedWithOthers,
+                        EndOfStream::Alone => Failure::Closed,
+                    },
                 };
                 Err(Unsent { failure, request: None })
             }
         }
     }
 
-    fn lease(&self, connection: Connection, clock: &Clock) -> Lease {
+    fn lease(&self, connection: UpstreamConnection, clock: &Clock) -> Lease {
         let watch = Watch { health: Arc::clone(&self.health), rules: self.rules() };
-        Lease::new(&self.idle, connection, watch, self.settings.keep_alive, clock)
+        Lease::new(&self.connector.idle, connection, watch, self.settings.keep_alive, clock)
     }
 
     /// The response, with the place that its connection has while it is read.
@@ -271,13 +380,17 @@ impl Pool {
         mut lease: Lease,
         tunnel: Option<OwnedSemaphorePermit>,
         again: Option<&Again>,
-    ) -> Result<Answer, Unsent> {
+    ) -> Result<UpstreamResponse, Unsent> {
         one_length(response.headers_mut()).map_err(|failure| Unsent { failure, request: None })?;
+        if response.headers().len() > self.settings.heads.fields {
+            // hyper counts the lines of HTTP/1.1 itself.
+            return Err(Unsent { failure: Failure::HeadTooLarge(self.settings.heads), request: None });
+        }
         lease.read_keep_alive(response.headers());
         if self.settings.fails(response.status()) {
             lease.has_failed();
         }
-        let pause = self.settings.idle_timeout;
+        let pause = lease.errand().between_bytes;
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             // The connection is no longer HTTP's: it keeps its place among the tunnels until the tunnel ends.
             match tunnel {
@@ -285,15 +398,18 @@ impl Pool {
                 None => return Err(Unsent { failure: Failure::Unasked, request: None }),
             }
             lease.lasts();
-            return Ok(response.map(|incoming| ResponseBody::new(incoming, pause, Some(lease))));
+            return Ok(response.map(|incoming| ResponseBody::new(incoming, self.id, pause, Some(lease))));
         }
-        if is_event_stream(response.headers()) && !response.body().is_end_stream() {
+        let is_rpc = is_grpc(response.headers());
+        // A stream of remote procedure calls may have nothing to say for as long as a tunnel.
+        let pause = if is_rpc { self.settings.tunnel } else { pause };
+        if (is_rpc || is_event_stream(response.headers())) && !response.body().is_end_stream() {
             // It goes on for as long as its client likes, as a tunnel does.
             match Arc::clone(&self.tunnels).try_acquire_owned() {
                 Ok(permit) => lease.change_place(permit),
                 // It has been acted on, and 503 would have the client send it once more: the stream keeps the place that
                 // the request had (RFC 9110 §9.2.2).
-                Err(_) if again.is_none() => {}
+                Err(_) if !again.is_some_and(Again::is_safe) => {}
                 Err(_) => return Err(Unsent { failure: Failure::Busy, request: None }),
             }
             lease.lasts();
@@ -301,32 +417,17 @@ impl Pool {
         Ok(response.map(|incoming| {
             if incoming.is_end_stream() {
                 lease.give_back();
-                ResponseBody::new(incoming, pause, None)
+                ResponseBody::new(incoming, self.id, pause, None)
             } else {
-                ResponseBody::new(incoming, pause, Some(lease))
+                ResponseBody::new(incoming, self.id, pause, Some(lease))
             }
         }))
     }
 
     /// Closes what has been idle for long enough, or is closed already.
     pub fn sweep(&self, now: Moment) {
-        self.idle.sweep(now);
+        self.connector.idle.sweep(now);
     }
-}
-
-fn is_unresolved(error: &io::Error) -> bool {
-    error.get_ref().is_some_and(<dyn std::error::Error + Send + Sync>::is::<NoAddress>)
-}
-
-/// Only a request whose upgrade is forwarded has this field.
-fn asks_for_tunnel(headers: &HeaderMap) -> bool {
-    headers.contains_key(header::UPGRADE)
-}
-
-fn is_event_stream(headers: &HeaderMap) -> bool {
-    let media_type = headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
-    let media_type = media_type.split(|byte| *byte == b';').next().unwrap_or_default();
-    media_type.trim_ascii().eq_ignore_ascii_case(b"text/event-stream")
 }
 
 /// Leaves at most one statement of a response's length, for forwarding two would smuggle a second framing
@@ -344,6 +445,7 @@ fn one_length(headers: &mut HeaderMap) -> Result<(), Failure> {
     if second.is_none() && !first.as_bytes().contains(&b',') {
         return Ok(());
     }
+    // Content-Length is no list field: an empty member is a member that disagrees.
     let lengths = headers.get_all(header::CONTENT_LENGTH).iter();
     let mut lengths =
         lengths.flat_map(|line| line.as_bytes().split(|byte| *byte == b',')).map(<[u8]>::trim_ascii);
@@ -380,5 +482,7 @@ impl Drop for Waiting<'_> {
     }
 }
 
-/// Bytes of a response that are read at once (more where the settings allow a longer head).
-const READ_BUFFER: usize = 64 * 1024;
+/// Bytes of an answer's content in which a check looks for its text.
+const CHECKED_BODY: usize = 64 * 1024;
+/// Connections that may turn out closed, with the request given back, before a new one is made for it.
+const KEPT: usize = 4;

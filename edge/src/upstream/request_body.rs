@@ -2,6 +2,7 @@
 //! Expect (RFC 9110 §10.1.1).
 
 use std::{
+    collections::VecDeque,
     pin::Pin,
     sync::{
         Arc, OnceLock,
@@ -12,29 +13,121 @@ use std::{
 };
 
 use bytes::Bytes;
+use cache_policy::Moment;
+use http::HeaderValue;
 use http_body::{Body, Frame, SizeHint};
+use parking_lot::Mutex;
 use tokio::{sync::Notify, time::Instant};
 
+use super::introduction::introduction;
 use crate::{
     message::{
         body_error::BodyError,
         content::{Content, ContinueGate},
         patience::Patience,
+        request_id::RequestId,
     },
-    settings::ByteSize,
+    settings::{ByteSize, UpstreamSettings},
 };
+
+/// Whose a request to an upstream is, and how long it may take.
+#[derive(Clone, Debug)]
+pub struct Errand {
+    /// The id of the client's request for which it is sent: of one that several wait for, the first one's.
+    pub request_id: HeaderValue,
+    /// From the request's end to the head of its answer.
+    pub first_byte: Duration,
+    /// Between two pieces of its answer.
+    pub between_bytes: Duration,
+    /// When whoever waits for the answer's head gives up, where that is known.
+    pub until: Option<Moment>,
+    /// What a connection for it begins with, where the upstream is told who asks.
+    pub introduction: Option<Bytes>,
+}
+
+impl Errand {
+    /// The edge's own, by the upstream's settings alone.
+    pub fn of_edge(id: &RequestId, settings: &UpstreamSettings) -> Self {
+        let (first_byte, between_bytes) = (settings.response_timeout, settings.idle_timeout);
+        let introduction = introduction(settings.proxy_protocol, None);
+        Self { request_id: id.to_field(), first_byte, between_bytes, until: None, introduction }
+    }
+
+    /// How long the answer's head is waited for, of a request that is sent now, in milliseconds. Work for an answer that comes
+    /// later is wasted; an upstream that knows the field stops in time.
+    pub fn patience(&self, now: Moment) -> u64 {
+        let left = self.until.map_or(self.first_byte, |until| until.since(now).min(self.first_byte));
+        u64::try_from(left.as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// The id, for logs.
+    pub fn request_id(&self) -> &str {
+        self.request_id.to_str().unwrap_or_default()
+    }
+}
 
 /// How far a body has come, for those who no longer hold it: hyper reports only that a body failed, and may have a
 /// response before the body has ended.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Progress {
+    errand: Errand,
+    reached: Mutex<ReachedPhase>,
     broke: OnceLock<BodyError>,
     ended: AtomicBool,
     ending: Notify,
     steps: AtomicU64,
 }
 
+/// How far a request has come on its way to a server.
+#[derive(Clone, Debug)]
+pub struct ReachedPhase {
+    /// `None` before one is chosen.
+    pub server: Option<Arc<str>>,
+    /// A phase as failures have them ([`crate::message::failure::Failure::phase`]).
+    pub phase: &'static str,
+}
+
 impl Progress {
+    fn of(errand: Errand) -> Self {
+        Self {
+            errand,
+            reached: Mutex::new(ReachedPhase { server: None, phase: "choose" }),
+            broke: OnceLock::new(),
+            ended: AtomicBool::new(false),
+            ending: Notify::new(),
+            steps: AtomicU64::new(0),
+        }
+    }
+
+    /// Whose request it is.
+    pub fn errand(&self) -> &Errand {
+        &self.errand
+    }
+
+    /// How far it has come.
+    pub fn reached(&self) -> ReachedPhase {
+        let reached = self.reached.lock().clone();
+        match reached.phase {
+            "send" if self.ended() => ReachedPhase { phase: "first-byte", ..reached },
+            _ => reached,
+        }
+    }
+
+    /// A server has been chosen, and the request waits for a place there.
+    pub fn chose(&self, server: &Arc<str>) {
+        *self.reached.lock() = ReachedPhase { server: Some(Arc::clone(server)), phase: "wait" };
+    }
+
+    /// A connection to the server is being made.
+    pub fn connects(&self) {
+        self.reached.lock().phase = "connect";
+    }
+
+    /// The request is being sent; once all of it has been, its answer is waited for.
+    pub fn sends(&self) {
+        self.reached.lock().phase = "send";
+    }
+
     /// Why the client's side broke, if it did.
     pub fn broke(&self) -> Option<&BodyError> {
         self.broke.get()
@@ -65,6 +158,11 @@ impl Progress {
         self.steps.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// All of the body is to be taken once more.
+    fn set_begun(&self) {
+        self.ended.store(false, Ordering::Release);
+    }
+
     fn set_ended(&self) {
         self.ended.store(true, Ordering::Release);
         self.ending.notify_waiters();
@@ -74,8 +172,22 @@ impl Progress {
 /// The body of a request to an upstream.
 #[derive(Debug)]
 pub struct RequestBody {
+    /// What an earlier attempt has sent already.
+    again: VecDeque<Bytes>,
     source: Option<Box<ClientContent>>,
     progress: Arc<Progress>,
+    held: Option<Arc<HeldContent>>,
+    resend: Resend,
+}
+
+/// Which requests may be sent to a second server although the first may have seen them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Resend {
+    /// Those whose method is idempotent (RFC 9110 §9.2.2).
+    #[default]
+    Idempotent,
+    /// This one, whatever its method is: the route says so.
+    Any,
 }
 
 #[derive(Debug)]
@@ -104,16 +216,27 @@ pub struct ContentBounds {
 
 impl RequestBody {
     /// No body.
-    pub fn empty() -> Self {
-        let progress = Progress::default();
+    pub fn empty(errand: Errand) -> Self {
+        let progress = Progress::of(errand);
         progress.set_ended();
-        Self { source: None, progress: Arc::new(progress) }
+        Self {
+            again: VecDeque::new(),
+            source: None,
+            progress: Arc::new(progress),
+            held: None,
+            resend: Resend::default(),
+        }
+    }
+
+    /// No body once more, of a request that is sent again.
+    pub fn again(progress: Arc<Progress>) -> Self {
+        Self { again: VecDeque::new(), source: None, progress, held: None, resend: Resend::default() }
     }
 
     /// A client's body within these bounds. With a `gate`, nothing is read from the client before it opens.
-    pub fn new(content: Content, bounds: ContentBounds, gate: Option<ContinueGate>) -> Self {
+    pub fn new(content: Content, bounds: ContentBounds, gate: Option<ContinueGate>, errand: Errand) -> Self {
         if content.is_end_stream() {
-            return Self::empty();
+            return Self::empty(errand);
         }
         let gate = gate.map(|gate| (gate, Patience::new(CONTINUE_WAIT)));
         let source = ClientContent {
@@ -125,7 +248,51 @@ impl RequestBody {
             gate,
             content,
         };
-        Self { source: Some(Box::new(source)), progress: Arc::default() }
+        Self {
+            again: VecDeque::new(),
+            source: Some(Box::new(source)),
+            progress: Arc::new(Progress::of(errand)),
+            held: None,
+            resend: Resend::default(),
+        }
+    }
+
+    /// Holds what is sent, up to so many bytes, so that it can be sent again.
+    #[must_use]
+    pub fn held(mut self, most: u64) -> Self {
+        if self.source.is_some() && most > 0 {
+            self.held = Some(Arc::new(HeldContent::new(most)));
+        }
+        self
+    }
+
+    /// Says which requests may be sent again.
+    #[must_use]
+    pub fn resend(mut self, resend: Resend) -> Self {
+        self.resend = resend;
+        self
+    }
+
+    /// Which requests may be sent again.
+    pub fn may_be_resent(&self) -> Resend {
+        self.resend
+    }
+
+    /// What has been sent, where it is held.
+    pub fn content(&self) -> Option<Arc<HeldContent>> {
+        self.held.clone()
+    }
+
+    /// Whose request it is.
+    pub fn errand(&self) -> &Errand {
+        &self.progress.errand
+    }
+
+    /// Does not wait for the upstream's 100 (Continue).
+    pub fn send_at_once(&mut self) {
+        if let Some(source) = &mut self.source {
+            source.gate = None;
+        }
     }
 
     /// How far it has come, now and later.
@@ -174,8 +341,18 @@ impl Body for RequestBody {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let Some(source) = &mut self.source else { return Poll::Ready(None) };
+        if let Some(piece) = self.again.pop_front() {
+            self.progress.step();
+            if self.is_end_stream() {
+                self.progress.set_ended();
+            }
+            return Poll::Ready(Some(Ok(Frame::data(piece))));
+        }
+        let Self { source: Some(source), held, .. } = &mut *self else { return Poll::Ready(None) };
         let frame = source.poll_frame(context);
+        if let (Some(held), Poll::Ready(Some(frame))) = (held, &frame) {
+            held.add(frame.as_ref().ok().and_then(Frame::data_ref));
+        }
         match &frame {
             // The first cause is the one that counts.
             Poll::Ready(Some(Err(error))) => drop(self.progress.broke.set(error.clone())),
@@ -193,13 +370,103 @@ impl Body for RequestBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.source.as_ref().is_none_or(|source| source.content.is_end_stream())
+        self.again.is_empty() && self.source.as_ref().is_none_or(|source| source.content.is_end_stream())
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.source.as_ref().map_or_else(|| SizeHint::with_exact(0), |source| source.content.size_hint())
+        let again: u64 = self.again.iter().map(|piece| piece.len() as u64).sum();
+        match self.source.as_ref().map(|source| source.content.size_hint()) {
+            None => SizeHint::with_exact(again),
+            Some(mut rest) => {
+                if let Some(upper) = rest.upper() {
+                    rest.set_upper(upper + again);
+                }
+                rest.set_lower(rest.lower() + again);
+                rest
+            }
+        }
     }
 }
+
+impl Drop for RequestBody {
+    fn drop(&mut self) {
+        if let Some(held) = self.held.take() {
+            held.come_back(self.source.take());
+        }
+    }
+}
+
+/// A client's content as far as it has been sent, while it is not too much, and what is left of it once nobody sends it.
+#[derive(Debug)]
+pub struct HeldContent {
+    most: u64,
+    state: Mutex<HeldState>,
+    back: Notify,
+}
+
+#[derive(Debug, Default)]
+struct HeldState {
+    pieces: VecDeque<Bytes>,
+    bytes: u64,
+    /// It was too much, has trailers, or the client broke off.
+    lost: bool,
+    /// What is left, once nobody sends it any more.
+    rest: Option<Option<Box<ClientContent>>>,
+}
+
+impl HeldContent {
+    fn new(most: u64) -> Self {
+        Self { most, state: Mutex::default(), back: Notify::new() }
+    }
+
+    fn add(&self, piece: Option<&Bytes>) {
+        let mut state = self.state.lock();
+        let fits = piece.filter(|piece| state.bytes + piece.len() as u64 <= self.most);
+        match fits {
+            Some(piece) if !state.lost => {
+                state.bytes += piece.len() as u64;
+                // A deep copy: the piece is a slice of its connection's read buffer.
+                state.pieces.push_back(Bytes::copy_from_slice(piece));
+            }
+            _ => {
+                state.lost = true;
+                state.pieces.clear();
+            }
+        }
+    }
+
+    fn come_back(&self, rest: Option<Box<ClientContent>>) {
+        self.state.lock().rest = Some(rest);
+        self.back.notify_one();
+    }
+
+    /// The content once more, once the attempt before has let go of it; `None` where it is not held whole.
+    pub async fn again(self: &Arc<Self>, progress: Arc<Progress>) -> Option<RequestBody> {
+        let rest = loop {
+            let back = self.back.notified();
+            if let Some(rest) = self.state.lock().rest.take() {
+                break rest;
+            }
+            tokio::time::timeout(LETTING_GO, back).await.ok()?;
+        };
+        let state = self.state.lock();
+        if state.lost {
+            return None;
+        }
+        progress.set_begun();
+        let again = RequestBody {
+            again: state.pieces.clone(),
+            source: rest,
+            progress,
+            held: Some(Arc::clone(self)),
+            resend: Resend::Idempotent,
+        };
+        Some(again)
+    }
+}
+
+/// How long an attempt that has failed may hold on to the content: its connection's task has to run once more.
+const LETTING_GO: Duration = Duration::from_secs(1);
 
 /// RFC 9110 §10.1.1: a client must not wait indefinitely. nginx and curl wait about as long.
 const CONTINUE_WAIT: Duration = Duration::from_secs(1);

@@ -15,19 +15,25 @@ use super::idle::Lease;
 use crate::message::{body_error::BodyError, patience::Patience};
 
 /// A response's head and the body that follows it.
-pub type Answer = http::Response<ResponseBody>;
+pub type UpstreamResponse = http::Response<ResponseBody>;
 
 /// The body of an upstream's response. Dropping it before its end closes the connection.
 pub struct ResponseBody {
     incoming: Incoming,
+    server: u64,
     patience: Patience,
     lease: Option<Lease>,
 }
 
 impl ResponseBody {
-    /// A body with at most `pause` between two pieces.
-    pub fn new(incoming: Incoming, pause: Duration, lease: Option<Lease>) -> Self {
-        Self { incoming, patience: Patience::new(pause), lease }
+    /// A body from the server of this id, with at most `pause` between two pieces.
+    pub fn new(incoming: Incoming, server: u64, pause: Duration, lease: Option<Lease>) -> Self {
+        Self { incoming, server, patience: Patience::new(pause), lease }
+    }
+
+    /// The id of the server that sends it.
+    pub fn server(&self) -> u64 {
+        self.server
     }
 
     fn give_back(&mut self) {
@@ -68,8 +74,9 @@ impl Body for ResponseBody {
                 Poll::Ready(None)
             }
             Poll::Ready(Some(Err(error))) => {
+                let client = this.lease.as_ref().and_then(Lease::client_broke);
                 this.broke_off("broken");
-                Poll::Ready(Some(Err(BodyError::Upstream(Arc::new(error)))))
+                Poll::Ready(Some(Err(client.unwrap_or_else(|| BodyError::Upstream(Arc::new(error))))))
             }
             Poll::Ready(Some(Ok(frame))) => {
                 this.patience.rest();

@@ -1,65 +1,93 @@
 //! Whether a request that failed at one server is tried at another.
 //!
 //! What was surely not acted upon may always be. What a server may have seen is sent again only where the method is
-//! idempotent, there is no content, and no answer has begun; and then only within a budget, for when all servers fail,
+//! idempotent or its route says so, its content is held whole, and no answer has begun; and then only within a budget, for when all servers fail,
 //! trying each request everywhere would multiply the load that ails them.
 
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
 
 use http::{Method, Request};
 use http_body::Body as _;
 
-use super::RequestBody;
+use super::{
+    RequestBody,
+    health::Repeat,
+    request_body::{HeldContent, Progress, Resend},
+    savings::Savings,
+};
 
-/// A request that may be sent a second time although a server may have seen it: idempotent (RFC 9110 §9.2.2) and without
-/// content.
-pub struct Again(Request<()>);
+/// A request that can be sent a second time: without content, or with content that is held.
+pub struct Again {
+    head: Request<()>,
+    repeat: Repeat,
+    progress: Arc<Progress>,
+    content: Option<Arc<HeldContent>>,
+    resend: Resend,
+}
 
 impl Again {
-    /// A copy of the request, if it may be sent again.
+    /// A copy of the request, if it may have to be sent again.
     pub fn of(request: &Request<RequestBody>) -> Option<Self> {
         let idempotent = matches!(
             *request.method(),
             Method::GET | Method::HEAD | Method::OPTIONS | Method::PUT | Method::DELETE
         );
-        if !idempotent || !request.body().is_end_stream() {
+        let (resend, content) = (request.body().may_be_resent(), request.body().content());
+        if content.is_none() && !request.body().is_end_stream() {
             return None;
         }
-        let mut copy = Request::new(());
-        *copy.method_mut() = request.method().clone();
-        *copy.uri_mut() = request.uri().clone();
-        *copy.headers_mut() = request.headers().clone();
-        *copy.extensions_mut() = request.extensions().clone();
-        Some(Self(copy))
+        let repeat = if idempotent || resend == Resend::Any { Repeat::Safe } else { Repeat::Never };
+        let progress = request.body().progress();
+        let mut head = Request::new(());
+        *head.method_mut() = request.method().clone();
+        *head.uri_mut() = request.uri().clone();
+        *head.headers_mut() = request.headers().clone();
+        *head.extensions_mut() = request.extensions().clone();
+        Some(Self { head, repeat, progress, content, resend })
     }
 
-    /// The request once more.
-    pub fn request(&self) -> Request<RequestBody> {
-        self.0.clone().map(|()| RequestBody::empty())
+    /// Whether that is safe although a server may have acted upon it: it is idempotent (RFC 9110 §9.2.2), or of a method that
+    /// its route names.
+    pub fn is_safe(&self) -> bool {
+        self.repeat == Repeat::Safe
+    }
+
+    /// Whether it has no content.
+    pub fn is_empty(&self) -> bool {
+        self.content.is_none()
+    }
+
+    /// The request once more, once the attempt before has let go of its content; `None` where that is not held whole.
+    pub async fn request(&self) -> Option<Request<RequestBody>> {
+        let progress = Arc::clone(&self.progress);
+        let body = match &self.content {
+            None => RequestBody::again(progress),
+            Some(content) => content.again(progress).await?,
+        };
+        Some(self.head.clone().map(|()| body.resend(self.resend)))
     }
 }
 
 /// How many requests may be sent again: a share of all, saved up to a bound, and always a few at once.
 #[derive(Debug)]
 pub struct Budget {
-    /// Hundredths of retries saved.
-    saved: AtomicU64,
+    saved: Savings,
     under_way: AtomicUsize,
 }
 
 impl Default for Budget {
     fn default() -> Self {
-        Self { saved: AtomicU64::new(MOST_SAVED), under_way: AtomicUsize::new(0) }
+        Self { saved: Savings::full(MOST_SAVED), under_way: AtomicUsize::new(0) }
     }
 }
 
 impl Budget {
     /// A request begins; `percent` is the share of all that may be sent again.
     pub fn earn(&self, percent: u32) {
-        // Full, as it mostly is, it costs a load.
-        let _ = self.saved.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |saved| {
-            (saved < MOST_SAVED).then(|| (saved + u64::from(percent)).min(MOST_SAVED))
-        });
+        self.saved.earn(percent);
     }
 
     /// Permission to send a request again; `None` when the budget is spent, or when `percent` is 0.
@@ -67,10 +95,7 @@ impl Budget {
         if percent == 0 {
             return None;
         }
-        let paid = self
-            .saved
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |saved| saved.checked_sub(ONE))
-            .is_ok();
+        let paid = self.saved.spend();
         let before = self.under_way.fetch_add(1, Ordering::Relaxed);
         let retrying = Retrying(&self.under_way);
         (paid || before < ALWAYS).then_some(retrying)
@@ -89,15 +114,15 @@ impl Drop for Retrying<'_> {
 
 /// How often one request that a server may have seen is sent again.
 pub const MOST: usize = 2;
-const ONE: u64 = 100;
 /// What is saved while all is well, for the moment when a server of several begins to fail under load.
-const MOST_SAVED: u64 = 100 * ONE;
+const MOST_SAVED: u64 = 100;
 /// So many at once are permitted however little was saved: a few requests are no storm.
 const ALWAYS: usize = 3;
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{message::request_id::RequestId, settings::UpstreamSettings, upstream::request_body::Errand};
 
     #[test]
     fn a_fifth_of_the_requests_may_be_sent_again_and_always_three_at_once() {
@@ -120,11 +145,13 @@ mod tests {
     }
 
     #[test]
-    fn a_request_may_be_sent_again_if_it_is_idempotent_and_empty() {
+    fn what_a_server_may_have_acted_upon_is_sent_again_if_it_is_idempotent() {
+        let settings = UpstreamSettings::new("o", Vec::new());
+        let errand = Errand::of_edge(&RequestId::next(), &settings);
         let of = |method: Method| {
-            let mut request = Request::new(RequestBody::empty());
+            let mut request = Request::new(RequestBody::empty(errand.clone()));
             *request.method_mut() = method;
-            Again::of(&request).is_some()
+            Again::of(&request).expect("it has no content").is_safe()
         };
         assert!(of(Method::GET) && of(Method::DELETE));
         assert!(!of(Method::POST) && !of(Method::PATCH));

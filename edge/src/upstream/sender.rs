@@ -1,37 +1,401 @@
-//! The sending end of a connection to a server.
+//! The sending end of a connection to a server, in either version of HTTP.
 
-use std::ops::{Deref, DerefMut};
+use std::{
+    collections::VecDeque,
+    future::{Future, poll_fn},
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    task::{Context, Poll},
+    time::Duration,
+};
 
-use hyper::client::conn::http1::SendRequest;
-use tokio::task::JoinHandle;
+use cache_policy::Moment;
+use http::{HeaderMap, HeaderName, Request, Response, Uri, Version, header, uri::PathAndQuery};
+use hyper::{
+    body::Incoming,
+    client::conn::{TrySendError, http1, http2},
+};
+use hyper_util::rt::TokioExecutor;
+use parking_lot::Mutex;
+use tokio::{sync::Notify, task::JoinHandle};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::RequestBody;
 
-/// Sends requests on a connection. Dropped, it closes the connection at once: hyper by itself would go on sending the
-/// content of a request that has been answered, to a server that may never read it.
-pub struct Sender {
-    requests: SendRequest<RequestBody>,
-    _task: AbortOnDropHandle<()>,
+/// Sends requests on a connection. Dropped, it closes an HTTP/1.1 connection at once: hyper by itself would go on sending the
+/// content of a request that has been answered, to a server that may never read it. Of an HTTP/2 connection it is one stream.
+pub enum Sender {
+    Http1(http1::SendRequest<RequestBody>, AbortOnDropHandle<()>),
+    Http2(Http2Stream),
 }
 
 impl Sender {
     /// A sender, and the task that drives its connection.
-    pub fn new(requests: SendRequest<RequestBody>, task: JoinHandle<()>) -> Self {
-        Self { requests, _task: AbortOnDropHandle::new(task) }
+    pub fn http1(requests: http1::SendRequest<RequestBody>, task: JoinHandle<()>) -> Self {
+        Self::Http1(requests, AbortOnDropHandle::new(task))
+    }
+
+    /// Waits until a request can be sent.
+    ///
+    /// # Errors
+    /// When the connection is closed.
+    pub async fn ready(&mut self) -> hyper::Result<()> {
+        match self {
+            Self::Http1(requests, _) => requests.ready().await,
+            Self::Http2(stream) => stream.requests.ready().await,
+        }
+    }
+
+    /// Whether it is an HTTP/1.1 connection, which nobody shares.
+    pub fn is_http1(&self) -> bool {
+        matches!(self, Self::Http1(..))
+    }
+
+    /// Lets no further request share the connection.
+    pub fn retire(&self) {
+        if let Self::Http2(stream) = self {
+            stream.connection.retire();
+        }
+    }
+
+    /// Sends a request and waits for the head of its response. Dropping the future closes an HTTP/1.1 connection; of HTTP/2 it
+    /// resets the stream, a moment later where others were reset just before.
+    ///
+    /// # Errors
+    /// With the request inside, as it was, where the server surely has not seen it.
+    pub async fn try_send_request(
+        &mut self,
+        request: Request<RequestBody>,
+    ) -> Result<Response<Incoming>, (hyper::Error, Option<Request<RequestBody>>)> {
+        let (result, rewritten) = match self {
+            Self::Http1(requests, _) => (requests.try_send_request(request).await, None),
+            Self::Http2(stream) => {
+                let (request, rewritten) = for_http2(request, stream.connection.scheme);
+                let sending = Box::pin(stream.requests.try_send_request(request));
+                let connection = Arc::clone(&stream.connection);
+                (AwaitedHead { sending: Some(sending), connection }.await, Some(rewritten))
+            }
+        };
+        result.map_err(|mut error: TrySendError<_>| {
+            let request = error.take_message().map(|request| match rewritten {
+                Some(rewritten) => rewritten.undo(request),
+                None => request,
+            });
+            (error.into_error(), request)
+        })
+    }
+
+    /// Why a request that was sent got no response.
+    pub fn why_it_ended(&self, error: &hyper::Error) -> EndOfStream {
+        let Self::Http2(stream) = self else { return EndOfStream::Alone };
+        let cause = h2_error(error);
+        let reason = cause.and_then(h2::Error::reason);
+        let went_away = cause.is_some_and(|error| error.is_go_away() && error.is_remote());
+        match reason {
+            Some(h2::Reason::REFUSED_STREAM) => EndOfStream::Unprocessed,
+            Some(h2::Reason::NO_ERROR) if went_away => EndOfStream::Unprocessed,
+            Some(
+                h2::Reason::PROTOCOL_ERROR
+                | h2::Reason::FLOW_CONTROL_ERROR
+                | h2::Reason::FRAME_SIZE_ERROR
+                | h2::Reason::COMPRESSION_ERROR,
+            ) => EndOfStream::Violation,
+            // The end of one connection is one failure of its server, however many requests were on it.
+            _ if stream.requests.is_closed() && stream.connection.told.swap(true, Ordering::Relaxed) => {
+                EndOfStream::WithOthers
+            }
+            _ => EndOfStream::Alone,
+        }
     }
 }
 
-impl Deref for Sender {
-    type Target = SendRequest<RequestBody>;
+/// Why a request that was sent got no response.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EndOfStream {
+    /// The server says that it has not acted upon it (RFC 9113 §8.7).
+    Unprocessed,
+    /// One side has done what HTTP/2 does not allow (RFC 9113 §7).
+    Violation,
+    /// Its connection ended, and another request on it has told so.
+    WithOthers,
+    /// It was reset, or its connection ended.
+    Alone,
+}
 
-    fn deref(&self) -> &Self::Target {
-        &self.requests
+fn h2_error(error: &hyper::Error) -> Option<&h2::Error> {
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        if let Some(error) = cause.downcast_ref::<h2::Error>() {
+            return Some(error);
+        }
+        source = cause.source();
+    }
+    None
+}
+
+type SendingRequest = Pin<Box<dyn Future<Output = Sent> + Send>>;
+type Sent = Result<Response<Incoming>, TrySendError<Request<RequestBody>>>;
+
+/// A request on an HTTP/2 connection whose response has not begun.
+struct AwaitedHead {
+    sending: Option<SendingRequest>,
+    connection: Arc<Http2Connection>,
+}
+
+impl Future for AwaitedHead {
+    type Output = Sent;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Sent> {
+        let Some(sending) = &mut self.sending else { return Poll::Pending };
+        let sent = std::task::ready!(sending.as_mut().poll(context));
+        self.sending = None;
+        Poll::Ready(sent)
     }
 }
 
-impl DerefMut for Sender {
-    fn deref_mut(&mut self) -> &mut Self::Target {
-        &mut self.requests
+impl Drop for AwaitedHead {
+    fn drop(&mut self) {
+        if let Some(sending) = self.sending.take() {
+            self.connection.abandon(sending);
+        }
+    }
+}
+
+/// What was taken off a request to write it in HTTP/2's form.
+struct Rewritten {
+    target: Uri,
+    fields: HeaderMap,
+}
+
+impl Rewritten {
+    /// The request as it was, but for whether its content is kept waiting for 100 (Continue).
+    fn undo(self, mut request: Request<RequestBody>) -> Request<RequestBody> {
+        *request.uri_mut() = self.target;
+        *request.version_mut() = Version::HTTP_11;
+        request.headers_mut().extend(self.fields);
+        request
+    }
+}
+
+/// A request in HTTP/2's form: the target in pseudo-header fields, nothing of one connection (RFC 9113 §8.2.2, §8.3.1).
+fn for_http2(request: Request<RequestBody>, scheme: &'static str) -> (Request<RequestBody>, Rewritten) {
+    let (mut head, mut body) = request.into_parts();
+    let mut fields = HeaderMap::new();
+    for name in OF_ONE_CONNECTION {
+        if let Some(value) = head.headers.remove(&name) {
+            fields.insert(name, value);
+        }
+    }
+    if head.headers.remove(header::EXPECT).is_some() {
+        // Interim responses of an HTTP/2 server are not seen here: its content is not kept waiting for one.
+        body.send_at_once();
+    }
+    let path = head.uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
+    let mut target = Uri::builder().scheme(scheme).path_and_query(path);
+    if let Some(authority) = head.headers.remove(header::HOST) {
+        target = target.authority(authority.as_bytes());
+        fields.insert(header::HOST, authority);
+    }
+    let rewritten = Rewritten { target: head.uri.clone(), fields };
+    if let Ok(target) = target.build() {
+        head.uri = target;
+    }
+    head.version = Version::HTTP_2;
+    (Request::from_parts(head, body), rewritten)
+}
+
+const OF_ONE_CONNECTION: [HeaderName; 6] = [
+    header::CONNECTION,
+    header::TRANSFER_ENCODING,
+    header::UPGRADE,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+    HeaderName::from_static("http2-settings"),
+];
+
+/// An HTTP/2 connection, shared by the requests on it. It closes when nobody holds it any more.
+pub struct Http2Connection {
+    requests: http2::SendRequest<RequestBody>,
+    allowed: Arc<Allowed>,
+    /// Requests on it now.
+    streams: AtomicUsize,
+    /// When it is too old for another request.
+    retires: Moment,
+    /// It takes no further request, however young it is.
+    retired: AtomicBool,
+    /// Its end has been told of.
+    told: AtomicBool,
+    /// Requests that nobody waits for any more, to be reset one by one.
+    abandoned: Mutex<VecDeque<(SendingRequest, Http2Stream)>>,
+    scheme: &'static str,
+    _task: AbortOnDropHandle<()>,
+}
+
+impl Http2Connection {
+    /// A connection that takes requests until `retires`; a task drives it.
+    pub fn new<S>(
+        requests: http2::SendRequest<RequestBody>,
+        mut connection: http2::Connection<S, RequestBody, TokioExecutor>,
+        scheme: &'static str,
+        retires: Moment,
+    ) -> Arc<Self>
+    where
+        S: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
+    {
+        let allowed = Arc::new(Allowed::default());
+        let told = Arc::clone(&allowed);
+        // The frames are read by a task of hyper's own, which wakes nobody here when the server's settings come.
+        let mut look = Some((tokio::time::interval(LOOK), LOOKS));
+        let task = tokio::spawn(poll_fn(move |context| {
+            let driven = Pin::new(&mut connection).poll(context);
+            let streams = connection.current_max_send_streams();
+            told.tell(streams);
+            if streams != UNSAID {
+                look = None;
+            }
+            while let Some((interval, left)) = &mut look
+                && interval.poll_tick(context).is_ready()
+            {
+                *left -= 1;
+                if *left == 0 {
+                    look = None;
+                }
+            }
+            driven.map(|ended| {
+                if let Err(error) = ended {
+                    tracing::debug!(%error, "an upstream connection ended");
+                }
+            })
+        }));
+        Arc::new(Self {
+            requests,
+            allowed,
+            streams: AtomicUsize::new(0),
+            retires,
+            retired: AtomicBool::new(false),
+            told: AtomicBool::new(false),
+            abandoned: Mutex::default(),
+            scheme,
+            _task: AbortOnDropHandle::new(task),
+        })
+    }
+
+    /// Takes no further request.
+    pub fn retire(&self) {
+        self.retired.store(true, Ordering::Relaxed);
+    }
+
+    /// Resets a request that nobody waits for any more. Servers close connections on which many are reset at once, with
+    /// whatever else is on them (CVE-2023-44487): one client that leaves would end the requests of others. So it is one at a
+    /// time, and a request keeps its place until then.
+    fn abandon(self: &Arc<Self>, sending: SendingRequest) {
+        let (Ok(runtime), false) = (tokio::runtime::Handle::try_current(), self.requests.is_closed()) else {
+            return;
+        };
+        self.streams.fetch_add(1, Ordering::Relaxed);
+        let place = Http2Stream { requests: self.requests.clone(), connection: Arc::clone(self) };
+        let is_first = {
+            let mut abandoned = self.abandoned.lock();
+            abandoned.push_back((sending, place));
+            abandoned.len() == 1
+        };
+        if is_first {
+            let connection = Arc::clone(self);
+            runtime.spawn(async move {
+                loop {
+                    // Others see that somebody is at it until the last one is gone.
+                    tokio::time::sleep(BETWEEN_RESETS).await;
+                    let (next, is_last) = {
+                        let mut abandoned = connection.abandoned.lock();
+                        (abandoned.pop_front(), abandoned.is_empty())
+                    };
+                    drop(next);
+                    if is_last {
+                        return;
+                    }
+                }
+            });
+        }
+    }
+
+    /// Waits until the server has said how many requests it allows. Cancel-safe.
+    pub async fn settled(&self) {
+        loop {
+            let come = self.allowed.come.notified();
+            if self.allowed.streams.load(Ordering::Acquire) != UNSAID || self.requests.is_closed() {
+                return;
+            }
+            come.await;
+        }
+    }
+
+    /// Whether it is too old or closed for another request.
+    pub fn is_spent(&self, now: Moment) -> bool {
+        self.requests.is_closed() || now >= self.retires || self.retired.load(Ordering::Relaxed)
+    }
+
+    /// A place for one request, where fewer than `most` are on it and fewer than the server allows.
+    pub fn stream(self: &Arc<Self>, most: usize, now: Moment) -> Option<Http2Stream> {
+        if self.is_spent(now) {
+            return None;
+        }
+        let most = most.min(self.allowed.streams.load(Ordering::Relaxed));
+        let taken = self.streams.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |streams| {
+            (streams < most).then_some(streams + 1)
+        });
+        taken.ok()?;
+        Some(Http2Stream { requests: self.requests.clone(), connection: Arc::clone(self) })
+    }
+}
+
+/// How many requests a server allows at once on a connection (SETTINGS_MAX_CONCURRENT_STREAMS, RFC 9113 §6.5.2).
+struct Allowed {
+    streams: AtomicUsize,
+    come: Notify,
+}
+
+impl Default for Allowed {
+    fn default() -> Self {
+        Self { streams: AtomicUsize::new(UNSAID), come: Notify::new() }
+    }
+}
+
+impl Allowed {
+    fn tell(&self, streams: usize) {
+        if self.streams.swap(streams, Ordering::Release) == UNSAID {
+            self.come.notify_waiters();
+        }
+    }
+}
+
+/// What a connection is made with, and holds until the server's settings come: a number that hardly any server says. One that
+/// does costs a moment's wait.
+pub(super) const UNSAID: usize = 99_991;
+
+/// How often a new connection is looked at until the server's settings have come, and how often at most.
+const LOOK: Duration = Duration::from_millis(1);
+const LOOKS: u32 = 1_000;
+/// Between two requests that are reset on one connection.
+const BETWEEN_RESETS: Duration = Duration::from_millis(20);
+
+/// One request's place on an HTTP/2 connection. Dropped before its answer has ended, the stream is reset.
+pub struct Http2Stream {
+    requests: http2::SendRequest<RequestBody>,
+    connection: Arc<Http2Connection>,
+}
+
+impl Http2Stream {
+    /// When its connection is too old for another request.
+    pub fn retires(&self) -> Moment {
+        self.connection.retires
+    }
+}
+
+impl Drop for Http2Stream {
+    fn drop(&mut self) {
+        self.connection.streams.fetch_sub(1, Ordering::Relaxed);
     }
 }

@@ -9,7 +9,7 @@ use std::{
 
 use edge::{
     downstream::{
-        connection,
+        connection::{self, Entrance},
         deadlines::{Deadlines, Protocol},
         http2,
         places::Places,
@@ -21,7 +21,6 @@ use edge::{
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
-    sync::Semaphore,
 };
 use tokio_util::task::TaskTracker;
 
@@ -37,7 +36,8 @@ pub(crate) struct Http1 {
 impl Http1 {
     pub(crate) async fn open(edge: &Arc<Edge>) -> Self {
         let (stream, accepted, address) = pair().await;
-        tokio::spawn(connection::serve(Arc::clone(edge), accepted, address, None, permit(edge)));
+        let entrance = Entrance { leave: edge.drain.clone(), ..Entrance::default() };
+        tokio::spawn(connection::serve(Arc::clone(edge), accepted, address, entrance, permit(edge)));
         let mut request = format!("GET {} HTTP/1.1\r\nHost: {}\r\n", page::TARGET, page::HOST);
         for (name, value) in page::FIELDS {
             request.push_str(&format!("{name}: {value}\r\n"));
@@ -172,8 +172,7 @@ async fn pair() -> (TcpStream, TcpStream, SocketAddr) {
 
 fn permit(edge: &Edge) -> ConnectionPermit {
     ConnectionPermit {
-        permit: Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap(),
-        places: Places::new(1),
+        place: Places::new(1).try_take().unwrap(),
         open: edge.metrics.for_listener(ListenerKind::Clear).accepted(),
         token: TaskTracker::new().token(),
     }

@@ -2,7 +2,6 @@
 
 use std::{
     io,
-    net::SocketAddr,
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -20,10 +19,12 @@ use edge::{
     pipeline::{Peer, handle},
     request::inbound,
     settings::{self, LogFormat},
-    state::Edge,
+    state::{Edge, Servers},
     upstream::{
         Commands,
+        address::Address,
         connect::{Dial, Dialling},
+        tls::TlsByUpstream,
     },
 };
 use futures_util::FutureExt as _;
@@ -42,7 +43,8 @@ pub(crate) const FIELDS: [(HeaderName, &str); 3] = [
 /// What a page may vary on.
 pub(crate) const VARY: [HeaderName; 1] = [header::ACCEPT];
 pub(crate) const PEER: Peer =
-    Peer { address: std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), scheme: Scheme::Http };
+    Peer { address: LOCAL, port: 1, reached: std::net::SocketAddr::new(LOCAL, 80), scheme: Scheme::Http };
+const LOCAL: std::net::IpAddr = std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
 /// Bytes of the page as the origin sent it, and coded.
 const IDENTITY: usize = 10 * 1024;
 pub(crate) const CODED: usize = 2 * 1024;
@@ -88,7 +90,13 @@ pub(crate) fn edge() -> Arc<Edge> {
     let tiers = Tiers::new(Vec::new(), &clock, &metrics);
     let log = AccessLog::start(LogFormat::Off).unwrap();
     let sink = Arc::new(Sink { clock, metrics, log });
-    let edge = Edge::new(settings, tiers, sink, Arc::new(Nobody), Arc::new(Nobody)).unwrap();
+    let edge = Edge::new(
+        settings,
+        tiers,
+        sink,
+        Servers { dial: Arc::new(Nobody), commands: Arc::new(Nobody), tls: TlsByUpstream::default() },
+    )
+    .unwrap();
     edge.memory.store(&Key::new(&target()), Arc::new(page(&edge)));
     edge
 }
@@ -126,13 +134,13 @@ fn body(length: usize) -> StoredBody {
 struct Nobody;
 
 impl Dial for Nobody {
-    fn dial<'a>(&'a self, _host: &'a str, _port: u16) -> Dialling<'a> {
+    fn dial<'a>(&'a self, _address: &'a Address) -> Dialling<'a> {
         Box::pin(async { Err(io::ErrorKind::ConnectionRefused.into()) })
     }
 }
 
 impl Commands for Nobody {
-    fn ready(&self, _command: &str) -> Arc<[SocketAddr]> {
+    fn ready(&self, _command: &str) -> Arc<[Address]> {
         Arc::from([])
     }
 }

@@ -38,7 +38,12 @@ pub(crate) async fn client_with(front: &Front, builder: &h2::client::Builder) ->
     let served = tokio::spawn({
         let (edge, close) = (Arc::clone(&front.edge), Arc::clone(&close));
         let deadlines = Deadlines::new(&edge.clock, Protocol::Http2, Duration::from_secs(90));
-        let peer = Peer { address: [192, 0, 2, 1].into(), scheme: Scheme::Https };
+        let peer = Peer {
+            address: [192, 0, 2, 1].into(),
+            port: 1234,
+            reached: ([10, 0, 0, 1], 443).into(),
+            scheme: Scheme::Https,
+        };
         let bounds = Bounds { ..edge.state.load().settings.bounds.clone() };
         let mut connection = Connection::new(far, &bounds, edge, peer, deadlines);
         async move {

@@ -8,7 +8,10 @@ use std::{
     time::Duration,
 };
 
-use edge::upstream::connect::{Dial, Dialling};
+use edge::upstream::{
+    address::Address,
+    connect::{Dial, Dialling},
+};
 use http::Request;
 use http_body_util::BodyExt as _;
 use scripted_upstream::{Gate, Reply, first};
@@ -241,9 +244,9 @@ struct Servers {
 }
 
 impl Dial for Servers {
-    fn dial<'a>(&'a self, host: &'a str, port: u16) -> Dialling<'a> {
-        let server = if host == "one" { &self.one } else { &self.other };
-        server.dial(host, port)
+    fn dial<'a>(&'a self, address: &'a Address) -> Dialling<'a> {
+        let server = if address.to_string() == "one:80" { &self.one } else { &self.other };
+        server.dial(address)
     }
 }
 

@@ -2,11 +2,14 @@
 
 use std::{io, sync::Arc, time::Duration};
 
-use edge::upstream::connect::{Dial, Dialling};
+use edge::upstream::{
+    address::Address,
+    connect::{Dial, Dialling},
+};
 use scripted_upstream::{Reply, saying};
 
 use crate::{
-    front::{PASSED, front, front_over, pass},
+    front::{CACHED, Front, PASSED, front, front_over, front_with, pass},
     upstream::Upstream,
 };
 
@@ -66,7 +69,7 @@ async fn an_error_answer_never_replaces_a_good_entry() {
 async fn nothing_of_an_error_of_the_system_reaches_a_client() {
     struct Unreachable;
     impl Dial for Unreachable {
-        fn dial<'a>(&'a self, _host: &'a str, _port: u16) -> Dialling<'a> {
+        fn dial<'a>(&'a self, _address: &'a Address) -> Dialling<'a> {
             Box::pin(async { Err(io::Error::from_raw_os_error(113)) })
         }
     }
@@ -74,4 +77,60 @@ async fn nothing_of_an_error_of_the_system_reaches_a_client() {
     assert_eq!(got.status, 502);
     assert!(got.text().contains("no connection"), "{}", got.text());
     assert!(!got.text().contains("os error"), "{}", got.text());
+}
+
+/// The status, the phase that the client is told, and the one that is counted.
+async fn phase_of(front: &Front) -> (u16, String, Vec<String>) {
+    let got = front.get("/").await;
+    let problem: serde_json::Value = serde_json::from_str(got.text()).unwrap();
+    let phase = problem["phase"].as_str().unwrap_or_default().to_owned();
+    let counted = front.metric_lines("gatehouse_edge_upstream_failures_total{upstream=\"origin\",phase=");
+    (got.status, phase, counted)
+}
+
+/// 502 and 504 did not say whether there was a connection, nor whether the request had gone out.
+#[tokio::test(start_paused = true)]
+async fn a_failure_tells_how_far_the_request_came() {
+    let of = |upstream: &Upstream, more: &str| front_with(upstream, &format!("{more}\n{PASSED}"));
+    let upstream = Upstream::start(|_| Reply::hang_up());
+    let told = phase_of(&of(&upstream, "")).await;
+    let counted = "\"first-byte\",reason=\"upstream-closed\"} 1".to_owned();
+    assert_eq!(told, (502, "first-byte".to_owned(), vec![counted]));
+    upstream.stop();
+    let told = phase_of(&of(&upstream, "")).await;
+    let counted = "\"connect\",reason=\"upstream-refused\"} 1".to_owned();
+    assert_eq!(told, (502, "connect".to_owned(), vec![counted]));
+    let silent = Upstream::start(|_| Reply::ok("late").late(Duration::from_secs(3600)));
+    let told = phase_of(&of(&silent, "response_timeout = \"1s\"")).await;
+    let counted = "\"first-byte\",reason=\"upstream-timeout\"} 1".to_owned();
+    assert_eq!(told, (504, "first-byte".to_owned(), vec![counted]));
+}
+
+/// The request's own time is up first, before its upstream's.
+#[tokio::test(start_paused = true)]
+async fn at_the_deadline_the_phase_is_told_that_was_reached() {
+    struct Unanswered;
+    impl Dial for Unanswered {
+        fn dial<'a>(&'a self, _address: &'a Address) -> Dialling<'a> {
+            Box::pin(std::future::pending())
+        }
+    }
+    let late = "connect_timeout = \"90s\"\nresponse_timeout = \"90s\"\n[timeouts]\ntotal = \"1s\"\n";
+    let connecting = front_over(Arc::new(Unanswered), &format!("{late}{PASSED}"));
+    assert_eq!(phase_of(&connecting).await, (504, "connect".to_owned(), Vec::new()));
+    let silent = Upstream::start(|_| Reply::ok("late").late(Duration::from_secs(3600)));
+    for routes in [PASSED, CACHED] {
+        let waiting = front_with(&silent, &format!("{late}{routes}"));
+        assert_eq!(phase_of(&waiting).await, (504, "first-byte".to_owned(), Vec::new()));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_breaks_off_is_counted_as_answered_and_as_failed_in_its_body() {
+    let upstream = Upstream::start(|_| Reply::streamed().then("begin").then_break());
+    let front = front_with(&upstream, PASSED);
+    assert!(front.get("/").await.body.is_err());
+    let counted = front.metric_lines("gatehouse_edge_upstream_failures_total{upstream=\"origin\",");
+    assert_eq!(counted, ["phase=\"body\",reason=\"broken\"} 1"]);
+    assert_eq!(front.metric_lines("gatehouse_edge_upstream_requests_total"), ["{upstream=\"origin\"} 1"]);
 }

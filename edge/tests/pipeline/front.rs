@@ -2,7 +2,6 @@
 
 use std::{
     collections::HashMap,
-    net::SocketAddr,
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -11,7 +10,7 @@ use bytes::Bytes;
 use edge::{
     cache::{
         tier::Tier,
-        tiers::{Bounds, Tiers},
+        tiers::{TierBounds, Tiers},
     },
     clock::Clock,
     message::{
@@ -21,8 +20,8 @@ use edge::{
     observe::{access_log::AccessLog, metrics::Metrics, record::Sink},
     pipeline::{Peer, handle},
     settings::{self, LogFormat, Settings},
-    state::Edge,
-    upstream::{Commands, connect::Dial},
+    state::{Edge, Servers},
+    upstream::{Commands, address::Address, connect::Dial, tls::TlsByUpstream},
 };
 use http::{HeaderMap, Request, Response};
 use http_body_util::{BodyExt as _, Full};
@@ -36,7 +35,7 @@ use crate::upstream::Upstream;
 struct NoCommands;
 
 impl Commands for NoCommands {
-    fn ready(&self, _command: &str) -> Arc<[SocketAddr]> {
+    fn ready(&self, _command: &str) -> Arc<[Address]> {
         Arc::from([])
     }
 }
@@ -97,7 +96,7 @@ pub(crate) fn front_over(dial: Arc<dyn Dial>, more: &str) -> Front {
 
 /// As [`front_over`], with tiers behind memory, by a wall clock that shows `wall` now.
 pub(crate) fn front_before(
-    tiers: Vec<(Arc<dyn Tier>, Bounds)>,
+    tiers: Vec<(Arc<dyn Tier>, TierBounds)>,
     wall: SystemTime,
     dial: Arc<dyn Dial>,
     more: &str,
@@ -109,7 +108,7 @@ pub(crate) fn front_before(
 /// An edge by these settings.
 pub(crate) fn front_by(
     settings: Settings,
-    tiers: Vec<(Arc<dyn Tier>, Bounds)>,
+    tiers: Vec<(Arc<dyn Tier>, TierBounds)>,
     wall: SystemTime,
     dial: Arc<dyn Dial>,
 ) -> Front {
@@ -118,7 +117,9 @@ pub(crate) fn front_by(
     let tiers = Tiers::new(tiers, &clock, &metrics);
     let log = AccessLog::start(LogFormat::Off).unwrap();
     let sink = Arc::new(Sink { clock: clock.clone(), metrics: Arc::clone(&metrics), log });
-    let edge = Edge::new(settings, tiers, sink, dial, Arc::new(NoCommands)).unwrap();
+    let tls = TlsByUpstream::load(&settings.upstreams).unwrap();
+    let servers = Servers { dial, commands: Arc::new(NoCommands), tls };
+    let edge = Edge::new(settings, tiers, sink, servers).unwrap();
     Front { edge }
 }
 
@@ -138,6 +139,12 @@ pub(crate) fn start() -> SystemTime {
 }
 
 impl Front {
+    /// Applies new settings.
+    pub(crate) fn reload(&self, settings: Settings) {
+        let tls = TlsByUpstream::load(&settings.upstreams).unwrap();
+        self.edge.reload(settings, tls);
+    }
+
     pub(crate) async fn get(&self, target: &str) -> Got {
         self.send(Request::get(target)).await
     }
@@ -184,7 +191,12 @@ impl Front {
         tokio::spawn(async move {
             let service = service_fn(move |request| {
                 let edge = Arc::clone(&edge);
-                let peer = Peer { address: [192, 0, 2, 1].into(), scheme: Scheme::Https };
+                let peer = Peer {
+                    address: [192, 0, 2, 1].into(),
+                    port: 1234,
+                    reached: ([10, 0, 0, 1], 443).into(),
+                    scheme: Scheme::Https,
+                };
                 async move {
                     let request = request.map(|incoming| Content::http1(incoming, &Activity::default()));
                     Ok::<_, std::convert::Infallible>(handle(&edge, peer, None, request).await)

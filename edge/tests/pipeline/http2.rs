@@ -2,7 +2,10 @@
 
 use std::{future::poll_fn, sync::Arc, task::Poll, time::Duration};
 
-use edge::upstream::connect::{Dial, Dialling};
+use edge::upstream::{
+    address::Address,
+    connect::{Dial, Dialling},
+};
 use h2::Reason;
 use http::{HeaderMap, Request, StatusCode};
 use scripted_upstream::saying;
@@ -237,7 +240,7 @@ async fn a_connection_that_is_to_close_ends_its_streams_first() {
 async fn a_panic_costs_its_own_stream_only() {
     struct Panics;
     impl Dial for Panics {
-        fn dial<'a>(&'a self, _host: &'a str, _port: u16) -> Dialling<'a> {
+        fn dial<'a>(&'a self, _address: &'a Address) -> Dialling<'a> {
             panic!("a fault that the test provokes")
         }
     }

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that panics has failed")]
 
 mod as_sent;
+mod balance;
 mod caching;
 mod client;
 mod codings;
@@ -23,11 +24,14 @@ mod pass;
 mod played;
 mod pool;
 mod purge;
+mod reach;
 mod representation;
+mod request_id;
 mod resume;
 mod routes;
 mod servers;
 mod tiers;
+mod times;
 mod unasked;
 mod upstream;
 mod withdrawn;

@@ -51,6 +51,21 @@ async fn a_post_may_ask_to_be_taken_for_another_method() {
     }
 }
 
+/// OPTIONS is a safe method, and what it was taken for left what it had changed in the cache.
+#[tokio::test(start_paused = true)]
+async fn what_may_be_taken_for_an_unsafe_method_invalidates() {
+    let upstream = Upstream::start(saying(&[("cache-control", "max-age=60")], "x"));
+    let front = front(&upstream);
+    let options = || Request::builder().method("OPTIONS").uri("/");
+    for (request, told) in
+        [(options(), "hit"), (options().header("x-http-method-override", "DELETE"), "fwd=uri-miss")]
+    {
+        front.get("/").await;
+        front.send(request).await;
+        assert_eq!(front.get("/").await.cache(), told);
+    }
+}
+
 /// Passed on, it would have made the answer to another method everybody's; dropped, the client got another one's.
 #[tokio::test(start_paused = true)]
 async fn a_get_may_not_ask_to_be_taken_for_another_method() {

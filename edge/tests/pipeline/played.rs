@@ -7,7 +7,10 @@ use std::{
 
 use edge::{
     message::byte_stream::ByteStream,
-    upstream::connect::{Dial, Dialling},
+    upstream::{
+        address::Address,
+        connect::{Dial, Dialling},
+    },
 };
 use tokio::{
     io::{AsyncReadExt as _, DuplexStream},
@@ -26,7 +29,7 @@ pub(crate) fn played() -> (Arc<Played>, Dialled) {
 }
 
 impl Dial for Played {
-    fn dial<'a>(&'a self, _host: &'a str, _port: u16) -> Dialling<'a> {
+    fn dial<'a>(&'a self, _address: &'a Address) -> Dialling<'a> {
         Box::pin(async move {
             let (near, far) = tokio::io::duplex(16 * 1024);
             self.0.lock().unwrap().send(far).map_err(io::Error::other)?;

@@ -2,7 +2,7 @@
 
 use cache_policy::Tag;
 use edge::{
-    admin::purge::Purge as Posted,
+    admin::purge::PurgeRequest as Posted,
     cache::{
         Key,
         purge::{Force, Rule},
@@ -11,7 +11,7 @@ use edge::{
     request::inbound,
 };
 use http::Request;
-use scripted_upstream::{Gate, Reply, saying};
+use scripted_upstream::{Gate, Reply, Seen, saying};
 
 use crate::{
     front::{Front, front, pass, settle},
@@ -122,6 +122,58 @@ async fn a_url_takes_what_answers_for_it_by_no_vary_search() {
     assert_eq!(front.get("/x?utm=2").await.cache(), "fwd=uri-miss");
     front.send_body(Request::post("/x?utm=3"), "change").await;
     assert_eq!(front.get("/x?utm=4").await.cache(), "fwd=uri-miss");
+}
+
+/// A prefix that ends within a query left what answers for such queries by No-Vary-Search, and what was on its way.
+#[tokio::test(start_paused = true)]
+async fn a_prefix_of_queries_takes_what_answers_for_them_by_no_vary_search() {
+    let fields = [("cache-control", "max-age=60"), ("no-vary-search", "params=(\"utm\")")];
+    let gate = Gate::closed();
+    let upstream = Upstream::start({
+        let gate = gate.clone();
+        move |seen: &Seen| match seen.target.as_str() {
+            "/late?utm=1" => Reply::ok("x").fields(&fields).after(&gate),
+            "/plain?utm=1" => Reply::ok("x").cache_control("max-age=60"),
+            _ => Reply::ok("x").fields(&fields),
+        }
+    });
+    let front = front(&upstream);
+    for target in ["/x?utm=1", "/plain?utm=1", "/x/y?utm=1"] {
+        front.get(target).await;
+    }
+    let late = front.ask("/late?utm=1");
+    settle().await;
+    let prefix = |path: &str| Rule::Prefix(format!("https://shop.example:443/{path}?utm=2").into());
+    assert_eq!(purge(&front, prefix("x"), Force::Hard), 1);
+    assert_eq!(purge(&front, prefix("plain"), Force::Hard), 0);
+    purge(&front, prefix("late"), Force::Hard);
+    gate.open();
+    assert_eq!(late.await.unwrap().text(), "x");
+    settle().await;
+    for (target, told) in [
+        ("/x?utm=2", "fwd=uri-miss"),
+        ("/late?utm=2", "fwd=uri-miss"),
+        ("/plain?utm=1", "hit"),
+        ("/x/y?utm=2", "hit"),
+    ] {
+        assert_eq!(front.get(target).await.cache(), told, "{target}");
+    }
+}
+
+/// `no-cache="Surrogate-Key"` took the tags off what is stored, and no purge of a tag found it any more.
+#[tokio::test(start_paused = true)]
+async fn a_tag_that_a_directive_names_is_a_tag_all_the_same() {
+    let fields = [
+        ("cache-control", "max-age=60, no-cache=\"surrogate-key\", private=\"cache-tag\""),
+        ("surrogate-key", "one"),
+        ("cache-tag", "two"),
+    ];
+    let upstream = Upstream::start(move |_: &Seen| Reply::ok("x").fields(&fields));
+    let front = front(&upstream);
+    for word in ["one", "two"] {
+        front.get("/").await;
+        assert_eq!(purge(&front, tag(word), Force::Hard), 1, "{word}");
+    }
 }
 
 /// What was being fetched for `/x?utm=1` was stored after a purge of `/x?utm=2`, and answered for it.

@@ -12,7 +12,10 @@ use std::{
 
 use edge::{
     message::byte_stream::ByteStream,
-    upstream::connect::{Dial, Dialling},
+    upstream::{
+        address::Address,
+        connect::{Dial, Dialling},
+    },
 };
 use http::Request;
 use scripted_upstream::{Gate, Reply, Seen};
@@ -53,12 +56,19 @@ impl Servers {
     }
 }
 
+fn host(address: &Address) -> &str {
+    match address {
+        Address::Name { host, .. } => host,
+        Address::Socket(_) | Address::Unix(_) | Address::UnixOf(..) => "",
+    }
+}
+
 impl Dial for Servers {
-    fn dial<'a>(&'a self, host: &'a str, port: u16) -> Dialling<'a> {
-        let (server, dialled) = &self.by_name[host];
+    fn dial<'a>(&'a self, address: &'a Address) -> Dialling<'a> {
+        let (server, dialled) = &self.by_name[host(address)];
         dialled.fetch_add(1, Ordering::Relaxed);
         match server {
-            Server::Answers(upstream) => upstream.dial(host, port),
+            Server::Answers(upstream) => upstream.dial(address),
             Server::Closes => Box::pin(async {
                 let (near, far) = tokio::io::duplex(64);
                 drop(far);
@@ -231,7 +241,7 @@ async fn event_streams_that_fall_silent_put_no_server_aside() {
 async fn one_request_finds_out_whether_a_server_is_back() {
     let (upstream, server) = answers(|_| Reply::hang_up());
     let servers = Servers::of([("a", good().1), ("b", server)]);
-    let front = servers.front(&format!("failures = 1\n{PASSED}"));
+    let front = servers.front(&format!("failures = 1\nslow_start = \"0s\"\n{PASSED}"));
     while upstream.count() == 0 {
         assert_eq!(front.get("/").await.text(), "good");
     }
@@ -273,7 +283,7 @@ async fn what_is_known_of_a_server_outlives_a_reload() {
     while servers.dialled("a") == 0 {
         front.get("/").await;
     }
-    front.edge.reload(settings_for(&["a", "b"], &format!("connections = 7\n{PASSED}")));
+    front.reload(settings_for(&["a", "b"], &format!("connections = 7\n{PASSED}")));
     for _ in 0..20 {
         assert_eq!(front.get("/").await.text(), "good");
     }
@@ -288,13 +298,60 @@ async fn servers_of_an_upstream_that_is_gone_are_shown_no_more() {
         Servers::of([("a", silent)]).front(&format!("failures = 1\nresponse_timeout = \"1s\"\n{PASSED}"));
     let under_way = front.ask("/");
     pass(0).await;
-    let shown = |front: &Front| front.metric_lines("gatehouse_edge_upstream_server_up{").len();
+    let shown =
+        |front: &Front| front.metric_lines("gatehouse_edge_upstream_server_up{upstream=\"origin\"").len();
     assert_eq!(shown(&front), 1);
     let text = "threads = 1\n[[listen]]\naddress = \"127.0.0.1:0\"\n\
                 [upstreams.other]\nservers = [\"http://b:80\"]\n\
                 [[routes]]\nname = \"all\"\npath = \"/*\"\nupstream = \"other\"\n";
-    front.edge.reload(edge::settings::parse(text, "test.toml").unwrap());
+    front.reload(edge::settings::parse(text, "test.toml").unwrap());
     assert_eq!(shown(&front), 0);
     assert_eq!(under_way.await.unwrap().status, 504);
     assert_eq!(shown(&front), 0, "also by what was under way");
+}
+
+/// Content is sent again only while it is held whole, and a POST only where the route says so.
+#[tokio::test(start_paused = true)]
+async fn what_a_route_permits_is_sent_again_with_its_content() {
+    let route = |resend: &str| format!("{PASSED}resend = {{ {resend} }}\n");
+    for (method, resend, status) in [
+        ("PUT", "", 502),
+        ("PUT", "content = \"1 KiB\"", 200),
+        ("PUT", "content = \"4 B\"", 502),
+        ("POST", "content = \"1 KiB\"", 502),
+        ("POST", "content = \"1 KiB\", methods = [\"POST\"]", 200),
+        ("PATCH", "content = \"1 KiB\", methods = [\"POST\"]", 502),
+    ] {
+        let echo = |seen: &Seen| Reply::ok(seen.body.clone());
+        let (upstream, good) = answers(echo);
+        let (bad, hangs_up) = answers(|_| Reply::hang_up());
+        let servers = Servers::of([("a", good), ("b", hangs_up)]);
+        let front = servers.front(&format!("failures = 1000\n{}", route(resend)));
+        let (mut worst, mut asked) = (200, 0);
+        for _ in 0..12 {
+            let request = Request::builder().method(method).uri("/");
+            let got = front.send_body(request, "content").await;
+            asked += 1;
+            match got.status {
+                200 => assert_eq!(got.text(), "content"),
+                other => worst = other,
+            }
+        }
+        assert_eq!(worst, status, "{method} {resend}");
+        assert!(bad.count() > 0, "the bad one was asked too");
+        let sent = upstream.count() + bad.count();
+        assert!(
+            if status == 200 { sent > asked } else { sent == asked },
+            "{method} {resend}: {sent} of {asked}"
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_post_without_content_is_sent_again_where_the_route_says_so() {
+    let servers = Servers::of([("a", good().1), ("b", answers(|_| Reply::hang_up()).1)]);
+    let front = servers.front(&format!("failures = 1000\n{PASSED}resend = {{ methods = [\"POST\"] }}\n"));
+    for _ in 0..12 {
+        assert_eq!(front.send(Request::post("/")).await.status, 200);
+    }
 }

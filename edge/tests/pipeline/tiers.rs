@@ -12,12 +12,12 @@ use std::{
 
 use cache_policy::Tag;
 use edge::{
-    admin::purge::{NotPurged, Purge as Posted},
+    admin::purge::{NotPurged, PurgeRequest as Posted},
     cache::{
         Key, StoredBody,
         purge::{Force, Rule},
         tier::{Found, Kept, Purge, Tier, TierFuture},
-        tiers::Bounds,
+        tiers::TierBounds,
     },
 };
 use http::{HeaderMap, Request};
@@ -124,12 +124,12 @@ impl Shelf {
 }
 
 fn front(shelf: &Arc<Shelf>, upstream: &Upstream) -> Front {
-    front_bounded(shelf, Bounds::default(), upstream, start())
+    front_bounded(shelf, TierBounds::default(), upstream, start())
 }
 
 fn front_bounded(
     shelf: &Arc<Shelf>,
-    bounds: Bounds,
+    bounds: TierBounds,
     upstream: &Upstream,
     wall: std::time::SystemTime,
 ) -> Front {
@@ -147,7 +147,7 @@ async fn restarted(upstream: &Upstream, targets: &[&str], seconds: u64) -> (Arc<
     }
     pass(seconds).await;
     shelf.looked_up.store(0, Relaxed);
-    let after = front_bounded(&shelf, Bounds::default(), upstream, before.edge.clock.wall());
+    let after = front_bounded(&shelf, TierBounds::default(), upstream, before.edge.clock.wall());
     (shelf, after)
 }
 
@@ -271,7 +271,7 @@ async fn a_tier_that_is_slow_or_fails_is_as_good_as_none() {
         shelf.acts(act);
         let began = front.edge.clock.now();
         assert_eq!(front.get("/").await.cache(), "fwd=uri-miss");
-        assert!(front.edge.clock.now().since(began) <= Bounds::default().look_up, "{word}");
+        assert!(front.edge.clock.now().since(began) <= TierBounds::default().look_up, "{word}");
         assert_eq!(outcomes(&front, "look_ups"), [format!("\"{word}\"}} 1")]);
     }
 }
@@ -280,7 +280,7 @@ async fn a_tier_that_is_slow_or_fails_is_as_good_as_none() {
 async fn no_more_look_ups_than_are_granted_are_under_way() {
     let upstream = Upstream::start(saying(FRESH, "hello"));
     let shelf = Arc::<Shelf>::default();
-    let bounds = Bounds { look_ups: 1, ..Bounds::default() };
+    let bounds = TierBounds { look_ups: 1, ..TierBounds::default() };
     let front = front_bounded(&shelf, bounds, &upstream, start());
     shelf.acts(Act::Late);
     let waits = front.ask("/a");
@@ -316,7 +316,7 @@ async fn a_body_that_is_not_as_long_as_the_tier_says_is_not_served() {
     }
     let tier: Arc<dyn Tier> = Arc::new(Torn(shelf));
     let wall = front.edge.clock.wall();
-    let torn = front_before(vec![(tier, Bounds::default())], wall, Arc::new(upstream.clone()), CACHED);
+    let torn = front_before(vec![(tier, TierBounds::default())], wall, Arc::new(upstream.clone()), CACHED);
     assert_eq!(torn.get("/").await.cache(), "fwd=uri-miss");
     assert_eq!(outcomes(&torn, "look_ups"), [r#""failed"} 1"#]);
 }
@@ -443,7 +443,7 @@ async fn a_change_is_answered_when_the_tier_has_forgotten_what_it_made_untrue() 
     let began = front.edge.clock.now();
     front.send_body(Request::post("/other"), "change").await;
     assert!(
-        front.edge.clock.now().since(began) <= Bounds::default().purge,
+        front.edge.clock.now().since(began) <= TierBounds::default().purge,
         "a slow tier holds nobody up for long"
     );
     let began = front.edge.clock.now();

@@ -12,7 +12,10 @@ use std::{
 use edge::{
     clock::Clock,
     message::byte_stream::ByteStream,
-    upstream::connect::{Dial, Dialling},
+    upstream::{
+        address::Address,
+        connect::{Dial, Dialling},
+    },
 };
 use scripted_upstream::{Reply, Scripted, Seen};
 use tokio::task::AbortHandle;
@@ -56,7 +59,7 @@ impl Deref for Upstream {
 }
 
 impl Dial for Upstream {
-    fn dial<'a>(&'a self, _host: &'a str, _port: u16) -> Dialling<'a> {
+    fn dial<'a>(&'a self, _address: &'a Address) -> Dialling<'a> {
         Box::pin(async move {
             if self.0.stopped.load(Ordering::Relaxed) {
                 return Err(io::ErrorKind::ConnectionRefused.into());

@@ -12,8 +12,13 @@ use std::{
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, Response, header};
 use http_body_util::BodyExt as _;
-use hyper::{body::Incoming, server::conn::http1, service::service_fn, upgrade};
-use hyper_util::rt::TokioIo;
+use hyper::{
+    body::Incoming,
+    server::conn::{http1, http2},
+    service::{Service, service_fn},
+    upgrade,
+};
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::reply::{BrokenOff, Content, Ending, Reply};
@@ -136,17 +141,40 @@ impl Scripted {
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         self.0.connections.fetch_add(1, Ordering::SeqCst);
-        let upstream = self.clone();
+        let service = self.service();
         async move {
-            let service = service_fn(move |request| {
-                let upstream = upstream.clone();
-                async move { upstream.answer(request).await }
-            });
             // Without a timer: it never lets a connection go by itself.
             let serving = http1::Builder::new().serve_connection(TokioIo::new(stream), service);
             // However it ended: the one that tests are about is on the other side.
             let _ = serving.with_upgrades().await;
         }
+    }
+
+    /// As [`serve`](Self::serve), by HTTP/2, with at most `streams` requests at once.
+    pub fn serve_http2<S>(&self, stream: S, streams: u32) -> impl Future<Output = ()> + Send + use<S>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        self.0.connections.fetch_add(1, Ordering::SeqCst);
+        let service = self.service();
+        async move {
+            let serving = http2::Builder::new(TokioExecutor::new())
+                .max_concurrent_streams(streams)
+                .serve_connection(TokioIo::new(stream), service);
+            let _ = serving.await;
+        }
+    }
+
+    fn service(
+        &self,
+    ) -> impl Service<Request<Incoming>, Response = Response<Content>, Error = BrokenOff, Future: Send>
+    + Send
+    + use<> {
+        let upstream = self.clone();
+        service_fn(move |request| {
+            let upstream = upstream.clone();
+            async move { upstream.answer(request).await }
+        })
     }
 
     async fn answer(&self, mut request: Request<Incoming>) -> Result<Response<Content>, BrokenOff> {

@@ -2,11 +2,11 @@
 //! found.
 #![no_main]
 
-use cache_policy::{RequestFacts, Resource, Rules, invalidated_targets, invalidates, stands_for_get};
+use cache_policy::{RequestFacts, ResourceName, Rules, invalidated_targets, invalidates, stands_for_get};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use libfuzzer_sys::fuzz_target;
 
-const BASE: Resource<'_> = Resource { scheme: "https", authority: "a.test:8443", path_and_query: "/b/c?d" };
+const BASE: ResourceName<'_> = ResourceName { scheme: "https", authority: "a.test:8443", path_and_query: "/b/c?d" };
 
 fuzz_target!(|input: (u16, &[u8], &[u8])| {
     let (status, location, content_location) = input;

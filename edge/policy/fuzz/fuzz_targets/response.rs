@@ -32,9 +32,9 @@ const FIELDS: [HeaderName; 20] = [
     HeaderName::from_static("x"),
 ];
 
-type Lines<'a> = Vec<(u8, &'a [u8])>;
+type FieldLines<'a> = Vec<(u8, &'a [u8])>;
 
-fn head(lines: Lines<'_>) -> HeaderMap {
+fn head(lines: FieldLines<'_>) -> HeaderMap {
     let mut head = HeaderMap::new();
     for (name, value) in lines {
         if let Ok(value) = HeaderValue::from_bytes(value) {
@@ -44,7 +44,7 @@ fn head(lines: Lines<'_>) -> HeaderMap {
     head
 }
 
-fuzz_target!(|input: (u16, u32, &str, Lines<'_>, Lines<'_>)| {
+fuzz_target!(|input: (u16, u32, &str, FieldLines<'_>, FieldLines<'_>)| {
     let (status, elapsed, query, first, second) = input;
     let (first, second) = (head(first), head(second));
     let rules = Rules::default();

@@ -141,18 +141,18 @@ pub fn ensure(settings: &Certificate, now: SystemTime) -> Result<Provision, Loca
     let leaf = read_certificate(&settings.certificate)?;
     let key_is_there = settings.key.try_exists().map_err(failed("read", &settings.key))?;
     match &leaf {
-        Found::Foreign if key_is_there => return Ok(Provision::NotOurs),
-        Found::Foreign => {
+        CertificateFile::Foreign if key_is_there => return Ok(Provision::NotOurs),
+        CertificateFile::Foreign => {
             return Err(LocalCaError::KeyMissing {
                 certificate: settings.certificate.clone(),
                 key: settings.key.clone(),
             });
         }
-        Found::Missing | Found::Ours(_) => {}
+        CertificateFile::Missing | CertificateFile::Ours(_) => {}
     }
     let authority = Authority { certificate: folder.join("ca.pem"), key: folder.join("ca.key") };
     let kept = authority.read(now)?;
-    if let (Some(authority), Found::Ours(leaf), true) = (&kept, &leaf, key_is_there)
+    if let (Some(authority), CertificateFile::Ours(leaf), true) = (&kept, &leaf, key_is_there)
         && good_for_a_while(leaf, now)
         && signed_by(leaf, authority)
         && certifies(leaf, &settings.key)?
@@ -179,7 +179,7 @@ pub fn ensure(settings: &Certificate, now: SystemTime) -> Result<Provision, Loca
 }
 
 /// The certificate found in a file.
-enum Found {
+enum CertificateFile {
     Missing,
     Ours(CertificateDer<'static>),
     Foreign,
@@ -195,9 +195,11 @@ impl Authority {
     /// The authority's certificate, when it is ours and valid for a while.
     fn read(&self, now: SystemTime) -> Result<Option<CertificateDer<'static>>, LocalCaError> {
         match read_certificate(&self.certificate)? {
-            Found::Missing => Ok(None),
-            Found::Ours(certificate) => Ok(good_for_a_while(&certificate, now).then_some(certificate)),
-            Found::Foreign => Err(LocalCaError::Foreign { path: self.certificate.clone() }),
+            CertificateFile::Missing => Ok(None),
+            CertificateFile::Ours(certificate) => {
+                Ok(good_for_a_while(&certificate, now).then_some(certificate))
+            }
+            CertificateFile::Foreign => Err(LocalCaError::Foreign { path: self.certificate.clone() }),
         }
     }
 
@@ -277,17 +279,17 @@ fn named(name: &str, now: SystemTime, life: Duration) -> Result<CertificateParam
 }
 
 /// The first certificate of a PEM file. A file without one is foreign: it is not ours to replace.
-fn read_certificate(path: &Path) -> Result<Found, LocalCaError> {
+fn read_certificate(path: &Path) -> Result<CertificateFile, LocalCaError> {
     let pem = match fs::read(path) {
         Ok(pem) => pem,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Found::Missing),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(CertificateFile::Missing),
         Err(error) => return Err(failed("read", path)(error)),
     };
-    let Ok(certificate) = CertificateDer::from_pem_slice(&pem) else { return Ok(Found::Foreign) };
+    let Ok(certificate) = CertificateDer::from_pem_slice(&pem) else { return Ok(CertificateFile::Foreign) };
     let ours = parse(&certificate).is_some_and(|parsed| {
         parsed.issuer().iter_common_name().any(|name| name.as_str().is_ok_and(|name| name.starts_with(NAME)))
     });
-    Ok(if ours { Found::Ours(certificate) } else { Found::Foreign })
+    Ok(if ours { CertificateFile::Ours(certificate) } else { CertificateFile::Foreign })
 }
 
 fn parse<'a>(certificate: &'a CertificateDer<'_>) -> Option<X509Certificate<'a>> {

@@ -8,8 +8,7 @@ pub mod local_ca;
 
 use std::{
     collections::HashMap,
-    fmt, fs, io,
-    net::SocketAddr,
+    fmt, io,
     path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -23,10 +22,12 @@ use rustls::{
     sign::CertifiedKey,
     version::{TLS12, TLS13},
 };
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem, pem::PemObject as _};
 use x509_parser::{certificate::X509Certificate, extensions::GeneralName, prelude::FromDer as _};
 
-use crate::settings::{Certificate, Listen};
+use crate::settings::{
+    Certificate,
+    credentials::{self, CredentialError, provider},
+};
 use local_ca::{LocalCaError, Provision};
 
 /// An operator is warned when a certificate ends sooner than this.
@@ -43,54 +44,9 @@ pub enum TlsError {
         /// What the system said.
         source: io::Error,
     },
-    /// A file holds no certificate in PEM.
-    #[error("{} holds no certificate: it needs a block `-----BEGIN CERTIFICATE-----`, the server's own first, then those that signed it", path.display())]
-    NoCertificate {
-        /// The file.
-        path: PathBuf,
-    },
-    /// A file holds no key in PEM.
-    #[error("{} holds no private key: it needs a block `-----BEGIN PRIVATE KEY-----`", path.display())]
-    NoKey {
-        /// The file.
-        path: PathBuf,
-    },
-    /// A key is encrypted.
-    #[error("the private key in {} is encrypted; write it without a passphrase: openssl pkey -in {0} -out NEW", path.display())]
-    EncryptedKey {
-        /// The file.
-        path: PathBuf,
-    },
-    /// A file is broken PEM.
-    #[error("{} is not valid PEM: {source}; copy it again", path.display())]
-    Pem {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong.
-        source: pem::Error,
-    },
-    /// A certificate is no X.509 certificate.
-    #[error("{} holds a certificate that cannot be read; `openssl x509 -in {0} -noout -text` tells more", path.display())]
-    Certificate {
-        /// The file.
-        path: PathBuf,
-    },
-    /// A key is of a kind rustls does not take.
-    #[error("the private key in {} cannot be used: {source}; use RSA from 2048 bits, ECDSA P-256, P-384 or P-521, or Ed25519", path.display())]
-    Key {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong.
-        source: rustls::Error,
-    },
-    /// Certificate and key are not of one pair.
-    #[error("the private key in {} is not that of the certificate in {}; name the two that were made together (and the server's own certificate first in its file)", key.display(), certificate.display())]
-    KeyMismatch {
-        /// The certificate's file.
-        certificate: PathBuf,
-        /// The key's file.
-        key: PathBuf,
-    },
+    /// A certificate or a key cannot be used.
+    #[error(transparent)]
+    Credential(CredentialError),
     /// The local certificate could not be made.
     #[error(transparent)]
     LocalCa(#[from] LocalCaError),
@@ -99,79 +55,37 @@ pub enum TlsError {
     Setup(#[source] rustls::Error),
 }
 
-/// TLS of every listener, in the order of the settings at the start.
+/// Makes the [`Terminator`]s of all listeners.
 #[derive(Debug)]
-pub struct Certificates {
-    terminators: Vec<Option<Terminator>>,
+pub struct Terminators {
+    tickets: Arc<dyn ProducesTickets>,
 }
 
-/// What [`Certificates::read`] has read for the terminators.
-pub struct Renewed(Vec<Loaded>);
-
-impl Certificates {
-    /// Reads the certificate and key of each listener, and makes those that are to be made here ([`local_ca`]). What
-    /// clients will dislike about a certificate, and how to trust a new local authority, is logged.
+impl Terminators {
+    /// Chooses the keys that seal session tickets: made once per process and changed every six hours. One set for all
+    /// listeners: a client's connections may reach any of them.
     ///
     /// # Errors
-    /// [`TlsError`] about the first file that cannot be used. A certificate that has ended is no error.
-    pub fn load(listeners: &[Listen], now: SystemTime) -> Result<Self, TlsError> {
-        // Sealed with keys made once per process and changed every six hours. One set for all listeners: a client's
-        // connections may reach any of them.
-        let tickets = aws_lc_rs::Ticketer::new().map_err(TlsError::Setup)?;
-        let terminator = |listener: &Listen| {
-            let Some(source) = &listener.tls else { return Ok(None) };
-            Terminator::new(listener.address, read(source, now)?, &tickets).map(Some)
-        };
-        Ok(Self { terminators: listeners.iter().map(terminator).collect::<Result<_, _>>()? })
+    /// [`TlsError::Setup`], when the system gives no random numbers.
+    pub fn new() -> Result<Self, TlsError> {
+        Ok(Self { tickets: aws_lc_rs::Ticketer::new().map_err(TlsError::Setup)? })
     }
 
-    /// Reads all anew, and changes nothing yet. The listeners must have the addresses of [`Certificates::load`], in
-    /// whatever order; their files may differ. A listener for whose address there is none here is left out.
+    /// TLS of one more listener.
     ///
     /// # Errors
-    /// As [`Certificates::load`].
-    pub fn read(&self, listeners: &[Listen], now: SystemTime) -> Result<Renewed, TlsError> {
-        let all = || self.terminators.iter().flatten();
-        let mut wanted: Vec<(SocketAddr, &Certificate)> = listeners
-            .iter()
-            .filter_map(|listener| Some((listener.address, listener.tls.as_ref()?)))
-            .collect();
-        // Port 0 gives several listeners the same address. One whose files are what they were keeps them; the others are
-        // told apart by their order.
-        let mut sources: Vec<Option<Certificate>> = all()
-            .map(|terminator| {
-                let source = terminator.certificates.0.load().source.clone();
-                let place = wanted.iter().position(|wanted| *wanted == (terminator.address, &source))?;
-                wanted.remove(place);
-                Some(source)
-            })
-            .collect();
-        for (terminator, source) in all().zip(&mut sources).filter(|(_, source)| source.is_none()) {
-            let place = wanted.iter().position(|(address, _)| *address == terminator.address);
-            *source = place.map(|place| wanted.remove(place).1.clone());
-        }
-        let loaded = all().zip(sources).map(|(terminator, source)| match source {
-            Some(source) => read(&source, now),
-            None => read(&terminator.certificates.0.load().source, now),
-        });
-        Ok(Renewed(loaded.collect::<Result<_, _>>()?))
-    }
-
-    /// Puts in force what has been read, for the handshakes to come.
-    pub fn renew(&self, Renewed(loaded): Renewed) {
-        for (terminator, loaded) in self.terminators.iter().flatten().zip(loaded) {
-            terminator.certificates.0.store(Arc::new(loaded));
-        }
-    }
-
-    /// TLS of one listener; `None` when it speaks clear text.
-    #[must_use]
-    pub fn terminator(&self, listener: usize) -> Option<&Terminator> {
-        self.terminators.get(listener)?.as_ref()
+    /// [`TlsError::Setup`].
+    pub fn make(&self, loaded: Loaded) -> Result<Terminator, TlsError> {
+        Terminator::new(loaded, &self.tickets)
     }
 }
 
-fn read(source: &Certificate, now: SystemTime) -> Result<Loaded, TlsError> {
+/// Reads a listener's certificate and key, and makes those that are to be made here ([`local_ca`]). What clients will dislike
+/// about a certificate, and how to trust a new local authority, is logged.
+///
+/// # Errors
+/// [`TlsError`] about a file that cannot be used. A certificate that has ended is no error.
+pub fn read(source: &Certificate, now: SystemTime) -> Result<Loaded, TlsError> {
     if source.local_ca
         && let Provision::NewAuthority(trust) = local_ca::ensure(source, now)?
     {
@@ -193,7 +107,7 @@ pub enum Finding {
     Warning(String),
 }
 
-/// Looks at a listener's certificate and key as [`Certificates::load`] would, and makes nothing.
+/// Looks at a listener's certificate and key as [`read`] would, and makes nothing.
 #[must_use]
 pub fn inspect(source: &Certificate, now: SystemTime) -> Vec<Finding> {
     if source.local_ca && !source.certificate.exists() && !source.key.exists() {
@@ -215,18 +129,12 @@ pub fn inspect(source: &Certificate, now: SystemTime) -> Vec<Finding> {
 /// TLS of one listener.
 #[derive(Debug)]
 pub struct Terminator {
-    /// As the settings have it.
-    address: SocketAddr,
     certificates: Arc<Current>,
     config: Arc<ServerConfig>,
 }
 
 impl Terminator {
-    fn new(
-        address: SocketAddr,
-        loaded: Loaded,
-        tickets: &Arc<dyn ProducesTickets>,
-    ) -> Result<Self, TlsError> {
+    fn new(loaded: Loaded, tickets: &Arc<dyn ProducesTickets>) -> Result<Self, TlsError> {
         let certificates = Arc::new(Current(ArcSwap::from_pointee(loaded)));
         let mut config = ServerConfig::builder_with_provider(provider())
             .with_protocol_versions(&[&TLS13, &TLS12])
@@ -237,23 +145,21 @@ impl Terminator {
         config.ticketer = Arc::clone(tickets);
         // Tickets leave nothing to store here, and the default store has a lock that all threads would share.
         config.session_storage = Arc::new(NoServerSessionStorage {});
-        Ok(Self { address, certificates, config: Arc::new(config) })
+        Ok(Self { certificates, config: Arc::new(config) })
     }
 
-    /// What handshakes are answered with, the same on every thread. Later [`Certificates::renew`]als take effect in it.
+    /// Puts in force what has been read, for the handshakes to come. Whether it is another certificate.
+    pub fn renew(&self, loaded: Loaded) -> bool {
+        let other = self.certificates.0.load().default.cert != loaded.default.cert;
+        self.certificates.0.store(Arc::new(loaded));
+        other
+    }
+
+    /// What handshakes are answered with, the same on every thread. Later [`Terminator::renew`]als take effect in it.
     #[must_use]
     pub fn server_config(&self) -> Arc<ServerConfig> {
         Arc::clone(&self.config)
     }
-}
-
-fn provider() -> Arc<CryptoProvider> {
-    use aws_lc_rs::kx_group::{SECP256R1, SECP384R1, X25519, X25519MLKEM768};
-    Arc::new(CryptoProvider {
-        // Listed explicitly, so that no feature of a dependency decides it.
-        kx_groups: vec![X25519MLKEM768, X25519, SECP256R1, SECP384R1],
-        ..aws_lc_rs::default_provider()
-    })
 }
 
 /// The certificates of one listener as of now.
@@ -272,9 +178,7 @@ impl ResolvesServerCert for Current {
 }
 
 /// Certificates, chosen by the name a client asks for (SNI, RFC 6066 §3).
-struct Loaded {
-    /// Where the first of them came from.
-    source: Certificate,
+pub struct Loaded {
     /// For clients that ask for no name, or for another one.
     default: Arc<CertifiedKey>,
     /// By lower-case name; a wildcard stands without its star: `.example.com`.
@@ -286,7 +190,6 @@ impl Loaded {
     fn read(first: &Certificate, others: &[Certificate]) -> Result<Self, TlsError> {
         let provider = provider();
         let mut loaded = Self {
-            source: first.clone(),
             default: Arc::new(read_pair(first, &provider)?),
             by_name: HashMap::new(),
             validities: Vec::new(),
@@ -299,7 +202,7 @@ impl Loaded {
     }
 
     fn add(&mut self, source: &Certificate, pair: &Arc<CertifiedKey>) -> Result<(), TlsError> {
-        let unreadable = || TlsError::Certificate { path: source.certificate.clone() };
+        let unreadable = || CredentialError::Certificate { path: source.certificate.clone() };
         let leaf = pair.end_entity_cert().map_err(|_| unreadable())?;
         let (_, leaf) = X509Certificate::from_der(leaf).map_err(|_| unreadable())?;
         self.validities.push(Validity::of(&leaf, &source.certificate));
@@ -337,48 +240,16 @@ fn dns_names(leaf: &X509Certificate<'_>) -> Vec<Box<str>> {
 }
 
 fn read_pair(source: &Certificate, provider: &CryptoProvider) -> Result<CertifiedKey, TlsError> {
-    let path = || source.certificate.clone();
-    let pem = read_pem(&source.certificate)?;
-    let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_slice_iter(&pem)
-        .collect::<Result<_, _>>()
-        .map_err(|source| TlsError::Pem { path: path(), source })?;
-    if chain.is_empty() {
-        return Err(TlsError::NoCertificate { path: path() });
-    }
-    let path = || source.key.clone();
-    let pem = read_pem(&source.key)?;
-    // Said before the content is looked at: encrypted, it is no base64 of a key, or has header lines of its own (RFC 1421
-    // §4.6.1.1, which OpenSSL writes for PKCS#1 and SEC1).
-    if contains(&pem, b"ENCRYPTED PRIVATE KEY-----") || contains(&pem, b"Proc-Type: 4,ENCRYPTED") {
-        return Err(TlsError::EncryptedKey { path: path() });
-    }
-    let key = PrivateKeyDer::from_pem_slice(&pem).map_err(|source| match source {
-        pem::Error::NoItemsFound => TlsError::NoKey { path: path() },
-        source => TlsError::Pem { path: path(), source },
-    })?;
-    let key = provider
-        .key_provider
-        .load_private_key(key)
-        .map_err(|source| TlsError::Key { path: path(), source })?;
-    let pair = CertifiedKey::new(chain, key);
-    match pair.keys_match() {
-        // Unknown means that the key does not reveal its public half: then the handshake will show.
-        Ok(()) | Err(rustls::Error::InconsistentKeys(rustls::InconsistentKeys::Unknown)) => Ok(pair),
-        Err(rustls::Error::InconsistentKeys(_)) => {
-            Err(TlsError::KeyMismatch { certificate: source.certificate.clone(), key: source.key.clone() })
+    Ok(credentials::pair(&source.certificate, &source.key, provider)?)
+}
+
+impl From<CredentialError> for TlsError {
+    fn from(error: CredentialError) -> Self {
+        match error {
+            CredentialError::Read { path, source } => Self::Read { path, source },
+            other => Self::Credential(other),
         }
-        Err(_) => Err(TlsError::Certificate { path: source.certificate.clone() }),
     }
-}
-
-/// A file's content, without the byte order mark that some editors begin a text with.
-fn read_pem(path: &Path) -> Result<Vec<u8>, TlsError> {
-    let content = fs::read(path).map_err(|source| TlsError::Read { path: path.to_owned(), source })?;
-    Ok(content.strip_prefix(b"\xef\xbb\xbf").map(<[u8]>::to_vec).unwrap_or(content))
-}
-
-fn contains(text: &[u8], part: &[u8]) -> bool {
-    text.windows(part.len()).any(|window| window == part)
 }
 
 /// When a certificate is valid, in seconds since 1970.
@@ -431,12 +302,14 @@ fn seconds(time: SystemTime) -> i64 {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use rcgen::{CertificateParams, KeyPair};
     use rustls::{
         ClientConfig, ClientConnection, HandshakeKind, NamedGroup, ProtocolVersion, RootCertStore,
         ServerConnection, SupportedProtocolVersion, client::Resumption,
     };
-    use rustls_pki_types::ServerName;
+    use rustls_pki_types::{CertificateDer, ServerName, pem::PemObject as _};
     use tempfile::TempDir;
 
     use super::*;
@@ -524,22 +397,18 @@ mod tests {
         UNIX_EPOCH + Duration::from_secs(20_000 * 86_400)
     }
 
-    fn listen(source: &Certificate) -> Listen {
-        Listen { address: ([127, 0, 0, 1], 0).into(), tls: Some(source.clone()) }
+    fn terminator(terminators: &Terminators, source: &Certificate) -> Terminator {
+        terminators.make(read(source, now()).unwrap()).unwrap()
     }
 
-    fn serve(source: &Certificate) -> (Certificates, Arc<ServerConfig>) {
-        let certificates = Certificates::load(&[listen(source)], now()).unwrap();
-        let config = certificates.terminator(0).unwrap().server_config();
-        (certificates, config)
+    fn serve(source: &Certificate) -> (Terminator, Arc<ServerConfig>) {
+        let terminator = terminator(&Terminators::new().unwrap(), source);
+        let config = terminator.server_config();
+        (terminator, config)
     }
 
     fn error(source: &Certificate) -> String {
-        Certificates::load(&[listen(source)], now()).unwrap_err().to_string()
-    }
-
-    fn reload(certificates: &Certificates, listeners: &[Listen], now: SystemTime) -> Result<(), TlsError> {
-        certificates.read(listeners, now).map(|renewed| certificates.renew(renewed))
+        read(source, now()).err().unwrap().to_string()
     }
 
     const BOTH: &[&SupportedProtocolVersion] = &[&TLS13, &TLS12];
@@ -569,14 +438,13 @@ mod tests {
         for versions in [&[&TLS13][..], &[&TLS12][..]] {
             let files = Files::new();
             let source = files.pair("a", &["localhost"]);
-            let listeners = [listen(&source), listen(&source)];
-            let certificates = Certificates::load(&listeners, now()).unwrap();
-            let config = |listener| certificates.terminator(listener).unwrap().server_config();
+            let terminators = Terminators::new().unwrap();
+            let [one, other] = [(); 2].map(|()| terminator(&terminators, &source));
             let client = Arc::new(client(&[&source], versions));
-            let (_, server) = shake(&client, &config(0), "localhost").unwrap();
+            let (_, server) = shake(&client, &one.server_config(), "localhost").unwrap();
             assert_ne!(server.handshake_kind(), Some(HandshakeKind::Resumed));
-            reload(&certificates, &listeners, now()).unwrap();
-            let (_, server) = shake(&client, &config(1), "localhost").unwrap();
+            assert!(!other.renew(read(&source, now()).unwrap()), "it is the same");
+            let (_, server) = shake(&client, &other.server_config(), "localhost").unwrap();
             assert_eq!(server.handshake_kind(), Some(HandshakeKind::Resumed), "{versions:?}");
         }
     }
@@ -604,36 +472,14 @@ mod tests {
     fn a_reload_counts_for_the_next_handshake() {
         let files = Files::new();
         let (old, new) = (files.pair("old", &["localhost"]), files.pair("new", &["localhost"]));
-        let (certificates, server) = serve(&old);
+        let (terminator, server) = serve(&old);
         let client = Arc::new(client(&[&old, &new], BOTH));
         let (client_before, _) = shake(&client, &server, "localhost").unwrap();
-        reload(&certificates, &[listen(&new)], now()).unwrap();
+        assert!(terminator.renew(read(&new, now()).unwrap()), "it is another");
         let fresh = Arc::new(self::client(&[&old, &new], BOTH));
         let (client_after, _) = shake(&fresh, &server, "localhost").unwrap();
         assert_eq!(client_before.peer_certificates().unwrap()[0], der(&old));
         assert_eq!(client_after.peer_certificates().unwrap()[0], der(&new));
-    }
-
-    #[test]
-    fn a_reload_that_fails_changes_nothing_on_any_listener() {
-        let files = Files::new();
-        let (one, two) = (files.pair("one", &["localhost"]), files.pair("two", &["localhost"]));
-        let certificates = Certificates::load(&[listen(&one), listen(&one)], now()).unwrap();
-        fs::write(&one.key, "broken").unwrap();
-        reload(&certificates, &[listen(&two), listen(&one)], now()).unwrap_err();
-        let server = certificates.terminator(0).unwrap().server_config();
-        shake(&Arc::new(client(&[&one], BOTH)), &server, "localhost").unwrap();
-    }
-
-    #[test]
-    fn only_tls_listeners_have_a_terminator() {
-        let files = Files::new();
-        let secure = listen(&files.pair("a", &["localhost"]));
-        let clear = Listen { tls: None, ..secure.clone() };
-        let certificates = Certificates::load(&[clear, secure], now()).unwrap();
-        assert!(certificates.terminator(0).is_none());
-        assert!(certificates.terminator(1).is_some());
-        assert!(certificates.terminator(2).is_none());
     }
 
     #[test]
@@ -709,29 +555,6 @@ mod tests {
             fs::write(path, format!("\u{feff}{text}")).unwrap();
         }
         serve(&good);
-    }
-
-    /// Dealt out by the order of the tables, two listeners answered with each other's certificates.
-    #[test]
-    fn certificates_go_to_the_listeners_address_whatever_the_order() {
-        let files = Files::new();
-        let (one, two) = (files.pair("one", &["localhost"]), files.pair("two", &["localhost"]));
-        let at = |port: u16, source: &Certificate| Listen {
-            address: ([127, 0, 0, 1], port).into(),
-            ..listen(source)
-        };
-        // The second time both have port 0, and only their files tell them apart.
-        for ports in [(1, 2), (0, 0)] {
-            let (first, second) = (at(ports.0, &one), at(ports.1, &two));
-            let certificates = Certificates::load(&[first.clone(), second.clone()], now()).unwrap();
-            reload(&certificates, &[second, first], now()).unwrap();
-            for (listener, own) in [(0, &one), (1, &two)] {
-                let server = certificates.terminator(listener).unwrap().server_config();
-                let client = Arc::new(client(&[&one, &two], BOTH));
-                let (client, _) = shake(&client, &server, "localhost").unwrap();
-                assert_eq!(client.peer_certificates().unwrap()[0], der(own));
-            }
-        }
     }
 
     /// A certificate for localhost from the first to the last day of 2020.

@@ -49,7 +49,7 @@ mod tests {
         route.observe(StatusCode::OK, Verdict::Hit, Duration::from_millis(3), 10);
         metrics.reasoned(Some(&route), "stale");
         metrics.limited(&"a\"b\\c".into());
-        metrics.for_upstream(&name).failed("connect");
+        metrics.for_upstream(&name).failed("connect", "upstream-refused");
         metrics.observe_with(Observed::default);
         let page = metrics.encode_classic();
         let mut kinds: BTreeMap<&str, &str> = BTreeMap::new();

@@ -14,7 +14,7 @@ use std::{
     fmt,
     sync::{
         Arc, OnceLock,
-        atomic::{AtomicI64, AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed},
     },
     time::Duration,
 };
@@ -41,6 +41,11 @@ struct Counts {
     clear: Arc<ConnectionMetrics>,
     tls: Arc<ConnectionMetrics>,
     handshakes_failed: AtomicU64,
+    not_introduced: Mutex<BTreeMap<&'static str, u64>>,
+    reloads_applied: AtomicU64,
+    reloads_refused: AtomicU64,
+    /// What the settings' file says is not what is in force.
+    refused_last: AtomicBool,
     observe: OnceLock<Observe>,
 }
 
@@ -93,6 +98,15 @@ pub enum ListenerKind {
     Clear,
     /// TLS.
     Tls,
+}
+
+/// What became of a reload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReloadOutcome {
+    /// The new settings are in force.
+    Applied,
+    /// The old ones stay.
+    Refused,
 }
 
 impl Metrics {
@@ -158,6 +172,21 @@ impl Metrics {
     /// Counts a failed TLS handshake.
     pub fn handshake_failed(&self) {
         self.counts.handshakes_failed.fetch_add(1, Relaxed);
+    }
+
+    /// Counts a connection that was closed for want of a PROXY header from who may send one, for a reason of one word.
+    pub fn not_introduced(&self, reason: &'static str) {
+        *self.counts.not_introduced.lock().entry(reason).or_default() += 1;
+    }
+
+    /// Counts a reload, and remembers what became of the last one.
+    pub fn reloaded(&self, outcome: ReloadOutcome) {
+        let counter = match outcome {
+            ReloadOutcome::Applied => &self.counts.reloads_applied,
+            ReloadOutcome::Refused => &self.counts.reloads_refused,
+        };
+        counter.fetch_add(1, Relaxed);
+        self.counts.refused_last.store(outcome == ReloadOutcome::Refused, Relaxed);
     }
 
     /// Everything, in the OpenMetrics text format ([`CONTENT_TYPE`]).
@@ -236,10 +265,12 @@ impl RouteMetrics {
 pub struct UpstreamMetrics {
     /// From the request to the response's head.
     answered: Durations,
-    failed: Mutex<BTreeMap<&'static str, u64>>,
+    /// By phase and reason. An answer that broke off in its body is counted among the answered too.
+    failed: Mutex<BTreeMap<(&'static str, &'static str), u64>>,
     /// The servers by address: as many as the settings and the commands' instances are.
     servers: Mutex<BTreeMap<Arc<str>, ServerState>>,
     retried: AtomicU64,
+    hedged: AtomicU64,
     continued: Mutex<BTreeMap<&'static str, u64>>,
 }
 
@@ -247,7 +278,7 @@ pub struct UpstreamMetrics {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ServerState {
     Up,
-    /// Put aside, for it failed.
+    /// Put aside or down, for it failed.
     Aside,
 }
 
@@ -267,14 +298,19 @@ impl UpstreamMetrics {
         self.retried.fetch_add(1, Relaxed);
     }
 
+    /// Counts a request that is asked of a second server because the first is late.
+    pub fn hedged(&self) {
+        self.hedged.fetch_add(1, Relaxed);
+    }
+
     /// Counts a response whose head arrived `took` after the request was sent.
     pub fn answered(&self, took: Duration) {
         self.answered.observe(took);
     }
 
-    /// Counts a request without a response, for a reason of one word.
-    pub fn failed(&self, reason: &'static str) {
-        *self.failed.lock().entry(reason).or_default() += 1;
+    /// Counts a request that failed in this phase, for a reason of one word.
+    pub fn failed(&self, phase: &'static str, reason: &'static str) {
+        *self.failed.lock().entry((phase, reason)).or_default() += 1;
     }
 
     /// Counts an attempt to fetch the rest of a body that broke off; `outcome` is one word.
@@ -447,15 +483,27 @@ mod tests {
     }
 
     #[test]
+    fn a_file_that_was_refused_is_told_until_one_is_applied() {
+        let metrics = Metrics::new();
+        shows(&metrics, "gatehouse_edge_last_reload_applied 1");
+        metrics.reloaded(ReloadOutcome::Refused);
+        shows(&metrics, "gatehouse_edge_last_reload_applied 0");
+        metrics.reloaded(ReloadOutcome::Refused);
+        metrics.reloaded(ReloadOutcome::Applied);
+        shows(&metrics, "gatehouse_edge_last_reload_applied 1");
+        shows(&metrics, r#"gatehouse_edge_reloads_total{outcome="refused"} 2"#);
+        shows(&metrics, r#"gatehouse_edge_reloads_total{outcome="applied"} 1"#);
+    }
+
+    #[test]
     fn upstream_requests_are_answers_and_failures() {
         let metrics = Metrics::new();
         let origin = metrics.for_upstream(&name("origin"));
         origin.answered(Duration::from_millis(7));
-        origin.failed("upstream-closed");
-        origin.failed("upstream-closed");
+        origin.failed("first-byte", "upstream-closed");
+        origin.failed("first-byte", "upstream-closed");
         shows(&metrics, r#"gatehouse_edge_upstream_requests_total{upstream="origin"} 3"#);
-        let failures =
-            r#"gatehouse_edge_upstream_failures_total{upstream="origin",reason="upstream-closed"} 2"#;
+        let failures = r#"gatehouse_edge_upstream_failures_total{upstream="origin",phase="first-byte",reason="upstream-closed"} 2"#;
         shows(&metrics, failures);
         shows(&metrics, r#"gatehouse_edge_upstream_response_duration_seconds_count{upstream="origin"} 1"#);
     }

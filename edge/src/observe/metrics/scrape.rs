@@ -134,7 +134,25 @@ impl Scrape {
             refused.with(&[("listener", kind)], numbers.refused.load(Relaxed))?;
         }
         page.counter("gatehouse_edge_tls_handshakes_failed", "TLS handshakes that came to nothing")?
-            .count(self.0.handshakes_failed.load(Relaxed))
+            .count(self.0.handshakes_failed.load(Relaxed))?;
+        let mut not_introduced = page.counter(
+            "gatehouse_edge_proxy_headers_refused",
+            "Connections closed for want of a PROXY header from who may send one",
+        )?;
+        for (reason, count) in &*self.0.not_introduced.lock() {
+            not_introduced.with(&[("reason", *reason)], *count)?;
+        }
+        let mut reloads =
+            page.counter("gatehouse_edge_reloads", "Reloads of the settings by what became of them")?;
+        reloads.with(&[("outcome", "applied")], self.0.reloads_applied.load(Relaxed))?;
+        reloads.with(&[("outcome", "refused")], self.0.reloads_refused.load(Relaxed))?;
+        page.family(
+            "gatehouse_edge_last_reload_applied",
+            "0 while the last reload was refused: the file is not what is in force, and the next start would fail",
+            None,
+            MetricType::Gauge,
+        )?
+        .gauge(u64::from(!self.0.refused_last.load(Relaxed)))
     }
 
     fn upstreams(&self, page: &mut Page<'_>) -> fmt::Result {
@@ -152,14 +170,19 @@ impl Scrape {
             page.counter("gatehouse_edge_upstream_requests", "Requests to upstreams, answered or not")?;
         for (upstream, numbers) in &*upstreams {
             let answered: u64 = numbers.answered.buckets.iter().map(|count| count.load(Relaxed)).sum();
-            let failed: u64 = numbers.failed.lock().values().sum();
+            let failed = numbers.failed.lock();
+            let unanswered = failed.iter().filter(|((phase, _), _)| *phase != "body");
+            let failed: u64 = unanswered.map(|(_, count)| count).sum();
             requests.with(&[("upstream", &**upstream)], answered + failed)?;
         }
-        let mut failures =
-            page.counter("gatehouse_edge_upstream_failures", "Requests that no upstream answered")?;
+        let mut failures = page.counter(
+            "gatehouse_edge_upstream_failures",
+            "Requests that no upstream answered, or not to the end, by how far they came and why",
+        )?;
         for (upstream, numbers) in &*upstreams {
-            for (reason, count) in &*numbers.failed.lock() {
-                failures.with(&[("upstream", &**upstream), ("reason", reason)], *count)?;
+            for ((phase, reason), count) in &*numbers.failed.lock() {
+                let labels = [("upstream", &**upstream), ("phase", *phase), ("reason", *reason)];
+                failures.with(&labels, *count)?;
             }
         }
         let mut retries = page.counter(
@@ -168,6 +191,13 @@ impl Scrape {
         )?;
         for (upstream, numbers) in &*upstreams {
             retries.with(&[("upstream", &**upstream)], numbers.retried.load(Relaxed))?;
+        }
+        let mut hedges = page.counter(
+            "gatehouse_edge_upstream_hedges",
+            "Requests asked of a second server because the first was late",
+        )?;
+        for (upstream, numbers) in &*upstreams {
+            hedges.with(&[("upstream", &**upstream)], numbers.hedged.load(Relaxed))?;
         }
         let mut servers = page.family(
             "gatehouse_edge_upstream_server_up",

@@ -8,16 +8,17 @@
 //! ```text
 //!              +--------------------- back-off over ---------------------+
 //!              v                                                         |
-//!   ------> Starting ---- answers on its PORT ----> Ready --- exits ---> BackOff
+//!   ------> Starting -- answers where it listens -> Ready --- exits ---> Waiting
 //!              |  '-- exits, or not ready in time ----|------------------^ |
 //!              |                                      |                    |
 //!              '------------- stop wanted ------------+--------------------'
 //!                                   v
-//!                               Stopping: SIGTERM to its group, stop_timeout, SIGKILL
+//!                     Stopping: its requests end, stop_signal to its group, stop_timeout, SIGKILL
 //! ```
 //!
 //! A ready instance is looked at every `ready_interval`. One that fails gets no requests until it answers again; one that
-//! gives no sign of life for `ready_timeout` is stopped and started again.
+//! gives no sign of life for `ready_timeout` is stopped and started again; one that uses more than `memory` is replaced.
+//! One that fails again and again is told once, with the last that it printed (`failures`).
 //!
 //! **Everything here runs on the main thread's current-thread runtime.** An instance is started through the edge's own
 //! program (`edge supervised`), which asks the kernel for SIGTERM at its parent's death. The kernel means the parent
@@ -28,15 +29,26 @@
 //! instances in order, and what an instance leaves behind in its group is killed with it. A program that wants a child of
 //! its own to survive it (a database that is to be adopted) puts that child in another group.
 
+mod board;
+mod changed_files;
+mod environment;
+mod failures;
+mod identity;
 mod instance;
 mod keeper;
 mod launcher;
+mod memory;
 mod output;
+mod output_file;
+mod place;
 mod ports;
 mod probe;
 mod process;
 mod program;
+mod restart;
 mod roster;
+mod sockets;
+mod tail;
 
 use std::{
     collections::BTreeMap,
@@ -46,22 +58,31 @@ use std::{
 use tokio::{sync::watch, task::JoinSet};
 
 use crate::settings::Command;
+pub use board::InstanceState;
 use keeper::{Keeper, report_panic};
 pub use launcher::{Launcher, Output};
 use ports::Ports;
-pub use program::find_program;
-pub use roster::{Endpoints, Roster};
+pub use program::obstacles;
+pub use restart::RestartNews;
+pub use roster::{CommandReport, Endpoints, InstanceReport, RequestsUnderWay, Roster};
+pub use tail::Tail;
 
 /// Keeps the programs of the settings running. Dropped without [`Supervisor::stop`], it stops them all the same, as long
 /// as the runtime runs.
 #[derive(Debug)]
 pub struct Supervisor {
-    launcher: Launcher,
-    roster: Arc<Roster>,
-    ports: Arc<Ports>,
+    surroundings: Arc<Surroundings>,
     /// The command for each keeper: `None`, or a closed channel, means no instances.
     wanted: BTreeMap<Arc<str>, watch::Sender<Option<Arc<Command>>>>,
     keepers: JoinSet<()>,
+}
+
+/// What all instances of all commands share.
+#[derive(Debug)]
+struct Surroundings {
+    launcher: Launcher,
+    roster: Arc<Roster>,
+    ports: Arc<Ports>,
 }
 
 impl Supervisor {
@@ -72,9 +93,7 @@ impl Supervisor {
     #[must_use]
     pub fn start(launcher: Launcher, commands: &BTreeMap<Arc<str>, Arc<Command>>) -> Self {
         let mut supervisor = Self {
-            launcher,
-            roster: Arc::default(),
-            ports: Arc::default(),
+            surroundings: Arc::new(Surroundings { launcher, roster: Arc::default(), ports: Arc::default() }),
             wanted: BTreeMap::new(),
             keepers: JoinSet::new(),
         };
@@ -85,7 +104,7 @@ impl Supervisor {
     /// The state of the commands, for readers on all threads.
     #[must_use]
     pub fn roster(&self) -> Arc<Roster> {
-        Arc::clone(&self.roster)
+        Arc::clone(&self.surroundings.roster)
     }
 
     /// Makes `commands` the ones that run. Unchanged ones are not touched, removed ones stop, new ones start, changed ones
@@ -104,7 +123,7 @@ impl Supervisor {
         // A keeper whose sender is dropped stops its instances and ends.
         self.wanted.retain(|name, _| commands.contains_key(name));
         for (name, command) in commands {
-            let endpoints = match (self.wanted.get(name), self.roster.get(name)) {
+            let endpoints = match (self.wanted.get(name), self.surroundings.roster.get(name)) {
                 (Some(wanted), Some(endpoints)) => {
                     wanted.send_if_modified(|current| {
                         let changed = current.as_ref() != Some(command);
@@ -118,7 +137,12 @@ impl Supervisor {
             endpoints.wanted.store(command.instances, Ordering::Relaxed);
             roster.insert(Arc::clone(name), endpoints);
         }
-        self.roster.0.store(Arc::new(roster));
+        self.surroundings.roster.commands.store(Arc::new(roster));
+    }
+
+    /// Opens the files anew to which commands print: who has renamed them wants the next lines elsewhere.
+    pub fn reopen_outputs(&self) {
+        self.surroundings.roster.all().values().for_each(|endpoints| endpoints.file.reopen());
     }
 
     /// Stops every instance and waits for the last: no longer than the longest `stop_timeout`.
@@ -132,9 +156,9 @@ impl Supervisor {
     }
 
     fn start_keeper(&mut self, command: &Arc<Command>) -> Arc<Endpoints> {
-        let endpoints = Arc::<Endpoints>::default();
+        let (endpoints, orders) = Endpoints::new();
         let (sender, wanted) = watch::channel(Some(Arc::clone(command)));
-        let keeper = Keeper::new(self.launcher.clone(), Arc::clone(&self.ports), Arc::clone(&endpoints));
+        let keeper = Keeper::new(Arc::clone(&self.surroundings), Arc::clone(&endpoints), orders);
         self.wanted.insert(Arc::clone(&command.name), sender);
         self.keepers.spawn(keeper.keep(wanted));
         endpoints

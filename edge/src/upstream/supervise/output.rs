@@ -2,32 +2,30 @@
 
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 
-use super::launcher::Output;
-
 /// Bytes of one line; what is longer goes on in the next.
 const LINE_LIMIT: usize = 8 * 1024;
 
-/// Passes an instance's output on, line by line, until it ends.
-pub(super) async fn relay(mut source: impl AsyncRead + Unpin, name: String, output: Output) {
-    let mut lines = Lines::default();
+/// Passes an instance's output on, line by line and each without its end, until it ends.
+pub(super) async fn relay(mut source: impl AsyncRead + Unpin, mut print: impl FnMut(&[u8])) {
+    let mut lines = LineCutter::default();
     let mut chunk = vec![0; LINE_LIMIT];
     loop {
         let read = source.read(&mut chunk).await.unwrap_or(0);
         if read == 0 {
-            return lines.rest(|line| output(&name, line));
+            return lines.rest(print);
         }
-        lines.take(&chunk[..read], |line| output(&name, line));
+        lines.take(&chunk[..read], &mut print);
     }
 }
 
 /// Cuts output into lines.
 #[derive(Default)]
-struct Lines {
+struct LineCutter {
     /// The line that has no end yet, not longer than [`LINE_LIMIT`].
     open: Vec<u8>,
 }
 
-impl Lines {
+impl LineCutter {
     /// Passes on the lines that `bytes` complete, each without its end.
     fn take(&mut self, bytes: &[u8], mut whole: impl FnMut(&[u8])) {
         for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
@@ -65,13 +63,13 @@ impl Lines {
 mod tests {
     use super::*;
 
-    fn taken(lines: &mut Lines, bytes: &[u8]) -> Vec<String> {
+    fn taken(lines: &mut LineCutter, bytes: &[u8]) -> Vec<String> {
         let mut whole = Vec::new();
         lines.take(bytes, |line| whole.push(String::from_utf8_lossy(line).into_owned()));
         whole
     }
 
-    fn rest(lines: &mut Lines) -> Vec<String> {
+    fn rest(lines: &mut LineCutter) -> Vec<String> {
         let mut whole = Vec::new();
         lines.rest(|line| whole.push(String::from_utf8_lossy(line).into_owned()));
         whole
@@ -79,7 +77,7 @@ mod tests {
 
     #[test]
     fn output_is_cut_where_lines_end() {
-        let mut lines = Lines::default();
+        let mut lines = LineCutter::default();
         assert_eq!(taken(&mut lines, b"first\nsec"), ["first"]);
         assert_eq!(taken(&mut lines, b"ond\r\n\nlast"), ["second", ""]);
         assert_eq!(rest(&mut lines), ["last"]);
@@ -88,7 +86,7 @@ mod tests {
 
     #[test]
     fn a_line_without_an_end_is_cut() {
-        let mut lines = Lines::default();
+        let mut lines = LineCutter::default();
         let cut = taken(&mut lines, &vec![b'a'; 2 * LINE_LIMIT + 1]);
         assert_eq!(cut.iter().map(String::len).collect::<Vec<_>>(), [LINE_LIMIT, LINE_LIMIT]);
         assert_eq!(rest(&mut lines), ["a"]);
@@ -96,7 +94,7 @@ mod tests {
 
     #[test]
     fn a_line_of_exactly_the_limit_is_one_line() {
-        let mut lines = Lines::default();
+        let mut lines = LineCutter::default();
         let mut bytes = vec![b'a'; LINE_LIMIT];
         bytes.push(b'\n');
         assert_eq!(taken(&mut lines, &bytes).len(), 1);

@@ -1,6 +1,6 @@
 //! Whether an instance is ready, and goes on being so.
 
-use std::{fmt, io, net::SocketAddr, time::Duration};
+use std::{fmt, io, time::Duration};
 
 use bytes::Bytes;
 use http::StatusCode;
@@ -11,17 +11,21 @@ use tokio::{
     time::{sleep, timeout},
 };
 
+use crate::{
+    message::byte_stream::ByteStream,
+    upstream::{address::Address, connect::connect_unix},
+};
+
 /// Between two looks at an instance that is not ready yet: at first, and at most.
 const PROBE_PAUSE: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(250));
-/// What one look may take.
-const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// What an instance is asked, and where.
-#[derive(Clone, Copy)]
 pub(super) struct Probe<'a> {
-    pub(super) address: SocketAddr,
+    pub(super) address: Address,
     /// A path that must answer 2xx; a connection is enough when `None`.
     pub(super) path: Option<&'a str>,
+    /// What one look may take.
+    pub(super) patience: Duration,
 }
 
 /// Why an instance is not ready.
@@ -34,8 +38,8 @@ pub(super) enum NotReady {
     #[error("{0}")]
     NoAnswer(io::Error),
     /// Nothing came in time.
-    #[error("no answer within {} s", PROBE_TIMEOUT.as_secs())]
-    Silence,
+    #[error("no answer within {0:.0?}")]
+    Silence(Duration),
     /// The process has been stopped by a signal.
     #[error("the process is stopped")]
     Stopped,
@@ -57,7 +61,9 @@ impl Probe<'_> {
             match self.look().await {
                 Ok(()) => return,
                 // Before it listens there is nothing to tell.
-                Err(NotReady::NoAnswer(error)) if error.kind() == io::ErrorKind::ConnectionRefused => {}
+                Err(NotReady::NoAnswer(error))
+                    if matches!(error.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound) => {
+                }
                 Err(refusal) if !told => {
                     told = true;
                     first_refusal(&refusal);
@@ -71,22 +77,17 @@ impl Probe<'_> {
 
     /// One look: whether it accepts a connection and, with a path, answers 2xx.
     pub(super) async fn look(&self) -> Result<(), NotReady> {
-        timeout(PROBE_TIMEOUT, self.ask()).await.unwrap_or(Err(NotReady::Silence))
+        timeout(self.patience, self.ask()).await.unwrap_or(Err(NotReady::Silence(self.patience)))
     }
 
     async fn ask(&self) -> Result<(), NotReady> {
         let no_answer = |error: hyper::Error| NotReady::NoAnswer(io::Error::other(error));
-        let stream = TcpStream::connect(self.address).await.map_err(NotReady::NoAnswer)?;
-        // While nobody listens, a connection to a port the system may also give to clients can meet itself.
-        let met_itself = || Ok::<_, io::Error>(stream.local_addr()? == stream.peer_addr()?);
-        if met_itself().map_err(NotReady::NoAnswer)? {
-            return Err(NotReady::NoAnswer(io::ErrorKind::ConnectionRefused.into()));
-        }
+        let stream = self.connect().await.map_err(NotReady::NoAnswer)?;
         let Some(path) = self.path else { return Ok(()) };
         let (mut sender, connection) =
             hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(no_answer)?;
         let request = http::Request::get(path)
-            .header(http::header::HOST, self.address.to_string())
+            .header(http::header::HOST, self.host())
             .header(http::header::CONNECTION, "close")
             .body(Empty::<Bytes>::new())
             .map_err(|error| NotReady::NoAnswer(io::Error::other(error)))?;
@@ -100,13 +101,34 @@ impl Probe<'_> {
         let status = answer.map_err(no_answer)?.status();
         if status.is_success() { Ok(()) } else { Err(NotReady::Status(status)) }
     }
+
+    async fn connect(&self) -> io::Result<Box<dyn ByteStream>> {
+        let stream = match &self.address {
+            Address::Unix(path) => return Ok(Box::new(connect_unix(path, None).await?)),
+            Address::UnixOf(path, user) => return Ok(Box::new(connect_unix(path, Some(*user)).await?)),
+            Address::Socket(address) => TcpStream::connect(address).await?,
+            Address::Name { host, port } => TcpStream::connect((&**host, *port)).await?,
+        };
+        // While nobody listens, a connection to a port the system may also give to clients can meet itself.
+        if stream.local_addr()? == stream.peer_addr()? {
+            return Err(io::ErrorKind::ConnectionRefused.into());
+        }
+        Ok(Box::new(stream))
+    }
+
+    fn host(&self) -> String {
+        self.address.socket().map_or_else(|| "localhost".to_owned(), |address| address.to_string())
+    }
 }
 
 impl fmt::Display for Probe<'_> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.path {
-            Some(path) => write!(formatter, "GET http://{}{path} with 2xx", self.address),
-            None => write!(formatter, "a connection to {} (its PORT)", self.address),
+            Some(path) => match self.address.socket() {
+                Some(address) => write!(formatter, "GET http://{address}{path} with 2xx"),
+                None => write!(formatter, "GET {path} with 2xx on {}", self.address),
+            },
+            None => write!(formatter, "a connection to {}", self.address),
         }
     }
 }

@@ -1,11 +1,11 @@
 //! One process: its group, its output, its end.
 
-use std::{io, os::fd::OwnedFd, process::Stdio, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, io, os::fd::OwnedFd, process::Stdio, time::Duration};
 
 use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::{net::unix::pipe, process::Child, task::JoinHandle, time::timeout};
 
-use super::{launcher::Launcher, output::relay};
+use super::{identity::Identity, launcher::Launcher, output::relay, place::ListenPlace};
 use crate::settings::Command;
 
 /// How long the last output of an instance that has ended is waited for: a child of it may hold the pipe.
@@ -19,21 +19,47 @@ pub(super) struct Process {
     relay: JoinHandle<()>,
 }
 
+/// What a process is started with, beside its command.
+pub(super) struct Start<'a> {
+    pub(super) launcher: &'a Launcher,
+    pub(super) place: &'a ListenPlace,
+    pub(super) identity: Option<&'a Identity>,
+    pub(super) variables: &'a BTreeMap<String, String>,
+}
+
 impl Process {
-    pub(super) fn start(name: &str, command: &Command, launcher: &Launcher, port: u16) -> io::Result<Self> {
+    /// `print` takes each line of its output.
+    pub(super) fn start(
+        command: &Command,
+        with: &Start<'_>,
+        print: impl FnMut(&[u8]) + Send + 'static,
+    ) -> io::Result<Self> {
         // One pipe for both, so that lines keep their order.
         let (reader, writer) = io::pipe()?;
-        let mut start = tokio::process::Command::new(&launcher.program);
+        let (variable, value) = (command.listen.variable(), with.place.value());
+        let words = command.run.iter().map(|word| word.replace(command.listen.placeholder(), &value));
+        let mut start = tokio::process::Command::new(&with.launcher.program);
         start
             .args(["supervised", "--parent", &std::process::id().to_string(), "--"])
-            .args(command.run.iter().map(|word| word.replace("{port}", &port.to_string())))
-            .envs(&command.environment)
-            .env("PORT", port.to_string())
+            .args(words)
+            .envs(
+                with.identity
+                    .iter()
+                    .flat_map(|identity| &identity.variables)
+                    .map(|(name, value)| (name, value)),
+            )
+            .envs(with.variables)
+            .env(variable, &value)
             .stdin(Stdio::null())
             .stdout(writer.try_clone()?)
             .stderr(writer)
             .process_group(0)
             .kill_on_drop(true);
+        if let Some(identity) = with.identity {
+            // Before the step through `supervised`: a change of user would undo its tie to the edge. std drops all other
+            // groups where it sets the user as root.
+            start.uid(identity.user).gid(identity.group);
+        }
         if let Some(directory) = &command.directory {
             start.current_dir(directory);
         }
@@ -42,8 +68,13 @@ impl Process {
         // `start` holds the pipe's writing end: with it, the output would never end.
         drop(start);
         let group = child.id().and_then(|id| Pid::from_raw(id.cast_signed()));
-        let relay = tokio::spawn(relay(reader, name.to_owned(), Arc::clone(&launcher.output)));
+        let relay = tokio::spawn(relay(reader, print));
         Ok(Self { child, group, relay })
+    }
+
+    /// Its id, which is its group's, too.
+    pub(super) fn group(&self) -> Option<Pid> {
+        self.group
     }
 
     /// Whether somebody has stopped it (SIGSTOP, a terminal). The system still accepts connections for it then.

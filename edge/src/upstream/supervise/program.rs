@@ -1,14 +1,55 @@
-//! Whether a command's program exists, and what to do when it does not.
+//! Whether a command can be started, and what to do when it cannot.
 
-use std::{env, ffi::OsStr, fs, os::unix::fs::PermissionsExt as _, path::Path};
+use std::{collections::BTreeMap, env, ffi::OsStr, fs, os::unix::fs::PermissionsExt as _, path::Path};
 
-use crate::settings::Command;
+use super::{
+    environment,
+    identity::{self, Identity},
+};
+use crate::settings::{Command, CommandOutput};
 
-/// Looks for a command's program.
+/// What a start needs beside the settings.
+#[derive(Debug)]
+pub(super) struct Prepared {
+    pub(super) variables: BTreeMap<String, String>,
+    pub(super) identity: Option<Identity>,
+}
+
+/// Everything that keeps a command from starting, or its output from being kept: each with what to do about it.
+#[must_use]
+pub fn obstacles(command: &Command) -> Vec<String> {
+    let mut obstacles = prepare(command).err().unwrap_or_default();
+    if let CommandOutput::File(path) = &command.output
+        && let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty())
+        && !folder.is_dir()
+    {
+        let (name, path, folder) = (&command.name, path.display(), folder.display());
+        obstacles.push(format!("[commands.{name}] output {path}: there is no folder {folder}: make it"));
+    }
+    obstacles
+}
+
+/// Looks everything up that the settings name.
+///
+/// # Errors
+/// All that is wrong, each with what to do about it.
+pub(super) fn prepare(command: &Command) -> Result<Prepared, Vec<String>> {
+    let (variables, identity) = (environment::of(command), identity::of(command));
+    let path = variables.iter().find_map(|variables| variables.get("PATH"));
+    let program = find_program(command, path.map(String::as_str));
+    match (variables, identity, program) {
+        (Ok(variables), Ok(identity), Ok(())) => Ok(Prepared { variables, identity }),
+        (variables, identity, program) => {
+            Err([variables.err(), identity.err(), program.err()].into_iter().flatten().collect())
+        }
+    }
+}
+
+/// Looks for a command's program, with its own PATH if it has one.
 ///
 /// # Errors
 /// When it is no file that can be run: a message with how to get it.
-pub fn find_program(command: &Command) -> Result<(), String> {
+fn find_program(command: &Command, path: Option<&str>) -> Result<(), String> {
     let name = &command.name;
     let Some(program) = command.run.first() else {
         return Err(format!("[commands.{name}] names no program in `run`"));
@@ -25,8 +66,7 @@ pub fn find_program(command: &Command) -> Result<(), String> {
         let what = if path.exists() { "is no executable file" } else { "is not there" };
         return Err(format!("[commands.{name}] {} {what}: {remedy}, or correct `run`", path.display()));
     }
-    let search =
-        command.environment.get("PATH").map(Into::into).or_else(|| env::var_os("PATH")).unwrap_or_default();
+    let search = path.map(Into::into).or_else(|| env::var_os("PATH")).unwrap_or_default();
     if env::split_paths(&search).any(|folder| is_program(&folder.join(program))) {
         return Ok(());
     }
@@ -52,21 +92,28 @@ fn built_by_cargo(path: &Path) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use std::{collections::BTreeMap, time::Duration};
-
     use super::*;
 
     fn command(run: &[&str]) -> Command {
-        Command {
-            name: "origin".into(),
-            run: run.iter().map(|word| (*word).to_owned()).collect(),
-            directory: None,
-            environment: BTreeMap::new(),
-            instances: 1,
-            ready: None,
-            ready_interval: Duration::from_secs(10),
-            ready_timeout: Duration::from_secs(10),
-            stop_timeout: Duration::from_secs(10),
+        Command::new("origin", run.iter().map(|word| (*word).to_owned()).collect())
+    }
+
+    fn find_program(command: &Command) -> Result<(), String> {
+        super::find_program(command, None)
+    }
+
+    #[test]
+    fn all_that_is_in_the_way_is_told_at_once() {
+        let mut command = command(&["no-such-program-anywhere"]);
+        command.env_file = Some("no/such/.env".into());
+        command.user = Some("no-such-user".to_owned());
+        command.output = CommandOutput::File("no/such/app.log".into());
+        let told = obstacles(&command);
+        assert_eq!(told.len(), 4, "{told:?}");
+        for (told, what) in
+            told.iter().zip(["env_file no/such/.env", "no-such-user", "PATH", "no folder no/such"])
+        {
+            assert!(told.contains("[commands.origin]") && told.contains(what), "{told}");
         }
     }
 

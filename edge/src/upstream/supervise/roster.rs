@@ -1,65 +1,150 @@
-//! The state of the commands for readers on all threads: which instances are ready.
+//! The state of the commands for readers on all threads: which instances are ready, what each does, what it prints.
 
 use std::{
     collections::BTreeMap,
-    net::SocketAddr,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicU64, AtomicUsize, Ordering},
     },
 };
 
 use arc_swap::ArcSwap;
-use tokio::sync::Notify;
+use rustix::process::Pid;
+use serde::{Deserialize, Serialize};
+use tokio::{
+    sync::{Notify, mpsc},
+    time::Instant,
+};
+
+use super::{
+    board::{Board, InstanceState},
+    memory::MemoryReadings,
+    output_file::OutputFile,
+    restart::{RestartNews, RestartOrder},
+    tail::Tail,
+};
+use crate::upstream::address::Address;
+
+/// Restarts that may be asked for before the first is looked at.
+const ORDERS: usize = 4;
+
+/// How many requests are under way to an address.
+pub type RequestsUnderWay = Box<dyn Fn(&Address) -> usize + Send + Sync>;
 
 /// Every command by name, for readers on any thread.
-#[derive(Debug, Default)]
-pub struct Roster(pub(super) ArcSwap<BTreeMap<Arc<str>, Arc<Endpoints>>>);
+#[derive(Default)]
+pub struct Roster {
+    pub(super) commands: ArcSwap<BTreeMap<Arc<str>, Arc<Endpoints>>>,
+    pub(super) memory: MemoryReadings,
+    under_way: OnceLock<RequestsUnderWay>,
+}
+
+impl std::fmt::Debug for Roster {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Roster").field("commands", &self.commands).finish_non_exhaustive()
+    }
+}
 
 impl Roster {
     /// The instances of one command.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<Arc<Endpoints>> {
-        self.0.load().get(name).cloned()
+        self.commands.load().get(name).cloned()
     }
 
     /// Every command, in the order of names.
     #[must_use]
     pub fn all(&self) -> Arc<BTreeMap<Arc<str>, Arc<Endpoints>>> {
-        self.0.load_full()
+        self.commands.load_full()
+    }
+
+    /// Has instances wait, before they are told to stop, for the requests that this counts. Only the first call counts.
+    pub fn wait_for(&self, under_way: RequestsUnderWay) {
+        let _ = self.under_way.set(under_way);
+    }
+
+    /// Requests under way to an address; `None` where nobody counts them.
+    pub(super) fn under_way(&self, address: &Address) -> Option<usize> {
+        self.under_way.get().map(|count| count(address))
+    }
+
+    /// What every command does at this moment, in the order of names.
+    #[must_use]
+    pub fn report(&self) -> Vec<CommandReport> {
+        let all = self.all();
+        all.iter().map(|(name, endpoints)| endpoints.report(name, &self.memory)).collect()
     }
 }
 
 impl crate::upstream::Commands for Roster {
-    fn ready(&self, command: &str) -> Arc<[SocketAddr]> {
+    fn ready(&self, command: &str) -> Arc<[Address]> {
         self.get(command).map_or_else(|| Arc::from([]), |endpoints| endpoints.snapshot())
     }
 }
 
-/// The ready instances of one command. The same value stays for as long as the command is in the settings.
+/// A command at one moment.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CommandReport {
+    pub name: String,
+    /// How many instances the settings ask for.
+    pub wanted: usize,
+    pub instances: Vec<InstanceReport>,
+}
+
+/// An instance at one moment.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InstanceReport {
+    pub name: String,
+    pub state: InstanceState,
+    /// While a process runs.
+    pub pid: Option<i32>,
+    pub address: Option<String>,
+    /// For how long the process has run.
+    pub up_seconds: Option<u64>,
+    /// How often the instance has been started again after it had failed.
+    pub restarts: u64,
+    /// Bytes that its processes have resident.
+    pub memory: Option<u64>,
+    /// How it failed last, while that is not forgotten.
+    pub failure: Option<String>,
+}
+
+/// The instances of one command. The same value stays for as long as the command is in the settings.
 #[derive(Debug)]
 pub struct Endpoints {
-    ready: ArcSwap<Arc<[SocketAddr]>>,
+    ready: ArcSwap<Arc<[Address]>>,
     pub(super) wanted: AtomicUsize,
     pub(super) restarts: AtomicU64,
+    pub(super) board: Arc<Board>,
+    pub(super) file: OutputFile,
+    /// Instances that fail again and again.
+    pub(super) looping: AtomicUsize,
+    tail: Tail,
+    orders: mpsc::Sender<RestartOrder>,
     changed: Notify,
 }
 
-impl Default for Endpoints {
-    fn default() -> Self {
-        Self {
+impl Endpoints {
+    /// No instance yet; and the restarts that will be asked for.
+    pub(super) fn new() -> (Arc<Self>, mpsc::Receiver<RestartOrder>) {
+        let (orders, ordered) = mpsc::channel(ORDERS);
+        let endpoints = Self {
             ready: ArcSwap::from_pointee(Arc::from([])),
             wanted: AtomicUsize::new(0),
             restarts: AtomicU64::new(0),
+            board: Arc::default(),
+            file: OutputFile::default(),
+            looping: AtomicUsize::new(0),
+            tail: Tail::default(),
+            orders,
             changed: Notify::new(),
-        }
+        };
+        (Arc::new(endpoints), ordered)
     }
-}
 
-impl Endpoints {
     /// Where the ready instances listen, oldest first. Takes no lock.
     #[must_use]
-    pub fn snapshot(&self) -> Arc<[SocketAddr]> {
+    pub fn snapshot(&self) -> Arc<[Address]> {
         Arc::clone(&self.ready.load())
     }
 
@@ -75,9 +160,61 @@ impl Endpoints {
         self.restarts.load(Ordering::Relaxed)
     }
 
+    /// The last lines that its instances have printed.
+    #[must_use]
+    pub fn tail(&self) -> &Tail {
+        &self.tail
+    }
+
+    /// Lines of its output that its file did not take.
+    #[must_use]
+    pub fn lines_dropped(&self) -> u64 {
+        self.file.dropped()
+    }
+
+    /// Has every instance replaced, one after the other. What is returned tells how that gets on; dropping it changes
+    /// nothing. `None` when too many have asked already.
+    #[must_use]
+    pub fn restart(&self) -> Option<mpsc::Receiver<RestartNews>> {
+        let (order, news) = RestartOrder::new();
+        self.orders.try_send(order).ok().map(|()| news)
+    }
+
+    /// Why none of its instances is ready, in the words of the one that failed most lately; `None` when none has failed.
+    #[must_use]
+    pub fn trouble(&self) -> Option<String> {
+        let now = Instant::now();
+        self.board.all().into_iter().rev().find_map(|facts| {
+            let failure = facts.failure?;
+            Some(format!("{} {}", facts.name, failure.told(now)))
+        })
+    }
+
+    fn report(&self, name: &str, memory: &MemoryReadings) -> CommandReport {
+        let now = Instant::now();
+        let mut instances: Vec<InstanceReport> = self
+            .board
+            .all()
+            .into_iter()
+            .map(|facts| InstanceReport {
+                name: facts.name,
+                state: facts.state,
+                pid: facts.process.map(Pid::as_raw_pid),
+                address: facts.address,
+                up_seconds: facts.process.map(|_| now.saturating_duration_since(facts.since).as_secs()),
+                restarts: facts.restarts,
+                memory: facts.process.and_then(|group| memory.of_group(group)),
+                failure: facts.failure.map(|failure| failure.told(now)),
+            })
+            .collect();
+        // By their numbers: app.10 stands after app.9.
+        instances.sort_by_key(|instance| (instance.name.len(), instance.name.clone()));
+        CommandReport { name: name.to_owned(), wanted: self.wanted(), instances }
+    }
+
     /// Waits until the ready instances are `enough`, and returns them. The wait has no end of its own: bound it. Dropping it
     /// changes nothing.
-    pub async fn until(&self, enough: impl Fn(&[SocketAddr]) -> bool) -> Arc<[SocketAddr]> {
+    pub async fn until(&self, enough: impl Fn(&[Address]) -> bool) -> Arc<[Address]> {
         loop {
             let changed = self.changed.notified();
             tokio::pin!(changed);
@@ -91,28 +228,28 @@ impl Endpoints {
         }
     }
 
-    pub(super) fn publish(self: &Arc<Self>, address: SocketAddr) -> Published {
-        self.edit(|ready| ready.push(address));
-        Published { endpoints: Arc::clone(self), address }
+    pub(super) fn publish(self: &Arc<Self>, address: Address) -> Listed {
+        self.edit(|ready| ready.push(address.clone()));
+        Listed { endpoints: Arc::clone(self), address }
     }
 
-    fn edit(&self, change: impl Fn(&mut Vec<SocketAddr>)) {
+    fn edit(&self, change: impl Fn(&mut Vec<Address>)) {
         self.ready.rcu(|ready| {
             let mut ready = ready.to_vec();
             change(&mut ready);
-            Arc::<[SocketAddr]>::from(ready)
+            Arc::<[Address]>::from(ready)
         });
         self.changed.notify_waiters();
     }
 }
 
 /// An instance among the ready ones, until this is dropped.
-pub(super) struct Published {
+pub(super) struct Listed {
     endpoints: Arc<Endpoints>,
-    address: SocketAddr,
+    address: Address,
 }
 
-impl Drop for Published {
+impl Drop for Listed {
     fn drop(&mut self) {
         self.endpoints.edit(|ready| ready.retain(|address| *address != self.address));
     }
@@ -124,14 +261,23 @@ mod tests {
 
     #[test]
     fn readers_see_instances_come_and_go() {
-        let endpoints = Arc::<Endpoints>::default();
-        let (one, two) = (SocketAddr::from(([127, 0, 0, 1], 1)), SocketAddr::from(([127, 0, 0, 1], 2)));
-        let first = endpoints.publish(one);
-        let second = endpoints.publish(two);
-        assert_eq!(*endpoints.snapshot(), [one, two]);
+        let (endpoints, _) = Endpoints::new();
+        let [one, two] = [1, 2].map(|port| Address::Socket(([127, 0, 0, 1], port).into()));
+        let first = endpoints.publish(one.clone());
+        let second = endpoints.publish(two.clone());
+        assert_eq!(*endpoints.snapshot(), [one, two.clone()]);
         drop(first);
         assert_eq!(*endpoints.snapshot(), [two]);
         drop(second);
         assert_eq!(*endpoints.snapshot(), []);
+    }
+
+    #[test]
+    fn no_more_restarts_are_asked_for_than_can_be_looked_at() {
+        let (endpoints, ordered) = Endpoints::new();
+        let asked = (0..ORDERS + 2).filter(|_| endpoints.restart().is_some()).count();
+        assert_eq!(asked, ORDERS);
+        drop(ordered);
+        assert!(endpoints.restart().is_none(), "the command is gone");
     }
 }

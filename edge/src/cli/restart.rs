@@ -1,0 +1,62 @@
+//! `edge restart`: replaces the instances of a program that a running edge runs.
+
+use std::{ops::ControlFlow, path::PathBuf, process::ExitCode};
+
+use clap::Args;
+
+use super::admin::follow;
+use crate::{
+    admin::commands::RestartRequest, message::reasons::reasons, observe::say, settings,
+    upstream::supervise::RestartNews,
+};
+
+/// Which command.
+#[derive(Debug, Args)]
+pub struct RestartArguments {
+    /// The command, as in [commands.NAME]
+    #[arg(value_name = "NAME")]
+    command: String,
+    /// The settings of the edge: its admin address and token are read from them
+    #[arg(long, value_name = "FILE", default_value = "config/edge.toml")]
+    config: PathBuf,
+}
+
+/// Prints how it gets on; succeeds when every instance has been replaced by one that is ready. The restart goes on in the
+/// edge when this is interrupted.
+pub fn run(arguments: &RestartArguments) -> ExitCode {
+    match restart(arguments) {
+        Ok(done) => {
+            say::result(done);
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            say::complaint(reasons(&error));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn restart(arguments: &RestartArguments) -> anyhow::Result<String> {
+    let RestartArguments { command, config } = arguments;
+    let settings = settings::load(config)?;
+    let wanted = RestartRequest { command: command.clone() };
+    let (mut line, mut end) = (Vec::new(), None);
+    follow((config, &settings), "/restart", &wanted, |piece| {
+        for part in piece.split_inclusive(|byte| *byte == b'\n') {
+            line.extend_from_slice(part);
+            if !part.ends_with(b"\n") {
+                continue;
+            }
+            match serde_json::from_slice(&line) {
+                Ok(RestartNews::Step(step)) => say::result(step),
+                Ok(RestartNews::Done(done)) => end = Some(Ok(done)),
+                Ok(RestartNews::Failed(why)) => end = Some(Err(why)),
+                Err(_) => end = Some(Err("the edge's answer cannot be read".to_owned())),
+            }
+            line.clear();
+        }
+        if end.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    })?;
+    let gone = || Err(format!("the edge has not said how it ended: {command} may have left its settings"));
+    end.unwrap_or_else(gone).map_err(anyhow::Error::msg)
+}

@@ -1,0 +1,139 @@
+//! What a running edge is made of, and how other settings are put in force in it: all of them, or none.
+
+use std::{cmp::Ordering, sync::Arc};
+
+use super::{accept::Serving, listeners::Listeners, operator::Operator, watch::FileWatch, workers::Workers};
+use crate::{
+    admin::{
+        reload::{MOST_TOLD, ReloadAnswer},
+        token::{self, Token},
+    },
+    message::reasons::reasons,
+    observe::{metrics::ReloadOutcome, own_log::OwnLog},
+    settings::{
+        self, AdminAddress, Settings,
+        reload::{Change, changes, needs_restart},
+    },
+    upstream::{
+        names::{NameServers, Names},
+        supervise::Supervisor,
+        tls::TlsByUpstream,
+    },
+};
+
+/// What a reload changes.
+pub(super) struct Running {
+    pub(super) serving: Serving,
+    pub(super) workers: Workers,
+    pub(super) listeners: Listeners,
+    pub(super) operator: Operator,
+    pub(super) token: Arc<Token>,
+    pub(super) names: Arc<Names>,
+    pub(super) log: Arc<OwnLog>,
+    pub(super) supervisor: Supervisor,
+    pub(super) watch: FileWatch,
+}
+
+impl Running {
+    /// Applies new settings, certificates and token, or keeps everything as it is, and says which. When it returns, listeners
+    /// that go accept nobody any more.
+    pub(super) async fn reload(&mut self) -> Result<ReloadAnswer, String> {
+        let edge = Arc::clone(&self.serving.edge);
+        match self.try_reload().await {
+            Ok(answer) => {
+                edge.metrics.reloaded(ReloadOutcome::Applied);
+                for warning in &answer.warnings {
+                    tracing::warn!("{warning}");
+                }
+                for change in &answer.changes {
+                    tracing::info!("changed {change}");
+                }
+                let nothing = if answer.changes.is_empty() { ": nothing changed" } else { "" };
+                tracing::info!("reloaded {}{nothing}", answer.file);
+                Ok(answer)
+            }
+            Err(why) => {
+                edge.metrics.reloaded(ReloadOutcome::Refused);
+                let refused = format!("reload refused, the old settings stay in force: {why}");
+                tracing::error!("{refused}");
+                Err(refused)
+            }
+        }
+    }
+
+    async fn try_reload(&mut self) -> Result<ReloadAnswer, String> {
+        self.watch.reads_file();
+        let (wanted, warnings) = settings::read(self.watch.file()).map_err(|error| format!("\n{error}"))?;
+        self.watch.reads_named(&wanted);
+        let edge = Arc::clone(&self.serving.edge);
+        let running = edge.state.load_full();
+        let fixed = needs_restart(&running.settings, &wanted);
+        if !fixed.is_empty() {
+            return Err(fixed.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "));
+        }
+        let token = token::of(&wanted).map_err(|error| error.to_string())?;
+        let tls = TlsByUpstream::load(&wanted.upstreams).map_err(|error| error.to_string())?;
+        let name_servers = NameServers::new(&wanted.name_servers).map_err(|error| error.to_string())?;
+        self.refuse_crossing(&wanted)?;
+        let operator = self.operator.prepare(wanted.admin.as_ref()).map_err(|error| reasons(&error))?;
+        // Last: a client that connects to an address which is then given up is cut off.
+        let listeners = self.listeners.prepare(&wanted.listeners, &self.workers, edge.clock.wall());
+        let listeners = listeners.map_err(|error| reasons(&error))?;
+        // Everything has been read and bound, and nothing below can fail: a reload is whole, or is none.
+        let mut changes = changes(&running.settings, &wanted);
+        let had_token = self.token.get();
+        if had_token.is_some() && token.is_some() && had_token != token {
+            changes.push(Change::of_content("admin.token_file".to_owned()));
+        }
+        self.token.set(token);
+        self.log.set_format(wanted.log.format);
+        self.supervisor.apply(&wanted.commands);
+        self.seat(running.settings.bounds.connections, wanted.bounds.connections);
+        self.watch.in_force(&wanted);
+        self.names.ask(name_servers);
+        edge.reload(wanted, tls);
+        let (closing, renewed) = self.listeners.apply(listeners, &self.serving, &self.workers);
+        changes.extend(renewed);
+        closing.closed().await;
+        // Last: who asked for the reload may wait for the answer at the listener that goes.
+        self.operator.apply(operator).closed().await;
+        let more = changes.len().saturating_sub(MOST_TOLD);
+        changes.truncate(MOST_TOLD);
+        let warnings = warnings.iter().map(ToString::to_string).collect();
+        Ok(ReloadAnswer { file: self.watch.file().display().to_string(), changes, more, warnings })
+    }
+
+    /// An address that clients and the operator would share while both hold it: what is meant for one would reach the other.
+    fn refuse_crossing(&self, wanted: &Settings) -> Result<(), String> {
+        let refused = |address, holder: &str| {
+            Err(format!(
+                "{address} is {holder} until this reload is done: move that one first, in a reload of its own"
+            ))
+        };
+        if let Some(listen) = wanted.listeners.iter().find(|listen| self.operator.holds(listen.address)) {
+            return refused(listen.address, "the admin address");
+        }
+        match wanted.admin.as_ref().map(|admin| &admin.address) {
+            Some(AdminAddress::Network(address)) if self.listeners.hold(*address) => {
+                refused(*address, "a public listener's address")
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn seat(&self, before: usize, after: usize) {
+        let places = &self.serving.places;
+        match after.cmp(&before) {
+            Ordering::Greater => places.add(after - before),
+            Ordering::Less => places.take_away(before - after),
+            Ordering::Equal => {}
+        }
+    }
+
+    /// Reads the certificates again, so that one that was renewed on disk, or a local one about to expire, is replaced.
+    pub(super) fn renew(&self) {
+        if let Err(error) = self.listeners.renew(self.serving.edge.clock.wall()) {
+            tracing::error!("the certificates in use stay: {error}");
+        }
+    }
+}

@@ -1,0 +1,175 @@
+//! Sees when the settings' file has changed, or a certificate, key or token that it names.
+//!
+//! Files are looked at each second, and not watched by the kernel's notices: those are about inodes and folders, and miss what
+//! happens behind a symbolic link (as Kubernetes swaps whole folders) and on network file systems. A change counts when two
+//! looks agree, so that a file that is being written is not read half; and once, however it turns out.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    os::unix::fs::MetadataExt as _,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use crate::settings::Settings;
+
+/// What has been read, and what it looks like now.
+pub(super) struct FileWatch {
+    file: PathBuf,
+    /// As the files looked just before they were last read.
+    read: FileLooks,
+    /// As they looked a moment ago.
+    last: FileLooks,
+}
+
+/// How each file looks; `None` where there is none.
+type FileLooks = BTreeMap<PathBuf, Option<FileStamp>>;
+
+/// What changes when a file is written, or another takes its place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct FileStamp {
+    device: u64,
+    inode: u64,
+    size: u64,
+    modified: (i64, i64),
+    changed: (i64, i64),
+}
+
+impl FileWatch {
+    /// Looks at the settings' file, which is about to be read for the first time.
+    pub(super) fn new(file: &Path) -> Self {
+        let mut watch = Self { file: file.to_owned(), read: FileLooks::new(), last: FileLooks::new() };
+        watch.reads_file();
+        watch
+    }
+
+    /// The settings' file.
+    pub(super) fn file(&self) -> &Path {
+        &self.file
+    }
+
+    /// Looks at all files again, which are about to be read.
+    pub(super) fn reads_file(&mut self) {
+        self.read = self.read.keys().chain([&self.file]).map(|path| (path.clone(), stamp(path))).collect();
+    }
+
+    /// Looks at those that these settings name as well, which are about to be read.
+    pub(super) fn reads_named(&mut self, settings: &Settings) {
+        for path in named(settings) {
+            self.read.entry(path.to_owned()).or_insert_with(|| stamp(path));
+        }
+    }
+
+    /// Forgets what settings that are in force now do not name. Of those that were refused all files count: any of them may
+    /// have been why.
+    pub(super) fn in_force(&mut self, settings: &Settings) {
+        let Self { file, read, .. } = self;
+        read.retain(|path, _| path == file || named(settings).any(|named| named == path));
+    }
+
+    /// Whether a file is other than it was read, and the same as at the last call.
+    pub(super) fn has_changed(&mut self) -> bool {
+        let look: FileLooks = self.read.keys().map(|path| (path.clone(), stamp(path))).collect();
+        let settled = look == self.last;
+        self.last = look;
+        settled && self.last != self.read
+    }
+}
+
+fn named(settings: &Settings) -> impl Iterator<Item = &Path> {
+    let tls = settings.listeners.iter().filter_map(|listen| listen.tls.as_ref());
+    let upstreams = settings.upstreams.values().map(|upstream| &upstream.tls);
+    let upstreams = upstreams.flat_map(|tls| {
+        let identity = tls.identity.iter().flat_map(|(certificate, key)| [certificate, key]);
+        tls.ca.iter().chain(identity).map(|path| &**path)
+    });
+    let token = settings.admin.as_ref().and_then(|admin| admin.token_file.as_deref());
+    tls.flat_map(|tls| [&*tls.certificate, &*tls.key]).chain(upstreams).chain(token)
+}
+
+fn stamp(path: &Path) -> Option<FileStamp> {
+    let file = fs::metadata(path).ok()?;
+    Some(FileStamp {
+        device: file.dev(),
+        inode: file.ino(),
+        size: file.size(),
+        modified: (file.mtime(), file.mtime_nsec()),
+        changed: (file.ctime(), file.ctime_nsec()),
+    })
+}
+
+/// How often files are looked at.
+pub(super) const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    const REST: &str = "[upstreams.o]\nservers = [\"http://o\"]\n\
+                        [[routes]]\nname = \"all\"\npath = \"/*\"\nupstream = \"o\"\n";
+
+    fn settings(certificate: &Path) -> Settings {
+        let path = certificate.display();
+        let listen = format!(
+            "[[listen]]\naddress = \"[::]:1\"\ntls = {{ certificate = \"{path}\", key = \"{path}\" }}\n"
+        );
+        crate::settings::parse(&format!("{listen}{REST}"), "test").unwrap()
+    }
+
+    #[test]
+    fn a_change_counts_when_two_looks_agree_and_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("edge.toml");
+        fs::write(&file, "one").unwrap();
+        let mut watch = FileWatch::new(&file);
+        assert!(!watch.has_changed() && !watch.has_changed());
+        fs::write(&file, "begun").unwrap();
+        assert!(!watch.has_changed(), "it may still be being written");
+        fs::write(&file, "and done").unwrap();
+        assert!(!watch.has_changed());
+        assert!(watch.has_changed());
+        watch.reads_file();
+        assert!(!watch.has_changed() && !watch.has_changed(), "however that turned out");
+        fs::remove_file(&file).unwrap();
+        assert!(!watch.has_changed() && watch.has_changed());
+    }
+
+    #[test]
+    fn a_folder_that_is_swapped_behind_a_symbolic_link_is_a_change() {
+        let folder = tempfile::tempdir().unwrap();
+        let [one, two, link] = ["one", "two", "current"].map(|name| folder.path().join(name));
+        for version in [&one, &two] {
+            fs::create_dir(version).unwrap();
+            fs::write(version.join("tls.pem"), "same length").unwrap();
+        }
+        symlink(&one, &link).unwrap();
+        let certificate = link.join("tls.pem");
+        let mut watch = FileWatch::new(&folder.path().join("edge.toml"));
+        watch.reads_named(&settings(&certificate));
+        assert!(!watch.has_changed() && !watch.has_changed());
+        symlink(&two, folder.path().join("next")).unwrap();
+        fs::rename(folder.path().join("next"), &link).unwrap();
+        assert!(!watch.has_changed() && watch.has_changed());
+    }
+
+    #[test]
+    fn a_file_because_of_which_a_reload_was_refused_is_watched_until_other_settings_are_in_force() {
+        let folder = tempfile::tempdir().unwrap();
+        let [file, old, new] = ["edge.toml", "old.pem", "new.pem"].map(|name| folder.path().join(name));
+        let mut watch = FileWatch::new(&file);
+        watch.reads_named(&settings(&old));
+        watch.in_force(&settings(&old));
+        watch.reads_file();
+        watch.reads_named(&settings(&new));
+        fs::write(&new, "now it is there").unwrap();
+        assert!(!watch.has_changed() && watch.has_changed());
+        watch.reads_file();
+        watch.reads_named(&settings(&new));
+        watch.in_force(&settings(&new));
+        fs::write(&old, "nobody cares").unwrap();
+        assert!(!watch.has_changed() && !watch.has_changed());
+    }
+}

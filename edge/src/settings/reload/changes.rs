@@ -1,0 +1,684 @@
+//! What two settings differ in, key by key, as the file writes it.
+//!
+//! Promises: nothing that differs is left out, and no secret is shown.
+
+use std::{collections::BTreeMap, fmt, path::Path, sync::Arc, time::Duration};
+
+use cache_policy::{IgnoredCookies, QueryRules, Rules, Ttl};
+use serde::{Deserialize, Serialize};
+
+use crate::settings::{
+    Admin, Bounds, ByteSize, CacheSettings, Canary, Certificate, Check, ClientSettings, Command,
+    CommandOutput, Limit, Listen, Location, LogSettings, MediaRange, PathPattern, RequestFields, ResendRules,
+    Route, RouteBounds, RouteTimes, Server, ServerProtocol, Settings, Sign, Timeouts, UpstreamSettings,
+    UpstreamTlsSettings, Verification,
+};
+
+/// One thing that is other than it was. Shown as `cache.memory: 64 MiB -> 128 MiB`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Change {
+    /// The key as the file names it, with the names of tables, and of listeners the address: `listen.[::]:80.tls`.
+    pub key: String,
+    /// What it was; `None` for a table that is new.
+    pub old: Option<String>,
+    /// What it is; `None` for a table that is gone.
+    pub new: Option<String>,
+}
+
+impl Change {
+    /// What a key names has other content. Neither is shown: it may be a secret.
+    #[must_use]
+    pub fn of_content(key: String) -> Self {
+        Self { key, old: None, new: None }
+    }
+}
+
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { key, old, new } = self;
+        match (old, new) {
+            (Some(old), Some(new)) => write!(f, "{key}: {old} -> {new}"),
+            (None, Some(new)) => write!(f, "{key}: new, {new}"),
+            (Some(old), None) => write!(f, "{key}: gone, was {old}"),
+            (None, None) => write!(f, "{key}: other content"),
+        }
+    }
+}
+
+/// Everything in which two settings differ, in the order of the file. The arguments of commands and the values of their
+/// variables are not shown.
+#[must_use]
+pub fn changes(old: &Settings, new: &Settings) -> Vec<Change> {
+    let mut changes = Changes(Vec::new());
+    // A field that is missing here does not compile: whoever adds a setting says how it is told.
+    let Settings {
+        threads,
+        watch,
+        listeners,
+        admin,
+        cache,
+        clients,
+        limits,
+        commands,
+        name_servers,
+        upstreams,
+        routes,
+        timeouts,
+        bounds,
+        log,
+    } = old;
+    changes.key("", "threads", (threads, &new.threads), plain);
+    changes.key("", "watch", (watch, &new.watch), plain);
+    changes.listeners(listeners, &new.listeners);
+    changes.admin(admin.as_ref(), new.admin.as_ref());
+    changes.cache(cache, &new.cache);
+    changes.clients(clients, &new.clients);
+    changes.named("limits", (limits, &new.limits), |limit| rate(&limit.interval), Changes::limit);
+    changes.named("commands", (commands, &new.commands), program, Changes::command);
+    changes.key("", "name_servers", (name_servers, &new.name_servers), |servers| list(servers, plain));
+    changes.named(
+        "upstreams",
+        (upstreams, &new.upstreams),
+        |it| list(&it.servers, server),
+        Changes::upstream,
+    );
+    changes.routes(routes, &new.routes);
+    changes.timeouts(timeouts, &new.timeouts);
+    changes.bounds(bounds, &new.bounds);
+    let LogSettings { format } = log;
+    changes.key("log", "format", (format, &new.log.format), word);
+    changes.0
+}
+
+struct Changes(Vec<Change>);
+
+/// Tables by name, resolved.
+type TablesByName<T> = BTreeMap<Arc<str>, Arc<T>>;
+
+/// Compares all fields of two values: each by its name, with how it is shown. `apart`: those that are compared elsewhere. A
+/// field that is missing does not compile.
+macro_rules! each_field {
+    (
+        $changes:ident, $table:expr, $values:expr,
+        $type:ident { $($field:ident: $show:expr),* $(,)? },
+        apart $($apart:ident)*
+    ) => {{
+        let (old, new): (&$type, &$type) = $values;
+        let $type { $($field: _,)* $($apart: _,)* } = old;
+        $($changes.key($table, stringify!($field), (&old.$field, &new.$field), $show);)*
+    }};
+}
+
+impl Changes {
+    fn tell(&mut self, table: &str, key: &str, old: Option<String>, new: Option<String>) {
+        let key = if table.is_empty() { key.to_owned() } else { format!("{table}.{key}") };
+        self.0.push(Change { key, old: old.map(shortened), new: new.map(shortened) });
+    }
+
+    fn key<T: PartialEq>(
+        &mut self,
+        table: &str,
+        key: &str,
+        (old, new): (&T, &T),
+        show: impl Fn(&T) -> String,
+    ) {
+        if old != new {
+            self.tell(table, key, Some(show(old)), Some(show(new)));
+        }
+    }
+
+    /// Tables by name: those that are gone or new by `gist`, the others key by key.
+    fn named<T: PartialEq>(
+        &mut self,
+        kind: &str,
+        (old, new): (&TablesByName<T>, &TablesByName<T>),
+        gist: impl Fn(&T) -> String,
+        compare: impl Fn(&mut Self, &str, (&T, &T)),
+    ) {
+        for (name, before) in old {
+            match new.get(name) {
+                Some(after) if before == after => {}
+                Some(after) => compare(self, &format!("{kind}.{name}"), (before, after)),
+                None => self.tell(kind, name, Some(gist(before)), None),
+            }
+        }
+        for (name, after) in new.iter().filter(|(name, _)| !old.contains_key(*name)) {
+            self.tell(kind, name, None, Some(gist(after)));
+        }
+    }
+
+    fn listeners(&mut self, old: &[Listen], new: &[Listen]) {
+        // Port 0 gives several the same address: those that are the same before and after are no change, and the others are
+        // told apart by their order.
+        let mut gone: Vec<&Listen> = old.iter().collect();
+        let mut other: Vec<&Listen> = new.iter().collect();
+        gone.retain(|before| match other.iter().position(|after| after == before) {
+            Some(place) => {
+                other.remove(place);
+                false
+            }
+            None => true,
+        });
+        let gist = |listen: &Listen| listen.tls.as_ref().map_or("clear text".to_owned(), certificate);
+        for before in gone {
+            let Listen { address, tls, proxy_protocol } = before;
+            match other.iter().position(|after| after.address == *address) {
+                Some(place) => {
+                    let after = other.remove(place);
+                    let table = format!("listen.{address}");
+                    let introducers = (proxy_protocol, &after.proxy_protocol);
+                    self.key(&table, "proxy_protocol", introducers, |networks| list(networks, plain));
+                    match (tls, &after.tls) {
+                        (Some(old), Some(new)) => self.certificate(&format!("{table}.tls"), (old, new)),
+                        (old, new) => self.key(&table, "tls", (old, new), |tls| maybe(tls, certificate)),
+                    }
+                }
+                None => self.tell("listen", &address.to_string(), Some(gist(before)), None),
+            }
+        }
+        for after in other {
+            self.tell("listen", &after.address.to_string(), None, Some(gist(after)));
+        }
+    }
+
+    fn certificate(&mut self, table: &str, values: (&Certificate, &Certificate)) {
+        each_field!(
+            self,
+            table,
+            values,
+            Certificate { certificate: path, key: path, local_ca: plain },
+            apart
+        );
+    }
+
+    fn admin(&mut self, old: Option<&Admin>, new: Option<&Admin>) {
+        let gist = |admin: Option<&Admin>| admin.map(|admin| admin.address.to_string());
+        match (old, new) {
+            (Some(old), Some(new)) => each_field!(
+                self,
+                "admin",
+                (old, new),
+                Admin { address: plain, token_file: |file| maybe(file, path) },
+                apart
+            ),
+            (None, None) => {}
+            (old, new) => self.tell("", "admin", gist(old), gist(new)),
+        }
+    }
+
+    fn cache(&mut self, old: &CacheSettings, new: &CacheSettings) {
+        each_field!(
+            self,
+            "cache",
+            (old, new),
+            CacheSettings { memory: size, largest_object: size, variants: plain },
+            apart
+        );
+    }
+
+    fn clients(&mut self, old: &ClientSettings, new: &ClientSettings) {
+        each_field!(
+            self,
+            "clients",
+            (old, new),
+            ClientSettings {
+                trusted_proxies: |networks| list(networks, plain),
+                forwarded_by: word,
+                request_id_in_answers: word,
+                remembered: plain,
+            },
+            apart
+        );
+    }
+
+    fn limit(&mut self, table: &str, values: (&Limit, &Limit)) {
+        each_field!(self, table, values, Limit { burst: plain, }, apart name interval);
+        self.key(table, "rate", (&values.0.interval, &values.1.interval), rate);
+    }
+
+    fn command(&mut self, table: &str, values: (&Command, &Command)) {
+        each_field!(
+            self, table, values,
+            Command {
+                directory: |directory| maybe(directory, path),
+                env_file: |file| maybe(file, path),
+                user: |user| maybe(user, plain),
+                group: |group| maybe(group, plain),
+                instances: plain,
+                listen: word,
+                output: |output| match output {
+                    CommandOutput::Log => "log".to_owned(),
+                    CommandOutput::File(file) => path(file),
+                },
+                memory: |memory| maybe(memory, size),
+                watch: |files| list(files, path),
+                ready: |path| path.clone().unwrap_or("tcp".to_owned()),
+                ready_interval: duration,
+                ready_timeout: duration,
+                ready_probe_timeout: duration,
+                stop_signal: |signal| word(signal).to_ascii_uppercase(),
+                stop_timeout: duration,
+            },
+            apart name run environment
+        );
+        let (old, new) = (program(values.0), program(values.1));
+        if old != new {
+            self.tell(table, "run", Some(old), Some(new));
+        } else if values.0.run != values.1.run {
+            self.tell(table, "run", None, None);
+        }
+        let (old, new) = (&values.0.environment, &values.1.environment);
+        for name in old.keys().chain(new.keys().filter(|name| !old.contains_key(*name))) {
+            let key = format!("environment.{name}");
+            match (old.get(name), new.get(name)) {
+                (old, new) if old == new => {}
+                (Some(_), Some(_)) => self.tell(table, &key, None, None),
+                (old, new) => {
+                    self.tell(table, &key, old.map(|_| "set".to_owned()), new.map(|_| "set".to_owned()));
+                }
+            }
+        }
+    }
+
+    fn upstream(&mut self, table: &str, values: (&UpstreamSettings, &UpstreamSettings)) {
+        each_field!(
+            self, table, values,
+            UpstreamSettings {
+                servers: |servers| list(servers, server),
+                connect_timeout: duration,
+                response_timeout: duration,
+                idle_timeout: duration,
+                collapse_timeout: duration,
+                keep_alive: duration,
+                connection_age: duration,
+                connections: plain,
+                streams: plain,
+                tunnels: plain,
+                waiting: plain,
+                waiting_timeout: duration,
+                balance: plain,
+                slow_start: duration,
+                failures: plain,
+                failing_statuses: |statuses| list(statuses, plain),
+                put_aside: duration,
+                retries: percent,
+                hedge: percent,
+                overload: word,
+                proxy_protocol: word,
+            },
+            apart name tls check request_fields heads tunnel
+        );
+        let (old, new) = values;
+        self.upstream_tls(&format!("{table}.tls"), (&old.tls, &new.tls));
+        self.request_fields(table, (&old.request_fields, &new.request_fields));
+        match (&old.check, &new.check) {
+            (Some(old), Some(new)) => self.check(&format!("{table}.check"), (old, new)),
+            checks => self.key(table, "check", checks, |check| maybe(check, |check| check.path.to_string())),
+        }
+    }
+
+    /// Their values are not told.
+    fn request_fields(&mut self, table: &str, (old, new): (&RequestFields, &RequestFields)) {
+        let added = new.words().filter(|(name, ..)| old.of(name).is_none());
+        for (name, field, word) in old.words().chain(added) {
+            let key = format!("request_fields.{name}");
+            match (old.of(name), new.words().find(|(other, ..)| *other == name)) {
+                (Some(_), Some((_, same, _))) if same == field => {}
+                (Some(_), Some((_, _, now))) if now == word => self.tell(table, &key, None, None),
+                (Some(_), now) => {
+                    let now = now.map(|(.., now)| now.to_owned());
+                    self.tell(table, &key, Some(word.to_owned()), now);
+                }
+                (None, _) => self.tell(table, &key, None, Some(word.to_owned())),
+            }
+        }
+    }
+
+    fn upstream_tls(&mut self, table: &str, values: (&UpstreamTlsSettings, &UpstreamTlsSettings)) {
+        each_field!(
+            self, table, values,
+            UpstreamTlsSettings {
+                ca: |file| maybe(file, path),
+                server_name: |name| maybe(name, plain),
+            },
+            apart identity verification
+        );
+        let certificate =
+            |tls: &UpstreamTlsSettings| tls.identity.as_ref().map(|(certificate, _)| certificate.clone());
+        let key = |tls: &UpstreamTlsSettings| tls.identity.as_ref().map(|(_, key)| key.clone());
+        let verify = |tls: &UpstreamTlsSettings| tls.verification == Verification::Required;
+        let (old, new) = values;
+        self.key(table, "certificate", (&certificate(old), &certificate(new)), |file| maybe(file, path));
+        self.key(table, "key", (&key(old), &key(new)), |file| maybe(file, path));
+        self.key(table, "verify", (&verify(old), &verify(new)), plain);
+    }
+
+    fn check(&mut self, table: &str, values: (&Check, &Check)) {
+        each_field!(
+            self, table, values,
+            Check {
+                path: plain,
+                host: |host| maybe(host, plain),
+                body: |text| maybe(text, plain),
+                interval: duration,
+                timeout: duration,
+                rise: plain,
+                fall: plain,
+            },
+            apart statuses
+        );
+        self.key(table, "status", (&values.0.statuses, &values.1.statuses), |statuses| list(statuses, plain));
+    }
+
+    fn routes(&mut self, old: &[Arc<Route>], new: &[Arc<Route>]) {
+        fn names(routes: &[Arc<Route>]) -> Vec<&str> {
+            routes.iter().map(|route| &*route.name).collect()
+        }
+        let gist = |route: &Route| {
+            let hosts = if route.hosts.is_empty() {
+                String::new()
+            } else {
+                format!("{} ", list(&route.hosts, plain))
+            };
+            format!("{hosts}{}", pattern(&route.path))
+        };
+        let of =
+            |routes: &[Arc<Route>], name: &str| routes.iter().find(|route| *route.name == *name).cloned();
+        for before in old {
+            match of(new, &before.name) {
+                Some(after) => self.route(&format!("routes.{}", before.name), (before, &after)),
+                None => self.tell("routes", &before.name, Some(gist(before)), None),
+            }
+        }
+        for after in new.iter().filter(|after| of(old, &after.name).is_none()) {
+            self.tell("routes", &after.name, None, Some(gist(after)));
+        }
+        // The first that matches wins.
+        let stay = |names: Vec<&str>, others: &[Arc<Route>]| -> Vec<String> {
+            names.into_iter().filter(|name| of(others, name).is_some()).map(str::to_owned).collect()
+        };
+        let order = (&stay(names(old), new), &stay(names(new), old));
+        self.key("routes", "order", order, |names| list(names, plain));
+    }
+
+    fn route(&mut self, table: &str, values: (&Route, &Route)) {
+        each_field!(
+            self, table, values,
+            Route {
+                hosts: |hosts| if hosts.is_empty() { "every host".to_owned() } else { list(hosts, plain) },
+                path: pattern,
+                compress: plain,
+                compress_types: |types| list(types, media_range),
+                decompress: plain,
+                early_hints: plain,
+            },
+            apart name upstream canary resend limit times bounds rules query browser
+        );
+        let (old, new) = values;
+        match (&old.canary, &new.canary) {
+            (Some(old), Some(new)) => self.canary(&format!("{table}.canary"), (old, new)),
+            (old, new) => {
+                let upstream =
+                    |canary: &Option<Canary>| canary.as_ref().map(|canary| Arc::clone(&canary.upstream.name));
+                self.key(table, "canary", (&upstream(old), &upstream(new)), |name| maybe(name, plain));
+            }
+        }
+        self.key(table, "upstream", (&old.upstream.name, &new.upstream.name), plain);
+        let limit = |route: &Route| route.limit.as_ref().map(|limit| Arc::clone(&limit.name));
+        self.key(table, "limit", (&limit(old), &limit(new)), |name| maybe(name, plain));
+        each_field!(
+            self, &format!("{table}.timeouts"), (&old.times, &new.times),
+            RouteTimes {
+                total: duration,
+                first_byte: duration,
+                between_bytes: duration,
+                whole: |time| maybe(time, duration),
+            },
+            // It is `timeouts.body`.
+            apart upload_pause
+        );
+        each_field!(
+            self,
+            &format!("{table}.bounds"),
+            (&old.bounds, &new.bounds),
+            RouteBounds { body: size, requests: |count| maybe(count, plain) },
+            apart
+        );
+        each_field!(
+            self,
+            &format!("{table}.resend"),
+            (&old.resend, &new.resend),
+            ResendRules { content: size, methods: |methods| list(methods, plain) },
+            apart
+        );
+        let table = format!("{table}.cache");
+        self.key(&table, "browser", (&old.browser, &new.browser), |value| {
+            maybe(value, |value| String::from_utf8_lossy(value.as_bytes()).into_owned())
+        });
+        self.rules(&table, (&old.rules, &new.rules));
+        each_field!(
+            self,
+            &format!("{table}.query"),
+            (&old.query, &new.query),
+            QueryRules {
+                keep: |names| maybe(names, |names| words(names)),
+                drop: |names| words(names),
+                sort: plain,
+            },
+            apart
+        );
+    }
+
+    fn canary(&mut self, table: &str, (old, new): (&Canary, &Canary)) {
+        let sign = |Sign { name, value }: &Sign| match value {
+            Some(value) => format!("{name}={value}"),
+            None => name.to_string(),
+        };
+        each_field!(
+            self, table, (old, new),
+            Canary {
+                share: percent,
+                header: |field| maybe(field, sign),
+                cookie: |cookie| maybe(cookie, sign),
+            },
+            apart upstream
+        );
+        self.key(table, "upstream", (&old.upstream.name, &new.upstream.name), plain);
+    }
+
+    fn rules(&mut self, table: &str, values: (&Rules, &Rules)) {
+        each_field!(
+            self, table, values,
+            Rules {
+                ttl: |lifetimes| maybe(lifetimes, ttl),
+                default_ttl: |time| maybe(time, duration),
+                max_ttl: |time| maybe(time, duration),
+                stale_while_revalidate: |time| maybe(time, duration),
+                stale_if_error: |time| maybe(time, duration),
+                stale_on_disconnect: duration,
+                stale_on_status: plain,
+                heuristic: plain,
+                set_cookie: word,
+                cookies: word,
+                client_directives: word,
+                targeted: |names| list(names, plain),
+                ranges: word,
+                by_language: plain,
+                undated_unmodified: plain,
+            },
+            // `compress` decides whether the edge codes.
+            apart ignored_cookies edge_codes
+        );
+        let (old, new) = values;
+        self.key(table, "ignore_cookies", (&old.ignored_cookies, &new.ignored_cookies), |ignored| {
+            match ignored {
+                IgnoredCookies::All => "true".to_owned(),
+                IgnoredCookies::Named(names) => words(names),
+            }
+        });
+    }
+
+    fn timeouts(&mut self, old: &Timeouts, new: &Timeouts) {
+        each_field!(
+            self,
+            "timeouts",
+            (old, new),
+            Timeouts {
+                handshake: duration,
+                header: duration,
+                body: duration,
+                idle: duration,
+                total: duration,
+                tunnel: duration,
+                drain: duration,
+            },
+            apart
+        );
+    }
+
+    fn bounds(&mut self, old: &Bounds, new: &Bounds) {
+        each_field!(
+            self,
+            "bounds",
+            (old, new),
+            Bounds {
+                connections: plain,
+                streams: plain,
+                head: |bytes| size(&(*bytes as u64)),
+                fields: plain,
+                body: size,
+                body_rate: size,
+            },
+            apart
+        );
+    }
+}
+
+/// A list may be as long as the file.
+fn shortened(mut value: String) -> String {
+    if let Some((end, _)) = value.char_indices().nth(LONGEST_SHOWN) {
+        value.truncate(end);
+        value.push_str("..");
+    }
+    value
+}
+
+/// Characters of a value.
+const LONGEST_SHOWN: usize = 160;
+
+fn plain(value: &impl ToString) -> String {
+    value.to_string()
+}
+
+fn maybe<T>(value: &Option<T>, show: impl Fn(&T) -> String) -> String {
+    value.as_ref().map_or("none".to_owned(), show)
+}
+
+fn list<T>(values: &[T], show: impl Fn(&T) -> String) -> String {
+    format!("[{}]", values.iter().map(show).collect::<Vec<_>>().join(", "))
+}
+
+fn words(values: &[String]) -> String {
+    list(values, |value| format!("{value:?}"))
+}
+
+/// One of a few words: the variants are named as the file writes them, in other letters.
+fn word(value: &impl fmt::Debug) -> String {
+    let mut word = String::new();
+    for letter in format!("{value:?}").chars() {
+        if letter.is_ascii_uppercase() && !word.is_empty() {
+            word.push('-');
+        }
+        word.push(letter.to_ascii_lowercase());
+    }
+    word
+}
+
+fn percent(share: &u32) -> String {
+    format!("{share}%")
+}
+
+fn size(bytes: &u64) -> String {
+    ByteSize(*bytes).to_string()
+}
+
+fn duration(time: &Duration) -> String {
+    const UNITS: [(&str, u128); 4] = [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000)];
+    let milliseconds = time.as_millis();
+    let unit = UNITS.iter().find(|(_, length)| milliseconds > 0 && milliseconds.is_multiple_of(*length));
+    let (unit, length) = unit.unwrap_or(&("ms", 1));
+    format!("{}{unit}", milliseconds / length)
+}
+
+/// In the largest unit that makes it a whole number.
+fn rate(interval: &Duration) -> String {
+    const PERIODS: [(&str, f64); 4] = [("s", 1.0), ("m", 60.0), ("h", 3600.0), ("d", 86_400.0)];
+    let rates = PERIODS.map(|(unit, period)| (unit, period / interval.as_secs_f64()));
+    let whole = rates.iter().find(|(_, rate)| *rate >= 0.999 && (rate - rate.round()).abs() < rate * 1e-6);
+    let (unit, rate) = whole.unwrap_or(&rates[3]);
+    format!("{}/{unit}", rate.round())
+}
+
+fn path(path: &impl AsRef<Path>) -> String {
+    path.as_ref().display().to_string()
+}
+
+fn certificate(certificate: &Certificate) -> String {
+    certificate.certificate.display().to_string()
+}
+
+fn server(Server { location, weight, backup }: &Server) -> String {
+    let mut shown = location_of(location);
+    if weight.get() > 1 {
+        shown.push_str(&format!(" weight {weight}"));
+    }
+    if *backup {
+        shown.push_str(" backup");
+    }
+    shown
+}
+
+fn location_of(location: &Location) -> String {
+    let url = |protocol: &ServerProtocol, host: &str, port: u16| {
+        let scheme = match protocol {
+            ServerProtocol::Http1 => "http",
+            ServerProtocol::H2c => "h2c",
+            ServerProtocol::Tls => "https",
+        };
+        let host = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
+        format!("{scheme}://{host}:{port}")
+    };
+    match location {
+        Location::Network { protocol, host, port } => url(protocol, host, *port),
+        Location::EachAddress { protocol, host, port } => format!("dns+{}", url(protocol, host, *port)),
+        Location::Unix(file) => format!("unix:{}", file.display()),
+        Location::Command(name) => format!("command:{name}"),
+    }
+}
+
+/// Without arguments: one may be a secret.
+fn program(command: &Command) -> String {
+    command.run.first().cloned().unwrap_or_default()
+}
+
+fn pattern(pattern: &PathPattern) -> String {
+    match pattern {
+        PathPattern::Exact(path) => path.to_string(),
+        PathPattern::Prefix(path) => format!("{path}*"),
+    }
+}
+
+fn media_range(MediaRange { before, after }: &MediaRange) -> String {
+    match after {
+        Some(after) => format!("{before}*{after}"),
+        None => before.to_string(),
+    }
+}
+
+fn ttl(lifetimes: &Ttl) -> String {
+    if *lifetimes == Ttl::of_answers(lifetimes.longest()) {
+        return duration(&lifetimes.longest());
+    }
+    let each = lifetimes.each().map(|(status, time)| format!("{} = {}", status.as_u16(), duration(&time)));
+    format!("{{ {} }}", each.collect::<Vec<_>>().join(", "))
+}

@@ -1,0 +1,73 @@
+//! What may be held and how long anything may take: the cache, deadlines, bounds.
+
+use std::num::NonZeroU32;
+
+use super::{Resolver, bytes, count, duration, inner, map};
+use crate::settings::{
+    Bounds, CacheSettings, Timeouts,
+    file::{WrittenBounds, WrittenCache, WrittenTimeouts},
+    value::{ByteSize, Positive, Table},
+};
+
+impl Resolver<'_> {
+    pub(super) fn cache(&mut self, written: Option<Table<WrittenCache>>) -> CacheSettings {
+        let written = inner(written);
+        let defaults = CacheSettings::default();
+        let memory = self.or(written.memory.map(bytes), defaults.memory);
+        let most = CacheSettings::largest_possible_object(memory);
+        let place = written.largest_object.as_ref().map(|size| size.span.clone());
+        let largest_object = self.or(written.largest_object.map(bytes), defaults.largest_object.min(most));
+        if let Some(place) = place.filter(|_| largest_object > most) {
+            let message = format!(
+                "an object of {} does not fit a cache of {}",
+                ByteSize(largest_object),
+                ByteSize(memory)
+            );
+            let help = format!("write at most an eighth of `memory`: \"{}\"", ByteSize(most));
+            self.fault(place, message, help);
+        }
+        let variants = self.or(written.variants.map(count), defaults.variants);
+        CacheSettings { memory, largest_object, variants }
+    }
+
+    pub(super) fn timeouts(&mut self, written: Option<Table<WrittenTimeouts>>) -> Timeouts {
+        let written = inner(written);
+        let defaults = Timeouts::default();
+        Timeouts {
+            handshake: self.or(written.handshake.map(duration), defaults.handshake),
+            header: self.or(written.header.map(duration), defaults.header),
+            body: self.or(written.body.map(duration), defaults.body),
+            idle: self.or(written.idle.map(duration), defaults.idle),
+            total: self.or(written.total.map(duration), defaults.total),
+            tunnel: self.or(written.tunnel.map(duration), defaults.tunnel),
+            drain: self.or(written.drain.map(duration), defaults.drain),
+        }
+    }
+
+    pub(super) fn bounds(&mut self, written: Option<Table<WrittenBounds>>) -> Bounds {
+        let written = inner(written);
+        let defaults = Bounds::default();
+        let head_place = written.head.as_ref().map(|head| head.span.clone());
+        let head = self.or(written.head.map(bytes), defaults.head as u64);
+        if let Some(place) = head_place.filter(|_| !(SMALLEST_HEAD..=1 << 30).contains(&head)) {
+            let message = format!("a head of {} is out of range", ByteSize(head));
+            self.fault(place, message, format!("write \"{}\" to \"1 GiB\"", ByteSize(SMALLEST_HEAD)));
+        }
+        Bounds {
+            connections: self.or(written.connections.map(count), defaults.connections),
+            streams: self
+                .or(written.streams, Positive(NonZeroU32::new(defaults.streams).unwrap_or(NonZeroU32::MIN)))
+                .0
+                .get(),
+            head: usize::try_from(head).unwrap_or(usize::MAX),
+            fields: self.at_most(written.fields, defaults.fields, MOST_FIELDS, "header lines"),
+            body: self.or(written.body.map(|body| map(body, |size| size.0)), defaults.body),
+            body_rate: self.or(written.body_rate.map(|rate| map(rate, |size| size.0)), defaults.body_rate),
+        }
+    }
+}
+
+/// Bytes that hyper needs at least to read a head.
+const SMALLEST_HEAD: u64 = 8 << 10;
+/// hyper makes room for so many lines before it reads a head.
+const MOST_FIELDS: usize = 10_000;

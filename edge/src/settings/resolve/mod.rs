@@ -1,0 +1,233 @@
+//! From the file as written to [`Settings`]: defaults, names, and what must fit together.
+//!
+//! Promises: every independent fault is found in one go, each with the place to change and what to write there. After a
+//! fault a default stands in, so that the rest can still be looked at; such settings never leave this module.
+
+mod bounds;
+mod clients;
+mod commands;
+mod listeners;
+mod routes;
+mod upstreams;
+
+use std::{
+    collections::BTreeMap,
+    ops::Range,
+    sync::{Arc, OnceLock},
+    thread,
+    time::Duration,
+};
+
+use toml::Spanned;
+
+use super::{
+    Bounds, Limit, LogSettings, Settings, Timeouts, UpstreamSettings, doubt,
+    error::{Fault, TextPosition},
+    file::{Named, WrittenFile},
+    value::{Deadline, Positive, PositiveSize, Table, Threads, Written, nearest_or_list},
+};
+
+/// Resolves a file whose shape is right; `text` is what it was read from.
+///
+/// Beside the settings: what is no fault, and hardly meant.
+pub(super) fn resolve(file: WrittenFile, text: &str) -> Result<(Settings, Vec<Fault>), Vec<Fault>> {
+    let mut resolver = Resolver { text, faults: Vec::new() };
+    let names = doubt::WrittenPlaces::of(&file);
+    let settings = resolver.settings(file);
+    if !resolver.faults.is_empty() {
+        return Err(resolver.faults);
+    }
+    let doubts = doubt::doubts(&settings, &names);
+    Ok((settings, doubts))
+}
+
+static CORES: OnceLock<usize> = OnceLock::new();
+
+type Span = Range<usize>;
+
+/// What routes may name.
+struct Known<'a> {
+    upstreams: &'a BTreeMap<Arc<str>, Arc<UpstreamSettings>>,
+    limits: &'a BTreeMap<Arc<str>, Arc<Limit>>,
+    timeouts: &'a Timeouts,
+    bounds: &'a Bounds,
+}
+
+struct Resolver<'a> {
+    text: &'a str,
+    faults: Vec<Fault>,
+}
+
+impl Resolver<'_> {
+    fn settings(&mut self, file: WrittenFile) -> Settings {
+        let listeners = self.listeners(file.listen);
+        let limits = self.named(file.limits, Resolver::limit);
+        let commands = self.named(file.commands, Resolver::command);
+        let bounds = self.bounds(file.bounds);
+        let timeouts = self.timeouts(file.timeouts);
+        let upstreams = self.named(file.upstreams, |resolver, name, span, upstream| {
+            let upstream = resolver.upstream(name, span, upstream, &commands);
+            UpstreamSettings { heads: bounds.of_heads(), tunnel: timeouts.tunnel, ..upstream }
+        });
+        Settings {
+            threads: self.threads(file.threads),
+            watch: self.or(file.watch, false),
+            admin: self.admin(file.admin, &listeners),
+            listeners: listeners.into_iter().map(|(_, listen)| listen).collect(),
+            cache: self.cache(file.cache),
+            clients: self.clients(file.clients),
+            name_servers: file.name_servers.into_iter().filter_map(|server| self.value(server)).collect(),
+            routes: self.routes(
+                file.routes,
+                &Known { upstreams: &upstreams, limits: &limits, timeouts: &timeouts, bounds: &bounds },
+            ),
+            limits,
+            commands,
+            upstreams,
+            timeouts,
+            bounds,
+            log: LogSettings { format: self.or(inner(file.log).format, LogSettings::default().format) },
+        }
+    }
+
+    fn threads(&mut self, written: Option<Written<Threads>>) -> usize {
+        match self.or(written, Threads(0)) {
+            // Counted once: a container's share of its machine may change, and only a start can follow.
+            Threads(0) => *CORES.get_or_init(|| thread::available_parallelism().map_or(1, usize::from)),
+            Threads(threads) => threads,
+        }
+    }
+
+    /// Tables by name: checks the names, resolves each.
+    fn named<W, T>(
+        &mut self,
+        written: Named<W>,
+        mut resolve: impl FnMut(&mut Self, &Arc<str>, Span, W) -> T,
+    ) -> BTreeMap<Arc<str>, Arc<T>> {
+        let mut resolved = BTreeMap::new();
+        for (name, table) in written {
+            self.check_name(name.span(), name.get_ref());
+            let name: Arc<str> = name.into_inner().into();
+            let value = resolve(self, &name, table.span, table.value);
+            resolved.insert(name, Arc::new(value));
+        }
+        resolved
+    }
+
+    /// Names stand in header fields, metric labels and log prefixes without quoting.
+    fn check_name(&mut self, span: Span, name: &str) {
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+        if name.is_empty() || name.len() > 64 || !name.bytes().all(plain) {
+            let help = "write up to 64 ASCII letters, digits, '-', '_' and '.'";
+            self.fault(span, format!("{name:?} is no name"), help);
+        }
+    }
+
+    /// Looks a name up; the fault for an unknown one names the nearest.
+    fn known<T>(
+        &mut self,
+        kind: &str,
+        span: Span,
+        name: &str,
+        table: &BTreeMap<Arc<str>, Arc<T>>,
+    ) -> Option<Arc<T>> {
+        let found = table.get(name).cloned();
+        if found.is_none() {
+            let help = if table.is_empty() {
+                format!("there is no {kind} yet: add [{kind}s.{name}]")
+            } else {
+                nearest_or_list(name, table.keys().map(|name| &**name))
+            };
+            self.fault(span, format!("unknown {kind} {name:?}"), help);
+        }
+        found
+    }
+
+    /// A list that must be there and hold something.
+    fn list<T>(
+        &mut self,
+        written: Option<Spanned<Vec<Written<T>>>>,
+        table: &Span,
+        key: &str,
+        example: &str,
+    ) -> Vec<(Span, T)> {
+        let Some(written) = written else {
+            self.fault(table.clone(), format!("missing key {key:?}"), format!("add {key} = {example}"));
+            return Vec::new();
+        };
+        let span = written.span();
+        let written = written.into_inner();
+        if written.is_empty() {
+            self.fault(span, format!("{key:?} is empty"), format!("write {key} = {example}"));
+        }
+        written.into_iter().filter_map(|value| Some((value.span.clone(), self.value(value)?))).collect()
+    }
+
+    /// A value that must be there; the table's place is shown when it is not.
+    fn need<T>(&mut self, written: Option<Written<T>>, table: &Span, key: &str, example: &str) -> Option<T> {
+        match written {
+            Some(written) => self.value(written),
+            None => {
+                self.fault(table.clone(), format!("missing key {key:?}"), format!("add {key} = {example}"));
+                None
+            }
+        }
+    }
+
+    fn at_most(
+        &mut self,
+        written: Option<Written<Positive>>,
+        default: usize,
+        most: usize,
+        what: &str,
+    ) -> usize {
+        let place = written.as_ref().map(|written| written.span.clone());
+        let number = self.or(written.map(count), default);
+        if let Some(place) = place.filter(|_| number > most) {
+            self.fault(place, format!("{number} {what} are too many"), format!("write 1 to {most}"));
+        }
+        number
+    }
+
+    fn or<T>(&mut self, written: Option<Written<T>>, default: T) -> T {
+        written.and_then(|written| self.value(written)).unwrap_or(default)
+    }
+
+    fn value<T>(&mut self, written: Written<T>) -> Option<T> {
+        match written.value {
+            Ok(value) => Some(value),
+            Err(refused) => {
+                self.faults.push(Fault { span: written.span, message: refused.message, help: refused.help });
+                None
+            }
+        }
+    }
+
+    fn fault(&mut self, span: Span, message: impl Into<String>, help: impl Into<String>) {
+        self.faults.push(Fault { span, message: message.into(), help: Some(help.into()) });
+    }
+
+    fn line(&self, span: &Span) -> usize {
+        TextPosition::find(self.text, span.start).line
+    }
+}
+
+pub(super) fn inner<T: Default>(table: Option<Table<T>>) -> T {
+    table.map(|table| table.value).unwrap_or_default()
+}
+
+pub(super) fn map<T, U>(written: Written<T>, convert: impl FnOnce(T) -> U) -> Written<U> {
+    Written { span: written.span, value: written.value.map(convert) }
+}
+
+pub(super) fn duration(written: Written<Deadline>) -> Written<Duration> {
+    map(written, |deadline| deadline.0)
+}
+
+pub(super) fn bytes(written: Written<PositiveSize>) -> Written<u64> {
+    map(written, |size| size.0.0)
+}
+
+pub(super) fn count(written: Written<Positive>) -> Written<usize> {
+    map(written, Positive::as_usize)
+}

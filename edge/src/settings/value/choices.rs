@@ -1,0 +1,324 @@
+//! Patterns, types, field values, and what is one of a few words.
+
+use cache_policy::{ClientDirectives, Cookies, IgnoredCookies, Ranges, SetCookie, one_spelling};
+use http::{HeaderName, HeaderValue, Method};
+
+use super::{Unreadable, Value, nearest_or_list, unexpected};
+use crate::settings::{
+    CommandListen, CommandOutput, ForwardedBy, LogFormat, MediaRange, OverloadControl, PathPattern,
+    ProxyProtocol, RequestIdInAnswers, StopSignal,
+};
+
+impl Value for MediaRange {
+    const EXPECTED: &'static str = "a media type such as \"text/css\"";
+
+    fn from_text(text: &str) -> Result<Self, Unreadable> {
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$&-^_.+*".contains(&byte);
+        let lower = text.to_ascii_lowercase();
+        match lower.split_once('/') {
+            Some((kind, subtype))
+                if !kind.is_empty()
+                    && !subtype.is_empty()
+                    && kind.bytes().chain(subtype.bytes()).all(plain)
+                    && lower.matches('*').count() <= 1 =>
+            {
+                Ok(MediaRange::new(&lower))
+            }
+            _ => Err(Unreadable::new(
+                format!("{text:?} is no media type"),
+                "write a type and a subtype, with one * for any text: \"text/*\", \"application/*+json\"",
+            )),
+        }
+    }
+}
+
+impl Value for PathPattern {
+    const EXPECTED: &'static str = "a path such as \"/api/*\"";
+
+    fn from_text(text: &str) -> Result<Self, Unreadable> {
+        let bad = |help: String| Unreadable::new(format!("{text:?} is no path pattern"), help);
+        if !text.starts_with('/') {
+            return Err(bad(format!("a path begins with a slash: {:?}", format!("/{text}"))));
+        }
+        if let Some(byte) = text.bytes().find(|byte| !byte.is_ascii_graphic() || matches!(byte, b'?' | b'#'))
+        {
+            let name = char::from(byte);
+            return Err(bad(if name.is_ascii_graphic() {
+                format!("routes match the path alone, which holds no '{name}'")
+            } else {
+                "write spaces and non-ASCII characters percent-encoded".to_owned()
+            }));
+        }
+        let spelt = one_spelling(text);
+        let (path, prefix) = match spelt.strip_suffix("/*") {
+            Some(parent) => (&spelt[..=parent.len()], true),
+            None => (&*spelt, false),
+        };
+        if path.contains('*') {
+            return Err(bad("a star stands only at the end, after a slash, as in \"/api/*\"".to_owned()));
+        }
+        if path.split('/').any(|segment| matches!(segment, "." | "..")) {
+            let help = "a request whose path has a segment \".\" or \"..\" is refused: leave it out";
+            return Err(bad(help.to_owned()));
+        }
+        if path.contains("//") {
+            let help = "two slashes match only two slashes, which hardly any request has: write one";
+            return Err(bad(help.to_owned()));
+        }
+        Ok(if prefix { PathPattern::Prefix(path.into()) } else { PathPattern::Exact(path.into()) })
+    }
+}
+
+/// How to see that an instance of a command is ready.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::settings) enum Ready {
+    /// It accepts a TCP connection.
+    Tcp,
+    /// It answers 2xx here.
+    Path(String),
+}
+
+impl Value for Ready {
+    const EXPECTED: &'static str = "a path such as \"/readyz\", or \"tcp\"";
+
+    fn from_text(text: &str) -> Result<Self, Unreadable> {
+        match text {
+            "tcp" => Ok(Ready::Tcp),
+            path if path.starts_with('/')
+                && path.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'#') =>
+            {
+                Ok(Ready::Path(path.to_owned()))
+            }
+            _ => Err(unexpected::<Self>(&format!("the text {text:?}"))),
+        }
+    }
+}
+
+impl Value for CommandListen {
+    const EXPECTED: &'static str = "where instances listen";
+
+    fn from_text(text: &str) -> Result<Self, Unreadable> {
+        choose(text, &[("port", CommandListen::Port), ("unix", CommandListen::Unix)])
+    }
+}
+
+impl Value for CommandOutput {
+    const EXPECTED: &'static str = "\"log\", or a file such as \"logs/app.log\"";
+
+    fn from_text(text: &str) -> Result<Self, Unreadable> {
+        match text {
+            "log" => Ok(CommandOutput::Log),
+            path => std::path::PathBuf::from_text(path).map(CommandOutput::File),
+        }
+    }
+}
+
+impl Value for StopSignal {
+    const EXPECTED: &'static str = "a signal";
+
+    fn from_text(text: &str) -> Result<Self, Unreadable> {
+        choose(
+            text,
+            &[
+                ("TERM", StopSignal::Term),
+                ("INT", StopSignal::Int),
+                ("QUIT", StopSignal::Quit),
+                ("HUP", StopSignal::Hup),
+                ("USR1", StopSignal::Usr1),
+                ("USR2", StopSignal::Usr2),
+            ],
+        )
+    }
+}
+
+impl Value for HeaderValue {
+    const EXPECTED: &'static str = "a field value such as \"public, max-age=300\"";
+
+    fn from_text(text: &str) -> Result<Self, Unreadable> {
+        let plain = text.bytes().all(|byte| byte.is_ascii_graphic() || byte == b' ');
+        match HeaderValue::from_str(text) {
+            Ok(value) if plain && !text.trim().is_empty() && text.trim() == text => Ok(value),
+            _ => Err(Unreadable::new(
+                format!("{text:?} is no field value"),
+                "write visible ASCII on one line, such as \"public, max-age=300\"",
+            )),
+        }
+    }
+}
+
+/// One of a few words; the refusal of a near miss names the nearest.
+fn choose<T: Value + Copy>(text: &str, choices: &[(&str, T)]) -> Result<T, Unreadable> {
+    if let Some((_, choice)) = choices.iter().find(|(name, _)| *name == text) {
+        return Ok(*choice);
+    }
+    Err(Unreadable::new(
+        format!("expected {}, found {text:?}", T::EXPECTED),
+        nearest_or_list(text, choices.iter().map(|(name, _)| *name)),
+    ))
+}
+
+impl Value for LogFormat {
+    const EXPECTED: &'static str = "a log format";
+
+    fn from_text(text: &str) -> Result<Self, Unreadable> {
+        choose(text, &[("json", LogFormat::Json), ("pretty", LogFormat::Pretty), ("off", LogFormat::Off)])
+    }
+}
+
+/// A method that is not idempotent (RFC 9110 §9.2.2).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::settings) struct UnsafeMethod(pub(in crate::settings) Method);
+
+impl Value for UnsafeMethod {
+    const EXPECTED: &'static str = "\"POST\" or \"PATCH\"";
+
+    fn from_text(text: &str) -> Result<Self, Unreadable> {
+        match text {
+            "POST" => Ok(Self(Method::POST)),
+            "PATCH" => Ok(Self(Method::PATCH)),
+            _ => Err(Unreadable::new(
+                format!("{text:?} is no method that needs to be named here"),
+                "write \"POST\" or \"PATCH\": requests of idempotent methods (GET, PUT, DELETE) are sent again unnamed",
+            )),
+        }
+    }
+}
+
+impl Value for RequestIdInAnswers {
+    const EXPECTED: &'static str = "which answers tell the request's id";
+
+    fn from_text(text: &str) -> Result<Self, Unreadable> {
+        let choices = [("errors", Self::Errors), ("always", Self::Always), ("never", Self::Never)];
+        choose(text, &choices)
+    }
+}
+
+impl Value for OverloadControl {
+    const EXPECTED: &'static str = "\"off\" or \"adaptive\"";
+
+    fn from_text(text: &str) -> Result<Self, Unreadable> {
+        choose(text, &[("off", Self::Off), ("adaptive", Self::Adaptive)])
+    }
+}
+
+impl Value for ProxyProtocol {
+    const EXPECTED: &'static str = "\"off\", \"v1\" or \"v2\"";
+
+    fn from_text(text: &str) -> Result<Self, Unreadable> {
+        choose(text, &[("off", Self::Off), ("v1", Self::V1), ("v2", Self::V2)])
+    }
+}
+
+impl Value for SetCookie {
+    const EXPECTED: &'static str = "a rule for Set-Cookie";
+
+    fn from_text(text: &str) -> Result<Self, Unreadable> {
+        choose(
+            text,
+            &[("refuse", SetCookie::Refuse), ("strip", SetCookie::Strip), ("store", SetCookie::Store)],
+        )
+    }
+}
+
+impl Value for ClientDirectives {
+    const EXPECTED: &'static str = "a rule for client directives";
+
+    fn from_text(text: &str) -> Result<Self, Unreadable> {
+        choose(
+            text,
+            &[
+                ("honour", ClientDirectives::Honour),
+                ("ignore-reloads", ClientDirectives::IgnoreReloads),
+                ("ignore-relaxations", ClientDirectives::IgnoreRelaxations),
+                ("ignore-all", ClientDirectives::IgnoreAll),
+            ],
+        )
+    }
+}
+
+impl Value for ForwardedBy {
+    const EXPECTED: &'static str = "a field by which proxies name the client";
+
+    fn from_text(text: &str) -> Result<Self, Unreadable> {
+        let text = text.to_ascii_lowercase();
+        choose(
+            &text,
+            &[("x-forwarded-for", ForwardedBy::XForwardedFor), ("forwarded", ForwardedBy::Forwarded)],
+        )
+    }
+}
+
+impl Value for Ranges {
+    const EXPECTED: &'static str = "a rule for ranges";
+
+    fn from_text(text: &str) -> Result<Self, Unreadable> {
+        choose(text, &[("parts", Ranges::Parts), ("fitted", Ranges::Fitted), ("whole", Ranges::Whole)])
+    }
+}
+
+impl Value for HeaderName {
+    const EXPECTED: &'static str = "a field name such as \"CDN-Cache-Control\"";
+
+    fn from_text(text: &str) -> Result<Self, Unreadable> {
+        HeaderName::from_bytes(text.as_bytes()).map_err(|_| {
+            Unreadable::new(
+                format!("{text:?} is no field name"),
+                "write a name such as \"CDN-Cache-Control\"",
+            )
+        })
+    }
+}
+
+impl Value for Cookies {
+    const EXPECTED: &'static str = "a rule for cookies";
+
+    fn from_text(text: &str) -> Result<Self, Unreadable> {
+        choose(text, &[("origin", Cookies::Origin), ("bypass", Cookies::Bypass)])
+    }
+}
+
+impl Value for IgnoredCookies {
+    const EXPECTED: &'static str = "a list of cookie names, or true for all";
+
+    fn from_boolean(boolean: bool) -> Result<Self, Unreadable> {
+        Ok(if boolean { IgnoredCookies::All } else { IgnoredCookies::Named(Vec::new()) })
+    }
+
+    fn from_list(names: Vec<String>) -> Result<Self, Unreadable> {
+        // RFC 6265 §4.1.1: a cookie name is a token.
+        let token = |byte: u8| byte.is_ascii_graphic() && !b"()<>@,;:\\\"/[]?={}".contains(&byte);
+        match names.iter().find(|name| !name.bytes().all(token)) {
+            Some(name) => Err(Unreadable::new(
+                format!("{name:?} is no cookie name"),
+                "write names without values; \"_ga*\" is every name that begins so",
+            )),
+            None => Ok(IgnoredCookies::Named(names)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patterns_are_exact_or_end_in_a_star() {
+        let pattern = |text| PathPattern::from_text(text).ok();
+        assert_eq!(pattern("/*"), Some(PathPattern::Prefix("/".into())));
+        assert_eq!(pattern("/api/*"), Some(PathPattern::Prefix("/api/".into())));
+        assert_eq!(pattern("/robots.txt"), Some(PathPattern::Exact("/robots.txt".into())));
+        for bad in ["api/*", "/a*", "/*/b", "/a/../b", "/a/%2e%2E/b", "/a//b", "/a?b", "/a b", "/ä", "", "*"]
+        {
+            assert_eq!(pattern(bad), None, "{bad}");
+        }
+    }
+
+    /// A route for `/caf%c3%a9` or `/%7Ea` never met a request: requests have one spelling.
+    #[test]
+    fn routes_name_paths_in_any_spelling() {
+        let pattern = |text| PathPattern::from_text(text).ok();
+        assert_eq!(pattern("/caf%c3%a9/*"), Some(PathPattern::Prefix("/caf%C3%A9/".into())));
+        assert_eq!(pattern("/%7Ea|b"), Some(PathPattern::Exact("/~a%7Cb".into())));
+        assert_eq!(pattern("/a%2fb"), Some(PathPattern::Exact("/a%2Fb".into())));
+    }
+}

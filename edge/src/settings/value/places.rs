@@ -1,0 +1,132 @@
+//! Addresses, networks, hosts, servers.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use cache_policy::one_host;
+use ipnet::IpNet;
+
+use super::{Unreadable, Value};
+use crate::settings::AdminAddress;
+
+impl Value for SocketAddr {
+    const EXPECTED: &'static str = "an address such as \"[::]:8080\"";
+
+    fn from_text(text: &str) -> Result<Self, Unreadable> {
+        text.parse().map_err(|_| {
+            Unreadable::new(
+                format!("{text:?} is no address with a port"),
+                "write \"[::]:8080\" (everywhere), \"127.0.0.1:8080\" or \"[2001:db8::1]:8080\"",
+            )
+        })
+    }
+}
+
+impl Value for AdminAddress {
+    const EXPECTED: &'static str =
+        "an address such as \"127.0.0.1:9900\" or \"unix:/run/gatehouse/admin.sock\"";
+
+    fn from_text(text: &str) -> Result<Self, Unreadable> {
+        if let Some(path) = text.strip_prefix("unix:") {
+            // `sun_path`, its end and the suffix under which the socket is made (unix(7)).
+            const LONGEST: usize = 103;
+            return if path.is_empty() || path.ends_with('/') || path.len() > LONGEST {
+                Err(Unreadable::new(
+                    format!("{text:?} names no socket"),
+                    format!(
+                        "write a file of at most {LONGEST} bytes, such as \"unix:/run/gatehouse/admin.sock\""
+                    ),
+                ))
+            } else {
+                Ok(Self::Unix(path.into()))
+            };
+        }
+        let refused = |_| {
+            Unreadable::new(
+                format!("{text:?} is no address with a port, nor a Unix socket"),
+                "write \"127.0.0.1:9900\" or \"unix:/run/gatehouse/admin.sock\"",
+            )
+        };
+        text.parse().map(Self::Network).map_err(refused)
+    }
+}
+
+/// Who sends PROXY headers: `true` for everyone, or addresses and networks.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(in crate::settings) struct ProxyPeers(pub(in crate::settings) Vec<IpNet>);
+
+impl Value for ProxyPeers {
+    const EXPECTED: &'static str = "true, false, or networks such as [\"10.0.0.0/8\"]";
+
+    fn from_boolean(on: bool) -> Result<Self, Unreadable> {
+        let everyone = [IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)];
+        let everyone = everyone.map(|none| IpNet::new(none, 0).expect("no prefix is shorter"));
+        Ok(Self(if on { everyone.to_vec() } else { Vec::new() }))
+    }
+
+    fn from_list(list: Vec<String>) -> Result<Self, Unreadable> {
+        if list.is_empty() {
+            return Err(Unreadable::new(
+                "an empty list would let nobody connect",
+                "name the load balancers, as in [\"10.0.0.0/8\"], or write false",
+            ));
+        }
+        let networks = list.iter().map(|text| Ok(IpNet::from_text(text)?.trunc()));
+        networks.collect::<Result<_, _>>().map(Self)
+    }
+}
+
+impl Value for IpNet {
+    const EXPECTED: &'static str = "a network such as \"10.0.0.0/8\"";
+
+    fn from_text(text: &str) -> Result<Self, Unreadable> {
+        let network = text.parse::<IpNet>().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from));
+        network.ok_or_else(|| {
+            Unreadable::new(
+                format!("{text:?} is no network"),
+                "write an address or a network: \"10.0.0.7\", \"10.0.0.0/8\", \"2001:db8::/32\"",
+            )
+        })
+    }
+}
+
+/// A host as routes name it: in its one spelling, as requests have it, without a port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::settings) struct Host(pub(in crate::settings) Box<str>);
+
+impl Value for Host {
+    const EXPECTED: &'static str = "a host such as \"shop.example\"";
+
+    fn from_text(text: &str) -> Result<Self, Unreadable> {
+        let bad = |help: &str| Unreadable::new(format!("{text:?} is no host"), help);
+        if text.contains('*') {
+            return Err(bad("hosts are written in full; leave `hosts` out to match every host"));
+        }
+        let literal = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+        if let Some(literal) = literal {
+            let address = literal.parse::<Ipv6Addr>();
+            address.map_err(|_| bad("between brackets stands an IPv6 address"))?;
+            return Ok(Host(one_host(text)));
+        }
+        if text.contains(':') {
+            return Err(bad("write the host without scheme and port; an IPv6 address stands in brackets"));
+        }
+        let known = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_');
+        if text.is_empty() || text.len() > 253 || !text.bytes().all(known) {
+            return Err(bad("write a name such as \"shop.example\" (punycode for other scripts)"));
+        }
+        Ok(Host(one_host(text)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A route for the host `shop.test.` never met a request: requests have one spelling.
+    #[test]
+    fn routes_name_hosts_in_any_spelling() {
+        for (written, named) in [("Shop.Test.", "shop.test"), ("[2001:DB8:0::1]", "[2001:db8::1]")] {
+            assert_eq!(Host::from_text(written).ok().map(|host| host.0), Some(named.into()), "{written}");
+        }
+    }
+}
