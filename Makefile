@@ -1,7 +1,7 @@
 # `make` alone lists the targets. Each finds what is missing and installs it where it can, or says what to install.
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check components format lint docs deny deny-offline bench bench-shop bench-micro dist
+.PHONY: help run test check components format lint docs deny deny-offline bench bench-shop bench-faults bench-micro dist
 .NOTPARALLEL:
 
 SHELL := /bin/bash
@@ -10,7 +10,7 @@ CONFIG ?= config/demo.toml
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 # The settings name target/release/origin, so that is where it is built whatever CARGO_TARGET_DIR says.
 run: ## build and start the shop: https://localhost:8443 (CONFIG=FILE for other settings)
@@ -52,7 +52,7 @@ deny: ## licences, sources, banned crates and security advisories (installs carg
 	@$(CARGO) deny --version >/dev/null 2>&1 || $(CARGO) install cargo-deny --locked
 	$(CARGO) deny --workspace --locked check
 
-bench: ## requests/s and CPU per request beside nginx, in one run
+bench: ## requests/s and CPU per request beside nginx and HAProxy, in one run
 	@tests/requirements.sh bench
 	$(CARGO) build --profile dist --locked --bins -p edge
 	$(CARGO) run --release --locked -p gatehouse-tests --bin bench -- --edge $(TARGET)/dist/edge
@@ -61,6 +61,11 @@ bench-shop: ## requests/s, latencies and connections of the origin with 100,000 
 	@tests/requirements.sh bench-shop
 	$(CARGO) build --release --locked --bins -p origin -p gatehouse-tests
 	$(CARGO) run --release --locked -p gatehouse-tests --bin bench_shop
+
+bench-faults: ## what clients notice when servers go wrong, beside HAProxy and nginx, in one run (7 minutes)
+	@tests/requirements.sh bench-faults
+	$(CARGO) build --release --locked --bins -p edge -p gatehouse-tests
+	$(CARGO) run --release --locked -p gatehouse-tests --bin bench_faults
 
 bench-micro: ## time and allocations of one hit and of its parts, in memory
 	@tests/requirements.sh build

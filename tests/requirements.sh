@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# tests/requirements.sh build|run|test|bench|bench-shop: makes sure that the programs a make target needs are here.
+# tests/requirements.sh build|run|test|bench|bench-shop|bench-faults: makes sure that the programs a make target needs are here.
 # Debian and its kin: installs the packages as root or with passwordless sudo. Elsewhere: says what to install and fails.
 set -euo pipefail
 
@@ -13,17 +13,20 @@ browser='Chromium|command -v chromium || command -v google-chrome || command -v 
 git='git|command -v git|git|git'
 node='Node.js with npm|command -v node && command -v npm|nodejs npm|node'
 python='Python 3.10 or newer with venv|python3 -c "import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 10))"|python3 python3-venv|python@3'
+php='PHP|command -v php|php-cli|php'
 valgrind='valgrind|command -v valgrind|valgrind|valgrind'
 wrk='wrk|command -v wrk|wrk|wrk'
+haproxy='HAProxy|command -v haproxy || test -x /usr/sbin/haproxy|haproxy|haproxy'
 nginx='nginx|command -v nginx || test -x /usr/sbin/nginx|nginx-light|nginx'
 
 case "${1:-}" in
   build) needs=("$compiler") ;;
   run)   needs=("$compiler" "$postgres") ;;
-  test)  needs=("$compiler" "$postgres" "$curl" "$nghttp2" "$ab" "$browser" "$git" "$node" "$python" "$valgrind") ;;
-  bench) needs=("$compiler" "$nghttp2" "$wrk" "$nginx") ;;
+  test)  needs=("$compiler" "$postgres" "$curl" "$nghttp2" "$ab" "$browser" "$git" "$node" "$python" "$php" "$valgrind" "$haproxy") ;;
+  bench) needs=("$compiler" "$nghttp2" "$wrk" "$nginx" "$haproxy") ;;
   bench-shop) needs=("$compiler" "$postgres" "$curl" "$wrk") ;;
-  *) echo "usage: $0 build|run|test|bench|bench-shop" >&2; exit 2 ;;
+  bench-faults) needs=("$compiler" "$haproxy" "$nginx") ;;
+  *) echo "usage: $0 build|run|test|bench|bench-shop|bench-faults" >&2; exit 2 ;;
 esac
 
 # Where the origin looks too: pg_config, PATH, Debian's and Homebrew's folders.

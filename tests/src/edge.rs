@@ -23,11 +23,15 @@ use crate::{
 /// Settings to be: what a test leaves out has a plain default.
 #[derive(Clone, Debug)]
 pub struct Setup {
-    server: String,
+    servers: Vec<String>,
+    listen: String,
     upstream: String,
     routes: Vec<String>,
     tables: String,
     admin: Option<SocketAddr>,
+    /// Keys that stand in no table.
+    top: String,
+    listeners: Vec<String>,
 }
 
 /// A running edge. It stops, with everything it started, when the value goes.
@@ -47,19 +51,56 @@ impl Setup {
     /// One upstream at this address.
     #[must_use]
     pub fn over_address(address: SocketAddr) -> Self {
+        Self::over_server(&format!("http://{address}"))
+    }
+
+    /// One upstream with this server, as the settings write it.
+    #[must_use]
+    pub fn over_server(server: &str) -> Self {
         Self {
-            server: format!("http://{address}"),
+            servers: vec![server.to_owned()],
+            top: String::new(),
+            listen: String::new(),
             upstream: String::new(),
             routes: Vec::new(),
             tables: String::new(),
             admin: None,
+            listeners: Vec::new(),
         }
+    }
+
+    /// With one more server of the upstream.
+    #[must_use]
+    pub fn and_server(mut self, address: SocketAddr) -> Self {
+        self.servers.push(format!("http://{address}"));
+        self
     }
 
     /// With its admin listener here, and so at the same place after a restart. Without: on a port that the system chooses.
     #[must_use]
     pub fn admin(mut self, address: SocketAddr) -> Self {
         self.admin = Some(address);
+        self
+    }
+
+    /// With this before all tables, such as `name_servers = []`.
+    #[must_use]
+    pub fn top(mut self, lines: &str) -> Self {
+        self.top.push_str(lines);
+        self
+    }
+
+    /// With this in the table of each listener, such as `proxy_protocol = true`.
+    #[must_use]
+    pub fn listen(mut self, lines: &str) -> Self {
+        self.listen.push_str(lines);
+        self
+    }
+
+    /// With one more listener beside the two that every edge has; `lines` are what its table holds beside the address.
+    #[must_use]
+    pub fn listener(mut self, address: SocketAddr, lines: &str) -> Self {
+        self.listeners.push(format!("[[listen]]\naddress = \"{address}\"\n{lines}\n\n"));
         self
     }
 
@@ -104,7 +145,8 @@ impl Setup {
     /// The settings file.
     #[must_use]
     pub fn text(&self) -> String {
-        let Self { server, upstream, routes, tables, admin } = self;
+        let Self { servers, top, listen, upstream, routes, tables, admin, listeners } = self;
+        let listeners = listeners.concat();
         let admin = admin.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 0)));
         let everything = vec!["path = \"/*\"".to_owned()];
         let routes = if routes.is_empty() { &everything } else { routes };
@@ -117,19 +159,22 @@ impl Setup {
             .collect();
         format!(
             r#"threads = 2
+{top}
 
 [[listen]]
 address = "127.0.0.1:0"
+{listen}
 
 [[listen]]
 address = "127.0.0.1:0"
+{listen}
 tls = {{ certificate = "certs/localhost.pem", key = "certs/localhost.key", local_ca = true }}
 
-[admin]
+{listeners}[admin]
 address = "{admin}"
 
 [upstreams.test]
-servers = ["{server}"]
+servers = {servers:?}
 {upstream}
 
 {tables}
@@ -209,6 +254,11 @@ impl Edge {
     #[must_use]
     pub fn admin(&self) -> SocketAddr {
         self.admin
+    }
+
+    /// The admin listener is elsewhere now.
+    pub fn admin_has_moved(&mut self, address: SocketAddr) {
+        self.admin = address;
     }
 
     /// Its working folder.
@@ -324,6 +374,22 @@ impl Edge {
         wait::until("the edge says what became of the reload", || {
             self.process.lines().iter().filter(is_verdict).nth(before).cloned()
         })
+    }
+
+    /// Puts other settings in place and runs `edge reload`: whether it succeeded, and what it printed on both outputs.
+    ///
+    /// # Panics
+    /// When the command cannot be run.
+    #[track_caller]
+    pub fn reload_command(&self, settings: &str) -> (bool, String) {
+        std::fs::write(self.folder().join(SETTINGS), settings).expect("the temporary folder is ours");
+        // The settings leave the choice of the port to the system.
+        let admin = self.admin.to_string();
+        let arguments = ["reload", "--config", SETTINGS, "--admin", &admin];
+        let output = Command::new(binaries::edge()).args(arguments).current_dir(self.folder()).output();
+        let output = output.expect("the program runs");
+        let printed = [output.stdout, output.stderr].concat();
+        (output.status.success(), String::from_utf8(printed).expect("it prints text"))
     }
 
     /// Kills it, as a power cut does: nothing is drained, nothing is said.

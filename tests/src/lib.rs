@@ -4,14 +4,15 @@
 //! never for time to pass, prints the programs' output when it fails, and leaves no process behind, also when it
 //! panics. A program that is missing fails the test and is named with the package that holds it.
 //!
-//! A scenario reads: an [`upstream::Upstream`] with a script (or the real [`shop`]), an [`edge::Edge`] over
-//! it, clients ([`curl`], [`raw`], [`load`], [`browser`]), and what must be true of the answers.
+//! A scenario reads: an [`upstream::Upstream`] with a script (or [`faulty`] servers, or the real [`shop`]), an [`edge::Edge`] over
+//! it, clients ([`curl`], [`raw`], [`load`], [`steady`], [`browser`]), and what must be true of the answers.
 
 pub mod address;
 pub mod binaries;
 pub mod browser;
 pub mod curl;
 pub mod edge;
+pub mod faulty;
 pub mod folder;
 pub mod frames;
 pub mod load;
@@ -21,6 +22,7 @@ pub mod process;
 pub mod python;
 pub mod raw;
 pub mod shop;
+pub mod steady;
 pub mod tool;
 pub mod upstream;
 pub mod wait;

@@ -2,3 +2,5 @@
 //! user's may come to another.
 
 mod django;
+mod grpc;
+mod programs;

@@ -46,6 +46,47 @@ fn the_upstream_is_told_who_asked_and_how() {
 }
 
 #[test]
+fn the_operator_says_what_an_upstream_is_sent() {
+    let upstream = Upstream::start(|seen| match seen.target.as_str() {
+        "/stored" => {
+            Reply::ok("text").cache_control("max-age=60").header("vary", "x-tenant, accept-language")
+        }
+        _ => Reply::ok("text").cache_control("no-store"),
+    });
+    let edge = Edge::over(&upstream)
+        .upstream(
+            "request_fields = { host = \"app.internal\", x-tenant = \"shop\", accept-language = false, via = false, \
+             x-request-id = false, x-request-deadline = false, x_legacy = true }",
+        )
+        .start();
+    let ask = |target: &str, language: &str| {
+        let answer = edge.curl_h2(target).header("X-Tenant: forged").header("X_Legacy: 1");
+        answer.header(&format!("Accept-Language: {language}")).send()
+    };
+    for (target, method) in [("/passed", "POST"), ("/stored", "GET")] {
+        let answer = match method {
+            "GET" => ask(target, "de"),
+            _ => edge.curl(target).method(method).header("X-Tenant: forged").header("X_Legacy: 1").send(),
+        };
+        assert_eq!(answer.status, 200);
+        let seen = upstream.seen().pop().unwrap();
+        assert_eq!((seen.header("host"), seen.header("x-tenant")), ("app.internal", "shop"), "{seen:#?}");
+        for absent in ["accept-language", "via", "x-request-id", "x-request-deadline"] {
+            assert!(!seen.headers.contains_key(absent), "{absent}: {seen:#?}");
+        }
+        assert_ne!(
+            seen.header("x-forwarded-host"),
+            "app.internal",
+            "the app may link to where it was asked for"
+        );
+        let kept = if method == "GET" { "" } else { "1" };
+        assert_eq!(seen.header("x_legacy"), kept, "{method}: what others get depends on nobody's field");
+    }
+    // The variant is made of what the upstream sees: neither field differs there.
+    assert!(ask("/stored", "fr").is_hit());
+}
+
+#[test]
 fn hop_by_hop_fields_stop_at_the_edge() {
     let upstream = Upstream::start(|_| {
         Reply::ok("text")
