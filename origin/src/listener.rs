@@ -25,7 +25,7 @@ use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::{TcpListener, TcpStream},
+    net::TcpListener,
     sync::{Semaphore, watch},
     task::JoinSet,
     time::{Instant, Sleep, sleep, timeout},
@@ -36,8 +36,6 @@ use crate::settings::Settings;
 
 /// Bytes of a request's head.
 const LARGEST_HEAD: usize = 64 << 10;
-/// After the system has refused a connection for want of descriptors or memory.
-const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 
 /// What connections may take.
 #[derive(Debug, Clone, Copy)]
@@ -91,8 +89,8 @@ async fn accept(
     connections: &mut JoinSet<()>,
 ) {
     let places = Arc::new(Semaphore::new(bounds.connections));
-    while let Ok(place) = Arc::clone(&places).acquire_owned().await {
-        let (stream, peer) = next(listener).await;
+    loop {
+        let ((stream, peer), place) = accepting::within(&places, || listener.accept(), || ()).await;
         // Without it, the second small write of an answer can wait for the client's delayed ACK.
         let _ = stream.set_nodelay(true);
         let (router, drained) = (router.clone(), drained.clone());
@@ -101,20 +99,6 @@ async fn accept(
             drop(place);
         });
         while connections.try_join_next().is_some() {}
-    }
-}
-
-async fn next(listener: &TcpListener) -> (TcpStream, SocketAddr) {
-    loop {
-        match listener.accept().await {
-            Ok(accepted) => return accepted,
-            // The peer has closed it already: there is nothing to do.
-            Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
-            Err(error) => {
-                tracing::error!(%error, "a connection cannot be accepted");
-                sleep(ACCEPT_AGAIN).await;
-            }
-        }
     }
 }
 
@@ -297,6 +281,7 @@ mod tests {
     use axum::routing::get;
     use tokio::{
         io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex},
+        net::TcpStream,
         sync::oneshot,
         task::JoinHandle,
     };

@@ -51,7 +51,6 @@ use tracing::debug;
 use crate::{
     cache::Memory,
     clock::Clock,
-    downstream::listen,
     explain::{self, Question},
     observe::metrics::{self, Metrics},
     settings::Settings,
@@ -138,7 +137,7 @@ pub async fn serve(socket: AdminSocket, state: Service, stop: CancellationToken)
         let ((stream, caller), place) = tokio::select! {
             () = stop.cancelled() => break,
             Some(_) = connections.join_next() => continue,
-            accepted = listen::accept(&places, || socket.accept(), || ()) => accepted,
+            accepted = accepting::within(&places, || socket.accept(), || ()) => accepted,
         };
         let connection = connection(stream, caller, state.clone(), stop.clone());
         connections.spawn(async move {

@@ -1,8 +1,8 @@
-//! Listening sockets, one for each worker thread on each public address, and the connections they accept.
+//! Listening sockets, one for each worker thread on each public address.
 //!
 //! Owns: how a listening socket is made. Promises: the kernel spreads connections over the workers (`SO_REUSEPORT`); an
 //! address another process listens on is refused, never silently shared; a failure names the address and the remedy.
-//! [`accept`] takes connections within a bound; what they carry is not its concern.
+//! What is accepted, and what it carries, is not its concern.
 //!
 //! `SO_REUSEPORT` alone would let a second edge of the same user join the first one's port and take half its clients. So
 //! the first socket of an address binds and listens without it, which fails when anybody else listens there, and only then
@@ -11,18 +11,12 @@
 use std::{
     io,
     net::{IpAddr, SocketAddr, TcpListener},
-    sync::Arc,
-    time::Duration,
 };
 
 use socket2::{Domain, Protocol, Socket, Type};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// Connections the kernel holds for one worker before it accepts them. Linux caps it at `net.core.somaxconn` (4096).
 pub const BACKLOG: u16 = 4096;
-
-/// Pause after an accept that failed for lack of a resource that the system may have again soon.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Why an address could not be listened on. The message ends with what to do about it.
 #[derive(Debug, thiserror::Error)]
@@ -92,43 +86,6 @@ fn open(address: SocketAddr) -> io::Result<Socket> {
     socket.set_tcp_nodelay(true)?;
     socket.set_nonblocking(true)?;
     Ok(socket)
-}
-
-/// Waits for a place among the connections served at once, then for a connection. When the system lacks a resource that
-/// it may have again soon, it retries after a pause and calls `refused` each time. Cancel-safe.
-pub async fn accept<T, F: Future<Output = io::Result<T>>>(
-    places: &Arc<Semaphore>,
-    accept: impl Fn() -> F,
-    refused: impl Fn(),
-) -> (T, OwnedSemaphorePermit) {
-    // When every place is taken, newcomers wait in the kernel's queue instead of being refused.
-    let place = Arc::clone(places).acquire_owned().await.expect("the semaphore is never closed");
-    (next(accept, refused).await, place)
-}
-
-/// Waits for a connection, as [`accept`] does once there is a place. Cancel-safe.
-pub async fn next<T, F: Future<Output = io::Result<T>>>(accept: impl Fn() -> F, refused: impl Fn()) -> T {
-    loop {
-        match accept().await {
-            Ok(newcomer) => return newcomer,
-            Err(error) => {
-                refused();
-                if !of_one_connection(&error) {
-                    // No file descriptors or no memory: an immediate retry would only burn the CPU.
-                    tracing::warn!(%error, "cannot accept connections");
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
-                }
-            }
-        }
-    }
-}
-
-/// Whether an accept failed for its own connection only, so that the next may succeed at once.
-fn of_one_connection(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::Interrupted
-    )
 }
 
 fn remedy(address: SocketAddr, source: &io::Error) -> String {

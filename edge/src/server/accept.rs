@@ -56,7 +56,7 @@ pub(super) async fn accept_all(serving: Serving, accept: Accept) {
     // Where the closing finds a newcomer without a place. It closes idle connections, too.
     let mut waiting = None;
     loop {
-        let next = listen::next(|| socket.accept(), || terms.load().metrics.refused());
+        let next = accepting::next(|| socket.accept(), || terms.load().metrics.refused());
         let Some(newcomer) = closing.run_until_cancelled(next).await else { break };
         // With every place taken, one newcomer waits here for one to be given up, the others in the kernel's queue.
         match closing.run_until_cancelled(places.take()).await {
