@@ -5,6 +5,7 @@ use std::fmt;
 
 use axum::response::{IntoResponse, Response};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use headers::HeaderMapExt as _;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
@@ -92,59 +93,49 @@ impl EntityTag {
     pub(crate) fn header(&self) -> HeaderValue {
         HeaderValue::from_str(&self.0).expect("base64url in quotes is printable ASCII")
     }
+
+    fn typed(&self) -> headers::ETag {
+        self.0.parse().expect("base64url in quotes is an entity tag")
+    }
 }
 
 /// The request's `If-None-Match`.
 #[derive(Debug)]
-pub struct IfNoneMatch<'a>(Vec<&'a str>);
+pub struct IfNoneMatch(headers::IfNoneMatch);
 
-impl<'a> IfNoneMatch<'a> {
+impl IfNoneMatch {
     /// `None` without the field.
-    pub fn of(headers: &'a HeaderMap) -> Option<Self> {
-        lines(headers, &header::IF_NONE_MATCH).map(Self)
+    pub fn of(headers: &HeaderMap) -> Option<Self> {
+        headers.typed_get().map(Self)
     }
 
     /// Whether the tag is among those listed, by weak comparison (RFC 9110 §8.8.3.2). `*` counts as no tag here: it matches
     /// whatever exists, and only the full query knows whether anything does.
     pub fn lists(&self, tag: &EntityTag) -> bool {
-        // An opaque tag holds no quote, so every second piece between quotes is one.
-        self.0
-            .iter()
-            .any(|line| line.split('"').skip(1).step_by(2).any(|opaque| opaque == tag.0.trim_matches('"')))
+        !self.any() && !self.0.precondition_passes(&tag.typed())
     }
 
     fn any(&self) -> bool {
-        self.0.iter().any(|line| line.trim() == "*")
+        self.0 == headers::IfNoneMatch::any()
     }
 }
 
 /// The request's `If-Match`, without which nothing is changed.
 #[derive(Debug)]
-pub(crate) struct IfMatch<'a>(Vec<&'a str>);
+pub(crate) struct IfMatch(headers::IfMatch);
 
-impl<'a> IfMatch<'a> {
+impl IfMatch {
     /// # Errors
     /// 428 without the field.
-    pub(crate) fn of(headers: &'a HeaderMap) -> Result<Self, Problem> {
-        lines(headers, &header::IF_MATCH).map(Self).ok_or_else(Problem::precondition_required)
+    pub(crate) fn of(headers: &HeaderMap) -> Result<Self, Problem> {
+        headers.typed_get().map(Self).ok_or_else(Problem::precondition_required)
     }
 
-    /// Whether the tag is among those listed, by strong comparison: a weak one is no proof (RFC 9110 §13.1.1). Ours hold no
-    /// comma. `*` lists every version there is.
+    /// Whether the tag is among those listed, by strong comparison: a weak one is no proof (RFC 9110 §13.1.1). `*` lists
+    /// every version there is.
     pub(crate) fn lists(&self, tag: &EntityTag) -> bool {
-        self.0
-            .iter()
-            .flat_map(|line| line.split(','))
-            .map(str::trim)
-            .any(|listed| listed == tag.0 || listed == "*")
+        self.0.precondition_passes(&tag.typed())
     }
-}
-
-/// Every line of a list field, which together are one list (RFC 9110 §5.3); what is not ASCII is left out. `None` when
-/// there is no line.
-fn lines<'a>(headers: &'a HeaderMap, field: &HeaderName) -> Option<Vec<&'a str>> {
-    let lines: Vec<&str> = headers.get_all(field).iter().filter_map(|line| line.to_str().ok()).collect();
-    (!lines.is_empty()).then_some(lines)
 }
 
 /// 304 with the fields a cache updates (RFC 9110 §15.4.5).
