@@ -14,6 +14,7 @@ git='git|command -v git|git|git'
 node='Node.js with npm|command -v node && command -v npm|nodejs npm|node'
 python='Python 3.10 or newer with venv|python3 -c "import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 10))"|python3 python3-venv|python@3'
 php='PHP|command -v php|php-cli|php'
+fpm='PHP-FPM|command -v php-fpm || compgen -G "/usr/sbin/php-fpm*"|php-fpm|php'
 valgrind='valgrind|command -v valgrind|valgrind|valgrind'
 wrk='wrk|command -v wrk|wrk|wrk'
 haproxy='HAProxy|command -v haproxy || test -x /usr/sbin/haproxy|haproxy|haproxy'
@@ -22,7 +23,7 @@ nginx='nginx|command -v nginx || test -x /usr/sbin/nginx|nginx-light|nginx'
 case "${1:-}" in
   build) needs=("$compiler") ;;
   run)   needs=("$compiler" "$postgres") ;;
-  test)  needs=("$compiler" "$postgres" "$curl" "$nghttp2" "$ab" "$browser" "$git" "$node" "$python" "$php" "$valgrind" "$haproxy") ;;
+  test)  needs=("$compiler" "$postgres" "$curl" "$nghttp2" "$ab" "$browser" "$git" "$node" "$python" "$php" "$fpm" "$nginx" "$valgrind" "$haproxy") ;;
   bench) needs=("$compiler" "$nghttp2" "$wrk" "$nginx" "$haproxy") ;;
   bench-shop) needs=("$compiler" "$postgres" "$curl" "$wrk") ;;
   bench-faults) needs=("$compiler" "$haproxy" "$nginx") ;;

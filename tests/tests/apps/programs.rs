@@ -122,3 +122,13 @@ fn phps_own_server() {
     let php = tool::find(&["php"], "php-cli");
     is_replaced_under_load(&served(&php, &["-S", "127.0.0.1:{port}", "index.php"], ""));
 }
+
+#[test]
+fn php_fpm_behind_nginx() {
+    // Debian puts the version into the name; a number of versions may be there.
+    let versions = ["php-fpm8.4", "php-fpm8.3", "php-fpm8.2", "php-fpm8.1", "php-fpm"];
+    let (fpm, nginx) = (tool::find(&versions, "php-fpm"), tool::find(&["nginx"], "nginx-light"));
+    let [fpm, nginx] = [fpm, nginx].map(|program| program.display().to_string());
+    let words = ["fpm.sh", "{port}", &fpm, &nginx];
+    is_replaced_under_load(&served(&tool::find(&["sh"], "dash"), &words, "stop_signal = \"QUIT\""));
+}
