@@ -166,10 +166,19 @@ fn uncode_conditions(headers: &mut HeaderMap) {
         if !headers.get_all(&name).iter().any(|line| line.as_bytes().contains(&b';')) {
             continue;
         }
-        let tags: Vec<Vec<u8>> = list_elements(headers, &name)
-            .map(|tag| uncoded_tag(tag).unwrap_or_else(|| tag.to_owned()))
-            .collect();
-        let value = HeaderValue::try_from(tags.join(&b", "[..]));
+        // One buffer for all: as many tags may be listed as fit into a head.
+        let mut tags: Vec<u8> =
+            Vec::with_capacity(headers.get_all(&name).iter().map(|line| line.len() + 2).sum());
+        for tag in list_elements(headers, &name) {
+            if !tags.is_empty() {
+                tags.extend_from_slice(b", ");
+            }
+            match uncoded_tag(tag) {
+                Some(uncoded) => tags.extend_from_slice(&uncoded),
+                None => tags.extend_from_slice(tag),
+            }
+        }
+        let value = HeaderValue::try_from(tags);
         headers.insert(&name, value.expect("parts of valid values, joined by visible characters, are one"));
     }
 }
