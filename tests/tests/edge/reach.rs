@@ -79,10 +79,15 @@ fn serve(stream: io::Result<impl Read + Write>, text: &str) {
 
 /// Servers at the same port of several addresses; each answers with its address.
 fn servers_at(addresses: &[Ipv4Addr]) -> u16 {
-    let first = TcpListener::bind((addresses[0], 0)).unwrap();
-    let port = first.local_addr().unwrap().port();
-    let others = addresses[1..].iter().map(|address| TcpListener::bind((*address, port)).unwrap());
-    for listener in std::iter::once(first).chain(others) {
+    // A port that is free on the first address may be taken on another.
+    let (port, listeners) = wait::until("a port that is free everywhere", || {
+        let first = TcpListener::bind((addresses[0], 0)).ok()?;
+        let port = first.local_addr().ok()?.port();
+        let others = addresses[1..].iter().map(|address| TcpListener::bind((*address, port)));
+        let others = others.collect::<Result<Vec<_>, _>>().ok()?;
+        Some((port, std::iter::once(first).chain(others).collect::<Vec<_>>()))
+    });
+    for listener in listeners {
         let text = listener.local_addr().unwrap().ip().to_string();
         thread::spawn(move || listener.incoming().for_each(|stream| serve(stream, &text)));
     }
