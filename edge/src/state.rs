@@ -15,7 +15,10 @@ use crate::{
         metrics::{Metrics, RouteMetrics},
         record::Sink,
     },
-    request::limit::{Limiter, Limiters},
+    request::{
+        basic_auth::Gatekeeper,
+        limit::{Limiter, Limiters},
+    },
     response::coding::Coder,
     settings::{Route, Settings},
     upstream::{Commands, Reach, Upstream, Upstreams, connect::Dial, tls::TlsByUpstream},
@@ -55,10 +58,13 @@ pub struct State {
 /// A route with its upstream, limiter and counts, looked up once.
 pub struct RouteState {
     pub route: Arc<Route>,
-    pub upstream: Arc<Upstream>,
+    /// Where its misses go, if it forwards.
+    pub upstream: Option<Arc<Upstream>>,
     /// Where something new is tried.
     pub canary: Option<Arc<Upstream>>,
     pub limiter: Option<Arc<Limiter>>,
+    /// Who lets those in who may come, where not everyone may.
+    pub gatekeeper: Option<Arc<Gatekeeper>>,
     pub metrics: Arc<RouteMetrics>,
     /// Places for requests that need the upstream, where they have a bound.
     pub places: Option<Arc<Semaphore>>,
@@ -87,10 +93,19 @@ impl State {
             let known = old.and_then(|old| old.routes.iter().find(same)?.places.clone());
             Some(known.unwrap_or_else(|| Arc::new(Semaphore::new(bound))))
         };
+        // Who has shown a right password need not do so again after a reload that leaves the users as they are.
+        let gatekeeper = |route: &Arc<Route>| {
+            let wanted = route.basic_auth.as_ref()?;
+            let mut known =
+                old.into_iter().flat_map(|old| &old.routes).filter_map(|on| on.gatekeeper.as_ref());
+            let same = known.find(|keeper| keeper.settings() == wanted).cloned();
+            Some(same.unwrap_or_else(|| Arc::new(Gatekeeper::new(wanted))))
+        };
         let route_state = |route: &Arc<Route>| RouteState {
+            gatekeeper: gatekeeper(route),
             places: places(route),
             route: Arc::clone(route),
-            upstream: Arc::clone(upstreams.get(&route.upstream.name)),
+            upstream: route.action.upstream().map(|upstream| Arc::clone(upstreams.get(&upstream.name))),
             canary: route.canary.as_ref().map(|canary| Arc::clone(upstreams.get(&canary.upstream.name))),
             limiter: route.limit.as_ref().and_then(|limit| limiters.get(limit)).cloned(),
             metrics: metrics.for_route(&route.name),
@@ -102,7 +117,7 @@ impl State {
     /// What is wrong now with the servers behind the route of this name, in words.
     pub fn troubles(&self, route: &str, now: Moment) -> Vec<String> {
         let of = self.routes.iter().find(|state| *state.route.name == *route);
-        let upstreams = of.into_iter().flat_map(|state| [Some(&state.upstream), state.canary.as_ref()]);
+        let upstreams = of.into_iter().flat_map(|state| [state.upstream.as_ref(), state.canary.as_ref()]);
         upstreams.flatten().flat_map(|upstream| upstream.troubles(now)).collect()
     }
 }

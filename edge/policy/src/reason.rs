@@ -72,6 +72,8 @@ reasons! {
     RequestPart => "request-part",
     /// The client tries what is new: a field or a cookie sends it to the route's canary, and what is stored is not for it.
     Canary => "canary",
+    /// The request is on its route by its header fields, and what is stored for its URL is for requests without them.
+    RouteFields => "route-fields",
     /// The client asks to switch to another protocol (RFC 9110 §7.8).
     Upgrade => "upgrade",
 
@@ -153,6 +155,7 @@ impl Reason {
                 | Reason::RequestCookie
                 | Reason::RequestContent
                 | Reason::Canary
+                | Reason::RouteFields
                 | Reason::Authorization
                 | Reason::NotShared
                 | Reason::RangeAnswer

@@ -57,6 +57,7 @@ pub fn live(
     let marker = marker.filter(|marker| want::concerns(marker, &wanted, head, largest));
     let decision = match canary::side(route.canary.as_ref(), &head.headers, &asked.client) {
         RouteSide::Asked => Decision::Pass(Reason::Canary),
+        _ if !route.asks.fields.is_empty() => Decision::Pass(Reason::RouteFields),
         RouteSide::Stable | RouteSide::Share => selection.decide(resource, candidate),
     };
     let (verdict, status, reason) = match decision {
@@ -113,7 +114,9 @@ pub fn live(
         let asked = head.headers.get_all(header::CACHE_CONTROL).iter();
         told.lines = asked.map(|value| evidence::line("request", &header::CACHE_CONTROL, value)).collect();
     }
+    told.notes.extend(super::addresses(route));
     told.notes.extend(super::limit(route));
+    told.notes.extend(super::password(route));
     told.notes.extend(super::canary(route));
     if let Some(marker) = marker {
         let left = marker.until.since(now).as_secs();

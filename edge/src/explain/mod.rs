@@ -17,6 +17,7 @@ use std::{
 
 use cache_policy::{Cookies, Meta, Moment, Parts, Reason, Rules, StaleBan, Supply, targeted_field};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri, header, request};
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -32,8 +33,8 @@ use crate::{
         refusal::Refusal,
         route,
     },
-    response::coding,
-    settings::{Route, Settings, Sign},
+    response::{coding, stated},
+    settings::{AddressRules, Route, RouteAction, Settings, Sign, UpstreamSettings},
 };
 
 pub use dry::dry;
@@ -64,7 +65,7 @@ pub struct Explanation {
     pub key: String,
     /// The route it takes.
     pub route: String,
-    /// `hit`, `stale`, `fetch`, `pass`, `only-if-cached`; dry: `stored` or `not-stored`.
+    /// `hit`, `stale`, `fetch`, `pass`, `stated`, `only-if-cached`; dry: `stored` or `not-stored`.
     pub verdict: String,
     /// The reason's token, as in Cache-Status, logs and metrics.
     pub reason: Option<String>,
@@ -187,6 +188,8 @@ enum Undecided {
     Unclear(String),
     /// No route takes the request.
     Refused(Box<Explanation>),
+    /// The settings state the answer.
+    Stated(Box<Explanation>),
 }
 
 impl From<String> for Undecided {
@@ -199,7 +202,7 @@ impl Undecided {
     fn told(self) -> Result<Explanation, String> {
         match self {
             Self::Unclear(why) => Err(why),
-            Self::Refused(told) => Ok(*told),
+            Self::Refused(told) | Self::Stated(told) => Ok(*told),
         }
     }
 }
@@ -207,9 +210,13 @@ impl Undecided {
 /// Why no route takes a request.
 fn no_route(settings: &Settings, target: &Target) -> Explanation {
     let why = |route: &Arc<Route>| {
-        let what = match route.hosts.contains(&target.host) || route.hosts.is_empty() {
-            true => "the path",
-            false => "the host",
+        let path = target.route_path();
+        let what = if !route.hosts.is_empty() && !route.hosts.iter().any(|host| host.holds(&target.host)) {
+            "the host"
+        } else if !route.paths.iter().any(|pattern| pattern.holds(&path)) {
+            "the path"
+        } else {
+            "the method or a field"
         };
         format!("route {} does not match {what}", route.name)
     };
@@ -225,6 +232,18 @@ fn no_route(settings: &Settings, target: &Target) -> Explanation {
     }
 }
 
+/// What a route does that asks no upstream.
+fn stated_by(route: &Route, reason: &str, what: &str) -> Explanation {
+    Explanation {
+        route: route.name.to_string(),
+        verdict: "stated".to_owned(),
+        reason: Some(reason.to_owned()),
+        meaning: Some(format!("{what}.")),
+        notes: [addresses(route), limit(route), password(route)].into_iter().flatten().collect(),
+        ..Explanation::default()
+    }
+}
+
 /// Routes that are told why they do not match.
 const MOST_ROUTES_TOLD: usize = 32;
 
@@ -235,6 +254,28 @@ fn limit(route: &Route) -> Option<String> {
     Some(format!(
         "limit {name}: each client may make {burst} requests at once, then one every {interval:?}; 429 beyond"
     ))
+}
+
+/// What is asked of clients before anything else.
+fn password(route: &Route) -> Option<String> {
+    let auth = route.basic_auth.as_ref()?;
+    Some(format!(
+        "a name and a password of {} are asked for, 401 otherwise; they do not go upstream",
+        auth.file.display()
+    ))
+}
+
+/// Which clients the route is for, where it is not for all.
+fn addresses(route: &Route) -> Option<String> {
+    let AddressRules { allow, deny } = &route.addresses;
+    let list = |networks: &[IpNet]| networks.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    let told = match (allow.is_empty(), deny.is_empty()) {
+        (true, true) => return None,
+        (false, true) => format!("only clients of {} may ask", list(allow)),
+        (true, false) => format!("clients of {} may not ask", list(deny)),
+        (false, false) => format!("only clients of {} may ask, and not those of {}", list(allow), list(deny)),
+    };
+    Some(format!("{told}; 403 otherwise"))
 }
 
 /// Who is sent to the route's canary.
@@ -256,12 +297,14 @@ struct Explained<'a> {
     target: Target,
     client: Client,
     route: &'a Arc<Route>,
+    /// Where the route's misses go.
+    upstream: &'a Arc<UpstreamSettings>,
 }
 
 impl Explained<'_> {
     fn as_sent(&self) -> AsSent<'_> {
-        let Self { head, target, client, route } = self;
-        AsSent { head, target, client, route, upstream: &route.upstream }
+        let Self { head, target, client, route, upstream } = self;
+        AsSent { head, target, client, route, upstream }
     }
 }
 
@@ -299,8 +342,23 @@ fn read<'a>(settings: &'a Settings, question: &Question) -> Result<Explained<'a>
     clients.trusted_proxies.push(here.into());
     let client = client::identify(Client { address: here, scheme }, &head.headers, &clients);
     let target = inbound::read(&head, client.scheme).map_err(|refusal| refusal.to_string())?;
-    match route::find(&settings.routes, &target) {
-        Some(route) => Ok(Explained { head, target, client, route }),
+    let found = route::find(&settings.routes, &target, &head);
+    if found.is_some_and(|route| route.basic_auth.is_some()) {
+        head.headers.remove(header::AUTHORIZATION);
+    }
+    match found {
+        Some(route) => match &route.action {
+            RouteAction::Forward(upstream) => Ok(Explained { head, target, client, route, upstream }),
+            RouteAction::Redirect(redirect) => {
+                let to = stated::location(redirect, &target, &route.paths);
+                let what = format!("{}, to {to}", redirect.status.as_u16());
+                Err(Undecided::Stated(Box::new(stated_by(route, "redirect", &what))))
+            }
+            RouteAction::Respond(stated) => {
+                let what = format!("{}, as the route's `respond` says", stated.status.as_u16());
+                Err(Undecided::Stated(Box::new(stated_by(route, "respond", &what))))
+            }
+        },
         None => Err(Undecided::Refused(Box::new(no_route(settings, &target)))),
     }
 }

@@ -51,6 +51,9 @@ pub(super) fn remedy(reason: Reason, supply: Option<Supply>, rules: &Rules) -> O
         Reason::NotUnderstood => {
             "let the origin leave `must-understand` away, or send it with statuses of RFC 9110 only"
         }
+        Reason::RouteFields => {
+            "where its answers are to be stored, tell the route apart by host or path in place of `headers`"
+        }
         Reason::VaryAny | Reason::VaryTooWide => {
             "let the origin name in Vary only the fields it really looks at"
         }

@@ -78,17 +78,7 @@ impl Target {
     /// The path as routes see it: in the one spelling that keys have too, and runs of slashes as one, so that no other
     /// spelling of a path takes another route than the upstream would.
     pub fn route_path(&self) -> Cow<'_, str> {
-        let path = one_spelling(self.path());
-        if !path.as_bytes().windows(2).any(|pair| pair == b"//") {
-            return path;
-        }
-        let mut plain = String::with_capacity(path.len());
-        for character in path.chars() {
-            if character != '/' || !plain.ends_with('/') {
-                plain.push(character);
-            }
-        }
-        Cow::Owned(plain)
+        route_path(self.path())
     }
 
     /// `host`, with the port where it is not the scheme's own.
@@ -99,4 +89,19 @@ impl Target {
             format!("{}:{}", self.host, self.port)
         }
     }
+}
+
+/// A path as routes see it: [`Target::route_path`].
+pub fn route_path(path: &str) -> Cow<'_, str> {
+    let path = one_spelling(path);
+    if !path.as_bytes().windows(2).any(|pair| pair == b"//") {
+        return path;
+    }
+    let mut plain = String::with_capacity(path.len());
+    for character in path.chars() {
+        if character != '/' || !plain.ends_with('/') {
+            plain.push(character);
+        }
+    }
+    Cow::Owned(plain)
 }

@@ -15,7 +15,9 @@ pub enum Verdict {
     Collapsed,
     /// Fetched, for this client alone.
     Pass,
-    /// Answered by the edge itself.
+    /// Answered by the edge itself, as the settings state: a redirect, a fixed answer.
+    Stated,
+    /// Refused by the edge itself.
     Refused,
     /// The client left before an answer began.
     #[default]
@@ -24,13 +26,14 @@ pub enum Verdict {
 
 impl Verdict {
     /// Every verdict.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Hit,
         Self::Stale,
         Self::Revalidated,
         Self::Miss,
         Self::Collapsed,
         Self::Pass,
+        Self::Stated,
         Self::Refused,
         Self::Vanished,
     ];
@@ -44,6 +47,7 @@ impl Verdict {
             Self::Miss => "miss",
             Self::Collapsed => "collapsed",
             Self::Pass => "pass",
+            Self::Stated => "stated",
             Self::Refused => "refused",
             Self::Vanished => "vanished",
         }

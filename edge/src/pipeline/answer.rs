@@ -14,7 +14,7 @@ use crate::{
         fields::{self, Handling},
         problem,
     },
-    settings::RequestIdInAnswers,
+    settings::{ErrorPages, RequestIdInAnswers},
 };
 
 /// An answer on its way out of the pipeline. The fields that every answer carries are not in it yet.
@@ -32,9 +32,15 @@ pub struct Answer {
 
 impl Answer {
     /// The edge's own answer to a refused request.
-    pub fn refused(refusal: &Refusal, head: &request::Parts, id: &RequestId) -> Self {
+    pub fn refused(refusal: &Refusal, head: &request::Parts, id: &RequestId, pages: &ErrorPages) -> Self {
         let status = Handling { detail: Some(refusal.detail()), ..Handling::new(Verdict::Refused, None) };
-        Self { response: problem::refusal(refusal, head, id), status, via: None, upstream: None }
+        Self { response: problem::refusal(refusal, head, id, pages), status, via: None, upstream: None }
+    }
+
+    /// The answer that a route's settings state, and the word for what it is.
+    pub fn stated(response: Response<Body>, what: &'static str) -> Self {
+        let status = Handling { detail: Some(what), ..Handling::new(Verdict::Stated, None) };
+        Self { response, status, via: None, upstream: None }
     }
 
     /// The edge's own answer to OPTIONS that is to go no further (RFC 9110 §7.6.2, §9.3.7).

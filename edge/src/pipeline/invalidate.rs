@@ -21,7 +21,8 @@ use crate::{
 /// rules may have changed since it was stored.
 pub fn keys_of<T: AsRef<Route>>(routes: &[T], target: &Target) -> Vec<Key> {
     let whole = Key::new(target);
-    let on_route = route::find(routes, target).map(|route| Key::on_route(target, &route.as_ref().query));
+    let on_route =
+        route::find_plain(routes, target).map(|route| Key::on_route(target, &route.as_ref().query));
     on_route.filter(|key| *key != whole).into_iter().chain([whole]).collect()
 }
 

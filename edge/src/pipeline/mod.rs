@@ -65,7 +65,7 @@ use crate::{
     response::{
         body::{Body, Timed},
         fields::{self, Handling},
-        representation,
+        representation, stated,
     },
     settings::{Route, Settings},
     state::{Edge, RouteState, State},
@@ -106,9 +106,28 @@ pub async fn handle(
     let clients = &state.settings.clients;
     let id = by_proxy::request_id(peer.address, &head.headers, clients);
     let mut record = Record::begin(&head, &id, (peer.address, peer.scheme), edge.clock.now(), &edge.sink);
-    let answered = match ask(edge, &state, (peer, &id), &head, &mut record) {
-        Ok(exchange) if forwards == Forwards::End => Ok(exchange.limited(Answer::options())),
-        Ok(exchange) => match exchange.look_up() {
+    let mut on = None;
+    let admitted = match find_route(&state, peer, &head, &mut record) {
+        Ok(found) => {
+            on = Some(&found.on.route.response_fields);
+            admit(edge, found)
+        }
+        Err(refusal) => Err(refusal),
+    };
+    let admitted = match admitted {
+        // Boxed: hardly any request needs the room for it.
+        Ok(found) if found.on.gatekeeper.is_some() => {
+            // The credentials are for the edge: they go no further, and answers are for all who may come in.
+            let credentials = head.headers.remove(header::AUTHORIZATION);
+            Box::pin(with_password(found, credentials)).await
+        }
+        admitted => admitted,
+    };
+    let asked = admitted.and_then(|found| ask(edge, &state.settings, (&head, &id), found, record.began()));
+    let answered = match asked {
+        Ok(Asked::Stated(answer)) => Ok(*answer),
+        Ok(Asked::Forward(exchange)) if forwards == Forwards::End => Ok(exchange.limited(Answer::options())),
+        Ok(Asked::Forward(exchange)) => match exchange.look_up() {
             Ok(LookUp::Answered(answer)) => Ok(exchange.limited(answer)),
             Err(refusal) => Err(refusal),
             // Boxed, so that a hit, which awaits nothing, is not moved about with the room that a fetch needs.
@@ -126,30 +145,55 @@ pub async fn handle(
     if let Some(phase) = answered.as_ref().err().and_then(Refusal::phase) {
         record.failed_in(phase);
     }
-    let answer = answered.unwrap_or_else(|refusal| Answer::refused(&refusal, &head, &id));
+    let answer =
+        answered.unwrap_or_else(|refusal| Answer::refused(&refusal, &head, &id, &state.settings.error_pages));
     record.answered(answer.status.verdict, answer.status.word(), answer.upstream);
-    record.travel(answer.finish(&id, clients.request_id_in_answers))
+    let mut response = answer.finish(&id, clients.request_id_in_answers);
+    if let Some(said) = on {
+        fields::of_route(response.headers_mut(), said);
+    }
+    record.travel(response)
 }
 
 /// Answers a head that could not be read as a request. It is told like every other refusal.
 pub fn refuse(edge: &Edge, peer: Peer, head: &request::Parts, refusal: &Refusal) -> Response<Recorded<Body>> {
     let id = RequestId::next();
     let mut record = Record::begin(head, &id, (peer.address, peer.scheme), edge.clock.now(), &edge.sink);
-    let answer = Answer::refused(refusal, head, &id);
+    let state = edge.state.load();
+    let answer = Answer::refused(refusal, head, &id, &state.settings.error_pages);
     record.answered(answer.status.verdict, answer.status.word(), answer.upstream);
-    let mut response = answer.finish(&id, edge.state.load().settings.clients.request_id_in_answers);
+    let mut response = answer.finish(&id, state.settings.clients.request_id_in_answers);
     fields::date(response.headers_mut(), &edge.clock);
     record.travel(response)
 }
 
-/// Reads the head: target, client, route and limit.
-fn ask<'a>(
-    edge: &'a Arc<Edge>,
+/// What a request has come to, once its head is read.
+#[expect(clippy::large_enum_variant, reason = "as a rule it is the large one")]
+enum Asked<'a> {
+    /// It is for an upstream, through the cache.
+    Forward(Exchange<'a>),
+    /// Its route's settings state the answer.
+    Stated(Box<Answer>),
+}
+
+/// A request whose route is known.
+struct OnRoute<'a> {
+    target: Target,
+    client: Client,
+    ends: Ends,
+    /// How long the trusted proxy that asks waits for the answer's head, where it says so.
+    patience: Option<Duration>,
+    on: &'a RouteState,
+    limited: Option<(&'a Arc<Limiter>, WithinLimit)>,
+}
+
+/// Reads the head: target, client and route.
+fn find_route<'a>(
     state: &'a State,
-    (peer, id): (Peer, &'a RequestId),
-    head: &'a request::Parts,
+    peer: Peer,
+    head: &request::Parts,
     record: &mut Record,
-) -> Result<Exchange<'a>, Refusal> {
+) -> Result<OnRoute<'a>, Refusal> {
     let settings = &state.settings;
     head_within(head, settings)?;
     let own = Client { address: peer.address, scheme: peer.scheme };
@@ -158,17 +202,56 @@ fn ask<'a>(
     let ends = Ends { source: SocketAddr::new(client.address, port), destination: peer.reached };
     record.client(client.address, client.scheme);
     let target = inbound::read(head, client.scheme)?;
-    let RouteState { route, upstream, canary, limiter, metrics, places } =
-        route::find(&state.routes, &target).ok_or(Refusal::NoRoute)?;
+    let on = route::find(&state.routes, &target, head).ok_or(Refusal::NoRoute)?;
+    record.route(&on.route.name, &on.metrics);
+    let patience = by_proxy::patience(peer.address, &head.headers, &settings.clients);
+    Ok(OnRoute { target, client, ends, patience, on, limited: None })
+}
+
+/// Asks whether the client may have an answer: by its address, and by how often it has asked.
+fn admit<'a>(edge: &Edge, mut found: OnRoute<'a>) -> Result<OnRoute<'a>, Refusal> {
+    if !found.on.route.addresses.admit(found.client.address) {
+        return Err(Refusal::AddressDenied);
+    }
+    if let Some(limiter) = &found.on.limiter {
+        found.limited = Some((limiter, within_limit(edge, limiter, found.client.key())?));
+    }
+    Ok(found)
+}
+
+/// Asks for a name and a password, where the route does.
+async fn with_password<'a>(
+    found: OnRoute<'a>,
+    credentials: Option<HeaderValue>,
+) -> Result<OnRoute<'a>, Refusal> {
+    if let Some(keeper) = &found.on.gatekeeper {
+        keeper.admit(credentials.as_ref()).await?;
+    }
+    Ok(found)
+}
+
+/// Makes ready for an answer.
+fn ask<'a>(
+    edge: &'a Arc<Edge>,
+    settings: &'a Settings,
+    (head, id): (&'a request::Parts, &'a RequestId),
+    found: OnRoute<'a>,
+    arrived: Moment,
+) -> Result<Asked<'a>, Refusal> {
+    let OnRoute { target, client, ends, patience, on, limited } = found;
+    let RouteState { route, upstream, canary, places, .. } = on;
+    let Some(upstream) = upstream else {
+        let stated = stated::answer(&route.action, &head.method, &target, &route.paths);
+        let (mut response, what) = stated.expect("what forwards has an upstream");
+        if let Some((limiter, admitted)) = limited {
+            fields::limit(response.headers_mut(), limiter, &Ok(admitted));
+        }
+        return Ok(Asked::Stated(Box::new(Answer::stated(response, what))));
+    };
     let side = canary::side(route.canary.as_ref(), &head.headers, &client);
     let upstream = canary.as_ref().filter(|_| side != RouteSide::Stable).unwrap_or(upstream);
-    record.route(&route.name, metrics);
-    let limited = match limiter {
-        Some(limiter) => Some((limiter, admit(edge, limiter, client.key())?)),
-        None => None,
-    };
     declared_length(head, route.bounds.body)?;
-    Ok(Exchange {
+    Ok(Asked::Forward(Exchange {
         edge,
         settings,
         upstream,
@@ -183,15 +266,15 @@ fn ask<'a>(
         side,
         limited,
         places: places.as_ref(),
-        patience: by_proxy::patience(peer.address, &head.headers, &settings.clients),
+        patience,
         within: None,
-        arrived: record.began(),
+        arrived,
         relay: None,
         under_way: Mutex::default(),
-    })
+    }))
 }
 
-fn admit(edge: &Edge, limiter: &Limiter, client: ClientKey) -> Result<WithinLimit, Refusal> {
+fn within_limit(edge: &Edge, limiter: &Limiter, client: ClientKey) -> Result<WithinLimit, Refusal> {
     limiter.admit(client).map_err(|exceeded| {
         edge.metrics.limited(&limiter.limit().name);
         Refusal::TooManyRequests(Box::new(RateLimited::new(limiter, exceeded)))
@@ -292,6 +375,9 @@ impl Exchange<'_> {
     fn look_up(&self) -> Result<LookUp, Refusal> {
         if self.side == RouteSide::Asked {
             return Ok(LookUp::Pass(Reason::Canary));
+        }
+        if !self.route.asks.fields.is_empty() {
+            return Ok(LookUp::Pass(Reason::RouteFields));
         }
         let selection = self.selection();
         let resource = self.edge.memory.look_up(&self.key);

@@ -31,6 +31,7 @@ use crate::{
     request::{
         as_sent::{Audience, overrides_method},
         refusal::Refusal,
+        route,
     },
     response::{
         body::{Body, Cut},
@@ -232,8 +233,11 @@ impl Exchange<'_> {
         let target = invalidate::resource(&self.target, &authority);
         let ignored_cookies =
             self.head.headers.contains_key(header::COOKIE) && !self.as_sent().is_asked_with(&header::COOKIE);
-        if overrides_method(self.head) || ignored_cookies {
-            // The upstream has answered another method, or has seen cookies that no GET for the cache brings it.
+        let of_get = route::find_plain(&self.settings.routes, &self.target);
+        let on_route_of_get = of_get.is_some_and(|route| Arc::ptr_eq(route, self.route));
+        if overrides_method(self.head) || ignored_cookies || !on_route_of_get {
+            // The upstream has answered another method, or has seen cookies that no GET for the cache brings it; or a GET goes
+            // elsewhere.
             return Err(body);
         }
         let facts = stands_for_get(&self.head.method, &self.facts, &target, answer.status, &answer.headers);

@@ -61,6 +61,12 @@ impl AsSent<'_> {
                 fields.insert(name, value);
             }
         }
+        if let Some(prefix) = &self.route.rewrite.strip
+            && said.of(&X_FORWARDED_PREFIX).is_none()
+            && let Ok(prefix) = HeaderValue::from_str(prefix)
+        {
+            fields.insert(X_FORWARDED_PREFIX, prefix);
+        }
         for (name, value) in &self.head.headers {
             if !REPLACED.contains(name) && self.goes_on(name, audience) {
                 fields.append(name, value.clone());
@@ -171,6 +177,8 @@ const X_FORWARDED_FOR: &str = "x-forwarded-for";
 const X_FORWARDED_HOST: &str = "x-forwarded-host";
 const X_FORWARDED_PROTO: &str = "x-forwarded-proto";
 const X_REAL_IP: &str = "x-real-ip";
+/// Where an app is mounted that does not see the beginning of its paths.
+const X_FORWARDED_PREFIX: HeaderName = HeaderName::from_static("x-forwarded-prefix");
 
 /// What only the edge may state.
 const REPLACED: [HeaderName; 5] = [
@@ -270,7 +278,8 @@ mod tests {
         let target = inbound::read(&head, Scheme::Https).unwrap();
         let client = Client { address: [192, 0, 2, 1].into(), scheme: Scheme::Https };
         let route = &settings.routes[0];
-        then(AsSent { head: &head, target: &target, client: &client, route, upstream: &route.upstream })
+        let upstream = route.action.upstream().expect("it forwards");
+        then(AsSent { head: &head, target: &target, client: &client, route, upstream })
     }
 
     #[test]

@@ -19,21 +19,26 @@ pub enum RouteSide {
 /// The side of a request. A client stays on its side, by its address, while the share does not change.
 pub fn side(canary: Option<&Canary>, headers: &HeaderMap, client: &Client) -> RouteSide {
     let Some(canary) = canary else { return RouteSide::Stable };
-    let has = |sign: &Sign, found: Option<&[u8]>| match (&sign.value, found) {
-        (_, None) => false,
-        (None, Some(_)) => true,
-        (Some(wanted), Some(value)) => wanted.as_bytes() == value,
-    };
-    let by_header = canary.header.as_ref().is_some_and(|sign| {
-        headers.get_all(&*sign.name).iter().any(|value| has(sign, Some(value.as_bytes())))
-    });
-    let by_cookie = canary.cookie.as_ref().is_some_and(|sign| has(sign, cookie(headers, &sign.name)));
+    let by_header = canary.header.as_ref().is_some_and(|sign| has_field(headers, sign));
+    let by_cookie = canary
+        .cookie
+        .as_ref()
+        .is_some_and(|sign| cookie(headers, &sign.name).is_some_and(|value| is_meant(sign, value)));
     if by_header || by_cookie {
         return RouteSide::Asked;
     }
     // 100 is none of the numbers, so that "100%" is everybody.
     let number = client.key().number() % 100;
     if number < u64::from(canary.share) { RouteSide::Share } else { RouteSide::Stable }
+}
+
+/// Whether a field of this name has the value that a sign asks for, or any where it asks for none.
+pub fn has_field(headers: &HeaderMap, sign: &Sign) -> bool {
+    headers.get_all(&*sign.name).iter().any(|value| is_meant(sign, value.as_bytes()))
+}
+
+fn is_meant(sign: &Sign, value: &[u8]) -> bool {
+    sign.value.as_ref().is_none_or(|wanted| wanted.as_bytes() == value)
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 pub mod affinity;
 pub mod as_sent;
+pub mod basic_auth;
 pub mod by_proxy;
 pub mod canary;
 pub mod client;

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use http::StatusCode;
+use http::{HeaderValue, StatusCode};
 
 use crate::{message::failure::Failure, request::limit::RateLimited, settings::HeadBounds};
 
@@ -46,6 +46,15 @@ pub enum Refusal {
     /// No route takes this host and path.
     #[error("no route matches this host and path")]
     NoRoute,
+    /// The route asks for a name and a password (RFC 9110 §15.5.2); with the challenge.
+    #[error("a name and a password are asked for here")]
+    Unauthorized(HeaderValue),
+    /// Too many passwords are being tried.
+    #[error("too many passwords are being tried")]
+    PasswordsBusy,
+    /// The route is not for this client.
+    #[error("this address is not allowed here")]
+    AddressDenied,
     /// `Cache-Control: only-if-cached`, and nothing usable is stored (RFC 9111 §5.2.1.7).
     #[error("only-if-cached, and nothing usable is stored")]
     OnlyIfCached,
@@ -78,6 +87,9 @@ impl Refusal {
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::NotImplemented(_) => StatusCode::NOT_IMPLEMENTED,
             Self::NoRoute => StatusCode::NOT_FOUND,
+            Self::AddressDenied => StatusCode::FORBIDDEN,
+            Self::Unauthorized(_) => StatusCode::UNAUTHORIZED,
+            Self::PasswordsBusy => StatusCode::SERVICE_UNAVAILABLE,
             Self::OnlyIfCached | Self::Deadline { .. } => StatusCode::GATEWAY_TIMEOUT,
             Self::RouteBusy => StatusCode::SERVICE_UNAVAILABLE,
             Self::Upstream(failure) => failure.status(),
@@ -88,9 +100,9 @@ impl Refusal {
     pub fn retry_after_seconds(&self) -> Option<u64> {
         match self {
             Self::TooManyRequests(limited) => Some(limited.retry_after_seconds),
-            Self::RouteBusy | Self::Upstream(Failure::Busy | Failure::NoServer | Failure::Overloaded) => {
-                Some(1)
-            }
+            Self::RouteBusy
+            | Self::PasswordsBusy
+            | Self::Upstream(Failure::Busy | Failure::NoServer | Failure::Overloaded) => Some(1),
             _ => None,
         }
     }
@@ -124,6 +136,9 @@ impl Refusal {
             Self::MethodNotAllowed => "method-not-allowed",
             Self::NotImplemented(_) => "not-implemented",
             Self::NoRoute => "no-route",
+            Self::AddressDenied => "address-denied",
+            Self::Unauthorized(_) => "unauthorized",
+            Self::PasswordsBusy => "passwords-busy",
             Self::OnlyIfCached => "only-if-cached",
             Self::RouteBusy => "route-busy",
             Self::Upstream(failure) => failure.detail(),

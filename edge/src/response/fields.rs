@@ -10,6 +10,7 @@ use crate::{
     message::hop_by_hop,
     observe::verdict::Verdict,
     request::limit::{Admission, Limiter},
+    settings::{INTERNAL, ResponseField, ResponseFields},
 };
 
 /// The content of Cache-Status for one answer (RFC 9211).
@@ -54,7 +55,7 @@ impl Handling {
             // It stands in for what the upstream answered: it was forwarded all the same (RFC 9211 §2.1).
             Verdict::Stale if self.forward_status.is_some() => forwarded(Forward::Stale),
             Verdict::Hit | Verdict::Stale => Outcome::Hit,
-            Verdict::Refused | Verdict::Vanished => Outcome::Neither,
+            Verdict::Stated | Verdict::Refused | Verdict::Vanished => Outcome::Neither,
             Verdict::Revalidated | Verdict::Miss | Verdict::Collapsed | Verdict::Pass => {
                 forwarded(self.reason.map_or(Forward::Bypass, Forward::of))
             }
@@ -71,6 +72,29 @@ pub fn finish(headers: &mut HeaderMap, status: &Handling, via: Option<Version>) 
         headers.append(header::VIA, hop_by_hop::via(received));
     }
     headers.append(CACHE_STATUS, status.value());
+}
+
+/// Sends what a route's settings say of single fields, and keeps back what is for caches alone.
+pub fn of_route(headers: &mut HeaderMap, said: &ResponseFields) {
+    // Most names are told apart by their length, which costs less than three look-ups.
+    let internal = |name: &HeaderName| matches!(name.as_str().len(), 9 | 13) && INTERNAL.contains(name);
+    if headers.keys().any(internal) {
+        for name in INTERNAL.iter().filter(|name| !said.keep(name)) {
+            headers.remove(name);
+        }
+    }
+    for (name, field) in said.each() {
+        match field {
+            ResponseField::Is(lines) => {
+                headers.remove(name);
+                headers.extend(lines.iter().map(|line| (name.clone(), line.clone())));
+            }
+            ResponseField::Absent => {
+                headers.remove(name);
+            }
+            ResponseField::Kept => {}
+        }
+    }
 }
 
 /// Adds `Date` where there is none (RFC 9110 §6.6.1). In HTTP/1.x hyper does.

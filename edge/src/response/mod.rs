@@ -6,3 +6,4 @@ pub mod fields;
 pub mod known_length;
 pub mod problem;
 pub mod representation;
+pub mod stated;

@@ -1,33 +1,39 @@
-//! The edge's own words: a refusal as a response (RFC 9457).
+//! The edge's own words: a refusal as a response, problem+json for programs (RFC 9457) and a page for people.
+
+use std::sync::LazyLock;
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, Response, Version, header, request};
+use cache_policy::list_elements;
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Version, header, request};
 
 use super::{
     body::Body,
     fields::{RATE_LIMIT, RATE_LIMIT_POLICY},
 };
-use crate::{message::request_id::RequestId, request::refusal::Refusal};
+use crate::{
+    message::request_id::RequestId,
+    request::refusal::Refusal,
+    settings::{ErrorPages, PagePart, PageTemplate},
+};
 
-/// The one place that turns a refusal into a response: problem+json (RFC 9457), never stored by anyone.
-pub fn refusal(refusal: &Refusal, head: &request::Parts, id: &RequestId) -> Response<Body> {
+/// The one place that turns a refusal into a response: a page for those who would rather have HTML than JSON, else
+/// problem+json (RFC 9457). Never stored by anyone.
+pub fn refusal(
+    refusal: &Refusal,
+    head: &request::Parts,
+    id: &RequestId,
+    pages: &ErrorPages,
+) -> Response<Body> {
     let status = refusal.status();
-    let mut problem = serde_json::json!({
-        "type": "about:blank",
-        "title": status.canonical_reason().unwrap_or("Error"),
-        "status": status.as_u16(),
-        "detail": refusal.to_string(),
-        "code": refusal.detail(),
-        "request_id": id.to_string(),
-    });
-    if let Some(phase) = refusal.phase() {
-        problem["phase"] = phase.into();
-    }
-    let body = Bytes::from(format!("{problem}\n"));
+    let (kind, content) = match prefers_html(&head.headers) {
+        true => ("text/html; charset=utf-8", page(refusal, id, pages)),
+        false => ("application/problem+json", document(refusal, id)),
+    };
+    let body = Bytes::from(content);
     let mut response = Response::new(Body::Empty);
     *response.status_mut() = status;
     let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(header::CONTENT_LENGTH, HeaderValue::from(body.len()));
     if let Some(seconds) = refusal.retry_after_seconds() {
@@ -35,6 +41,9 @@ pub fn refusal(refusal: &Refusal, head: &request::Parts, id: &RequestId) -> Resp
     }
     if let Refusal::MethodNotAllowed = refusal {
         headers.insert(header::ALLOW, HeaderValue::from_static(ALLOWED));
+    }
+    if let Refusal::Unauthorized(challenge) = refusal {
+        headers.insert(header::WWW_AUTHENTICATE, challenge.clone());
     }
     if let Refusal::TooManyRequests(limited) = refusal {
         headers.insert(RATE_LIMIT_POLICY, limited.policy.clone());
@@ -49,5 +58,123 @@ pub fn refusal(refusal: &Refusal, head: &request::Parts, id: &RequestId) -> Resp
     response
 }
 
+fn document(refusal: &Refusal, id: &RequestId) -> String {
+    let status = refusal.status();
+    let mut problem = serde_json::json!({
+        "type": "about:blank",
+        "title": title(status),
+        "status": status.as_u16(),
+        "detail": refusal.to_string(),
+        "code": refusal.detail(),
+        "request_id": id.to_string(),
+    });
+    if let Some(phase) = refusal.phase() {
+        problem["phase"] = phase.into();
+    }
+    format!("{problem}\n")
+}
+
+fn page(refusal: &Refusal, id: &RequestId, pages: &ErrorPages) -> String {
+    static PLAIN: LazyLock<PageTemplate> = LazyLock::new(|| PageTemplate::new(include_str!("error.html")));
+    let status = refusal.status();
+    let mut page = String::new();
+    for part in pages.of(status).unwrap_or(&PLAIN).parts() {
+        match part {
+            PagePart::Text(text) => page.push_str(text),
+            PagePart::Status => page.push_str(status.as_str()),
+            PagePart::Title => page.push_str(title(status)),
+            PagePart::Detail => escape(&capitalised(&refusal.to_string()), &mut page),
+            PagePart::RequestId => escape(&id.to_string(), &mut page),
+        }
+    }
+    page
+}
+
+fn title(status: StatusCode) -> &'static str {
+    status.canonical_reason().unwrap_or("Error")
+}
+
+/// A sentence, as people begin one.
+fn capitalised(text: &str) -> String {
+    let mut letters = text.chars();
+    letters.next().map_or_else(String::new, |first| first.to_uppercase().chain(letters).collect())
+}
+
+/// Text within HTML, in an attribute too.
+fn escape(text: &str, page: &mut String) {
+    for character in text.chars() {
+        match character {
+            '&' => page.push_str("&amp;"),
+            '<' => page.push_str("&lt;"),
+            '>' => page.push_str("&gt;"),
+            '"' => page.push_str("&quot;"),
+            '\'' => page.push_str("&#39;"),
+            _ => page.push(character),
+        }
+    }
+}
+
+/// Whether the client names HTML among what it accepts (RFC 9110 §12.5.1), and does not rank it below JSON. Browsers do when
+/// they open a page, and not when a script asks.
+fn prefers_html(headers: &HeaderMap) -> bool {
+    let (mut html, mut json) = (0, 0);
+    for element in list_elements(headers, &header::ACCEPT) {
+        let mut parameters = element.split(|octet| *octet == b';').map(<[u8]>::trim_ascii);
+        let Some(kind) = parameters.next() else { continue };
+        let weight = parameters.find_map(|parameter| parameter.strip_prefix(b"q=")).map_or(1000, thousandths);
+        if kind.eq_ignore_ascii_case(b"text/html") || kind.eq_ignore_ascii_case(b"application/xhtml+xml") {
+            html = weight.max(html);
+        } else if kind.eq_ignore_ascii_case(b"application/problem+json")
+            || kind.eq_ignore_ascii_case(b"application/json")
+        {
+            json = weight.max(json);
+        }
+    }
+    html > 0 && html >= json
+}
+
+/// A weight (RFC 9110 §12.4.2) in thousandths; one that cannot be read is none.
+fn thousandths(weight: &[u8]) -> u16 {
+    let weight = std::str::from_utf8(weight).ok().and_then(|text| text.parse::<f32>().ok());
+    weight.filter(|weight| (0.0..=1.0).contains(weight)).map_or(0, |weight| (weight * 1000.0) as u16)
+}
+
 /// The methods that the edge forwards, as far as it knows them by name.
 pub const ALLOWED: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn people_get_pages_and_programs_get_json() {
+        let prefers = |accept: &[&str]| {
+            let lines = accept.iter().map(|line| (header::ACCEPT, HeaderValue::from_str(line).unwrap()));
+            prefers_html(&lines.collect())
+        };
+        for browser in [
+            &["text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,*/*;q=0.8"][..],
+            &["application/json;q=0.5, text/html"],
+            &["application/json", "Text/HTML"],
+        ] {
+            assert!(prefers(browser), "{browser:?}");
+        }
+        for program in [
+            &[][..],
+            &["*/*"],
+            &["application/json, text/plain, */*"],
+            &["application/json, text/html;q=0.9"],
+            &["text/html;q=0"],
+            &["text/html;q=many"],
+        ] {
+            assert!(!prefers(program), "{program:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_said_on_a_page_is_text() {
+        let mut page = String::new();
+        escape("<script>\"&'", &mut page);
+        assert_eq!(page, "&lt;script&gt;&quot;&amp;&#39;");
+    }
+}

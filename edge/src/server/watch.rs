@@ -57,7 +57,7 @@ impl FileWatch {
     /// Looks at those that these settings name as well, which are about to be read.
     pub(super) fn reads_named(&mut self, settings: &Settings) {
         for path in named(settings) {
-            self.read.entry(path.to_owned()).or_insert_with(|| stamp(path));
+            self.read.entry(path).or_insert_with_key(|path| stamp(path));
         }
     }
 
@@ -65,7 +65,7 @@ impl FileWatch {
     /// have been why.
     pub(super) fn in_force(&mut self, settings: &Settings) {
         let Self { file, read, .. } = self;
-        read.retain(|path, _| path == file || named(settings).any(|named| named == path));
+        read.retain(|path, _| path == file || named(settings).any(|named| named == *path));
     }
 
     /// Whether a file is other than it was read, and the same as at the last call.
@@ -77,7 +77,7 @@ impl FileWatch {
     }
 }
 
-fn named(settings: &Settings) -> impl Iterator<Item = &Path> {
+fn named(settings: &Settings) -> impl Iterator<Item = PathBuf> {
     let tls = settings.listeners.iter().filter_map(|listen| listen.tls.as_ref());
     let upstreams = settings.upstreams.values().map(|upstream| &upstream.tls);
     let upstreams = upstreams.flat_map(|tls| {
@@ -85,7 +85,9 @@ fn named(settings: &Settings) -> impl Iterator<Item = &Path> {
         tls.ca.iter().chain(identity).map(|path| &**path)
     });
     let token = settings.admin.as_ref().and_then(|admin| admin.token_file.as_deref());
-    tls.flat_map(|tls| [&*tls.certificate, &*tls.key]).chain(upstreams).chain(token)
+    let files = tls.flat_map(|tls| [&*tls.certificate, &*tls.key]).chain(upstreams).chain(token);
+    let users = settings.routes.iter().filter_map(|route| Some(&*route.basic_auth.as_ref()?.file));
+    files.chain(users).map(Path::to_owned).chain(settings.error_pages.files())
 }
 
 fn stamp(path: &Path) -> Option<FileStamp> {

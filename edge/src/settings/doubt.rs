@@ -88,7 +88,10 @@ pub(super) fn doubts(settings: &Settings, names: &WrittenPlaces) -> Vec<Fault> {
     let routed = |name: &str| {
         let is = |upstream: &UpstreamSettings| *upstream.name == *name;
         let canary = |route: &Route| route.canary.as_ref().is_some_and(|canary| is(&canary.upstream));
-        settings.routes.iter().any(|route| is(&route.upstream) || canary(route))
+        settings
+            .routes
+            .iter()
+            .any(|route| route.action.upstream().is_some_and(|upstream| is(upstream)) || canary(route))
     };
     unused("upstream", &names.upstreams, &routed, "name it in a route: upstream = .., or take it out");
     let serves = |name: &str| {
@@ -109,7 +112,9 @@ pub(super) fn doubts(settings: &Settings, names: &WrittenPlaces) -> Vec<Fault> {
     let total = settings.timeouts.total;
     for (name, span) in &names.response_timeouts {
         let patient = |upstream: &UpstreamSettings| {
-            let mut routes = settings.routes.iter().filter(|route| *route.upstream.name == *upstream.name);
+            let leads_here =
+                |route: &&Arc<Route>| route.action.upstream().is_some_and(|it| it.name == upstream.name);
+            let mut routes = settings.routes.iter().filter(leads_here);
             routes.any(|route| route.times.total >= upstream.response_timeout)
         };
         if settings
@@ -142,8 +147,8 @@ pub(super) fn doubts(settings: &Settings, names: &WrittenPlaces) -> Vec<Fault> {
     }
     for (route, span) in settings.routes.iter().zip(&names.paths) {
         let below = |other: &PathPattern| matches!(other, PathPattern::Prefix(prefix) if **prefix == *"/");
-        let alone = !settings.routes.iter().any(|other| below(&other.path));
-        if let (PathPattern::Exact(path), Some(span)) = (&route.path, span)
+        let alone = !settings.routes.iter().any(|other| other.paths.iter().any(below));
+        if let ([PathPattern::Exact(path)], Some(span)) = (&route.paths[..], span)
             && &**path == "/"
             && alone
         {

@@ -6,7 +6,7 @@
 use std::{collections::BTreeMap, net::SocketAddr, ops::Range, path::PathBuf, time::Duration};
 
 use cache_policy::{ClientDirectives, Cookies, IgnoredCookies, Ranges, SetCookie};
-use http::{HeaderName, HeaderValue};
+use http::{HeaderName, HeaderValue, Method};
 use ipnet::IpNet;
 use serde::Deserialize;
 use toml::{
@@ -15,13 +15,14 @@ use toml::{
 };
 
 use super::{
-    AdminAddress, Balance, CommandListen, CommandOutput, ForwardedBy, LogFormat, MediaRange, OverloadControl,
-    PathPattern, ProxyProtocol, RequestField, RequestIdInAnswers, StopSignal,
+    AdminAddress, Balance, CommandListen, CommandOutput, ForwardedBy, HostPattern, LogFormat, MediaRange,
+    OverloadControl, ProxyProtocol, RequestField, RequestIdInAnswers, ResponseField, StopSignal,
     error::Fault,
     value::{
-        ByteSize, CertificateName, CheckPath, CookieSign, Count, Deadline, FieldSign, Host, Instances,
-        Lifetimes, Percent, Positive, PositiveSize, ProxyPeers, Rate, Ready, ServerError, Table, Text,
-        Threads, UnsafeMethod, WellStatus, Written, WrittenServer, nearest_or_list,
+        ByteSize, CertificateName, CheckPath, CookieSign, Count, Deadline, FieldSign, Instances, Lifetimes,
+        PathPrefix, Paths, Percent, Positive, PositiveSize, ProxyPeers, Rate, Ready, ServerError, Table,
+        Text, Threads, UnsafeMethod, WellStatus, Written, WrittenFiles, WrittenRedirect, WrittenRespond,
+        WrittenServer, nearest_or_list,
     },
 };
 
@@ -46,6 +47,7 @@ pub(super) struct WrittenFile {
     pub(super) upstreams: Named<WrittenUpstream>,
     #[serde(default)]
     pub(super) routes: Vec<Table<WrittenRoute>>,
+    pub(super) error_pages: Option<Written<PathBuf>>,
     pub(super) timeouts: Option<Table<WrittenTimeouts>>,
     pub(super) bounds: Option<Table<WrittenBounds>>,
     pub(super) log: Option<Table<WrittenLog>>,
@@ -194,9 +196,21 @@ pub(super) struct WrittenCheck {
 #[serde(deny_unknown_fields)]
 pub(super) struct WrittenRoute {
     pub(super) name: Option<Written<Text>>,
-    pub(super) hosts: Option<Spanned<Vec<Written<Host>>>>,
-    pub(super) path: Option<Written<PathPattern>>,
+    pub(super) hosts: Option<Spanned<Vec<Written<HostPattern>>>>,
+    pub(super) path: Option<Written<Paths>>,
+    pub(super) methods: Option<Spanned<Vec<Written<Method>>>>,
+    pub(super) headers: Option<Spanned<Vec<Written<FieldSign>>>>,
     pub(super) upstream: Option<Written<Text>>,
+    pub(super) files: Option<Spanned<WrittenFiles>>,
+    pub(super) redirect: Option<Spanned<WrittenRedirect>>,
+    pub(super) respond: Option<Spanned<WrittenRespond>>,
+    pub(super) allow: Option<Spanned<Vec<Written<IpNet>>>>,
+    pub(super) deny: Option<Spanned<Vec<Written<IpNet>>>>,
+    pub(super) basic_auth: Option<Table<WrittenBasicAuth>>,
+    pub(super) strip_prefix: Option<Written<PathPrefix>>,
+    pub(super) add_prefix: Option<Written<PathPrefix>>,
+    #[serde(default)]
+    pub(super) response_fields: BTreeMap<Spanned<String>, Written<ResponseField>>,
     pub(super) canary: Option<Table<WrittenCanary>>,
     pub(super) resend: Option<Table<WrittenResend>>,
     pub(super) limit: Option<Written<Text>>,
@@ -207,6 +221,14 @@ pub(super) struct WrittenRoute {
     pub(super) timeouts: Option<Table<WrittenRouteTimeouts>>,
     pub(super) bounds: Option<Table<WrittenRouteBounds>>,
     pub(super) cache: Option<Table<WrittenRouteCache>>,
+}
+
+/// `basic_auth = { .. }` of a route.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct WrittenBasicAuth {
+    pub(super) users: Option<Written<PathBuf>>,
+    pub(super) realm: Option<Written<Text>>,
 }
 
 /// `resend = { .. }` of a route.
@@ -402,7 +424,7 @@ fn remove_within(value: &mut DeValue<'_>, span: &Range<usize>) -> bool {
 /// meets one it does not know.
 #[cfg(test)]
 pub(super) fn known_keys() -> Vec<String> {
-    use super::value::ServerTable;
+    use super::value::{FilesTable, RedirectTable, RespondTable, ServerTable};
 
     fn of<T: serde::de::DeserializeOwned>(table: &str) -> Vec<String> {
         let error = toml::from_str::<T>("'?' = 0").map(|_| ()).expect_err("no table has the key '?'");
@@ -423,6 +445,10 @@ pub(super) fn known_keys() -> Vec<String> {
         of::<WrittenUpstreamTls>("upstreams.tls."),
         of::<WrittenCheck>("upstreams.check."),
         of::<WrittenRoute>("routes."),
+        of::<FilesTable>("routes.files."),
+        of::<RedirectTable>("routes.redirect."),
+        of::<RespondTable>("routes.respond."),
+        of::<WrittenBasicAuth>("routes.basic_auth."),
         of::<WrittenRouteTimeouts>("routes.timeouts."),
         of::<WrittenRouteBounds>("routes.bounds."),
         of::<WrittenCanary>("routes.canary."),

@@ -11,13 +11,17 @@
 //! Relative paths in the file are relative to the edge's working directory. The defaults stand here, as `Default` or
 //! `new` of the resolved types, and in `config/edge.toml`; a test holds the two together.
 
+mod actions;
 pub mod credentials;
 mod doubt;
 mod error;
 mod file;
+mod matching;
+mod pages;
 pub mod reload;
 mod resolve;
 mod upstreams;
+mod users;
 mod value;
 
 use std::{
@@ -35,11 +39,18 @@ use cache_policy::{QueryRules, Rules};
 use http::{HeaderValue, Method};
 use ipnet::IpNet;
 
-pub use error::{Faults, SettingsError, Warning};
-pub use upstreams::{
-    Balance, Canary, Check, HashKey, Location, OverloadControl, ProxyProtocol, RequestField, RequestFields,
-    Server, ServerProtocol, Sign, UpstreamSettings, UpstreamTlsSettings, Verification,
+pub use actions::{
+    AddressRules, INTERNAL, LocationPart, LocationTemplate, PathRewrite, Redirect, RedirectFrom,
+    ResponseField, ResponseFields, RouteAction, StatedAnswer,
 };
+pub use error::{Faults, SettingsError, Warning};
+pub use matching::{Asks, HostPattern, PathPattern, Sign};
+pub use pages::{ErrorPages, PagePart, PageTemplate};
+pub use upstreams::{
+    Balance, Canary, Check, FilesFolder, HashKey, Location, OverloadControl, ProxyProtocol, RequestField,
+    RequestFields, Server, ServerProtocol, UpstreamSettings, UpstreamTlsSettings, Verification,
+};
+pub use users::{HashText, Users};
 pub use value::ByteSize;
 
 /// Shards of the memory cache. An object must fit into one of them with room to spare, so this bounds
@@ -103,6 +114,8 @@ pub struct Settings {
     pub upstreams: BTreeMap<Arc<str>, Arc<UpstreamSettings>>,
     /// Routes in the file's order: the first that matches wins.
     pub routes: Vec<Arc<Route>>,
+    /// What people are shown in place of the edge's own words.
+    pub error_pages: ErrorPages,
     /// Deadlines of the public side.
     pub timeouts: Timeouts,
     /// Bounds of the public side.
@@ -380,16 +393,27 @@ impl Command {
     }
 }
 
-/// What happens to requests whose host and path match.
+/// What happens to which requests.
 #[derive(Clone, Debug)]
 pub struct Route {
     /// Its name in the file; also in logs and metrics.
     pub name: Arc<str>,
-    /// Hosts it is for, lower case, without port; empty means every host.
-    pub hosts: Vec<Box<str>>,
-    pub path: PathPattern,
-    /// Where its misses go.
-    pub upstream: Arc<UpstreamSettings>,
+    /// Hosts it is for; empty means every host.
+    pub hosts: Vec<HostPattern>,
+    /// Paths it is for, at least one.
+    pub paths: Vec<PathPattern>,
+    /// What else a request for it must have.
+    pub asks: Asks,
+    /// Which clients it is for; 403 for others.
+    pub addresses: AddressRules,
+    /// Who may come in; everyone where `None`.
+    pub basic_auth: Option<Arc<BasicAuth>>,
+    /// What becomes of its requests.
+    pub action: RouteAction,
+    /// How their paths change on the way upstream.
+    pub rewrite: PathRewrite,
+    /// Fields that its answers have otherwise than what they are made of.
+    pub response_fields: ResponseFields,
     /// Where something new is tried.
     pub canary: Option<Canary>,
     /// Which requests may be sent to a second server although the first may have seen them.
@@ -412,6 +436,16 @@ pub struct Route {
     pub early_hints: bool,
     pub times: RouteTimes,
     pub bounds: RouteBounds,
+}
+
+/// A name and a password that a route asks for (RFC 7617).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BasicAuth {
+    /// The file of its users.
+    pub file: PathBuf,
+    pub users: Users,
+    /// The `WWW-Authenticate` of a refusal.
+    pub challenge: HeaderValue,
 }
 
 /// How long the parts of an exchange may take on a route.
@@ -518,15 +552,6 @@ const COMPRESS_TYPES: [&str; 28] = [
     "image/x-icon",
     "model/gltf+json",
 ];
-
-/// A path as routes write it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum PathPattern {
-    /// `/exact`: this path only.
-    Exact(Box<str>),
-    /// `/prefix/*`: every path that begins with this text, which ends in `/`.
-    Prefix(Box<str>),
-}
 
 /// Deadlines of the public side. None is ever infinite.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -122,8 +122,28 @@ mod tests {
         ("upstreams.x.request_fields", "{ a = \"1\" }", "{ a = false }", InFlight),
         ("routes.name", "\"a\"", "\"b\"", InFlight),
         ("routes.hosts", "[\"a.test\"]", "[\"b.test\"]", InFlight),
+        ("routes.methods", "[\"GET\"]", "[\"GET\", \"POST\"]", InFlight),
+        ("routes.headers", "[\"X-A\"]", "[\"X-A: b\"]", InFlight),
         ("routes.path", "\"/*\"", "\"/a/*\"", InFlight),
         ("routes.upstream", "\"x\"", "\"y\"", InFlight),
+        ("routes.allow", "[\"10.0.0.1\"]", "[\"10.0.0.2\"]", InFlight),
+        ("routes.deny", "[\"10.0.0.1\"]", "[\"10.0.0.2\"]", InFlight),
+        ("routes.basic_auth.users", "\"tests/users.htpasswd\"", "\"./tests/users.htpasswd\"", InFlight),
+        ("routes.basic_auth.realm", "\"a\"", "\"b\"", InFlight),
+        ("routes.strip_prefix", "\"/p\"", "", InFlight),
+        ("routes.add_prefix", "\"/a\"", "\"/b\"", InFlight),
+        ("routes.response_fields", "{ a = \"1\" }", "{ a = false }", InFlight),
+        ("routes.files.folder", "\"src\"", "\"tests\"", InFlight),
+        ("routes.files.fallback", "\"404.html\"", "\"5xx.html\"", InFlight),
+        ("routes.files.immutable", "[\"/a/*\"]", "[\"/b/*\"]", InFlight),
+        ("routes.files", "\"src\"", "\"tests\"", InFlight),
+        ("routes.redirect.to", "\"/a\"", "\"/b\"", InFlight),
+        ("routes.redirect.status", "301", "302", InFlight),
+        ("routes.respond.status", "200", "404", InFlight),
+        ("routes.respond.body", "\"a\"", "\"b\"", InFlight),
+        ("routes.respond.content_type", "\"text/plain\"", "\"text/html\"", InFlight),
+        ("routes.redirect", "\"/a\"", "\"/b\"", InFlight),
+        ("routes.respond", "404", "410", InFlight),
         ("routes.resend.content", "\"1 KiB\"", "\"2 KiB\"", InFlight),
         ("routes.resend.methods", "[\"POST\"]", "[\"PATCH\"]", InFlight),
         ("routes.canary.upstream", "\"y\"", "\"z\"", InFlight),
@@ -161,6 +181,7 @@ mod tests {
         ("routes.cache.query.keep", "[\"a\"]", "[\"b\"]", InFlight),
         ("routes.cache.query.drop", "[\"a\"]", "[\"b\"]", InFlight),
         ("routes.cache.query.sort", "true", "false", InFlight),
+        ("error_pages", "\"../config/errors\"", "", InFlight),
         ("timeouts.handshake", "\"1s\"", "\"2s\"", NextConnection),
         ("timeouts.header", "\"1s\"", "\"2s\"", NextConnection),
         ("timeouts.body", "\"1s\"", "\"2s\"", NextConnection),
@@ -203,9 +224,14 @@ mod tests {
         } else {
             String::new()
         };
+        // Such a route has no upstream, nor anything that is said of one.
+        let stated = ["routes.redirect", "routes.respond", "routes.files"]
+            .iter()
+            .any(|action| key.starts_with(action));
         let route: String = ["name = \"r\"", "path = \"/p\"", "upstream = \"x\""]
             .into_iter()
             .filter(|default| table != "routes" || !default.starts_with(&format!("{name} =")))
+            .filter(|default| !stated || !default.starts_with("upstream"))
             .map(|default| format!("{default}\n"))
             .collect();
         [
@@ -267,15 +293,29 @@ mod tests {
                     format!("canary = {{ upstream = {value}, share = \"5%\" }}\n")
                 }
                 "routes.canary" => format!("canary = {{ upstream = \"y\", {name} = {value} }}\n"),
+                "routes.basic_auth" if name == "users" => format!("basic_auth = {{ users = {value} }}\n"),
+                "routes.basic_auth" => {
+                    format!("basic_auth = {{ users = \"tests/users.htpasswd\", {name} = {value} }}\n")
+                }
+                "routes.files" if name == "folder" => format!("files = {{ folder = {value} }}\n"),
+                "routes.files" => format!("files = {{ folder = \"../config/errors\", {name} = {value} }}\n"),
+                "routes.redirect" if name == "to" => format!("redirect = {{ to = {value} }}\n"),
+                "routes.redirect" => format!("redirect = {{ to = \"/\", {name} = {value} }}\n"),
+                "routes.respond" if name == "status" => format!("respond = {{ status = {value} }}\n"),
+                "routes.respond" => format!("respond = {{ status = 200, {name} = {value} }}\n"),
                 _ => String::new(),
             },
-            format!(
-                "[routes.timeouts]\n{}[routes.bounds]\n{}[routes.cache]\n{}[routes.cache.query]\n{}",
-                line("routes.timeouts"),
-                line("routes.bounds"),
-                line("routes.cache"),
-                line("routes.cache.query")
-            ),
+            if stated {
+                String::new()
+            } else {
+                format!(
+                    "[routes.timeouts]\n{}[routes.bounds]\n{}[routes.cache]\n{}[routes.cache.query]\n{}",
+                    line("routes.timeouts"),
+                    line("routes.bounds"),
+                    line("routes.cache"),
+                    line("routes.cache.query")
+                )
+            },
             format!("[timeouts]\n{}[bounds]\n{}[log]\n{}", line("timeouts"), line("bounds"), line("log")),
         ]
         .concat()
@@ -315,6 +355,12 @@ mod tests {
                 Some((upstream, _)) => format!("{upstream}.servers"),
                 None => name,
             };
+            // What a route leads to is told whole.
+            let whole = [".redirect.", ".respond.", ".files."].iter().find_map(|action| {
+                let (route, _) = name.split_once(action)?;
+                Some(format!("{route}{}", action.trim_end_matches('.')))
+            });
+            let name = whole.unwrap_or(name);
             // The values of variables and of fields are not told, and so each has a line of its own.
             let name = if name.ends_with(".environment") { format!("{name}.A") } else { name };
             let name = if name.ends_with(".request_fields") { format!("{name}.a") } else { name };

@@ -58,7 +58,7 @@ fn what_the_example_leaves_off_can_be_turned_on() {
     let text = config("edge.toml").replace("\n#directory", "\ndirectory").replace("\n#hosts", "\nhosts");
     let settings = parsed(&text);
     assert_eq!(settings.commands["origin"].directory.as_deref(), Some(Path::new(".")));
-    assert_eq!(settings.routes[1].hosts, ["shop.example".into()]);
+    assert_eq!(settings.routes[1].hosts, [HostPattern::Exact("shop.example".into())]);
 }
 
 #[test]
@@ -117,7 +117,7 @@ fn the_least_file_needs_no_more_than_a_listener_an_upstream_and_a_route() {
     let location =
         Location::Network { protocol: ServerProtocol::Http1, host: "127.0.0.1".into(), port: 9000 };
     let server = Server::from(location);
-    assert_eq!(*route.upstream, UpstreamSettings::new("origin", vec![server]));
+    assert_eq!(route.action, RouteAction::Forward(UpstreamSettings::new("origin", vec![server]).into()));
 }
 
 #[test]
@@ -164,7 +164,8 @@ fn all_ways_to_write_a_route_are_understood() {
         (Duration::from_millis(600), 1)
     );
     let [one, two] = &settings.routes[..] else { panic!("two routes") };
-    assert_eq!(one.hosts, ["shop.example".into(), "[2001:db8::1]".into()]);
+    let hosts = ["shop.example", "[2001:db8::1]"].map(|host| HostPattern::Exact(host.into()));
+    assert_eq!(one.hosts, hosts);
     assert_eq!(one.browser, Some(HeaderValue::from_static("no-cache")));
     assert_eq!(one.rules.set_cookie, cache_policy::SetCookie::Strip);
     assert_eq!(one.rules.ignored_cookies, cache_policy::IgnoredCookies::Named(vec!["_ga*".into()]));

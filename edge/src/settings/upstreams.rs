@@ -4,7 +4,7 @@ use std::{fmt, num::NonZeroU32, path::PathBuf, sync::Arc, time::Duration};
 
 use http::{HeaderName, HeaderValue, StatusCode};
 
-use super::{Bounds, HeadBounds, Timeouts};
+use super::{Bounds, HeadBounds, PathPattern, Sign, Timeouts};
 
 /// A pool of servers.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -109,7 +109,7 @@ impl UpstreamSettings {
             Location::Network { protocol, .. } | Location::EachAddress { protocol, .. } => {
                 protocol != ServerProtocol::Http1
             }
-            Location::Unix(_) | Location::Command(_) => false,
+            Location::Unix(_) | Location::Command(_) | Location::Files(_) => false,
         })
     }
 
@@ -119,7 +119,7 @@ impl UpstreamSettings {
             Location::Network { protocol, .. } | Location::EachAddress { protocol, .. } => {
                 protocol == ServerProtocol::Tls
             }
-            Location::Unix(_) | Location::Command(_) => false,
+            Location::Unix(_) | Location::Command(_) | Location::Files(_) => false,
         })
     }
 }
@@ -211,6 +211,21 @@ pub enum Location {
     Unix(PathBuf),
     /// `command:NAME`: every ready instance of that command.
     Command(Arc<str>),
+    /// The files of a folder, as a route's `files` names it.
+    Files(Arc<FilesFolder>),
+}
+
+/// A folder whose files a route answers with.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct FilesFolder {
+    /// Its real path.
+    pub root: PathBuf,
+    /// The path that clients see its root at: the route's `strip_prefix`.
+    pub mounted_at: Option<Box<str>>,
+    /// The page for paths that are none of its files, and name no kind of file: an app's own routes. Begins with a slash.
+    pub fallback: Option<Box<str>>,
+    /// Files whose content never changes under their name, by their paths below the root.
+    pub immutable: Vec<PathPattern>,
 }
 
 /// How a server is spoken to.
@@ -347,13 +362,4 @@ pub struct Canary {
     pub header: Option<Sign>,
     /// Requests with this cookie go there, past the cache.
     pub cookie: Option<Sign>,
-}
-
-/// A field or a cookie that asks for something by being there.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Sign {
-    /// In lower case, of a field.
-    pub name: Arc<str>,
-    /// The value that it must have; any where `None`.
-    pub value: Option<Arc<str>>,
 }

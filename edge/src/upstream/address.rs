@@ -2,7 +2,7 @@
 
 use std::{fmt, net::SocketAddr, path::Path, sync::Arc};
 
-use crate::settings::ServerProtocol;
+use crate::settings::{FilesFolder, ServerProtocol};
 
 /// A place to connect to.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -20,6 +20,8 @@ pub enum Address {
     /// A Unix socket's file at which a process of this user listens. What else may be found there, through a link that
     /// this user has made, is not connected to: the edge may be allowed more than the user is.
     UnixOf(Arc<Path>, u32),
+    /// The files of a folder, within the process.
+    Files(Arc<FilesFolder>),
 }
 
 impl Address {
@@ -35,7 +37,7 @@ impl Address {
     pub fn socket(&self) -> Option<SocketAddr> {
         match self {
             Self::Socket(address) => Some(*address),
-            Self::Name { .. } | Self::Unix(_) | Self::UnixOf(..) => None,
+            Self::Name { .. } | Self::Unix(_) | Self::UnixOf(..) | Self::Files(_) => None,
         }
     }
 }
@@ -52,6 +54,7 @@ impl fmt::Display for Address {
             Self::Name { host, port } => write!(formatter, "{host}:{port}"),
             Self::Socket(address) => address.fmt(formatter),
             Self::Unix(path) | Self::UnixOf(path, _) => write!(formatter, "unix:{}", path.display()),
+            Self::Files(folder) => write!(formatter, "files:{}", folder.root.display()),
         }
     }
 }
@@ -71,7 +74,7 @@ impl Endpoint {
         let host = match &address {
             Address::Name { host, .. } => Arc::clone(host),
             Address::Socket(address) => address.ip().to_string().into(),
-            Address::Unix(_) | Address::UnixOf(..) => "localhost".into(),
+            Address::Unix(_) | Address::UnixOf(..) | Address::Files(_) => "localhost".into(),
         };
         Self { protocol: ServerProtocol::Http1, address, host }
     }
@@ -85,7 +88,7 @@ impl Endpoint {
         let port = match &self.address {
             Address::Name { port, .. } => *port,
             Address::Socket(address) => address.port(),
-            Address::Unix(_) | Address::UnixOf(..) => usual,
+            Address::Unix(_) | Address::UnixOf(..) | Address::Files(_) => usual,
         };
         let host = if self.host.contains(':') { format!("[{}]", self.host) } else { self.host.to_string() };
         if port == usual { host } else { format!("{host}:{port}") }

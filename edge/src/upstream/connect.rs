@@ -17,7 +17,7 @@ use std::{
 
 use tokio::net::{TcpStream, UnixStream};
 
-use super::{address::Address, names::Names};
+use super::{address::Address, files, names::Names};
 use crate::message::byte_stream::ByteStream;
 
 /// A connection that is being made.
@@ -71,6 +71,7 @@ impl Dial for Sockets {
                 Address::UnixOf(path, user) => {
                     return Ok(Box::new(connect_unix(path, Some(*user)).await?) as Box<dyn ByteStream>);
                 }
+                Address::Files(folder) => return Ok(Box::new(files::connect(folder)) as Box<dyn ByteStream>),
                 Address::Socket(address) => TcpStream::connect(*address).await?,
                 Address::Name { host, port } => {
                     let found = self.names.addresses(host).await;

@@ -10,6 +10,7 @@ mod check;
 pub mod choose;
 pub mod connect;
 pub mod connector;
+pub mod files;
 pub mod health;
 pub mod hedge;
 pub mod idle;
@@ -603,7 +604,7 @@ impl Upstream {
 
     fn source(&self, server: &Server) -> Option<ServerSource> {
         match &server.location {
-            Location::Network { .. } | Location::Unix(_) => None,
+            Location::Network { .. } | Location::Unix(_) | Location::Files(_) => None,
             Location::Command(name) => Some(ServerSource::Instances(self.commands.ready(name))),
             Location::EachAddress { host, .. } => Some(ServerSource::Addresses(self.dial.addresses(host))),
         }
@@ -684,6 +685,7 @@ fn endpoints(server: &Server, source: Option<&ServerSource>) -> Vec<Endpoint> {
             vec![Endpoint { protocol: *protocol, address: Address::new(host, *port), host: Arc::clone(host) }]
         }
         (Location::Unix(path), _) => vec![Endpoint::plain(Address::Unix(path.as_path().into()))],
+        (Location::Files(folder), _) => vec![Endpoint::plain(Address::Files(Arc::clone(folder)))],
         (Location::Command(_), Some(ServerSource::Instances(ready))) => {
             ready.iter().cloned().map(Endpoint::plain).collect()
         }

@@ -3,16 +3,16 @@
 //! Whatever could change a stored response is in the cache key or in `Vary`. Other fields that upstreams are known to
 //! act upon are set by the edge or dropped ([`AsSent`]), so that no client can poison the answer of another.
 
-use std::sync::Arc;
+use std::{borrow::Cow, sync::Arc};
 
 use cache_policy::list_elements;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Uri, Version, header, request};
 
 use super::{RequestBody, request_body::Errand};
 use crate::{
-    message::{entity_tag::uncoded_tag, hop_by_hop::via, request_id::X_REQUEST_ID},
+    message::{entity_tag::uncoded_tag, hop_by_hop::via, request_id::X_REQUEST_ID, target::route_path},
     request::as_sent::{AsSent, Audience},
-    settings::UpstreamSettings,
+    settings::{PathRewrite, UpstreamSettings},
 };
 
 /// Writes the head of a request that is passed on for this client alone, and puts `body` behind it.
@@ -29,7 +29,7 @@ pub fn passed_on(asked: &AsSent<'_>, body: RequestBody) -> Request<RequestBody> 
     let headers = sent(headers, head.version, body.errand(), upstream);
     let mut request = Request::new(body);
     *request.method_mut() = head.method.clone();
-    *request.uri_mut() = uri(head, &target.path_and_query);
+    *request.uri_mut() = uri(head, &target.path_and_query, &route.rewrite);
     *request.headers_mut() = headers;
     request
 }
@@ -68,8 +68,8 @@ impl CacheQuestion {
         wishes: Wishes,
         errand: Errand,
     ) -> Self {
-        let &AsSent { head, upstream, .. } = asked;
-        let (uri, fields) = (uri(head, target), asked.fields(Audience::Cache));
+        let &AsSent { head, route, upstream, .. } = asked;
+        let (uri, fields) = (uri(head, target, &route.rewrite), asked.fields(Audience::Cache));
         Self {
             fields,
             uri,
@@ -131,11 +131,31 @@ impl CacheQuestion {
 }
 
 /// The client's own URI where it is the one that is asked for.
-fn uri(head: &request::Parts, target: &str) -> Uri {
+fn uri(head: &request::Parts, target: &str, rewrite: &PathRewrite) -> Uri {
+    if !rewrite.is_nothing()
+        && target != "*"
+        && let Ok(uri) = rewritten(target, rewrite).parse()
+    {
+        return uri;
+    }
     match head.uri.path_and_query() {
         Some(own) if own.as_str() == target => Uri::from(own.clone()),
         _ => target.parse().expect("parts of a path and query that parsed do so too"),
     }
+}
+
+/// A path and query as the upstream of a route sees it.
+fn rewritten(target: &str, PathRewrite { strip, add }: &PathRewrite) -> String {
+    let (path, query) = target.split_at(target.find('?').unwrap_or(target.len()));
+    let left = strip.as_deref().and_then(|prefix| {
+        // Most paths are spelt as the file spells them; the others have matched in the one spelling that routes go by.
+        let left = path.strip_prefix(prefix).map(Cow::Borrowed);
+        let left = left.or_else(|| Some(route_path(path).strip_prefix(prefix)?.to_owned().into()));
+        left.filter(|left| left.is_empty() || left.starts_with('/'))
+    });
+    let path = left.as_deref().unwrap_or(path);
+    let slash = if path.starts_with('/') { "" } else { "/" };
+    [add.as_deref().unwrap_or_default(), slash, path, query].concat()
 }
 
 /// Fields with those that every request upstream has.
@@ -200,6 +220,27 @@ const WISHES: [HeaderName; 2] = [header::CACHE_CONTROL, header::PRAGMA];
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_prefix_is_taken_off_whole_however_it_is_spelt_and_another_put_before() {
+        let rewritten = |target, strip: Option<&str>, add: Option<&str>| {
+            rewritten(target, &PathRewrite { strip: strip.map(Into::into), add: add.map(Into::into) })
+        };
+        for (target, seen) in [
+            ("/api/x?a=/api", "/x?a=/api"),
+            ("/api", "/"),
+            ("/api?a", "/?a"),
+            ("/api/", "/"),
+            ("/%61pi/x%2Fy", "/x%2Fy"),
+            ("//api//x", "/x"),
+            ("/apix", "/apix"),
+        ] {
+            assert_eq!(rewritten(target, Some("/api"), None), seen, "{target}");
+        }
+        assert_eq!(rewritten("/api/x", Some("/api"), Some("/v2")), "/v2/x");
+        assert_eq!(rewritten("/api", Some("/api"), Some("/v2")), "/v2/");
+        assert_eq!(rewritten("/x", None, Some("/v2")), "/v2/x");
+    }
 
     #[test]
     fn tags_of_our_codings_are_translated_back() {

@@ -104,7 +104,8 @@ fn variants_of_the_same_fields_cost_one_key() {
     let client = Client { address: page::PEER.address, scheme: page::PEER.scheme };
     let state = edge.state.load();
     let route = &state.settings.routes[0];
-    let sent = AsSent { head: &head, target: &target, client: &client, route, upstream: &route.upstream };
+    let upstream = route.action.upstream().unwrap();
+    let sent = AsSent { head: &head, target: &target, client: &client, route, upstream };
     let key = Key::new(&target);
     let selecting = |variants: usize| {
         edge.memory.invalidate(&key);

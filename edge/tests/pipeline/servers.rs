@@ -59,7 +59,7 @@ impl Servers {
 fn host(address: &Address) -> &str {
     match address {
         Address::Name { host, .. } => host,
-        Address::Socket(_) | Address::Unix(_) | Address::UnixOf(..) => "",
+        Address::Socket(_) | Address::Unix(_) | Address::UnixOf(..) | Address::Files(_) => "",
     }
 }
 

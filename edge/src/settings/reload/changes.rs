@@ -8,9 +8,10 @@ use cache_policy::{IgnoredCookies, QueryRules, Rules, Ttl};
 use serde::{Deserialize, Serialize};
 
 use crate::settings::{
-    Admin, Bounds, ByteSize, CacheSettings, Canary, Certificate, Check, ClientSettings, Command,
-    CommandOutput, Limit, Listen, Location, LogSettings, MediaRange, PathPattern, RequestFields, ResendRules,
-    Route, RouteBounds, RouteTimes, Server, ServerProtocol, Settings, Sign, Timeouts, UpstreamSettings,
+    Admin, BasicAuth, Bounds, ByteSize, CacheSettings, Canary, Certificate, Check, ClientSettings, Command,
+    CommandOutput, FilesFolder, Limit, Listen, Location, LogSettings, MediaRange, PathPattern, Redirect,
+    RedirectFrom, RequestFields, ResendRules, ResponseField, ResponseFields, Route, RouteAction, RouteBounds,
+    RouteTimes, Server, ServerProtocol, Settings, Sign, StatedAnswer, Timeouts, UpstreamSettings,
     UpstreamTlsSettings, Verification,
 };
 
@@ -63,6 +64,7 @@ pub fn changes(old: &Settings, new: &Settings) -> Vec<Change> {
         name_servers,
         upstreams,
         routes,
+        error_pages,
         timeouts,
         bounds,
         log,
@@ -83,6 +85,11 @@ pub fn changes(old: &Settings, new: &Settings) -> Vec<Change> {
         Changes::upstream,
     );
     changes.routes(routes, &new.routes);
+    let (before, after) = (&error_pages.folder, &new.error_pages.folder);
+    changes.key("", "error_pages", (before, after), |folder| maybe(folder, path));
+    if before == after && *error_pages != new.error_pages {
+        changes.0.push(Change::of_content("error_pages".to_owned()));
+    }
     changes.timeouts(timeouts, &new.timeouts);
     changes.bounds(bounds, &new.bounds);
     let LogSettings { format } = log;
@@ -380,7 +387,7 @@ impl Changes {
             } else {
                 format!("{} ", list(&route.hosts, plain))
             };
-            format!("{hosts}{}", pattern(&route.path))
+            format!("{hosts}{}", paths(&route.paths))
         };
         let of =
             |routes: &[Arc<Route>], name: &str| routes.iter().find(|route| *route.name == *name).cloned();
@@ -406,13 +413,12 @@ impl Changes {
             self, table, values,
             Route {
                 hosts: |hosts| if hosts.is_empty() { "every host".to_owned() } else { list(hosts, plain) },
-                path: pattern,
                 compress: plain,
                 compress_types: |types| list(types, media_range),
                 decompress: plain,
                 early_hints: plain,
             },
-            apart name upstream canary resend limit times bounds rules query browser
+            apart name paths asks addresses basic_auth action rewrite response_fields canary resend limit times bounds rules query browser
         );
         let (old, new) = values;
         match (&old.canary, &new.canary) {
@@ -423,7 +429,43 @@ impl Changes {
                 self.key(table, "canary", (&upstream(old), &upstream(new)), |name| maybe(name, plain));
             }
         }
-        self.key(table, "upstream", (&old.upstream.name, &new.upstream.name), plain);
+        self.key(table, "path", (&old.paths, &new.paths), |all| paths(all));
+        self.key(table, "methods", (&old.asks.methods, &new.asks.methods), |methods| list(methods, plain));
+        self.key(table, "headers", (&old.asks.fields, &new.asks.fields), |fields| list(fields, sign));
+        let upstream = |route: &Route| route.action.upstream().map(|upstream| Arc::clone(&upstream.name));
+        let files = |route: &Route| {
+            let servers = &route.action.upstream()?.servers;
+            let files = servers.iter().find(|server| matches!(server.location, Location::Files(_)))?;
+            Some(location_of(&files.location))
+        };
+        self.key(table, "upstream", (&upstream(old), &upstream(new)), |name| maybe(name, plain));
+        self.key(table, "files", (&files(old), &files(new)), |folder| maybe(folder, plain));
+        self.key(table, "allow", (&old.addresses.allow, &new.addresses.allow), |networks| {
+            list(networks, plain)
+        });
+        self.key(table, "deny", (&old.addresses.deny, &new.addresses.deny), |networks| list(networks, plain));
+        match (&old.basic_auth, &new.basic_auth) {
+            (Some(old), Some(new)) => {
+                let table = format!("{table}.basic_auth");
+                self.key(&table, "users", (&old.file, &new.file), path);
+                self.key(&table, "realm", (&old.challenge, &new.challenge), |challenge| {
+                    String::from_utf8_lossy(challenge.as_bytes()).into_owned()
+                });
+                if old.file == new.file && old.users != new.users {
+                    self.0.push(Change::of_content(format!("{table}.users")));
+                }
+            }
+            (old, new) => {
+                let file = |auth: &Option<Arc<BasicAuth>>| auth.as_ref().map(|auth| auth.file.clone());
+                self.key(table, "basic_auth", (&file(old), &file(new)), |file| maybe(file, path));
+            }
+        }
+        let (before, after) = (&old.rewrite, &new.rewrite);
+        self.key(table, "strip_prefix", (&before.strip, &after.strip), |prefix| maybe(prefix, plain));
+        self.key(table, "add_prefix", (&before.add, &after.add), |prefix| maybe(prefix, plain));
+        self.key(table, "response_fields", (&old.response_fields, &new.response_fields), response_fields);
+        self.key(table, "redirect", (&redirect(old), &redirect(new)), |to| maybe(to, plain));
+        self.key(table, "respond", (&respond(old), &respond(new)), |answer| maybe(answer, plain));
         let limit = |route: &Route| route.limit.as_ref().map(|limit| Arc::clone(&limit.name));
         self.key(table, "limit", (&limit(old), &limit(new)), |name| maybe(name, plain));
         each_field!(
@@ -470,10 +512,6 @@ impl Changes {
     }
 
     fn canary(&mut self, table: &str, (old, new): (&Canary, &Canary)) {
-        let sign = |Sign { name, value }: &Sign| match value {
-            Some(value) => format!("{name}={value}"),
-            None => name.to_string(),
-        };
         each_field!(
             self, table, (old, new),
             Canary {
@@ -653,6 +691,16 @@ fn location_of(location: &Location) -> String {
         Location::EachAddress { protocol, host, port } => format!("dns+{}", url(protocol, host, *port)),
         Location::Unix(file) => format!("unix:{}", file.display()),
         Location::Command(name) => format!("command:{name}"),
+        Location::Files(folder) => {
+            let FilesFolder { root, mounted_at: _, fallback, immutable } = &**folder;
+            let fallback = fallback.as_ref().map(|page| format!(", fallback {page}")).unwrap_or_default();
+            let immutable = if immutable.is_empty() {
+                String::new()
+            } else {
+                format!(", immutable {}", list(immutable, plain))
+            };
+            format!("{}{fallback}{immutable}", root.display())
+        }
     }
 }
 
@@ -661,10 +709,43 @@ fn program(command: &Command) -> String {
     command.run.first().cloned().unwrap_or_default()
 }
 
-fn pattern(pattern: &PathPattern) -> String {
-    match pattern {
-        PathPattern::Exact(path) => path.to_string(),
-        PathPattern::Prefix(path) => format!("{path}*"),
+fn response_fields(fields: &ResponseFields) -> String {
+    let shown = fields.each().map(|(name, field)| match field {
+        ResponseField::Is(lines) => {
+            let lines = list(lines, |line| format!("{:?}", String::from_utf8_lossy(line.as_bytes())));
+            format!("{name} = {lines}")
+        }
+        ResponseField::Absent => format!("{name} = false"),
+        ResponseField::Kept => format!("{name} = true"),
+    });
+    format!("{{ {} }}", shown.collect::<Vec<_>>().join(", "))
+}
+
+fn redirect(route: &Route) -> Option<String> {
+    let RouteAction::Redirect(Redirect { to, status, from }) = &route.action else { return None };
+    let clear = if *from == RedirectFrom::ClearText { " of clear text" } else { "" };
+    Some(format!("{} to {to}{clear}", status.as_u16()))
+}
+
+fn respond(route: &Route) -> Option<String> {
+    let RouteAction::Respond(StatedAnswer { status, content_type, content }) = &route.action else {
+        return None;
+    };
+    let (kind, text) = (String::from_utf8_lossy(content_type.as_bytes()), String::from_utf8_lossy(content));
+    Some(format!("{} {kind} {text:?}", status.as_u16()))
+}
+
+fn paths(paths: &[PathPattern]) -> String {
+    match paths {
+        [path] => path.to_string(),
+        paths => list(paths, plain),
+    }
+}
+
+fn sign(Sign { name, value }: &Sign) -> String {
+    match value {
+        Some(value) => format!("{name}={value}"),
+        None => name.to_string(),
     }
 }
 

@@ -13,6 +13,7 @@ mod upstreams;
 use std::{
     collections::BTreeMap,
     ops::Range,
+    path::PathBuf,
     sync::{Arc, OnceLock},
     thread,
     time::Duration,
@@ -21,7 +22,7 @@ use std::{
 use toml::Spanned;
 
 use super::{
-    Bounds, Limit, LogSettings, Settings, Timeouts, UpstreamSettings, doubt,
+    Bounds, ErrorPages, Limit, LogSettings, Settings, Timeouts, UpstreamSettings, doubt,
     error::{Fault, TextPosition},
     file::{Named, WrittenFile},
     value::{Deadline, Positive, PositiveSize, Table, Threads, Written, nearest_or_list},
@@ -51,6 +52,8 @@ struct Known<'a> {
     limits: &'a BTreeMap<Arc<str>, Arc<Limit>>,
     timeouts: &'a Timeouts,
     bounds: &'a Bounds,
+    /// The port of the first listener with TLS.
+    tls_port: Option<u16>,
 }
 
 struct Resolver<'a> {
@@ -61,6 +64,8 @@ struct Resolver<'a> {
 impl Resolver<'_> {
     fn settings(&mut self, file: WrittenFile) -> Settings {
         let listeners = self.listeners(file.listen);
+        let over_tls = listeners.iter().find(|(_, listen)| listen.tls.is_some());
+        let tls_port = over_tls.map(|(_, listen)| listen.address.port());
         let limits = self.named(file.limits, Resolver::limit);
         let commands = self.named(file.commands, Resolver::command);
         let bounds = self.bounds(file.bounds);
@@ -69,6 +74,14 @@ impl Resolver<'_> {
             let upstream = resolver.upstream(name, span, upstream, &commands);
             UpstreamSettings { heads: bounds.of_heads(), tunnel: timeouts.tunnel, ..upstream }
         });
+        let routes = self.routes(
+            file.routes,
+            &Known { upstreams: &upstreams, limits: &limits, timeouts: &timeouts, bounds: &bounds, tls_port },
+        );
+        // Those of folders stand in no table of the file.
+        let named = |upstream: &Arc<UpstreamSettings>| (Arc::clone(&upstream.name), Arc::clone(upstream));
+        let mut upstreams = upstreams;
+        upstreams.extend(routes.iter().filter_map(|route| route.action.upstream()).map(named));
         Settings {
             threads: self.threads(file.threads),
             watch: self.or(file.watch, false),
@@ -77,10 +90,8 @@ impl Resolver<'_> {
             cache: self.cache(file.cache),
             clients: self.clients(file.clients),
             name_servers: file.name_servers.into_iter().filter_map(|server| self.value(server)).collect(),
-            routes: self.routes(
-                file.routes,
-                &Known { upstreams: &upstreams, limits: &limits, timeouts: &timeouts, bounds: &bounds },
-            ),
+            routes,
+            error_pages: self.error_pages(file.error_pages),
             limits,
             commands,
             upstreams,
@@ -88,6 +99,16 @@ impl Resolver<'_> {
             bounds,
             log: LogSettings { format: self.or(inner(file.log).format, LogSettings::default().format) },
         }
+    }
+
+    fn error_pages(&mut self, written: Option<Written<PathBuf>>) -> ErrorPages {
+        let Some(written) = written else { return ErrorPages::default() };
+        let place = written.span.clone();
+        let Some(folder) = self.value(written) else { return ErrorPages::default() };
+        ErrorPages::read(&folder).unwrap_or_else(|(what, help)| {
+            self.fault(place, what, help);
+            ErrorPages::default()
+        })
     }
 
     fn threads(&mut self, written: Option<Written<Threads>>) -> usize {

@@ -3,17 +3,24 @@
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use cache_policy::{IgnoredCookies, QueryRules, Rules, Ttl};
-use http::StatusCode;
+use http::{HeaderName, HeaderValue, Method, StatusCode};
+use ipnet::IpNet;
 use toml::Spanned;
 
 use super::{Known, Resolver, Span, count, duration, inner, map};
 use crate::settings::{
-    Balance, Canary, MediaRange, PathPattern, ResendRules, Route, RouteBounds, RouteTimes, Timeouts,
-    UpstreamSettings,
+    AddressRules, Asks, Balance, BasicAuth, Canary, FilesFolder, HostPattern, INTERNAL, Location,
+    LocationTemplate, MediaRange, PathPattern, PathRewrite, Redirect, RedirectFrom, ResendRules,
+    ResponseField, ResponseFields, Route, RouteAction, RouteBounds, RouteTimes, StatedAnswer, Timeouts,
+    UpstreamSettings, Users,
     file::{
-        WrittenCanary, WrittenQuery, WrittenResend, WrittenRoute, WrittenRouteCache, WrittenRouteTimeouts,
+        WrittenBasicAuth, WrittenCanary, WrittenQuery, WrittenResend, WrittenRoute, WrittenRouteCache,
+        WrittenRouteTimeouts,
     },
-    value::{ByteSize, Lifetime, Lifetimes, Percent, Table, Text, Written},
+    value::{
+        ByteSize, FieldSign, Lifetime, Lifetimes, PathPrefix, Percent, PlainOrTable, RedirectTarget, Table,
+        Text, Written, WrittenFiles, WrittenRedirect, WrittenRespond,
+    },
 };
 
 impl Resolver<'_> {
@@ -45,7 +52,7 @@ impl Resolver<'_> {
                     "route {:?} is unreachable: route {:?} on line {line} takes its requests",
                     route.name, other.name
                 );
-                let help = if other.path == route.path {
+                let help = if other.paths == route.paths {
                     "remove one of the two, or give this one other hosts".to_owned()
                 } else {
                     format!("move it before route {:?}: the first route that matches wins", other.name)
@@ -60,6 +67,15 @@ impl Resolver<'_> {
     /// `None` after a fault without which it is unknown what the route matches or where it leads.
     fn route(&mut self, table: Table<WrittenRoute>, known: &Known<'_>) -> Option<Route> {
         let Table { span, value: table } = table;
+        let useless = useless_without_upstream(&table);
+        let route_name = table.name.as_ref().and_then(|name| name.value.clone().ok());
+        let mounted_at = table.strip_prefix.as_ref().and_then(|prefix| prefix.value.clone().ok());
+        let addresses = AddressRules {
+            allow: self.networks(table.allow, &span, "allow"),
+            deny: self.networks(table.deny, &span, "deny"),
+        };
+        let basic_auth = table.basic_auth.and_then(|auth| self.basic_auth(auth)).map(Arc::new);
+        let response_fields = ResponseFields(self.fields(table.response_fields, not_sayable));
         let name = self.need(table.name, &span, "name", "\"pages\", which logs and metrics show");
         let hosts = match table.hosts {
             None => Some(Vec::new()),
@@ -67,16 +83,32 @@ impl Resolver<'_> {
                 let count = written.as_ref().map_or(0, |hosts| hosts.get_ref().len());
                 const EXAMPLE: &str = "[\"shop.example\"], or leave it out to match every host";
                 let hosts = self.list(written, &span, "hosts", EXAMPLE);
-                (hosts.len() == count).then(|| hosts.into_iter().map(|(_, host)| host.0).collect())
+                (hosts.len() == count).then(|| hosts.into_iter().map(|(_, host)| host).collect())
             }
         };
-        let path = self.need(table.path, &span, "path", "\"/*\"");
-        let example =
-            known.upstreams.keys().next().map_or("\"origin\"".to_owned(), |name| format!("{name:?}"));
-        let place = table.upstream.as_ref().map_or(span.clone(), |name| name.span.clone());
-        let upstream = self
-            .need(table.upstream, &span, "upstream", &example)
-            .and_then(|name| self.upstream_of_route(place, &name.0, known));
+        let paths = self.need(table.path, &span, "path", "\"/*\"");
+        let asks = self.asks(&span, table.methods, table.headers);
+        let written = (table.strip_prefix, table.add_prefix);
+        let rewrite = self.rewrite(written, paths.as_ref().map_or(&[], |paths| &paths.0));
+        let action = self.action(
+            &span,
+            WrittenActions {
+                upstream: table.upstream,
+                files: table.files,
+                mounted_at,
+                redirect: table.redirect,
+                respond: table.respond,
+                route: route_name,
+            },
+            known,
+        );
+        if let Some(RouteAction::Redirect(_) | RouteAction::Respond(_)) = &action {
+            for (key, place) in useless {
+                let message = format!("{key:?} has no effect: this route asks no upstream");
+                self.fault(place, message, "leave it out");
+            }
+        }
+        let upstream = action.as_ref().and_then(RouteAction::upstream).cloned();
         let canary = table.canary.and_then(|canary| self.canary(canary, upstream.as_deref(), known));
         let resend = self.resend(inner(table.resend));
         let limit = table.limit.and_then(|name| {
@@ -109,14 +141,18 @@ impl Resolver<'_> {
             body: self.or(bounds.body.map(|body| map(body, |size| size.0)), known.bounds.body),
             requests: bounds.requests.and_then(|requests| self.value(count(requests))),
         };
-        let upstream = upstream?;
         Some(Route {
-            times: self.route_times(times, &upstream, known.timeouts),
+            times: self.route_times(times, upstream.as_deref(), known.timeouts),
             bounds,
             name: name?.0.into(),
             hosts: hosts?,
-            path: path?,
-            upstream,
+            paths: paths?.0,
+            asks,
+            addresses,
+            basic_auth,
+            action: action?,
+            rewrite,
+            response_fields,
             canary,
             resend,
             limit,
@@ -130,20 +166,212 @@ impl Resolver<'_> {
         })
     }
 
+    fn asks(
+        &mut self,
+        span: &Span,
+        methods: Option<Spanned<Vec<Written<Method>>>>,
+        fields: Option<Spanned<Vec<Written<FieldSign>>>>,
+    ) -> Asks {
+        let mut asks = Asks::default();
+        if methods.is_some() {
+            let methods = self.list(methods, span, "methods", "[\"GET\"], or leave it out for every method");
+            asks.methods = methods.into_iter().map(|(_, method)| method).collect();
+        }
+        if fields.is_some() {
+            let fields = self.list(fields, span, "headers", "[\"X-Beta: yes\"], or leave it out");
+            asks.fields = fields.into_iter().map(|(_, sign)| sign.0).collect();
+        }
+        asks
+    }
+
     fn route_times(
         &mut self,
         written: WrittenRouteTimeouts,
-        upstream: &UpstreamSettings,
+        upstream: Option<&UpstreamSettings>,
         defaults: &Timeouts,
     ) -> RouteTimes {
+        let of_upstream = |time: fn(&UpstreamSettings) -> Duration| upstream.map_or(defaults.total, time);
         let pause = written.between_bytes.and_then(|pause| self.value(duration(pause)));
         RouteTimes {
             total: self.or(written.total.map(duration), defaults.total),
-            first_byte: self.or(written.first_byte.map(duration), upstream.response_timeout),
-            between_bytes: pause.unwrap_or(upstream.idle_timeout),
+            first_byte: self
+                .or(written.first_byte.map(duration), of_upstream(|upstream| upstream.response_timeout)),
+            between_bytes: pause.unwrap_or_else(|| of_upstream(|upstream| upstream.idle_timeout)),
             upload_pause: pause.unwrap_or(defaults.body),
             whole: written.whole.and_then(|whole| self.value(duration(whole))),
         }
+    }
+
+    fn networks(
+        &mut self,
+        written: Option<Spanned<Vec<Written<IpNet>>>>,
+        table: &Span,
+        key: &str,
+    ) -> Vec<IpNet> {
+        if written.is_none() {
+            return Vec::new();
+        }
+        let networks = self.list(written, table, key, "[\"10.0.0.0/8\"], or leave it out");
+        networks.into_iter().map(|(_, network)| network.trunc()).collect()
+    }
+
+    fn basic_auth(&mut self, written: Table<WrittenBasicAuth>) -> Option<BasicAuth> {
+        let Table { span, value: written } = written;
+        let place = written.users.as_ref().map_or(span.clone(), |file| file.span.clone());
+        let file = self.need(written.users, &span, "users", "\"users.htpasswd\"");
+        let realm_place = written.realm.as_ref().map(|realm| realm.span.clone());
+        let realm = self.or(written.realm, Text("Restricted".to_owned())).0;
+        if realm.contains(['"', '\\']) || !realm.bytes().all(|byte| byte.is_ascii_graphic() || byte == b' ') {
+            let message = format!("{realm:?} is no name that a browser shows");
+            self.fault(realm_place.unwrap_or(span), message, "write visible ASCII without quotes");
+            return None;
+        }
+        let file = file?;
+        let users = Users::read(&file).map_err(|(what, help)| self.fault(place, what, help)).ok()?;
+        let challenge = format!("Basic realm=\"{realm}\", charset=\"UTF-8\"");
+        Some(BasicAuth { file, users, challenge: HeaderValue::from_str(&challenge).ok()? })
+    }
+
+    fn rewrite(
+        &mut self,
+        (strip, add): (Option<Written<PathPrefix>>, Option<Written<PathPrefix>>),
+        paths: &[PathPattern],
+    ) -> PathRewrite {
+        let place = strip.as_ref().map(|prefix| prefix.span.clone());
+        let mut read = |prefix: Option<Written<PathPrefix>>| Some(self.value(prefix?)?.0);
+        let rewrite = PathRewrite { strip: read(strip), add: read(add) };
+        if let (Some(strip), Some(place)) = (&rewrite.strip, place) {
+            let below = PathPattern::Prefix(format!("{strip}/").into());
+            let begins =
+                |path: &&PathPattern| below.covers(path) || **path == PathPattern::Exact(strip.clone());
+            if let Some(path) = paths.iter().find(|path| !begins(path)) {
+                let message = format!("paths of this route need not begin with \"{strip}\": \"{path}\"");
+                let help = format!("write path = \"{strip}/*\", or another strip_prefix");
+                self.fault(place, message, help);
+            }
+        }
+        rewrite
+    }
+
+    /// What the one key says that leads somewhere.
+    fn action(&mut self, span: &Span, written: WrittenActions, known: &Known<'_>) -> Option<RouteAction> {
+        let WrittenActions { upstream, files, mounted_at, redirect, respond, route } = written;
+        let written = [
+            upstream.as_ref().map(|written| ("upstream", written.span.clone())),
+            files.as_ref().map(|written| ("files", written.span())),
+            redirect.as_ref().map(|written| ("redirect", written.span())),
+            respond.as_ref().map(|written| ("respond", written.span())),
+        ];
+        let mut written = written.into_iter().flatten();
+        let (first, second) = (written.next(), written.next());
+        if let (Some((one, _)), Some((other, place))) = (&first, second) {
+            let message = format!("this route has {one:?} and {other:?}");
+            self.fault(place, message, "keep one of them: a route leads to one place");
+        }
+        let place = first.map_or(span.clone(), |(_, place)| place);
+        if let Some(written) = files {
+            let folder = self.files(place, written.into_inner(), mounted_at)?;
+            let name = format!("files.{}", route.map_or_else(String::new, |name| name.0));
+            let upstream = UpstreamSettings {
+                heads: known.bounds.of_heads(),
+                tunnel: known.timeouts.tunnel,
+                ..UpstreamSettings::new(&name, vec![Location::Files(folder.into()).into()])
+            };
+            return Some(RouteAction::Forward(upstream.into()));
+        }
+        if let Some(written) = redirect {
+            return self.redirect(place, written.into_inner(), known).map(RouteAction::Redirect);
+        }
+        if let Some(written) = respond {
+            return self.respond(place, written.into_inner()).map(RouteAction::Respond);
+        }
+        let example =
+            known.upstreams.keys().next().map_or("\"origin\"".to_owned(), |name| format!("{name:?}"));
+        let name = self.need(upstream, span, "upstream", &example)?;
+        self.upstream_of_route(place, &name.0, known).map(RouteAction::Forward)
+    }
+
+    fn files(
+        &mut self,
+        place: Span,
+        written: WrittenFiles,
+        mounted_at: Option<PathPrefix>,
+    ) -> Option<FilesFolder> {
+        let (folder, fallback, immutable) = match written {
+            PlainOrTable::Plain(value) => (Some(Written { span: place.clone(), value }), None, None),
+            PlainOrTable::Table(table) => (table.folder, table.fallback, table.immutable),
+        };
+        let place_of_folder = folder.as_ref().map_or(place.clone(), |folder| folder.span.clone());
+        let folder = self.need(folder, &place, "folder", "\"dist\"")?;
+        let root = match folder.canonicalize() {
+            Ok(root) if root.is_dir() => root,
+            Ok(_) => {
+                let message = format!("{} is no folder", folder.display());
+                self.fault(place_of_folder, message, "name the folder that the files are in");
+                return None;
+            }
+            Err(error) => {
+                let message = format!("{} cannot be read: {error}", folder.display());
+                self.fault(place_of_folder, message, "build it first, or correct the path");
+                return None;
+            }
+        };
+        let place_of_fallback = fallback.as_ref().map(|page| page.span.clone());
+        let fallback = fallback.and_then(|page| self.value(page));
+        if let (Some(page), Some(place)) = (&fallback, place_of_fallback)
+            && !root.join(page).is_file()
+        {
+            let message = format!("there is no {} in {}", page.display(), folder.display());
+            self.fault(place, message, "name a page of the folder, as in \"index.html\"");
+        }
+        Some(FilesFolder {
+            root,
+            mounted_at: mounted_at.map(|prefix| prefix.0),
+            fallback: fallback.map(|page| format!("/{}", page.display()).into()),
+            immutable: immutable.and_then(|paths| self.value(paths)).map(|paths| paths.0).unwrap_or_default(),
+        })
+    }
+
+    fn redirect(&mut self, place: Span, written: WrittenRedirect, known: &Known<'_>) -> Option<Redirect> {
+        let (to, status) = match written {
+            PlainOrTable::Plain(value) => (Some(Written { span: place.clone(), value }), None),
+            PlainOrTable::Table(table) => (table.to, table.status),
+        };
+        let status = self.or(status.map(|status| map(status, |it| it.0)), StatusCode::PERMANENT_REDIRECT);
+        Some(match self.need(to, &place, "to", "\"https\"")? {
+            RedirectTarget::To(to) => Redirect { to, status, from: RedirectFrom::Any },
+            RedirectTarget::Https => {
+                let Some(port) = known.tls_port else {
+                    self.fault(
+                        place,
+                        "no listener has TLS",
+                        "give one `tls`, or write where to: \"https://{host}{path}{query}\"",
+                    );
+                    return None;
+                };
+                let to = LocationTemplate::over_tls(port);
+                Redirect { to, status, from: RedirectFrom::ClearText }
+            }
+        })
+    }
+
+    fn respond(&mut self, place: Span, written: WrittenRespond) -> Option<StatedAnswer> {
+        let (status, content, content_type) = match written {
+            PlainOrTable::Plain(value) => (Some(Written { span: place.clone(), value }), None, None),
+            PlainOrTable::Table(table) => (table.status, table.body, table.content_type),
+        };
+        let without_content = "an answer of this status has no content";
+        let has_content = content.as_ref().map(|content| content.span.clone());
+        let status = self.need(status, &place, "status", "200")?.0;
+        if let Some(place) = has_content.filter(|_| matches!(status.as_u16(), 204 | 205)) {
+            self.fault(place, without_content, "leave it out, or write another status");
+        }
+        let text = HeaderValue::from_static("text/plain; charset=utf-8");
+        Some(StatedAnswer {
+            status,
+            content_type: self.or(content_type, text),
+            content: self.or(content, String::new()).into(),
+        })
     }
 
     fn compress_types(&mut self, written: Option<Spanned<Vec<Written<MediaRange>>>>) -> Arc<[MediaRange]> {
@@ -299,32 +527,94 @@ impl Resolver<'_> {
     }
 }
 
-/// The earlier route because of which `route` never sees a request: together they take each of its hosts (the last
-/// one needed is named).
+/// The keys of a route that lead somewhere, and what else counts for them.
+struct WrittenActions {
+    upstream: Option<Written<Text>>,
+    files: Option<Spanned<WrittenFiles>>,
+    /// Where clients see the root of `files`.
+    mounted_at: Option<PathPrefix>,
+    redirect: Option<Spanned<WrittenRedirect>>,
+    respond: Option<Spanned<WrittenRespond>>,
+    /// The route's name.
+    route: Option<Text>,
+}
+
+/// The keys of a route that say something of its upstream or of what the cache keeps of its answers, with their places.
+fn useless_without_upstream(table: &WrittenRoute) -> Vec<(&'static str, Span)> {
+    let keys = [
+        ("canary", table.canary.as_ref().map(|it| it.span.clone())),
+        ("resend", table.resend.as_ref().map(|it| it.span.clone())),
+        ("compress", table.compress.as_ref().map(|it| it.span.clone())),
+        ("compress_types", table.compress_types.as_ref().map(Spanned::span)),
+        ("decompress", table.decompress.as_ref().map(|it| it.span.clone())),
+        ("early_hints", table.early_hints.as_ref().map(|it| it.span.clone())),
+        ("strip_prefix", table.strip_prefix.as_ref().map(|it| it.span.clone())),
+        ("add_prefix", table.add_prefix.as_ref().map(|it| it.span.clone())),
+        ("timeouts", table.timeouts.as_ref().map(|it| it.span.clone())),
+        ("bounds", table.bounds.as_ref().map(|it| it.span.clone())),
+        ("cache", table.cache.as_ref().map(|it| it.span.clone())),
+    ];
+    keys.into_iter().filter_map(|(key, place)| Some((key, place?))).collect()
+}
+
+/// Why nothing can be said of a field of answers, in words about what to do.
+fn not_sayable(name: &HeaderName, field: &ResponseField) -> Option<&'static str> {
+    match (name.as_str(), field) {
+        (
+            "connection" | "content-length" | "transfer-encoding" | "trailer" | "upgrade"
+            | "content-encoding" | "content-range",
+            _,
+        ) => Some("leave it out: it says how the content is sent"),
+        ("date" | "age" | "vary" | "etag" | "last-modified" | "cache-status", _) => {
+            Some("leave it out: caches go by what the origin says")
+        }
+        ("cache-control", _) => Some("write `browser` in the route's `cache`"),
+        ("set-cookie", ResponseField::Is(_)) => {
+            Some("let the origin set cookies: one of the edge's would be everyone's")
+        }
+        (_, ResponseField::Kept) if !INTERNAL.contains(name) => {
+            Some("leave it out: it is sent as the origin sends it")
+        }
+        _ => None,
+    }
+}
+
+/// The earlier route because of which `route` never sees a request: together they take each of its paths on each of its
+/// hosts (the last one needed is named).
 fn shadow<'r>(earlier: &'r [(Span, Arc<Route>)], route: &Route) -> Option<(&'r Span, &'r Route)> {
-    let taker = |host: Option<&str>| {
+    let taker = |host: Option<&HostPattern>, path: &PathPattern| {
         earlier.iter().find(|(_, other)| {
             let takes_host = other.hosts.is_empty()
-                || host.is_some_and(|host| other.hosts.iter().any(|name| **name == *host));
-            takes_host && covers(&other.path, &route.path)
+                || host.is_some_and(|host| other.hosts.iter().any(|name| name.covers(host)));
+            takes_host
+                && takes_scheme(&other.action, &route.action)
+                && takes_asks(&other.asks, &route.asks)
+                && other.paths.iter().any(|it| it.covers(path))
         })
     };
+    let of_host = |host: Option<&HostPattern>| {
+        route.paths.iter().map(|path| taker(host, path)).collect::<Option<Vec<_>>>()?.pop()
+    };
     let (span, other) = match route.hosts.as_slice() {
-        [] => taker(None)?,
-        hosts => hosts.iter().map(|host| taker(Some(host))).collect::<Option<Vec<_>>>()?.pop()?,
+        [] => of_host(None)?,
+        hosts => hosts.iter().map(|host| of_host(Some(host))).collect::<Option<Vec<_>>>()?.pop()?,
     };
     Some((span, other))
 }
 
-/// Whether every path of `inner` is one of `outer`.
-fn covers(outer: &PathPattern, inner: &PathPattern) -> bool {
-    match (outer, inner) {
-        (PathPattern::Exact(outer), PathPattern::Exact(inner)) => outer == inner,
-        (PathPattern::Exact(_), PathPattern::Prefix(_)) => false,
-        (PathPattern::Prefix(outer), PathPattern::Exact(inner) | PathPattern::Prefix(inner)) => {
-            inner.starts_with(&**outer)
-        }
-    }
+/// Whether the scheme of requests leaves nothing for `inner` that `outer` has not taken.
+fn takes_scheme(outer: &RouteAction, inner: &RouteAction) -> bool {
+    let clear_alone = |action: &RouteAction| {
+        matches!(action, RouteAction::Redirect(Redirect { from: RedirectFrom::ClearText, .. }))
+    };
+    !clear_alone(outer) || clear_alone(inner)
+}
+
+/// Whether every request that has what `inner` asks for has what `outer` asks for, as far as it can be told.
+fn takes_asks(outer: &Asks, inner: &Asks) -> bool {
+    let methods = outer.methods.is_empty()
+        || !inner.methods.is_empty() && inner.methods.iter().all(|method| outer.methods.contains(method));
+    methods && outer.fields.iter().all(|field| inner.fields.contains(field))
 }
 
 /// The most content that is held for one request: there may be as many requests as connections.

@@ -67,7 +67,16 @@ impl Resolver<'_> {
     }
 
     fn request_fields(&mut self, written: BTreeMap<Spanned<String>, Written<RequestField>>) -> RequestFields {
-        let mut fields: Vec<(HeaderName, RequestField)> = Vec::new();
+        RequestFields(self.fields(written, not_settable))
+    }
+
+    /// What is said of fields by their names. `refused` says what to do in place of what cannot be said.
+    pub(super) fn fields<F>(
+        &mut self,
+        written: BTreeMap<Spanned<String>, Written<F>>,
+        refused: impl Fn(&HeaderName, &F) -> Option<&'static str>,
+    ) -> Vec<(HeaderName, F)> {
+        let mut fields: Vec<(HeaderName, F)> = Vec::new();
         for (written, field) in written {
             let Ok(name) = written.get_ref().parse::<HeaderName>() else {
                 let message = format!("{:?} is no name of a field", written.get_ref());
@@ -77,14 +86,14 @@ impl Resolver<'_> {
             let Some(field) = self.value(field) else { continue };
             if fields.iter().any(|(other, _)| *other == name) {
                 self.fault(written.span(), format!("{name} is listed twice"), "keep one of them");
-            } else if let Some(remedy) = not_settable(&name, &field) {
+            } else if let Some(remedy) = refused(&name, &field) {
                 let message = format!("what is sent as {name} cannot be said here");
                 self.fault(written.span(), message, remedy);
             } else {
                 fields.push((name, field));
             }
         }
-        RequestFields(fields)
+        fields
     }
 
     fn servers(

@@ -69,6 +69,68 @@ impl Value for PathPattern {
     }
 }
 
+/// The paths of a route: one, or several in a list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::settings) struct Paths(pub(in crate::settings) Vec<PathPattern>);
+
+impl Value for Paths {
+    const EXPECTED: &'static str = "a path such as \"/api/*\", or several in a list";
+
+    fn from_text(text: &str) -> Result<Self, Unreadable> {
+        PathPattern::from_text(text).map(|path| Self(vec![path]))
+    }
+
+    fn from_list(list: Vec<String>) -> Result<Self, Unreadable> {
+        if list.is_empty() {
+            return Err(Unreadable::new("an empty list matches no path", "write \"/*\" for every path"));
+        }
+        let paths: Vec<PathPattern> =
+            list.iter().map(|text| PathPattern::from_text(text)).collect::<Result<_, _>>()?;
+        for (place, path) in paths.iter().enumerate() {
+            if let Some(other) = paths.iter().take(place).find(|other| other.covers(path)) {
+                return Err(Unreadable::new(
+                    format!("\"{path}\" is within \"{other}\", which stands before it"),
+                    "leave it out",
+                ));
+            }
+        }
+        Ok(Self(paths))
+    }
+}
+
+/// What stands before a path: in the one spelling, without a slash at its end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::settings) struct PathPrefix(pub(in crate::settings) Box<str>);
+
+impl Value for PathPrefix {
+    const EXPECTED: &'static str = "the beginning of a path such as \"/api\"";
+
+    fn from_text(text: &str) -> Result<Self, Unreadable> {
+        let bad = |help: &str| Unreadable::new(format!("{text:?} is no beginning of a path"), help);
+        match PathPattern::from_text(text)? {
+            PathPattern::Exact(path) if path.ends_with('/') => {
+                Err(bad("leave the slash at its end out, as in \"/api\""))
+            }
+            PathPattern::Exact(path) => Ok(Self(path)),
+            PathPattern::Prefix(_) => Err(bad("leave the star out, as in \"/api\"")),
+        }
+    }
+}
+
+impl Value for Method {
+    const EXPECTED: &'static str = "a method such as \"POST\"";
+
+    fn from_text(text: &str) -> Result<Self, Unreadable> {
+        let refused = |help: &str| Unreadable::new(format!("{text:?} is no method of a route"), help);
+        match text.parse::<Method>() {
+            Ok(Method::HEAD) => Err(refused("leave it out: HEAD is where GET is")),
+            Ok(Method::CONNECT | Method::TRACE) => Err(refused("leave it out: it is never offered")),
+            Ok(method) if text.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'-') => Ok(method),
+            _ => Err(refused("write it in capitals, as in \"GET\"")),
+        }
+    }
+}
+
 /// How to see that an instance of a command is ready.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::settings) enum Ready {

@@ -3,6 +3,7 @@
 //! Owns their notation and nothing else: text in, a typed value or a reason with a remedy out. Never knows which key
 //! it reads, nor where in the file it stands; [`Written`] keeps the place for those who report it.
 
+mod actions;
 mod amounts;
 mod choices;
 mod places;
@@ -15,13 +16,16 @@ use serde::de::{
 };
 use toml::Spanned;
 
+#[cfg(test)]
+pub(super) use actions::{FilesTable, RedirectTable, RespondTable};
+pub(super) use actions::{PlainOrTable, RedirectTarget, WrittenFiles, WrittenRedirect, WrittenRespond};
 pub use amounts::ByteSize;
 pub(super) use amounts::{
     Count, Deadline, Instances, Lifetime, Lifetimes, Percent, Positive, PositiveSize, Rate, ServerError,
     Threads,
 };
-pub(super) use choices::{Ready, UnsafeMethod};
-pub(super) use places::{Host, ProxyPeers};
+pub(super) use choices::{PathPrefix, Paths, Ready, UnsafeMethod};
+pub(super) use places::ProxyPeers;
 #[cfg(test)]
 pub(super) use servers::ServerTable;
 pub(super) use servers::{CertificateName, CheckPath, CookieSign, FieldSign, WellStatus, WrittenServer};
@@ -265,7 +269,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::settings::{Balance, Location, PathPattern};
+    use crate::settings::{Balance, HostPattern, Location, PathPattern};
 
     proptest! {
         #[test]
@@ -278,7 +282,7 @@ mod tests {
             let _ = Balance::from_text(&text);
             let _ = CheckPath::from_text(&text);
             let _ = CertificateName::from_text(&text);
-            let _ = Host::from_text(&text);
+            let _ = HostPattern::from_text(&text);
             let _ = IpNet::from_text(&text);
             let _ = HeaderValue::from_text(&text);
             let _ = nearest_or_list(&text, ["upstream", "limit"].into_iter());

@@ -6,7 +6,7 @@ use cache_policy::one_host;
 use ipnet::IpNet;
 
 use super::{Unreadable, Value};
-use crate::settings::AdminAddress;
+use crate::settings::{AdminAddress, HostPattern};
 
 impl Value for SocketAddr {
     const EXPECTED: &'static str = "an address such as \"[::]:8080\"";
@@ -89,32 +89,35 @@ impl Value for IpNet {
     }
 }
 
-/// A host as routes name it: in its one spelling, as requests have it, without a port.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(in crate::settings) struct Host(pub(in crate::settings) Box<str>);
-
-impl Value for Host {
-    const EXPECTED: &'static str = "a host such as \"shop.example\"";
+impl Value for HostPattern {
+    const EXPECTED: &'static str = "a host such as \"shop.example\" or \"*.shop.example\"";
 
     fn from_text(text: &str) -> Result<Self, Unreadable> {
         let bad = |help: &str| Unreadable::new(format!("{text:?} is no host"), help);
-        if text.contains('*') {
-            return Err(bad("hosts are written in full; leave `hosts` out to match every host"));
+        let (name, below) = match text.strip_prefix("*.") {
+            Some(name) => (name, true),
+            None => (text, false),
+        };
+        if name.contains('*') {
+            return Err(bad(
+                "a star stands for all that is below a host, as in \"*.shop.example\"; leave `hosts` out to match every host",
+            ));
         }
-        let literal = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
-        if let Some(literal) = literal {
+        let literal = name.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+        if let Some(literal) = literal.filter(|_| !below) {
             let address = literal.parse::<Ipv6Addr>();
             address.map_err(|_| bad("between brackets stands an IPv6 address"))?;
-            return Ok(Host(one_host(text)));
+            return Ok(Self::Exact(one_host(name)));
         }
-        if text.contains(':') {
+        if name.contains(':') {
             return Err(bad("write the host without scheme and port; an IPv6 address stands in brackets"));
         }
         let known = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_');
-        if text.is_empty() || text.len() > 253 || !text.bytes().all(known) {
+        if name.is_empty() || name.len() > 253 || !name.bytes().all(known) {
             return Err(bad("write a name such as \"shop.example\" (punycode for other scripts)"));
         }
-        Ok(Host(one_host(text)))
+        let name = one_host(name);
+        Ok(if below { Self::Below(format!(".{name}").into()) } else { Self::Exact(name) })
     }
 }
 
@@ -126,7 +129,15 @@ mod tests {
     #[test]
     fn routes_name_hosts_in_any_spelling() {
         for (written, named) in [("Shop.Test.", "shop.test"), ("[2001:DB8:0::1]", "[2001:db8::1]")] {
-            assert_eq!(Host::from_text(written).ok().map(|host| host.0), Some(named.into()), "{written}");
+            let named = HostPattern::Exact(named.into());
+            assert_eq!(HostPattern::from_text(written).ok(), Some(named), "{written}");
+        }
+        assert_eq!(
+            HostPattern::from_text("*.Shop.test.").ok(),
+            Some(HostPattern::Below(".shop.test".into()))
+        );
+        for bad in ["*", "*.", "a.*", "*shop.test", "*.*.test", "*.[::1]"] {
+            assert_eq!(HostPattern::from_text(bad).ok(), None, "{bad}");
         }
     }
 }

@@ -106,6 +106,8 @@ impl Probe<'_> {
         let stream = match &self.address {
             Address::Unix(path) => return Ok(Box::new(connect_unix(path, None).await?)),
             Address::UnixOf(path, user) => return Ok(Box::new(connect_unix(path, Some(*user)).await?)),
+            // No program listens there.
+            Address::Files(_) => return Err(io::ErrorKind::Unsupported.into()),
             Address::Socket(address) => TcpStream::connect(address).await?,
             Address::Name { host, port } => TcpStream::connect((&**host, *port)).await?,
         };
