@@ -29,6 +29,7 @@ pub struct Setup {
     routes: Vec<String>,
     tables: String,
     admin: Option<SocketAddr>,
+    threads: usize,
     /// Keys that stand in no table.
     top: String,
     listeners: Vec<String>,
@@ -65,6 +66,7 @@ impl Setup {
             routes: Vec::new(),
             tables: String::new(),
             admin: None,
+            threads: 2,
             listeners: Vec::new(),
         }
     }
@@ -80,6 +82,13 @@ impl Setup {
     #[must_use]
     pub fn admin(mut self, address: SocketAddr) -> Self {
         self.admin = Some(address);
+        self
+    }
+
+    /// With so many workers. Without: two.
+    #[must_use]
+    pub fn threads(mut self, threads: usize) -> Self {
+        self.threads = threads;
         self
     }
 
@@ -145,7 +154,7 @@ impl Setup {
     /// The settings file.
     #[must_use]
     pub fn text(&self) -> String {
-        let Self { servers, top, listen, upstream, routes, tables, admin, listeners } = self;
+        let Self { servers, top, listen, upstream, routes, tables, admin, threads, listeners } = self;
         let listeners = listeners.concat();
         let admin = admin.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 0)));
         let everything = vec!["path = \"/*\"".to_owned()];
@@ -158,7 +167,7 @@ impl Setup {
             })
             .collect();
         format!(
-            r#"threads = 2
+            r#"threads = {threads}
 {top}
 
 [[listen]]

@@ -67,7 +67,7 @@ impl Frames {
     #[track_caller]
     #[must_use]
     pub fn open(mut raw: Raw) -> Self {
-        raw.send("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
+        raw.send(PREFACE);
         let mut frames = Self { raw };
         frames.send(Kind::Settings, 0, 0, &[]);
         frames
@@ -75,12 +75,7 @@ impl Frames {
 
     /// Sends one frame, if the edge still listens.
     pub fn send(&mut self, kind: Kind, flags: u8, stream: u32, payload: &[u8]) -> bool {
-        let length = u32::try_from(payload.len()).expect("frames are small").to_be_bytes();
-        let mut frame = length[1..].to_vec();
-        frame.extend([kind as u8, flags]);
-        frame.extend(stream.to_be_bytes());
-        frame.extend(payload);
-        self.raw.try_send(frame)
+        self.raw.try_send(frame(kind, flags, stream, payload))
     }
 
     /// Sends a complete head and ends the stream.
@@ -127,8 +122,26 @@ impl Frames {
     }
 }
 
+/// What a client sends first.
+pub const PREFACE: &str = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// A frame as it goes over the wire.
+///
+/// # Panics
+/// When the payload is longer than any frame may be.
+#[must_use]
+pub fn frame(kind: Kind, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).expect("frames are small").to_be_bytes();
+    let mut frame = length[1..].to_vec();
+    frame.extend([kind as u8, flags]);
+    frame.extend(stream.to_be_bytes());
+    frame.extend(payload);
+    frame
+}
+
 /// Octets as a number, the highest first.
-fn number(octets: &[u8]) -> u32 {
+#[must_use]
+pub fn number(octets: &[u8]) -> u32 {
     octets.iter().fold(0, |number, octet| number << 8 | u32::from(*octet))
 }
 

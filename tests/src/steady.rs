@@ -1,12 +1,12 @@
 //! A steady load: so many requests a second whatever becomes of those before them, bounded in number, every answer checked.
 //!
 //! Clients that wait for slow answers before they ask again hide how slow those are; here each request has its time, and its
-//! latency counts from then. Each is another (`/0`, `/1`, ..), so that an answer to somebody else is seen; some are POST.
-//! Connections are kept and used in turn; where all are busy, another is opened.
+//! latency counts from then. Each is another (`/0`, `/1`, ..) unless a plan says otherwise, so that an answer to somebody else is
+//! seen; some are POST. Connections are kept and used in turn; where all are busy, another is opened.
 
 use std::{
     collections::VecDeque,
-    net::SocketAddr,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicUsize, Ordering},
@@ -20,7 +20,7 @@ use http_body_util::{BodyExt as _, Full};
 use hyper::{Request, StatusCode, client::conn::http1, header};
 use hyper_util::rt::TokioIo;
 use tokio::{
-    net::TcpStream,
+    net::{TcpSocket, TcpStream},
     task::JoinSet,
     time::{sleep_until, timeout},
 };
@@ -45,6 +45,30 @@ pub struct Plan {
     pub connections: usize,
     /// Of so many requests one is a POST. 0: none.
     pub post_every: usize,
+    /// Of so many requests one comes on a connection of its own, as a newcomer's. 0: none.
+    pub newcomer_every: usize,
+    /// What each request is for.
+    pub target: fn(usize) -> String,
+    /// The client's address.
+    pub from: IpAddr,
+}
+
+impl Plan {
+    /// So many requests a second of these servers, so many in all, all GETs and each for something else, over one connection.
+    #[must_use]
+    pub fn new(address: SocketAddr, servers: Vec<&'static str>, per_second: u32, count: usize) -> Self {
+        Self {
+            address,
+            servers,
+            per_second,
+            count,
+            connections: 1,
+            post_every: 0,
+            newcomer_every: 0,
+            target: |number| format!("/{number}"),
+            from: Ipv4Addr::LOCALHOST.into(),
+        }
+    }
 }
 
 /// A load that is being made by a thread of its own.
@@ -123,7 +147,7 @@ async fn make(plan: &Arc<Plan>, due: &AtomicUsize) -> Vec<Outcome> {
     let idle = Arc::new(Mutex::new(VecDeque::new()));
     for _ in 0..plan.connections {
         // Where nobody listens yet, the requests will say so.
-        let Ok(connection) = connect(plan.address).await else { break };
+        let Ok(connection) = connect(plan).await else { break };
         lock(&idle).push_back(connection);
     }
     let mut requests = JoinSet::new();
@@ -135,7 +159,8 @@ async fn make(plan: &Arc<Plan>, due: &AtomicUsize) -> Vec<Outcome> {
         let (plan, idle) = (Arc::clone(plan), Arc::clone(&idle));
         requests.spawn(async move {
             let asked = request(&plan, number);
-            let verdict = match timeout(PATIENCE, ask(&plan, &idle, &asked)).await {
+            let kept = if is_nth(number, plan.newcomer_every) { None } else { Some(&*idle) };
+            let verdict = match timeout(PATIENCE, ask(&plan, kept, &asked)).await {
                 Ok(verdict) => verdict,
                 Err(_) => Verdict::Failed("no end of it in time".to_owned()),
             };
@@ -152,18 +177,23 @@ fn since(at: Instant) -> Duration {
 }
 
 fn request(plan: &Plan, number: usize) -> Asked {
-    let is_post = plan.post_every > 0 && number % plan.post_every == plan.post_every - 1;
+    let is_post = is_nth(number, plan.post_every);
     let (method, content) =
         if is_post { ("POST", format!("order {number}")) } else { ("GET", String::new()) };
-    Asked { method: method.to_owned(), target: format!("/{number}"), content }
+    Asked { method: method.to_owned(), target: (plan.target)(number), content }
 }
 
-async fn ask(plan: &Plan, idle: &Mutex<VecDeque<Connection>>, asked: &Asked) -> Verdict {
+/// Whether this one is the one of so many. 0: none is.
+fn is_nth(number: usize, every: usize) -> bool {
+    every > 0 && number % every == every - 1
+}
+
+/// Asks on one of the kept connections, or on a new one, which is kept where there is a place for it.
+async fn ask(plan: &Plan, kept: Option<&Mutex<VecDeque<Connection>>>, asked: &Asked) -> Verdict {
     loop {
-        let kept = take(idle);
-        let mut connection = match kept {
+        let mut connection = match kept.and_then(take) {
             Some(connection) => connection,
-            None => match connect(plan.address).await {
+            None => match connect(plan).await {
                 Ok(connection) => connection,
                 Err(error) => return Verdict::Failed(error),
             },
@@ -186,7 +216,9 @@ async fn ask(plan: &Plan, idle: &Mutex<VecDeque<Connection>>, asked: &Asked) -> 
             Ok(_) if status != StatusCode::OK => Verdict::Failed(status.as_str().to_owned()),
             Ok(body) => judge(plan, asked, &body.to_bytes()),
         };
-        lock(idle).push_back(connection);
+        if let Some(kept) = kept {
+            lock(kept).push_back(connection);
+        }
         return verdict;
     }
 }
@@ -216,14 +248,21 @@ fn take(idle: &Mutex<VecDeque<Connection>>) -> Option<Connection> {
     None
 }
 
-async fn connect(address: SocketAddr) -> Result<Connection, String> {
-    let stream = TcpStream::connect(address).await.map_err(|error| error.to_string())?;
-    let _ = stream.set_nodelay(true);
+async fn connect(plan: &Plan) -> Result<Connection, String> {
+    let stream = connect_from(plan.from, plan.address).await.map_err(|error| error.to_string())?;
     let (sender, connection) =
         http1::handshake(TokioIo::new(stream)).await.map_err(|error| described(&error))?;
     // Ends with its sender, which goes with the load's runtime at the latest; its errors reach the sender.
     tokio::spawn(connection);
     Ok(sender)
+}
+
+/// A connection from one address of this machine to another.
+pub(crate) async fn connect_from(from: IpAddr, address: SocketAddr) -> std::io::Result<TcpStream> {
+    let socket = TcpSocket::new_v4()?;
+    socket.set_nodelay(true)?;
+    socket.bind(SocketAddr::from((from, 0)))?;
+    socket.connect(address).await
 }
 
 /// An error with what caused it.

@@ -158,12 +158,9 @@ fn run(options: &Options, fault: &Fault, name: &str, start: Start) {
     });
     let ends: Vec<usize> = ends.collect();
     let load = Steady::start(Plan {
-        address: proxy.address(),
-        servers: NAMES.to_vec(),
-        per_second: options.rate as u32,
-        count: ends[2],
         connections: CONNECTIONS,
         post_every: POST_EVERY,
+        ..Plan::new(proxy.address(), NAMES.to_vec(), options.rate as u32, ends[2])
     });
     load.reaches(ends[0]);
     (fault.begin)(&mut scene);

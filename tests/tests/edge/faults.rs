@@ -98,14 +98,8 @@ impl Scene {
 /// The load, as far as the request with which the fault begins.
 #[track_caller]
 fn load(edge: &Edge, servers: Vec<&'static str>, post_every: usize) -> Steady {
-    let load = Steady::start(Plan {
-        address: edge.clear(),
-        servers,
-        per_second: 300,
-        count: COUNT,
-        connections: 20,
-        post_every,
-    });
+    let load =
+        Steady::start(Plan { connections: 20, post_every, ..Plan::new(edge.clear(), servers, 300, COUNT) });
     load.reaches(BEGINS);
     load
 }
