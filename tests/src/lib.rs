@@ -5,9 +5,11 @@
 //! panics. A program that is missing fails the test and is named with the package that holds it.
 //!
 //! A scenario reads: an [`upstream::Upstream`] with a script (or [`faulty`] servers, or the real [`shop`]), an [`edge::Edge`] over
-//! it, clients ([`curl`], [`raw`], [`load`], [`steady`], [`browser`]), and what must be true of the answers.
+//! it, clients ([`curl`], [`raw`], [`load`], [`steady`], [`browser`]), attackers ([`attack`]), and what must be true of the answers.
 
 pub mod address;
+pub mod attack;
+pub mod besieged;
 pub mod binaries;
 pub mod browser;
 pub mod curl;

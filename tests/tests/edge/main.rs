@@ -28,6 +28,7 @@ mod reload;
 mod representation;
 mod resume;
 mod routes;
+mod siege;
 mod streaming;
 mod tls;
 mod upgrade;
