@@ -1,7 +1,7 @@
 # `make` alone lists the targets. Each finds what is missing and installs it where it can, or says what to install.
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check components format lint docs deny deny-offline bench bench-shop bench-faults bench-micro dist
+.PHONY: help run test check components format lint docs deny deny-offline bench bench-shop bench-faults bench-micro siege fuzz dist
 .NOTPARALLEL:
 
 SHELL := /bin/bash
@@ -67,12 +67,20 @@ bench-faults: ## what clients notice when servers go wrong, beside HAProxy and n
 	$(CARGO) build --release --locked --bins -p edge -p gatehouse-tests
 	$(CARGO) run --release --locked -p gatehouse-tests --bin bench_faults
 
+siege: ## what a good client notices of sixteen attacks, beside nginx and HAProxy, in one run (14 minutes)
+	@tests/requirements.sh siege
+	$(CARGO) build --release --locked --bins -p edge -p gatehouse-tests
+	$(CARGO) run --release --locked -p gatehouse-tests --bin siege
+
+fuzz: ## each parser of ours under libFuzzer for SECONDS each (30); says what is missing for it
+	@tests/fuzz.sh $(or $(SECONDS),30)
+
 bench-micro: ## time and allocations of one hit and of its parts, in memory
 	@tests/requirements.sh build
 	$(CARGO) bench --locked -p edge --bench hit
 
 # What the archive holds beside the programs: what the settings name, and what the README links to.
-DIST := config certs/README.md migrations docs README.md ARCHITECTURE.md CONTRIBUTING.md CHANGELOG.md \
+DIST := config certs/README.md migrations docs README.md ARCHITECTURE.md CONTRIBUTING.md CHANGELOG.md SECURITY.md \
   LICENSE-MIT LICENSE-APACHE
 
 dist: ## optimised binaries and what they need, as one archive under target/dist
