@@ -1,11 +1,7 @@
-//! The operator's file. No input panics; whatever is wrong with it is said with its place.
 #![no_main]
+#![expect(dead_code, reason = "each target is a program, and has all of them")]
 
-use edge::settings;
-use libfuzzer_sys::fuzz_target;
+#[path = "../targets.rs"]
+mod targets;
 
-fuzz_target!(|text: &str| {
-    if let Err(error) = settings::parse(text, "fuzz.toml") {
-        assert!(error.to_string().contains("fuzz.toml"), "{error}");
-    }
-});
+libfuzzer_sys::fuzz_target!(|octets: &[u8]| targets::settings(octets));
