@@ -25,7 +25,10 @@ use edge::{
 };
 use http::{HeaderMap, Request, Response};
 use http_body_util::{BodyExt as _, Full};
-use hyper::{body::Incoming, service::service_fn};
+use hyper::{
+    body::{Body, Incoming},
+    service::service_fn,
+};
 use hyper_util::rt::TokioIo;
 use scripted_upstream::Seen;
 use tokio::task::JoinHandle;
@@ -182,7 +185,14 @@ impl Front {
     }
 
     async fn begin_body(&self, request: http::request::Builder, body: &'static str) -> Response<Incoming> {
-        let mut request = request.body(Full::new(Bytes::from(body))).unwrap();
+        self.begin_with(request.body(Full::new(Bytes::from(body))).unwrap()).await.unwrap()
+    }
+
+    /// Sends a request with any content, which may fail, and returns with the response's head.
+    pub(crate) async fn begin_with<B>(&self, mut request: Request<B>) -> hyper::Result<Response<Incoming>>
+    where
+        B: Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Send + 'static,
+    {
         if !request.headers().contains_key("host") {
             request.headers_mut().insert("host", "shop.example".parse().unwrap());
         }
@@ -208,7 +218,7 @@ impl Front {
         let (mut sender, connection) =
             hyper::client::conn::http1::handshake(TokioIo::new(near)).await.unwrap();
         tokio::spawn(connection);
-        sender.send_request(request).await.unwrap()
+        sender.send_request(request).await
     }
 }
 

@@ -14,6 +14,7 @@ mod explain;
 mod failure;
 mod freshening;
 mod front;
+mod hostile;
 mod http2;
 mod interim;
 mod invalidation;
