@@ -70,11 +70,15 @@ pub(crate) fn inbound(octets: &[u8]) {
     assert!(key.as_str().starts_with(scheme.as_str()));
 }
 
-/// A request line as it comes over HTTP/1.x. It is encoded alike in whatever pieces it comes, and what is encoded is left alone.
+/// A request line as it comes over HTTP/1.x, after a line with the size of the pieces that it comes in. It is encoded alike in
+/// whatever pieces it comes, and what is encoded is left alone.
 pub(crate) fn request_line(octets: &[u8]) {
+    let mut input = Input::new(octets);
+    let size = input.number() as usize % 16 + 1;
+    let octets = input.rest();
     let whole = RequestLine::default().read(octets).into_owned();
     let mut line = RequestLine::default();
-    let in_pieces: Vec<u8> = octets.chunks(3).flat_map(|piece| line.read(piece).into_owned()).collect();
+    let in_pieces: Vec<u8> = octets.chunks(size).flat_map(|piece| line.read(piece).into_owned()).collect();
     assert_eq!(in_pieces, whole);
     assert_eq!(RequestLine::default().read(&whole), whole);
 }

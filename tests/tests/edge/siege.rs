@@ -159,7 +159,7 @@ fn frames_without_content_take_nothing_from_others() {
 }
 
 #[test]
-fn a_hundred_ranges_are_answered_by_less_than_the_whole() {
+fn a_hundred_ranges_are_answered_by_no_more_than_the_whole() {
     withstands(Attack::Ranges, (4, 100), patient, |ends| {
         ends.count(|how| matches!(how, How::Answered(200 | 206 | 416))) >= 200
     });

@@ -98,8 +98,11 @@ fn an_edge_that_does_wrong_is_found_out() {
     }
 }
 
+/// The route's rules, the origin's habits in turn, and what happens.
+type Game = (&'static str, Vec<Habit>, Vec<Step>);
+
 /// Plays many games; the first that breaks a rule, made as short as it gets.
-fn search(fault: Fault) -> Result<(), TestError<(&'static str, Vec<Habit>, Vec<Step>)>> {
+fn search(fault: Fault) -> Result<(), TestError<Game>> {
     let usual = ProptestConfig::default();
     let cases = if std::env::var_os("PROPTEST_CASES").is_some() { usual.cases } else { 192 };
     let failure_persistence = Some(Box::new(FileFailurePersistence::Off) as _);
