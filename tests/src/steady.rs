@@ -47,6 +47,9 @@ pub struct Plan {
     pub post_every: usize,
     /// Of so many requests one comes on a connection of its own, as a newcomer's. 0: none.
     pub newcomer_every: usize,
+    /// Whether a GET is asked again that a kept connection was closed upon, as browsers do (RFC 9112 §9.3.1): a server may close
+    /// what is idle at any moment.
+    pub repeats: bool,
     /// What each request is for.
     pub target: fn(usize) -> String,
     /// The client's address.
@@ -65,6 +68,7 @@ impl Plan {
             connections: 1,
             post_every: 0,
             newcomer_every: 0,
+            repeats: false,
             target: |number| format!("/{number}"),
             from: Ipv4Addr::LOCALHOST.into(),
         }
@@ -190,8 +194,11 @@ fn is_nth(number: usize, every: usize) -> bool {
 
 /// Asks on one of the kept connections, or on a new one, which is kept where there is a place for it.
 async fn ask(plan: &Plan, kept: Option<&Mutex<VecDeque<Connection>>>, asked: &Asked) -> Verdict {
+    let mut may_repeat = plan.repeats && asked.method == "GET";
     loop {
-        let mut connection = match kept.and_then(take) {
+        let known = kept.and_then(take);
+        let repeats = may_repeat && known.is_some();
+        let mut connection = match known {
             Some(connection) => connection,
             None => match connect(plan).await {
                 Ok(connection) => connection,
@@ -207,6 +214,10 @@ async fn ask(plan: &Plan, kept: Option<&Mutex<VecDeque<Connection>>>, asked: &As
             Err(mut error) => match error.take_message() {
                 // It had been closed before the request was written: nothing has happened.
                 Some(_) => continue,
+                None if repeats => {
+                    may_repeat = false;
+                    continue;
+                }
                 None => return Verdict::Failed(described(error.error())),
             },
         };

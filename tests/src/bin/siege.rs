@@ -136,6 +136,7 @@ fn run(options: &Options, certificates: &Certificates, attack: Attack, (name, st
     let plan = |rate: usize, target_of: fn(usize) -> String| Plan {
         connections: 4,
         newcomer_every: 2,
+        repeats: true,
         target: target_of,
         from: GOOD,
         ..Plan::new(target.clear, vec![besieged::NAME], rate as u32, rate * seconds)
