@@ -82,7 +82,7 @@ impl Http2 {
             sleep(LINGER).await;
         };
         tokio::select! {
-            how = hear.to_the_end(shared) => how,
+            how = hear.until_the_end(shared) => how,
             () = sent => How::Taken,
         }
     }
@@ -98,7 +98,7 @@ struct Hears {
 
 impl Hears {
     /// Notes answers and resets until the connection ends, and how it does.
-    async fn to_the_end(&mut self, shared: &Shared) -> How {
+    async fn until_the_end(&mut self, shared: &Shared) -> How {
         loop {
             match self.next(shared).await {
                 Ok(None) => {}
@@ -215,7 +215,7 @@ pub(super) async fn closed_windows(shared: &Shared) -> How {
     let all: Vec<u8> = (0..shared.force.each as u32).flat_map(|count| asks(count, "/page")).collect();
     let _ = write.write_all(&all).await;
     let _ = write.flush().await;
-    hear.to_the_end(shared).await
+    hear.until_the_end(shared).await
 }
 
 /// Sends a piece on each of as many streams after each pause, as far as the connection's window goes.
@@ -243,7 +243,7 @@ pub(super) async fn slow_uploads(shared: &Shared) -> How {
         }
     };
     tokio::select! {
-        how = hear.to_the_end(shared) => how,
+        how = hear.until_the_end(shared) => how,
         how = drip => how,
     }
 }
@@ -264,7 +264,7 @@ pub(super) async fn unread_answers(shared: &Shared, stop: &mut watch::Receiver<b
         }
     }
     // Whoever has closed has sent no more than buffers of the system hold: that is read in no time.
-    timeout(LINGER, hear.to_the_end(shared)).await.unwrap_or(How::Held)
+    timeout(LINGER, hear.until_the_end(shared)).await.unwrap_or(How::Held)
 }
 
 #[cfg(test)]

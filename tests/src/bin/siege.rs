@@ -126,7 +126,7 @@ fn run(options: &Options, certificates: &Certificates, attack: Attack, (name, st
     };
     let proxy = start(&Plans { options, certificates, server: server.address(), bound });
     let target = proxy.target();
-    for path in (0..POPULAR).map(|number| popular(number)).chain(["/large-hit".to_owned()]) {
+    for path in (0..POPULAR).map(popular).chain(["/large-hit".to_owned()]) {
         let answer = Raw::connect(target.clear)
             .send(format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"))
             .answer();
