@@ -5,9 +5,14 @@
 //! bounded; one more is refused at once. When a request is dropped in the middle of a query (a deadline, a client that
 //! vanished), its connection is closed, and the server, which looks every `CLIENT_CHECK` whether its client is still there,
 //! ends the query. Until it must have noticed, no other connection is opened in place of that one. Otherwise clients that
-//! often give up could pile up statements at the server.
+//! often give up could pile up statements at the server. A connection that turns out to be lost, or of a server that takes no
+//! writes any more, is closed as well, and the others prove themselves before they are used again ([`primary`](crate::primary)).
 
-use std::{io, sync::Arc, time::Duration};
+use std::{
+    io,
+    sync::{Arc, LazyLock},
+    time::Duration,
+};
 
 use sqlx::{
     ConnectOptions as _, Executor as _, FromRow, PgConnection, PgPool, Postgres,
@@ -18,15 +23,25 @@ use sqlx::{
 };
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
-    time::{Instant, sleep, timeout},
+    time::{sleep, timeout},
 };
 
-use crate::{observe::Metrics, problem::Problem, settings::DatabaseSettings};
+use crate::{
+    observe::Metrics,
+    primary::{self, Servers},
+    problem::Problem,
+    settings::DatabaseSettings,
+};
 
-static MIGRATIONS: Migrator = sqlx::migrate!("../migrations");
+/// A database may be ahead of this build, which is then the one before: migrations go forward only, and keep it working.
+static MIGRATIONS: LazyLock<Migrator> = LazyLock::new(|| {
+    let mut migrations = sqlx::migrate!("../migrations");
+    migrations.set_ignore_missing(true);
+    migrations
+});
 
 /// A server that has just been told to start may take this long to accept a connection.
-const START_PATIENCE: Duration = Duration::from_secs(10);
+pub const START_PATIENCE: Duration = Duration::from_secs(10);
 const CONNECT_AGAIN: Duration = Duration::from_millis(50);
 /// `client_connection_check_interval` in milliseconds: how soon the server notices that nobody wants a result.
 const CLIENT_CHECK: &str = "20";
@@ -37,6 +52,7 @@ const UNTIL_NOTICED: Duration = Duration::from_millis(40);
 #[derive(Debug, Clone)]
 pub struct Database {
     pool: PgPool,
+    servers: Servers,
     /// A permit for each request that has a connection or may wait for one.
     places: Arc<Semaphore>,
     /// A permit for each connection on which the server may be at work, those just closed included.
@@ -63,29 +79,32 @@ impl From<AcquireError> for Problem {
 }
 
 impl Database {
-    /// A pool with the bounds of the settings; connects when first used.
-    pub fn new(options: PgConnectOptions, settings: &DatabaseSettings, metrics: Arc<Metrics>) -> Self {
+    /// A pool with the bounds of the settings, to one server or to whichever of several takes writes; connects when first used.
+    pub fn new(servers: impl Into<Servers>, settings: &DatabaseSettings, metrics: Arc<Metrics>) -> Self {
+        let servers = servers.into();
         let statement_timeout = settings.statement_timeout.as_millis().to_string();
-        let options = options
-            .application_name("gatehouse-origin")
-            .options([
-                ("statement_timeout", statement_timeout.as_str()),
-                // A transaction whose origin hangs must not keep its locks.
-                ("idle_in_transaction_session_timeout", statement_timeout.as_str()),
-                ("client_connection_check_interval", CLIENT_CHECK),
-                // Compiling a plan takes longer than any of these queries runs.
-                ("jit", "off"),
-            ])
-            // `Metrics::query` logs slow queries by name; the driver would log their text.
-            .disable_statement_logging();
-        let pool = PgPoolOptions::new()
+        let dress = move |options: PgConnectOptions| {
+            options
+                .application_name("gatehouse-origin")
+                .options([
+                    ("statement_timeout", statement_timeout.as_str()),
+                    // A transaction whose origin hangs must not keep its locks.
+                    ("idle_in_transaction_session_timeout", statement_timeout.as_str()),
+                    ("client_connection_check_interval", CLIENT_CHECK),
+                    // Compiling a plan takes longer than any of these queries runs.
+                    ("jit", "off"),
+                ])
+                // `Metrics::query` logs slow queries by name; the driver would log their text.
+                .disable_statement_logging()
+        };
+        let options = PgPoolOptions::new()
             .max_connections(settings.max_connections)
             .idle_timeout(settings.idle_timeout)
-            .acquire_timeout(settings.acquire_timeout)
-            .connect_lazy_with(options);
+            .acquire_timeout(settings.acquire_timeout);
+        let pool = servers.pool(options, dress);
         let backends = settings.max_connections as usize;
         let places = Arc::new(Semaphore::new(backends + settings.max_waiting as usize));
-        Self { pool, places, backends: Arc::new(Semaphore::new(backends)), metrics }
+        Self { pool, servers, places, backends: Arc::new(Semaphore::new(backends)), metrics }
     }
 
     /// A connection of the pool, within the acquire timeout; an error at once when the queue is full. Dropping the future
@@ -99,9 +118,18 @@ impl Database {
             return Err(AcquireError::Full);
         };
         let bounded = timeout(self.pool.options().get_acquire_timeout(), self.pooled());
-        let pooled = self.metrics.acquire(bounded).await.unwrap_or(Err(sqlx::Error::PoolTimedOut))?;
-        let metrics = Arc::clone(&self.metrics);
-        Ok(Connection { pooled: Some(pooled), busy: false, in_transaction: false, metrics, _place: place })
+        let pooled = self.metrics.acquire(bounded).await.unwrap_or(Err(sqlx::Error::PoolTimedOut));
+        let pooled = pooled.inspect_err(|_| self.servers.doubt())?;
+        let (metrics, servers) = (Arc::clone(&self.metrics), self.servers.clone());
+        let pooled = Some(pooled);
+        Ok(Connection {
+            pooled,
+            state: State::Usable,
+            in_transaction: false,
+            metrics,
+            servers,
+            _place: place,
+        })
     }
 
     async fn pooled(&self) -> Result<Pooled, sqlx::Error> {
@@ -141,11 +169,20 @@ async fn from_pool(pool: &PgPool) -> Result<PoolConnection<Postgres>, sqlx::Erro
 #[derive(Debug)]
 pub struct Connection {
     pooled: Option<Pooled>,
-    /// A statement is under way.
-    busy: bool,
+    state: State,
     in_transaction: bool,
     metrics: Arc<Metrics>,
+    servers: Servers,
     _place: OwnedSemaphorePermit,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Usable,
+    /// A statement is under way.
+    Busy,
+    /// It, or its server as one that takes writes, is gone.
+    Lost,
 }
 
 type Pooled = (PoolConnection<Postgres>, OwnedSemaphorePermit);
@@ -206,14 +243,15 @@ impl Connection {
 
     fn parts(&mut self) -> (&mut PgConnection, Watch<'_>) {
         let (pooled, _) = self.pooled.as_mut().expect("drop alone takes it out");
-        (pooled, Watch { busy: &mut self.busy, metrics: &self.metrics })
+        (pooled, Watch { state: &mut self.state, metrics: &self.metrics, servers: &self.servers })
     }
 }
 
-/// Times a statement, and notices when it is given up.
+/// Times a statement, and notices when it is given up, or its connection lost.
 struct Watch<'a> {
-    busy: &'a mut bool,
+    state: &'a mut State,
     metrics: &'a Metrics,
+    servers: &'a Servers,
 }
 
 impl Watch<'_> {
@@ -222,9 +260,13 @@ impl Watch<'_> {
         name: &'static str,
         statement: impl Future<Output = Result<T, sqlx::Error>>,
     ) -> Result<T, sqlx::Error> {
-        *self.busy = true;
+        *self.state = State::Busy;
         let result = self.metrics.query(name, statement).await;
-        *self.busy = false;
+        *self.state = State::Usable;
+        if result.as_ref().is_err_and(primary::is_lost) {
+            *self.state = State::Lost;
+            self.servers.doubt();
+        }
         result
     }
 }
@@ -232,8 +274,10 @@ impl Watch<'_> {
 impl Drop for Connection {
     fn drop(&mut self) {
         let Some((mut pooled, backend)) = self.pooled.take() else { return };
-        if self.busy {
-            self.metrics.queries_abandoned.inc();
+        if self.state != State::Usable {
+            if self.state == State::Busy {
+                self.metrics.queries_abandoned.inc();
+            }
             // Closes the socket without PostgreSQL's own farewell: the server would read it after the statement only.
             drop(pooled.detach());
             tokio::spawn(async move {
@@ -253,33 +297,36 @@ impl Drop for Connection {
 
 /// A connection without a time limit on statements, for migrations and seeding. Waits a while for a server that starts.
 pub async fn connect(options: &PgConnectOptions) -> Result<PgConnection, sqlx::Error> {
-    let options = options.clone().application_name("gatehouse-origin-setup").disable_statement_logging();
-    let deadline = Instant::now() + START_PATIENCE;
-    loop {
-        match options.connect().await {
-            Err(sqlx::Error::Io(_)) if Instant::now() < deadline => {}
-            Err(sqlx::Error::Database(error))
-                if error.is_transient_in_connect_phase() && Instant::now() < deadline => {}
-            outcome => return outcome,
-        }
-        sleep(CONNECT_AGAIN).await;
-    }
+    Servers::from(options.clone().application_name("gatehouse-origin-setup")).connect(START_PATIENCE).await
 }
 
 /// Applies what is pending; several callers at once wait for each other. Answers how many migrations there are.
 pub async fn migrate(connection: &mut PgConnection) -> Result<usize, MigrateError> {
-    MIGRATIONS.run(connection).await?;
+    MIGRATIONS.run(&mut *connection).await?;
+    let applied = sqlx::query_as::<_, (i64,)>(APPLIED).fetch_all(connection).await?;
+    warn_of_newer(&applied);
     Ok(MIGRATIONS.iter().count())
 }
 
-/// How many migrations of this build the database lacks. A database that is ahead of this build lacks none: migrations go
-/// forward only, and keep the build before them working.
+/// How many migrations of this build the database lacks. A database that is ahead of this build lacks none.
 pub async fn pending_migrations(connection: &mut PgConnection) -> Result<usize, sqlx::Error> {
     let known: bool = sqlx::query_scalar("SELECT to_regclass('_sqlx_migrations') IS NOT NULL")
         .fetch_one(&mut *connection)
         .await?;
     let applied = if known { sqlx::query_as(APPLIED).fetch_all(connection).await? } else { Vec::new() };
+    warn_of_newer(&applied);
     Ok(missing(&applied))
+}
+
+fn warn_of_newer(applied: &[(i64,)]) {
+    let newer: Vec<i64> = applied
+        .iter()
+        .map(|(version,)| *version)
+        .filter(|version| !MIGRATIONS.version_exists(*version))
+        .collect();
+    if !newer.is_empty() {
+        tracing::warn!(?newer, "the database has migrations of a newer build, which this one does not know");
+    }
 }
 
 /// The migrations applied, for [`missing`].

@@ -9,34 +9,42 @@
 //! ```
 //! The answer is on disk with the work before it is given, so who did not get it asks again with the same key. A refusal is
 //! final as well: what could not be done is not done later by an old retry. An error of ours (5xx) is no answer, and leaves
-//! the key unused.
+//! the key unused. Housekeeping forgets keys when nobody asks with them any more. An order does the same in one statement of
+//! its own ([`orders`](crate::orders)); here is what it shares: the key, what a request is told apart by, and the answers kept.
 
 use std::collections::BTreeMap;
 
 use axum::{
-    extract::FromRequestParts,
+    extract::{FromRequest, FromRequestParts, Request},
     response::{IntoResponse as _, Response},
 };
 use http::{HeaderName, HeaderValue, StatusCode, header, request::Parts};
 use serde::Serialize;
+use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 use sqlx::{FromRow, types::Json};
 use utoipa::IntoParams;
 
-use crate::{database::Connection, problem::Problem};
+use crate::{
+    database::Connection,
+    input::{self, Checked},
+    problem::Problem,
+};
 
 const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
 
 const LOCK: &str = "SELECT pg_try_advisory_xact_lock(hashtextextended($2, $1))";
 
 pub(crate) const BY_KEY: &str = "
-    SELECT request_hash, response_status, jsonb_strip_nulls(response_headers) AS response_headers, response_body
+    SELECT request_hash, fingerprint, response_status, jsonb_strip_nulls(response_headers) AS response_headers, response_body
       FROM idempotency_keys
      WHERE user_id = $1 AND key = $2 AND response_status IS NOT NULL";
 
 const KEEP: &str = "
-    INSERT INTO idempotency_keys (user_id, key, request_hash, response_status, response_headers, response_body)
-    VALUES ($1, $2, $3, $4, $5, $6)";
+    INSERT INTO idempotency_keys
+           (user_id, key, request_hash, fingerprint, response_status, response_headers, response_body)
+    VALUES ($1, $2, $3, $4, $5, $6, $7)
+    ON CONFLICT (user_id, key) DO NOTHING";
 
 /// What a client has made up for one request.
 #[derive(Debug, IntoParams)]
@@ -63,6 +71,55 @@ impl<S: Sync> FromRequestParts<S> for IdempotencyKey {
     }
 }
 
+/// A request with a key: its input, and what tells it from other requests.
+#[derive(Debug)]
+pub(crate) struct Keyed<T> {
+    pub(crate) key: IdempotencyKey,
+    pub(crate) fingerprint: Fingerprint,
+    pub(crate) input: T,
+}
+
+impl<T: Checked, S: Send + Sync> FromRequest<S> for Keyed<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+        let (mut parts, body) = request.into_parts();
+        let key = IdempotencyKey::from_request_parts(&mut parts, state).await?;
+        let body = input::read(Request::from_parts(parts, body), state).await?;
+        Ok(Self { key, input: input::parse(&body)?, fingerprint: Fingerprint::of_body(&body)? })
+    }
+}
+
+/// Which request a key belongs to: a digest of what was sent, in canonical form (RFC 8785) and without members that are null.
+/// Not of what this program made of it: another version of the program, with another member in its types, must take a retry
+/// for what it is.
+#[derive(Debug)]
+pub(crate) struct Fingerprint(Vec<u8>);
+
+impl Fingerprint {
+    /// How it is made. Those of another version cannot be compared: then the key alone tells that it is the same request.
+    pub(crate) const VERSION: i16 = 1;
+
+    /// Of a request that its body says all about.
+    fn of_body(body: &[u8]) -> Result<Self, Problem> {
+        let mut sent: Value = serde_json::from_slice(body).map_err(|_| Problem::internal())?;
+        if let Value::Object(members) = &mut sent {
+            members.retain(|_, value| !value.is_null());
+        }
+        Self::of(&sent)
+    }
+
+    /// Of a request as it is to be told from those to other resources: these must differ.
+    pub(crate) fn of(request: &impl Serialize) -> Result<Self, Problem> {
+        let canonical = serde_json_canonicalizer::to_vec(request).map_err(|_| Problem::internal())?;
+        Ok(Self(Sha256::digest(canonical).to_vec()))
+    }
+
+    pub(crate) fn digest(&self) -> &[u8] {
+        &self.0
+    }
+}
+
 /// What a key turns out to be.
 #[derive(Debug)]
 pub(crate) enum Begun {
@@ -77,12 +134,47 @@ pub(crate) enum Begun {
 pub(crate) struct Attempt {
     user: i64,
     key: String,
-    request_hash: Vec<u8>,
+    fingerprint: Fingerprint,
 }
 
 impl IdempotencyKey {
-    /// Begins the transaction of the work. `request` is all by which two requests are told apart, so it must also differ
-    /// between two resources that take keys.
+    pub(crate) fn as_str(&self) -> &str {
+        &self.key
+    }
+
+    /// The answer that this key has got before.
+    ///
+    /// # Errors
+    /// 422 when it belongs to another request, 409 when there is none yet.
+    pub(crate) async fn replay(
+        &self,
+        connection: &mut Connection,
+        user: i64,
+        fingerprint: &Fingerprint,
+    ) -> Result<Response, Problem> {
+        let known = sqlx::query_as::<_, Answer>(BY_KEY).bind(user).bind(&self.key);
+        let answer =
+            connection.optional("idempotency.find", known).await?.ok_or_else(Problem::in_progress)?;
+        answer.again(fingerprint)
+    }
+
+    /// Keeps a refusal, of which nothing else was written, and answers with it; or with what another request with this key has
+    /// been answered meanwhile.
+    pub(crate) async fn refuse(
+        &self,
+        connection: &mut Connection,
+        user: i64,
+        fingerprint: &Fingerprint,
+        refusal: Problem,
+    ) -> Result<Response, Problem> {
+        let answer = Answer::refusing(fingerprint, &refusal)?;
+        if answer.keep(connection, user, &self.key).await? == 0 {
+            return self.replay(connection, user, fingerprint).await;
+        }
+        Ok(answer.into_response())
+    }
+
+    /// Begins the transaction of the work.
     ///
     /// # Errors
     /// 409 while another has the key, 422 when it belongs to another request; then there is no transaction.
@@ -90,10 +182,8 @@ impl IdempotencyKey {
         self,
         connection: &mut Connection,
         user: i64,
-        request: &impl Serialize,
+        fingerprint: Fingerprint,
     ) -> Result<Begun, Problem> {
-        let request = serde_json::to_vec(request).map_err(|_| Problem::internal())?;
-        let request_hash = Sha256::digest(request).to_vec();
         connection.begin().await?;
         let lock = sqlx::query_as::<_, (bool,)>(LOCK).bind(user).bind(self.key.clone());
         if !connection.one("idempotency.lock", lock).await?.0 {
@@ -103,15 +193,10 @@ impl IdempotencyKey {
         if let Some(answer) = connection.optional("idempotency.find", known).await? {
             // Nothing was written. The commit frees the lock, so that the next request with this key does not find it taken.
             connection.commit().await?;
-            if answer.request_hash != request_hash {
-                return Err(Problem::key_reused());
-            }
-            let mut response = answer.into_response();
-            response.headers_mut().insert(REPLAYED, HeaderValue::from_static("true"));
-            return Ok(Begun::Answered(response));
+            return answer.again(&fingerprint).map(Begun::Answered);
         }
         connection.execute("savepoint", sqlx::query("SAVEPOINT untouched")).await?;
-        Ok(Begun::First(Attempt { user, key: self.key, request_hash }))
+        Ok(Begun::First(Attempt { user, key: self.key, fingerprint }))
     }
 }
 
@@ -126,35 +211,15 @@ impl Attempt {
         connection: &mut Connection,
         outcome: Result<Done, Problem>,
     ) -> Result<Response, Problem> {
-        let Done { status, fields, body } = match outcome {
-            Ok(done) => done,
+        let answer = match outcome {
+            Ok(done) => Answer::of(&self.fingerprint, done)?,
             Err(problem) if problem.status().is_server_error() => return Err(problem),
             Err(refusal) => {
                 connection.execute("savepoint", sqlx::query("ROLLBACK TO SAVEPOINT untouched")).await?;
-                let (status, body) = refusal.written();
-                Done {
-                    status,
-                    fields: vec![(header::CONTENT_TYPE, "application/problem+json".to_owned())],
-                    body,
-                }
+                Answer::refusing(&self.fingerprint, &refusal)?
             }
         };
-        let answer = Answer {
-            request_hash: self.request_hash,
-            response_status: i16::try_from(status.as_u16()).map_err(|_| Problem::internal())?,
-            response_headers: Json(
-                fields.into_iter().map(|(name, value)| (name.as_str().to_owned(), value)).collect(),
-            ),
-            response_body: body,
-        };
-        let keep = sqlx::query(KEEP)
-            .bind(self.user)
-            .bind(self.key)
-            .bind(&answer.request_hash)
-            .bind(answer.response_status)
-            .bind(&answer.response_headers)
-            .bind(&answer.response_body);
-        connection.execute("idempotency.keep", keep).await?;
+        answer.keep(connection, self.user, &self.key).await?;
         connection.commit().await?;
         Ok(answer.into_response())
     }
@@ -184,12 +249,54 @@ impl Done {
 #[derive(Debug, FromRow)]
 struct Answer {
     request_hash: Vec<u8>,
+    fingerprint: i16,
     response_status: i16,
     response_headers: Json<BTreeMap<String, String>>,
     response_body: Vec<u8>,
 }
 
 impl Answer {
+    fn of(fingerprint: &Fingerprint, Done { status, fields, body }: Done) -> Result<Self, Problem> {
+        Ok(Self {
+            request_hash: fingerprint.digest().to_vec(),
+            fingerprint: Fingerprint::VERSION,
+            response_status: i16::try_from(status.as_u16()).map_err(|_| Problem::internal())?,
+            response_headers: Json(
+                fields.into_iter().map(|(name, value)| (name.as_str().to_owned(), value)).collect(),
+            ),
+            response_body: body,
+        })
+    }
+
+    fn refusing(fingerprint: &Fingerprint, refusal: &Problem) -> Result<Self, Problem> {
+        let (status, body) = refusal.written();
+        let fields = vec![(header::CONTENT_TYPE, "application/problem+json".to_owned())];
+        Self::of(fingerprint, Done { status, fields, body })
+    }
+
+    /// How many rows were written: none when the key has an answer.
+    async fn keep(&self, connection: &mut Connection, user: i64, key: &str) -> Result<u64, sqlx::Error> {
+        let keep = sqlx::query(KEEP)
+            .bind(user)
+            .bind(key)
+            .bind(&self.request_hash)
+            .bind(self.fingerprint)
+            .bind(self.response_status)
+            .bind(&self.response_headers)
+            .bind(&self.response_body);
+        connection.execute("idempotency.keep", keep).await
+    }
+
+    /// Once more, to the same request.
+    fn again(self, request: &Fingerprint) -> Result<Response, Problem> {
+        if self.fingerprint == Fingerprint::VERSION && self.request_hash != request.digest() {
+            return Err(Problem::key_reused());
+        }
+        let mut response = self.into_response();
+        response.headers_mut().insert(REPLAYED, HeaderValue::from_static("true"));
+        Ok(response)
+    }
+
     fn into_response(self) -> Response {
         let status =
             u16::try_from(self.response_status).ok().and_then(|code| StatusCode::from_u16(code).ok());

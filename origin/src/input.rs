@@ -66,27 +66,48 @@ impl<T: Checked, S: Send + Sync> FromRequest<S> for Input<T> {
     type Rejection = Problem;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
-        // A form cannot send this type, and a script of another site needs the leave of a preflight request (CORS).
-        if !is_json(request.headers()) {
-            return Err(Problem::unsupported_media_type());
-        }
-        let body = Bytes::from_request(request, state).await.map_err(|rejection| {
-            if rejection.status() == http::StatusCode::PAYLOAD_TOO_LARGE {
-                Problem::body_too_large()
-            } else {
-                Problem::invalid("the body did not arrive whole")
-            }
-        })?;
-        parse(&body).map(Self)
+        parse(&read(request, state).await?).map(Self)
     }
+}
+
+/// A body of JSON as it was sent.
+pub(crate) async fn read<S: Send + Sync>(request: Request, state: &S) -> Result<Bytes, Problem> {
+    // A form cannot send this type, and a script of another site needs the leave of a preflight request (CORS).
+    if !is_json(request.headers()) {
+        return Err(Problem::unsupported_media_type());
+    }
+    Bytes::from_request(request, state).await.map_err(|rejection| {
+        if rejection.status() == http::StatusCode::PAYLOAD_TOO_LARGE {
+            Problem::body_too_large()
+        } else {
+            Problem::invalid("the body did not arrive whole")
+        }
+    })
 }
 
 /// The value of a body, checked.
 pub(crate) fn parse<T: Checked>(body: &[u8]) -> Result<T, Problem> {
-    let value: T = serde_json::from_slice(body).map_err(|error| explain(&error))?;
+    let mut json = serde_json::Deserializer::from_slice(body);
+    let value: T = serde_path_to_error::deserialize(&mut json).map_err(|error| explain(&error))?;
+    json.end().map_err(|error| Problem::invalid(format!("the body is not JSON: {error}")))?;
     let mut wrong = Wrong::default();
     value.check(&mut wrong);
     if wrong.0.is_empty() { Ok(value) } else { Err(Problem::invalid_fields(wrong.0)) }
+}
+
+/// Reads a member that may be left out but not be null: who sends null to change something wants something else than leaving
+/// it as it is. With `#[serde(default)]`.
+pub(crate) fn not_null<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<T>, D::Error> {
+    T::deserialize(deserializer).map(Some)
+}
+
+/// The same for a whole number.
+pub(crate) fn integer_not_null<'de, T: TryFrom<i64>, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<T>, D::Error> {
+    integer(deserializer).map(Some)
 }
 
 /// Reads a whole number. `3.0` is one as well as `3`, says JSON Schema of its `integer`, by which the interface is described.
@@ -143,20 +164,22 @@ fn is_json(headers: &HeaderMap) -> bool {
     kind.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case("application/json")
 }
 
-fn explain(error: &serde_json::Error) -> Problem {
-    let text = error.to_string();
-    if error.classify() != Category::Data {
+fn explain(error: &serde_path_to_error::Error<serde_json::Error>) -> Problem {
+    let (text, mut field) = (error.inner().to_string(), error.path().to_string());
+    if error.inner().classify() != Category::Data {
         return Problem::invalid(format!("the body is not JSON: {text}"));
     }
-    // `unknown field `x`, …` and `missing field `x`` name their field; a wrong type has only its place.
-    match text.strip_prefix("unknown field `").or_else(|| text.strip_prefix("missing field `")) {
-        Some(rest) => {
-            let field = rest.split('`').next().unwrap_or_default().to_owned();
-            let message = text.split(" at line ").next().unwrap_or_default().to_owned();
-            Problem::invalid_fields(vec![FieldError { field, message }])
-        }
-        None => Problem::invalid_fields(Vec::new()).detail(text),
+    // Of a member that is not there the path is that of what lacks it.
+    if let Some(rest) = text.strip_prefix("missing field `") {
+        let lacking = rest.split('`').next().unwrap_or_default();
+        field = if field == "." { lacking.to_owned() } else { format!("{field}.{lacking}") };
     }
+    let message = text.split(" at line ").next().unwrap_or_default().to_owned();
+    // The body as a whole is no field.
+    if field == "." {
+        return Problem::invalid_fields(Vec::new()).detail(message);
+    }
+    Problem::invalid_fields(vec![FieldError { field, message }])
 }
 
 #[cfg(test)]
@@ -170,11 +193,14 @@ mod tests {
     #[serde(deny_unknown_fields)]
     struct Named {
         name: String,
+        #[serde(default)]
+        more: Vec<Named>,
     }
 
     impl Checked for Named {
         fn check(&self, wrong: &mut Wrong) {
             wrong.line(&self.name, 1..=3, "name");
+            self.more.iter().for_each(|named| named.check(wrong));
         }
     }
 
@@ -221,7 +247,16 @@ mod tests {
             (r#"{"name":"a\u0000"}"#, StatusCode::UNPROCESSABLE_ENTITY, Some("name")),
             (r#"{"name":"a","role":"x"}"#, StatusCode::UNPROCESSABLE_ENTITY, Some("role")),
             (r"{}", StatusCode::UNPROCESSABLE_ENTITY, Some("name")),
-            (r#"{"name":7}"#, StatusCode::UNPROCESSABLE_ENTITY, None),
+            (r#"{"name":7}"#, StatusCode::UNPROCESSABLE_ENTITY, Some("name")),
+            (r#"{"name":null}"#, StatusCode::UNPROCESSABLE_ENTITY, Some("name")),
+            (r"7", StatusCode::UNPROCESSABLE_ENTITY, None),
+            (
+                r#"{"name":"a","more":[{"name":"b"},{"name":[]}]}"#,
+                StatusCode::UNPROCESSABLE_ENTITY,
+                Some("more[1].name"),
+            ),
+            (r#"{"name":"a","more":[{}]}"#, StatusCode::UNPROCESSABLE_ENTITY, Some("more[0].name")),
+            (r#"{"name":"a"} x"#, StatusCode::BAD_REQUEST, None),
         ] {
             let problem = parse::<Named>(body.as_bytes()).expect_err(body);
             assert_eq!(problem.status(), status, "{body}");

@@ -28,6 +28,7 @@ mod health;
 mod orders;
 pub mod passwords;
 mod products;
+pub mod search;
 mod sessions;
 pub mod users;
 
@@ -41,6 +42,7 @@ pub mod database;
 pub mod housekeeping;
 pub mod outbox;
 pub mod outgoing;
+pub mod primary;
 pub mod purge;
 pub mod replicas;
 pub mod seed;

@@ -6,6 +6,7 @@ use std::{
     pin::pin,
     process::ExitCode,
     sync::Arc,
+    time::Duration,
 };
 
 use anyhow::{Context as _, bail};
@@ -17,7 +18,9 @@ use origin::{
     listener,
     observe::Metrics,
     passwords::Passwords,
+    primary::{self, Servers},
     replicas::{self, Reads},
+    search::Searches,
     seed, server,
     settings::{DatabaseSettings, Secret, Settings},
     shop::Shop,
@@ -96,12 +99,17 @@ fn run(Arguments { config, data, command }: Arguments) -> anyhow::Result<()> {
         .with_ansi(std::io::stderr().is_terminal())
         .with_target(false)
         .with_env_filter(
-            EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,sqlx=warn")),
+            EnvFilter::try_from_default_env()
+                .unwrap_or_else(|_| EnvFilter::new("info,sqlx=warn,sqlx_core::pool=error")),
         )
         .init();
-    let settings = config.as_deref().map_or_else(|| Ok(Settings::default()), Settings::read)?;
-    let mut settings = settings.override_from(|name| std::env::var(name).ok())?;
-    settings.data = data.unwrap_or(settings.data);
+    let read = move || -> anyhow::Result<Settings> {
+        let settings = config.as_deref().map_or_else(|| Ok(Settings::default()), Settings::read)?;
+        let mut settings = settings.override_from(|name| std::env::var(name).ok())?;
+        settings.data = data.clone().unwrap_or(settings.data);
+        Ok(settings)
+    };
+    let settings = read()?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -114,7 +122,7 @@ fn run(Arguments { config, data, command }: Arguments) -> anyhow::Result<()> {
             () = &mut stop => None,
         };
         match prepared {
-            Some(service) => service.run(stop, &settings).await,
+            Some(service) => service.run(stop, &settings, read).await,
             None => Ok(()),
         }
     })
@@ -135,20 +143,12 @@ fn stop_requested() -> anyhow::Result<impl Future<Output = ()>> {
 /// Does the whole of every command but `serve`; for that, everything up to the open listener.
 async fn prepare(command: Command, settings: &Settings) -> anyhow::Result<Option<Service>> {
     let server = Server::find(settings).await?;
+    if let Command::Serve = command {
+        let is_up_to_date = server.prepare_to_serve(settings).await?;
+        return Service::open(server, settings, is_up_to_date).await.map(Some);
+    }
     let mut connection = server.connect().await?;
     match command {
-        Command::Serve => {
-            server.bring_up_to_date(&mut connection, &settings.database).await?;
-            if server.private.is_some() && settings.seed_when_empty > 0 {
-                let added = seed::seed_if_empty(&mut connection, settings.seed_when_empty)
-                    .await
-                    .context("cannot seed")?;
-                if added > 0 {
-                    tracing::info!("{added} demo products added");
-                }
-            }
-            return Service::open(server, settings).await.map(Some);
-        }
         Command::Migrate => {
             let missing = database::pending_migrations(&mut connection).await?;
             let known = database::migrate(&mut connection).await.context("cannot migrate")?;
@@ -165,33 +165,89 @@ async fn prepare(command: Command, settings: &Settings) -> anyhow::Result<Option
             }
             tracing::info!("{email} is an administrator now");
         }
-        Command::RunPostgres(_) | Command::Openapi => bail!("this command takes no settings"),
+        Command::Serve | Command::RunPostgres(_) | Command::Openapi => {
+            bail!("this command takes no settings")
+        }
     }
     drop(connection);
     server.stop().await;
     Ok(None)
 }
 
-/// The database server that the settings mean.
+/// The database that the settings mean.
 struct Server {
-    options: PgConnectOptions,
+    servers: Servers,
     private: Option<PrivatePostgres>,
 }
 
 impl Server {
     async fn find(settings: &Settings) -> anyhow::Result<Self> {
-        if let Some(url) = &settings.database.url {
-            let options = url.as_str().parse().context("the database's URL")?;
-            return Ok(Self { options, private: None });
+        if !settings.database.url.is_empty() {
+            return Ok(Self { servers: Servers::new(options(settings)?), private: None });
         }
         let data = settings.data.clone();
         let private =
             tokio::task::spawn_blocking(move || PrivatePostgres::start(&data, &own_program())).await??;
-        Ok(Self { options: private.connect_options(), private: Some(private) })
+        Ok(Self { servers: private.connect_options().into(), private: Some(private) })
     }
 
     async fn connect(&self) -> anyhow::Result<PgConnection> {
-        database::connect(&self.options).await.context("cannot connect to the database")
+        self.servers.connect(database::START_PATIENCE).await.context("cannot connect to the database")
+    }
+
+    /// Brings the database up to date; answers whether it is there to be: one of somebody else's may be away, and the shop is
+    /// open for whatever needs no database.
+    async fn prepare_to_serve(&self, settings: &Settings) -> anyhow::Result<bool> {
+        if self.private.is_none() {
+            return match self.servers.connect(Duration::ZERO).await {
+                Err(error) if primary::is_away(&error) => {
+                    tracing::warn!(%error, "the database is away: what needs it is answered 503 until it is there");
+                    Ok(false)
+                }
+                outcome => {
+                    let mut connection = outcome.context("cannot connect to the database")?;
+                    self.bring_up_to_date(&mut connection, &settings.database).await.map(|()| true)
+                }
+            };
+        }
+        let mut connection = self.connect().await?;
+        self.bring_up_to_date(&mut connection, &settings.database).await?;
+        if settings.seed_when_empty > 0 {
+            let added = seed::seed_if_empty(&mut connection, settings.seed_when_empty).await;
+            let added = added.context("cannot seed")?;
+            if added > 0 {
+                tracing::info!("{added} demo products added");
+            }
+        }
+        Ok(true)
+    }
+
+    /// Does what could not be done at the start, once the database is there.
+    async fn catch_up(&self, settings: &DatabaseSettings) -> anyhow::Result<()> {
+        let mut connection = loop {
+            match self.servers.connect(Duration::from_secs(60)).await {
+                Err(error) if primary::is_away(&error) => {}
+                outcome => break outcome.context("cannot connect to the database")?,
+            }
+        };
+        self.bring_up_to_date(&mut connection, settings).await?;
+        tracing::info!("the database is there");
+        Ok(())
+    }
+
+    /// Takes the database's servers from settings that were read again. Whatever else they say holds after a restart.
+    fn reload(&self, before: &Settings, read: anyhow::Result<Settings>) -> anyhow::Result<()> {
+        let mut now = read?;
+        if self.private.is_some() || now.database.url.is_empty() {
+            bail!("a private PostgreSQL is taken and left at a start only");
+        }
+        self.servers.replace(options(&now)?);
+        tracing::info!("the database's servers are taken from the settings again");
+        now.database.url.clone_from(&before.database.url);
+        if now != *before {
+            tracing::warn!("what else has changed in the settings holds after a restart");
+        }
+        Ok(())
     }
 
     /// Brings a private database up to date; of another, only checks that it is, unless it may be migrated too.
@@ -223,9 +279,16 @@ impl Server {
     }
 }
 
+/// How to connect to each server that the settings name.
+fn options(settings: &Settings) -> anyhow::Result<Vec<PgConnectOptions>> {
+    let each = settings.database.url.iter().map(|url| url.as_str().parse().context("the database's URL"));
+    each.collect()
+}
+
 /// What `serve` needs once everything is in place.
 struct Service {
     server: Server,
+    is_up_to_date: bool,
     database: Database,
     workers: Workers,
     router: Router,
@@ -233,16 +296,16 @@ struct Service {
 }
 
 impl Service {
-    async fn open(server: Server, settings: &Settings) -> anyhow::Result<Self> {
+    async fn open(server: Server, settings: &Settings, is_up_to_date: bool) -> anyhow::Result<Self> {
         let metrics = Arc::new(Metrics::new(settings.database.slow_query));
         let (tracer, exporter) = Tracer::new(&settings.telemetry, metrics.spans_lost());
-        let database = Database::new(server.options.clone(), &settings.database, Arc::clone(&metrics));
+        let database = Database::new(server.servers.clone(), &settings.database, Arc::clone(&metrics));
         let replicas = replicas::pools(&settings.database, &metrics).context("the URL of a replica")?;
         let key = settings.database.cookie_key.as_ref().map(Secret::reveal);
         let reads = Reads::new(database.clone(), replicas, settings.database.max_replica_lag, key);
         let (activity, writer) = ActivityLog::new(Arc::clone(&metrics));
         let workers = Workers::start(
-            server.options.clone(),
+            server.servers.clone(),
             settings,
             writer,
             reads.clone(),
@@ -253,6 +316,7 @@ impl Service {
             database: database.clone(),
             reads,
             passwords: Passwords::new(Arc::clone(&metrics)),
+            searches: Searches::new(&settings.search),
             metrics,
             tracer,
             activity,
@@ -262,12 +326,41 @@ impl Service {
         let listener = TcpListener::bind(settings.listen)
             .await
             .with_context(|| format!("cannot listen on {}", settings.listen))?;
-        Ok(Self { server, database, workers, router, listener })
+        Ok(Self { server, is_up_to_date, database, workers, router, listener })
     }
 
-    async fn run(self, stop: impl Future<Output = ()>, settings: &Settings) -> anyhow::Result<()> {
+    /// `read` reads the settings again, at SIGHUP.
+    async fn run(
+        self,
+        stop: impl Future<Output = ()>,
+        settings: &Settings,
+        read: impl Fn() -> anyhow::Result<Settings>,
+    ) -> anyhow::Result<()> {
         // A failure to print is no reason to stop: whoever started the origin may have closed its output.
         let _ = writeln!(std::io::stdout(), "origin: listening on http://{}", self.listener.local_addr()?);
+        let mut hang_ups = signal(SignalKind::hangup()).context("cannot listen for SIGHUP")?;
+        let mut outcome = Ok(());
+        let stop = async {
+            let catch_up = async {
+                if !self.is_up_to_date {
+                    self.server.catch_up(&settings.database).await?;
+                }
+                std::future::pending::<anyhow::Result<()>>().await
+            };
+            let reload = async {
+                while hang_ups.recv().await.is_some() {
+                    if let Err(error) = self.server.reload(settings, read()) {
+                        tracing::error!("the settings stay as they are: {error:#}");
+                    }
+                }
+                std::future::pending::<()>().await;
+            };
+            tokio::select! {
+                () = stop => {}
+                failed = catch_up => outcome = failed,
+                () = reload => {}
+            }
+        };
         listener::serve(self.listener, self.router, settings.into(), stop, settings.drain).await;
         tracing::info!("stopping");
         // The workers stop after the requests, because they still deliver and write what the last requests have left.
@@ -275,7 +368,7 @@ impl Service {
         // Requests that were cut off may still hold connections.
         let _ = tokio::time::timeout(settings.database.statement_timeout, self.database.pool().close()).await;
         self.server.stop().await;
-        Ok(())
+        outcome
     }
 }
 

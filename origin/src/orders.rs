@@ -1,32 +1,32 @@
 //! Orders: placed at most once for each Idempotency-Key, never for more than there is.
 //!
 //! ```text
-//!   a new key ─ one conditional UPDATE a line, by id ─ one fails ─▶ 409, nothing taken
-//!                                    │
-//!               order, lines, emptied shelves into the outbox ─▶ 201, kept with the key
+//!   a new key ─ the rows of the products, locked by id ─ one does not suffice ─▶ 409, nothing taken, kept with the key
+//!                     │
+//!        stock, order, lines, key with the answer, emptied shelves into the outbox ─▶ 201
 //! ```
-//! Orders lock products in the order of their ids, so that two of them cannot deadlock.
+//! All of it is one statement. Orders lock products in the order of their ids, so that two of them cannot deadlock.
 
 use std::collections::BTreeSet;
 
 use axum::{
     Json,
     extract::{Path, State, rejection::PathRejection},
-    response::Response,
+    response::{IntoResponse as _, Response},
 };
-use http::{HeaderMap, StatusCode, header};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde::{Deserialize, Serialize};
-use sqlx::FromRow;
+use sqlx::{FromRow, error::DatabaseError};
 use time::OffsetDateTime;
 use utoipa::ToSchema;
 
 use crate::{
     activity_log::Event,
-    caching::Tag,
+    cookies,
     database::Connection,
-    idempotency::{Begun, Done, IdempotencyKey},
-    input::{self, Checked, Input, LARGEST_INTEGER, Wrong},
-    outbox,
+    idempotency::{Fingerprint, IdempotencyKey, Keyed},
+    input::{self, Checked, LARGEST_INTEGER, Wrong},
+    observe,
     pagination::newest_first::{Page, Parameters},
     problem::{FieldError, Problem},
     sessions,
@@ -36,28 +36,94 @@ use crate::{
 const MOST_LINES: usize = 50;
 const MOST_PIECES: i32 = 1_000;
 
-/// The condition and the change are one statement: between them nobody else can take a piece.
-pub(crate) const TAKE: &str = "
-    UPDATE products p
-       SET stock = p.stock - $2
-      FROM categories c
-     WHERE p.id = $1 AND p.active AND p.stock >= $2 AND c.id = p.category_id
-    RETURNING p.name, p.price_cents, p.currency, p.stock, c.slug AS category";
+/// The whole of an order, so that a product's row is locked for as long as one statement and its commit take. The parameters:
+/// the session, the key and the request's fingerprint; products and quantities; the expected total; the trace for the outbox.
+///
+/// `shelf` locks the rows that suffice, by id, and tests them again as they are once they are locked; what does not suffice is
+/// not locked, so a product that is sold out costs its next customers no wait. If another order with this key has come in
+/// between, `kept` violates the key's uniqueness and nothing of all this has happened.
+pub(crate) const PLACE: &str = "
+    WITH buyer AS MATERIALIZED (
+             SELECT user_id AS id FROM sessions WHERE token_hash = $1 AND expires_at > now()),
+         known AS MATERIALIZED (
+             SELECT FROM idempotency_keys k JOIN buyer ON k.user_id = buyer.id
+              WHERE k.key = $2 AND k.response_status IS NOT NULL),
+         gate AS MATERIALIZED (
+             SELECT id, pg_try_advisory_xact_lock(hashtextextended($2, id)) AS free
+               FROM buyer WHERE NOT EXISTS (SELECT FROM known)),
+         wanted AS MATERIALIZED (
+             SELECT * FROM UNNEST($4::bigint[], $5::integer[]) WITH ORDINALITY AS w (product_id, quantity, number)),
+         shelf AS MATERIALIZED (
+             SELECT p.id, p.category_id, p.name, p.price_cents, p.currency, p.stock, w.quantity, w.number
+               FROM gate, wanted w JOIN products p ON p.id = w.product_id
+              WHERE gate.free AND p.active AND p.stock >= w.quantity
+              ORDER BY p.id
+                FOR NO KEY UPDATE OF p),
+         judged AS MATERIALIZED (
+             SELECT count(*) = cardinality($4) AND min(currency) = max(currency)
+                    AND coalesce(sum(price_cents * quantity) = $6, true) AS good,
+                    count(DISTINCT currency) AS currencies, min(currency) AS currency,
+                    sum(price_cents * quantity)::bigint AS total, array_agg(number) AS there
+               FROM shelf),
+         taken AS (
+             UPDATE products p SET stock = p.stock - shelf.quantity FROM shelf, judged WHERE p.id = shelf.id AND good),
+         placed AS (
+             INSERT INTO orders (user_id, total_cents, currency)
+             SELECT gate.id, total, currency FROM gate, judged WHERE good
+             RETURNING id, user_id, total_cents, currency, created_at),
+         written AS (
+             INSERT INTO order_lines (order_id, product_id, name, quantity, price_cents)
+             SELECT placed.id, shelf.id, name, quantity, price_cents FROM placed, shelf),
+         kept AS (
+             INSERT INTO idempotency_keys
+                    (user_id, key, request_hash, fingerprint, order_id, response_status, response_headers, response_body)
+             SELECT user_id, $2, $3, $8, id, 201,
+                    jsonb_build_object('content-type', 'application/json', 'location', '/api/orders/' || id),
+                    convert_to(json_build_object(
+                        'id', id, 'status', 'placed', 'total_cents', total_cents, 'currency', currency,
+                        'created_at', rtrim(rtrim(
+                            to_char(created_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US'), '0'), '.') || 'Z',
+                        'cancelled_at', NULL,
+                        'lines', (SELECT json_agg(json_build_object(
+                                            'product_id', l.id, 'name', l.name, 'quantity', l.quantity,
+                                            'price_cents', l.price_cents) ORDER BY l.id)
+                                    FROM shelf l))::text, 'UTF8')
+               FROM placed
+             RETURNING order_id, response_headers, response_body),
+         told AS (
+             INSERT INTO outbox (topic, payload)
+             SELECT 'purge', jsonb_strip_nulls(jsonb_build_object('cause', $7::text, 'tags', jsonb_agg(DISTINCT tag)))
+               FROM placed, shelf JOIN categories c ON c.id = category_id,
+                    UNNEST(ARRAY['product-' || shelf.id, 'category-' || c.slug, 'catalogue']) AS tag
+              WHERE shelf.stock = shelf.quantity
+             HAVING count(*) > 0)
+    SELECT buyer.id AS buyer, gate.free, judged.currencies, judged.total, coalesce(judged.there, '{}') AS there, kept.*
+      FROM buyer LEFT JOIN gate ON true LEFT JOIN judged ON true LEFT JOIN kept ON true";
 
-pub(crate) const GIVE_BACK: &str = "
-    UPDATE products p
-       SET stock = p.stock + $2
-      FROM categories c
-     WHERE p.id = $1 AND c.id = p.category_id
-    RETURNING p.name, p.price_cents, p.currency, p.stock, c.slug AS category";
-
-const INSERT: &str = "
-    INSERT INTO orders (user_id, total_cents, currency) VALUES ($1, $2, $3)
-    RETURNING id, status, total_cents, currency, created_at, cancelled_at";
-
-const INSERT_LINES: &str = "
-    INSERT INTO order_lines (order_id, product_id, name, quantity, price_cents)
-    SELECT $1::bigint, * FROM UNNEST($2::bigint[], $3::text[], $4::integer[], $5::bigint[])";
+/// Cancels an order (`$2`) of the session's, puts its pieces back, and tells who shows them as sold out. The condition on the
+/// status makes it happen once: of two cancellations only one finds the order placed.
+pub(crate) const CANCEL: &str = "
+    WITH buyer AS MATERIALIZED (
+             SELECT user_id AS id FROM sessions WHERE token_hash = $1 AND expires_at > now()),
+         cancelled AS (
+             UPDATE orders o SET status = 'cancelled', cancelled_at = now()
+               FROM buyer WHERE o.id = $2 AND o.user_id = buyer.id AND o.status = 'placed'
+             RETURNING o.id),
+         shelf AS MATERIALIZED (
+             SELECT p.id, p.category_id, p.stock, l.quantity
+               FROM cancelled JOIN order_lines l ON l.order_id = cancelled.id JOIN products p ON p.id = l.product_id
+              ORDER BY p.id
+                FOR NO KEY UPDATE OF p),
+         returned AS (
+             UPDATE products p SET stock = p.stock + shelf.quantity FROM shelf WHERE p.id = shelf.id),
+         told AS (
+             INSERT INTO outbox (topic, payload)
+             SELECT 'purge', jsonb_strip_nulls(jsonb_build_object('cause', $3::text, 'tags', jsonb_agg(DISTINCT tag)))
+               FROM shelf JOIN categories c ON c.id = category_id,
+                    UNNEST(ARRAY['product-' || shelf.id, 'category-' || c.slug, 'catalogue']) AS tag
+              WHERE shelf.stock = 0
+             HAVING count(*) > 0)
+    SELECT buyer.id, EXISTS (SELECT FROM cancelled) FROM buyer";
 
 pub(crate) const LIST: &str = "
     SELECT id, status, total_cents, currency, created_at, cancelled_at
@@ -72,23 +138,21 @@ pub(crate) const BY_ID: &str = "
 pub(crate) const LINES: &str = "
     SELECT product_id, name, quantity, price_cents FROM order_lines WHERE order_id = $1 ORDER BY product_id";
 
-/// The condition on the status makes it happen once: of two cancellations only one finds the order placed.
-pub(crate) const CANCEL: &str = "
-    UPDATE orders SET status = 'cancelled', cancelled_at = now()
-     WHERE id = $1 AND user_id = $2 AND status = 'placed'
-    RETURNING id, status, total_cents, currency, created_at, cancelled_at";
-
 /// What is ordered.
-#[derive(Debug, Deserialize, Serialize, ToSchema)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct NewOrder {
     /// Each product once.
     #[schema(min_items = 1, max_items = 50)]
     lines: Vec<NewLine>,
+    /// What it is to cost; if prices have changed, the order is refused (409, `total-changed`). Left out: whatever it costs.
+    #[serde(default, deserialize_with = "input::optional_integer")]
+    #[schema(minimum = 0, maximum = 9_007_199_254_740_991i64)]
+    expected_total_cents: Option<i64>,
 }
 
 /// So many pieces of a product.
-#[derive(Debug, Clone, Copy, Deserialize, Serialize, ToSchema)]
+#[derive(Debug, Clone, Copy, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct NewLine {
     #[serde(deserialize_with = "input::integer")]
@@ -102,6 +166,8 @@ pub(crate) struct NewLine {
 impl Checked for NewOrder {
     fn check(&self, wrong: &mut Wrong) {
         wrong.unless((1..=MOST_LINES).contains(&self.lines.len()), "lines", "1 to 50 lines");
+        let total = self.expected_total_cents.is_none_or(|cents| (0..=LARGEST_INTEGER).contains(&cents));
+        wrong.unless(total, "expected_total_cents", "a sum in cents");
         let mut products = BTreeSet::new();
         for (index, line) in self.lines.iter().take(MOST_LINES).enumerate() {
             let quantity = (1..=MOST_PIECES).contains(&line.quantity);
@@ -170,86 +236,80 @@ pub(crate) struct Orders {
 pub(crate) async fn place(
     State(shop): State<Shop>,
     headers: HeaderMap,
-    key: IdempotencyKey,
-    Input(new): Input<NewOrder>,
+    Keyed { key, fingerprint, input: new }: Keyed<NewOrder>,
 ) -> Result<Response, Problem> {
+    let session = cookies::session(&headers).ok_or_else(Problem::not_signed_in)?;
     let mut connection = shop.database.acquire().await?;
-    let user = sessions::user(&mut connection, &headers).await?;
-    let attempt = match key.begin(&mut connection, user.id, &new).await? {
-        Begun::Answered(response) => return Ok(response),
-        Begun::First(attempt) => attempt,
+    let query = sqlx::query_as::<_, Placing>(PLACE)
+        .bind(cookies::digest(session))
+        .bind(key.as_str())
+        .bind(fingerprint.digest())
+        .bind(new.lines.iter().map(|line| line.product_id).collect::<Vec<_>>())
+        .bind(new.lines.iter().map(|line| line.quantity).collect::<Vec<_>>())
+        .bind(new.expected_total_cents)
+        .bind(observe::traced_by().map(|request| request.header()))
+        .bind(Fingerprint::VERSION);
+    let placing = match connection.optional("orders.place", query).await {
+        Ok(placing) => placing.ok_or_else(Problem::not_signed_in)?,
+        Err(error) if error.as_database_error().is_some_and(DatabaseError::is_unique_violation) => {
+            let session = sqlx::query_as::<_, (i64,)>(BUYER).bind(cookies::digest(session));
+            let (buyer,) =
+                connection.optional("orders.buyer", session).await?.ok_or_else(Problem::not_signed_in)?;
+            return key.replay(&mut connection, buyer, &fingerprint).await;
+        }
+        Err(error) => return Err(error.into()),
     };
-    let outcome = buy(&mut connection, user.id, new.lines).await;
-    let placed = outcome.as_ref().ok().map(|order| order.order.id);
-    let outcome = outcome.and_then(|order| {
-        let location = (header::LOCATION, format!("/api/orders/{}", order.order.id));
-        Done::json(StatusCode::CREATED, location, &order)
-    });
-    let response = attempt.end(&mut connection, outcome).await?;
-    if let Some(id) = placed {
-        shop.activity.record(Event::new("order.place").by(user.id).about(id.to_string()));
+    match (placing.free, placing.order_id) {
+        // Known: it has been answered before.
+        (None, _) => key.replay(&mut connection, placing.buyer, &fingerprint).await,
+        (Some(false), _) => Err(Problem::in_progress()),
+        (Some(true), Some(id)) => {
+            shop.activity.record(Event::new("order.place").by(placing.buyer).about(id.to_string()));
+            let body = placing.response_body.unwrap_or_default();
+            let location = [(header::LOCATION, format!("/api/orders/{id}"))];
+            let kind = [(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))];
+            Ok((StatusCode::CREATED, kind, location, body).into_response())
+        }
+        (Some(true), None) => {
+            let refusal = placing.refusal(&new.lines);
+            key.refuse(&mut connection, placing.buyer, &fingerprint, refusal).await
+        }
     }
-    Ok(response)
 }
 
+/// What has become of an order. No row: nobody is signed in.
 #[derive(Debug, FromRow)]
-struct Moved {
-    name: String,
-    price_cents: i64,
-    currency: String,
-    stock: i32,
-    category: String,
+struct Placing {
+    buyer: i64,
+    /// Null: the key is known. False: another request has it.
+    free: Option<bool>,
+    currencies: Option<i64>,
+    total: Option<i64>,
+    /// The numbers of the lines that can be had, from 1.
+    there: Vec<i64>,
+    order_id: Option<i64>,
+    response_body: Option<Vec<u8>>,
 }
 
-/// Takes the pieces and writes the order; otherwise says why it cannot be placed.
-async fn buy(connection: &mut Connection, user: i64, wanted: Vec<NewLine>) -> Result<WholeOrder, Problem> {
-    let mut by_product: Vec<(usize, NewLine)> = wanted.into_iter().enumerate().collect();
-    by_product.sort_by_key(|(_, line)| line.product_id);
-    let mut lines = Vec::new();
-    let mut lacking = Vec::new();
-    let mut currency: Option<String> = None;
-    for (index, NewLine { product_id, quantity }) in by_product {
-        let query = sqlx::query_as::<_, Moved>(TAKE).bind(product_id).bind(quantity);
-        let Some(taken) = connection.optional("orders.take", query).await? else {
-            let message = "not as many as that are left".to_owned();
-            lacking.push(FieldError { field: format!("lines[{index}]"), message });
-            continue;
-        };
-        if taken.stock == 0 {
-            sold_out_or_back(connection, product_id, &taken).await?;
+impl Placing {
+    /// Why nothing was placed.
+    fn refusal(&self, lines: &[NewLine]) -> Problem {
+        let lacking = (1..).zip(lines).filter(|(number, _)| !self.there.contains(number));
+        let lacking: Vec<FieldError> = lacking
+            .map(|(number, _)| FieldError {
+                field: format!("lines[{}]", number - 1),
+                message: "not as many as that are left".to_owned(),
+            })
+            .collect();
+        match (lacking.is_empty(), self.currencies, self.total) {
+            (false, ..) => Problem::out_of_stock(lacking),
+            (true, Some(1), Some(total)) => Problem::total_changed(total),
+            (true, ..) => Problem::mixed_currencies(),
         }
-        if currency.get_or_insert_with(|| taken.currency.clone()) != &taken.currency {
-            return Err(Problem::mixed_currencies());
-        }
-        lines.push(Line { product_id, name: taken.name, quantity, price_cents: taken.price_cents });
     }
-    let Some(currency) = currency.filter(|_| lacking.is_empty()) else {
-        lacking.sort_by(|one, other| one.field.cmp(&other.field));
-        return Err(Problem::out_of_stock(lacking));
-    };
-    // At most 50 lines of 1000 pieces at a thousand million cents: far below the largest i64.
-    let total: i64 = lines.iter().map(|line| line.price_cents * i64::from(line.quantity)).sum();
-    let query = sqlx::query_as::<_, Order>(INSERT).bind(user).bind(total).bind(currency);
-    let order = connection.one("orders.insert", query).await?;
-    let query = sqlx::query(INSERT_LINES)
-        .bind(order.id)
-        .bind(lines.iter().map(|line| line.product_id).collect::<Vec<_>>())
-        .bind(lines.iter().map(|line| line.name.clone()).collect::<Vec<_>>())
-        .bind(lines.iter().map(|line| line.quantity).collect::<Vec<_>>())
-        .bind(lines.iter().map(|line| line.price_cents).collect::<Vec<_>>());
-    connection.execute("orders.insert_lines", query).await?;
-    Ok(WholeOrder { order, lines })
 }
 
-/// Purges what shows whether a product can be had: lists and its page change when the last piece goes and when the first comes
-/// back.
-async fn sold_out_or_back(
-    connection: &mut Connection,
-    product: i64,
-    moved: &Moved,
-) -> Result<(), sqlx::Error> {
-    outbox::purge(connection, &[Tag::Product(product), Tag::Category(&moved.category), Tag::Catalogue]).await
-}
+const BUYER: &str = "SELECT user_id FROM sessions WHERE token_hash = $1 AND expires_at > now()";
 
 /// `GET /api/orders?limit=&cursor=`: one's own, newest first.
 #[utoipa::path(
@@ -311,35 +371,23 @@ pub(crate) async fn cancel(
     id: Result<Path<i64>, PathRejection>,
     headers: HeaderMap,
 ) -> Result<Json<WholeOrder>, Problem> {
-    let mut connection = shop.database.acquire().await?;
-    let user = sessions::user(&mut connection, &headers).await?;
+    let session = cookies::session(&headers).ok_or_else(Problem::not_signed_in)?;
     let id = number(id)?;
-    connection.begin().await?;
-    let query = sqlx::query_as::<_, Order>(CANCEL).bind(id).bind(user.id);
-    let Some(order) = connection.optional("orders.cancel", query).await? else {
-        // It is cancelled already, or there is no such order of theirs.
-        return Ok(Json(find(&mut connection, id, user.id).await?));
-    };
-    let order = with_lines(&mut connection, order).await?;
-    for line in &order.lines {
-        let query = sqlx::query_as::<_, Moved>(GIVE_BACK).bind(line.product_id).bind(line.quantity);
-        let returned = connection.one("orders.give_back", query).await?;
-        if returned.stock == line.quantity {
-            sold_out_or_back(&mut connection, line.product_id, &returned).await?;
-        }
+    let mut connection = shop.database.acquire().await?;
+    let cause = observe::traced_by().map(|request| request.header());
+    let query = sqlx::query_as::<_, (i64, bool)>(CANCEL).bind(cookies::digest(session)).bind(id).bind(cause);
+    let done = connection.optional("orders.cancel", query).await?;
+    let (user, cancelled) = done.ok_or_else(Problem::not_signed_in)?;
+    if cancelled {
+        shop.activity.record(Event::new("order.cancel").by(user).about(id.to_string()));
     }
-    connection.commit().await?;
-    shop.activity.record(Event::new("order.cancel").by(user.id).about(id.to_string()));
-    Ok(Json(order))
+    // Otherwise it was cancelled already, or there is no such order of theirs.
+    Ok(Json(find(&mut connection, id, user).await?))
 }
 
 async fn find(connection: &mut Connection, id: i64, user: i64) -> Result<WholeOrder, Problem> {
     let query = sqlx::query_as(BY_ID).bind(id).bind(user);
-    let order = connection.optional("orders.show", query).await?.ok_or_else(no_such_order)?;
-    Ok(with_lines(connection, order).await?)
-}
-
-async fn with_lines(connection: &mut Connection, order: Order) -> Result<WholeOrder, sqlx::Error> {
+    let order: Order = connection.optional("orders.show", query).await?.ok_or_else(no_such_order)?;
     let lines = connection.all("orders.lines", sqlx::query_as(LINES).bind(order.id)).await?;
     Ok(WholeOrder { order, lines })
 }

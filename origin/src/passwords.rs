@@ -36,22 +36,20 @@ impl Passwords {
     /// A PHC string with a salt of its own.
     pub(crate) async fn hash(&self, password: String) -> Result<String, Problem> {
         let metrics = Arc::clone(&self.metrics);
-        self.work(move || {
-            let hash = counted(&metrics).hash_password(password.as_bytes());
-            hash.expect("any password below 4 GiB has a hash, and the system has random numbers for its salt")
-                .to_string()
-        })
-        .await
+        self.work(move || make(&metrics, &password)).await
     }
 
     /// Whether it is the password of the `known` hash. Without one the answer is no, after as much work.
-    pub(crate) async fn verify(&self, password: String, known: Option<String>) -> Result<bool, Problem> {
+    pub(crate) async fn verify(&self, password: String, known: Option<String>) -> Result<Verified, Problem> {
         let metrics = Arc::clone(&self.metrics);
         self.work(move || {
-            let parsed = PasswordHash::new(known.as_deref().unwrap_or(NOBODY));
-            let matches = parsed
-                .is_ok_and(|parsed| counted(&metrics).verify_password(password.as_bytes(), &parsed).is_ok());
-            matches && known.is_some()
+            let Ok(parsed) = PasswordHash::new(known.as_deref().unwrap_or(NOBODY)) else {
+                return Verified { matches: false, upgraded: None };
+            };
+            let compared = counted(&metrics).verify_password(password.as_bytes(), &parsed).is_ok();
+            let matches = compared && known.is_some();
+            let upgraded = (matches && !is_usual(&parsed)).then(|| make(&metrics, &password));
+            Verified { matches, upgraded }
         })
         .await
     }
@@ -77,6 +75,26 @@ impl Passwords {
         let _place = self.places.try_acquire().map_err(|_| Problem::overloaded())?;
         Arc::clone(&self.cores).acquire_owned().await.map_err(|_| Problem::internal())
     }
+}
+
+/// What became of a password that was compared.
+#[derive(Debug)]
+pub(crate) struct Verified {
+    pub(crate) matches: bool,
+    /// A hash of the same password to keep in place of the old one, which was made with other parameters than are usual now.
+    pub(crate) upgraded: Option<String>,
+}
+
+fn make(metrics: &Metrics, password: &str) -> String {
+    let hash = counted(metrics).hash_password(password.as_bytes());
+    hash.expect("any password below 4 GiB has a hash, and the system has random numbers for its salt")
+        .to_string()
+}
+
+/// Whether a hash is made as [`make`] would make it today.
+fn is_usual(hash: &PasswordHash) -> bool {
+    let today = PasswordHash::new(NOBODY).expect("it is a PHC string");
+    (&hash.algorithm, hash.version, &hash.params) == (&today.algorithm, today.version, &today.params)
 }
 
 /// Counts the one computation it is made for.
@@ -107,7 +125,8 @@ mod tests {
         let other = passwords.hash("correct horse".to_owned()).await.expect("a hash");
         assert!(one.starts_with("$argon2id$v=19$m=19456,t=2,p=1$") && one != other);
         let verify = async |password: &str, known: Option<&str>| {
-            passwords.verify(password.to_owned(), known.map(str::to_owned)).await.expect("an answer")
+            let known = known.map(str::to_owned);
+            passwords.verify(password.to_owned(), known).await.expect("an answer").matches
         };
         assert!(verify("correct horse", Some(&one)).await);
         assert!(!verify("correct horsf", Some(&one)).await);

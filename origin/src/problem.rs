@@ -36,6 +36,8 @@ pub struct Problem {
     detail: Option<Cow<'static, str>>,
     retry_after: Option<Duration>,
     errors: Vec<FieldError>,
+    /// What an order would cost now.
+    total_cents: Option<i64>,
 }
 
 impl Problem {
@@ -135,10 +137,33 @@ impl Problem {
         Self { errors, ..Self::new(StatusCode::CONFLICT, "out-of-stock", "Some of that is not there") }
     }
 
+    /// 409: it costs another sum than was expected.
+    pub(crate) fn total_changed(total_cents: i64) -> Self {
+        let problem = Self::new(StatusCode::CONFLICT, "total-changed", "It costs another sum now");
+        Self { total_cents: Some(total_cents), ..problem }
+    }
+
     /// 422: one order, one currency.
     pub(crate) fn mixed_currencies() -> Self {
         let status = StatusCode::UNPROCESSABLE_ENTITY;
         Self::new(status, "mixed-currencies", "These products are sold in different currencies")
+    }
+
+    /// 429: this client searches too often.
+    pub(crate) fn too_many_searches(retry_after: Duration) -> Self {
+        Self {
+            // In whole seconds, and not sooner.
+            retry_after: Some(retry_after + Duration::from_secs(1)),
+            ..Self::new(StatusCode::TOO_MANY_REQUESTS, "too-many-searches", "Too many searches")
+        }
+    }
+
+    /// 503: the search has taken longer than one may; fewer or rarer words may be found sooner.
+    pub(crate) fn search_too_slow() -> Self {
+        Self {
+            retry_after: Some(Duration::from_secs(1)),
+            ..Self::new(StatusCode::SERVICE_UNAVAILABLE, "search-too-slow", "The search takes too long")
+        }
     }
 
     /// 429: too many attempts to sign in or register.
@@ -183,7 +208,7 @@ impl Problem {
     }
 
     fn new(status: StatusCode, name: &'static str, title: &'static str) -> Self {
-        Self { status, name, title, detail: None, retry_after: None, errors: Vec::new() }
+        Self { status, name, title, detail: None, retry_after: None, errors: Vec::new(), total_cents: None }
     }
 
     /// Status and body.
@@ -194,6 +219,7 @@ impl Problem {
             status: self.status.as_u16(),
             detail: self.detail.as_deref(),
             errors: &self.errors,
+            total_cents: self.total_cents,
         };
         let body = serde_json::to_vec(&members).expect("strings and a number have no value that JSON lacks");
         (self.status, body)
@@ -221,10 +247,10 @@ impl From<sqlx::Error> for Problem {
             | sqlx::Error::PoolClosed
             | sqlx::Error::Io(_)
             | sqlx::Error::WorkerCrashed => true,
-            // SQLSTATE classes: connection lost, deadlock, too many connections, lock not free, cancelled (statement_timeout)
-            // or shutting down.
+            // SQLSTATE classes: connection lost, read-only (a primary that is none any more), deadlock, too many connections,
+            // lock not free, cancelled (statement_timeout) or shutting down.
             sqlx::Error::Database(error) => error.code().is_some_and(|code| {
-                ["08", "40", "53", "55", "57"].iter().any(|class| code.starts_with(class))
+                ["08", "25", "40", "53", "55", "57"].iter().any(|class| code.starts_with(class))
             }),
             _ => false,
         };
@@ -270,6 +296,9 @@ pub(crate) struct Members<'a> {
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     /// One for each field that is wrong.
     errors: &'a [FieldError],
+    /// Of `total-changed`: what the order would cost now.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    total_cents: Option<i64>,
 }
 
 /// An outage fails every request; one line a second tells as much as thousands.

@@ -34,7 +34,7 @@ use hmac::{Hmac, KeyInit as _, Mac as _};
 use http::{HeaderMap, HeaderValue, Method, header};
 use parking_lot::Mutex;
 use sha2::Sha256;
-use sqlx::{Executor, PgPool, Postgres};
+use sqlx::{Executor, PgPool, Postgres, postgres::PgConnectOptions};
 use tokio::{
     sync::watch,
     time::{Instant, sleep, timeout},
@@ -356,7 +356,7 @@ pub fn pools(
     metrics: &Arc<crate::observe::Metrics>,
 ) -> io::Result<Vec<Database>> {
     let pool = |url: &crate::settings::DatabaseUrl| {
-        let options = url.as_str().parse().map_err(io::Error::other)?;
+        let options: PgConnectOptions = url.as_str().parse().map_err(io::Error::other)?;
         Ok(Database::new(options, settings, Arc::clone(metrics)))
     };
     settings.replicas.iter().map(pool).collect()

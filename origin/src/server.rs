@@ -21,7 +21,7 @@ use crate::{
     input::LARGEST_BODY,
     observe, openapi, orders,
     problem::Problem,
-    products::{self, administration},
+    products::{self, administration, suggestions},
     replicas, sessions,
     shop::Shop,
     users,
@@ -73,6 +73,7 @@ fn interface() -> (Router<Shop>, Value) {
         .routes(routes!(products::show, administration::change, administration::deactivate))
         .routes(routes!(products::stock))
         .routes(routes!(administration::restock))
+        .routes(routes!(suggestions::suggest))
         .routes(routes!(users::register))
         .routes(routes!(sessions::show, sessions::sign_in, sessions::sign_out))
         .routes(routes!(orders::list, orders::place))

@@ -27,17 +27,43 @@ use crate::{
 };
 
 /// After this long one has to sign in again.
-const LIFETIME: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+pub(crate) const LIFETIME: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
 pub(crate) const BY_TOKEN: &str = "
     SELECT u.id, u.email, u.name, u.role
       FROM sessions s JOIN users u ON u.id = s.user_id
      WHERE s.token_hash = $1 AND s.expires_at > now()";
 
-pub(crate) const BY_EMAIL: &str =
-    "SELECT id, email, name, role, password_hash FROM users WHERE lower(email) = lower($1)";
+/// Whether client `$1` may try to sign in with address `$2`, and if so, the account of that address.
+pub(crate) const ATTEMPT: &str = concat!(
+    "SELECT wait, u.id, u.email, u.name, u.role, u.password_hash
+       FROM count_attempt(",
+    attempts::pair!(),
+    ", ",
+    attempts::client!(),
+    ", ",
+    attempts::account!(),
+    ", $3, $4) AS wait
+       LEFT JOIN users u ON wait = 0 AND u.email_normal = normal_email($2)"
+);
 
-const INSERT: &str = "INSERT INTO sessions (token_hash, user_id, expires_at) VALUES ($1, $2, now() + make_interval(secs => $3))";
+/// Opens a session of user `$3`, unless the password is another than the one that was compared (`$4`), in place of the one the
+/// request came with (`$7`). The pair of client and account is known from now on, and what it has tried is forgotten. `$8` is the
+/// same password's new hash, if the old one was made with less work than is usual now.
+pub(crate) const OPEN: &str = concat!(
+    "WITH account AS (SELECT id FROM users WHERE id = $3 AND password_hash = $4),
+     known AS (
+         INSERT INTO sign_in_attempts (subject, attempts, ends_at, known_until)
+         SELECT ",
+    attempts::pair!(),
+    ", 0, now(), now() + interval '30 days' FROM account
+         ON CONFLICT (subject) DO UPDATE SET attempts = 0, known_until = excluded.known_until),
+     upgraded AS (
+         UPDATE users u SET password_hash = $8 FROM account WHERE u.id = account.id AND $8 IS NOT NULL),
+     closed AS (DELETE FROM sessions WHERE token_hash = $7)
+     INSERT INTO sessions (token_hash, user_id, expires_at)
+     SELECT $5, id, now() + make_interval(secs => $6) FROM account"
+);
 
 const DELETE: &str = "DELETE FROM sessions WHERE token_hash = $1";
 
@@ -75,11 +101,21 @@ pub(crate) struct Session {
     pub(crate) user: Option<User>,
 }
 
+/// The answer to [`ATTEMPT`]; null but for the first when there is no such account, or no attempt left.
 #[derive(FromRow)]
-struct Account {
-    #[sqlx(flatten)]
-    user: User,
-    password_hash: String,
+struct Attempt {
+    wait: i64,
+    id: Option<i64>,
+    email: Option<String>,
+    name: Option<String>,
+    role: Option<String>,
+    password_hash: Option<String>,
+}
+
+impl Attempt {
+    fn user(self) -> Option<User> {
+        Some(User { id: self.id?, email: self.email?, name: self.name?, role: self.role? })
+    }
 }
 
 /// `POST /api/session`: signs in.
@@ -97,24 +133,32 @@ pub(crate) async fn sign_in(
     Input(credentials): Input<Credentials>,
 ) -> Result<Response, Problem> {
     let Credentials { email, password } = credentials;
-    let pair = attempts::pair(client, &email);
     let mut connection = shop.database.acquire().await?;
-    attempts::count(&mut connection, &[pair.clone(), attempts::account(&email), attempts::client(client)])
-        .await?;
-    let query = sqlx::query_as::<_, Account>(BY_EMAIL).bind(&email);
-    let account = connection.optional("sessions.account", query).await?;
+    let query = sqlx::query_as::<_, Attempt>(ATTEMPT).bind(client.text()).bind(&email);
+    let query = query.bind(attempts::OF_A_PAIR).bind(attempts::OF_ONE);
+    let mut attempt = connection.one("sessions.attempt", query).await?;
+    attempts::within(attempt.wait)?;
     // Hashing takes long, and must not keep a connection from others.
     drop(connection);
-    let (user, known) = account.map(|account| (account.user, account.password_hash)).unzip();
-    let matches = shop.passwords.verify(password, known).await?;
-    let user = user.filter(|_| matches).ok_or_else(Problem::wrong_credentials)?;
+    let known = attempt.password_hash.take();
+    let verified = shop.passwords.verify(password, known.clone()).await?;
+    let user = attempt.user().filter(|_| verified.matches).ok_or_else(Problem::wrong_credentials)?;
+    let token = new_token();
     let mut connection = shop.database.acquire().await?;
-    connection.begin().await?;
-    attempts::forgive(&mut connection, &pair).await?;
-    let cookie = open(&mut connection, &user, &headers).await?;
-    connection.commit().await?;
+    let query = sqlx::query(OPEN)
+        .bind(client.text())
+        .bind(&email)
+        .bind(user.id)
+        .bind(known)
+        .bind(cookies::digest(&token))
+        .bind(LIFETIME.as_secs_f64())
+        .bind(cookies::session(&headers).map(cookies::digest))
+        .bind(verified.upgraded);
+    if connection.execute("sessions.open", query).await? == 0 {
+        return Err(Problem::wrong_credentials());
+    }
     shop.activity.record(Event::new("session.open").by(user.id));
-    Ok((cookie, axum::Json(Session { user: Some(user) })).into_response())
+    Ok((set_cookie(&token, LIFETIME), axum::Json(Session { user: Some(user) })).into_response())
 }
 
 /// `GET /api/session`: who is signed in. Nobody is no error: every page asks.
@@ -170,20 +214,9 @@ pub(crate) async fn administrator(connection: &mut Connection, headers: &HeaderM
     if user.role == "administrator" { Ok(user) } else { Err(Problem::forbidden()) }
 }
 
-/// Opens a session in place of the one the request came with; the cookie to answer with. Always a new token: one that was there
-/// before could be known to somebody else.
-pub(crate) async fn open(
-    connection: &mut Connection,
-    user: &User,
-    headers: &HeaderMap,
-) -> Result<[(HeaderName, HeaderValue); 1], sqlx::Error> {
-    if let Some(old) = cookies::session(headers) {
-        connection.execute("sessions.delete", sqlx::query(DELETE).bind(cookies::digest(old))).await?;
-    }
-    let token = URL_SAFE_NO_PAD.encode(rand::random::<[u8; 32]>());
-    let query = sqlx::query(INSERT).bind(cookies::digest(&token)).bind(user.id).bind(LIFETIME.as_secs_f64());
-    connection.execute("sessions.insert", query).await?;
-    Ok(set_cookie(&token, LIFETIME))
+/// Always a new one at signing in: one that was there before could be known to somebody else.
+pub(crate) fn new_token() -> String {
+    URL_SAFE_NO_PAD.encode(rand::random::<[u8; 32]>())
 }
 
 async fn find(connection: &mut Connection, headers: &HeaderMap) -> Result<Option<User>, sqlx::Error> {
@@ -192,6 +225,7 @@ async fn find(connection: &mut Connection, headers: &HeaderMap) -> Result<Option
     connection.optional("sessions.find", query).await
 }
 
-fn set_cookie(token: &str, age: Duration) -> [(HeaderName, HeaderValue); 1] {
+/// The cookie of a session.
+pub(crate) fn set_cookie(token: &str, age: Duration) -> [(HeaderName, HeaderValue); 1] {
     [(header::SET_COOKIE, cookies::set(cookies::SESSION, token, age))]
 }

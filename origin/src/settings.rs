@@ -38,10 +38,38 @@ pub struct Settings {
     /// Products that an empty private database is filled with; 0: none. Never applies to a database of yours.
     pub seed_when_empty: u32,
     pub database: DatabaseSettings,
+    pub search: SearchSettings,
     /// Whom to tell what has changed.
     pub purge: PurgeSettings,
     pub activity: ActivitySettings,
     pub telemetry: TelemetrySettings,
+}
+
+/// The table `[search]`: what one client's searches may cost.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SearchSettings {
+    /// Searches a second of one client, in the long run.
+    pub rate: NonZeroU32,
+    /// And so many at once.
+    pub burst: NonZeroU32,
+    /// Searches that may be in the database at the same time, of all clients.
+    pub connections: NonZeroU32,
+    /// One that has no answer by then is given up, and answered 503.
+    #[serde(deserialize_with = "duration")]
+    pub timeout: Duration,
+}
+
+impl Default for SearchSettings {
+    fn default() -> Self {
+        let number = |number| NonZeroU32::new(number).expect("not zero");
+        Self {
+            rate: number(5),
+            burst: number(20),
+            connections: number(4),
+            timeout: Duration::from_millis(500),
+        }
+    }
 }
 
 /// The table `[purge]`.
@@ -89,8 +117,10 @@ impl Default for TelemetrySettings {
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct DatabaseSettings {
-    /// `postgres://user:password@host/database`; `DATABASE_URL` replaces it; `None`: a private PostgreSQL.
-    pub url: Option<DatabaseUrl>,
+    /// `postgres://user:password@host/database`, or a list of servers of which one takes writes at a time; `DATABASE_URL`
+    /// replaces it; empty: a private PostgreSQL.
+    #[serde(deserialize_with = "one_or_several")]
+    pub url: Vec<DatabaseUrl>,
     /// Streaming replicas of it, to read from.
     pub replicas: Vec<DatabaseUrl>,
     /// A replica that is further behind is left out; below a minute.
@@ -132,6 +162,7 @@ impl Default for Settings {
             proxies: vec![IpAddr::from([127, 0, 0, 1]), Ipv6Addr::LOCALHOST.into()],
             seed_when_empty: 600,
             database: DatabaseSettings::default(),
+            search: SearchSettings::default(),
             purge: PurgeSettings::default(),
             activity: ActivitySettings::default(),
             telemetry: TelemetrySettings::default(),
@@ -142,7 +173,7 @@ impl Default for Settings {
 impl Default for DatabaseSettings {
     fn default() -> Self {
         Self {
-            url: None,
+            url: Vec::new(),
             replicas: Vec::new(),
             max_replica_lag: Duration::from_secs(1),
             cookie_key: None,
@@ -179,7 +210,8 @@ impl Settings {
             |name: &'static str| variable(name).filter(|value| !value.is_empty()).map(|value| (name, value));
         let wrong = |name: &str, why: &str| SettingsError::Wrong(format!("{name}: {why}"));
         if let Some((name, url)) = set("DATABASE_URL") {
-            self.database.url = Some(url.try_into().map_err(|why| wrong(name, why))?);
+            let urls = url.split_whitespace().map(|url| url.to_owned().try_into());
+            self.database.url = urls.collect::<Result<_, _>>().map_err(|why| wrong(name, why))?;
         }
         if let Some((name, key)) = set("COOKIE_KEY") {
             self.database.cookie_key = Some(key.try_into().map_err(|why| wrong(name, why))?);
@@ -321,6 +353,33 @@ fn parse_duration(text: &str) -> Option<Duration> {
     (1..=86_400_000).contains(&total).then(|| Duration::from_millis(total))
 }
 
+/// A URL, or a list of them.
+fn one_or_several<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<DatabaseUrl>, D::Error> {
+    struct Urls;
+
+    impl<'de> de::Visitor<'de> for Urls {
+        type Value = Vec<DatabaseUrl>;
+
+        fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+            formatter.write_str("a URL such as postgres://user:password@host/database, or a list of them")
+        }
+
+        fn visit_str<E: de::Error>(self, url: &str) -> Result<Self::Value, E> {
+            url.to_owned().try_into().map(|url| vec![url]).map_err(E::custom)
+        }
+
+        fn visit_seq<A: de::SeqAccess<'de>>(self, mut urls: A) -> Result<Self::Value, A::Error> {
+            let mut all = Vec::new();
+            while let Some(url) = urls.next_element()? {
+                all.push(url);
+            }
+            Ok(all)
+        }
+    }
+
+    deserializer.deserialize_any(Urls)
+}
+
 fn ratio<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
     let number = f64::deserialize(deserializer)?;
     if (0.0..=1.0).contains(&number) {
@@ -379,7 +438,7 @@ mod tests {
             .collect::<Vec<_>>()
             .join("\n");
         let settings = parse(&shown).expect("the example is valid");
-        assert!(settings.database.url.is_some());
+        assert_eq!(settings.database.url.len(), 1);
         let as_delivered = parse(EXAMPLE).expect("the example is valid as it is");
         // The one thing an example knows that a default cannot: where the edge is.
         assert_eq!(as_delivered.purge.edges.len(), 1);
@@ -405,6 +464,9 @@ mod tests {
             "edges",
             "token",
             "retention_months",
+            "rate",
+            "burst",
+            "timeout",
             "connections",
             "head_timeout",
             "keep_alive",
@@ -427,6 +489,19 @@ mod tests {
         );
         let error = parse("databse = 1\n").expect_err("a misspelt key").to_string();
         assert!(error.starts_with("origin.toml:1:1: unknown field `databse`, expected one of"), "{error}");
+    }
+
+    #[test]
+    fn a_database_is_one_server_or_several() {
+        let urls =
+            |value: &str| parse(&format!("[database]\nurl = {value}\n")).map(|it| it.database.url.len());
+        assert_eq!(urls("\"postgres://db/shop\"").expect("one"), 1);
+        assert_eq!(urls("[\"postgres://a/shop\", \"postgresql://b/shop\"]").expect("two"), 2);
+        let error =
+            urls("[\"postgres://a/shop\", \"mysql://b/shop\"]").expect_err("another kind").to_string();
+        assert!(error.starts_with("origin.toml:2:7: write a URL such as postgres://"), "{error}");
+        let error = urls("5").expect_err("a number").to_string();
+        assert!(error.contains("expected a URL such as postgres://"), "{error}");
     }
 
     #[test]
@@ -457,14 +532,16 @@ mod tests {
     fn the_environment_replaces_url_and_port() {
         let environment = |name: &str| match name {
             "PORT" => Some("4321".to_owned()),
-            "DATABASE_URL" => Some("postgres://shop:secret@db/shop".to_owned()),
+            "DATABASE_URL" => {
+                Some("postgres://shop:secret@db/shop postgres://shop:secret@other/shop".to_owned())
+            }
             "COOKIE_KEY" => Some("secret".to_owned()),
             "PURGE_TOKEN" => Some("secret".to_owned()),
             _ => None,
         };
         let settings = Settings::default().override_from(environment).expect("both are valid");
         assert_eq!(settings.listen, SocketAddr::from(([127, 0, 0, 1], 4321)));
-        assert!(settings.database.url.is_some());
+        assert_eq!(settings.database.url.len(), 2);
         assert!(!format!("{settings:?}").contains("secret"));
         assert!(Settings::default().override_from(|_| Some("many".to_owned())).is_err());
     }

@@ -4,7 +4,7 @@ use std::{net::IpAddr, sync::Arc};
 
 use crate::{
     activity_log::ActivityLog, database::Database, observe::Metrics, passwords::Passwords, replicas::Reads,
-    traces::Tracer,
+    search::Searches, traces::Tracer,
 };
 
 #[derive(Debug, Clone)]
@@ -16,6 +16,7 @@ pub struct Shop {
     pub tracer: Tracer,
     pub activity: ActivityLog,
     pub passwords: Passwords,
+    pub searches: Searches,
     /// Peers that may say for whom they ask.
     pub proxies: Arc<[IpAddr]>,
 }

@@ -4,7 +4,7 @@
 use crate::{
     activity, attempts, catalogue, categories, idempotency, orders, outbox,
     pagination::Sort,
-    products::{self, ListShape, administration},
+    products::{self, ListShape, administration, suggestions},
     sessions,
 };
 
@@ -22,6 +22,26 @@ pub struct Example {
 pub fn examples() -> Vec<Example> {
     let page = vec!["7::bigint", "now() + interval '1 day'", "9::bigint", "21::bigint"];
     let slug = vec!["'harbour-enamel-kettle'"];
+    let opening = vec![
+        "'192.0.2.1'",
+        "'somebody@example.org'",
+        "7::bigint",
+        "'hash'",
+        "sha256('a')",
+        "60",
+        "sha256('b')",
+        "NULL",
+    ];
+    let placing = vec![
+        "sha256('token')",
+        "'key'",
+        "sha256('request')",
+        "ARRAY[5, 7]::bigint[]",
+        "ARRAY[1, 2]",
+        "NULL",
+        "NULL",
+        "1::smallint",
+    ];
     let example = |name: &str, sql: &str, arguments: Vec<&'static str>| Example {
         name: name.to_owned(),
         sql: sql.to_owned(),
@@ -32,20 +52,26 @@ pub fn examples() -> Vec<Example> {
         example("categories.list", categories::LIST, Vec::new()),
         example("products.version", products::VERSION_BY_SLUG, slug.clone()),
         example("sessions.find", sessions::BY_TOKEN, vec!["sha256('token')"]),
-        example("sessions.account", sessions::BY_EMAIL, vec!["'somebody@example.org'"]),
-        example("attempts.count", attempts::COUNT, vec!["ARRAY[sha256('a'), sha256('b')]"]),
+        example(
+            "sessions.attempt",
+            sessions::ATTEMPT,
+            vec!["'192.0.2.1'", "'somebody@example.org'", "10", "100"],
+        ),
+        example("sessions.open", sessions::OPEN, opening),
+        example("attempts.count", attempts::OF_CLIENT, vec!["'192.0.2.1'", "100"]),
         example("products.lock", administration::LOCK_BY_SLUG, slug.clone()),
-        example("orders.take", orders::TAKE, vec!["5::bigint", "1"]),
-        example("orders.give_back", orders::GIVE_BACK, vec!["5::bigint", "1"]),
+        example("orders.place", orders::PLACE, placing),
         example("idempotency.find", idempotency::BY_KEY, vec!["5::bigint", "'key'"]),
         example("orders.list", orders::LIST, page.clone()),
         example("orders.show", orders::BY_ID, vec!["5::bigint", "7::bigint"]),
         example("orders.lines", orders::LINES, vec!["5::bigint"]),
-        example("orders.cancel", orders::CANCEL, vec!["5::bigint", "7::bigint"]),
+        example("orders.cancel", orders::CANCEL, vec!["sha256('token')", "5::bigint", "NULL"]),
         example("activity.list", activity::BY_USER, page),
         example("outbox.due", outbox::DUE, vec!["200::bigint"]),
         example("products.stock", products::STOCK_BY_SLUG, slug.clone()),
         example("products.show", products::BY_SLUG, slug),
+        example("products.suggest", suggestions::MATCHING, vec!["'''kettle'':*'"]),
+        example("products.suggest_like", suggestions::LIKE, vec!["'kettel'"]),
     ];
     for (sort, rows) in Sort::ALL.into_iter().flat_map(|sort| products::ROWS.map(|rows| (sort, rows))) {
         for bits in 0..8 {
@@ -53,7 +79,7 @@ pub fn examples() -> Vec<Example> {
             let shape = ListShape { sort, category, search, after, rows };
             let mut arguments = Vec::new();
             arguments.extend(shape.category.then_some("'kitchen'"));
-            arguments.extend(shape.search.then_some("'copper kettle'"));
+            arguments.extend(shape.search.then_some("'''copper'' & ''kettle'':*'"));
             if shape.after {
                 arguments.push(match sort {
                     Sort::Newest => "'2025-01-01T00:00:00Z'::timestamptz",

@@ -13,6 +13,7 @@ use crate::{
     activity_log::Event,
     attempts,
     client::Client,
+    cookies,
     input::{Checked, Input, Wrong},
     problem::Problem,
     sessions::{self, User},
@@ -42,10 +43,17 @@ impl Checked for Registration {
     }
 }
 
+/// The account and its first session, in place of the one the request came with (`$6`).
 const INSERT: &str = "
-    INSERT INTO users (email, name, password_hash) VALUES ($1, $2, $3)
-    ON CONFLICT (lower(email)) DO NOTHING
-    RETURNING id, email, name, role";
+    WITH account AS (
+        INSERT INTO users (email, name, password_hash) VALUES ($1, $2, $3)
+        ON CONFLICT DO NOTHING
+        RETURNING id, email, name, role),
+    closed AS (DELETE FROM sessions WHERE token_hash = $6 AND EXISTS (SELECT FROM account)),
+    opened AS (
+        INSERT INTO sessions (token_hash, user_id, expires_at)
+        SELECT $4, id, now() + make_interval(secs => $5) FROM account)
+    SELECT * FROM account";
 
 /// `POST /api/users`: registers, and signs in. Whether an address is taken cannot be hidden from whoever wants it, so it costs an
 /// attempt, and as much time either way.
@@ -63,24 +71,27 @@ pub(crate) async fn register(
     Input(registration): Input<Registration>,
 ) -> Result<Response, Problem> {
     let mut connection = shop.database.acquire().await?;
-    attempts::count(&mut connection, &[attempts::client(client)]).await?;
+    attempts::of_client(&mut connection, client).await?;
     drop(connection);
     let hash = shop.passwords.hash(registration.password).await?;
+    let token = sessions::new_token();
     let mut connection = shop.database.acquire().await?;
-    connection.begin().await?;
-    let query = sqlx::query_as::<_, User>(INSERT).bind(registration.email).bind(registration.name).bind(hash);
-    let Some(user) = connection.optional("users.insert", query).await? else {
-        return Err(Problem::email_taken());
-    };
-    let cookie = sessions::open(&mut connection, &user, &headers).await?;
-    connection.commit().await?;
+    let query = sqlx::query_as::<_, User>(INSERT)
+        .bind(registration.email)
+        .bind(registration.name)
+        .bind(hash)
+        .bind(cookies::digest(&token))
+        .bind(sessions::LIFETIME.as_secs_f64())
+        .bind(cookies::session(&headers).map(cookies::digest));
+    let user = connection.optional("users.insert", query).await?.ok_or_else(Problem::email_taken)?;
     shop.activity.record(Event::new("user.register").by(user.id));
+    let cookie = sessions::set_cookie(&token, sessions::LIFETIME);
     Ok((StatusCode::CREATED, cookie, axum::Json(sessions::Session { user: Some(user) })).into_response())
 }
 
 /// Makes the account with this address an administrator's; answers whether there is one.
 pub async fn promote(connection: &mut PgConnection, email: &str) -> Result<bool, sqlx::Error> {
-    let done = sqlx::query("UPDATE users SET role = 'administrator' WHERE lower(email) = lower($1)")
+    let done = sqlx::query("UPDATE users SET role = 'administrator' WHERE email_normal = normal_email($1)")
         .bind(email)
         .execute(connection)
         .await?;

@@ -1,12 +1,9 @@
-//! What goes on beside requests: the outbox, the activity log, housekeeping. Each has a stop signal, and connections apart
+//! What goes on beside requests: the outbox, the activity log, housekeeping, the search for the server that takes writes. Each has a stop signal, and connections apart
 //! from the requests' pool.
 
 use std::{sync::Arc, time::Duration};
 
-use sqlx::{
-    ConnectOptions as _, PgPool,
-    postgres::{PgConnectOptions, PgPoolOptions},
-};
+use sqlx::{ConnectOptions as _, PgPool, postgres::PgPoolOptions};
 use tokio::{sync::watch, task::JoinSet, time::timeout};
 
 use crate::{
@@ -14,6 +11,7 @@ use crate::{
     housekeeping,
     observe::Metrics,
     outbox,
+    primary::Servers,
     purge::Edge,
     replicas::Reads,
     settings::Settings,
@@ -39,26 +37,28 @@ pub struct Workers {
 
 impl Workers {
     pub fn start(
-        options: PgConnectOptions,
+        servers: impl Into<Servers>,
         settings: &Settings,
         activity: Writer,
         reads: Reads,
         metrics: Arc<Metrics>,
         (tracer, exporter): (Tracer, Option<Exporter>),
     ) -> Self {
-        let options = options
-            .application_name("gatehouse-origin-worker")
-            .options([("idle_in_transaction_session_timeout", "60s"), ("jit", "off")])
-            .disable_statement_logging();
-        let pool = PgPoolOptions::new()
-            .max_connections(CONNECTIONS)
-            .idle_timeout(settings.database.idle_timeout)
-            .connect_lazy_with(options);
+        let servers = servers.into();
+        let options =
+            PgPoolOptions::new().max_connections(CONNECTIONS).idle_timeout(settings.database.idle_timeout);
+        let pool = servers.pool(options, |options| {
+            options
+                .application_name("gatehouse-origin-worker")
+                .options([("idle_in_transaction_session_timeout", "60s"), ("jit", "off")])
+                .disable_statement_logging()
+        });
         let (stop, stopped) = watch::channel(false);
         let mut tasks = JoinSet::new();
         let purge = &settings.purge;
         let edges = purge.edges.iter().map(|edge| Edge::new(edge.clone(), purge.token.clone())).collect();
         let outbox = outbox::Worker::new(pool.clone(), edges, reads.clone(), metrics, tracer);
+        tasks.spawn(servers.watch(stopped.clone()));
         tasks.spawn(outbox.run(stopped.clone()));
         tasks.spawn(reads.watch(pool.clone(), stopped.clone()));
         tasks.spawn(activity.run(pool.clone(), stopped.clone()));

@@ -22,7 +22,7 @@ use crate::{
     caching::{EntityTag, IfMatch, Tag},
     categories,
     database::Connection,
-    idempotency::{Begun, Done, IdempotencyKey},
+    idempotency::{Begun, Done, Fingerprint, IdempotencyKey, Keyed},
     input::{self, Checked, Input, Wrong},
     outbox,
     problem::{FieldError, Problem},
@@ -121,15 +121,20 @@ impl Checked for NewProduct {
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Change {
-    #[schema(pattern = "^[^\\x00-\\x1f\\x7f-\\x9f]+$", max_length = 200)]
+    #[serde(default, deserialize_with = "input::not_null")]
+    #[schema(value_type = String, pattern = "^[^\\x00-\\x1f\\x7f-\\x9f]+$", max_length = 200)]
     name: Option<String>,
-    #[schema(pattern = "^[a-z0-9]+(-[a-z0-9]+)*$", max_length = 120)]
+    #[serde(default, deserialize_with = "input::not_null")]
+    #[schema(value_type = String, pattern = "^[a-z0-9]+(-[a-z0-9]+)*$", max_length = 120)]
     category: Option<String>,
-    #[schema(pattern = "^[^\\x00]*$", max_length = 10_000)]
+    #[serde(default, deserialize_with = "input::not_null")]
+    #[schema(value_type = String, pattern = "^[^\\x00]*$", max_length = 10_000)]
     description: Option<String>,
-    #[serde(default, deserialize_with = "input::optional_integer")]
-    #[schema(minimum = 0, maximum = 1_000_000_000)]
+    #[serde(default, deserialize_with = "input::integer_not_null")]
+    #[schema(value_type = i64, minimum = 0, maximum = 1_000_000_000)]
     price_cents: Option<i64>,
+    #[serde(default, deserialize_with = "input::not_null")]
+    #[schema(value_type = bool)]
     active: Option<bool>,
     #[serde(default, deserialize_with = "present")]
     #[schema(schema_with = image)]
@@ -328,12 +333,12 @@ pub(crate) async fn restock(
     State(shop): State<Shop>,
     Slug { slug }: Slug,
     headers: HeaderMap,
-    key: IdempotencyKey,
-    Input(Delivery { quantity }): Input<Delivery>,
+    Keyed { key, input: Delivery { quantity }, .. }: Keyed<Delivery>,
 ) -> Result<Response, Problem> {
     let mut connection = shop.database.acquire().await?;
     let administrator = sessions::administrator(&mut connection, &headers).await?;
-    let attempt = match key.begin(&mut connection, administrator.id, &("restock", &slug, quantity)).await? {
+    let fingerprint = Fingerprint::of(&("restock", &slug, quantity))?;
+    let attempt = match key.begin(&mut connection, administrator.id, fingerprint).await? {
         Begun::Answered(response) => return Ok(response),
         Begun::First(attempt) => attempt,
     };

@@ -5,6 +5,7 @@
 //! much as the first, and products that come or go in between neither repeat nor hide others.
 
 pub(crate) mod administration;
+pub(crate) mod suggestions;
 
 use axum::{
     extract::{FromRequestParts, Path, State},
@@ -21,9 +22,11 @@ use crate::{
     caching::{self, CATALOGUE, EntityTag, IfNoneMatch, Keeping, STOCK, Tag},
     catalogue::{self, Catalogue, Listed},
     categories,
+    client::Client,
     pagination::{self, Cursor, Key, LARGEST_LIMIT, Sort},
     parameters::{NoParameters, Parameters},
     problem::Problem,
+    search::Words,
     shop::Shop,
 };
 
@@ -32,7 +35,9 @@ const DEFAULT_LIMIT: u32 = 24;
 /// statement's text, because with a parameter for it PostgreSQL plans the list anew each time, which costs more than reading
 /// it; and there are two only, because each is a statement of its own.
 pub(crate) const ROWS: [u32; 2] = [DEFAULT_LIMIT + 1, LARGEST_LIMIT + 1];
-const LONGEST_SEARCH: usize = 100;
+/// So many that match are counted, and put into another order. Of more, the list is walked in its order instead: then one in a
+/// few products matches.
+const MOST_FOUND: i64 = 1_000;
 
 /// What the tag of one product is made from. The stock is no part of it: it has an answer of its own, and the version is
 /// raised when it runs out or comes back.
@@ -88,35 +93,56 @@ impl ListShape {
             last_parameter += 1;
             last_parameter
         };
-        let (mut wanted, mut conditions) = (String::new(), String::new());
+        let (mut wanted, mut conditions, mut after) = (String::new(), String::new(), String::new());
         if self.category {
             wanted = format!("LEFT JOIN categories wanted ON wanted.slug = ${}", parameter());
             conditions += " AND p.category_id = wanted.id";
         }
-        if self.search {
-            conditions += &format!(" AND p.searchable @@ websearch_to_tsquery('english', ${})", parameter());
-        }
+        let words = self.search.then(|| format!("to_tsquery('english', ${})", parameter()));
         if self.after {
-            conditions += &format!(" AND ({key}, p.id) {further} (${}, ${})", parameter(), parameter());
+            after = format!(" AND ({key}, p.id) {further} (${}, ${})", parameter(), parameter());
         }
-        // OFFSET 0 keeps the planner from walking the sort's index and testing every product for the words, which it likes
-        // to do for rare ones: without a match that is the whole table.
-        let fence = if self.search { "OFFSET 0" } else { "" };
+        let order = format!("ORDER BY {key} {direction}, p.id {direction} LIMIT {rows}");
+        let columns =
+            "p.id, p.category_id, p.slug, p.name, p.price_cents, p.currency, p.image, p.stock, p.created_at";
+        let (found, page) = match words {
+            None => {
+                let page =
+                    format!("SELECT {columns} FROM products p WHERE p.active{conditions}{after} {order}");
+                (String::new(), page)
+            }
+            // The operator finds through the index; the function, which is the same, can only test, and so leaves the planner
+            // no choice but to walk the order. MATERIALIZED is planned for all rows, so the limit does not make reading the
+            // table look cheap, and still stops it. What is left out alone (`querytree` says T) would be looked for everywhere.
+            Some(words) => (
+                format!(
+                    "CROSS JOIN LATERAL (
+                         SELECT array_agg(p.id) AS ids, count(*) AS count
+                           FROM (WITH matching AS MATERIALIZED (
+                                     SELECT p.id FROM products p
+                                      WHERE p.active{conditions} AND p.searchable @@ {words}
+                                        AND querytree({words}) NOT IN ('T', ''))
+                                 SELECT id FROM matching LIMIT {MOST_FOUND} + 1) p
+                     ) found"
+                ),
+                format!(
+                    "(SELECT {columns} FROM products p
+                       WHERE found.count <= {MOST_FOUND} AND p.id = ANY (found.ids){after} {order})
+                     UNION ALL
+                     (SELECT {columns} FROM products p
+                       WHERE found.count > {MOST_FOUND} AND p.active{conditions}{after}
+                         AND ts_match_vq(p.searchable, {words}) {order})"
+                ),
+            ),
+        };
+        let count = if self.search { "found.count" } else { "NULL::bigint" };
         format!(
-            "SELECT s.epoch, s.version, c.slug AS category,
+            "SELECT s.epoch, s.version, {count} AS found, c.slug AS category,
                     p.id, p.slug, p.name, p.price_cents, p.currency, p.image, p.stock > 0 AS in_stock, p.created_at
                FROM catalogue_state s
                {wanted}
-               LEFT JOIN LATERAL (
-                    SELECT *
-                      FROM (SELECT p.id, p.category_id, p.slug, p.name, p.price_cents, p.currency, p.image, p.stock,
-                                   p.created_at
-                              FROM products p
-                             WHERE p.active{conditions}
-                             {fence}) p
-                     ORDER BY {key} {direction}, p.id {direction}
-                     LIMIT {rows}
-               ) p ON true
+               {found}
+               LEFT JOIN LATERAL ({page}) p ON true
                LEFT JOIN categories c ON c.id = p.category_id
               ORDER BY {key} {direction}, p.id {direction}"
         )
@@ -140,7 +166,7 @@ pub(crate) struct ListParameters {
     /// The slug of a category.
     #[param(pattern = "^[a-z0-9]+(-[a-z0-9]+)*$", max_length = 120)]
     category: Option<String>,
-    /// Words that the name or the description holds.
+    /// Words that the name or the description holds, the last perhaps only begun; without those after a hyphen.
     #[param(pattern = "^[^\\x00]*$", max_length = 100)]
     search: Option<String>,
     #[serde(default)]
@@ -157,7 +183,7 @@ pub(crate) struct ListParameters {
 #[derive(Debug)]
 struct ListRequest {
     category: Option<String>,
-    search: Option<String>,
+    search: Option<Words>,
     sort: Sort,
     limit: u32,
     after: Option<Cursor>,
@@ -169,15 +195,7 @@ impl ListRequest {
         if category.as_deref().is_some_and(|slug| !storefront::is_slug(slug)) {
             return Err(Problem::invalid("`category` is the slug of one, such as `kitchen`"));
         }
-        let search = search
-            .map(|words| words.split_whitespace().collect::<Vec<_>>().join(" ").to_lowercase())
-            .filter(|words| !words.is_empty());
-        if search
-            .as_deref()
-            .is_some_and(|words| words.chars().count() > LONGEST_SEARCH || words.contains('\0'))
-        {
-            return Err(Problem::invalid("`search` is at most 100 characters of text"));
-        }
+        let search = search.as_deref().map(Words::parse).transpose()?.flatten();
         let after = cursor.map(|text| Cursor::decode(&text, sort)).transpose()?;
         Ok(Self { category, search, sort, limit: pagination::limit(limit, DEFAULT_LIMIT)?, after })
     }
@@ -199,7 +217,7 @@ impl ListRequest {
             &catalogue.epoch,
             &catalogue.version.to_string(),
             self.category.as_deref().unwrap_or_default(),
-            self.search.as_deref().unwrap_or_default(),
+            self.search.as_ref().map_or("", |words| &words.spelled),
             self.sort.name(),
             &self.limit.to_string(),
             after.as_deref().unwrap_or_default(),
@@ -218,7 +236,7 @@ impl ListRequest {
             statement = statement.bind(category.clone());
         }
         if let Some(words) = &self.search {
-            statement = statement.bind(words.clone());
+            statement = statement.bind(words.query.clone());
         }
         if let Some(Cursor { key, id }) = &self.after {
             statement = match key {
@@ -248,8 +266,25 @@ impl ListedProduct {
 #[schema(as = ProductPage)]
 struct Page {
     products: Vec<ListedProduct>,
+    /// Of a search: how many match; null otherwise.
+    found: Option<Found>,
     /// Null on the last page.
     next_cursor: Option<String>,
+}
+
+/// How many products match, on all pages together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+struct Found {
+    /// A thousand at most.
+    count: i64,
+    /// Whether there are more than that.
+    or_more: bool,
+}
+
+impl From<i64> for Found {
+    fn from(count: i64) -> Self {
+        Self { count: count.min(MOST_FOUND), or_more: count > MOST_FOUND }
+    }
 }
 
 /// A product in a list.
@@ -269,6 +304,10 @@ struct ListedProduct {
     in_stock: bool,
     #[serde(skip)]
     created_at: OffsetDateTime,
+    /// How many there are like it.
+    #[serde(skip)]
+    #[sqlx(default)]
+    found: Option<i64>,
 }
 
 /// The address of a product's picture, if it has one that the storefront has.
@@ -292,18 +331,24 @@ impl From<Option<String>> for Picture {
 )]
 pub(crate) async fn list(
     State(shop): State<Shop>,
+    client: Client,
     headers: HeaderMap,
     Parameters(parameters): Parameters<ListParameters>,
 ) -> Result<Response, Problem> {
     let request = ListRequest::check(parameters)?;
+    let page = page(&shop, &headers, &request);
+    if request.search.is_some() { shop.searches.within(client, page).await } else { page.await }
+}
+
+async fn page(shop: &Shop, headers: &HeaderMap, request: &ListRequest) -> Result<Response, Problem> {
     let tags = request.purged_with();
-    let (mut connection, control) = shop.reads.acquire_public(&headers, CATALOGUE).await?;
+    let (mut connection, control) = shop.reads.acquire_public(headers, CATALOGUE).await?;
     let keeping = |catalogue: &Catalogue| Keeping {
         control: control.clone(),
         entity: request.entity(catalogue),
         tags: &tags,
     };
-    if let Some(unchanged) = catalogue::unchanged(&mut connection, &headers, &keeping).await? {
+    if let Some(unchanged) = catalogue::unchanged(&mut connection, headers, &keeping).await? {
         return Ok(unchanged);
     }
     let rows = connection.all(request.shape().name(), request.statement()).await?;
@@ -314,9 +359,11 @@ pub(crate) async fn list(
         return Err(Problem::not_found("no such category"));
     }
     drop(connection);
+    let found =
+        request.search.as_ref().map(|_| products.first().and_then(|one| one.found).unwrap_or(0).into());
     let next_cursor = pagination::cut(&mut products, request.limit)
         .map(|last| last.cursor(request.sort).encode(request.sort));
-    caching::json(&headers, &keeping(&catalogue), &Page { products, next_cursor })
+    caching::json(headers, &keeping(&catalogue), &Page { products, found, next_cursor })
 }
 
 #[derive(Debug, FromRow)]

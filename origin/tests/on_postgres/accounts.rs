@@ -118,6 +118,136 @@ async fn guessing_ends_after_ten_and_signing_in_forgives() {
     );
 }
 
+/// How many attempts are counted, over how many subjects.
+async fn counted(server: &TestServer) -> (i64, i64) {
+    sqlx::query_as("SELECT coalesce(sum(attempts), 0)::bigint, count(*) FROM sign_in_attempts")
+        .fetch_one(&mut server.connect().await)
+        .await
+        .expect("the attempts")
+}
+
+#[tokio::test]
+async fn one_client_cannot_lock_an_account_and_refused_attempts_write_nothing() {
+    let server = TestServer::start(1).await;
+    let router = server.router();
+    Customer::register(&router, "ada@example.org").await;
+    let (before, subjects) = counted(&server).await;
+    let mut refused = 0;
+    for _ in 0..101 {
+        let status = sign_in(&router, "ada@example.org", "guess", "203.0.113.1").await.status;
+        refused += u32::from(status == StatusCode::TOO_MANY_REQUESTS);
+    }
+    assert_eq!(refused, 91);
+    assert_eq!(counted(&server).await, (before + 30, subjects + 3), "ten each: pair, client, account");
+    let owner = sign_in(&router, "ada@example.org", "correct horse", "198.51.100.7").await;
+    assert_eq!(owner.status, StatusCode::OK, "the owner, elsewhere");
+}
+
+#[tokio::test]
+async fn guesses_at_the_same_moment_are_no_more_than_one_after_another() {
+    let server = TestServer::start(1).await;
+    let router = server.router();
+    Customer::register(&router, "ada@example.org").await;
+    let guesses: tokio::task::JoinSet<StatusCode> = (0..40)
+        .map(|_| {
+            let router = router.clone();
+            async move { sign_in(&router, "ada@example.org", "guess", "203.0.113.1").await.status }
+        })
+        .collect();
+    let statuses = guesses.join_all().await;
+    assert_eq!(
+        statuses.iter().filter(|status| **status == StatusCode::UNAUTHORIZED).count(),
+        10,
+        "{statuses:?}"
+    );
+    assert_eq!(counted(&server).await.0, 1 + 30, "and one for registering");
+}
+
+#[tokio::test]
+async fn strangers_who_use_up_an_account_do_not_lock_out_where_its_owner_has_been() {
+    let server = TestServer::start(1).await;
+    let router = server.router();
+    Customer::register(&router, "ada@example.org").await;
+    let owner = async |client| sign_in(&router, "ada@example.org", "correct horse", client).await.status;
+    assert_eq!(owner("198.51.100.7").await, StatusCode::OK);
+    sqlx::query("UPDATE sign_in_attempts SET attempts = 100, ends_at = now() + interval '1 minute' WHERE known_until IS NULL")
+        .execute(&mut server.connect().await)
+        .await
+        .expect("a hundred strangers");
+    assert_eq!(owner("198.51.100.9").await, StatusCode::TOO_MANY_REQUESTS, "a newcomer");
+    sqlx::query("DELETE FROM sign_in_attempts WHERE subject = sha256(convert_to(concat_ws(E'\n', 'client', '198.51.100.7'), 'UTF8'))")
+        .execute(&mut server.connect().await)
+        .await
+        .expect("the client itself has attempts left");
+    assert_eq!(owner("198.51.100.7").await, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn an_account_has_one_counter_however_its_address_is_spelled() {
+    let server = TestServer::start(1).await;
+    let router = server.router();
+    Customer::register(&router, "\u{130}pek@example.org").await;
+    let candidates = [
+        "\u{130}pek@example.org",
+        "I\u{307}pek@example.org",
+        "\u{130}PEK@example.org",
+        "ipek@example.org",
+        "i\u{307}pek@example.org",
+    ];
+    // Which of them are this account, the database knows best: its idea of lower case is its locale's.
+    let mut spellings = Vec::new();
+    for (number, email) in candidates.into_iter().enumerate() {
+        let client = format!("198.51.100.{number}");
+        if sign_in(&router, email, "correct horse", &client).await.status == StatusCode::OK {
+            spellings.push(email);
+        }
+    }
+    assert!(spellings.len() >= 3, "composed, decomposed, in capitals: {spellings:?}");
+    let mut judged = 0;
+    for guess in 0..30 {
+        let email = spellings[guess % spellings.len()];
+        let status = sign_in(&router, email, "guess", "203.0.113.1").await.status;
+        judged += u32::from(status == StatusCode::UNAUTHORIZED);
+    }
+    assert_eq!(judged, 10);
+    for email in spellings {
+        let body = value!({ "email": email, "password": "another horse" });
+        let answer = send_json(&router, json(Method::POST, "/api/users", &body)).await;
+        assert_eq!(answer.status, StatusCode::CONFLICT, "{email}");
+    }
+}
+
+#[tokio::test]
+async fn a_hash_of_less_work_is_upgraded_at_signing_in() {
+    let server = TestServer::start(1).await;
+    let router = server.router();
+    Customer::register(&router, "ada@example.org").await;
+    let weak = argon2::Params::new(8, 1, 1, None).expect("parameters");
+    let weak = argon2::Argon2::new(argon2::Algorithm::Argon2id, argon2::Version::V0x13, weak);
+    let weak = argon2::PasswordHasher::hash_password(&weak, b"correct horse").expect("a hash").to_string();
+    let mut connection = server.connect().await;
+    sqlx::query("UPDATE users SET password_hash = $1")
+        .bind(&weak)
+        .execute(&mut connection)
+        .await
+        .expect("set");
+    let mut kept = async || -> String {
+        sqlx::query_scalar("SELECT password_hash FROM users")
+            .fetch_one(&mut connection)
+            .await
+            .expect("a hash")
+    };
+    let signed_in =
+        async |password| sign_in(&router, "ada@example.org", password, "203.0.113.1").await.status;
+    assert_eq!(signed_in("guess").await, StatusCode::UNAUTHORIZED);
+    assert_eq!(kept().await, weak, "only the password is known to be worth a new hash");
+    assert_eq!(signed_in("correct horse").await, StatusCode::OK);
+    let upgraded = kept().await;
+    assert!(upgraded.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{upgraded}");
+    assert_eq!(signed_in("correct horse").await, StatusCode::OK);
+    assert_eq!(kept().await, upgraded, "once");
+}
+
 #[tokio::test]
 async fn every_wrong_field_is_named() {
     let server = TestServer::start(1).await;

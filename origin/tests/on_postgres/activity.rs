@@ -15,7 +15,7 @@ use tokio::sync::watch;
 use crate::{
     PATIENCE,
     requests::{Customer, metric},
-    test_server::TestServer,
+    test_server::{TestServer, searches},
 };
 
 const KETTLE: &str = "/api/products/harbour-enamel-kettle";
@@ -27,7 +27,9 @@ fn shop(server: &TestServer) -> (Router, origin::activity_log::Writer) {
     let (activity, writer) = ActivityLog::new(Arc::clone(&metrics));
     let reads = Reads::new(database.clone(), Vec::new(), Duration::from_secs(1), None);
     let (passwords, proxies) = (Passwords::new(Arc::clone(&metrics)), Arc::default());
-    let shop = Shop { database, reads, metrics, tracer: Tracer::default(), activity, passwords, proxies };
+    let searches = searches();
+    let shop =
+        Shop { database, reads, metrics, tracer: Tracer::default(), activity, passwords, searches, proxies };
     (server::router(shop, Duration::from_secs(10)), writer)
 }
 

@@ -12,12 +12,15 @@ mod activity;
 mod api;
 mod audits;
 mod commands;
+mod failover;
 mod orders;
 mod outbox;
 mod pressure;
 mod private_server;
 mod replicas;
+mod round_trips;
 mod schema;
+mod search;
 mod slow_queries;
 mod traces;
 

@@ -157,6 +157,142 @@ async fn the_last_piece_goes_and_comes_back_in_every_cache() {
     assert_eq!(number(&server, "SELECT count(*) FROM outbox").await, 2);
 }
 
+#[tokio::test]
+async fn what_is_purged_when_the_last_piece_goes_and_when_it_comes_back_is_named_by_the_tags_of_the_answers()
+{
+    let server = TestServer::start(12).await;
+    let router = server.router();
+    let customer = Customer::register(&router, "ada@example.org").await;
+    sqlx::query("UPDATE products SET stock = 1, active = true WHERE id IN (1, 2, 3)")
+        .execute(&mut server.connect().await)
+        .await
+        .expect("an update");
+    let lines: Vec<Value> = [3, 1].map(|id| value!({ "product_id": id, "quantity": 1 })).to_vec();
+    let placed = order(&customer, "k1", &Value::from(lines)).await;
+    assert_eq!(placed.status, StatusCode::CREATED, "{placed:?}");
+    let cancelled = customer
+        .send(Method::POST, &format!("{}/cancel", placed.header("location")), &[], &Value::Null)
+        .await;
+    assert_eq!(cancelled.status, StatusCode::OK);
+    let written: Vec<sqlx::types::Json<Value>> = sqlx::query_scalar("SELECT payload FROM outbox ORDER BY id")
+        .fetch_all(&mut server.connect().await)
+        .await
+        .expect("the outbox");
+    let mut carried: Vec<String> = vec!["catalogue".to_owned()];
+    let slugs: Vec<String> = sqlx::query_scalar("SELECT slug FROM products WHERE id IN (1, 3)")
+        .fetch_all(&mut server.connect().await)
+        .await
+        .expect("slugs");
+    for slug in slugs {
+        let answer = crate::requests::get(&router, &format!("/api/products/{slug}")).await;
+        carried.extend(answer.header("surrogate-key").split(' ').map(str::to_owned));
+    }
+    carried.sort_unstable();
+    carried.dedup();
+    assert_eq!(written.len(), 2);
+    for payload in written {
+        assert_eq!(payload.0, value!({ "tags": carried }));
+    }
+}
+
+#[tokio::test]
+async fn an_order_may_say_what_it_is_to_cost() {
+    let server = TestServer::start(12).await;
+    let customer = Customer::register(&server.router(), "ada@example.org").await;
+    set_stock(&server, 10).await;
+    let place = async |key: &str, expected: Value| {
+        let lines = value!([{ "product_id": 2, "quantity": 3 }, { "product_id": 1, "quantity": 1 }]);
+        let body = value!({ "lines": lines, "expected_total_cents": expected });
+        customer.send(Method::POST, "/api/orders", &[("idempotency-key", key)], &body).await
+    };
+    let total =
+        number(&server, "SELECT sum(price_cents * (2 * id - 1))::bigint FROM products WHERE id IN (1, 2)")
+            .await;
+    let refused = place("k1", value!(total + 1)).await;
+    assert_eq!(
+        (refused.status, &refused.json()["type"], &refused.json()["total_cents"]),
+        (StatusCode::CONFLICT, &"urn:gatehouse:problem:total-changed".into(), &value!(total))
+    );
+    assert_eq!(number(&server, "SELECT sum(stock)::bigint FROM products WHERE id IN (1, 2)").await, 20);
+    assert_eq!(place("k1", value!(total + 1)).await.header("idempotency-replayed"), "true");
+    let placed = place("k2", value!(total)).await;
+    assert_eq!((placed.status, &placed.json()["total_cents"]), (StatusCode::CREATED, &value!(total)));
+    assert_eq!(place("k3", Value::Null).await.status, StatusCode::CREATED);
+    let wrong = place("k4", value!("much")).await;
+    assert_eq!(
+        (wrong.status.as_u16(), &wrong.json()["errors"][0]["field"]),
+        (422, &"expected_total_cents".into())
+    );
+}
+
+#[tokio::test]
+async fn a_retry_is_known_however_it_is_spelled_and_whichever_build_has_answered_it() {
+    let server = TestServer::start(12).await;
+    let customer = Customer::register(&server.router(), "ada@example.org").await;
+    set_stock(&server, 10).await;
+    let send = async |key: &str, body: &str| {
+        let request = http::Request::post("/api/orders")
+            .header("content-type", "application/json")
+            .header("cookie", &customer.cookie)
+            .header("x-requested-with", "tests")
+            .header("idempotency-key", key);
+        let request = request.body(axum::body::Body::from(body.to_owned())).expect("a request");
+        crate::requests::send(&customer.router, request).await
+    };
+    let first = send("k1", r#"{"lines":[{"product_id":1,"quantity":2}]}"#).await;
+    assert_eq!(first.status, StatusCode::CREATED);
+    for same in [
+        r#"{ "lines": [ { "quantity": 2.0, "product_id": 1 } ] }"#,
+        // A build that knows a member more, and leaves it out.
+        r#"{"expected_total_cents":null,"lines":[{"product_id":1,"quantity":2}]}"#,
+    ] {
+        let again = send("k1", same).await;
+        assert_eq!((again.status, &again.body), (first.status, &first.body), "{same}");
+    }
+    // As the build before this one has told requests apart: by its own type.
+    let kept: Vec<u8> = sqlx::query_scalar("SELECT request_hash FROM idempotency_keys WHERE key = 'k1'")
+        .fetch_one(&mut server.connect().await)
+        .await
+        .expect("a hash");
+    let digest = |text: &str| -> Vec<u8> {
+        sha2::Digest::finalize(sha2::Digest::chain_update(<sha2::Sha256 as sha2::Digest>::new(), text))
+            .to_vec()
+    };
+    assert_eq!(kept, digest(r#"{"lines":[{"product_id":1,"quantity":2}]}"#));
+    // And a build to come, with a fingerprint of another kind: the key tells enough.
+    sqlx::query("UPDATE idempotency_keys SET fingerprint = 2, request_hash = sha256('another kind')")
+        .execute(&mut server.connect().await)
+        .await
+        .expect("an update");
+    let again = send("k1", r#"{"lines":[{"product_id":1,"quantity":2}]}"#).await;
+    assert_eq!((again.status, again.header("idempotency-replayed")), (StatusCode::CREATED, "true"));
+}
+
+#[tokio::test]
+async fn keys_are_forgotten_refusals_soon_and_orders_later() {
+    let server = TestServer::start(12).await;
+    let customer = Customer::register(&server.router(), "ada@example.org").await;
+    set_stock(&server, 1).await;
+    let line = |quantity: i32| value!([{ "product_id": 1, "quantity": quantity }]);
+    assert_eq!(order(&customer, "placed", &line(1)).await.status, StatusCode::CREATED);
+    for number in 0..300 {
+        assert_eq!(order(&customer, &format!("k{number}"), &line(1)).await.status, StatusCode::CONFLICT);
+    }
+    let pool = sqlx::PgPool::connect_with(server.options.clone()).await.expect("a pool");
+    let mut left = Vec::new();
+    for hours in [0, 2, 7 * 24] {
+        sqlx::query("UPDATE idempotency_keys SET created_at = now() - make_interval(hours => $1)")
+            .bind(hours)
+            .execute(&pool)
+            .await
+            .expect("time passes");
+        origin::housekeeping::tidy(&pool, 13).await.expect("a tidy house");
+        left.push(number(&server, "SELECT count(*) FROM idempotency_keys").await);
+    }
+    assert_eq!(left, [301, 1, 0]);
+    assert_eq!(number(&server, "SELECT count(*) FROM orders").await, 1);
+}
+
 /// All the time in the world: these tests are about who gets what, not about when.
 fn patient() -> DatabaseSettings {
     DatabaseSettings { acquire_timeout: PATIENCE, statement_timeout: PATIENCE, ..DatabaseSettings::default() }

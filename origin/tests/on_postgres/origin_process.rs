@@ -39,8 +39,14 @@ impl Origin {
 
     /// Starts it and waits for the line that names its address.
     pub(crate) async fn serve(data: &Path) -> Self {
-        let mut child =
-            Self::command(data).arg("serve").stderr(Stdio::inherit()).spawn().expect("origin starts");
+        let mut command = Self::command(data);
+        command.stderr(Stdio::inherit());
+        Self::serve_by(command, data).await
+    }
+
+    /// The same with a command that has arguments and an environment of its own.
+    pub(crate) async fn serve_by(mut command: Command, data: &Path) -> Self {
+        let mut child = command.arg("serve").spawn().expect("origin starts");
         let mut output = BufReader::new(child.stdout.take().expect("stdout is piped")).lines();
         let line = tokio::time::timeout(PATIENCE, output.next_line())
             .await

@@ -206,6 +206,10 @@ async fn what_is_rolled_back_or_changes_nothing_is_told_to_nobody() {
         (&[("if-match", &*tag)], value!({ "category": "nowhere" }), 422, "invalid-fields"),
         (&[("if-match", &*tag)], value!({ "image": "unicorn-1" }), 422, "invalid-fields"),
         (&[("if-match", &*tag)], value!({ "stock": 5 }), 422, "invalid-fields"),
+        // Null is not "as it is": that is leaving it out.
+        (&[("if-match", &*tag)], value!({ "name": null }), 422, "invalid-fields"),
+        (&[("if-match", &*tag)], value!({ "price_cents": null }), 422, "invalid-fields"),
+        (&[("if-match", &*tag)], value!({ "active": null }), 422, "invalid-fields"),
     ] {
         let answer = administrator.send(Method::PATCH, KETTLE, fields, &body).await;
         assert_eq!(answer.status.as_u16(), status, "{fields:?} {body}");

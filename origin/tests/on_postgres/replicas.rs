@@ -35,20 +35,20 @@ use crate::{
     PATIENCE,
     edge_double::EdgeDouble,
     requests::{Answer, Customer, get, get_if_none_match, metric},
-    test_server::{TestServer, folder},
+    test_server::{TestServer, folder, searches},
 };
 
 const KETTLE: &str = "/api/products/harbour-enamel-kettle";
 
 /// A copy of a test server that follows it.
-struct Replica {
+pub(crate) struct Replica {
     child: Child,
-    options: PgConnectOptions,
+    pub(crate) options: PgConnectOptions,
     _folder: TempDir,
 }
 
 impl Replica {
-    async fn start(server: &TestServer) -> Self {
+    pub(crate) async fn start(server: &TestServer) -> Self {
         let private = server.private.as_ref().expect("it runs");
         let (source, owner) = (private.socket_folder().to_owned(), private.folder().join("cluster"));
         let command = fs::read(format!("/proc/{}/cmdline", private.process_id().expect("it runs")))
@@ -101,7 +101,7 @@ impl Replica {
         origin::database::connect(&self.options).await.expect("the replica answers")
     }
 
-    async fn run(&self, sql: &'static str) {
+    pub(crate) async fn run(&self, sql: &'static str) {
         sqlx::query(sql).execute(&mut self.connect().await).await.expect(sql);
     }
 
@@ -158,7 +158,17 @@ impl Shopping {
             Default::default(),
         );
         let (passwords, proxies) = (Passwords::new(Arc::clone(&metrics)), Arc::default());
-        let shop = Shop { database, reads, metrics, tracer: Tracer::default(), activity, passwords, proxies };
+        let searches = searches();
+        let shop = Shop {
+            database,
+            reads,
+            metrics,
+            tracer: Tracer::default(),
+            activity,
+            passwords,
+            searches,
+            proxies,
+        };
         let shopping =
             Self { router: server::router(shop, Duration::from_secs(10)), workers, edge, replica, server };
         // Until it is trusted, the primary answers.

@@ -8,9 +8,11 @@ use origin::{
     database::{self, Database},
     observe::Metrics,
     passwords::Passwords,
+    primary::Servers,
     replicas::Reads,
+    search::Searches,
     seed, server,
-    settings::DatabaseSettings,
+    settings::{DatabaseSettings, SearchSettings},
     shop::Shop,
     traces::Tracer,
 };
@@ -61,15 +63,40 @@ impl TestServer {
     }
 
     pub(crate) fn router_with(&self, settings: &DatabaseSettings) -> Router {
+        Self::router_on(self.options.clone(), settings, searches())
+    }
+
+    /// A shop on whatever answers there.
+    pub(crate) fn router_on(
+        servers: impl Into<Servers>,
+        settings: &DatabaseSettings,
+        searches: Searches,
+    ) -> Router {
         let metrics = Arc::new(Metrics::new(settings.slow_query));
-        let database = Database::new(self.options.clone(), settings, Arc::clone(&metrics));
+        let database = Database::new(servers, settings, Arc::clone(&metrics));
         // Nobody writes them down: they wait in their queue.
         let (activity, _writer) = ActivityLog::new(Arc::clone(&metrics));
         let reads = Reads::new(database.clone(), Vec::new(), Duration::from_secs(1), None);
         let (passwords, proxies) = (Passwords::new(Arc::clone(&metrics)), Arc::default());
-        let shop = Shop { database, reads, metrics, tracer: Tracer::default(), activity, passwords, proxies };
+        let shop = Shop {
+            database,
+            reads,
+            metrics,
+            tracer: Tracer::default(),
+            activity,
+            passwords,
+            searches,
+            proxies,
+        };
         server::router(shop, Duration::from_secs(10))
     }
+}
+
+/// Bounds that no test reaches which is about something else: all of a test's requests come from the same client.
+pub(crate) fn searches() -> Searches {
+    let many = std::num::NonZeroU32::new(1_000_000).expect("not zero");
+    let timeout = crate::PATIENCE;
+    Searches::new(&SearchSettings { rate: many, burst: many, connections: many, timeout })
 }
 
 impl Drop for TestServer {

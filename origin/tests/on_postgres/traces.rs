@@ -36,7 +36,7 @@ use crate::{
     PATIENCE,
     edge_double::EdgeDouble,
     requests::{Customer, get, metric, send},
-    test_server::TestServer,
+    test_server::{TestServer, searches},
 };
 
 const KETTLE: &str = "/api/products/harbour-enamel-kettle";
@@ -124,7 +124,8 @@ fn shop(server: &TestServer, collector: &str, edges: &[&EdgeDouble]) -> (Router,
         traces,
     );
     let (passwords, proxies) = (Passwords::new(Arc::clone(&metrics)), Arc::default());
-    let shop = Shop { database, reads, metrics, tracer, activity, passwords, proxies };
+    let searches = searches();
+    let shop = Shop { database, reads, metrics, tracer, activity, passwords, searches, proxies };
     (server::router(shop, Duration::from_secs(10)), workers)
 }
 
