@@ -1,19 +1,19 @@
 //! What customers do, for statistics and for themselves to read. No request writes it: it only puts an event into a bounded
-//! queue, and a worker writes batches.
+//! queue, and a worker writes batches. What is only looked at is not in it: those answers come from caches, and a log of
+//! the misses alone would count none of what people do. The edge's access log has every request.
 //!
 //! Events may be lost: those that find the queue full, which are counted, and the last second's in a crash. What must not be
 //! lost goes through the outbox. The log must never make a request wait or fail.
 
 use std::{sync::Arc, time::Duration};
 
-use http::HeaderMap;
 use sqlx::PgPool;
 use tokio::{
     sync::{mpsc, watch},
     time::{Instant, sleep, timeout},
 };
 
-use crate::{cookies, observe::Metrics};
+use crate::observe::Metrics;
 
 /// Events in memory at most, a few hundred bytes each.
 const QUEUE: usize = 8_192;
@@ -22,36 +22,26 @@ const BATCH: usize = 1_000;
 const GATHER: Duration = Duration::from_secs(1);
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// A view comes with the token of a session, and its user is looked up here: the request itself answers everybody the same
-/// and does not read the session.
 pub(crate) const INSERT: &str = "
     INSERT INTO activity_logs (timestamp, user_id, action, subject)
-    SELECT clock_timestamp() - make_interval(secs => e.age), coalesce(e.user_id, s.user_id), e.action, e.subject
-      FROM UNNEST($1::double precision[], $2::bigint[], $3::bytea[], $4::text[], $5::text[])
-           AS e (age, user_id, token_hash, action, subject)
-      LEFT JOIN sessions s ON s.token_hash = e.token_hash AND s.expires_at > now()";
+    SELECT clock_timestamp() - make_interval(secs => e.age), e.user_id, e.action, e.subject
+      FROM UNNEST($1::double precision[], $2::bigint[], $3::text[], $4::text[]) AS e (age, user_id, action, subject)";
 
 #[derive(Debug)]
 pub(crate) struct Event {
     at: Instant,
     action: &'static str,
     user: Option<i64>,
-    session: Option<Vec<u8>>,
     subject: Option<String>,
 }
 
 impl Event {
     pub(crate) fn new(action: &'static str) -> Self {
-        Self { at: Instant::now(), action, user: None, session: None, subject: None }
+        Self { at: Instant::now(), action, user: None, subject: None }
     }
 
     pub(crate) fn by(self, user: i64) -> Self {
         Self { user: Some(user), ..self }
-    }
-
-    /// By whoever has this request's session, if anybody.
-    pub(crate) fn by_session_of(self, headers: &HeaderMap) -> Self {
-        Self { session: cookies::session(headers).map(cookies::digest), ..self }
     }
 
     pub(crate) fn about(self, subject: impl Into<String>) -> Self {
@@ -135,7 +125,6 @@ async fn write(pool: &PgPool, batch: &[Event]) -> Result<(), sqlx::Error> {
     sqlx::query(INSERT)
         .bind(batch.iter().map(|event| event.at.elapsed().as_secs_f64()).collect::<Vec<_>>())
         .bind(batch.iter().map(|event| event.user).collect::<Vec<_>>())
-        .bind(batch.iter().map(|event| event.session.clone()).collect::<Vec<_>>())
         .bind(column(|event| Some(event.action.to_owned())))
         .bind(column(|event| event.subject.clone()))
         .execute(pool)

@@ -1,12 +1,10 @@
-//! What programs of the operator ask: whether the origin lives, whether it can do its work, and its metrics. Their answers
-//! name no Cache-Control, so the router makes them `no-store`.
+//! What programs of the operator ask: whether the origin lives, whether it can do its work, and its metrics. All but the first
+//! are on an address of their own: a probe asks the database, and neither is a visitor's business, whatever the proxies before
+//! the shop say or leave out. Their answers name no Cache-Control, so the router makes them `no-store`.
 
 use std::time::Duration;
 
-use axum::{
-    extract::{Request, State},
-    response::IntoResponse,
-};
+use axum::{extract::State, response::IntoResponse};
 use http::header;
 use tokio::time::timeout;
 
@@ -46,15 +44,8 @@ pub(crate) async fn ready(State(shop): State<Shop>) -> Result<&'static str, Prob
     }
 }
 
-/// `GET /metrics` in the OpenMetrics text format. For direct callers only: what comes through a proxy, and so perhaps from
-/// the internet, says so in `Via` (RFC 9110 §7.6.3) and finds nothing here.
-pub(crate) async fn metrics(
-    State(shop): State<Shop>,
-    request: Request,
-) -> Result<impl IntoResponse, Problem> {
-    if request.headers().contains_key(header::VIA) {
-        return Err(Problem::not_found("no such resource"));
-    }
+/// `GET /metrics` in the OpenMetrics text format.
+pub(crate) async fn metrics(State(shop): State<Shop>) -> Result<impl IntoResponse, Problem> {
     let text = shop.metrics.encode(shop.reads.pools(), shop.reads.standings()).map_err(|error| {
         tracing::error!(%error, "metrics cannot be written");
         Problem::internal()

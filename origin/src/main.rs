@@ -1,7 +1,7 @@
 //! The `origin` command: `serve`, `migrate`, `seed`, `promote`, `openapi`.
 
 use std::{
-    io::{IsTerminal as _, Write as _},
+    io::{self, IsTerminal as _, Write as _},
     path::PathBuf,
     pin::pin,
     process::ExitCode,
@@ -33,6 +33,7 @@ use sqlx::{PgConnection, postgres::PgConnectOptions};
 use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
+    task::JoinSet,
 };
 use tracing_subscriber::EnvFilter;
 
@@ -293,6 +294,8 @@ struct Service {
     workers: Workers,
     router: Router,
     listener: TcpListener,
+    /// For the operator's programs, if the address was free.
+    admin: (io::Result<TcpListener>, Router),
 }
 
 impl Service {
@@ -322,11 +325,13 @@ impl Service {
             activity,
             proxies: settings.proxies.clone().into(),
         };
+        let admin = server::admin_router(shop.clone());
         let router = server::router(shop, settings.request_deadline);
         let listener = TcpListener::bind(settings.listen)
             .await
             .with_context(|| format!("cannot listen on {}", settings.listen))?;
-        Ok(Self { server, is_up_to_date, database, workers, router, listener })
+        let admin = (TcpListener::bind(settings.admin).await, admin);
+        Ok(Self { server, is_up_to_date, database, workers, router, listener, admin })
     }
 
     /// `read` reads the settings again, at SIGHUP.
@@ -336,7 +341,13 @@ impl Service {
         settings: &Settings,
         read: impl Fn() -> anyhow::Result<Settings>,
     ) -> anyhow::Result<()> {
+        let mut admin = JoinSet::new();
+        let (bound, router) = self.admin;
         // A failure to print is no reason to stop: whoever started the origin may have closed its output.
+        if let Ok(listener) = &bound {
+            let _ = writeln!(std::io::stdout(), "origin: metrics on http://{}", listener.local_addr()?);
+        }
+        admin.spawn(serve_admin(bound, router, settings.clone()));
         let _ = writeln!(std::io::stdout(), "origin: listening on http://{}", self.listener.local_addr()?);
         let mut hang_ups = signal(SignalKind::hangup()).context("cannot listen for SIGHUP")?;
         let mut outcome = Ok(());
@@ -370,6 +381,27 @@ impl Service {
         self.server.stop().await;
         outcome
     }
+}
+
+/// Answers the operator's programs, as soon as the address is free, until it is dropped.
+async fn serve_admin(mut bound: io::Result<TcpListener>, router: Router, settings: Settings) {
+    let listener = loop {
+        match bound {
+            Ok(listener) => break listener,
+            Err(error) => {
+                tracing::warn!(address = %settings.admin, %error, "no metrics and no readiness until this address is free");
+            }
+        }
+        bound = loop {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            let again = TcpListener::bind(settings.admin).await;
+            if again.is_ok() {
+                tracing::info!(address = %settings.admin, "metrics and readiness are here now");
+                break again;
+            }
+        };
+    };
+    listener::serve(listener, router, (&settings).into(), std::future::pending(), Duration::ZERO).await;
 }
 
 /// The path of this program. `/proc/self/exe` works even when the file has been replaced since, or cannot be reached by its

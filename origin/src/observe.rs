@@ -1,7 +1,7 @@
 //! What the origin shows of itself: counters and histograms for Prometheus, and the log of slow queries.
 //!
-//! What one request spends in the database and waiting for it goes into its `Server-Timing`, and into spans where it is
-//! traced.
+//! What one request spends in the database and waiting for it goes into its `Server-Timing`, unless it comes through a proxy,
+//! and into spans where it is traced.
 //!
 //! Labels come from fixed sets (route patterns, statement names), so their number has a bound. Values of a request never
 //! become labels or log fields.
@@ -13,7 +13,7 @@ use axum::{
     middleware::Next,
     response::Response,
 };
-use http::{HeaderName, HeaderValue, Method};
+use http::{HeaderName, HeaderValue, Method, header};
 use prometheus_client::{
     encoding::{EncodeLabelSet, text},
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
@@ -219,6 +219,8 @@ pub async fn record(
         Method::OPTIONS => Some("OPTIONS"),
         _ => None,
     };
+    // Caches would keep it and tell strangers how busy the database was (RFC 9110 §7.6.3: a proxy names itself in Via).
+    let direct = !request.headers().contains_key(header::VIA);
     let route = request.extensions().get::<MatchedPath>().map(|route| route.as_str().to_owned());
     let parent = traces::parent(request.headers());
     let mut traced = tracer.request(&request, method, route.as_deref(), parent.as_ref());
@@ -232,7 +234,9 @@ pub async fn record(
         })
         .instrument(logged)
         .await;
-    response.headers_mut().insert(SERVER_TIMING, spent.header(began.elapsed()));
+    if direct {
+        response.headers_mut().insert(SERVER_TIMING, spent.header(began.elapsed()));
+    }
     if let Some(span) = &mut traced {
         span.answered(response.status());
     }

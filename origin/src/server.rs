@@ -46,8 +46,6 @@ pub fn router(shop: Shop, deadline: Duration) -> Router {
     Router::new()
         .merge(api)
         .route("/livez", get(health::live))
-        .route("/readyz", get(health::ready))
-        .route("/metrics", get(health::metrics))
         .with_state(shop)
         .merge(storefront::router().layer(SetResponseHeaderLayer::if_not_present(SURROGATE_KEY, STOREFRONT)))
         // Each layer surrounds those above it.
@@ -58,6 +56,15 @@ pub fn router(shop: Shop, deadline: Duration) -> Router {
         }))
         .layer(SetResponseHeaderLayer::if_not_present(header::CACHE_CONTROL, NO_STORE))
         .layer(middleware::from_fn_with_state(watching, observe::record))
+}
+
+/// What only the operator's programs ask, for an address of its own.
+pub fn admin_router(shop: Shop) -> Router {
+    Router::new()
+        .route("/readyz", get(health::ready))
+        .route("/metrics", get(health::metrics))
+        .with_state(shop)
+        .layer(SetResponseHeaderLayer::if_not_present(header::CACHE_CONTROL, NO_STORE))
 }
 
 /// The description of everything under `/api`, as it is served and as it is written down.

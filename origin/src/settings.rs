@@ -17,6 +17,8 @@ use serde::{Deserialize, Deserializer, de};
 pub struct Settings {
     /// Where to listen; `PORT` in the environment replaces the port. Port 0: any free one.
     pub listen: SocketAddr,
+    /// Where to listen for the operator's programs; `ADMIN_PORT` replaces the port.
+    pub admin: SocketAddr,
     /// Folder of the private PostgreSQL, relative to the working directory.
     pub data: PathBuf,
     /// After this long without an answer, a request is answered 503. Below the edge's own deadline.
@@ -153,6 +155,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 9000)),
+            admin: SocketAddr::from(([127, 0, 0, 1], 9001)),
             data: PathBuf::from("data"),
             request_deadline: Duration::from_secs(10),
             drain: Duration::from_secs(15),
@@ -201,7 +204,7 @@ impl Settings {
         toml::from_str(text).map_err(|error| SettingsError::Wrong(explain(file, text, &error)))
     }
 
-    /// Lets `DATABASE_URL`, `PORT`, `COOKIE_KEY` and `PURGE_TOKEN` replace what the file says; `variable` looks one up.
+    /// Lets `DATABASE_URL`, `PORT`, `ADMIN_PORT`, `COOKIE_KEY` and `PURGE_TOKEN` replace what the file says; `variable` looks one up.
     ///
     /// # Errors
     /// One of them is set and cannot be used.
@@ -219,9 +222,11 @@ impl Settings {
         if let Some((name, token)) = set("PURGE_TOKEN") {
             self.purge.token = Some(token.try_into().map_err(|why| wrong(name, why))?);
         }
-        if let Some((name, port)) = set("PORT") {
-            let why = format!("`{port}` is no port: write a number from 0 to 65535");
-            self.listen.set_port(port.parse().map_err(|_| wrong(name, &why))?);
+        for (variable, address) in [("PORT", &mut self.listen), ("ADMIN_PORT", &mut self.admin)] {
+            if let Some((name, port)) = set(variable) {
+                let why = format!("`{port}` is no port: write a number from 0 to 65535");
+                address.set_port(port.parse().map_err(|_| wrong(name, &why))?);
+            }
         }
         Ok(self)
     }
@@ -445,6 +450,7 @@ mod tests {
         assert_eq!(Settings { purge: PurgeSettings::default(), ..as_delivered }, Settings::default());
         for name in [
             "listen",
+            "admin",
             "data",
             "request_deadline",
             "drain",
@@ -532,6 +538,7 @@ mod tests {
     fn the_environment_replaces_url_and_port() {
         let environment = |name: &str| match name {
             "PORT" => Some("4321".to_owned()),
+            "ADMIN_PORT" => Some("4322".to_owned()),
             "DATABASE_URL" => {
                 Some("postgres://shop:secret@db/shop postgres://shop:secret@other/shop".to_owned())
             }
@@ -540,7 +547,7 @@ mod tests {
             _ => None,
         };
         let settings = Settings::default().override_from(environment).expect("both are valid");
-        assert_eq!(settings.listen, SocketAddr::from(([127, 0, 0, 1], 4321)));
+        assert_eq!((settings.listen.port(), settings.admin.port()), (4321, 4322));
         assert_eq!(settings.database.url.len(), 2);
         assert!(!format!("{settings:?}").contains("secret"));
         assert!(Settings::default().override_from(|_| Some("many".to_owned())).is_err());

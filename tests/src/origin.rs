@@ -22,6 +22,7 @@ pub const PASSWORD: &str = "correct horse";
 pub struct Origin {
     process: Process,
     address: SocketAddr,
+    admin: SocketAddr,
     folder: Folder,
 }
 
@@ -35,8 +36,8 @@ impl Origin {
     pub fn start(settings: &str) -> Self {
         let folder = Folder::new();
         folder.write(SETTINGS, settings);
-        let (process, address) = serve(&folder, 0);
-        Self { process, address, folder }
+        let (process, admin, address) = serve(&folder, 0);
+        Self { process, address, admin, folder }
     }
 
     /// Kills it, as a power cut does. Its PostgreSQL ends with it.
@@ -53,7 +54,7 @@ impl Origin {
     #[track_caller]
     pub fn start_again(&mut self) {
         self.process.wait();
-        (self.process, self.address) = serve(&self.folder, self.address.port());
+        (self.process, self.admin, self.address) = serve(&self.folder, self.address.port());
     }
 
     /// Where it listens.
@@ -102,7 +103,7 @@ impl Origin {
     #[track_caller]
     #[must_use]
     pub fn metric(&self, name: &str) -> f64 {
-        metrics::values::<f64>(&self.curl("/metrics").send().text(), name).iter().sum()
+        metrics::values::<f64>(&Curl::clear(self.admin, "/metrics").send().text(), name).iter().sum()
     }
 
     /// How to reach its database.
@@ -161,14 +162,17 @@ fn database(folder: &Path) -> PgConnectOptions {
 
 /// Runs `origin serve` in the folder; with port 0 on one that the system chooses.
 #[track_caller]
-fn serve(folder: &Folder, port: u16) -> (Process, SocketAddr) {
+fn serve(folder: &Folder, port: u16) -> (Process, SocketAddr, SocketAddr) {
     let mut command = Command::new(binaries::origin());
     command.args(["serve", "--config", SETTINGS]).current_dir(folder.path());
-    command.env("PORT", port.to_string()).env_remove("DATABASE_URL");
+    command.env("PORT", port.to_string()).env("ADMIN_PORT", "0").env_remove("DATABASE_URL");
     let mut process = Process::start("origin", &mut command);
+    let admin = process.wait_for_line("its admin address", |line| {
+        line.strip_prefix("origin: metrics on http://")?.parse().ok()
+    });
     let address = process
         .wait_for_line("its address", |line| line.strip_prefix("origin: listening on http://")?.parse().ok());
-    (process, address)
+    (process, admin, address)
 }
 
 /// Somebody with an account, signed in.

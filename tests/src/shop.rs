@@ -44,7 +44,8 @@ pub fn start_with(change: impl FnOnce(String) -> String) -> Edge {
     .into_iter()
     .fold(demo, |text, (from, to)| replace(&text, from, to));
     folder.write("edge.toml", &change(settings));
-    folder.write("origin.toml", &replace(&read("config/origin.toml"), "127.0.0.1:9900", &admin));
+    let origin = replace(&read("config/origin.toml"), "127.0.0.1:9900", &admin);
+    folder.write("origin.toml", &replace(&origin, "127.0.0.1:9001", "127.0.0.1:0"));
     Edge::start_in(folder)
 }
 

@@ -18,7 +18,6 @@ use time::OffsetDateTime;
 use utoipa::{IntoParams, ToSchema};
 
 use crate::{
-    activity_log::Event,
     caching::{self, CATALOGUE, EntityTag, IfNoneMatch, Keeping, STOCK, Tag},
     catalogue::{self, Catalogue, Listed},
     categories,
@@ -439,7 +438,6 @@ pub(crate) async fn show(
     let query = sqlx::query_as::<_, Product>(BY_SLUG).bind(&slug);
     let product = connection.optional("products.show", query).await?.ok_or_else(none)?;
     drop(connection);
-    shop.activity.record(Event::new("product.view").by_session_of(&headers).about(&slug));
     let entity = product.state.entity(&slug);
     caching::json(&headers, &Keeping { control, entity, tags: &product.state.tags() }, &product)
 }

@@ -30,7 +30,7 @@ fn shop(server: &TestServer) -> (Router, origin::activity_log::Writer) {
     let searches = searches();
     let shop =
         Shop { database, reads, metrics, tracer: Tracer::default(), activity, passwords, searches, proxies };
-    (server::router(shop, Duration::from_secs(10)), writer)
+    (server::router(shop.clone(), Duration::from_secs(10)).merge(server::admin_router(shop)), writer)
 }
 
 #[tokio::test]
@@ -52,17 +52,16 @@ async fn what_a_customer_does_is_read_back_newest_first() {
     tokio::time::timeout(PATIENCE, writing).await.expect("it ends").expect("no panic");
 
     let mut actions = Vec::new();
-    let mut uri = "/api/activity?limit=2".to_owned();
+    let mut uri = "/api/activity?limit=1".to_owned();
     loop {
         let page = ada.get(&uri).await.json();
         for entry in page["activity"].as_array().expect("entries") {
             actions.push((entry["action"].as_str().unwrap().to_owned(), entry["subject"].clone()));
         }
         let Some(cursor) = page["next_cursor"].as_str() else { break };
-        uri = format!("/api/activity?limit=2&cursor={cursor}");
+        uri = format!("/api/activity?limit=1&cursor={cursor}");
     }
-    let (order, view) = (value!("1"), value!("harbour-enamel-kettle"));
-    let expected = [("order.place", order), ("product.view", view), ("user.register", value!(null))];
+    let expected = [("order.place", value!("1")), ("user.register", value!(null))];
     assert_eq!(actions, expected.map(|(action, subject)| (action.to_owned(), subject)));
     assert_eq!(eve.get("/api/activity").await.json()["activity"].as_array().map(Vec::len), Some(1));
 }
@@ -75,7 +74,7 @@ async fn a_full_queue_loses_events_and_never_a_request() {
     drop(writer);
     let ada = Customer::register(&router, "ada@example.org").await;
     assert_eq!(ada.get(KETTLE).await.status, 200);
-    assert_eq!(metric(&router, "origin_activity_lost_total").await, 2.0);
+    assert_eq!(metric(&router, "origin_activity_lost_total").await, 1.0, "registering; a view is none");
 }
 
 #[tokio::test]

@@ -271,9 +271,6 @@ async fn every_answer_states_its_caching() {
         let answer = get(&router, uri).await;
         assert_eq!((answer.status.as_u16(), answer.header("cache-control")), (status, caching), "{uri}");
     }
-    let through_the_edge =
-        Request::get("/metrics").header("via", "1.1 edge").body(Body::empty()).expect("a request");
-    assert_eq!(send(&router, through_the_edge).await.status, StatusCode::NOT_FOUND);
 }
 
 /// Every path that a GET answers, with parameters filled in: those of the API from its own description.

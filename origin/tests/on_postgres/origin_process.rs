@@ -25,6 +25,8 @@ pub(crate) const ORIGIN: &str = env!("CARGO_BIN_EXE_origin");
 pub(crate) struct Origin {
     pub(crate) child: Child,
     pub(crate) address: String,
+    /// For the operator's programs.
+    pub(crate) admin: String,
     data: PathBuf,
     _output: Lines<BufReader<ChildStdout>>,
 }
@@ -32,7 +34,7 @@ pub(crate) struct Origin {
 impl Origin {
     pub(crate) fn command(data: &Path) -> Command {
         let mut command = Command::new(ORIGIN);
-        command.env("PORT", "0").env_remove("DATABASE_URL").arg("--data").arg(data);
+        command.env("PORT", "0").env("ADMIN_PORT", "0").env_remove("DATABASE_URL").arg("--data").arg(data);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
         command
     }
@@ -48,13 +50,16 @@ impl Origin {
     pub(crate) async fn serve_by(mut command: Command, data: &Path) -> Self {
         let mut child = command.arg("serve").spawn().expect("origin starts");
         let mut output = BufReader::new(child.stdout.take().expect("stdout is piped")).lines();
-        let line = tokio::time::timeout(PATIENCE, output.next_line())
-            .await
-            .expect("origin says where it listens in time");
-        let line = line.expect("UTF-8").expect("origin listens before its output ends");
-        let address =
-            line.strip_prefix("origin: listening on http://").expect("the line names an address").to_owned();
-        Self { child, address, data: data.to_owned(), _output: output }
+        let mut named = async |prefix: &str| {
+            let line = tokio::time::timeout(PATIENCE, output.next_line())
+                .await
+                .expect("origin says where it listens in time");
+            let line = line.expect("UTF-8").expect("origin listens before its output ends");
+            line.strip_prefix(prefix).expect("the line names an address").to_owned()
+        };
+        let admin = named("origin: metrics on http://").await;
+        let address = named("origin: listening on http://").await;
+        Self { child, address, admin, data: data.to_owned(), _output: output }
     }
 
     pub(crate) fn pid(&self) -> i32 {
@@ -68,8 +73,12 @@ impl Origin {
 
     /// The status of a GET, over a connection of its own.
     pub(crate) async fn status(&self, path: &str) -> u16 {
+        Self::status_at(&self.address, path).await
+    }
+
+    pub(crate) async fn status_at(address: &str, path: &str) -> u16 {
         let exchange = async {
-            let mut stream = TcpStream::connect(&self.address).await?;
+            let mut stream = TcpStream::connect(address).await?;
             let request = format!("GET {path} HTTP/1.1\r\nHost: origin\r\nConnection: close\r\n\r\n");
             stream.write_all(request.as_bytes()).await?;
             let mut response = String::new();

@@ -188,4 +188,7 @@ async fn answers_tell_where_their_time_went() {
         .collect();
     assert_eq!(parts.iter().map(|(name, _)| *name).collect::<Vec<_>>(), ["wait", "db", "total"]);
     assert!(parts[1].1 > Duration::ZERO && parts[2].1 >= parts[1].1, "{parts:?}");
+    let through_the_edge =
+        Request::get(KETTLE).header("via", "2.0 edge").body(Body::empty()).expect("a request");
+    assert_eq!(send(&router, through_the_edge).await.header("server-timing"), "");
 }

@@ -10,13 +10,43 @@ use std::{
 use private_postgres::PrivatePostgres;
 use rustix::process::{Pid, Signal, kill_process};
 
+use tokio::io::{AsyncBufReadExt as _, BufReader};
+
 use crate::{
+    PATIENCE,
     origin_process::{ORIGIN, Origin, cluster, gone, owner_and_server, postmaster},
     test_server::folder,
 };
 
 fn running(data: &Path) -> i32 {
     postmaster(data).expect("the server has written its process id")
+}
+
+#[tokio::test]
+async fn visitors_find_neither_metrics_nor_readiness_and_the_operator_does() {
+    let data = folder();
+    let origin = Origin::serve(data.path()).await;
+    for (path, public, admin) in
+        [("/livez", 200, 404), ("/readyz", 404, 200), ("/metrics", 404, 200), ("/", 200, 404)]
+    {
+        let statuses = (origin.status(path).await, Origin::status_at(&origin.admin, path).await);
+        assert_eq!(statuses, (public, admin), "{path}");
+    }
+    // A second instance beside it opens the shop all the same.
+    let second = folder();
+    let port = origin.admin.rsplit(':').next().expect("a port").to_owned();
+    let mut command = Origin::command(second.path());
+    command.env("ADMIN_PORT", port).arg("serve");
+    let mut child = command.spawn().expect("origin starts");
+    let mut lines = BufReader::new(child.stdout.take().expect("it is piped")).lines();
+    let line = tokio::time::timeout(PATIENCE, lines.next_line()).await.expect("in time").expect("UTF-8");
+    assert!(line.expect("a line").starts_with("origin: listening on http://"));
+    kill_process(
+        Pid::from_raw(child.id().expect("it runs").try_into().expect("small")).expect("not zero"),
+        Signal::TERM,
+    )
+    .expect("it is there");
+    assert!(child.wait().await.expect("an exit").success());
 }
 
 #[tokio::test]

@@ -169,8 +169,13 @@ impl Shopping {
             searches,
             proxies,
         };
-        let shopping =
-            Self { router: server::router(shop, Duration::from_secs(10)), workers, edge, replica, server };
+        let shopping = Self {
+            router: server::router(shop.clone(), Duration::from_secs(10)).merge(server::admin_router(shop)),
+            workers,
+            edge,
+            replica,
+            server,
+        };
         // Until it is trusted, the primary answers.
         let trusted = async { while !shopping.read_by_replica(KETTLE).await {} };
         tokio::time::timeout(PATIENCE, trusted).await.expect("the replica is trusted in time");

@@ -88,7 +88,8 @@ impl TestServer {
             searches,
             proxies,
         };
-        server::router(shop, Duration::from_secs(10))
+        // Two listeners' worth: what visitors ask, and what the operator does.
+        server::router(shop.clone(), Duration::from_secs(10)).merge(server::admin_router(shop))
     }
 }
 

@@ -126,7 +126,7 @@ fn shop(server: &TestServer, collector: &str, edges: &[&EdgeDouble]) -> (Router,
     let (passwords, proxies) = (Passwords::new(Arc::clone(&metrics)), Arc::default());
     let searches = searches();
     let shop = Shop { database, reads, metrics, tracer, activity, passwords, searches, proxies };
-    (server::router(shop, Duration::from_secs(10)), workers)
+    (server::router(shop.clone(), Duration::from_secs(10)).merge(server::admin_router(shop)), workers)
 }
 
 fn traced(flags: &str) -> Request<Body> {
