@@ -18,14 +18,14 @@ pub(crate) const OF_ONE: i32 = 100;
 /// The subjects of an attempt to sign in: `$1` is the client, `$2` the address.
 macro_rules! pair {
     () => {
-        "sha256(convert_to(concat_ws(E'\\n', 'pair', $1, normal_email($2)), 'UTF8'))"
+        "sha256(convert_to(concat_ws(E'\\n', 'pair', $1::text, normal_email($2)), 'UTF8'))"
     };
 }
 pub(crate) use pair;
 
 macro_rules! client {
     () => {
-        "sha256(convert_to(concat_ws(E'\\n', 'client', $1), 'UTF8'))"
+        "sha256(convert_to(concat_ws(E'\\n', 'client', $1::text), 'UTF8'))"
     };
 }
 pub(crate) use client;

@@ -65,6 +65,7 @@ pub async fn tidy(pool: &PgPool, retention_months: u32) -> Result<(), sqlx::Erro
             break;
         }
     }
+    sqlx::query("DELETE FROM password_resets WHERE expires_at < now()").execute(&mut *connection).await?;
     sqlx::query("DELETE FROM sign_in_attempts WHERE greatest(ends_at, known_until) < now()")
         .execute(&mut *connection)
         .await?;

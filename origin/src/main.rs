@@ -323,6 +323,7 @@ impl Service {
             metrics,
             tracer,
             activity,
+            site: settings.mail.site.clone().into(),
             proxies: settings.proxies.clone().into(),
         };
         let admin = server::admin_router(shop.clone());

@@ -385,17 +385,17 @@ pub(crate) async fn cancel(
     Ok(Json(find(&mut connection, id, user).await?))
 }
 
-async fn find(connection: &mut Connection, id: i64, user: i64) -> Result<WholeOrder, Problem> {
+pub(crate) async fn find(connection: &mut Connection, id: i64, user: i64) -> Result<WholeOrder, Problem> {
     let query = sqlx::query_as(BY_ID).bind(id).bind(user);
     let order: Order = connection.optional("orders.show", query).await?.ok_or_else(no_such_order)?;
     let lines = connection.all("orders.lines", sqlx::query_as(LINES).bind(order.id)).await?;
     Ok(WholeOrder { order, lines })
 }
 
-fn number(id: Result<Path<i64>, PathRejection>) -> Result<i64, Problem> {
+pub(crate) fn number(id: Result<Path<i64>, PathRejection>) -> Result<i64, Problem> {
     id.map(|Path(id)| id).map_err(|_| no_such_order())
 }
 
-fn no_such_order() -> Problem {
+pub(crate) fn no_such_order() -> Problem {
     Problem::not_found("no such order")
 }

@@ -76,6 +76,12 @@ impl Problem {
         Self::new(StatusCode::UNAUTHORIZED, "wrong-credentials", "Address and password do not fit together")
     }
 
+    /// 404: no such token of a mail, or not any more.
+    pub(crate) fn token_expired() -> Self {
+        Self::new(StatusCode::NOT_FOUND, "token-expired", "This token does not work any more")
+            .detail("ask for another mail: each works once, and for an hour")
+    }
+
     /// 401: this needs a session.
     pub(crate) fn not_signed_in() -> Self {
         Self::new(StatusCode::UNAUTHORIZED, "not-signed-in", "Sign in first")
@@ -96,9 +102,9 @@ impl Problem {
         Self::new(StatusCode::CONFLICT, "email-taken", "There is an account with this address")
     }
 
-    /// 409: another product has this slug.
+    /// 409: another product or category has this slug.
     pub(crate) fn slug_taken() -> Self {
-        Self::new(StatusCode::CONFLICT, "slug-taken", "There is a product with this slug")
+        Self::new(StatusCode::CONFLICT, "slug-taken", "There is something with this slug")
     }
 
     /// 428: a change says which version it is made to (RFC 6585 §3).

@@ -15,11 +15,11 @@ use tower_http::{catch_panic::CatchPanicLayer, set_header::SetResponseHeaderLaye
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
-    activity,
+    account, activity,
     caching::{NO_STORE, SURROGATE_KEY},
     categories, cross_site, health,
     input::LARGEST_BODY,
-    observe, openapi, orders,
+    observe, office, openapi, orders,
     problem::Problem,
     products::{self, administration, suggestions},
     replicas, sessions,
@@ -75,12 +75,21 @@ pub fn description() -> String {
 /// Everything under `/api`, and its description.
 fn interface() -> (Router<Shop>, Value) {
     let api = OpenApiRouter::new()
-        .routes(routes!(categories::list))
+        .routes(routes!(categories::list, office::create_category))
         .routes(routes!(products::list, administration::create))
         .routes(routes!(products::show, administration::change, administration::deactivate))
         .routes(routes!(products::stock))
         .routes(routes!(administration::restock))
         .routes(routes!(suggestions::suggest))
+        .routes(routes!(office::change_category))
+        .routes(routes!(office::products))
+        .routes(routes!(office::product))
+        .routes(routes!(office::correct))
+        .routes(routes!(office::placed_orders))
+        .routes(routes!(office::placed_order))
+        .routes(routes!(account::change_password))
+        .routes(routes!(account::delete))
+        .routes(routes!(account::forgotten, account::reset))
         .routes(routes!(users::register))
         .routes(routes!(sessions::show, sessions::sign_in, sessions::sign_out))
         .routes(routes!(orders::list, orders::place))

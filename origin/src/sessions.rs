@@ -48,7 +48,7 @@ pub(crate) const ATTEMPT: &str = concat!(
 );
 
 /// Opens a session of user `$3`, unless the password is another than the one that was compared (`$4`), in place of the one the
-/// request came with (`$7`). The pair of client and account is known from now on, and what it has tried is forgotten. `$8` is the
+/// request came with (`$7`), or of all of the account's (`$9`). The pair of client and account is known from now on, and what it has tried is forgotten. `$8` is the
 /// same password's new hash, if the old one was made with less work than is usual now.
 pub(crate) const OPEN: &str = concat!(
     "WITH account AS (SELECT id FROM users WHERE id = $3 AND password_hash = $4),
@@ -59,8 +59,9 @@ pub(crate) const OPEN: &str = concat!(
     ", 0, now(), now() + interval '30 days' FROM account
          ON CONFLICT (subject) DO UPDATE SET attempts = 0, known_until = excluded.known_until),
      upgraded AS (
-         UPDATE users u SET password_hash = $8 FROM account WHERE u.id = account.id AND $8 IS NOT NULL),
-     closed AS (DELETE FROM sessions WHERE token_hash = $7)
+         UPDATE users u SET password_hash = $8::text FROM account WHERE u.id = account.id AND $8::text IS NOT NULL),
+     closed AS (
+         DELETE FROM sessions s USING account WHERE s.token_hash = $7 OR ($9 AND s.user_id = account.id))
      INSERT INTO sessions (token_hash, user_id, expires_at)
      SELECT $5, id, now() + make_interval(secs => $6) FROM account"
 );
@@ -101,6 +102,70 @@ pub(crate) struct Session {
     pub(crate) user: Option<User>,
 }
 
+/// Somebody who has just shown that an account is theirs.
+#[derive(Debug)]
+pub(crate) struct Confirmed {
+    pub(crate) user: User,
+    /// As it was compared.
+    pub(crate) password_hash: String,
+    /// What is to be kept in its place, if anything.
+    pub(crate) upgraded: Option<String>,
+}
+
+impl Confirmed {
+    /// Counts an attempt, and compares the password.
+    ///
+    /// # Errors
+    /// 429 when there is no attempt left, 401 when address and password do not fit together.
+    pub(crate) async fn by(
+        shop: &Shop,
+        client: Client,
+        email: &str,
+        password: String,
+    ) -> Result<Self, Problem> {
+        let mut connection = shop.database.acquire().await?;
+        let query = sqlx::query_as::<_, Attempt>(ATTEMPT).bind(client.text()).bind(email);
+        let query = query.bind(attempts::OF_A_PAIR).bind(attempts::OF_ONE);
+        let mut attempt = connection.one("sessions.attempt", query).await?;
+        attempts::within(attempt.wait)?;
+        // Hashing takes long, and must not keep a connection from others.
+        drop(connection);
+        let known = attempt.password_hash.take();
+        let verified = shop.passwords.verify(password, known.clone()).await?;
+        let user = attempt.user().filter(|_| verified.matches).ok_or_else(Problem::wrong_credentials)?;
+        Ok(Self { user, password_hash: known.unwrap_or_default(), upgraded: verified.upgraded })
+    }
+
+    /// Opens a session in place of the request's own, or of all that the account has; the answer that carries it.
+    ///
+    /// # Errors
+    /// 401 when the password has been changed since it was compared.
+    pub(crate) async fn open(
+        self,
+        shop: &Shop,
+        client: Client,
+        headers: &HeaderMap,
+        alone: bool,
+    ) -> Result<Response, Problem> {
+        let token = new_token();
+        let mut connection = shop.database.acquire().await?;
+        let query = sqlx::query(OPEN)
+            .bind(client.text())
+            .bind(&self.user.email)
+            .bind(self.user.id)
+            .bind(self.password_hash)
+            .bind(cookies::digest(&token))
+            .bind(LIFETIME.as_secs_f64())
+            .bind(cookies::session(headers).map(cookies::digest))
+            .bind(self.upgraded)
+            .bind(alone);
+        if connection.execute("sessions.open", query).await? == 0 {
+            return Err(Problem::wrong_credentials());
+        }
+        Ok((set_cookie(&token, LIFETIME), axum::Json(Session { user: Some(self.user) })).into_response())
+    }
+}
+
 /// The answer to [`ATTEMPT`]; null but for the first when there is no such account, or no attempt left.
 #[derive(FromRow)]
 struct Attempt {
@@ -133,32 +198,9 @@ pub(crate) async fn sign_in(
     Input(credentials): Input<Credentials>,
 ) -> Result<Response, Problem> {
     let Credentials { email, password } = credentials;
-    let mut connection = shop.database.acquire().await?;
-    let query = sqlx::query_as::<_, Attempt>(ATTEMPT).bind(client.text()).bind(&email);
-    let query = query.bind(attempts::OF_A_PAIR).bind(attempts::OF_ONE);
-    let mut attempt = connection.one("sessions.attempt", query).await?;
-    attempts::within(attempt.wait)?;
-    // Hashing takes long, and must not keep a connection from others.
-    drop(connection);
-    let known = attempt.password_hash.take();
-    let verified = shop.passwords.verify(password, known.clone()).await?;
-    let user = attempt.user().filter(|_| verified.matches).ok_or_else(Problem::wrong_credentials)?;
-    let token = new_token();
-    let mut connection = shop.database.acquire().await?;
-    let query = sqlx::query(OPEN)
-        .bind(client.text())
-        .bind(&email)
-        .bind(user.id)
-        .bind(known)
-        .bind(cookies::digest(&token))
-        .bind(LIFETIME.as_secs_f64())
-        .bind(cookies::session(&headers).map(cookies::digest))
-        .bind(verified.upgraded);
-    if connection.execute("sessions.open", query).await? == 0 {
-        return Err(Problem::wrong_credentials());
-    }
-    shop.activity.record(Event::new("session.open").by(user.id));
-    Ok((set_cookie(&token, LIFETIME), axum::Json(Session { user: Some(user) })).into_response())
+    let confirmed = Confirmed::by(&shop, client, &email, password).await?;
+    shop.activity.record(Event::new("session.open").by(confirmed.user.id));
+    confirmed.open(&shop, client, &headers, false).await
 }
 
 /// `GET /api/session`: who is signed in. Nobody is no error: every page asks.

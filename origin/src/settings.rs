@@ -41,6 +41,7 @@ pub struct Settings {
     pub seed_when_empty: u32,
     pub database: DatabaseSettings,
     pub search: SearchSettings,
+    pub mail: MailSettings,
     /// Whom to tell what has changed.
     pub purge: PurgeSettings,
     pub activity: ActivitySettings,
@@ -71,6 +72,46 @@ impl Default for SearchSettings {
             connections: number(4),
             timeout: Duration::from_millis(500),
         }
+    }
+}
+
+/// The table `[mail]`: how customers are written to.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct MailSettings {
+    /// `smtps://user:password@host`, or `smtp://…?tls=required`; `SMTP_URL` replaces it; `None`: into the folder.
+    pub smtp: Option<Secret>,
+    /// Where mails go without a server, below `data` unless it is absolute.
+    pub folder: PathBuf,
+    /// Whom they are from.
+    pub from: Sender,
+    /// Where customers find the shop: scheme, host and port.
+    pub site: String,
+}
+
+impl Default for MailSettings {
+    fn default() -> Self {
+        Self {
+            smtp: None,
+            folder: PathBuf::from("mail"),
+            from: "Gatehouse Goods <shop@localhost>".to_owned().try_into().expect("it is an address"),
+            site: "https://localhost:8443".to_owned(),
+        }
+    }
+}
+
+/// An address that mails are from, with a name or without.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct Sender(pub(crate) lettre::message::Mailbox);
+
+impl TryFrom<String> for Sender {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse().map(Self).map_err(|_| {
+            format!("`{text}` is no address to send from: write one such as \"Shop <shop@example.org>\"")
+        })
     }
 }
 
@@ -166,6 +207,7 @@ impl Default for Settings {
             seed_when_empty: 600,
             database: DatabaseSettings::default(),
             search: SearchSettings::default(),
+            mail: MailSettings::default(),
             purge: PurgeSettings::default(),
             activity: ActivitySettings::default(),
             telemetry: TelemetrySettings::default(),
@@ -204,7 +246,7 @@ impl Settings {
         toml::from_str(text).map_err(|error| SettingsError::Wrong(explain(file, text, &error)))
     }
 
-    /// Lets `DATABASE_URL`, `PORT`, `ADMIN_PORT`, `COOKIE_KEY` and `PURGE_TOKEN` replace what the file says; `variable` looks one up.
+    /// Lets `DATABASE_URL`, `PORT`, `ADMIN_PORT`, `COOKIE_KEY`, `PURGE_TOKEN` and `SMTP_URL` replace what the file says; `variable` looks one up.
     ///
     /// # Errors
     /// One of them is set and cannot be used.
@@ -221,6 +263,9 @@ impl Settings {
         }
         if let Some((name, token)) = set("PURGE_TOKEN") {
             self.purge.token = Some(token.try_into().map_err(|why| wrong(name, why))?);
+        }
+        if let Some((name, url)) = set("SMTP_URL") {
+            self.mail.smtp = Some(url.try_into().map_err(|why| wrong(name, why))?);
         }
         for (variable, address) in [("PORT", &mut self.listen), ("ADMIN_PORT", &mut self.admin)] {
             if let Some((name, port)) = set(variable) {
@@ -473,6 +518,10 @@ mod tests {
             "rate",
             "burst",
             "timeout",
+            "smtp",
+            "folder",
+            "from",
+            "site",
             "connections",
             "head_timeout",
             "keep_alive",
@@ -544,6 +593,7 @@ mod tests {
             }
             "COOKIE_KEY" => Some("secret".to_owned()),
             "PURGE_TOKEN" => Some("secret".to_owned()),
+            "SMTP_URL" => Some("smtps://shop:secret@mail".to_owned()),
             _ => None,
         };
         let settings = Settings::default().override_from(environment).expect("both are valid");

@@ -17,6 +17,8 @@ pub struct Shop {
     pub activity: ActivityLog,
     pub passwords: Passwords,
     pub searches: Searches,
+    /// Where customers find the shop, for mails to them.
+    pub site: Arc<str>,
     /// Peers that may say for whom they ask.
     pub proxies: Arc<[IpAddr]>,
 }

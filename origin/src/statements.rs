@@ -2,7 +2,7 @@
 //! not listed here is not tested, so a resource adds its own.
 
 use crate::{
-    activity, attempts, catalogue, categories, idempotency, orders, outbox,
+    account, activity, attempts, catalogue, categories, idempotency, mail, office, orders, outbox,
     pagination::Sort,
     products::{self, ListShape, administration, suggestions},
     sessions,
@@ -31,6 +31,7 @@ pub fn examples() -> Vec<Example> {
         "60",
         "sha256('b')",
         "NULL",
+        "false",
     ];
     let placing = vec![
         "sha256('token')",
@@ -58,6 +59,17 @@ pub fn examples() -> Vec<Example> {
             vec!["'192.0.2.1'", "'somebody@example.org'", "10", "100"],
         ),
         example("sessions.open", sessions::OPEN, opening),
+        example(
+            "account.forgotten",
+            account::FORGOTTEN,
+            vec!["'somebody@example.org'", "sha256('a')", "60", "'s'", "'b'"],
+        ),
+        example("account.reset", account::RESET, vec!["sha256('a')", "'hash'"]),
+        example("account.forget", account::FORGET, vec!["7::bigint", "'hash'"]),
+        example("mails.due", mail::DUE, Vec::new()),
+        example("office.products", office::PRODUCTS, page[1..].to_vec()),
+        example("office.orders", office::ORDERS, page[1..].to_vec()),
+        example("products.kept", administration::KEPT_BY_SLUG, slug.clone()),
         example("attempts.count", attempts::OF_CLIENT, vec!["'192.0.2.1'", "100"]),
         example("products.lock", administration::LOCK_BY_SLUG, slug.clone()),
         example("orders.place", orders::PLACE, placing),

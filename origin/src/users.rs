@@ -37,10 +37,13 @@ impl Checked for Registration {
     fn check(&self, wrong: &mut Wrong) {
         wrong.email(&self.email);
         wrong.line(&self.name, 0..=200, "name");
-        // No rules on kinds of characters (NIST SP 800-63B §5.1.1.2); the upper bound keeps hashing cheap.
-        let length = self.password.chars().count();
-        wrong.unless((8..=200).contains(&length), "password", "8 to 200 characters");
+        check_password(&self.password, "password", wrong);
     }
+}
+
+/// No rules on kinds of characters (NIST SP 800-63B §5.1.1.2); the upper bound keeps hashing cheap.
+pub(crate) fn check_password(password: &str, field: &str, wrong: &mut Wrong) {
+    wrong.unless((8..=200).contains(&password.chars().count()), field, "8 to 200 characters");
 }
 
 /// The account and its first session, in place of the one the request came with (`$6`).

@@ -1,4 +1,4 @@
-//! What goes on beside requests: the outbox, the activity log, housekeeping, the search for the server that takes writes. Each has a stop signal, and connections apart
+//! What goes on beside requests: the outbox, mails, the activity log, housekeeping, the search for the server that takes writes. Each has a stop signal, and connections apart
 //! from the requests' pool.
 
 use std::{sync::Arc, time::Duration};
@@ -9,6 +9,7 @@ use tokio::{sync::watch, task::JoinSet, time::timeout};
 use crate::{
     activity_log::Writer,
     housekeeping,
+    mail::Postman,
     observe::Metrics,
     outbox,
     primary::Servers,
@@ -18,8 +19,9 @@ use crate::{
     traces::{Exporter, Tracer},
 };
 
-/// One for the outbox, one that listens for it, one for the activity log, one for housekeeping, one that watches replicas.
-const CONNECTIONS: u32 = 5;
+/// One for the outbox, one that listens for it, one for mails, one for the activity log, one for housekeeping, one that watches
+/// replicas.
+const CONNECTIONS: u32 = 6;
 /// How long they may take to end. After that they are cut off: what they had begun is rolled back, and done after the next
 /// start.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -60,6 +62,12 @@ impl Workers {
         let outbox = outbox::Worker::new(pool.clone(), edges, reads.clone(), metrics, tracer);
         tasks.spawn(servers.watch(stopped.clone()));
         tasks.spawn(outbox.run(stopped.clone()));
+        match Postman::new(&settings.mail, &settings.data) {
+            Ok(postman) => {
+                tasks.spawn(postman.run(pool.clone(), stopped.clone()));
+            }
+            Err(error) => tracing::error!("no mail is sent, because of [mail] in the settings: {error:#}"),
+        }
         tasks.spawn(reads.watch(pool.clone(), stopped.clone()));
         tasks.spawn(activity.run(pool.clone(), stopped.clone()));
         tasks.spawn(housekeeping::run(pool.clone(), settings.activity.retention_months, stopped));

@@ -53,8 +53,25 @@ def before_call(context, case, kwargs):
             case.body["active"] = True
         if operation == "place_order":
             choose_products(case.body["lines"], call)
+        if operation in ("change_password", "delete_account"):
+            # An account of its own for each: what it does to the session and the account is for good.
+            case.cookies["__Host-session"] = newcomer(call)
+            case.body["current" if operation == "change_password" else "password"] = ACCOUNT["password"]
+        if operation == "correct_stock":
+            # What the shop believes in, if there is such a product.
+            kept = requests.get(f"{SHOP}{case.formatted_path}".removesuffix("/stock"), cookies=case.cookies)
+            case.body["was"] = kept.json()["stock"] if kept.ok else case.body["was"]
         if operation == "sign_in" and call % 2:
             case.body.update(ACCOUNT)
+
+
+def newcomer(call):
+    """The session of a customer who has just registered."""
+    account = {**ACCOUNT, "email": f"contract-{call}@example.org"}
+    fields = {"X-Forwarded-For": f"11.{call >> 16 & 255}.{call >> 8 & 255}.{call & 255}"}
+    registered = requests.post(f"{SHOP}/api/users", json=account, headers=fields)
+    # The cookie is for TLS alone, and no jar of this library takes it from elsewhere.
+    return registered.headers["Set-Cookie"].split(";")[0].partition("=")[2]
 
 
 def continue_a_list(case):

@@ -33,13 +33,18 @@ use crate::{
 const DEAREST: i64 = 1_000_000_000;
 const LARGEST_DELIVERY: i32 = 1_000_000;
 
-pub(crate) const LOCK_BY_SLUG: &str = "
-    SELECT s.epoch, p.id, p.version, c.slug AS category, c.version AS category_version, p.slug, p.active, p.stock
-      FROM products p
-      JOIN categories c ON c.id = p.category_id
-     CROSS JOIN catalogue_state s
-     WHERE p.slug = $1
-       FOR NO KEY UPDATE OF p";
+macro_rules! kept {
+    () => {
+        "SELECT s.epoch, p.id, p.version, c.slug AS category, c.version AS category_version, p.slug, p.active, p.stock
+           FROM products p
+           JOIN categories c ON c.id = p.category_id
+          CROSS JOIN catalogue_state s
+          WHERE p.slug = $1"
+    };
+}
+
+pub(crate) const KEPT_BY_SLUG: &str = kept!();
+pub(crate) const LOCK_BY_SLUG: &str = concat!(kept!(), " FOR NO KEY UPDATE OF p");
 
 const INSERT: &str = "
     INSERT INTO products (category_id, slug, name, description, price_cents, currency, stock, image, active)
@@ -58,7 +63,7 @@ const UPDATE: &str = "
      WHERE id = $1";
 
 /// Leaves room for what cancelled orders bring back.
-const MOST_PIECES: i32 = 1_000_000_000;
+pub(crate) const MOST_PIECES: i32 = 1_000_000_000;
 
 const RESTOCK: &str = "UPDATE products SET stock = stock + $2 WHERE id = $1";
 
@@ -225,16 +230,25 @@ pub(crate) struct Changed {
 
 impl Changed {
     /// The product as it is, and as it stays until the transaction ends.
-    async fn lock(connection: &mut Connection, slug: &str) -> Result<Self, Problem> {
+    pub(crate) async fn lock(connection: &mut Connection, slug: &str) -> Result<Self, Problem> {
         let query = sqlx::query_as(LOCK_BY_SLUG).bind(slug.to_owned());
         connection.optional("products.lock", query).await?.ok_or_else(none)
+    }
+
+    /// The product as it is, offered or not.
+    pub(crate) async fn find(connection: &mut Connection, slug: &str) -> Result<Self, Problem> {
+        connection.optional("products.kept", sqlx::query_as(KEPT_BY_SLUG).bind(slug)).await?.ok_or_else(none)
+    }
+
+    pub(crate) fn id(&self) -> i64 {
+        self.id
     }
 
     fn entity(&self) -> EntityTag {
         self.state.entity(&self.slug)
     }
 
-    fn answer(&self, status: StatusCode) -> Response {
+    pub(crate) fn answer(&self, status: StatusCode) -> Response {
         (status, [(header::ETAG, self.entity().header())], axum::Json(self)).into_response()
     }
 }
@@ -406,7 +420,7 @@ async fn add(connection: &mut Connection, slug: &str, quantity: i32) -> Result<C
 }
 
 /// The product as it is now; what shows it as it was is purged.
-async fn announced(connection: &mut Connection, before: &Changed) -> Result<Changed, Problem> {
+pub(crate) async fn announced(connection: &mut Connection, before: &Changed) -> Result<Changed, Problem> {
     let after = Changed::lock(connection, &before.slug).await?;
     let product = Tag::Product(after.id);
     if after.version != before.version {

@@ -485,7 +485,7 @@ fn none() -> Problem {
 pub(crate) struct Slug {
     /// The product's slug
     #[param(pattern = "^[a-z0-9]+(-[a-z0-9]+)*$", max_length = 120)]
-    slug: String,
+    pub(crate) slug: String,
 }
 
 impl<S: Send + Sync> FromRequestParts<S> for Slug {

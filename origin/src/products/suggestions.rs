@@ -23,12 +23,14 @@ pub(crate) const MATCHING: &str = "
       FROM catalogue_state s
       LEFT JOIN LATERAL (
            SELECT *
-             FROM (SELECT p.id, p.category_id, p.slug, p.name, p.price_cents, p.currency, p.image, p.stock > 0 AS in_stock,
-                          p.created_at, ts_rank(p.searchable, to_tsquery('english', $1)) AS rank
-                     FROM products p
-                    WHERE p.active AND p.searchable @@ to_tsquery('english', $1)
-                      AND querytree(to_tsquery('english', $1)) NOT IN ('T', '')
-                    LIMIT 1000) p
+             FROM (WITH matching AS MATERIALIZED (
+                       SELECT p.id, p.category_id, p.slug, p.name, p.price_cents, p.currency, p.image,
+                              p.stock > 0 AS in_stock, p.created_at,
+                              ts_rank(p.searchable, to_tsquery('english', $1)) AS rank
+                         FROM products p
+                        WHERE p.active AND p.searchable @@ to_tsquery('english', $1)
+                          AND querytree(to_tsquery('english', $1)) NOT IN ('T', ''))
+                   SELECT * FROM matching LIMIT 1000) p
             ORDER BY rank DESC, created_at DESC, id DESC
             LIMIT 8
            ) p ON true

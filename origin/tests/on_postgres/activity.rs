@@ -28,8 +28,17 @@ fn shop(server: &TestServer) -> (Router, origin::activity_log::Writer) {
     let reads = Reads::new(database.clone(), Vec::new(), Duration::from_secs(1), None);
     let (passwords, proxies) = (Passwords::new(Arc::clone(&metrics)), Arc::default());
     let searches = searches();
-    let shop =
-        Shop { database, reads, metrics, tracer: Tracer::default(), activity, passwords, searches, proxies };
+    let shop = Shop {
+        database,
+        reads,
+        metrics,
+        tracer: Tracer::default(),
+        activity,
+        passwords,
+        searches,
+        site: "https://shop.test".into(),
+        proxies,
+    };
     (server::router(shop.clone(), Duration::from_secs(10)).merge(server::admin_router(shop)), writer)
 }
 

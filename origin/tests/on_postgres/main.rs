@@ -7,12 +7,14 @@ mod origin_process;
 mod requests;
 mod test_server;
 
+mod account_life;
 mod accounts;
 mod activity;
 mod api;
 mod audits;
 mod commands;
 mod failover;
+mod office;
 mod orders;
 mod outbox;
 mod pressure;

@@ -167,6 +167,7 @@ impl Shopping {
             activity,
             passwords,
             searches,
+            site: "https://shop.test".into(),
             proxies,
         };
         let shopping = Self {

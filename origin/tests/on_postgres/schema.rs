@@ -22,6 +22,12 @@ const YEARS: &str = "
     SELECT sha256(convert_to(n::text, 'UTF8')), 1 + n % 20000, now() + interval '1 day' FROM generate_series(1, 50000) n;
     INSERT INTO activity_logs (timestamp, user_id, action)
     SELECT now() - n * interval '1 second', 1 + n % 20000, 'product.view' FROM generate_series(1, 1000000) n;
+    INSERT INTO activity_logs (timestamp, user_id, action)
+    SELECT now() + n * interval '1 minute', 1 + n % 20000, 'to come' FROM generate_series(1, 90000) n;
+    INSERT INTO password_resets (token_hash, user_id, expires_at)
+    SELECT sha256(convert_to(n::text, 'UTF8')), 1 + n % 20000, now() + interval '1 day' FROM generate_series(1, 20000) n;
+    INSERT INTO mails (recipient, subject, body, due_at)
+    SELECT 'c@example.org', 's', 'b', now() + interval '1 day' FROM generate_series(1, 20000) n;
     INSERT INTO outbox (topic, payload, due_at)
     SELECT 'purge', '{}', now() + interval '1 day' FROM generate_series(1, 20000);
     ANALYZE;";

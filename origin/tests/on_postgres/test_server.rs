@@ -86,6 +86,7 @@ impl TestServer {
             activity,
             passwords,
             searches,
+            site: "https://shop.test".into(),
             proxies,
         };
         // Two listeners' worth: what visitors ask, and what the operator does.

@@ -125,7 +125,17 @@ fn shop(server: &TestServer, collector: &str, edges: &[&EdgeDouble]) -> (Router,
     );
     let (passwords, proxies) = (Passwords::new(Arc::clone(&metrics)), Arc::default());
     let searches = searches();
-    let shop = Shop { database, reads, metrics, tracer, activity, passwords, searches, proxies };
+    let shop = Shop {
+        database,
+        reads,
+        metrics,
+        tracer,
+        activity,
+        passwords,
+        searches,
+        site: "https://shop.test".into(),
+        proxies,
+    };
     (server::router(shop.clone(), Duration::from_secs(10)).merge(server::admin_router(shop)), workers)
 }
 
