@@ -21,7 +21,7 @@ export async function ask(address, options = {}) {
     throw new Refusal("The shop cannot be reached just now.");
   }
   if (!answer.ok) throw await refusal(answer);
-  if (answer.status === 204) return null;
+  if ([202, 204].includes(answer.status)) return null;
   try {
     return await answer.json();
   } catch (error) {

@@ -123,7 +123,7 @@ export function show() {
     } catch (error) {
       if (error.kind === "not-signed-in") user = null;
       for (const id of error.lacking ?? []) rows.get(id)?.lack();
-      if (error.lacking) await check().catch(() => {});
+      if (error.lacking || error.kind === "total-changed") await check().catch(() => {});
       say(refused(error, waits()));
     } finally {
       busy(false);

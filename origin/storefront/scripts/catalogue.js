@@ -18,6 +18,11 @@ export function products(parameters, signal) {
   return ask(query ? `/api/products?${query}` : "/api/products", { signal });
 }
 
+/** Products that may be meant by what has been typed so far, the most likely first. */
+export async function suggestions(words, signal) {
+  return (await ask(`/api/suggestions?${new URLSearchParams({ words })}`, { signal })).products;
+}
+
 /** One product by its slug, with its description. `cache` as of fetch: "no-cache" asks the shop whether it is still so. */
 export function product(slug, cache = "default") {
   return ask(`/api/products/${encodeURIComponent(slug)}`, { cache });

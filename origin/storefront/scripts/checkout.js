@@ -8,7 +8,7 @@ import { placeOrder } from "/assets/customer.js";
 
 const place = "order-under-way";
 // These answers stay the same however often the order is sent.
-const final = new Set(["out-of-stock", "mixed-currencies", "invalid-fields", "invalid-request", "idempotency-key-reused"]);
+const final = new Set(["out-of-stock", "total-changed", "mixed-currencies", "invalid-fields", "invalid-request", "idempotency-key-reused"]);
 const tries = 4;
 const longestWait = 5; // seconds
 
@@ -35,7 +35,7 @@ export function order(user, shown) {
   return alone(async () => {
     const sent = underWay(user) ?? begin(user, shown);
     try {
-      const placed = await patiently(() => placeOrder(sent.key, sent.lines));
+      const placed = await patiently(() => placeOrder(sent.key, sent.lines, sent.expected));
       takeOut(sent.lines);
       forget();
       return { placed, expected: sent.totals };
@@ -55,7 +55,9 @@ function begin(user, shown) {
     throw new Refusal("The cart has changed in another window. Please look at it again.", { kind: "cart-changed" });
   }
   const wanted = all.map(({ id, quantity }) => ({ product_id: id, quantity }));
-  const sent = { key: crypto.randomUUID(), user, lines: wanted, totals: shown };
+  // An order has one currency, and is refused with two.
+  const [expected] = Object.values(shown);
+  const sent = { key: crypto.randomUUID(), user, lines: wanted, totals: shown, expected };
   localStorage.setItem(place, JSON.stringify(sent));
   return sent;
 }

@@ -50,8 +50,16 @@ function center(link, row) {
   row.scrollLeft += inner.left + inner.width / 2 - (outer.left + outer.width / 2);
 }
 
-/** The customer's own links: which of them is here, and how many pieces are in the cart. */
+/** The customer's own links: which of them is here, who is signed in, and how many pieces are in the cart. */
 function showOwn() {
+  const greet = () => {
+    const link = document.querySelector(".own a[href='/account']");
+    const name = customer();
+    link.textContent = name ?? "Account";
+    link.title = name === null ? "" : `Signed in as ${name}`;
+  };
+  greet();
+  addEventListener("storage", greet);
   const here = [...document.querySelectorAll(".own a")].find(({ pathname }) => pathname === location.pathname);
   here?.setAttribute("aria-current", "page");
   const count = () => {
@@ -62,6 +70,15 @@ function showOwn() {
   };
   count();
   onChange(count);
+}
+
+/** Who was signed in when the shop was last asked, or null. */
+function customer() {
+  try {
+    return localStorage.getItem("customer");
+  } catch {
+    return null;
+  }
 }
 
 function suggestOnceFocused(box) {

@@ -1,5 +1,5 @@
 // Suggestions under the search box (the combobox pattern of WAI-ARIA): fetched once typing pauses, chosen by pointer or arrows.
-import { products } from "/assets/catalogue.js";
+import { suggestions } from "/assets/catalogue.js";
 import { element } from "/assets/element.js";
 import { price } from "/assets/numbers.js";
 
@@ -52,7 +52,7 @@ export function suggest(box, before) {
     asking = new AbortController();
     const { signal } = asking;
     try {
-      const { products: found } = await products({ search: typed, limit: 6 }, signal);
+      const found = await suggestions(typed, signal);
       if (signal.aborted || document.activeElement !== box) return;
       list.replaceChildren(...found.map(option));
       chosen = -1;

@@ -33,6 +33,7 @@ fn a_customer_registers_orders_once_cancels_and_signs_out() {
 
     // One piece from the shelf, one from the product's page, one more in the cart.
     browser.open(&url(&shop, "/category/kitchen"));
+    browser.wait_until("document.querySelector(`.own a[href='/account']`).textContent === 'Ada'");
     browser.click(".card:has(.add) .add");
     browser.wait_until("document.querySelector('#pieces span').textContent === '1'");
     let page = browser.evaluate("document.querySelector('.card:has(.add) a').getAttribute('href')");
@@ -74,6 +75,7 @@ fn a_customer_registers_orders_once_cancels_and_signs_out() {
 
     sign_out(browser, &shop);
     browser.open(&url(&shop, "/orders"));
+    browser.wait_until("document.querySelector(`.own a[href='/account']`).textContent === 'Account'");
     browser.wait_until("document.querySelector('#orders a[href^=\"/account\"]') !== null");
     assert_eq!(browser.evaluate("document.querySelectorAll('.orders summary').length"), 0);
     // The next one at the same browser finds nothing of what it may have kept.
