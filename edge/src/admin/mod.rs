@@ -16,6 +16,9 @@
 //! POST /reload    see [`reload`]
 //! ```
 //!
+//! Whoever does not read what it is answered is cut off ([`impatient`]): the number of connections is bounded, and one that
+//! asks for the metrics finds a place.
+//!
 //! Anyone who reaches the listener may read. A request that changes something needs the bearer token of
 //! `admin.token_file`. Without such a file it must come from this machine and not from a web page: its content is JSON,
 //! which a page of another site cannot send without a preflight, and its Host is an address or `localhost`, which
@@ -23,6 +26,7 @@
 //! connect to one.
 
 pub mod commands;
+mod impatient;
 pub mod purge;
 pub mod reload;
 pub mod socket;
@@ -41,8 +45,9 @@ use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
+    runtime::Handle,
     sync::Semaphore,
-    task::JoinSet,
+    task::{JoinSet, spawn_blocking},
     time::timeout,
 };
 use tokio_util::sync::CancellationToken;
@@ -57,6 +62,7 @@ use crate::{
     upstream::supervise::Roster,
 };
 use commands::{AdminBody, CommandService, Unanswered};
+use impatient::Impatient;
 use purge::{NotPurged, PurgeRequest};
 use reload::Reloads;
 use socket::{AdminSocket, Caller};
@@ -139,6 +145,7 @@ pub async fn serve(socket: AdminSocket, state: Service, stop: CancellationToken)
             Some(_) = connections.join_next() => continue,
             accepted = accepting::within(&places, || socket.accept(), || ()) => accepted,
         };
+        let stream = Impatient::new(stream, Arc::clone(&places));
         let connection = connection(stream, caller, state.clone(), stop.clone());
         connections.spawn(async move {
             connection.await;
@@ -291,9 +298,15 @@ fn answered(answer: Result<serde_json::Value, Objection>) -> AdminResponse {
 }
 
 async fn purge((cache, content): Posted<'_>) -> Result<serde_json::Value, Objection> {
-    let purge: PurgeRequest = read(&content)?;
-    let routes = (cache.settings)().routes;
-    let purged = purge.run(&routes, &cache.memory, cache.clock.now()).await.map_err(|error| {
+    let (cache, here) = (cache.clone(), Handle::current());
+    // A list of many URLs takes long to read: the main thread has others to answer.
+    let purged = spawn_blocking(move || {
+        let purge: PurgeRequest = read(&content)?;
+        let routes = (cache.settings)().routes;
+        Ok(here.block_on(purge.run(&routes, &cache.memory, cache.clock.now())))
+    });
+    let failed = |_| (StatusCode::INTERNAL_SERVER_ERROR, "the purge failed".to_owned());
+    let purged = purged.await.map_err(failed)??.map_err(|error| {
         let status = match error {
             NotPurged::Unclear(_) => StatusCode::BAD_REQUEST,
             NotPurged::Unacknowledged(..) => StatusCode::SERVICE_UNAVAILABLE,
