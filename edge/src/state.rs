@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     cache::{Collapser, Memory, Tiers},
     clock::Clock,
+    message::{byte_budget::ByteBudget, client_shares::ClientShares},
     observe::{
         metrics::{Metrics, RouteMetrics},
         record::Sink,
@@ -35,6 +36,14 @@ pub struct Edge {
     pub sink: Arc<Sink>,
     /// Cancelled when the edge stops: finish what is under way, begin nothing.
     pub drain: CancellationToken,
+    /// The connections of each client, but for trusted proxies.
+    pub connections_by_client: Arc<ClientShares>,
+    /// The requests of each client that need an upstream.
+    pub requests_by_client: Arc<ClientShares>,
+    /// What waits for clients over HTTP/2.
+    pub unsent: Arc<ByteBudget>,
+    /// Contents of requests that are received before they are sent on, or held to be sent again.
+    pub held_content: Arc<ByteBudget>,
     dial: Arc<dyn Dial>,
     commands: Arc<dyn Commands>,
 }
@@ -55,14 +64,15 @@ pub struct State {
     pub routes: Vec<RouteState>,
 }
 
-/// A route with its upstream, limiter and counts, looked up once.
+/// A route with its upstream, limiters and counts, looked up once.
 pub struct RouteState {
     pub route: Arc<Route>,
     /// Where its misses go, if it forwards.
     pub upstream: Option<Arc<Upstream>>,
     /// Where something new is tried.
     pub canary: Option<Arc<Upstream>>,
-    pub limiter: Option<Arc<Limiter>>,
+    /// Each of them has to admit a request.
+    pub limiters: Vec<Arc<Limiter>>,
     /// Who lets those in who may come, where not everyone may.
     pub gatekeeper: Option<Arc<Gatekeeper>>,
     pub metrics: Arc<RouteMetrics>,
@@ -107,7 +117,7 @@ impl State {
             route: Arc::clone(route),
             upstream: route.action.upstream().map(|upstream| Arc::clone(upstreams.get(&upstream.name))),
             canary: route.canary.as_ref().map(|canary| Arc::clone(upstreams.get(&canary.upstream.name))),
-            limiter: route.limit.as_ref().and_then(|limit| limiters.get(limit)).cloned(),
+            limiters: route.limits.iter().filter_map(|limit| limiters.get(limit)).cloned().collect(),
             metrics: metrics.for_route(&route.name),
         };
         let routes = settings.routes.iter().map(route_state).collect();
@@ -144,6 +154,10 @@ impl Edge {
             Upstreams::new(&settings.upstreams, None, &metrics, &reach)
         };
         let limiters = Limiters::new(&settings);
+        let connections_by_client = ClientShares::new(settings.bounds.connections_per_client);
+        let requests_by_client = ClientShares::new(settings.bounds.requests_per_client());
+        let unsent = ByteBudget::new(settings.bounds.unsent);
+        let held_content = ByteBudget::new(settings.bounds.held_content);
         let state = State::new(settings, upstreams, limiters, &metrics, None);
         Ok(Arc::new(Self {
             clock,
@@ -154,6 +168,10 @@ impl Edge {
             metrics,
             sink,
             drain: CancellationToken::new(),
+            connections_by_client,
+            requests_by_client,
+            unsent,
+            held_content,
             dial,
             commands,
         }))
@@ -167,6 +185,10 @@ impl Edge {
         let old = self.state.load_full();
         self.memory.resize(settings.cache.memory, settings.cache.variants);
         self.sink.log.set_format(settings.log.format);
+        self.connections_by_client.resize(settings.bounds.connections_per_client);
+        self.requests_by_client.resize(settings.bounds.requests_per_client());
+        self.unsent.resize(settings.bounds.unsent);
+        self.held_content.resize(settings.bounds.held_content);
         let (previous, metrics) = (Some(&old.upstreams), &self.metrics);
         let (dial, commands) = (Arc::clone(&self.dial), Arc::clone(&self.commands));
         let reach = Reach { dial, commands, tls, clock: self.clock.clone() };

@@ -9,6 +9,7 @@ use crate::{
     clock::Clock,
     downstream::tls::{self, Finding},
     observe::say,
+    server::descriptors,
     settings::{self, ByteSize, Settings},
     upstream::{supervise::obstacles, tls::TlsByUpstream},
 };
@@ -56,6 +57,8 @@ fn findings(settings: &Settings, now: SystemTime) -> Findings {
             }
         }
     }
+    let shortage = descriptors::shortage(settings, descriptors::limit());
+    findings.warnings.extend(shortage.map(|shortage| format!("warning: {shortage}")));
     findings.faults.extend(token::of(settings).err().map(|error| error.to_string()));
     findings.faults.extend(TlsByUpstream::load(&settings.upstreams).err().map(|error| error.to_string()));
     findings.faults.extend(settings.commands.values().flat_map(|command| obstacles(command)));

@@ -12,7 +12,7 @@
 use std::{
     convert::Infallible,
     future::{Future, poll_fn},
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
@@ -28,19 +28,21 @@ use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt as _},
     net::TcpStream,
 };
-use tokio_rustls::TlsAcceptor;
+use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     downstream::{
-        deadlines::{Deadlines, InFlight, Lateness, Protocol},
+        deadlines::{Deadlines, InFlight, Lateness, Protocol, STALLED},
         http2,
+        places::Places,
         proxy_protocol::Introducers,
         socket::{ConnectionPermit, Watched},
         unread,
     },
     message::{
         body_error::BodyError,
+        client_shares::ClientShare,
         content::Content,
         interim::Interim,
         target::Scheme,
@@ -48,7 +50,7 @@ use crate::{
     },
     observe::record::Recorded,
     pipeline::{Peer, handle, refuse},
-    request::refusal::Refusal,
+    request::{client::ClientKey, refusal::Refusal},
     response::body::Body,
     settings::{Bounds, Timeouts},
     state::Edge,
@@ -61,11 +63,52 @@ pub struct Entrance {
     /// Who introduces clients by a PROXY header.
     pub introducers: Option<Arc<Introducers>>,
     /// `None` for clear text.
-    pub tls: Option<TlsAcceptor>,
+    pub tls: Option<TlsEntrance>,
     /// Cancelled when the listener goes, or the edge: requests under way are answered, and the connection closes. What a
     /// connection was upgraded to goes on as long as the edge.
     pub leave: CancellationToken,
 }
+
+/// How a connection begins that is encrypted.
+#[derive(Clone)]
+pub struct TlsEntrance {
+    pub acceptor: TlsAcceptor,
+    /// The places of handshakes under way, of all listeners.
+    pub handshakes: Arc<Places>,
+}
+
+/// The words for what somebody took too much of.
+pub const CONNECTIONS: &str = "connections";
+const PER_CLIENT: &str = "connections-per-client";
+const HANDSHAKES: &str = "handshakes";
+
+/// One of the connections that a client may have. Where it has them all, the longest idle of them makes room. `None` for a
+/// trusted proxy, which has many clients, and where there is no such bound.
+///
+/// # Errors
+/// [`OverShare`]: it has them all, and all are busy.
+pub fn share_of(edge: &Edge, places: &Places, client: IpAddr) -> Result<Option<ClientShare>, OverShare> {
+    let state = edge.state.load();
+    let (bounds, clients) = (&state.settings.bounds, &state.settings.clients);
+    if bounds.connections_per_client >= bounds.connections || clients.trusts(client.to_canonical()) {
+        return Ok(None);
+    }
+    let number = ClientKey::from(client).own_number();
+    if let Some(share) = edge.connections_by_client.try_take(number) {
+        return Ok(Some(share));
+    }
+    edge.metrics.cut_off(PER_CLIENT);
+    if places.close_longest_idle_of(number) {
+        tracing::debug!(%client, reason = PER_CLIENT, "a connection makes room for another of its client");
+        return Ok(Some(edge.connections_by_client.take(number)));
+    }
+    tracing::debug!(%client, reason = PER_CLIENT, "a connection is refused");
+    Err(OverShare)
+}
+
+/// A client has as many connections as it may.
+#[derive(Clone, Copy, Debug)]
+pub struct OverShare;
 
 /// Serves a connection until it closes, a deadline passes, or it has been drained.
 pub async fn serve(
@@ -73,7 +116,7 @@ pub async fn serve(
     mut stream: TcpStream,
     address: SocketAddr,
     Entrance { introducers, tls, leave }: Entrance,
-    place: ConnectionPermit,
+    mut place: ConnectionPermit,
 ) {
     let state = edge.state.load_full();
     let (timeouts, bounds) = (state.settings.timeouts.clone(), state.settings.bounds.clone());
@@ -95,24 +138,23 @@ pub async fn serve(
         if !encrypted {
             peer.scheme = introduced.scheme.unwrap_or(scheme);
         }
+        // Only now is it known whose connection it is.
+        match share_of(&edge, place.place.places(), peer.address) {
+            Ok(share) => place.share = share,
+            Err(OverShare) => return,
+        }
     }
     // A child token: checking the shared one takes a lock that all connections share.
     let drain = leave.child_token();
     let client = ClientConnection { edge, peer, timeouts, bounds, stall, leave, drain };
     let Some(tls) = tls else { return client.http1(stream, place).await };
-    match tokio::time::timeout(client.timeouts.handshake, tls.accept(stream)).await {
-        Ok(Ok(stream)) if stream.get_ref().1.alpn_protocol() == Some(b"h2") => {
+    // Boxed: it is over when the connection has hardly begun.
+    match Box::pin(client.handshake(tls, stream, &place)).await {
+        Some(stream) if stream.get_ref().1.alpn_protocol() == Some(b"h2") => {
             client.http2(stream, place).await;
         }
-        Ok(Ok(stream)) => client.http1(stream, place).await,
-        Ok(Err(error)) => {
-            client.edge.metrics.handshake_failed();
-            tracing::debug!(%error, client = %peer.address, "a TLS handshake failed");
-        }
-        Err(_) => {
-            client.edge.metrics.handshake_failed();
-            tracing::debug!(client = %peer.address, "a TLS handshake took too long");
-        }
+        Some(stream) => client.http1(stream, place).await,
+        None => client.edge.metrics.handshake_failed(),
     }
 }
 
@@ -130,13 +172,55 @@ struct ClientConnection {
 }
 
 impl ClientConnection {
+    /// `None` where it fails, or takes too long; or where others need its place, among all connections or among handshakes.
+    async fn handshake(
+        &self,
+        TlsEntrance { acceptor, handshakes }: TlsEntrance,
+        stream: TcpStream,
+        place: &ConnectionPermit,
+    ) -> Option<TlsStream<TcpStream>> {
+        let client = self.peer.address;
+        let deadlines = Deadlines::new(&self.edge.clock, Protocol::Http1, self.stall);
+        let _seat = place.seat(&deadlines, self.drain.clone());
+        let cut = CancellationToken::new();
+        let accepted = async {
+            let _place = match handshakes.try_take() {
+                Some(place) => place,
+                None => {
+                    self.edge.metrics.cut_off(HANDSHAKES);
+                    handshakes.take().await
+                }
+            };
+            let _seat = handshakes.seat(&deadlines, cut.clone(), None);
+            acceptor.accept(stream).await
+        };
+        tokio::select! {
+            accepted = tokio::time::timeout(self.timeouts.handshake, accepted) => match accepted {
+                Ok(Ok(stream)) => return Some(stream),
+                Ok(Err(error)) => tracing::debug!(%error, %client, "a TLS handshake failed"),
+                Err(_) => tracing::debug!(%client, "a TLS handshake took too long"),
+            },
+            () = cut.cancelled() => tracing::debug!(%client, reason = HANDSHAKES, "a TLS handshake makes room"),
+            () = self.gives_way() => tracing::debug!(%client, reason = CONNECTIONS, "a TLS handshake makes room"),
+        }
+        None
+    }
+
+    /// Waits until a newcomer needs the connection's place.
+    async fn gives_way(&self) {
+        self.drain.cancelled().await;
+        if !self.makes_room() {
+            std::future::pending::<()>().await;
+        }
+    }
+
     async fn http1<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
         &self,
         stream: S,
         place: ConnectionPermit,
     ) {
         let deadlines = Deadlines::new(&self.edge.clock, Protocol::Http1, self.stall);
-        let _seat = place.place.places().seat(&deadlines, self.drain.clone());
+        let _seat = place.seat(&deadlines, self.drain.clone());
         let (interim, turn) = (Arc::<Interim>::default(), Arc::<Turn>::default());
         let socket = Watched::new(stream, Arc::clone(&deadlines), Arc::clone(&interim), place);
         let io = TokioIo::new(socket.with_http1(Arc::clone(&turn)));
@@ -246,7 +330,7 @@ impl ClientConnection {
 
     async fn http2<S: AsyncRead + AsyncWrite + Unpin>(&self, stream: S, place: ConnectionPermit) {
         let deadlines = Deadlines::new(&self.edge.clock, Protocol::Http2, self.stall);
-        let _seat = place.place.places().seat(&deadlines, self.drain.clone());
+        let _seat = place.seat(&deadlines, self.drain.clone());
         let io = Watched::new(stream, Arc::clone(&deadlines), Arc::default(), place);
         let edge = Arc::clone(&self.edge);
         let mut connection =
@@ -296,7 +380,12 @@ impl ClientConnection {
                     CLOSING
                 }
                 Lateness::Idle => return ConnectionEnd::Idle,
-                Lateness::Late => return ConnectionEnd::Late,
+                Lateness::SlowHead => return ConnectionEnd::Late,
+                Lateness::Stalled => {
+                    self.edge.metrics.cut_off(STALLED);
+                    tracing::debug!(client = %self.peer.address, reason = STALLED, "a client connection is cut");
+                    return ConnectionEnd::Late;
+                }
             };
             let driven = poll_fn(|context| drive(context, std::mem::take(&mut close)));
             tokio::select! {
@@ -307,7 +396,12 @@ impl ClientConnection {
                     return ConnectionEnd::Closed(ended);
                 }
                 // hyper would close a connection whose first head is still under way.
-                () = self.drained(deadlines), if !closing => (close, closing) = (true, true),
+                () = self.drained(deadlines), if !closing => {
+                    (close, closing) = (true, true);
+                    if self.makes_room() {
+                        tracing::debug!(client = %self.peer.address, "an idle connection makes room for another");
+                    }
+                }
                 () = tokio::time::sleep(wait) => {
                     // A request that came in the meantime is still answered.
                     if closing && self.makes_room() && deadlines.requests() == 0 {
@@ -361,6 +455,14 @@ impl HttpBody for Counted {
 
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        if self.in_flight.is_stalled() {
+            self.body.cut_off(STALLED);
+        }
     }
 }
 

@@ -43,6 +43,8 @@ pub struct Deadlines {
     /// Whether there has been a request; `first` wakes those who wait for one.
     served: AtomicBool,
     first: Notify,
+    /// Whether the connection is given up because its client takes nothing.
+    stalled: AtomicBool,
 }
 
 /// What the timer finds.
@@ -55,8 +57,10 @@ pub enum Lateness {
     },
     /// No request for too long: close gracefully.
     Idle,
-    /// The client does not read, or does not finish its head: close at once.
-    Late,
+    /// The client does not finish its head: close at once.
+    SlowHead,
+    /// The client takes nothing of its answers: close at once.
+    Stalled,
 }
 
 impl Deadlines {
@@ -74,6 +78,7 @@ impl Deadlines {
             moved: Activity::default(),
             served: AtomicBool::new(false),
             first: Notify::new(),
+            stalled: AtomicBool::new(false),
         };
         // The first head is due from the beginning: a silent client counts as a slow head.
         deadlines.head_since.store(deadlines.now(), Ordering::Relaxed);
@@ -138,7 +143,7 @@ impl Deadlines {
         let blocked = self.blocked_since.load(Ordering::Relaxed);
         if blocked != 0 {
             match left(blocked, timeouts.body) {
-                0 => return Lateness::Late,
+                0 => return self.stalls(),
                 left => look_again = left,
             }
         }
@@ -146,7 +151,7 @@ impl Deadlines {
         if self.requests.load(Ordering::Relaxed) > 0 {
             // A stream whose client gives it no window, however much else moves on the connection.
             match left(quiet, self.stall) {
-                0 => return Lateness::Late,
+                0 => return self.stalls(),
                 left => look_again = look_again.min(left),
             }
             // The request may end at once, and then `idle` begins.
@@ -155,7 +160,7 @@ impl Deadlines {
             match self.head_since.load(Ordering::Relaxed) {
                 0 => {}
                 since => match left(since, timeouts.header) {
-                    0 => return Lateness::Late,
+                    0 => return Lateness::SlowHead,
                     left => look_again = look_again.min(left),
                 },
             }
@@ -166,6 +171,11 @@ impl Deadlines {
             }
         }
         Lateness::Fine { look_again: Duration::from_millis(look_again.max(1)) }
+    }
+
+    fn stalls(&self) -> Lateness {
+        self.stalled.store(true, Ordering::Relaxed);
+        Lateness::Stalled
     }
 
     /// Notes that the socket was read.
@@ -249,6 +259,11 @@ impl InFlight {
     pub fn touch(&self) {
         self.0.touch();
     }
+
+    /// Whether its connection is given up because the client takes nothing.
+    pub fn is_stalled(&self) -> bool {
+        self.0.stalled.load(Ordering::Relaxed)
+    }
 }
 
 impl Drop for InFlight {
@@ -257,6 +272,9 @@ impl Drop for InFlight {
         self.0.moved();
     }
 }
+
+/// The word for what is given up because its client takes nothing of it.
+pub const STALLED: &str = "stalled";
 
 /// Fewer bytes at once than this may be nothing but HTTP/2's PING or WINDOW_UPDATE, which keep no connection alive.
 const CONTROL_FRAMES: usize = 64;
@@ -281,6 +299,7 @@ mod tests {
             body: seconds(30),
             idle: seconds(75),
             total: seconds(60),
+            upload: seconds(3600),
             drain: seconds(30),
             tunnel: seconds(3600),
         }
@@ -296,7 +315,7 @@ mod tests {
         tokio::time::advance(Duration::from_millis(14_900)).await;
         assert!(is_fine(&deadlines));
         tokio::time::advance(Duration::from_millis(200)).await;
-        assert!(matches!(deadlines.standing(&timeouts()), Lateness::Late));
+        assert!(matches!(deadlines.standing(&timeouts()), Lateness::SlowHead));
     }
 
     #[tokio::test(start_paused = true)]
@@ -310,7 +329,7 @@ mod tests {
         tokio::time::advance(Duration::from_secs(4)).await;
         assert!(is_fine(&deadlines));
         tokio::time::advance(Duration::from_secs(11)).await;
-        assert!(matches!(deadlines.standing(&timeouts()), Lateness::Late));
+        assert!(matches!(deadlines.standing(&timeouts()), Lateness::SlowHead));
     }
 
     #[tokio::test(start_paused = true)]
@@ -330,7 +349,7 @@ mod tests {
         let began = tokio::time::Instant::now();
         let look = || match deadlines.standing(&timeouts) {
             Lateness::Fine { look_again } => Some(look_again),
-            Lateness::Idle | Lateness::Late => None,
+            Lateness::Idle | Lateness::SlowHead | Lateness::Stalled => None,
         };
         let busy = InFlight::begin(Arc::clone(&deadlines));
         let mut wait = look().unwrap();
@@ -382,6 +401,6 @@ mod tests {
         tokio::time::advance(Duration::from_secs(80)).await;
         assert!(is_fine(&deadlines));
         tokio::time::advance(Duration::from_secs(11)).await;
-        assert!(matches!(deadlines.standing(&timeouts()), Lateness::Late));
+        assert!(matches!(deadlines.standing(&timeouts()), Lateness::Stalled));
     }
 }

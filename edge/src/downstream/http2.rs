@@ -8,8 +8,12 @@
 //!
 //! The connection owns its streams: whoever drops it drops them. There are never more than `bounds.streams`, plus those
 //! whose reset has not been looked at yet, which h2 bounds. A panic costs its own stream only.
+//!
+//! What is read of answers and waits for the client has a budget ([`unsent`](super::unsent)). A stream whose client takes
+//! nothing of its answer for `timeouts.body` is reset, however much else moves on the connection: its upstream is free again.
 
 use std::{
+    collections::VecDeque,
     future::poll_fn,
     mem,
     panic::AssertUnwindSafe,
@@ -19,7 +23,7 @@ use std::{
     time::Duration,
 };
 
-use bytes::Bytes;
+use cache_policy::Moment;
 use futures_util::{
     FutureExt as _,
     stream::{FuturesUnordered, Stream as _},
@@ -29,20 +33,23 @@ use h2::{
     server::{Builder, Handshake, SendResponse},
 };
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
-use http_body::Body as _;
+use http_body::{Body as _, Frame};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::ReusableBoxFuture;
 
 use crate::{
     downstream::{
         coalesce::CoalescedWrites,
-        deadlines::{Deadlines, InFlight},
+        deadlines::{Deadlines, InFlight, STALLED},
+        unsent::{Reading, SendBudget, UnsentOctets},
     },
     message::{
         body_error::BodyError,
         content::{Content, ContinueGate, expects_continue},
         hop_by_hop::strip_hop_by_hop,
         interim::Interim,
+        long_lived::is_grpc,
+        patience::Patience,
     },
     observe::record::Recorded,
     pipeline::{Peer, handle},
@@ -57,6 +64,7 @@ pub struct Connection<S> {
     out: CoalescedWrites<S>,
     shared: ConnectionShared,
     closing: bool,
+    rate: StreamRate,
     /// Requests that have come and are not begun yet.
     arrived: Vec<Arrived>,
     /// Room for the next request's future. A request that answers at once passes it on to the next.
@@ -65,8 +73,8 @@ pub struct Connection<S> {
 }
 
 enum Phase<S> {
-    Handshake(Handshake<CoalescedWrites<S>>),
-    Open(h2::server::Connection<CoalescedWrites<S>, Bytes>),
+    Handshake(Handshake<CoalescedWrites<S>, UnsentOctets>),
+    Open(h2::server::Connection<CoalescedWrites<S>, UnsentOctets>),
 }
 
 /// The state that all requests of a connection share.
@@ -75,14 +83,18 @@ struct ConnectionShared {
     edge: Arc<Edge>,
     peer: Peer,
     deadlines: Arc<Deadlines>,
+    unsent: Arc<SendBudget>,
 }
 
-type Arrived = (Request<RecvStream>, SendResponse<Bytes>);
+type Arrived = (Request<RecvStream>, SendResponse<UnsentOctets>);
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// A connection whose client is about to send its preface.
     pub fn new(io: S, bounds: &Bounds, edge: Arc<Edge>, peer: Peer, deadlines: Arc<Deadlines>) -> Self {
         let out = CoalescedWrites::new(io);
+        let unsent = SendBudget::new(&edge.unsent);
+        let trusted = edge.state.load().settings.clients.trusts(peer.address);
+        let most = if trusted { u32::MAX } else { bounds.streams_per_second };
         let handshake = Builder::new()
             .max_concurrent_streams(bounds.streams)
             // Twice the bound, so that the pipeline can say what is wrong: what h2 refuses, nobody hears of.
@@ -96,8 +108,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         Self {
             state: Phase::Handshake(handshake),
             out,
-            shared: ConnectionShared { edge, peer, deadlines },
+            shared: ConnectionShared { edge, peer, deadlines, unsent },
             closing: false,
+            rate: StreamRate { most, second: 0, begun: 0 },
             arrived: Vec::new(),
             next: nothing(),
             under_way: FuturesUnordered::new(),
@@ -144,6 +157,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             if self.arrived.is_empty() {
                 return Poll::Pending;
             }
+            let edge = &self.shared.edge;
+            if !self.rate.bears(self.arrived.len(), edge.clock.now()) {
+                edge.metrics.cut_off(STREAM_RATE);
+                let client = self.shared.peer.address;
+                tracing::debug!(%client, reason = STREAM_RATE, "a connection is closed");
+                // Whoever begins so many is not waited for: all its streams end.
+                connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
+                self.arrived.clear();
+                self.under_way.clear();
+            }
             for arrived in self.arrived.drain(..) {
                 // A panic drops the stream's future, which resets the stream. Combinators, because an `async fn` around
                 // it would hold the future twice, and all of it is copied.
@@ -158,6 +181,26 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 }
             }
         }
+    }
+}
+
+/// How many streams begin in a second.
+struct StreamRate {
+    most: u32,
+    /// Since the clock's epoch.
+    second: u64,
+    begun: u32,
+}
+
+impl StreamRate {
+    /// Counts streams that begin now; whether they are few enough.
+    fn bears(&mut self, count: usize, now: Moment) -> bool {
+        let second = now.since(Moment::from_epoch(Duration::ZERO)).as_secs();
+        if second != self.second {
+            (self.second, self.begun) = (second, 0);
+        }
+        self.begun = self.begun.saturating_add(u32::try_from(count).unwrap_or(u32::MAX));
+        self.begun <= self.most
     }
 }
 
@@ -197,9 +240,11 @@ async fn exchange(shared: ConnectionShared, (request, mut respond): Arrived) {
     if !ends && let Some(length) = body.size_hint().exact() {
         head.headers.entry(header::CONTENT_LENGTH).or_insert_with(|| HeaderValue::from(length));
     }
+    // A stream of calls, whose client may pause for as long as one of a tunnel.
+    let pauses = uploads && is_grpc(&head.headers);
     match respond.send_response(Response::from_parts(head, ()), ends) {
         Ok(_) if ends => {}
-        Ok(stream) => Sending { stream, body, in_flight: &in_flight, piece: None }.run().await,
+        Ok(stream) => Sending::new(stream, body, &in_flight).run(&shared, pauses).await,
         Err(error) => {
             tracing::debug!(%error, "a response's head could not be sent");
             respond.send_reset(Reason::INTERNAL_ERROR);
@@ -231,7 +276,7 @@ async fn ends_empty(frames: &mut RecvStream) -> Result<(), h2::Error> {
 async fn answer(
     shared: &ConnectionShared,
     request: Request<Content>,
-    respond: &mut SendResponse<Bytes>,
+    respond: &mut SendResponse<UnsentOctets>,
     mut wanted: Option<ContinueGate>,
 ) -> Option<Response<Recorded<Body>>> {
     let interim = Interim::default();
@@ -261,7 +306,7 @@ async fn answer(
     .await
 }
 
-fn inform(respond: &mut SendResponse<Bytes>, status: StatusCode, headers: HeaderMap) {
+fn inform(respond: &mut SendResponse<UnsentOctets>, status: StatusCode, headers: HeaderMap) {
     let mut interim = Response::new(());
     *interim.status_mut() = status;
     *interim.headers_mut() = headers;
@@ -277,11 +322,34 @@ fn has_no_content(status: StatusCode) -> bool {
 
 /// A response's content on its way into the client's window.
 struct Sending<'a> {
-    stream: SendStream<Bytes>,
+    stream: SendStream<UnsentOctets>,
     body: Recorded<Body>,
     in_flight: &'a InFlight,
-    /// The piece that waits for window, and whether it is the last.
-    piece: Option<(Bytes, bool)>,
+    /// The piece that is to be sent next, and those after it: as a rule there are none.
+    piece: Option<UnsentOctets>,
+    more: VecDeque<UnsentOctets>,
+    /// What comes after them, once it is known.
+    end: Option<ContentEnd>,
+    /// Whether there is nothing to do before the client takes something.
+    waits_for_client: bool,
+    stall: Option<Stall>,
+    /// Bytes given to h2 since the client was last found to take any.
+    taken: usize,
+}
+
+/// How a response's content ends.
+enum ContentEnd {
+    Whole,
+    Trailers(HeaderMap),
+    /// It breaks off, after what has been read.
+    Broken(BodyError),
+}
+
+/// How long a client takes nothing.
+struct Stall {
+    patience: Patience,
+    /// What its connection had sent when that began.
+    sent: u64,
 }
 
 /// Why a response's content ended before its end.
@@ -293,62 +361,185 @@ enum Broken {
     Stream(#[from] h2::Error),
     #[error("the client has reset the stream")]
     Reset,
+    #[error("the client has taken nothing of it for timeouts.body")]
+    Stalled,
 }
 
-impl Sending<'_> {
-    async fn run(mut self) {
-        let sent = poll_fn(|context| match self.poll(context) {
+/// What became of a look at the body.
+enum Looked {
+    /// There was something.
+    Read,
+    /// It has ended, or enough of it has been read.
+    Enough,
+    /// The upstream is waited for.
+    ForUpstream,
+    /// The connection's budget is used up.
+    ForRoom,
+}
+
+impl<'a> Sending<'a> {
+    fn new(stream: SendStream<UnsentOctets>, body: Recorded<Body>, in_flight: &'a InFlight) -> Self {
+        let (piece, more, end, stall) = (None, VecDeque::new(), None, None);
+        Self { stream, body, in_flight, piece, more, end, waits_for_client: false, stall, taken: 0 }
+    }
+
+    async fn run(mut self, shared: &ConnectionShared, pauses: bool) {
+        let sent = poll_fn(|context| match self.poll(&shared.unsent, context) {
+            Poll::Ready(sent) => Poll::Ready(sent),
             Poll::Pending if self.stream.poll_reset(context).is_ready() => Poll::Ready(Err(Broken::Reset)),
-            sent => sent,
+            Poll::Pending => self.poll_stalled(shared, pauses, context),
         });
-        if let Err(error) = sent.await {
-            tracing::debug!(%error, "a response broke off");
-            // Without a reset the client would take the partial content for the whole (RFC 9113 §8.1). No effect on a
-            // stream that is reset already.
-            self.stream.send_reset(Reason::INTERNAL_ERROR);
+        let sent = sent.await;
+        let Err(error) = sent else { return };
+        tracing::debug!(%error, "a response broke off");
+        // Without a reset the client would take the partial content for the whole (RFC 9113 §8.1). No effect on a
+        // stream that is reset already.
+        self.stream.send_reset(match error {
+            Broken::Stalled => {
+                shared.edge.metrics.cut_off(STALLED);
+                self.body.cut_off(STALLED);
+                Reason::CANCEL
+            }
+            _ => Reason::INTERNAL_ERROR,
+        });
+    }
+
+    fn poll(&mut self, budget: &Arc<SendBudget>, context: &mut Context<'_>) -> Poll<Result<(), Broken>> {
+        loop {
+            let starved = match self.poll_send(context) {
+                Poll::Ready(Ok(true)) => return Poll::Ready(Ok(())),
+                Poll::Ready(Ok(false)) => false,
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Pending => true,
+            };
+            if !starved && let Some(end) = self.end.take() {
+                return Poll::Ready(self.finish(end));
+            }
+            match self.look(budget, starved, context) {
+                Looked::Read => {}
+                Looked::ForUpstream if !starved => {
+                    (self.stall, self.waits_for_client) = (None, false);
+                    return Poll::Pending;
+                }
+                Looked::Enough | Looked::ForUpstream | Looked::ForRoom => {
+                    self.waits_for_client = true;
+                    return Poll::Pending;
+                }
+            }
         }
     }
 
-    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Broken>> {
-        loop {
-            while let Some((piece, last)) = &mut self.piece {
-                let window = ready!(poll_window(&mut self.stream, context))?;
-                // h2 receives no more than may be sent at once: unread content stays with its source.
-                let part = piece.split_to(window.min(piece.len()));
-                let ends = *last && piece.is_empty();
-                if piece.is_empty() {
-                    self.piece = None;
+    /// Sends what has been read, as far as the client's window takes it; whether that was all, with the end.
+    fn poll_send(&mut self, context: &mut Context<'_>) -> Poll<Result<bool, Broken>> {
+        while let Some(piece) = &mut self.piece {
+            let window = ready!(poll_window(&mut self.stream, context))?;
+            // h2 receives no more than may be sent at once.
+            let part = piece.go(window.min(piece.len()));
+            let emptied = piece.is_empty();
+            if emptied {
+                self.piece = self.more.pop_front();
+            }
+            self.taken += part.len();
+            let ends = self.piece.is_none() && matches!(self.end, Some(ContentEnd::Whole));
+            self.stream.send_data(part, ends)?;
+            if ends {
+                return Poll::Ready(Ok(true));
+            }
+            // Beside what has been given to h2 and not been sent.
+            if emptied && let Some(next) = &self.piece {
+                self.stream.reserve_capacity(next.len());
+            }
+        }
+        Poll::Ready(Ok(false))
+    }
+
+    fn finish(&mut self, end: ContentEnd) -> Result<(), Broken> {
+        match end {
+            ContentEnd::Whole => self.stream.send_data(UnsentOctets::default(), true)?,
+            ContentEnd::Trailers(trailers) => self.stream.send_trailers(trailers)?,
+            ContentEnd::Broken(error) => return Err(error.into()),
+        }
+        Ok(())
+    }
+
+    /// Reads a piece, where there is room for it.
+    fn look(&mut self, budget: &Arc<SendBudget>, starved: bool, context: &mut Context<'_>) -> Looked {
+        let ahead = || self.piece.iter().chain(&self.more).map(UnsentOctets::len).sum::<usize>();
+        if self.end.is_some() || (starved && (self.more.len() == MOST_PIECES || ahead() >= READ_AHEAD)) {
+            return Looked::Enough;
+        }
+        if !budget.has_room(if starved { Reading::Ahead } else { Reading::ToSend }, context) {
+            return Looked::ForRoom;
+        }
+        let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(context) else {
+            return Looked::ForUpstream;
+        };
+        self.in_flight.touch();
+        match frame.map(|frame| frame.map(Frame::into_data)) {
+            None => self.end = Some(ContentEnd::Whole),
+            Some(Err(error)) => self.end = Some(ContentEnd::Broken(error)),
+            Some(Ok(Ok(data))) if data.is_empty() => {}
+            Some(Ok(Ok(data))) => {
+                let piece = UnsentOctets::new(data, budget);
+                if self.piece.is_none() {
+                    self.stream.reserve_capacity(piece.len());
+                    self.piece = Some(piece);
+                } else {
+                    self.more.push_back(piece);
                 }
-                self.stream.send_data(part, ends)?;
-                if ends {
-                    return Poll::Ready(Ok(()));
+                if self.body.is_end_stream() {
+                    self.end = Some(ContentEnd::Whole);
                 }
             }
-            let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
-            self.in_flight.touch();
-            let Some(frame) = frame else {
-                self.stream.send_data(Bytes::new(), true)?;
-                return Poll::Ready(Ok(()));
-            };
-            match frame?.into_data() {
-                Ok(data) if data.is_empty() => {}
-                Ok(data) => {
-                    self.stream.reserve_capacity(data.len());
-                    self.piece = Some((data, self.body.is_end_stream()));
-                }
-                Err(frame) => {
-                    let mut trailers = frame.into_trailers().unwrap_or_default();
-                    strip_hop_by_hop(&mut trailers);
-                    self.stream.send_trailers(trailers)?;
-                    return Poll::Ready(Ok(()));
-                }
+            Some(Ok(Err(frame))) => {
+                let mut trailers = frame.into_trailers().unwrap_or_default();
+                strip_hop_by_hop(&mut trailers);
+                self.end = Some(ContentEnd::Trailers(trailers));
             }
+        }
+        Looked::Read
+    }
+
+    /// Ready when the client has taken nothing for too long.
+    fn poll_stalled(
+        &mut self,
+        shared: &ConnectionShared,
+        pauses: bool,
+        context: &mut Context<'_>,
+    ) -> Poll<Result<(), Broken>> {
+        if !self.waits_for_client {
+            return Poll::Pending;
+        }
+        let stall = self.stall.get_or_insert_with(|| {
+            let timeouts = &shared.edge.state.load().settings.timeouts;
+            let limit = if pauses { timeouts.tunnel } else { timeouts.body };
+            Stall { patience: Patience::new(limit), sent: shared.unsent.sent() }
+        });
+        let waits_for_room = self.piece.is_none();
+        // A window that opens by crumbs is none. Who waits behind others of its connection waits as long as they move.
+        let connection_moves = waits_for_room && shared.unsent.sent() >= stall.sent + LEAST_SENT;
+        if self.taken >= LEAST_TAKEN || connection_moves {
+            self.taken = 0;
+            stall.sent = shared.unsent.sent();
+            stall.patience.rest();
+        }
+        stall.patience.poll(context).map(|()| Err(Broken::Stalled))
+    }
+}
+
+impl Drop for Sending<'_> {
+    fn drop(&mut self) {
+        if self.in_flight.is_stalled() {
+            self.body.cut_off(STALLED);
         }
     }
 }
 
 /// The room in the client's window and the send buffer: at least one byte.
-fn poll_window(stream: &mut SendStream<Bytes>, context: &mut Context<'_>) -> Poll<Result<usize, Broken>> {
+fn poll_window(
+    stream: &mut SendStream<UnsentOctets>,
+    context: &mut Context<'_>,
+) -> Poll<Result<usize, Broken>> {
     loop {
         match stream.capacity() {
             0 => match ready!(stream.poll_capacity(context)) {
@@ -366,6 +557,16 @@ const STREAM_WINDOW: u32 = 256 * 1024;
 const LARGEST_WINDOW: u32 = (1 << 31) - 1;
 /// Bytes of a response that one stream may hand to the socket ahead of it.
 const SEND_BUFFER: usize = 256 * 1024;
+/// The word for a connection on which more streams begin than may.
+const STREAM_RATE: &str = "streams-per-second";
+/// Bytes of one answer that are read although its client gives no window for them: most answers are no longer, and their
+/// upstreams are free at once. And pieces, which may be crumbs.
+const READ_AHEAD: usize = 64 * 1024;
+const MOST_PIECES: usize = 16;
+/// Bytes that a client must take of an answer within `timeouts.body`, or all there are.
+const LEAST_TAKEN: usize = 1024;
+/// And a connection of all of its answers, where one waits behind others.
+const LEAST_SENT: u64 = 32 * 1024;
 /// Streams that a client may reset before they are begun; one more closes the connection (CVE-2023-44487).
 const RESET_UNSEEN: usize = 20;
 /// Streams that may be reset for the client's errors; one more closes the connection.

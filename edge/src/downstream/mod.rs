@@ -4,7 +4,7 @@
 //! load balancers who they are, [`tls`] terminates; [`connection`] is one client's connection from accept to close,
 //! [`http2`] its streams where it speaks HTTP/2; [`socket`] wraps the socket of either, with [`request_line`] for
 //! HTTP/1.x, [`coalesce`] gathers the writes
-//! of HTTP/2, [`unread`] tells of heads that are no requests, [`deadlines`] finds connections that are late. Nothing here decides the answer to a request:
+//! of HTTP/2, [`unsent`] bounds what waits for them, [`unread`] tells of heads that are no requests, [`deadlines`] finds connections that are late. Nothing here decides the answer to a request:
 //! [`crate::pipeline`] does.
 
 pub mod coalesce;
@@ -18,3 +18,4 @@ pub mod request_line;
 pub mod socket;
 pub mod tls;
 pub mod unread;
+pub mod unsent;

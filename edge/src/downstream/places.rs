@@ -7,7 +7,7 @@
 //! connections are asked to close for it, busy ones go on, and whoever closes pays before a newcomer gets its place.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -58,6 +58,8 @@ impl Drop for Place {
 struct Seated {
     next: u64,
     connections: HashMap<u64, Occupant>,
+    /// Those of each client, where it is known: by its number and theirs.
+    by_client: BTreeSet<(u128, u64)>,
     /// The longest idle when they were last looked at, the longest last: since when, and which.
     longest: Vec<(u64, u64)>,
 }
@@ -66,6 +68,7 @@ struct Seated {
 struct Occupant {
     deadlines: Arc<Deadlines>,
     close: CancellationToken,
+    client: Option<u128>,
 }
 
 impl Places {
@@ -131,14 +134,33 @@ impl Places {
         before.map_or(0, |debt| debt.min(count))
     }
 
-    /// Notes that a connection may be asked, by `close`, to make room while it is idle. Until the seat is dropped.
-    pub fn seat(self: &Arc<Self>, deadlines: &Arc<Deadlines>, close: CancellationToken) -> Seat {
+    /// Notes that a connection, of this client where that is known, may be asked by `close` to make room while it is idle.
+    /// Until the seat is dropped.
+    pub fn seat(
+        self: &Arc<Self>,
+        deadlines: &Arc<Deadlines>,
+        close: CancellationToken,
+        client: Option<u128>,
+    ) -> Seat {
         let mut seated = self.seated.lock();
         let number = seated.next;
         seated.next += 1;
-        seated.connections.insert(number, Occupant { deadlines: Arc::clone(deadlines), close });
+        seated.connections.insert(number, Occupant { deadlines: Arc::clone(deadlines), close, client });
+        seated.by_client.extend(client.map(|client| (client, number)));
         drop(seated);
         Seat { places: Arc::clone(self), number }
+    }
+
+    /// Asks the longest idle connection of a client to close; whether there was one. Costs what the client has.
+    pub fn close_longest_idle_of(&self, client: u128) -> bool {
+        let seated = self.seated.lock();
+        let own = seated.by_client.range((client, 0)..=(client, u64::MAX));
+        let idle = own.filter_map(|(_, number)| {
+            let connection = seated.connections.get(number).filter(|one| !one.close.is_cancelled())?;
+            Some((connection.deadlines.idle_since()?, &connection.close))
+        });
+        let longest = idle.min_by_key(|(since, _)| *since);
+        longest.map(|(_, close)| close.cancel()).is_some()
     }
 
     /// Asks the longest idle connection to close; whether there was one.
@@ -187,7 +209,11 @@ pub struct Seat {
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        self.places.seated.lock().connections.remove(&self.number);
+        let mut seated = self.places.seated.lock();
+        let client = seated.connections.remove(&self.number).and_then(|connection| connection.client);
+        if let Some(client) = client {
+            seated.by_client.remove(&(client, self.number));
+        }
     }
 }
 
@@ -213,7 +239,7 @@ mod tests {
         for _ in 0..3 {
             let deadlines = Deadlines::new(&clock, Protocol::Http2, Duration::from_secs(90));
             let close = CancellationToken::new();
-            let seat = places.seat(&deadlines, close.clone());
+            let seat = places.seat(&deadlines, close.clone(), None);
             connections.push((places.try_take().unwrap(), deadlines, close, seat));
             tokio::time::advance(Duration::from_secs(1)).await;
         }
@@ -241,7 +267,7 @@ mod tests {
         for _ in 0..4 {
             let deadlines = Deadlines::new(&clock, Protocol::Http2, Duration::from_secs(90));
             let close = CancellationToken::new();
-            let seat = places.seat(&deadlines, close.clone());
+            let seat = places.seat(&deadlines, close.clone(), None);
             connections.push((places.try_take().unwrap(), deadlines, close, seat));
         }
         tokio::time::advance(Duration::from_secs(2)).await;
@@ -257,6 +283,27 @@ mod tests {
         assert!(places.try_take().is_none());
         drop(connections);
         assert!(places.try_take().is_some());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_has_all_it_may_gives_up_its_own_longest_idle() {
+        let (clock, places) = (Clock::system(), Places::new(10));
+        let mut connections = Vec::new();
+        for client in [1, 2, 1, 1] {
+            let deadlines = Deadlines::new(&clock, Protocol::Http2, Duration::from_secs(90));
+            let close = CancellationToken::new();
+            let seat = places.seat(&deadlines, close.clone(), Some(client));
+            connections.push((deadlines, close, seat));
+            tokio::time::advance(Duration::from_secs(2)).await;
+        }
+        let busy = InFlight::begin(Arc::clone(&connections[0].0));
+        assert!(places.close_longest_idle_of(1));
+        let asked: Vec<bool> = connections.iter().map(|(_, close, _)| close.is_cancelled()).collect();
+        assert_eq!(asked, [false, false, true, false]);
+        assert!(places.close_longest_idle_of(1) && !places.close_longest_idle_of(1), "one is busy");
+        assert!(!places.close_longest_idle_of(3));
+        drop((connections, busy));
+        assert!(places.seated.lock().by_client.is_empty());
     }
 
     #[tokio::test]

@@ -16,11 +16,16 @@ use std::{
 use bytes::{Buf as _, Bytes};
 use http::StatusCode;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
-use tokio_util::task::task_tracker::TaskTrackerToken;
+use tokio_util::{sync::CancellationToken, task::task_tracker::TaskTrackerToken};
 
 use crate::{
-    downstream::{deadlines::Deadlines, places::Place, request_line::RequestLines},
+    downstream::{
+        deadlines::Deadlines,
+        places::{Place, Seat},
+        request_line::RequestLines,
+    },
     message::{
+        client_shares::ClientShare,
         interim::{self, Interim},
         turn::{Incoming, Turn},
     },
@@ -32,9 +37,19 @@ use crate::{
 #[derive(Debug)]
 pub struct ConnectionPermit {
     pub place: Place,
+    /// One of those that its client may have, where that is known and bounded.
+    pub share: Option<ClientShare>,
     pub open: OpenConnection,
     /// A drain waits for it.
     pub token: TaskTrackerToken,
+}
+
+impl ConnectionPermit {
+    /// Notes that the connection may be asked, by `close`, to make room while it is idle.
+    pub fn seat(&self, deadlines: &Arc<Deadlines>, close: CancellationToken) -> Seat {
+        let client = self.share.as_ref().map(ClientShare::client);
+        self.place.places().seat(deadlines, close, client)
+    }
 }
 
 /// The socket, which records when bytes come and when it is full.
@@ -334,6 +349,7 @@ mod tests {
         let deadlines = Deadlines::new(&Clock::system(), Protocol::Http1, Duration::from_secs(90));
         let place = ConnectionPermit {
             place: Places::new(1).try_take().unwrap(),
+            share: None,
             open: Metrics::new().for_listener(ListenerKind::Clear).accepted(),
             token: TaskTracker::new().token(),
         };

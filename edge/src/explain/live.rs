@@ -115,7 +115,7 @@ pub fn live(
         told.lines = asked.map(|value| evidence::line("request", &header::CACHE_CONTROL, value)).collect();
     }
     told.notes.extend(super::addresses(route));
-    told.notes.extend(super::limit(route));
+    told.notes.extend(super::limits(route));
     told.notes.extend(super::password(route));
     told.notes.extend(super::canary(route));
     if let Some(marker) = marker {

@@ -239,7 +239,7 @@ fn stated_by(route: &Route, reason: &str, what: &str) -> Explanation {
         verdict: "stated".to_owned(),
         reason: Some(reason.to_owned()),
         meaning: Some(format!("{what}.")),
-        notes: [addresses(route), limit(route), password(route)].into_iter().flatten().collect(),
+        notes: addresses(route).into_iter().chain(limits(route)).chain(password(route)).collect(),
         ..Explanation::default()
     }
 }
@@ -248,12 +248,13 @@ fn stated_by(route: &Route, reason: &str, what: &str) -> Explanation {
 const MOST_ROUTES_TOLD: usize = 32;
 
 /// What a client may ask of this route, where that is limited.
-fn limit(route: &Route) -> Option<String> {
-    let limit = route.limit.as_ref()?;
-    let (name, burst, interval) = (&limit.name, limit.burst, limit.interval);
-    Some(format!(
-        "limit {name}: each client may make {burst} requests at once, then one every {interval:?}; 429 beyond"
-    ))
+fn limits(route: &Route) -> impl Iterator<Item = String> {
+    route.limits.iter().map(|limit| {
+        let (name, burst, interval) = (&limit.name, limit.burst, limit.interval);
+        format!(
+            "limit {name}: each client may make {burst} requests at once, then one every {interval:?}; 429 beyond"
+        )
+    })
 }
 
 /// What is asked of clients before anything else.

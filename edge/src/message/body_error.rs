@@ -1,6 +1,6 @@
 //! Why a body ended before its end, whichever way it was going.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use super::content::ContentError;
 use crate::settings::ByteSize;
@@ -32,6 +32,9 @@ pub enum BodyError {
     /// The client sent so slowly that it fell below `bounds.body_rate`.
     #[error("the client's content came more slowly than bounds.body_rate ({0} a second)")]
     ClientTooSlow(ByteSize),
+    /// The client took longer than `timeouts.upload`.
+    #[error("the client's content took longer than timeouts.upload ({} s)", .0.as_secs_f32())]
+    ClientLate(Duration),
     /// The client sent more than `bounds.body`.
     #[error("the client's content is larger than {0} bytes")]
     TooLarge(u64),

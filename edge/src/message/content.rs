@@ -1,6 +1,7 @@
 //! A request's content as it arrives, whichever protocol brings it.
 
 use std::{
+    mem,
     pin::Pin,
     sync::{
         Arc,
@@ -16,7 +17,10 @@ use http::{HeaderMap, HeaderValue, header};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
-use crate::message::turn::{self, ContentReport, Turn};
+use crate::message::{
+    byte_budget::ByteShare,
+    turn::{self, ContentReport, Turn},
+};
 
 /// The content of a request. Dropping it unread tells the client that no more of it is wanted.
 #[derive(Debug)]
@@ -31,6 +35,16 @@ enum Source {
     None,
     Http1(Incoming, Option<ContentReport>),
     Http2(Box<Http2Content>),
+    Received(Box<ReceivedContent>),
+}
+
+/// Content of which a part has been received before it is sent on: as a rule all of it.
+#[derive(Debug)]
+struct ReceivedContent {
+    octets: Bytes,
+    rest: Content,
+    /// What the octets take of the room for such.
+    _room: ByteShare,
 }
 
 /// The receiving half of an HTTP/2 stream.
@@ -83,6 +97,27 @@ impl Content {
         let left = declared.and_then(|length| length.ok()?.parse().ok());
         let source = Source::Http2(Box::new(Http2Content { frames, left, drained: false, wanted }));
         Self { source, activity: activity.clone() }
+    }
+
+    /// Content of which these octets have been received, and take this room; `rest` is what still comes.
+    pub fn received(octets: Bytes, rest: Self, room: ByteShare) -> Self {
+        let activity = rest.activity.clone();
+        Self { source: Source::Received(Box::new(ReceivedContent { octets, rest, _room: room })), activity }
+    }
+
+    /// Whether its octets are the client's own no longer: they keep no buffer of its connection.
+    pub fn is_received(&self) -> bool {
+        matches!(self.source, Source::Received(_))
+    }
+
+    /// Whether all of it is here, but for trailers: nobody waits for the client who sends it on.
+    pub fn is_here(&self) -> bool {
+        match &self.source {
+            Source::Received(content) => {
+                content.rest.is_end_stream() || content.rest.size_hint().exact() == Some(0)
+            }
+            _ => self.is_end_stream(),
+        }
     }
 
     /// No content.
@@ -143,6 +178,10 @@ impl Body for Content {
             Source::Http2(stream) => {
                 ready!(stream.poll_frame(context)).map(|frame| frame.map_err(ContentError::Http2))
             }
+            Source::Received(content) if content.octets.is_empty() => {
+                ready!(Pin::new(&mut content.rest).poll_frame(context))
+            }
+            Source::Received(content) => Some(Ok(Frame::data(mem::take(&mut content.octets)))),
         };
         if let Some(Ok(_)) = &frame {
             this.activity.touch();
@@ -155,6 +194,7 @@ impl Body for Content {
             Source::None => true,
             Source::Http1(incoming, _) => incoming.is_end_stream(),
             Source::Http2(stream) => stream.frames.is_end_stream(),
+            Source::Received(content) => content.octets.is_empty() && content.rest.is_end_stream(),
         }
     }
 
@@ -163,6 +203,14 @@ impl Body for Content {
             Source::None => SizeHint::with_exact(0),
             Source::Http1(incoming, _) => incoming.size_hint(),
             Source::Http2(stream) => stream.left.map_or_else(SizeHint::default, SizeHint::with_exact),
+            Source::Received(content) => {
+                let (mut hint, here) = (content.rest.size_hint(), content.octets.len() as u64);
+                if let Some(upper) = hint.upper() {
+                    hint.set_upper(upper + here);
+                }
+                hint.set_lower(hint.lower() + here);
+                hint
+            }
         }
     }
 }

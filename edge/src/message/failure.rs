@@ -85,9 +85,9 @@ impl Failure {
             | Self::NotModifiedUnasked => StatusCode::BAD_GATEWAY,
             Self::ConnectTimeout | Self::Timeout => StatusCode::GATEWAY_TIMEOUT,
             Self::RequestBody(BodyError::TooLarge(_)) => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::RequestBody(BodyError::ClientStalled | BodyError::ClientTooSlow(_)) => {
-                StatusCode::REQUEST_TIMEOUT
-            }
+            Self::RequestBody(
+                BodyError::ClientStalled | BodyError::ClientTooSlow(_) | BodyError::ClientLate(_),
+            ) => StatusCode::REQUEST_TIMEOUT,
             Self::RequestBody(_) => StatusCode::BAD_REQUEST,
         }
     }

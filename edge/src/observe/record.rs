@@ -18,7 +18,7 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use crate::{
     clock::Clock,
-    message::{body_error::BodyError, request_id::RequestId, target::Scheme},
+    message::{body_error::BodyError, client_shares::ClientShare, request_id::RequestId, target::Scheme},
     observe::{
         access_log::AccessLog,
         metrics::{Metrics, RouteMetrics},
@@ -48,10 +48,19 @@ struct RequestSoFar {
     /// How far the upstream's part had come when it failed.
     phase: Option<&'static str>,
     upstream: Option<Duration>,
-    /// Its place among the requests of its route, which it has until its answer has ended.
-    place: Option<OwnedSemaphorePermit>,
+    /// Its places among the requests of its route and of its client, which it has until its answer has ended.
+    places: RequestPlaces,
     /// Where it goes when it is complete.
     sink: Arc<Sink>,
+}
+
+/// What a request that needs an upstream has, where that is bounded. Whoever drops it gives it back.
+#[derive(Debug, Default)]
+pub struct RequestPlaces {
+    /// Among the requests of its route.
+    pub of_route: Option<OwnedSemaphorePermit>,
+    /// Among those of its client.
+    pub of_client: Option<ClientShare>,
 }
 
 impl Record {
@@ -82,7 +91,7 @@ impl Record {
             detail: None,
             phase: None,
             upstream: None,
-            place: None,
+            places: RequestPlaces::default(),
             sink: Arc::clone(sink),
         })))
     }
@@ -113,9 +122,9 @@ impl Record {
         (facts.verdict, facts.detail, facts.upstream) = (verdict, detail, upstream);
     }
 
-    /// The request has a place among those of its route, until its answer has ended.
-    pub fn occupies(&mut self, place: Option<OwnedSemaphorePermit>) {
-        self.facts().place = place;
+    /// The request has places among those of its route and of its client, until its answer has ended.
+    pub fn occupies(&mut self, places: RequestPlaces) {
+        self.facts().places = places;
     }
 
     /// Sets in which phase the upstream failed.
@@ -150,6 +159,8 @@ struct Travel {
     head_at: Duration,
     bytes: u64,
     broke: bool,
+    /// Why the edge gave it up, where it did.
+    cut: Option<&'static str>,
 }
 
 /// A response's body, with the record of its request.
@@ -162,6 +173,18 @@ where
     travel: Option<Travel>,
     /// Why it breaks off, held until the data before the error has had its chance to be sent.
     breaks: Option<BodyError>,
+}
+
+impl<B> Recorded<B>
+where
+    B: HttpBody<Data = Bytes, Error = BodyError> + Unpin,
+{
+    /// Notes that the answer is given up before its client has all of it, for a reason of one word.
+    pub fn cut_off(&mut self, why: &'static str) {
+        if let Some(travel) = &mut self.travel {
+            (travel.broke, travel.cut) = (true, Some(why));
+        }
+    }
 }
 
 impl<B> HttpBody for Recorded<B>
@@ -227,7 +250,7 @@ where
 impl Travel {
     fn begin(record: Box<RequestSoFar>, status: StatusCode) -> Self {
         let head_at = record.sink.clock.now().since(record.began);
-        Self { record, status, head_at, bytes: 0, broke: false }
+        Self { record, status, head_at, bytes: 0, broke: false, cut: None }
     }
 
     fn write(self) {
@@ -296,6 +319,9 @@ impl Travel {
         if self.broke {
             line.push_str(",\"broke\":true");
         }
+        if let Some(cut) = self.cut {
+            write!(line, ",\"cut\":\"{cut}\"")?;
+        }
         write!(line, ",\"request_id\":\"{}\"", record.id)?;
         line.push_str("}\n");
         Ok(())
@@ -329,6 +355,9 @@ impl Travel {
         }
         if self.broke {
             line.push_str(" broke off");
+        }
+        if let Some(cut) = self.cut {
+            write!(line, ": {cut}")?;
         }
         line.push('\n');
         Ok(())

@@ -29,7 +29,7 @@ use cache_policy::{Decision, Moment, Plan, Reason, RequestFacts, UpstreamError, 
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Version, header, request};
 use http_body::Body as _;
 use parking_lot::Mutex;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Semaphore;
 
 pub use self::answer::Answer;
 use self::{share::Learnt, tunnel::Upgrade};
@@ -48,7 +48,7 @@ use crate::{
         target::{Scheme, Target},
     },
     observe::{
-        record::{Record, Recorded},
+        record::{Record, Recorded, RequestPlaces},
         verdict::Verdict,
     },
     request::{
@@ -56,9 +56,9 @@ use crate::{
         as_sent::AsSent,
         by_proxy,
         canary::{self, RouteSide},
-        client::{self, Client, ClientKey},
+        client::{self, Client},
         inbound::{self, Forwards},
-        limit::{Limiter, RateLimited, WithinLimit},
+        limit::{self, Limiter, RateLimited, WithinLimit},
         refusal::Refusal,
         route,
     },
@@ -130,15 +130,25 @@ pub async fn handle(
         Ok(Asked::Forward(exchange)) => match exchange.look_up() {
             Ok(LookUp::Answered(answer)) => Ok(exchange.limited(answer)),
             Err(refusal) => Err(refusal),
-            // Boxed, so that a hit, which awaits nothing, is not moved about with the room that a fetch needs.
-            Ok(looked) => match exchange.take_place() {
-                Ok(place) => {
-                    record.occupies(place);
-                    let client = ClientSide { content, upgrade };
-                    Box::pin(exchange.go_upstream(looked, client, interim)).await
+            Ok(looked) => {
+                // A client that is slow with its content takes nothing that others need.
+                let content = match exchange.is_received_first(&content, upgrade.as_ref()) {
+                    true => Box::pin(exchange.receive(content)).await,
+                    false => Ok(content),
+                };
+                match content.and_then(|content| Ok((content, exchange.take_places()?))) {
+                    Ok((content, places)) => {
+                        record.occupies(places);
+                        let client = ClientSide { content, upgrade };
+                        // Boxed, so that a hit, which awaits nothing, is not moved about with the room that a fetch needs.
+                        Box::pin(exchange.go_upstream(looked, client, interim)).await
+                    }
+                    Err(refusal @ (Refusal::RouteBusy | Refusal::ClientBusy)) => {
+                        exchange.stale_or(refusal).map(|answer| exchange.limited(answer))
+                    }
+                    Err(refusal) => Err(refusal),
                 }
-                Err(refusal) => exchange.stale_or(refusal).map(|answer| exchange.limited(answer)),
-            },
+            }
         },
         Err(refusal) => Err(refusal),
     };
@@ -213,9 +223,10 @@ fn admit<'a>(edge: &Edge, mut found: OnRoute<'a>) -> Result<OnRoute<'a>, Refusal
     if !found.on.route.addresses.admit(found.client.address) {
         return Err(Refusal::AddressDenied);
     }
-    if let Some(limiter) = &found.on.limiter {
-        found.limited = Some((limiter, within_limit(edge, limiter, found.client.key())?));
-    }
+    found.limited = limit::admit(&found.on.limiters, found.client.key()).map_err(|(limiter, exceeded)| {
+        edge.metrics.limited(&limiter.limit().name);
+        Refusal::TooManyRequests(Box::new(RateLimited::new(limiter, exceeded)))
+    })?;
     Ok(found)
 }
 
@@ -274,13 +285,6 @@ fn ask<'a>(
     }))
 }
 
-fn within_limit(edge: &Edge, limiter: &Limiter, client: ClientKey) -> Result<WithinLimit, Refusal> {
-    limiter.admit(client).map_err(|exceeded| {
-        edge.metrics.limited(&limiter.limit().name);
-        Refusal::TooManyRequests(Box::new(RateLimited::new(limiter, exceeded)))
-    })
-}
-
 /// Refuses a head with more or longer lines than the settings allow. hyper does so before it gives a head to us; h2
 /// knows no bound for the number of lines.
 fn head_within(head: &request::Parts, settings: &Settings) -> Result<(), Refusal> {
@@ -318,6 +322,7 @@ struct Exchange<'a> {
     ends: Ends,
     route: &'a Arc<Route>,
     side: RouteSide,
+    /// The strictest of the route's limits.
     limited: Option<(&'a Arc<Limiter>, WithinLimit)>,
     /// Places for requests of the route that need its upstream.
     places: Option<&'a Arc<Semaphore>>,
@@ -441,10 +446,21 @@ impl Exchange<'_> {
         self.patience.map_or(time, |patience| patience.min(time))
     }
 
-    /// A place among the requests of the route that need its upstream, where they have a bound.
-    fn take_place(&self) -> Result<Option<OwnedSemaphorePermit>, Refusal> {
-        let Some(places) = self.places else { return Ok(None) };
-        Arc::clone(places).try_acquire_owned().map(Some).map_err(|_| Refusal::RouteBusy)
+    /// Places among the requests of the client and of the route that need an upstream, where they have a bound. A trusted proxy
+    /// that names no client has many.
+    fn take_places(&self) -> Result<RequestPlaces, Refusal> {
+        let mut taken = RequestPlaces::default();
+        if self.settings.bounds.requests_per_client.is_some()
+            && !self.settings.clients.trusts(self.client.address)
+        {
+            let share = self.edge.requests_by_client.try_take(self.client.key().own_number());
+            taken.of_client = Some(share.ok_or(Refusal::ClientBusy)?);
+        }
+        if let Some(places) = self.places {
+            let place = Arc::clone(places).try_acquire_owned();
+            taken.of_route = Some(place.map_err(|_| Refusal::RouteBusy)?);
+        }
+        Ok(taken)
     }
 
     /// A stale answer in place of a refusal for want of one from the upstream, if policy permits.
@@ -490,7 +506,8 @@ impl Exchange<'_> {
         let times = &self.route.times;
         // How long sending content takes depends on the client; its pauses and the upstream's answer have their own bounds.
         let total = client.content.is_end_stream().then(|| self.patient(times.total));
-        self.within = [total, times.whole].into_iter().flatten().min();
+        let whole = times.whole.map(|whole| (self.arrived + whole).since(self.edge.clock.now()));
+        self.within = [total, whole].into_iter().flatten().min();
         let relayed = interim.map(|interim| {
             self.hint(&looked, interim);
             let (relay, received) = interim::relay();

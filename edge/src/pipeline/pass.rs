@@ -7,7 +7,7 @@
 //!    '---- anything else ------------------> streamed to the client
 //! ```
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use cache_policy::{Arrival, Newer, Reason, admit, invalidates, stands_for_get};
 use http::{HeaderValue, Method, Request, Response, StatusCode, header, response};
@@ -22,7 +22,7 @@ use crate::{
     cache::{Lead, purge::Generation},
     fetch::{self, Keep, freshen::Freshening},
     message::{
-        content::{ContinueGate, expects_continue},
+        content::{Content, ContinueGate, expects_continue},
         failure::Failure,
         hop_by_hop::strip_hop_by_hop,
         long_lived::is_grpc,
@@ -41,7 +41,7 @@ use crate::{
     settings::ResendRules,
     upstream::{
         self, RequestBody, ResponseBody, outbound,
-        request_body::{ContentBounds, Resend},
+        request_body::{self, ContentBounds, Resend},
     },
 };
 
@@ -51,15 +51,7 @@ impl Exchange<'_> {
         let ClientSide { content, upgrade } = client;
         let waits = !content.is_end_stream() && expects_continue(&self.head.headers);
         let gate = waits.then(ContinueGate::default);
-        let (most, timeouts) = (self.route.bounds.body, &self.settings.timeouts);
-        let bounds = match is_grpc(&self.head.headers) {
-            // A stream of calls, which may be silent for as long as a tunnel.
-            true => ContentBounds { most, pause: timeouts.tunnel, rate: 0 },
-            false => {
-                let (pause, rate) = (self.route.times.upload_pause, self.settings.bounds.body_rate);
-                ContentBounds { most, pause, rate }
-            }
-        };
+        let bounds = self.content_bounds();
         let is_repeatable = content.is_end_stream();
         let ResendRules { content: held, methods } = &self.route.resend;
         let resend = if methods.contains(&self.head.method) { Resend::Any } else { Resend::Idempotent };
@@ -67,7 +59,7 @@ impl Exchange<'_> {
         // A server of HTTP/2 may say that it has not acted upon a request, also when it goes away in good order.
         let speaks_http2 = self.upstream.settings().may_speak_http2();
         let held = if speaks_http2 { (*held).max(HELD_FOR_HTTP2) } else { *held };
-        let content = content.held(held).resend(resend);
+        let content = content.held(held, &self.edge.held_content).resend(resend);
         let mut request = self.passed_on(content, gate, upgrade.as_ref());
         if self.is_about_stored(reason) {
             // What is stored is of the identity form, where the edge codes, and of nobody's ignored cookies: only an answer
@@ -132,6 +124,44 @@ impl Exchange<'_> {
             response
         };
         Ok(Answer { response, status, via, upstream })
+    }
+
+    /// Whether the request has its content received before it takes a place anywhere. One that waits for 100 (Continue) goes on
+    /// at once, for its upstream may refuse it (RFC 9110 §10.1.1).
+    pub(super) fn is_received_first(&self, content: &Content, upgrade: Option<&Upgrade>) -> bool {
+        let declared = content.size_hint().exact().filter(|_| !content.is_end_stream());
+        declared.is_some_and(|length| length <= self.route.receive_first)
+            && upgrade.is_none()
+            && !expects_continue(&self.head.headers)
+            && !self.is_call()
+    }
+
+    /// The content, once it is here.
+    pub(super) async fn receive(&self, content: Content) -> Result<Content, Refusal> {
+        let received = request_body::receive(content, self.content_bounds(), self.edge.held_content.share());
+        let refused = |error| Refusal::Upstream(Failure::RequestBody(error));
+        match self.route.times.whole {
+            None => received.await.map_err(refused),
+            Some(within) => match tokio::time::timeout(within, received).await {
+                Ok(received) => received.map_err(refused),
+                Err(_) => Err(Refusal::Deadline { within, phase: "send" }),
+            },
+        }
+    }
+
+    /// Whether it is a remote procedure call, which may be silent for as long as a tunnel. Only HTTP/2 carries those: else
+    /// anybody could say so.
+    fn is_call(&self) -> bool {
+        is_grpc(&self.head.headers) && self.upstream.settings().may_speak_http2()
+    }
+
+    fn content_bounds(&self) -> ContentBounds {
+        let (most, timeouts) = (self.route.bounds.body, &self.settings.timeouts);
+        if self.is_call() {
+            return ContentBounds { most, pause: timeouts.tunnel, rate: 0, whole: Duration::MAX };
+        }
+        let (pause, rate) = (self.route.times.upload_pause, self.settings.bounds.body_rate);
+        ContentBounds { most, pause, rate, whole: timeouts.upload }
     }
 
     /// Asks once more, where the answer was a 304 that the client cannot use.

@@ -42,6 +42,14 @@ pub enum ClientKey {
 }
 
 impl ClientKey {
+    /// A number for the client that no other has.
+    pub fn own_number(self) -> u128 {
+        match self {
+            Self::V4(bits) => u128::from(bits),
+            Self::V6(bits) => 1 << 64 | u128::from(bits),
+        }
+    }
+
     /// A number for the client, the same in every edge and after every start.
     pub fn number(self) -> u64 {
         match self {

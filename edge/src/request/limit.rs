@@ -63,11 +63,47 @@ impl<C: Clock + Clone> Limiters<C> {
     }
 }
 
+/// What one of several limits says of a request.
+pub type StateOf<'a, C, S> = (&'a Arc<Limiter<C>>, S);
+
+/// A request that several limits admit or refuse together. Returns the strictest: the one that has least left.
+///
+/// # Errors
+/// The limit that refuses it for longest. It counts for none then.
+pub fn admit<C: Clock + Clone>(
+    limiters: &[Arc<Limiter<C>>],
+    client: ClientKey,
+) -> Result<Option<StateOf<'_, C, WithinLimit>>, StateOf<'_, C, Exceeded>> {
+    let mut strictest: Option<StateOf<'_, C, WithinLimit>> = None;
+    let mut refused: Option<StateOf<'_, C, Exceeded>> = None;
+    for (index, limiter) in limiters.iter().enumerate() {
+        match limiter.admit(client) {
+            Ok(within) if refused.is_none() => {
+                if strictest.is_none_or(|(_, other)| within.is_stricter_than(other)) {
+                    strictest = Some((limiter, within));
+                }
+            }
+            Ok(_) => limiter.give_back(client),
+            Err(exceeded) => {
+                if refused.is_none() {
+                    limiters[..index].iter().for_each(|limiter| limiter.give_back(client));
+                }
+                if refused.is_none_or(|(_, other)| exceeded.retry_after > other.retry_after) {
+                    refused = Some((limiter, exceeded));
+                }
+            }
+        }
+    }
+    refused.map_or(Ok(strictest), Err)
+}
+
 /// One limit at work.
 #[derive(Debug)]
 pub struct Limiter<C: Clock = MonotonicClock> {
     limit: Limit,
     remembered: usize,
+    /// Those of the engine.
+    clients: Clients,
     engine: RateLimiter<ClientKey, Clients, C, StateInformationMiddleware>,
     clock: C,
     policy: HeaderValue,
@@ -81,6 +117,12 @@ pub struct WithinLimit {
     pub remaining: u32,
     /// Time until the whole burst is earned back.
     pub recovered_in: Duration,
+}
+
+impl WithinLimit {
+    fn is_stricter_than(self, other: Self) -> bool {
+        (self.remaining, other.recovered_in) < (other.remaining, self.recovered_in)
+    }
 }
 
 /// The state of a request that is refused.
@@ -97,10 +139,11 @@ impl<C: Clock + Clone> Limiter<C> {
         let interval = limit.interval.max(Duration::from_nanos(1));
         let quota =
             Quota::with_period(interval).expect("the interval was raised to 1 ns").allow_burst(limit.burst);
-        let engine = RateLimiter::new(quota, Clients::new(remembered), clock.clone());
+        let clients = Clients::new(remembered);
+        let engine = RateLimiter::new(quota, clients.clone(), clock.clone());
         let item = policy_item(&limit.name);
         let policy = policy(&item, limit);
-        Limiter { limit: limit.clone(), remembered, engine, clock, policy, item }
+        Limiter { limit: limit.clone(), remembered, clients, engine, clock, policy, item }
     }
 
     fn serves(&self, limit: &Limit, remembered: usize) -> bool {
@@ -120,6 +163,11 @@ impl<C: Clock + Clone> Limiter<C> {
             }
             Err(refusal) => Err(Exceeded { retry_after: refusal.wait_time_from(self.clock.now()) }),
         }
+    }
+
+    /// Takes back what a request of the client has counted that another limit refuses.
+    fn give_back(&self, client: ClientKey) {
+        self.clients.give_back(&client, self.limit.interval);
     }
 
     /// The limit as the settings have it.
@@ -202,9 +250,9 @@ fn whole_seconds(duration: Duration) -> u64 {
 /// place of the client that is nearest to having its burst back, most often one that has it back already. That client
 /// loses nothing or the least by being forgotten, whereas the one that is over its limit is the last to go: a flood of
 /// new addresses cannot wash its state out, as it would where the least recently seen goes first.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Clients {
-    sets: Box<[Mutex<Set>]>,
+    sets: Arc<[Mutex<Set>]>,
     hasher: RandomState,
 }
 
@@ -230,6 +278,18 @@ impl Clients {
     }
 }
 
+impl Clients {
+    /// Has a client's burst back so much earlier.
+    fn give_back(&self, client: &ClientKey, interval: Duration) {
+        let interval = u64::try_from(interval.as_nanos()).unwrap_or(u64::MAX);
+        let mut set = self.set(client).lock();
+        let known = set.iter_mut().flatten().find(|(key, _)| key == client);
+        if let Some((_, recovered_at)) = known {
+            *recovered_at = recovered_at.saturating_sub(interval);
+        }
+    }
+}
+
 impl StateStore for Clients {
     type Key = ClientKey;
 
@@ -252,7 +312,7 @@ impl StateStore for Clients {
 
 impl ShrinkableKeyedStateStore<ClientKey> for Clients {
     fn retain_recent(&self, drop_below: Nanos) {
-        for set in &self.sets {
+        for set in &*self.sets {
             for place in &mut *set.lock() {
                 *place = place.filter(|(_, recovered_at)| *recovered_at > drop_below.as_u64());
             }
@@ -341,6 +401,43 @@ mod tests {
         }
         assert!(limiter.engine.len() <= 1008, "{} clients are held", limiter.engine.len());
         assert!(limiter.admit(client(1)).is_err());
+    }
+
+    /// The table is made with its limit, and a million addresses make it no larger.
+    #[test]
+    #[expect(clippy::disallowed_macros, reason = "what a client costs is to be seen")]
+    fn a_remembered_client_costs_a_few_octets() {
+        let clients = Clients::new(100_000);
+        let each = size_of_val(&*clients.sets) / (clients.sets.len() * PLACES);
+        println!("{each} bytes a client remembered");
+        assert!(each <= 32, "{each} bytes");
+    }
+
+    #[test]
+    fn of_several_limits_the_strictest_wins_and_a_refused_request_counts_for_none() {
+        let text = r#"
+            limits = { often = { rate = "10/s", burst = 10 }, seldom = { rate = "1/m", burst = 3 } }
+            listen = [{ address = "[::]:0" }]
+            routes = [{ name = "all", path = "/*", upstream = "a", limit = ["often", "seldom"] }]
+            upstreams = { a = { servers = ["http://a"] } }
+            "#;
+        let settings = parse(text, "test").unwrap_or_else(|error| panic!("{error}"));
+        let (limiters, clock) = limiters(&settings);
+        let of_route: Vec<_> =
+            settings.routes[0].limits.iter().filter_map(|limit| limiters.get(limit)).cloned().collect();
+        for left in [2, 1, 0] {
+            let (limiter, within) = admit(&of_route, client(1)).unwrap().unwrap();
+            assert_eq!((&*limiter.limit().name, within.remaining), ("seldom", left));
+        }
+        for _ in 0..100 {
+            let (limiter, exceeded) = admit(&of_route, client(1)).unwrap_err();
+            assert_eq!((&*limiter.limit().name, exceeded.retry_after_seconds()), ("seldom", 60));
+        }
+        assert_eq!(of_route[0].admit(client(1)).unwrap().remaining, 6, "it has admitted three, and this one");
+        while of_route[0].admit(client(1)).is_ok() {}
+        clock.advance(Duration::from_secs(60));
+        assert!(admit(&of_route, client(1)).is_ok());
+        assert!(admit::<FakeRelativeClock>(&[], client(1)).unwrap().is_none());
     }
 
     #[test]

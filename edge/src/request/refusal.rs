@@ -61,6 +61,9 @@ pub enum Refusal {
     /// As many requests of the route need its upstream as may.
     #[error("as many requests are under way on this route as its bounds.requests allows")]
     RouteBusy,
+    /// As many requests of the client need an upstream as may.
+    #[error("as many requests of this client are under way as bounds.requests_per_client allows")]
+    ClientBusy,
     /// The upstream gave no response.
     #[error("the upstream gave no answer: {0}")]
     Upstream(#[from] Failure),
@@ -83,7 +86,7 @@ impl Refusal {
             Self::VersionNotSupported(_) => StatusCode::HTTP_VERSION_NOT_SUPPORTED,
             Self::ContentTooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::SlowHead | Self::RequestTimeout => StatusCode::REQUEST_TIMEOUT,
-            Self::TooManyRequests(_) => StatusCode::TOO_MANY_REQUESTS,
+            Self::TooManyRequests(_) | Self::ClientBusy => StatusCode::TOO_MANY_REQUESTS,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::NotImplemented(_) => StatusCode::NOT_IMPLEMENTED,
             Self::NoRoute => StatusCode::NOT_FOUND,
@@ -102,6 +105,7 @@ impl Refusal {
             Self::TooManyRequests(limited) => Some(limited.retry_after_seconds),
             Self::RouteBusy
             | Self::PasswordsBusy
+            | Self::ClientBusy
             | Self::Upstream(Failure::Busy | Failure::NoServer | Failure::Overloaded) => Some(1),
             _ => None,
         }
@@ -141,6 +145,7 @@ impl Refusal {
             Self::PasswordsBusy => "passwords-busy",
             Self::OnlyIfCached => "only-if-cached",
             Self::RouteBusy => "route-busy",
+            Self::ClientBusy => "client-busy",
             Self::Upstream(failure) => failure.detail(),
             Self::Deadline { .. } => "deadline",
         }

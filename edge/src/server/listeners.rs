@@ -1,6 +1,6 @@
 //! The public listeners that are open, and how a reload makes others of them.
 //!
-//! [`Listeners::prepare`] does all that can fail, reads and binds, and changes nothing; [`Listeners::apply`] cannot fail. An
+//! [`Listeners::prepare`] does all that can fail, and changes nothing; [`Listeners::apply`] cannot fail. An
 //! address that stays keeps its sockets: not one connection is refused, whatever becomes of its TLS. One that goes serves
 //! whom the kernel has already received, and closes its sockets; its connections finish as at a stop, without a limit of time.
 
@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     downstream::{
-        connection::Entrance,
+        connection::{Entrance, TlsEntrance},
         listen,
         proxy_protocol::Introducers,
         tls::{self, Loaded, Terminator, Terminators},
@@ -80,15 +80,15 @@ impl Listeners {
         Ok(Self { terminators: Terminators::new()?, open: Vec::new() })
     }
 
-    /// Reads every certificate and binds every new address.
+    /// Binds every new address, for certificates as [`read_certificates`] returns them.
     ///
     /// # Errors
     /// About the first that cannot be had. Nothing has changed then.
     pub(super) fn prepare(
         &self,
         wanted: &[Listen],
+        certificates: Vec<Option<Loaded>>,
         workers: &Workers,
-        now: SystemTime,
     ) -> anyhow::Result<PreparedListeners> {
         let open: Vec<&Listen> = self.open.iter().map(|listener| &listener.listen).collect();
         let goes_on_as = assign(&open, wanted);
@@ -97,8 +97,7 @@ impl Listeners {
             (0..open.len()).filter(going).map(|index| self.open[index].bound).collect();
         // Addresses are bound last: who connects to one that is then given up after all is cut off.
         let mut read = Vec::with_capacity(wanted.len());
-        for (listen, index) in wanted.iter().zip(&goes_on_as) {
-            let loaded = listen.tls.as_ref().map(|source| tls::read(source, now)).transpose()?;
+        for (loaded, index) in certificates.into_iter().zip(&goes_on_as) {
             let tls = match (loaded, index.and_then(|index| self.open[index].terminator.as_ref())) {
                 (None, _) => PreparedTls::Clear,
                 (Some(loaded), Some(_)) => PreparedTls::Renewed(loaded),
@@ -154,22 +153,31 @@ impl Listeners {
         self.open.iter().any(|listener| clash(listener.bound, address))
     }
 
-    /// Reads the certificates again, and puts in force all, or none.
-    ///
-    /// # Errors
-    /// About the first that cannot be used.
-    pub(super) fn renew(&self, now: SystemTime) -> Result<(), tls::TlsError> {
-        let read = |listener: &Listener| {
-            listener.listen.tls.as_ref().map(|source| tls::read(source, now)).transpose()
-        };
-        let loaded: Vec<Option<Loaded>> = self.open.iter().map(read).collect::<Result<_, _>>()?;
-        for (listener, loaded) in self.open.iter().zip(loaded) {
+    /// Those that are open, as the settings have them.
+    pub(super) fn settings(&self) -> Vec<Listen> {
+        self.open.iter().map(|listener| listener.listen.clone()).collect()
+    }
+
+    /// Puts certificates in force that have been read for those that are open.
+    pub(super) fn renew(&self, certificates: Vec<Option<Loaded>>) {
+        for (listener, loaded) in self.open.iter().zip(certificates) {
             if let (Some(terminator), Some(loaded)) = (&listener.terminator, loaded) {
                 terminator.renew(loaded);
             }
         }
-        Ok(())
     }
+}
+
+/// Reads the certificate of each listener that has one.
+///
+/// # Errors
+/// About the first that cannot be used.
+pub(super) fn read_certificates(
+    wanted: &[Listen],
+    now: SystemTime,
+) -> Result<Vec<Option<Loaded>>, tls::TlsError> {
+    let read = |listen: &Listen| listen.tls.as_ref().map(|source| tls::read(source, now)).transpose();
+    wanted.iter().map(read).collect()
 }
 
 /// Listeners on their way out: they accept nobody new.
@@ -253,7 +261,10 @@ impl Terms {
         serving: &Serving,
     ) -> Self {
         let kind = if terminator.is_some() { ListenerKind::Tls } else { ListenerKind::Clear };
-        let tls = terminator.map(|terminator| TlsAcceptor::from(terminator.server_config()));
+        let tls = terminator.map(|terminator| TlsEntrance {
+            acceptor: TlsAcceptor::from(terminator.server_config()),
+            handshakes: Arc::clone(&serving.handshakes),
+        });
         let introducers = Introducers::new(&listen.proxy_protocol).map(Arc::new);
         let entrance = Entrance { introducers, tls, leave: closing.child_token() };
         Self { entrance, metrics: serving.edge.metrics.for_listener(kind) }

@@ -11,9 +11,11 @@
 //! the signal that keeps them from outliving the edge is tied to the thread that started them.
 
 mod accept;
+pub mod descriptors;
 mod listeners;
 mod operator;
 mod orphans;
+mod reading;
 mod reload;
 mod watch;
 mod workers;
@@ -30,7 +32,6 @@ use std::{
 };
 
 use anyhow::Context as _;
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::{
     runtime,
     signal::unix::{SignalKind, signal},
@@ -69,6 +70,7 @@ use accept::Serving;
 use listeners::Listeners;
 use operator::Operator;
 use orphans::Orphans;
+use reading::FileReader;
 use reload::Running;
 use watch::FileWatch;
 use workers::Workers;
@@ -88,9 +90,14 @@ pub fn run(path: &Path) -> anyhow::Result<ExitCode> {
     for warning in warnings {
         tracing::warn!("{warning}");
     }
-    raise_file_limit();
+    descriptors::raise_limit();
     let runtime = runtime::Builder::new_current_thread().enable_all().build().context("no runtime");
-    let served = runtime.and_then(|runtime| runtime.block_on(serve(settings, watch, clock, &log)));
+    let served = runtime.and_then(|runtime| {
+        let served = runtime.block_on(serve(settings, watch, clock, &log));
+        // Files of a reload may still be waited for.
+        runtime.shutdown_background();
+        served
+    });
     if let Err(error) = &served {
         tracing::error!("{}", reasons(error));
     }
@@ -109,7 +116,8 @@ async fn serve(
     let stop = Stop::default();
     let workers = Workers::start(settings.threads, &stop.end)?;
     let listeners = Listeners::new()?;
-    let bound = listeners.prepare(&settings.listeners, &workers, clock.wall())?;
+    let certificates = listeners::read_certificates(&settings.listeners, clock.wall())?;
+    let bound = listeners.prepare(&settings.listeners, certificates, &workers)?;
     let (reloads, mut asked) = mpsc::channel(1);
 
     let metrics = Arc::new(Metrics::new());
@@ -123,7 +131,11 @@ async fn serve(
     let name_servers = NameServers::new(&settings.name_servers).context("no name server can be asked")?;
     let names = Names::new(name_servers, clock.clone());
     let dial: Arc<dyn Dial> = Arc::new(Sockets::new(Arc::clone(&names)));
-    let places = Places::new(settings.bounds.connections);
+    if let Some(shortage) = descriptors::shortage(&settings, descriptors::limit()) {
+        tracing::warn!("{shortage}");
+    }
+    let places = Places::new(descriptors::connections_within(&settings, descriptors::limit()));
+    let handshakes = Places::new(settings.bounds.handshakes);
     let servers = Servers { dial, commands, tls };
     let edge = Edge::new(settings, Tiers::default(), Arc::clone(&sink), servers)
         .context("no thread for content codings")?;
@@ -137,10 +149,13 @@ async fn serve(
 
     let mut signals = Signals::new().context("no signal handlers")?;
     let service = admin_service(&edge, &roster, &token, &stop, reloads);
-    let serving = Serving { edge: Arc::clone(&edge), places, connections: stop.connections.clone() };
+    let connections = stop.connections.clone();
+    let serving = Serving { edge: Arc::clone(&edge), places, handshakes, connections };
     let operator = Operator::new(service, stop.end.clone());
     let log = Arc::clone(own_log);
-    let mut running = Running { serving, workers, listeners, operator, token, names, log, supervisor, watch };
+    let reader = FileReader::new();
+    let mut running =
+        Running { serving, workers, listeners, operator, token, names, log, supervisor, watch, reader };
     running.listeners.apply(bound, &running.serving, &running.workers);
     running.operator.apply(admin);
     tracing::info!(threads = running.workers.runtimes().len(), "serving");
@@ -179,13 +194,14 @@ async fn serve(
                 let now = edge.clock.now();
                 edge.state.load().upstreams.sweep(now);
                 running.serving.places.collect_debt();
+                running.serving.handshakes.collect_debt();
                 let tiers = Arc::clone(edge.memory.tiers());
                 if tiers.out_of_step() {
                     tokio::spawn(async move { tiers.catch_up().await });
                 }
                 if now >= certificates_due {
                     certificates_due = now + RENEWAL;
-                    running.renew();
+                    running.renew().await;
                 }
             }
         }
@@ -334,15 +350,6 @@ impl Signals {
 enum Signal {
     Stop,
     Reload,
-}
-
-/// A connection needs a file descriptor: raise the limit as far as the system permits.
-fn raise_file_limit() {
-    let limit = getrlimit(Resource::Nofile);
-    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
-    if let Err(error) = setrlimit(Resource::Nofile, raised) {
-        tracing::warn!(%error, "the limit on open files stays at {:?}", limit.current);
-    }
 }
 
 /// How often idle upstream connections are swept and the wall clock is corrected.

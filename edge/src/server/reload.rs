@@ -1,13 +1,22 @@
 //! What a running edge is made of, and how other settings are put in force in it: all of them, or none.
 
-use std::{cmp::Ordering, sync::Arc};
+use std::{cmp::Ordering, sync::Arc, time::SystemTime};
 
-use super::{accept::Serving, listeners::Listeners, operator::Operator, watch::FileWatch, workers::Workers};
+use super::{
+    accept::Serving,
+    descriptors,
+    listeners::{Listeners, read_certificates},
+    operator::Operator,
+    reading::FileReader,
+    watch::FileWatch,
+    workers::Workers,
+};
 use crate::{
     admin::{
         reload::{MOST_TOLD, ReloadAnswer},
         token::{self, Token},
     },
+    downstream::{places::Places, tls::Loaded},
     message::reasons::reasons,
     observe::{metrics::ReloadOutcome, own_log::OwnLog},
     settings::{
@@ -32,6 +41,26 @@ pub(super) struct Running {
     pub(super) log: Arc<OwnLog>,
     pub(super) supervisor: Supervisor,
     pub(super) watch: FileWatch,
+    pub(super) reader: FileReader,
+}
+
+/// What the settings name, as it has been read.
+struct ReadFiles {
+    token: Option<Arc<str>>,
+    tls: TlsByUpstream,
+    name_servers: NameServers,
+    certificates: Vec<Option<Loaded>>,
+}
+
+impl ReadFiles {
+    fn read(wanted: &Settings, now: SystemTime) -> Result<Self, String> {
+        Ok(Self {
+            token: token::of(wanted).map_err(|error| error.to_string())?,
+            tls: TlsByUpstream::load(&wanted.upstreams).map_err(|error| error.to_string())?,
+            name_servers: NameServers::new(&wanted.name_servers).map_err(|error| error.to_string())?,
+            certificates: read_certificates(&wanted.listeners, now).map_err(|error| error.to_string())?,
+        })
+    }
 }
 
 impl Running {
@@ -63,7 +92,9 @@ impl Running {
 
     async fn try_reload(&mut self) -> Result<ReloadAnswer, String> {
         self.watch.reads_file();
-        let (wanted, warnings) = settings::read(self.watch.file()).map_err(|error| format!("\n{error}"))?;
+        let file = self.watch.file().to_owned();
+        let read = self.reader.read(move || settings::read(&file)).await?;
+        let (wanted, warnings) = read.map_err(|error| format!("\n{error}"))?;
         self.watch.reads_named(&wanted);
         let edge = Arc::clone(&self.serving.edge);
         let running = edge.state.load_full();
@@ -71,13 +102,13 @@ impl Running {
         if !fixed.is_empty() {
             return Err(fixed.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "));
         }
-        let token = token::of(&wanted).map_err(|error| error.to_string())?;
-        let tls = TlsByUpstream::load(&wanted.upstreams).map_err(|error| error.to_string())?;
-        let name_servers = NameServers::new(&wanted.name_servers).map_err(|error| error.to_string())?;
+        let (named, now) = (wanted.clone(), edge.clock.wall());
+        let ReadFiles { token, tls, name_servers, certificates } =
+            self.reader.read(move || ReadFiles::read(&named, now)).await??;
         self.refuse_crossing(&wanted)?;
         let operator = self.operator.prepare(wanted.admin.as_ref()).map_err(|error| reasons(&error))?;
         // Last: a client that connects to an address which is then given up is cut off.
-        let listeners = self.listeners.prepare(&wanted.listeners, &self.workers, edge.clock.wall());
+        let listeners = self.listeners.prepare(&wanted.listeners, certificates, &self.workers);
         let listeners = listeners.map_err(|error| reasons(&error))?;
         // Everything has been read and bound, and nothing below can fail: a reload is whole, or is none.
         let mut changes = changes(&running.settings, &wanted);
@@ -88,7 +119,13 @@ impl Running {
         self.token.set(token);
         self.log.set_format(wanted.log.format);
         self.supervisor.apply(&wanted.commands);
-        self.seat(running.settings.bounds.connections, wanted.bounds.connections);
+        let limit = descriptors::limit();
+        if let Some(shortage) = descriptors::shortage(&wanted, limit) {
+            tracing::warn!("{shortage}");
+        }
+        let connections = |settings| descriptors::connections_within(settings, limit);
+        seat(&self.serving.places, connections(&running.settings), connections(&wanted));
+        seat(&self.serving.handshakes, running.settings.bounds.handshakes, wanted.bounds.handshakes);
         self.watch.in_force(&wanted);
         self.names.ask(name_servers);
         edge.reload(wanted, tls);
@@ -121,19 +158,21 @@ impl Running {
         }
     }
 
-    fn seat(&self, before: usize, after: usize) {
-        let places = &self.serving.places;
-        match after.cmp(&before) {
-            Ordering::Greater => places.add(after - before),
-            Ordering::Less => places.take_away(before - after),
-            Ordering::Equal => {}
+    /// Reads the certificates again, so that one that was renewed on disk, or a local one about to expire, is replaced.
+    pub(super) async fn renew(&self) {
+        let (open, now) = (self.listeners.settings(), self.serving.edge.clock.wall());
+        let read = self.reader.read(move || read_certificates(&open, now)).await;
+        match read.and_then(|read| read.map_err(|error| error.to_string())) {
+            Ok(certificates) => self.listeners.renew(certificates),
+            Err(error) => tracing::error!("the certificates in use stay: {error}"),
         }
     }
+}
 
-    /// Reads the certificates again, so that one that was renewed on disk, or a local one about to expire, is replaced.
-    pub(super) fn renew(&self) {
-        if let Err(error) = self.listeners.renew(self.serving.edge.clock.wall()) {
-            tracing::error!("the certificates in use stay: {error}");
-        }
+fn seat(places: &Places, before: usize, after: usize) {
+    match after.cmp(&before) {
+        Ordering::Greater => places.add(after - before),
+        Ordering::Less => places.take_away(before - after),
+        Ordering::Equal => {}
     }
 }

@@ -76,7 +76,7 @@ pub(super) fn doubts(settings: &Settings, names: &WrittenPlaces) -> Vec<Fault> {
         }
     };
     let limited = |name: &str| {
-        let mut limits = settings.routes.iter().filter_map(|route| route.limit.as_ref());
+        let mut limits = settings.routes.iter().flat_map(|route| &route.limits);
         limits.any(|limit| *limit.name == *name)
     };
     unused(

@@ -20,9 +20,9 @@ use super::{
     error::Fault,
     value::{
         ByteSize, CertificateName, CheckPath, CookieSign, Count, Deadline, FieldSign, Instances, Lifetimes,
-        PathPrefix, Paths, Percent, Positive, PositiveSize, ProxyPeers, Rate, Ready, ServerError, Table,
-        Text, Threads, UnsafeMethod, WellStatus, Written, WrittenFiles, WrittenRedirect, WrittenRespond,
-        WrittenServer, nearest_or_list,
+        LimitNames, PathPrefix, Paths, Percent, Positive, PositiveSize, ProxyPeers, Rate, Ready, ServerError,
+        Table, Text, Threads, UnsafeMethod, WellStatus, Written, WrittenFiles, WrittenRedirect,
+        WrittenRespond, WrittenServer, nearest_or_list,
     },
 };
 
@@ -213,7 +213,8 @@ pub(super) struct WrittenRoute {
     pub(super) response_fields: BTreeMap<Spanned<String>, Written<ResponseField>>,
     pub(super) canary: Option<Table<WrittenCanary>>,
     pub(super) resend: Option<Table<WrittenResend>>,
-    pub(super) limit: Option<Written<Text>>,
+    pub(super) receive_first: Option<Written<ByteSize>>,
+    pub(super) limit: Option<Written<LimitNames>>,
     pub(super) compress: Option<Written<bool>>,
     pub(super) compress_types: Option<Spanned<Vec<Written<MediaRange>>>>,
     pub(super) decompress: Option<Written<bool>>,
@@ -310,6 +311,7 @@ pub(super) struct WrittenTimeouts {
     pub(super) body: Option<Written<Deadline>>,
     pub(super) idle: Option<Written<Deadline>>,
     pub(super) total: Option<Written<Deadline>>,
+    pub(super) upload: Option<Written<Deadline>>,
     pub(super) tunnel: Option<Written<Deadline>>,
     pub(super) drain: Option<Written<Deadline>>,
 }
@@ -319,11 +321,17 @@ pub(super) struct WrittenTimeouts {
 #[serde(deny_unknown_fields)]
 pub(super) struct WrittenBounds {
     pub(super) connections: Option<Written<Positive>>,
+    pub(super) connections_per_client: Option<Written<Positive>>,
+    pub(super) handshakes: Option<Written<Positive>>,
+    pub(super) requests_per_client: Option<Written<Positive>>,
     pub(super) streams: Option<Written<Positive>>,
+    pub(super) streams_per_second: Option<Written<Positive>>,
     pub(super) head: Option<Written<PositiveSize>>,
     pub(super) fields: Option<Written<Positive>>,
     pub(super) body: Option<Written<ByteSize>>,
     pub(super) body_rate: Option<Written<ByteSize>>,
+    pub(super) unsent: Option<Written<ByteSize>>,
+    pub(super) held_content: Option<Written<ByteSize>>,
 }
 
 /// `[log]`

@@ -418,8 +418,10 @@ pub struct Route {
     pub canary: Option<Canary>,
     /// Which requests may be sent to a second server although the first may have seen them.
     pub resend: ResendRules,
-    /// How often a client may ask.
-    pub limit: Option<Arc<Limit>>,
+    /// Bytes of a request's content up to which all of it is received before the upstream is asked.
+    pub receive_first: u64,
+    /// How often a client may ask: each of them has to admit a request.
+    pub limits: Vec<Arc<Limit>>,
     /// What is stored and for how long.
     pub rules: Rules,
     /// Which differences of the query make another resource.
@@ -566,6 +568,8 @@ pub struct Timeouts {
     pub idle: Duration,
     /// Time from a request without content to the head of its answer.
     pub total: Duration,
+    /// Time for all of a request's content.
+    pub upload: Duration,
     /// Time that an upgraded connection (a WebSocket) may be silent on both sides.
     pub tunnel: Duration,
     /// Time that a stop permits connections to finish.
@@ -580,6 +584,7 @@ impl Default for Timeouts {
             body: Duration::from_secs(30),
             idle: Duration::from_secs(75),
             total: Duration::from_secs(60),
+            upload: Duration::from_secs(3600),
             tunnel: Duration::from_secs(600),
             drain: Duration::from_secs(30),
         }
@@ -591,8 +596,16 @@ impl Default for Timeouts {
 pub struct Bounds {
     /// Client connections at once, over all listeners.
     pub connections: usize,
+    /// Of those, connections of one client.
+    pub connections_per_client: usize,
+    /// TLS handshakes under way at once, over all listeners.
+    pub handshakes: usize,
+    /// Requests of one client that need an upstream at once, where that has a bound.
+    pub requests_per_client: Option<usize>,
     /// HTTP/2 streams at once on one connection.
     pub streams: u32,
+    /// HTTP/2 streams begun in a second on one connection.
+    pub streams_per_second: u32,
     /// Bytes of one head, a request's or an upstream's answer's.
     pub head: usize,
     /// Header lines of one head, either way.
@@ -601,9 +614,23 @@ pub struct Bounds {
     pub body: u64,
     /// Bytes a second that a request's body must reach on the average, after its first `timeouts.body`.
     pub body_rate: u64,
+    /// Bytes of answers over HTTP/2 that may wait for their clients, over all connections.
+    pub unsent: u64,
+    /// Bytes of requests' contents that are received before they are sent on, or held to be sent again.
+    pub held_content: u64,
 }
 
 impl Bounds {
+    /// The connections of one client where the file does not say how many, of so many in all.
+    pub fn share_of_a_client(connections: usize) -> usize {
+        (connections / 10).max(SMALLEST_SHARE).min(connections)
+    }
+
+    /// The requests of one client that need an upstream at once.
+    pub fn requests_per_client(&self) -> usize {
+        self.requests_per_client.unwrap_or(usize::MAX)
+    }
+
     /// What a head may be.
     pub const fn of_heads(&self) -> HeadBounds {
         HeadBounds { head: self.head, fields: self.fields }
@@ -630,15 +657,24 @@ impl fmt::Display for HeadBounds {
     }
 }
 
+/// Connections that browsers behind one address need.
+const SMALLEST_SHARE: usize = 64;
+
 impl Default for Bounds {
     fn default() -> Self {
         Bounds {
             connections: 20_000,
+            connections_per_client: Self::share_of_a_client(20_000),
+            handshakes: 1000,
+            requests_per_client: None,
             streams: 128,
+            streams_per_second: 20_000,
             head: 64 << 10,
             fields: 100,
             body: 64 << 20,
             body_rate: 1 << 10,
+            unsent: 128 << 20,
+            held_content: 64 << 20,
         }
     }
 }

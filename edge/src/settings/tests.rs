@@ -84,7 +84,7 @@ fn the_demo_is_right_and_puts_no_limit_on_pages() {
     );
     assert_eq!(settings.log.format, LogFormat::Pretty);
     let limited: Vec<(&str, bool)> =
-        settings.routes.iter().map(|route| (&*route.name, route.limit.is_some())).collect();
+        settings.routes.iter().map(|route| (&*route.name, !route.limits.is_empty())).collect();
     let api = ["categories", "products", "product", "api"].map(|name| (name, true));
     assert_eq!(limited, [&[("assets", false)][..], &api, &[("pages", false)]].concat());
 }
@@ -111,7 +111,7 @@ fn the_least_file_needs_no_more_than_a_listener_an_upstream_and_a_route() {
         route.compress
             && route.decompress
             && route.hosts.is_empty()
-            && route.limit.is_none()
+            && route.limits.is_empty()
             && route.browser.is_none()
     );
     let location =

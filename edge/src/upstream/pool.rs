@@ -1,6 +1,7 @@
 //! The requests to one server: how many, which of them wait for a place, and on which connection each goes.
 //!
-//! Exchanges and tunnels have places of their own: a WebSocket that lasts for hours takes none from requests.
+//! Exchanges and tunnels have places of their own: a WebSocket that lasts for hours takes none from requests. Of the exchanges
+//! at most half are requests whose clients are still sending.
 //!
 //! Shared by all threads: a request may use a connection that another thread opened, so that few connections serve many
 //! threads. HTTP/1.1 carries one request at a time, so such a connection is either idle in the list or owned by one request;
@@ -15,7 +16,7 @@ use cache_policy::Moment;
 use http::{HeaderMap, HeaderValue, Request, StatusCode, header};
 use http_body::Body as _;
 use http_body_util::BodyExt as _;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore};
 
 use super::{
     RequestBody, ResponseBody,
@@ -51,6 +52,9 @@ pub struct Pool {
     settings: Arc<settings::UpstreamSettings>,
     exchanges: Arc<Semaphore>,
     tunnels: Arc<Semaphore>,
+    /// Of the exchanges those whose clients are still sending: half of the places, so that the other half is for everybody
+    /// else, however slowly clients send.
+    uploads: Arc<Semaphore>,
     waiting: AtomicUsize,
     /// A look is under way.
     looked_at: AtomicBool,
@@ -85,6 +89,8 @@ struct ServerPlace {
     exchange: OwnedSemaphorePermit,
     /// Where it asks for a tunnel: one is promised before it is sent.
     tunnel: Option<OwnedSemaphorePermit>,
+    /// Where its client is still sending: until the answer begins.
+    upload: Option<OwnedSemaphorePermit>,
 }
 
 impl Pool {
@@ -101,6 +107,7 @@ impl Pool {
             settings: Arc::clone(settings),
             exchanges: Arc::new(Semaphore::new(settings.connections)),
             tunnels: Arc::new(Semaphore::new(settings.tunnels)),
+            uploads: Arc::new(Semaphore::new(settings.connections.div_ceil(2))),
             waiting: AtomicUsize::new(0),
             looked_at: AtomicBool::new(false),
             health,
@@ -166,7 +173,7 @@ impl Pool {
         dial: &dyn Dial,
         clock: &Clock,
     ) -> Result<UpstreamResponse, Unsent> {
-        let place = match self.place(request.headers()).await {
+        let place = match self.place(&request).await {
             Ok(place) => place,
             // With a full queue another server may have room; a wait that timed out is not repeated elsewhere.
             Err(Queue::Full) => {
@@ -207,7 +214,8 @@ impl Pool {
             let closed_early = sender.is_http1() && is_kept && repeats > 0;
             match self.exchange(&mut sender, request).await {
                 Ok(response) => {
-                    let ServerPlace { exchange: permit, tunnel } = place;
+                    let ServerPlace { exchange: permit, tunnel, upload } = place;
+                    drop(upload);
                     let connection = UpstreamConnection { sender, progress, permit, retires };
                     return self.answer(response, self.lease(connection, clock), tunnel, again);
                 }
@@ -241,25 +249,44 @@ impl Pool {
         unreachable!("the loop above goes on until it returns")
     }
 
-    async fn place(&self, headers: &HeaderMap) -> Result<ServerPlace, Queue> {
-        let tunnel = match asks_for_tunnel(headers) {
+    async fn place(&self, request: &Request<RequestBody>) -> Result<ServerPlace, Queue> {
+        let tunnel = match asks_for_tunnel(request.headers()) {
             true => Some(Arc::clone(&self.tunnels).try_acquire_owned().map_err(|_| Queue::Full)?),
             false => None,
         };
-        if let Ok(exchange) = Arc::clone(&self.exchanges).try_acquire_owned() {
-            return Ok(ServerPlace { exchange, tunnel });
+        let is_upload = request.body().is_streamed() && !self.is_call(request.headers());
+        let upload = || Arc::clone(&self.uploads).try_acquire_owned().ok();
+        let at_once = if is_upload { upload().map(Some) } else { Some(None) };
+        if let Some(upload) = at_once
+            && let Ok(exchange) = Arc::clone(&self.exchanges).try_acquire_owned()
+        {
+            return Ok(ServerPlace { exchange, tunnel, upload });
         }
         let place = Waiting::enter(&self.waiting);
         if place.before >= self.settings.waiting {
             return Err(Queue::Full);
         }
-        let wait = self.settings.waiting_timeout;
-        match tokio::time::timeout(wait, Arc::clone(&self.exchanges).acquire_owned()).await {
-            Ok(exchange) => {
-                Ok(ServerPlace { exchange: exchange.expect("the semaphore is never closed"), tunnel })
+        // An upload waits for its share first: else it would keep others from the place that it cannot use yet.
+        let taken = async {
+            let upload = match is_upload {
+                true => Some(Arc::clone(&self.uploads).acquire_owned().await?),
+                false => None,
+            };
+            Ok((Arc::clone(&self.exchanges).acquire_owned().await?, upload))
+        };
+        match tokio::time::timeout(self.settings.waiting_timeout, taken).await {
+            Ok(taken) => {
+                let taken: Result<_, AcquireError> = taken;
+                let (exchange, upload) = taken.expect("the semaphores are never closed");
+                Ok(ServerPlace { exchange, tunnel, upload })
             }
             Err(_) => Err(Queue::TooLong),
         }
+    }
+
+    /// Whether it is a remote procedure call: only HTTP/2 carries those.
+    fn is_call(&self, headers: &HeaderMap) -> bool {
+        is_grpc(headers) && self.settings.may_speak_http2()
     }
 
     /// A look at the server, unless one is under way.
@@ -322,7 +349,7 @@ impl Pool {
         request: Request<RequestBody>,
     ) -> Result<http::Response<hyper::body::Incoming>, Unsent> {
         let (progress, settings) = (request.body().progress(), &self.settings);
-        let is_rpc = is_grpc(request.headers());
+        let is_rpc = self.is_call(request.headers());
         progress.sends();
         let &Errand { first_byte, between_bytes, .. } = progress.errand();
         // The upstream's time runs from the request's end; until then the client's patience is what counts.

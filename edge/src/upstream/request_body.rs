@@ -1,8 +1,10 @@
-//! A client's body on its way upstream: bounded in size and in pauses, and held back until the upstream has answered
-//! Expect (RFC 9110 §10.1.1).
+//! A client's body on its way upstream: bounded in size, in pauses and in time, and held back until the upstream has
+//! answered Expect (RFC 9110 §10.1.1). What is [`receive`]d before it is sent keeps no place at an upstream while its
+//! client is slow; what is [held](RequestBody::held) can be sent again. The edge has a budget for both.
 
 use std::{
     collections::VecDeque,
+    future::poll_fn,
     pin::Pin,
     sync::{
         Arc, OnceLock,
@@ -12,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use cache_policy::Moment;
 use http::HeaderValue;
 use http_body::{Body, Frame, SizeHint};
@@ -23,6 +25,7 @@ use super::introduction::introduction;
 use crate::{
     message::{
         body_error::BodyError,
+        byte_budget::{ByteBudget, ByteShare},
         content::{Content, ContinueGate},
         patience::Patience,
         request_id::RequestId,
@@ -212,6 +215,8 @@ pub struct ContentBounds {
     pub pause: Duration,
     /// Bytes a second, on the average after one `pause`: `bounds.body_rate`. 0 for no such floor.
     pub rate: u64,
+    /// For all of it: `timeouts.upload`.
+    pub whole: Duration,
 }
 
 impl RequestBody {
@@ -239,31 +244,27 @@ impl RequestBody {
             return Self::empty(errand);
         }
         let gate = gate.map(|gate| (gate, Patience::new(CONTINUE_WAIT)));
-        let source = ClientContent {
-            taken: 0,
-            bounds,
-            declared: content.size_hint().exact(),
-            began: None,
-            patience: Patience::new(bounds.pause),
-            gate,
-            content,
-        };
         Self {
             again: VecDeque::new(),
-            source: Some(Box::new(source)),
+            source: Some(Box::new(ClientContent::new(content, bounds, gate))),
             progress: Arc::new(Progress::of(errand)),
             held: None,
             resend: Resend::default(),
         }
     }
 
-    /// Holds what is sent, up to so many bytes, so that it can be sent again.
+    /// Holds what is sent, up to so many bytes and while there is room for it, so that it can be sent again.
     #[must_use]
-    pub fn held(mut self, most: u64) -> Self {
+    pub fn held(mut self, most: u64, room: &Arc<ByteBudget>) -> Self {
         if self.source.is_some() && most > 0 {
-            self.held = Some(Arc::new(HeldContent::new(most)));
+            self.held = Some(Arc::new(HeldContent::new(most, room.share())));
         }
         self
+    }
+
+    /// Whether it is sent as its client sends it.
+    pub fn is_streamed(&self) -> bool {
+        self.source.as_ref().is_some_and(|source| !source.content.is_here())
     }
 
     /// Says which requests may be sent again.
@@ -301,7 +302,47 @@ impl RequestBody {
     }
 }
 
+/// Receives a client's content before it is sent on, while there is room for it. What is returned is the same content.
+///
+/// # Errors
+/// The client breaks off, or these bounds. Dropped, the content is.
+pub async fn receive(
+    content: Content,
+    bounds: ContentBounds,
+    mut room: ByteShare,
+) -> Result<Content, BodyError> {
+    let mut source = ClientContent::new(content, bounds, None);
+    let mut octets = BytesMut::new();
+    while !source.is_whole() {
+        let Some(frame) = poll_fn(|context| source.poll_frame(context)).await else { break };
+        // Trailers come after what Content-Length says, which is enough.
+        let Ok(piece) = frame?.into_data() else { break };
+        octets.extend_from_slice(&piece);
+        if !room.grow(piece.len() as u64) {
+            break;
+        }
+    }
+    Ok(Content::received(octets.freeze(), source.content, room))
+}
+
 impl ClientContent {
+    fn new(content: Content, bounds: ContentBounds, gate: Option<(ContinueGate, Patience)>) -> Self {
+        Self {
+            taken: 0,
+            bounds,
+            declared: content.size_hint().exact(),
+            began: None,
+            patience: Patience::new(bounds.pause),
+            gate,
+            content,
+        }
+    }
+
+    /// Whether all has been read that Content-Length says, or the end.
+    fn is_whole(&self) -> bool {
+        self.content.is_end_stream() || self.declared == Some(self.taken)
+    }
+
     fn poll_frame(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         if let Some((gate, patience)) = &mut self.gate {
             // An upstream that does not support 100 (Continue) still receives the body after a short wait.
@@ -317,15 +358,18 @@ impl ClientContent {
             Poll::Ready(Some(Ok(frame))) => {
                 self.patience.rest();
                 self.taken += frame.data_ref().map_or(0, |data| data.len() as u64);
-                let ContentBounds { most, pause, rate } = self.bounds;
+                let ContentBounds { most, pause, rate, whole } = self.bounds;
                 if self.taken > most {
                     return Poll::Ready(Some(Err(BodyError::TooLarge(most))));
                 }
                 // A body that never pauses and yet hardly advances would hold an upstream connection for ever.
-                let began = *self.began.get_or_insert_with(Instant::now);
+                let took = self.began.get_or_insert_with(Instant::now).elapsed();
                 let earned = self.taken.checked_div(rate).map(Duration::from_secs);
-                if earned.is_some_and(|earned| began.elapsed() > pause + earned) {
+                if earned.is_some_and(|earned| took > pause + earned) {
                     return Poll::Ready(Some(Err(BodyError::ClientTooSlow(ByteSize(rate)))));
+                }
+                if took > whole {
+                    return Poll::Ready(Some(Err(BodyError::ClientLate(whole))));
                 }
                 Poll::Ready(Some(Ok(frame)))
             }
@@ -351,18 +395,14 @@ impl Body for RequestBody {
         let Self { source: Some(source), held, .. } = &mut *self else { return Poll::Ready(None) };
         let frame = source.poll_frame(context);
         if let (Some(held), Poll::Ready(Some(frame))) = (held, &frame) {
-            held.add(frame.as_ref().ok().and_then(Frame::data_ref));
+            held.add(frame.as_ref().ok().and_then(Frame::data_ref), source.content.is_received());
         }
         match &frame {
             // The first cause is the one that counts.
             Poll::Ready(Some(Err(error))) => drop(self.progress.broke.set(error.clone())),
             Poll::Ready(None) => self.progress.set_ended(),
             // hyper stops asking once it has what Content-Length promised.
-            Poll::Ready(Some(Ok(_)))
-                if source.content.is_end_stream() || source.declared == Some(source.taken) =>
-            {
-                self.progress.set_ended();
-            }
+            Poll::Ready(Some(Ok(_))) if source.is_whole() => self.progress.set_ended(),
             Poll::Ready(Some(Ok(_))) => self.progress.step(),
             _ => {}
         }
@@ -404,10 +444,14 @@ pub struct HeldContent {
     back: Notify,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct HeldState {
     pieces: VecDeque<Bytes>,
+    /// The last octets, which are no piece yet: crumbs would take more room for their bookkeeping than for themselves.
+    open: BytesMut,
     bytes: u64,
+    /// What they take of the edge's room for such.
+    room: ByteShare,
     /// It was too much, has trailers, or the client broke off.
     lost: bool,
     /// What is left, once nobody sends it any more.
@@ -415,23 +459,30 @@ struct HeldState {
 }
 
 impl HeldContent {
-    fn new(most: u64) -> Self {
-        Self { most, state: Mutex::default(), back: Notify::new() }
+    fn new(most: u64, room: ByteShare) -> Self {
+        let (pieces, open) = (VecDeque::new(), BytesMut::new());
+        let state = HeldState { pieces, open, bytes: 0, room, lost: false, rest: None };
+        Self { most, state: Mutex::new(state), back: Notify::new() }
     }
 
-    fn add(&self, piece: Option<&Bytes>) {
+    /// Holds a piece as well. One that `is_received` is shared, and no slice of its connection's read buffer.
+    fn add(&self, piece: Option<&Bytes>, is_received: bool) {
         let mut state = self.state.lock();
+        if state.lost {
+            return;
+        }
         let fits = piece.filter(|piece| state.bytes + piece.len() as u64 <= self.most);
         match fits {
-            Some(piece) if !state.lost => {
+            Some(piece) if state.room.grow(piece.len() as u64) => {
                 state.bytes += piece.len() as u64;
-                // A deep copy: the piece is a slice of its connection's read buffer.
-                state.pieces.push_back(Bytes::copy_from_slice(piece));
+                if is_received {
+                    state.close();
+                    state.pieces.push_back(piece.clone());
+                } else {
+                    state.open.extend_from_slice(piece);
+                }
             }
-            _ => {
-                state.lost = true;
-                state.pieces.clear();
-            }
+            _ => state.lose(),
         }
     }
 
@@ -449,10 +500,11 @@ impl HeldContent {
             }
             tokio::time::timeout(LETTING_GO, back).await.ok()?;
         };
-        let state = self.state.lock();
+        let mut state = self.state.lock();
         if state.lost {
             return None;
         }
+        state.close();
         progress.set_begun();
         let again = RequestBody {
             again: state.pieces.clone(),
@@ -462,6 +514,22 @@ impl HeldContent {
             resend: Resend::Idempotent,
         };
         Some(again)
+    }
+}
+
+impl HeldState {
+    /// Makes a piece of the last octets.
+    fn close(&mut self) {
+        let octets = self.open.split().freeze();
+        if !octets.is_empty() {
+            self.pieces.push_back(octets);
+        }
+    }
+
+    fn lose(&mut self) {
+        self.lost = true;
+        (self.pieces, self.open) = (VecDeque::new(), BytesMut::new());
+        self.room.give_back();
     }
 }
 

@@ -172,6 +172,7 @@ async fn pair() -> (TcpStream, TcpStream, SocketAddr) {
 
 fn permit(edge: &Edge) -> ConnectionPermit {
     ConnectionPermit {
+        share: None,
         place: Places::new(1).try_take().unwrap(),
         open: edge.metrics.for_listener(ListenerKind::Clear).accepted(),
         token: TaskTracker::new().token(),

@@ -31,6 +31,7 @@ mod request_id;
 mod resume;
 mod routes;
 mod servers;
+mod shares;
 mod tiers;
 mod times;
 mod unasked;

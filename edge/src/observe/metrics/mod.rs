@@ -42,6 +42,7 @@ struct Counts {
     tls: Arc<ConnectionMetrics>,
     handshakes_failed: AtomicU64,
     not_introduced: Mutex<BTreeMap<&'static str, u64>>,
+    cut_off: Mutex<BTreeMap<&'static str, u64>>,
     reloads_applied: AtomicU64,
     reloads_refused: AtomicU64,
     /// What the settings' file says is not what is in force.
@@ -177,6 +178,11 @@ impl Metrics {
     /// Counts a connection that was closed for want of a PROXY header from who may send one, for a reason of one word.
     pub fn not_introduced(&self, reason: &'static str) {
         *self.counts.not_introduced.lock().entry(reason).or_default() += 1;
+    }
+
+    /// Counts what was refused or given up because a client took more than its share, for a reason of one word.
+    pub fn cut_off(&self, reason: &'static str) {
+        *self.counts.cut_off.lock().entry(reason).or_default() += 1;
     }
 
     /// Counts a reload, and remembers what became of the last one.
@@ -343,7 +349,7 @@ impl TierMetrics {
 pub struct ConnectionMetrics {
     open: AtomicI64,
     accepted: AtomicU64,
-    refused: AtomicU64,
+    not_accepted: AtomicU64,
 }
 
 impl ConnectionMetrics {
@@ -355,9 +361,9 @@ impl ConnectionMetrics {
         OpenConnection(Arc::clone(self))
     }
 
-    /// Counts a connection closed at once, because too many are open.
-    pub fn refused(&self) {
-        self.refused.fetch_add(1, Relaxed);
+    /// Counts a connection that could not be accepted.
+    pub fn not_accepted(&self) {
+        self.not_accepted.fetch_add(1, Relaxed);
     }
 }
 
@@ -471,11 +477,11 @@ mod tests {
         let tls = metrics.for_listener(ListenerKind::Tls);
         let (one, two) = (tls.accepted(), tls.accepted());
         drop(one);
-        tls.refused();
+        tls.not_accepted();
         metrics.handshake_failed();
         shows(&metrics, r#"gatehouse_edge_connections_open{listener="tls"} 1"#);
         shows(&metrics, r#"gatehouse_edge_connections_accepted_total{listener="tls"} 2"#);
-        shows(&metrics, r#"gatehouse_edge_connections_refused_total{listener="tls"} 1"#);
+        shows(&metrics, r#"gatehouse_edge_accept_failures_total{listener="tls"} 1"#);
         shows(&metrics, r#"gatehouse_edge_connections_open{listener="clear"} 0"#);
         shows(&metrics, "gatehouse_edge_tls_handshakes_failed_total 1");
         drop(two);

@@ -126,12 +126,12 @@ impl Scrape {
         for (kind, numbers) in kinds {
             accepted.with(&[("listener", kind)], numbers.accepted.load(Relaxed))?;
         }
-        let mut refused = page.counter(
-            "gatehouse_edge_connections_refused",
-            "Client connections closed because too many were open",
+        let mut failed = page.counter(
+            "gatehouse_edge_accept_failures",
+            "Client connections that could not be accepted: file descriptors or memory were lacking, or they were gone",
         )?;
         for (kind, numbers) in kinds {
-            refused.with(&[("listener", kind)], numbers.refused.load(Relaxed))?;
+            failed.with(&[("listener", kind)], numbers.not_accepted.load(Relaxed))?;
         }
         page.counter("gatehouse_edge_tls_handshakes_failed", "TLS handshakes that came to nothing")?
             .count(self.0.handshakes_failed.load(Relaxed))?;
@@ -141,6 +141,13 @@ impl Scrape {
         )?;
         for (reason, count) in &*self.0.not_introduced.lock() {
             not_introduced.with(&[("reason", *reason)], *count)?;
+        }
+        let mut cut_off = page.counter(
+            "gatehouse_edge_cut_off",
+            "Connections and answers refused or given up because a client took more than its share, by why",
+        )?;
+        for (reason, count) in &*self.0.cut_off.lock() {
+            cut_off.with(&[("reason", *reason)], *count)?;
         }
         let mut reloads =
             page.counter("gatehouse_edge_reloads", "Reloads of the settings by what became of them")?;

@@ -417,8 +417,9 @@ impl Changes {
                 compress_types: |types| list(types, media_range),
                 decompress: plain,
                 early_hints: plain,
+                receive_first: size,
             },
-            apart name paths asks addresses basic_auth action rewrite response_fields canary resend limit times bounds rules query browser
+            apart name paths asks addresses basic_auth action rewrite response_fields canary resend limits times bounds rules query browser
         );
         let (old, new) = values;
         match (&old.canary, &new.canary) {
@@ -466,8 +467,14 @@ impl Changes {
         self.key(table, "response_fields", (&old.response_fields, &new.response_fields), response_fields);
         self.key(table, "redirect", (&redirect(old), &redirect(new)), |to| maybe(to, plain));
         self.key(table, "respond", (&respond(old), &respond(new)), |answer| maybe(answer, plain));
-        let limit = |route: &Route| route.limit.as_ref().map(|limit| Arc::clone(&limit.name));
-        self.key(table, "limit", (&limit(old), &limit(new)), |name| maybe(name, plain));
+        let limits = |route: &Route| -> Vec<Arc<str>> {
+            route.limits.iter().map(|limit| Arc::clone(&limit.name)).collect()
+        };
+        self.key(table, "limit", (&limits(old), &limits(new)), |names| match names.as_slice() {
+            [] => "none".to_owned(),
+            [name] => plain(name),
+            names => list(names, plain),
+        });
         each_field!(
             self, &format!("{table}.timeouts"), (&old.times, &new.times),
             RouteTimes {
@@ -567,6 +574,7 @@ impl Changes {
                 body: duration,
                 idle: duration,
                 total: duration,
+                upload: duration,
                 tunnel: duration,
                 drain: duration,
             },
@@ -581,11 +589,17 @@ impl Changes {
             (old, new),
             Bounds {
                 connections: plain,
+                connections_per_client: plain,
+                handshakes: plain,
+                requests_per_client: |count| maybe(count, plain),
                 streams: plain,
+                streams_per_second: plain,
                 head: |bytes| size(&(*bytes as u64)),
                 fields: plain,
                 body: size,
                 body_rate: size,
+                unsent: size,
+                held_content: size,
             },
             apart
         );

@@ -39,6 +39,7 @@ impl Resolver<'_> {
             body: self.or(written.body.map(duration), defaults.body),
             idle: self.or(written.idle.map(duration), defaults.idle),
             total: self.or(written.total.map(duration), defaults.total),
+            upload: self.or(written.upload.map(duration), defaults.upload),
             tunnel: self.or(written.tunnel.map(duration), defaults.tunnel),
             drain: self.or(written.drain.map(duration), defaults.drain),
         }
@@ -53,16 +54,34 @@ impl Resolver<'_> {
             let message = format!("a head of {} is out of range", ByteSize(head));
             self.fault(place, message, format!("write \"{}\" to \"1 GiB\"", ByteSize(SMALLEST_HEAD)));
         }
+        let connections = self.or(written.connections.map(count), defaults.connections);
+        let share_place = written.connections_per_client.as_ref().map(|share| share.span.clone());
+        let share = Bounds::share_of_a_client(connections);
+        let connections_per_client = self.or(written.connections_per_client.map(count), share);
+        if let Some(place) = share_place.filter(|_| connections_per_client > connections) {
+            let message =
+                format!("one client cannot have {connections_per_client} of {connections} connections");
+            self.fault(place, message, format!("write at most {connections}, which is bounds.connections"));
+        }
+        let requests_per_client = written.requests_per_client.and_then(|bound| self.value(count(bound)));
+        let positive = |number| Positive(NonZeroU32::new(number).unwrap_or(NonZeroU32::MIN));
         Bounds {
-            connections: self.or(written.connections.map(count), defaults.connections),
-            streams: self
-                .or(written.streams, Positive(NonZeroU32::new(defaults.streams).unwrap_or(NonZeroU32::MIN)))
+            connections,
+            connections_per_client,
+            handshakes: self.or(written.handshakes.map(count), defaults.handshakes),
+            requests_per_client,
+            streams: self.or(written.streams, positive(defaults.streams)).0.get(),
+            streams_per_second: self
+                .or(written.streams_per_second, positive(defaults.streams_per_second))
                 .0
                 .get(),
             head: usize::try_from(head).unwrap_or(usize::MAX),
             fields: self.at_most(written.fields, defaults.fields, MOST_FIELDS, "header lines"),
             body: self.or(written.body.map(|body| map(body, |size| size.0)), defaults.body),
             body_rate: self.or(written.body_rate.map(|rate| map(rate, |size| size.0)), defaults.body_rate),
+            held_content: self
+                .or(written.held_content.map(|size| map(size, |size| size.0)), defaults.held_content),
+            unsent: self.or(written.unsent.map(|size| map(size, |size| size.0)), defaults.unsent),
         }
     }
 }

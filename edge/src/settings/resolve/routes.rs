@@ -9,7 +9,7 @@ use toml::Spanned;
 
 use super::{Known, Resolver, Span, count, duration, inner, map};
 use crate::settings::{
-    AddressRules, Asks, Balance, BasicAuth, Canary, FilesFolder, HostPattern, INTERNAL, Location,
+    AddressRules, Asks, Balance, BasicAuth, Canary, FilesFolder, HostPattern, INTERNAL, Limit, Location,
     LocationTemplate, MediaRange, PathPattern, PathRewrite, Redirect, RedirectFrom, ResendRules,
     ResponseField, ResponseFields, Route, RouteAction, RouteBounds, RouteTimes, StatedAnswer, Timeouts,
     UpstreamSettings, Users,
@@ -18,8 +18,8 @@ use crate::settings::{
         WrittenRouteTimeouts,
     },
     value::{
-        ByteSize, FieldSign, Lifetime, Lifetimes, PathPrefix, Percent, PlainOrTable, RedirectTarget, Table,
-        Text, Written, WrittenFiles, WrittenRedirect, WrittenRespond,
+        ByteSize, FieldSign, Lifetime, Lifetimes, LimitNames, PathPrefix, Percent, PlainOrTable,
+        RedirectTarget, Table, Text, Written, WrittenFiles, WrittenRedirect, WrittenRespond,
     },
 };
 
@@ -111,11 +111,8 @@ impl Resolver<'_> {
         let upstream = action.as_ref().and_then(RouteAction::upstream).cloned();
         let canary = table.canary.and_then(|canary| self.canary(canary, upstream.as_deref(), known));
         let resend = self.resend(inner(table.resend));
-        let limit = table.limit.and_then(|name| {
-            let place = name.span.clone();
-            let name = self.value(name)?;
-            self.known("limit", place, &name.0, known.limits)
-        });
+        let receive_first = self.receive_first(table.receive_first);
+        let limits = table.limit.map(|names| self.limits(names, known)).unwrap_or_default();
         let compress = self.or(table.compress, true);
         if !compress && let Some(written) = &table.compress_types {
             let help = "take it out, or `compress = false`";
@@ -155,7 +152,8 @@ impl Resolver<'_> {
             response_fields,
             canary,
             resend,
-            limit,
+            receive_first,
+            limits,
             rules,
             query,
             browser,
@@ -425,6 +423,30 @@ impl Resolver<'_> {
         }
     }
 
+    fn receive_first(&mut self, written: Option<Written<ByteSize>>) -> u64 {
+        let place = written.as_ref().map(|size| size.span.clone());
+        let most = self.or(written, ByteSize(RECEIVED_FIRST)).0;
+        if let Some(place) = place.filter(|_| most > MOST_RECEIVED) {
+            let message = format!("{} in memory for each request is too much", ByteSize(most));
+            self.fault(place, message, format!("write at most \"{}\"", ByteSize(MOST_RECEIVED)));
+        }
+        most
+    }
+
+    fn limits(&mut self, written: Written<LimitNames>, known: &Known<'_>) -> Vec<Arc<Limit>> {
+        let place = written.span.clone();
+        let mut limits: Vec<Arc<Limit>> = Vec::new();
+        for Text(name) in self.value(written).map(|names| names.0).unwrap_or_default() {
+            let Some(limit) = self.known("limit", place.clone(), &name, known.limits) else { continue };
+            if limits.iter().any(|other| other.name == limit.name) {
+                let message = format!("the limit {name:?} is named twice");
+                self.fault(place.clone(), message, "one request counts once: name each limit once");
+            }
+            limits.push(limit);
+        }
+        limits
+    }
+
     fn upstream_of_route(
         &mut self,
         place: Span,
@@ -543,6 +565,7 @@ struct WrittenActions {
 fn useless_without_upstream(table: &WrittenRoute) -> Vec<(&'static str, Span)> {
     let keys = [
         ("canary", table.canary.as_ref().map(|it| it.span.clone())),
+        ("receive_first", table.receive_first.as_ref().map(|it| it.span.clone())),
         ("resend", table.resend.as_ref().map(|it| it.span.clone())),
         ("compress", table.compress.as_ref().map(|it| it.span.clone())),
         ("compress_types", table.compress_types.as_ref().map(Spanned::span)),
@@ -617,5 +640,9 @@ fn takes_asks(outer: &Asks, inner: &Asks) -> bool {
     methods && outer.fields.iter().all(|field| inner.fields.contains(field))
 }
 
+/// Content that is received whole first, where the file says nothing.
+const RECEIVED_FIRST: u64 = 1 << 20;
+/// The most for which memory is the place.
+const MOST_RECEIVED: u64 = 64 << 20;
 /// The most content that is held for one request: there may be as many requests as connections.
 const MOST_HELD: u64 = 1 << 20;

@@ -186,6 +186,22 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for OfMapVisitor<T> {
     }
 }
 
+/// One name, or several.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct LimitNames(pub(super) Vec<Text>);
+
+impl Value for LimitNames {
+    const EXPECTED: &'static str = "a name in quotes, or a list of names";
+
+    fn from_text(text: &str) -> Result<Self, Unreadable> {
+        Text::from_text(text).map(|name| Self(vec![name]))
+    }
+
+    fn from_list(list: Vec<String>) -> Result<Self, Unreadable> {
+        list.into_iter().map(|name| Text::from_text(&name)).collect::<Result<_, _>>().map(Self)
+    }
+}
+
 /// Any text but the empty one.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Text(pub(super) String);

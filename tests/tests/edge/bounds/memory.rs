@@ -3,8 +3,11 @@
 use bytes::Bytes;
 use gatehouse_tests::{
     edge::Edge,
+    frames::{Kind, get},
     process::resident_kib,
+    raw::Raw,
     upstream::{Gate, Reply, Upstream},
+    wait,
 };
 
 const MIB: usize = 1 << 20;
@@ -119,6 +122,36 @@ fn a_client_that_does_not_read_holds_little_of_its_answer() {
 }
 
 #[test]
+fn streams_that_nobody_reads_take_no_more_than_their_connections_budget() {
+    // Once, each stream held up to 256 KiB beside what its upstream held: 40 connections of 128 streams took 1.2 GB.
+    const CONNECTIONS: usize = 40;
+    const STREAMS: u32 = 128;
+    // A MiB each; what 256 connections to the upstream hold, some pieces of 64 KiB; and the requests that wait.
+    const ALLOWED_KIB: u64 =
+        (CONNECTIONS as u64 * 1024) + 256 * 4 * 64 + CONNECTIONS as u64 * STREAMS as u64 * 8;
+    let page = Bytes::from(vec![b'x'; 250_000]);
+    let upstream = Upstream::start(move |_| Reply::ok(page.clone()).cache_control("no-store"));
+    let edge = Edge::over(&upstream).start();
+    let (before, _) = resident_kib(edge.id());
+    let mut clients: Vec<_> = (0..CONNECTIONS).map(|_| edge.frames()).collect();
+    for frames in &mut clients {
+        // All the window there is, for every stream and the connection.
+        frames.send(Kind::Settings, 0, 0, &[0, 4, 0x7f, 0xff, 0xff, 0xff]);
+        frames.send(Kind::WindowUpdate, 0, 0, &0x7fff_0000_u32.to_be_bytes());
+        for stream in 0..STREAMS {
+            frames.request(2 * stream + 1, &get("/x"));
+        }
+    }
+    // Those for which there is room hold all places at the upstream, so that the others are refused.
+    wait::until("the upstream's places are all held", || {
+        edge.metrics().contains("reason=\"upstream-busy\"").then_some(())
+    });
+    let (_, highest) = resident_kib(edge.id());
+    println!("{CONNECTIONS} x {STREAMS} streams: {before} KiB before, {highest} KiB at the highest");
+    assert!(highest < before + ALLOWED_KIB, "{before} KiB before, {highest} KiB at the highest");
+}
+
+#[test]
 fn what_coding_on_the_fly_may_take_is_bounded() {
     // Once, each slow stream of a private page held an encoder of several megabytes, and nothing bounded their number.
     const STREAMS: usize = 200;
@@ -162,5 +195,30 @@ fn what_coding_on_the_fly_may_take_is_bounded() {
     gate.open();
     for raw in &mut streams {
         raw.read_to_close();
+    }
+}
+
+#[test]
+fn a_connection_that_has_nothing_to_do_holds_little() {
+    const CONNECTIONS: u64 = 400;
+    let upstream = Upstream::start(|_| Reply::ok("text").cache_control("max-age=60"));
+    let edge = Edge::over(&upstream).start();
+    let ask = |raw: &mut Raw| raw.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").answer();
+    wait::until("it is stored", || ask(&mut edge.raw()).is_hit().then_some(()));
+    for (what, asks, allowed) in [("silent", false, 24), ("idle after a hit", true, 40)] {
+        let (before, _) = resident_kib(edge.id());
+        let mut clients: Vec<_> = (0..CONNECTIONS).map(|_| edge.raw()).collect();
+        for raw in &mut clients {
+            if asks {
+                assert!(ask(raw).is_hit());
+            }
+        }
+        wait::until("all are accepted", || {
+            (edge.metric("gatehouse_edge_connections_open") >= CONNECTIONS).then_some(())
+        });
+        let (after, _) = resident_kib(edge.id());
+        let each = after.saturating_sub(before) * 1024 / CONNECTIONS;
+        println!("{what}: {each} bytes a connection");
+        assert!(each <= allowed << 10, "{what}: {each} bytes a connection");
     }
 }

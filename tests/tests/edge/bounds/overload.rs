@@ -1,8 +1,12 @@
 //! More is asked for than there is room for: the rest is served past the cache, or told to come back.
 
+use std::{fs, os::unix::fs::PermissionsExt as _};
+
 use gatehouse_tests::{
+    binaries,
     curl::Running,
     edge::Edge,
+    folder::Folder,
     frames::{Outcome, get},
     raw::Raw,
     upstream::{Gate, Reply, Upstream},
@@ -86,4 +90,118 @@ fn at_the_bound_of_connections_the_longest_idle_makes_room_for_a_newcomer() {
         assert_eq!(frames.outcome(1), Outcome::Answered);
     }
     assert_eq!(edge.get("/").status, 200, "idle HTTP/2 connections make room as well");
+}
+
+/// Whether something was cut off for this reason.
+fn cut_off(edge: &Edge, reason: &str) -> bool {
+    edge.metrics().contains(&format!("gatehouse_edge_cut_off_total{{reason={reason:?}}}"))
+}
+
+#[test]
+fn a_client_has_so_many_connections_and_others_have_theirs() {
+    let gate = Gate::closed();
+    let held = gate.clone();
+    let upstream = Upstream::start(move |seen| {
+        let reply = Reply::ok("text").cache_control("no-store");
+        if seen.target == "/held" { reply.after(&held) } else { reply }
+    });
+    let edge = Edge::over(&upstream).tables("[bounds]\nconnections_per_client = 3").start();
+    let mut busy: Vec<Raw> = (0..3).map(|_| edge.raw()).collect();
+    for raw in &mut busy {
+        raw.send("GET /held HTTP/1.1\r\nHost: a\r\n\r\n");
+    }
+    upstream.wait_for(3);
+    assert_eq!(edge.raw().read_to_close(), b"", "the fourth is closed at once: the others are busy");
+    assert!(cut_off(&edge, "connections-per-client"));
+    let other = edge.curl("/").argument("--interface").argument("127.0.0.2").send();
+    assert_eq!(other.status, 200, "{other:#?}");
+    gate.open();
+    for raw in &mut busy {
+        assert_eq!(raw.answer().status, 200);
+    }
+    assert_eq!(edge.get("/").status, 200, "one that is idle now makes room");
+    let closed = busy.iter_mut().filter_map(|raw| {
+        raw.try_send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+        raw.answer_unless_closed()
+    });
+    assert_eq!(closed.count(), 2);
+}
+
+/// Once, fewer connections than threads and listeners left some of these deaf.
+#[test]
+fn one_connection_is_enough_for_every_listener() {
+    let upstream = Upstream::start(|_| Reply::ok("text").cache_control("no-store"));
+    let edge = Edge::over(&upstream).tables("[bounds]\nconnections = 1").start();
+    for _ in 0..4 {
+        assert_eq!(edge.get("/").status, 200);
+        assert_eq!(edge.curl_tls("/").send().status, 200);
+    }
+}
+
+#[test]
+fn a_trusted_proxy_has_as_many_connections_as_it_likes() {
+    let upstream = Upstream::start(|_| Reply::ok("text").cache_control("no-store"));
+    let edge = Edge::over(&upstream)
+        .tables("[bounds]\nconnections_per_client = 1\n[clients]\ntrusted_proxies = [\"127.0.0.1\"]")
+        .start();
+    let mut held: Vec<Raw> = (0..5).map(|_| edge.raw()).collect();
+    for raw in &mut held {
+        assert_eq!(raw.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").answer().status, 200);
+    }
+}
+
+/// Once, those who began a handshake and said nothing kept their places until its time was over.
+#[test]
+fn silent_tls_clients_make_room() {
+    for (bounds, reason) in [("connections = 4", "connections"), ("handshakes = 2", "handshakes")] {
+        let upstream = Upstream::start(|_| Reply::ok("text").cache_control("no-store"));
+        let tables = format!("[bounds]\n{bounds}\n[timeouts]\nhandshake = \"1h\"");
+        let edge = Edge::over(&upstream).tables(&tables).start();
+        let silent: Vec<Raw> = (0..4).map(|_| Raw::connect(edge.tls())).collect();
+        assert_eq!(edge.curl_tls("/").send().status, 200, "{bounds}");
+        assert!(cut_off(&edge, reason), "{bounds}");
+        drop(silent);
+    }
+}
+
+/// Once, the edge took more connections than it had file descriptors, told so forty times a second, and the operator got no
+/// answer.
+#[test]
+fn with_few_file_descriptors_fewer_connections_are_taken_and_the_operator_is_told_once() {
+    let folder = Folder::new();
+    let edge = binaries::edge().display();
+    folder.write("edge", &format!("#!/bin/sh\nulimit -n 400\nexec {edge} \"$@\"\n"));
+    let program = folder.path().join("edge");
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    let upstream = Upstream::start(|_| Reply::ok("text").cache_control("no-store"));
+    let mut edge = Edge::over(&upstream).start_program(&program);
+    // Two threads, two listeners, and half of the 400 for the upstream: 400 - 200 - 128 - 8.
+    let mut clients: Vec<Raw> = (0..100).map(|_| edge.raw()).collect();
+    let mut answered = 0;
+    for raw in &mut clients {
+        raw.try_send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+        answered += usize::from(raw.answer_unless_closed().is_some_and(|answer| answer.status == 200));
+    }
+    assert!(answered >= 64, "{answered} were served");
+    assert_eq!(edge.get("/").status, 200);
+    assert!(edge.metrics().contains("gatehouse_edge_connections_open"));
+    let told = edge.process().lines();
+    let told_of = |what: &str| told.iter().filter(|line| line.contains(what)).count();
+    assert_eq!(told_of("leaves room for 64 of the 20000 connections"), 1, "{told:#?}");
+    assert_eq!(told_of("cannot accept connections"), 0, "{told:#?}");
+}
+
+#[test]
+fn who_begins_too_many_streams_is_told_to_calm_down() {
+    // RFC 9113 §7.
+    const ENHANCE_YOUR_CALM: u32 = 0xb;
+    let upstream = Upstream::start(|_| Reply::ok("text").cache_control("max-age=60"));
+    let edge = Edge::over(&upstream).tables("[bounds]\nstreams_per_second = 10").start();
+    let mut frames = edge.frames();
+    for stream in 0..60 {
+        frames.request(2 * stream + 1, &get("/"));
+    }
+    let outcome = (0..60).map(|stream| frames.outcome(2 * stream + 1)).find(|one| *one != Outcome::Answered);
+    assert_eq!(outcome, Some(Outcome::Ended(Some(ENHANCE_YOUR_CALM))));
+    assert!(cut_off(&edge, "streams-per-second"));
 }
