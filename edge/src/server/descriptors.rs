@@ -2,7 +2,7 @@
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use crate::settings::Settings;
+use crate::settings::{Bounds, Settings};
 
 /// A connection needs a file descriptor: raises the limit as far as the system permits.
 pub(super) fn raise_limit() {
@@ -26,10 +26,11 @@ pub fn connections_within(settings: &Settings, limit: Option<u64>) -> usize {
     wanted.min(left.max(1))
 }
 
-/// What the operator is told where that is fewer than the settings ask for.
+/// What the operator is told where that is fewer than the settings ask for; where they say nothing, fewer than half.
 pub fn shortage(settings: &Settings, limit: Option<u64>) -> Option<String> {
     let (wanted, taken) = (settings.bounds.connections, connections_within(settings, limit));
-    let limit = limit.filter(|_| taken < wanted)?;
+    let bears = if wanted == Bounds::default().connections { wanted / 2 } else { wanted };
+    let limit = limit.filter(|_| taken < bears)?;
     let enough = wanted + reserve(settings, usize::MAX);
     Some(format!(
         "the limit on open files, {limit}, leaves room for {taken} of the {wanted} connections of bounds.connections: \
@@ -66,17 +67,19 @@ mod tests {
 
     #[test]
     fn what_the_limit_does_not_permit_is_not_taken_and_told() {
-        let settings = settings(20_000);
+        let untold = settings(20_000);
+        assert!(shortage(&untold, Some(20_331)).is_none() && shortage(&untold, Some(1024)).is_some());
+        let settings = settings(20_001);
         for (limit, taken) in
-            [(None, 20_000), (Some(20_332), 20_000), (Some(20_331), 19_999), (Some(1024), 692)]
+            [(None, 20_001), (Some(20_333), 20_001), (Some(20_332), 20_000), (Some(1024), 692)]
         {
             assert_eq!(connections_within(&settings, limit), taken, "{limit:?}");
-            assert_eq!(shortage(&settings, limit).is_some(), taken < 20_000, "{limit:?}");
+            assert_eq!(shortage(&settings, limit).is_some(), taken < 20_001, "{limit:?}");
         }
         // Upstreams have half of what there is.
         assert_eq!(connections_within(&settings, Some(300)), 300 - 132 - 150);
         assert_eq!(connections_within(&settings, Some(10)), 1);
         let told = shortage(&settings, Some(1024)).unwrap();
-        assert!(told.contains("692 of the 20000") && told.contains("raise it to 20332"), "{told}");
+        assert!(told.contains("692 of the 20001") && told.contains("raise it to 20333"), "{told}");
     }
 }
