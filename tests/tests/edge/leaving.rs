@@ -110,7 +110,8 @@ fn in_the_middle_of_an_answer() {
 fn in_the_middle_of_an_upload() {
     let (upstream, edge) = Hand::open();
     let mut raw: Raw = edge.raw();
-    raw.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\n\r\nbegin");
+    // Of unknown length: what says that it is short is received first.
+    raw.send("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nbegin\r\n");
     let asked = upstream.asked(b"begin");
     drop(raw);
     assert!(is_let_go(asked), "HTTP/1.1");
