@@ -58,7 +58,8 @@ impl ReadFiles {
             token: token::of(wanted).map_err(|error| error.to_string())?,
             tls: TlsByUpstream::load(&wanted.upstreams).map_err(|error| error.to_string())?,
             name_servers: NameServers::new(&wanted.name_servers).map_err(|error| error.to_string())?,
-            certificates: read_certificates(&wanted.listeners, now).map_err(|error| error.to_string())?,
+            certificates: read_certificates(&wanted.listeners, now)
+                .map_err(|error| reasons(&error.into()))?,
         })
     }
 }
