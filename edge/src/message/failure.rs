@@ -49,6 +49,9 @@ pub enum Failure {
     /// The response's Content-Length contradicts itself (RFC 9112 §6.3).
     #[error("the response states two lengths")]
     Lengths,
+    /// The response is framed in a way that allows two readings (RFC 9112 §6.1).
+    #[error("the response {0}")]
+    Framing(&'static str),
     /// The response's head is larger than the settings allow.
     #[error("the head of its answer {0}")]
     HeadTooLarge(HeadBounds),
@@ -81,6 +84,7 @@ impl Failure {
             | Self::Malformed(_)
             | Self::HeadTooLarge(_)
             | Self::Lengths
+            | Self::Framing(_)
             | Self::Unasked
             | Self::NotModifiedUnasked => StatusCode::BAD_GATEWAY,
             Self::ConnectTimeout | Self::Timeout => StatusCode::GATEWAY_TIMEOUT,
@@ -106,7 +110,7 @@ impl Failure {
             Self::ClosedWithOthers => "upstream-closed",
             Self::ConnectTimeout => "upstream-connect-timeout",
             Self::Closed => "upstream-closed",
-            Self::Malformed(_) | Self::Lengths => "upstream-malformed",
+            Self::Malformed(_) | Self::Lengths | Self::Framing(_) => "upstream-malformed",
             Self::HeadTooLarge(_) => "upstream-head-too-large",
             Self::Timeout => "upstream-timeout",
             Self::RequestBody(_) => "request-content",
@@ -128,6 +132,7 @@ impl Failure {
             Self::Malformed(_)
             | Self::HeadTooLarge(_)
             | Self::Lengths
+            | Self::Framing(_)
             | Self::Unasked
             | Self::NotModifiedUnasked => "head",
         }
@@ -153,6 +158,7 @@ impl Failure {
             | Self::Malformed(_)
             | Self::HeadTooLarge(_)
             | Self::Lengths
+            | Self::Framing(_)
             | Self::Timeout
             | Self::Unasked
             | Self::NotModifiedUnasked => AtFault::BadAnswer,

@@ -16,5 +16,6 @@ pub mod patience;
 pub mod reasons;
 pub mod request_id;
 pub mod target;
+pub mod trailers;
 pub mod turn;
 pub mod websocket;

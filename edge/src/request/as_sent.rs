@@ -13,9 +13,9 @@ use cache_policy::{FieldLines, SentFields};
 use http::{HeaderMap, HeaderName, HeaderValue, header, request};
 
 use crate::{
-    message::{hop_by_hop::is_hop_by_hop, target::Target},
+    message::{hop_by_hop::is_hop_by_hop, target::Target, trailers::keep_trailers},
     request::client::Client,
-    settings::{RequestField, Route, UpstreamSettings},
+    settings::{RequestField, RequestFields, Route, UpstreamSettings},
 };
 
 /// A request on its way to its route's upstream. Its [`SentFields`] are those of a fetch for the cache.
@@ -154,6 +154,18 @@ impl SentFields for AsSent<'_> {
             None => FieldLines::NONE,
         }
     }
+}
+
+/// Leaves of a client's trailer fields those that go upstream: none that the edge states itself or removes from heads, since
+/// an upstream may take them for fields of the head (RFC 9110 §6.5.1).
+pub fn keep_sent_trailers(trailers: &mut HeaderMap, said: &RequestFields) {
+    keep_trailers(trailers, |name| {
+        let said = said.of(name);
+        said.is_none_or(|said| matches!(said, RequestField::Kept))
+            && !REPLACED.contains(name)
+            && !METHOD_OVERRIDES.contains(name)
+            && (said.is_some() || !is_impostor(name.as_str()))
+    });
 }
 
 /// Whether a request asks the upstream to take its method for another one.

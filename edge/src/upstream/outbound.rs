@@ -27,7 +27,7 @@ pub fn passed_on(asked: &AsSent<'_>, body: RequestBody) -> Request<RequestBody> 
         headers.insert(header::CONNECTION, HeaderValue::from_static("te"));
     }
     let headers = sent(headers, head.version, body.errand(), upstream);
-    let mut request = Request::new(body);
+    let mut request = Request::new(body.to(upstream));
     *request.method_mut() = head.method.clone();
     *request.uri_mut() = uri(head, &target.path_and_query, &route.rewrite);
     *request.headers_mut() = headers;

@@ -408,7 +408,8 @@ impl Pool {
         tunnel: Option<OwnedSemaphorePermit>,
         again: Option<&Again>,
     ) -> Result<UpstreamResponse, Unsent> {
-        one_length(response.headers_mut()).map_err(|failure| Unsent { failure, request: None })?;
+        let status = response.status();
+        one_framing(status, response.headers_mut()).map_err(|failure| Unsent { failure, request: None })?;
         if response.headers().len() > self.settings.heads.fields {
             // hyper counts the lines of HTTP/1.1 itself.
             return Err(Unsent { failure: Failure::HeadTooLarge(self.settings.heads), request: None });
@@ -457,19 +458,32 @@ impl Pool {
     }
 }
 
-/// Leaves at most one statement of a response's length, for forwarding two would smuggle a second framing
-/// (RFC 9112 §6.3): none beside Transfer-Encoding, which overrides it, and one in place of several that agree.
+/// Leaves at most one statement of a response's length, one in place of several that agree: forwarding two would smuggle a
+/// second framing (RFC 9112 §6.3).
 ///
 /// # Errors
-/// When they do not agree.
-fn one_length(headers: &mut HeaderMap) -> Result<(), Failure> {
-    if headers.contains_key(header::TRANSFER_ENCODING) {
+/// When they do not agree, or are none; when both a length and a transfer coding are stated, which is a sign of smuggling
+/// (§6.1); and for any coding but `chunked`: hyper undoes that one alone, so that the content would be taken for what it
+/// is not.
+fn one_framing(status: StatusCode, headers: &mut HeaderMap) -> Result<(), Failure> {
+    let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
+    if let Some(coding) = codings.next() {
+        if !coding.as_bytes().eq_ignore_ascii_case(b"chunked") || codings.next().is_some() {
+            return Err(Failure::Framing("has a transfer coding other than chunked"));
+        }
+        if headers.contains_key(header::CONTENT_LENGTH) {
+            return Err(Failure::Framing("has both Transfer-Encoding and Content-Length"));
+        }
+        return Ok(());
+    }
+    if status == StatusCode::NO_CONTENT || status.is_informational() {
+        // These have no length (RFC 9110 §8.6).
         headers.remove(header::CONTENT_LENGTH);
         return Ok(());
     }
     let mut lines = headers.get_all(header::CONTENT_LENGTH).iter();
     let (Some(first), second) = (lines.next(), lines.next()) else { return Ok(()) };
-    if second.is_none() && !first.as_bytes().contains(&b',') {
+    if second.is_none() && !first.is_empty() && first.as_bytes().iter().all(u8::is_ascii_digit) {
         return Ok(());
     }
     // Content-Length is no list field: an empty member is a member that disagrees.

@@ -30,6 +30,7 @@ use crate::{
         patience::Patience,
         request_id::RequestId,
     },
+    request::as_sent::keep_sent_trailers,
     settings::{ByteSize, UpstreamSettings},
 };
 
@@ -204,6 +205,8 @@ struct ClientContent {
     began: Option<Instant>,
     patience: Patience,
     gate: Option<(ContinueGate, Patience)>,
+    /// Whose trailer fields it may have.
+    upstream: Option<Arc<UpstreamSettings>>,
 }
 
 /// How large and how slow a client's content may be.
@@ -251,6 +254,15 @@ impl RequestBody {
             held: None,
             resend: Resend::default(),
         }
+    }
+
+    /// Says to whom it is sent, which decides what trailer fields go along. Nobody is sent any before.
+    #[must_use]
+    pub fn to(mut self, upstream: &Arc<UpstreamSettings>) -> Self {
+        if let Some(source) = &mut self.source {
+            source.upstream = Some(Arc::clone(upstream));
+        }
+        self
     }
 
     /// Holds what is sent, up to so many bytes and while there is room for it, so that it can be sent again.
@@ -334,6 +346,7 @@ impl ClientContent {
             began: None,
             patience: Patience::new(bounds.pause),
             gate,
+            upstream: None,
             content,
         }
     }
@@ -355,8 +368,14 @@ impl ClientContent {
             Poll::Pending => self.patience.poll(context).map(|()| Some(Err(BodyError::ClientStalled))),
             Poll::Ready(None) => Poll::Ready(None),
             Poll::Ready(Some(Err(error))) => Poll::Ready(Some(Err(BodyError::Client(Arc::new(error))))),
-            Poll::Ready(Some(Ok(frame))) => {
+            Poll::Ready(Some(Ok(mut frame))) => {
                 self.patience.rest();
+                if let Some(trailers) = frame.trailers_mut() {
+                    match &self.upstream {
+                        Some(upstream) => keep_sent_trailers(trailers, &upstream.request_fields),
+                        None => trailers.clear(),
+                    }
+                }
                 self.taken += frame.data_ref().map_or(0, |data| data.len() as u64);
                 let ContentBounds { most, pause, rate, whole } = self.bounds;
                 if self.taken > most {

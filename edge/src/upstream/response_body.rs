@@ -12,7 +12,7 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
 use super::idle::Lease;
-use crate::message::{body_error::BodyError, patience::Patience};
+use crate::message::{body_error::BodyError, patience::Patience, trailers::keep_trailers};
 
 /// A response's head and the body that follows it.
 pub type UpstreamResponse = http::Response<ResponseBody>;
@@ -78,8 +78,11 @@ impl Body for ResponseBody {
                 this.broke_off("broken");
                 Poll::Ready(Some(Err(client.unwrap_or_else(|| BodyError::Upstream(Arc::new(error))))))
             }
-            Poll::Ready(Some(Ok(frame))) => {
+            Poll::Ready(Some(Ok(mut frame))) => {
                 this.patience.rest();
+                if let Some(trailers) = frame.trailers_mut() {
+                    keep_trailers(trailers, |_| true);
+                }
                 if this.incoming.is_end_stream() {
                     this.give_back();
                 }
