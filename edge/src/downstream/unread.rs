@@ -11,17 +11,34 @@ use crate::{
     observe::record::Recorded, request::refusal::Refusal, response::body::Body, settings::HeadBounds,
 };
 
-/// Why hyper refused a head with this status, by its error.
-pub fn refusal(status: StatusCode, error: &hyper::Error, bounds: HeadBounds) -> Refusal {
+/// Why hyper refused a head of these octets with this status, by its error.
+pub fn refusal(status: StatusCode, error: &hyper::Error, octets: &[u8], bounds: HeadBounds) -> Refusal {
     match status {
         StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE => Refusal::HeadTooLarge(bounds),
         StatusCode::URI_TOO_LONG => Refusal::TargetTooLong,
         _ => {
             let said = error.to_string();
+            if said.contains("version") && names_other_version(octets) {
+                return Refusal::VersionNotSupported(
+                    "HTTP/1.1 and HTTP/1.0 are offered here, and HTTP/2 over TLS",
+                );
+            }
             let why = WORDS.iter().find(|(word, _)| said.contains(word));
             Refusal::BadRequest(why.map_or("the head is malformed", |(_, why)| why))
         }
     }
+}
+
+/// Whether a request line ends with a version of HTTP that is well-formed (RFC 9112 §2.3): one that is not spoken here.
+fn names_other_version(octets: &[u8]) -> bool {
+    let mut lines = octets.split(|octet| *octet == b'\n').skip_while(|line| line.trim_ascii().is_empty());
+    let line = lines.next().unwrap_or_default();
+    let line = line.strip_suffix(b"\r").unwrap_or(line);
+    let version = line.rsplit(|octet| *octet == b' ').next().unwrap_or_default();
+    let words = line.split(|octet| *octet == b' ').count();
+    words == 3
+        && matches!(version, [b'H', b'T', b'T', b'P', b'/', major, b'.', minor]
+            if major.is_ascii_digit() && minor.is_ascii_digit())
 }
 
 /// The head as far as the log needs it: whatever can be read of octets that are no request.

@@ -24,6 +24,9 @@ pub fn read(head: &request::Parts, scheme: Scheme) -> Result<Target, Refusal> {
         return Err(Refusal::NotImplemented("CONNECT is not offered"));
     }
     framing(&head.headers, head.version)?;
+    if head.version == Version::HTTP_2 {
+        values_are_trimmed(&head.headers)?;
+    }
     if head.method == Method::TRACE {
         // TRACE would reveal credentials to whoever can make a client send it (RFC 9110 §9.3.8).
         return Err(Refusal::MethodNotAllowed);
@@ -98,7 +101,23 @@ pub fn count_forwards(head: &mut request::Parts) -> Forwards {
     }
 }
 
+/// Refuses values with white space around them, which HTTP/2 does not trim (RFC 9113 §8.2.1) and h2 lets pass: the upstream
+/// would see other values over HTTP/1.1 than those the edge decides by. hyper trims those of HTTP/1.x.
+fn values_are_trimmed(headers: &HeaderMap) -> Result<(), Refusal> {
+    let is_space = |octet: Option<&u8>| matches!(octet, Some(b' ' | b'\t'));
+    let padded =
+        |value: &HeaderValue| is_space(value.as_bytes().first()) || is_space(value.as_bytes().last());
+    match headers.values().any(padded) {
+        true => Err(Refusal::BadRequest("a field's value begins or ends with white space")),
+        false => Ok(()),
+    }
+}
+
 fn framing(headers: &HeaderMap, version: Version) -> Result<(), Refusal> {
+    // hyper has made one of several that agree; h2 leaves them (RFC 9110 §8.6).
+    if headers.get_all(header::CONTENT_LENGTH).iter().nth(1).is_some() {
+        return Err(Refusal::BadRequest("more than one Content-Length"));
+    }
     let Some(coding) = headers.get(header::TRANSFER_ENCODING) else { return Ok(()) };
     if version < Version::HTTP_11 {
         return Err(Refusal::BadRequest("Transfer-Encoding in HTTP/1.0"));
