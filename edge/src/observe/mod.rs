@@ -9,3 +9,4 @@ pub mod own_log;
 pub mod record;
 pub mod say;
 pub mod verdict;
+pub mod visible;

@@ -33,6 +33,7 @@ use tracing_subscriber::{
 use super::{
     outlet::{Closing, Outlet},
     record::timestamp,
+    visible,
 };
 use crate::{clock::Clock, settings::LogFormat};
 
@@ -95,7 +96,7 @@ impl OwnLog {
             .and_then(|()| member(&mut json, "command", &name.into()))
             .and_then(|()| member(&mut json, "message", &text.into()));
         json.push_str("}\n");
-        self.outlet.append(json.as_bytes());
+        self.outlet.append(visible::line(&json).as_bytes());
     }
 
     /// Lines that did not go out.
@@ -114,7 +115,10 @@ struct EventWriter(Arc<OwnLog>);
 
 impl Write for EventWriter {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        self.0.outlet.append(line);
+        match std::str::from_utf8(line) {
+            Ok(text) => self.0.outlet.append(visible::line(text).as_bytes()),
+            Err(_) => self.0.outlet.append(line),
+        }
         Ok(line.len())
     }
 

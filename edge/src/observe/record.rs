@@ -23,6 +23,7 @@ use crate::{
         access_log::AccessLog,
         metrics::{Metrics, RouteMetrics},
         verdict::Verdict,
+        visible,
     },
     settings::LogFormat,
 };
@@ -398,9 +399,9 @@ const fn version(version: Version) -> &'static str {
     }
 }
 
-/// JSON string content (RFC 8259 §7). Also keeps terminals safe: no control byte passes.
+/// JSON string content (RFC 8259 §7). Also keeps terminals and readers safe: see [`visible`].
 fn escape(line: &mut String, text: &str) {
-    let special = |character: char| matches!(character, '"' | '\\') || character.is_control();
+    let special = |character: char| matches!(character, '"' | '\\') || visible::is_hidden(character);
     let mut rest = text;
     while let Some(at) = rest.find(special) {
         let (plain, from) = rest.split_at(at);
@@ -409,9 +410,7 @@ fn escape(line: &mut String, text: &str) {
         match characters.next() {
             Some('"') => line.push_str("\\\""),
             Some('\\') => line.push_str("\\\\"),
-            control => {
-                let _ = write!(line, "\\u{:04x}", control.map_or(0, u32::from));
-            }
+            hidden => visible::escape(line, hidden.unwrap_or_default()),
         }
         rest = characters.as_str();
     }
@@ -449,7 +448,7 @@ mod tests {
     #[test]
     fn control_bytes_never_reach_a_terminal() {
         let mut line = String::new();
-        escape(&mut line, "a\u{1b}[31m\"\\\n");
-        assert_eq!(line, "a\\u001b[31m\\\"\\\\\\u000a");
+        escape(&mut line, "a\u{1b}[31m\"\\\n/\u{202e}gnp.x\u{e0001}");
+        assert_eq!(line, "a\\u001b[31m\\\"\\\\\\u000a/\\u202egnp.x\\udb40\\udc01");
     }
 }
