@@ -287,9 +287,24 @@ async fn a_command_runs_in_its_directory_with_its_environment() {
 
 #[tokio::test]
 async fn a_killed_edge_leaves_no_instance_behind() {
+    let (mut edge, pid) = started_edge("edge").await;
+    edge.start_kill().unwrap();
+    within(gone(pid)).await;
+}
+
+/// The kernel told the instance alone: what it had started went on for ever.
+#[tokio::test]
+async fn what_an_instance_has_started_does_not_outlive_a_killed_edge_either() {
+    let (mut edge, grandchild) = started_edge("edge of a shell").await;
+    edge.start_kill().unwrap();
+    within(gone(grandchild)).await;
+}
+
+/// This test's own binary as an edge in this role, and the process that its command says is up.
+async fn started_edge(role: &str) -> (tokio::process::Child, i32) {
     let mut edge = tokio::process::Command::new(env::current_exe().unwrap())
         .args(["--exact", "a_program_of_these_tests", "--nocapture"])
-        .env(ROLE, "edge")
+        .env(ROLE, role)
         .stdout(Stdio::piped())
         .kill_on_drop(true)
         .spawn()
@@ -304,8 +319,7 @@ async fn a_killed_edge_leaves_no_instance_behind() {
         }
     })
     .await;
-    edge.start_kill().unwrap();
-    within(gone(pid)).await;
+    (edge, pid)
 }
 
 #[tokio::test]
@@ -325,7 +339,11 @@ async fn supervised_runs_nothing_for_a_parent_that_is_gone() {
 fn a_program_of_these_tests() {
     match env::var(ROLE).as_deref() {
         Ok("server") => serve(),
-        Ok("edge") => {
+        Ok(role @ ("edge" | "edge of a shell")) => {
+            // Deaf to the signal that its parent is sent.
+            let grandchild = "(trap '' TERM; exec sleep 1000) & echo listening as $!; wait";
+            let mut command = if role == "edge" { server("origin") } else { shell("origin", grandchild) };
+            command.stop_timeout = Duration::from_millis(200);
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             let launcher = Launcher {
                 program: env!("CARGO_BIN_EXE_edge").into(),
@@ -335,7 +353,7 @@ fn a_program_of_these_tests() {
                 }),
             };
             runtime.block_on(async {
-                let _supervisor = Supervisor::start(launcher, &by_name(&[server("origin")]));
+                let _supervisor = Supervisor::start(launcher, &by_name(&[command]));
                 std::future::pending::<()>().await;
             });
         }

@@ -1,5 +1,5 @@
 //! The commands: `edge run`, `edge check`, `edge explain`, `edge purge`, `edge reload`, `edge ps`, `edge logs`,
-//! `edge restart`, and the hidden step that ties a supervised program to the edge.
+//! `edge restart`, and the hidden ones that tie supervised programs to the edge (`supervised`, `guard`).
 //!
 //! Owns the arguments and the exit codes: 0 done, 1 refused or failed with the reason on standard error, 2 arguments
 //! that clap refused.
@@ -7,6 +7,7 @@
 mod admin;
 pub mod check;
 pub mod explain;
+pub mod guard;
 pub mod logs;
 pub mod ps;
 pub mod purge;
@@ -48,6 +49,8 @@ enum Verb {
     Reload(reload::ReloadArguments),
     #[command(hide = true)]
     Supervised(supervised::Supervised),
+    #[command(hide = true)]
+    Guard,
 }
 
 #[derive(Debug, clap::Args)]
@@ -76,6 +79,7 @@ pub fn main() -> ExitCode {
         Verb::Restart(arguments) => restart::run(&arguments),
         Verb::Reload(arguments) => reload::run(arguments),
         Verb::Supervised(supervised) => supervised.run(),
+        Verb::Guard => guard::run(),
     }
 }
 

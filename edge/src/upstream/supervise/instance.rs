@@ -248,11 +248,11 @@ impl Life {
                 false => log(&name, line),
             }
         };
-        let (Surroundings { launcher, ports, .. }, identity) =
+        let (Surroundings { launcher, ports, guard, .. }, identity) =
             (&*self.surroundings, prepared.identity.as_ref());
         let place = ListenPlace::claim(&self.command, ports, &self.sockets, identity);
         let started = place.and_then(|place| {
-            let with = Start { launcher, place: &place, identity, variables: &prepared.variables };
+            let with = Start { launcher, guard, place: &place, identity, variables: &prepared.variables };
             Ok((Process::start(&self.command, &with, print)?, place))
         });
         started.map_err(|error| vec![error.to_string()])

@@ -26,13 +26,15 @@
 //! the pool shrinks. The main thread lives as long as the process.
 //!
 //! Each instance leads a process group of its own: a Ctrl-C at the terminal reaches only the edge, which then stops its
-//! instances in order, and what an instance leaves behind in its group is killed with it. A program that wants a child of
+//! instances in order, and what an instance leaves behind in its group is killed with it; after a `kill -9` of the edge
+//! [`guard`] sees to that. A program that wants a child of
 //! its own to survive it (a database that is to be adopted) puts that child in another group.
 
 mod board;
 mod changed_files;
 mod environment;
 mod failures;
+mod guard;
 mod identity;
 mod instance;
 mod keeper;
@@ -59,6 +61,7 @@ use tokio::{sync::watch, task::JoinSet};
 
 use crate::settings::Command;
 pub use board::InstanceState;
+use guard::Guard;
 use keeper::{Keeper, report_panic};
 pub use launcher::{Launcher, Output};
 use ports::Ports;
@@ -83,6 +86,7 @@ struct Surroundings {
     launcher: Launcher,
     roster: Arc<Roster>,
     ports: Arc<Ports>,
+    guard: Arc<Guard>,
 }
 
 impl Supervisor {
@@ -93,7 +97,12 @@ impl Supervisor {
     #[must_use]
     pub fn start(launcher: Launcher, commands: &BTreeMap<Arc<str>, Arc<Command>>) -> Self {
         let mut supervisor = Self {
-            surroundings: Arc::new(Surroundings { launcher, roster: Arc::default(), ports: Arc::default() }),
+            surroundings: Arc::new(Surroundings {
+                launcher,
+                roster: Arc::default(),
+                ports: Arc::default(),
+                guard: Arc::default(),
+            }),
             wanted: BTreeMap::new(),
             keepers: JoinSet::new(),
         };
@@ -153,6 +162,7 @@ impl Supervisor {
         while let Some(ended) = self.keepers.join_next().await {
             report_panic(ended);
         }
+        self.surroundings.guard.stop();
     }
 
     fn start_keeper(&mut self, command: &Arc<Command>) -> Arc<Endpoints> {

@@ -1,11 +1,11 @@
 //! One process: its group, its output, its end.
 
-use std::{collections::BTreeMap, io, os::fd::OwnedFd, process::Stdio, time::Duration};
+use std::{collections::BTreeMap, io, os::fd::OwnedFd, process::Stdio, sync::Arc, time::Duration};
 
 use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::{net::unix::pipe, process::Child, task::JoinHandle, time::timeout};
 
-use super::{identity::Identity, launcher::Launcher, output::relay, place::ListenPlace};
+use super::{guard::Guard, identity::Identity, launcher::Launcher, output::relay, place::ListenPlace};
 use crate::settings::Command;
 
 /// How long the last output of an instance that has ended is waited for: a child of it may hold the pipe.
@@ -15,6 +15,7 @@ const OUTPUT_GRACE: Duration = Duration::from_millis(500);
 pub(super) struct Process {
     pub(super) child: Child,
     group: Option<Pid>,
+    guard: Arc<Guard>,
     /// Ends when nobody holds the other end of the output's pipe.
     relay: JoinHandle<()>,
 }
@@ -22,6 +23,7 @@ pub(super) struct Process {
 /// What a process is started with, beside its command.
 pub(super) struct Start<'a> {
     pub(super) launcher: &'a Launcher,
+    pub(super) guard: &'a Arc<Guard>,
     pub(super) place: &'a ListenPlace,
     pub(super) identity: Option<&'a Identity>,
     pub(super) variables: &'a BTreeMap<String, String>,
@@ -68,8 +70,11 @@ impl Process {
         // `start` holds the pipe's writing end: with it, the output would never end.
         drop(start);
         let group = child.id().and_then(|id| Pid::from_raw(id.cast_signed()));
+        if let Some(group) = group {
+            with.guard.watch(&with.launcher.program, group, command.stop_timeout);
+        }
         let relay = tokio::spawn(relay(reader, print));
-        Ok(Self { child, group, relay })
+        Ok(Self { child, group, guard: Arc::clone(with.guard), relay })
     }
 
     /// Its id, which is its group's, too.
@@ -98,6 +103,9 @@ impl Process {
         // uses all other ids before it reuses this one.
         self.signal(Signal::KILL);
         let _ = self.child.wait().await;
+        if let Some(group) = self.group.take() {
+            self.guard.forget(group);
+        }
         let _ = timeout(OUTPUT_GRACE, &mut self.relay).await;
     }
 }
@@ -108,6 +116,9 @@ impl Drop for Process {
         // Only when the task was dropped half-way: after `finish` the id may belong to somebody else.
         if self.child.id().is_some() {
             self.signal(Signal::KILL);
+        }
+        if let Some(group) = self.group {
+            self.guard.forget(group);
         }
     }
 }
