@@ -123,7 +123,8 @@ pub fn inspect(source: &Certificate, now: SystemTime) -> Vec<Finding> {
         let refused = !validity.holds(now) && !source.local_ca;
         Some(if refused { Finding::Fault(warning) } else { Finding::Warning(warning) })
     };
-    loaded.validities.iter().filter_map(finding).collect()
+    let doubts = loaded.doubts.iter().cloned().map(Finding::Warning);
+    loaded.validities.iter().filter_map(finding).chain(doubts).collect()
 }
 
 /// TLS of one listener.
@@ -183,7 +184,10 @@ pub struct Loaded {
     default: Arc<CertifiedKey>,
     /// By lower-case name; a wildcard stands without its star: `.example.com`.
     by_name: HashMap<Box<str>, Arc<CertifiedKey>>,
+    /// Of every certificate of every chain.
     validities: Vec<Validity>,
+    /// What some clients will not understand of the chains.
+    doubts: Vec<String>,
 }
 
 impl Loaded {
@@ -193,6 +197,7 @@ impl Loaded {
             default: Arc::new(read_pair(first, &provider)?),
             by_name: HashMap::new(),
             validities: Vec::new(),
+            doubts: Vec::new(),
         };
         loaded.add(first, &Arc::clone(&loaded.default))?;
         for other in others {
@@ -205,7 +210,15 @@ impl Loaded {
         let unreadable = || CredentialError::Certificate { path: source.certificate.clone() };
         let leaf = pair.end_entity_cert().map_err(|_| unreadable())?;
         let (_, leaf) = X509Certificate::from_der(leaf).map_err(|_| unreadable())?;
-        self.validities.push(Validity::of(&leaf, &source.certificate));
+        let chain: Vec<X509Certificate<'_>> =
+            pair.cert.iter().filter_map(|der| Some(X509Certificate::from_der(der).ok()?.1)).collect();
+        if chain.len() != pair.cert.len() {
+            return Err(unreadable().into());
+        }
+        for (place, certificate) in chain.iter().enumerate() {
+            self.validities.push(Validity::of(certificate, &source.certificate, place));
+        }
+        self.doubts.extend(disorder(&chain, &source.certificate));
         for name in dns_names(&leaf) {
             // Of two certificates for one name, the first in the settings counts.
             self.by_name.entry(name).or_insert_with(|| Arc::clone(pair));
@@ -213,9 +226,11 @@ impl Loaded {
         Ok(())
     }
 
-    /// A sentence about each certificate that clients refuse now or will within two weeks.
+    /// A sentence about each certificate that clients refuse now or will within two weeks, and about each chain that they may
+    /// not follow.
     fn warnings(&self, now: SystemTime) -> Vec<String> {
-        self.validities.iter().filter_map(|validity| validity.warning(now)).collect()
+        let warnings = self.validities.iter().filter_map(|validity| validity.warning(now));
+        warnings.chain(self.doubts.iter().cloned()).collect()
     }
 
     fn choose(&self, name: Option<&str>) -> Arc<CertifiedKey> {
@@ -226,6 +241,27 @@ impl Loaded {
         });
         Arc::clone(found.unwrap_or(&self.default))
     }
+}
+
+/// What is wrong with the order of a chain: each certificate is to certify the one before it (RFC 5246 §7.4.2; RFC 8446 §4.4.2
+/// allows any order, and many clients do not).
+fn disorder(chain: &[X509Certificate<'_>], path: &Path) -> Option<String> {
+    let path = path.display();
+    let certifies = |issuer: &X509Certificate<'_>, of: &X509Certificate<'_>| issuer.subject() == of.issuer();
+    let place = chain.windows(2).position(|pair| !certifies(&pair[1], &pair[0]))?;
+    let next = place + 2;
+    let issuer = chain.iter().position(|issuer| certifies(issuer, &chain[place])).filter(|at| *at > place);
+    Some(match issuer {
+        Some(at) => format!(
+            "the certificates in {path} are in a wrong order: number {next} does not certify the one before it, number {} does; \
+             put the server's own first, and behind each the one that certifies it",
+            at + 1
+        ),
+        None => format!(
+            "certificate number {next} in {path} does not certify the one before it: put the server's own first, behind each \
+             the one that certifies it, and take out what does not belong to it"
+        ),
+    })
 }
 
 fn dns_names(leaf: &X509Certificate<'_>) -> Vec<Box<str>> {
@@ -255,15 +291,18 @@ impl From<CredentialError> for TlsError {
 /// When a certificate is valid, in seconds since 1970.
 struct Validity {
     path: PathBuf,
+    /// 0 for the server's own; those that certify it come after.
+    place: usize,
     from: i64,
     to: i64,
 }
 
 impl Validity {
-    fn of(leaf: &X509Certificate<'_>, path: &Path) -> Self {
-        let validity = leaf.validity();
+    fn of(certificate: &X509Certificate<'_>, path: &Path, place: usize) -> Self {
+        let validity = certificate.validity();
         Self {
             path: path.to_owned(),
+            place,
             from: validity.not_before.timestamp(),
             to: validity.not_after.timestamp(),
         }
@@ -276,19 +315,19 @@ impl Validity {
     fn warning(&self, now: SystemTime) -> Option<String> {
         let now = seconds(now);
         let path = self.path.display();
+        let which = match self.place {
+            0 => format!("the certificate in {path}"),
+            place => {
+                format!("certificate number {} in {path}, which certifies the one before it,", place + 1)
+            }
+        };
         let days = |seconds: i64| seconds / 86_400;
         if now > self.to {
-            Some(format!(
-                "the certificate in {path} ended {} days ago; clients refuse it: renew it",
-                days(now - self.to)
-            ))
+            Some(format!("{which} ended {} days ago; clients refuse it: renew it", days(now - self.to)))
         } else if now < self.from {
-            Some(format!(
-                "the certificate in {path} begins in {} days; is this machine's clock right?",
-                days(self.from - now)
-            ))
+            Some(format!("{which} begins in {} days; is this machine's clock right?", days(self.from - now)))
         } else if self.to - now < WARN_BEFORE.as_secs().cast_signed() {
-            Some(format!("the certificate in {path} ends in {} days: renew it", days(self.to - now)))
+            Some(format!("{which} ends in {} days: renew it", days(self.to - now)))
         } else {
             None
         }
@@ -433,6 +472,64 @@ mod tests {
         assert_eq!(client.protocol_version(), Some(ProtocolVersion::TLSv1_2));
     }
 
+    /// Mozilla's "intermediate" profile, version 5.7, without those that rustls does not have: all have forward secrecy, and
+    /// encrypt and authenticate at once.
+    #[test]
+    fn the_suites_are_modern_ones_alone() {
+        let profile = [
+            "TLS13_AES_128_GCM_SHA256",
+            "TLS13_AES_256_GCM_SHA384",
+            "TLS13_CHACHA20_POLY1305_SHA256",
+            "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256",
+            "TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256",
+            "TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384",
+            "TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384",
+            "TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256",
+            "TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256",
+        ];
+        let files = Files::new();
+        let (_, server) = serve(&files.pair("a", &["localhost"]));
+        let offered = server.crypto_provider();
+        let mut suites: Vec<String> =
+            offered.cipher_suites.iter().map(|suite| format!("{:?}", suite.suite())).collect();
+        suites.sort_unstable();
+        let mut profile = profile.map(str::to_owned);
+        profile.sort_unstable();
+        assert_eq!(suites, profile);
+        assert_eq!(offered.kx_groups[0].name(), NamedGroup::X25519MLKEM768, "hybrid first");
+    }
+
+    #[test]
+    fn a_client_that_speaks_none_of_our_protocols_is_told_so() {
+        let files = Files::new();
+        let source = files.pair("a", &["localhost"]);
+        let (_, server) = serve(&source);
+        for protocols in [&["spdy/3.1"][..], &["http/1.0"], &["h2c", "h3"], &["HTTP/1.1", "h2 "]] {
+            let mut client = client(&[&source], BOTH);
+            client.alpn_protocols = protocols.iter().map(|protocol| protocol.as_bytes().to_vec()).collect();
+            let refused = shake(&Arc::new(client), &server, "localhost").err();
+            assert_eq!(refused, Some(rustls::Error::NoApplicationProtocol), "{protocols:?} (RFC 7301 §3.2)");
+        }
+    }
+
+    /// Early data may be sent again by whoever has seen it (RFC 8446 §8, RFC 8470).
+    #[test]
+    fn no_ticket_allows_early_data() {
+        let files = Files::new();
+        let source = files.pair("a", &["localhost"]);
+        let (_, server) = serve(&source);
+        assert_eq!(server.max_early_data_size, 0);
+        let mut client = client(&[&source], &[&TLS13]);
+        client.enable_early_data = true;
+        let client = Arc::new(client);
+        shake(&client, &server, "localhost").unwrap();
+        let name = ServerName::try_from("localhost").unwrap();
+        let mut again = ClientConnection::new(Arc::clone(&client), name).unwrap();
+        assert!(again.early_data().is_none(), "the ticket says how much may be sent: nothing");
+        let (_, server) = shake(&client, &server, "localhost").unwrap();
+        assert_eq!(server.handshake_kind(), Some(HandshakeKind::Resumed), "there is a ticket");
+    }
+
     #[test]
     fn a_ticket_is_good_on_another_listener_and_after_a_reload() {
         for versions in [&[&TLS13][..], &[&TLS12][..]] {
@@ -568,6 +665,53 @@ mod tests {
             key: files.write("a.key", &key.serialize_pem()),
             local_ca: false,
         }
+    }
+
+    /// Once, only the first certificate of a file was looked at: a chain that browsers follow by what they have seen elsewhere,
+    /// and other clients do not follow, was no word worth.
+    #[test]
+    fn a_chain_is_looked_at_for_its_order_and_its_ends() {
+        let files = Files::new();
+        let authority = |name: &str, until: i32| {
+            let mut params = CertificateParams::default();
+            params.distinguished_name.push(rcgen::DnType::CommonName, name);
+            params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+            params.not_after = rcgen::date_time_ymd(until, 1, 1);
+            (params, KeyPair::generate().unwrap())
+        };
+        let (root_params, root_key) = authority("root", 2090);
+        let root = root_params.self_signed(&root_key).unwrap();
+        let root_issuer = rcgen::Issuer::new(root_params, root_key);
+        let (middle_params, middle_key) = authority("middle", 2030);
+        let middle = middle_params.signed_by(&middle_key, &root_issuer).unwrap();
+        let middle_issuer = rcgen::Issuer::new(middle_params, middle_key);
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::new(["localhost".to_owned()]).unwrap();
+        params.not_after = rcgen::date_time_ymd(2090, 1, 1);
+        let leaf = params.signed_by(&key, &middle_issuer).unwrap();
+        let other = CertificateParams::new(["other.test".to_owned()]).unwrap().self_signed(&key).unwrap();
+        let key = files.write("chain.key", &key.serialize_pem());
+        let said = |days: u64, chain: &[&rcgen::Certificate]| {
+            let pem: String = chain.iter().map(|certificate| certificate.pem()).collect();
+            let certificate = files.write("chain.pem", &pem);
+            let source = Certificate { certificate, key: key.clone(), local_ca: false };
+            let now = UNIX_EPOCH + Duration::from_secs(days * 86_400);
+            let mut said = Loaded::read(&source, &[]).unwrap().warnings(now);
+            assert_eq!(inspect(&source, now).len(), said.len(), "`check` says as much");
+            said.pop().unwrap_or_default()
+        };
+        for right in [&[&leaf][..], &[&leaf, &middle], &[&leaf, &middle, &root]] {
+            assert_eq!(said(20_000, right), "");
+        }
+        let swapped = said(20_000, &[&leaf, &root, &middle]);
+        assert!(swapped.contains("number 2 does not") && swapped.contains("number 3 does"), "{swapped}");
+        let foreign = said(20_000, &[&leaf, &other]);
+        assert!(foreign.contains("number 2 in") && foreign.contains("take out"), "{foreign}");
+        // 2029-12-27 and 2030-01-11.
+        let ends = said(21_910, &[&leaf, &middle]);
+        assert!(ends.contains("number 2") && ends.contains("ends in 4 days"), "{ends}");
+        let ended = said(21_925, &[&leaf, &middle]);
+        assert!(ended.contains("number 2") && ended.contains("ended 10 days ago"), "{ended}");
     }
 
     #[test]
