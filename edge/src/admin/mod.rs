@@ -21,9 +21,9 @@
 //!
 //! Anyone who reaches the listener may read. A request that changes something needs the bearer token of
 //! `admin.token_file`. Without such a file it must come from this machine and not from a web page: its content is JSON,
-//! which a page of another site cannot send without a preflight, and its Host is an address or `localhost`, which
-//! excludes a name rebound to this machine. Over a Unix socket ([`socket`]) any Host is accepted: no browser can
-//! connect to one.
+//! which a page of another site cannot send without a preflight. Every request's Host is an address, `localhost` or one
+//! of `admin.hosts`, which excludes names rebound to this machine; by other names `/livez` and `/readyz` tell a status,
+//! and nothing else is answered. Over a Unix socket ([`socket`]) any Host is accepted: no browser can connect to one.
 
 pub mod commands;
 mod impatient;
@@ -35,7 +35,7 @@ pub mod token;
 use std::{convert::Infallible, fmt, net::IpAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use cache_policy::list_elements;
+use cache_policy::{list_elements, one_host};
 use http::{
     HeaderMap, HeaderValue, Method, Request, Response, StatusCode,
     header::{ACCEPT, ALLOW, AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, HOST},
@@ -200,6 +200,21 @@ type AdminResponse = Response<AdminBody>;
 async fn answer(state: &Service, caller: Caller, request: Request<Incoming>) -> AdminResponse {
     // An unread body stays unread: hyper then closes the connection instead of reading it to its end.
     let method = request.method();
+    if !is_known_host(state, caller, request.headers()) {
+        // Probes ask by whatever name they know, and learn a status alone.
+        return match request.uri().path() {
+            "/livez" | "/readyz" if method == Method::GET || method == Method::HEAD => {
+                let ready = request.uri().path() == "/livez" || (state.0.readiness)().reasons.is_empty();
+                let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+                with_body(status, TEXT, if ready { "ok\n" } else { "not ready\n" })
+            }
+            _ => problem(
+                StatusCode::FORBIDDEN,
+                "Host must be an address, localhost or one of admin.hosts",
+                &[],
+            ),
+        };
+    }
     let resource = match request.uri().path() {
         "/livez" => alive,
         "/readyz" => ready,
@@ -331,9 +346,7 @@ fn explain((cache, content): Posted<'_>) -> Result<serde_json::Value, Objection>
 fn may_change(cache: &Cache, caller: Caller, headers: &HeaderMap) -> Result<(), (StatusCode, &'static str)> {
     let field = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
     if let Some(token) = cache.token.get() {
-        let given = field(AUTHORIZATION).and_then(|value| value.strip_prefix("Bearer "));
-        let right = given.is_some_and(|given| constant_time_eq(given.as_bytes(), token.as_bytes()));
-        return if right {
+        return if has_token(headers, &token) {
             Ok(())
         } else {
             Err((StatusCode::UNAUTHORIZED, "the bearer token is missing or wrong"))
@@ -346,12 +359,37 @@ fn may_change(cache: &Cache, caller: Caller, headers: &HeaderMap) -> Result<(), 
     if !field(CONTENT_TYPE).is_some_and(|value| value.starts_with("application/json")) {
         return Err((StatusCode::UNSUPPORTED_MEDIA_TYPE, "send Content-Type: application/json"));
     }
-    let host = field(HOST).and_then(|host| host.parse::<http::uri::Authority>().ok());
-    let direct = host.is_some_and(|host| {
-        let host = host.host().trim_start_matches('[').trim_end_matches(']');
-        host == "localhost" || host.parse::<IpAddr>().is_ok()
-    });
-    if direct { Ok(()) } else { Err((StatusCode::FORBIDDEN, "Host must be an address or localhost")) }
+    // That the Host is known has been seen before; a browser always sends one.
+    if headers.contains_key(HOST) { Ok(()) } else { Err((StatusCode::FORBIDDEN, "there is no Host")) }
+}
+
+/// Whether a request is for a name of this listener, and not for one that somebody has bound to its address, so that a web
+/// page reads what is the operator's. Who proves by the token who it is asks by any name.
+fn is_known_host(state: &Service, caller: Caller, headers: &HeaderMap) -> bool {
+    let Caller::Network(_) = caller else { return true };
+    let mut lines = headers.get_all(HOST).iter();
+    let Some(line) = lines.next() else { return true };
+    if lines.next().is_some() {
+        return false;
+    }
+    let cache = state.0.cache.as_ref();
+    if cache.is_some_and(|cache| cache.token.get().is_some_and(|token| has_token(headers, &token))) {
+        return true;
+    }
+    let Ok(authority) = http::uri::Authority::try_from(line.as_bytes()) else { return false };
+    let host = one_host(authority.host());
+    let address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
+    if &*host == "localhost" || address.is_ok() {
+        return true;
+    }
+    let admin = cache.and_then(|cache| (cache.settings)().admin);
+    admin.is_some_and(|admin| admin.hosts.contains(&host))
+}
+
+/// Whether a request proves by the token who it is.
+fn has_token(headers: &HeaderMap, token: &str) -> bool {
+    let given = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "));
+    given.is_some_and(|given| constant_time_eq(given.as_bytes(), token.as_bytes()))
 }
 
 /// Takes as long for every wrong token of the right length.
@@ -453,13 +491,20 @@ mod tests {
     }
 
     fn state_of(memory: Memory) -> (Service, Reasons) {
+        state_with_hosts(memory, "[]")
+    }
+
+    fn state_with_hosts(memory: Memory, hosts: &str) -> (Service, Reasons) {
         let reasons = Reasons::default();
         let told = Arc::clone(&reasons);
         let readiness = move || Readiness { reasons: told.lock().unwrap().clone() };
         let clock = Clock::system();
-        let settings = "[[listen]]\naddress = \"127.0.0.1:0\"\n[upstreams.o]\nservers = [\"http://o:80\"]\n\
-                        [[routes]]\nname = \"all\"\npath = \"/*\"\nupstream = \"o\"\n";
-        let settings = crate::settings::parse(settings, "test.toml").unwrap();
+        let settings = format!(
+            "[[listen]]\naddress = \"127.0.0.1:0\"\n[admin]\naddress = \"127.0.0.1:1\"\nhosts = {hosts}\n\
+             [upstreams.o]\nservers = [\"http://o:80\"]\n\
+             [[routes]]\nname = \"all\"\npath = \"/*\"\nupstream = \"o\"\n"
+        );
+        let settings = crate::settings::parse(&settings, "test.toml").unwrap();
         let cache = Cache {
             memory: Arc::new(memory),
             clock,
@@ -478,7 +523,7 @@ mod tests {
     }
 
     async fn exchange(mut stream: impl AsyncRead + AsyncWrite + Unpin, request: &str) -> String {
-        let head = format!("{request} HTTP/1.1\r\nHost: admin\r\nConnection: close\r\n\r\n");
+        let head = format!("{request} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
         stream.write_all(head.as_bytes()).await.unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await.unwrap();
@@ -620,6 +665,37 @@ mod tests {
         }
     }
 
+    /// A page that is rebound to this machine read metrics, commands and their output.
+    #[tokio::test]
+    async fn what_is_the_operators_is_told_under_known_names_alone() {
+        let (state, reasons) =
+            state_with_hosts(Memory::new(1 << 20, 4, Arc::default()), "[\"Edge.Internal\"]");
+        reasons.lock().unwrap().push("no instance of command origin is ready".to_owned());
+        let ask = async |path: &str, host: &str| {
+            let mut stream = open(&state);
+            let head = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
+            stream.write_all(head.as_bytes()).await.unwrap();
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).await.unwrap();
+            answer
+        };
+        for known in
+            ["127.0.0.1:9900", "[::1]:9900", "10.1.2.3", "localhost", "LOCALHOST:1", "edge.internal."]
+        {
+            assert!(ask("/metrics", known).await.starts_with("HTTP/1.1 200 "), "{known}");
+        }
+        for unknown in
+            ["rebound.example", "127.0.0.1.nip.io", "localhost.evil.test", "a b", "localhost\r\nHost: a"]
+        {
+            for path in ["/metrics", "/commands", "/", "/explain"] {
+                assert!(ask(path, unknown).await.starts_with("HTTP/1.1 403 "), "{unknown}{path}");
+            }
+            assert!(ask("/livez", unknown).await.starts_with("HTTP/1.1 200 "));
+            let ready = ask("/readyz", unknown).await;
+            assert!(ready.starts_with("HTTP/1.1 503 ") && !ready.contains("origin"), "{ready}");
+        }
+    }
+
     #[tokio::test]
     async fn with_a_token_nothing_else_counts() {
         let (plain, _) = state();
@@ -689,7 +765,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_connection_without_requests_is_closed() {
         let mut client = open(&state().0);
-        client.write_all(b"GET /livez HTTP/1.1\r\nHost: admin\r\n\r\n").await.unwrap();
+        client.write_all(b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n").await.unwrap();
         let mut answer = String::new();
         client.read_to_string(&mut answer).await.unwrap();
         assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
@@ -710,7 +786,7 @@ mod tests {
         let mut open = Vec::new();
         for _ in 0..CONNECTIONS {
             let mut stream = TcpStream::connect(address).await.unwrap();
-            stream.write_all(b"GET /livez HTTP/1.1\r\nHost: admin\r\n\r\n").await.unwrap();
+            stream.write_all(b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n").await.unwrap();
             let mut answer = [0; 12];
             stream.read_exact(&mut answer).await.unwrap();
             assert_eq!(answer, *b"HTTP/1.1 200");
@@ -719,7 +795,7 @@ mod tests {
         let next = tokio::spawn(exchange(TcpStream::connect(address).await.unwrap(), "GET /livez"));
         // The request goes over a connection that has a place: once it is answered, the newcomer could have been
         // answered too.
-        open[0].write_all(b"GET /livez HTTP/1.1\r\nHost: admin\r\n\r\n").await.unwrap();
+        open[0].write_all(b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n").await.unwrap();
         open[0].read_exact(&mut [0; 64]).await.unwrap();
         assert!(!next.is_finished());
         open.pop();
@@ -733,7 +809,7 @@ mod tests {
     async fn a_stop_ends_the_service_and_its_idle_connections() {
         let (address, stop, server) = listening().await;
         let mut idle = TcpStream::connect(address).await.unwrap();
-        idle.write_all(b"GET /livez HTTP/1.1\r\nHost: admin\r\n\r\n").await.unwrap();
+        idle.write_all(b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n").await.unwrap();
         idle.read_exact(&mut [0; 12]).await.unwrap();
         stop.cancel();
         server.await.unwrap();

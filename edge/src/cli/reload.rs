@@ -48,7 +48,7 @@ fn reload(ReloadArguments { config, admin }: ReloadArguments) -> anyhow::Result<
     let mut settings = settings::load(&config)?;
     if let Some(address) = admin {
         let token_file = settings.admin.take().and_then(|admin| admin.token_file);
-        settings.admin = Some(Admin { address, token_file });
+        settings.admin = Some(Admin { address, token_file, hosts: Vec::new() });
     }
     ask(&config, &settings, "/reload", &serde_json::json!({})).map_err(|error| {
         // Nobody is there.

@@ -20,7 +20,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{Request, Response, StatusCode, Version};
+use http::{HeaderValue, Request, Response, StatusCode, Version};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::{body, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -51,7 +51,7 @@ use crate::{
     observe::record::Recorded,
     pipeline::{Peer, handle, refuse},
     request::{client::ClientKey, refusal::Refusal},
-    response::body::Body,
+    response::{body::Body, fields},
     settings::{Bounds, Timeouts},
     state::Edge,
     upstream::introduction::Ends,
@@ -64,6 +64,8 @@ pub struct Entrance {
     pub introducers: Option<Arc<Introducers>>,
     /// `None` for clear text.
     pub tls: Option<TlsEntrance>,
+    /// `Strict-Transport-Security` of every answer to clients whose connection is encrypted.
+    pub hsts: Option<HeaderValue>,
     /// Cancelled when the listener goes, or the edge: requests under way are answered, and the connection closes. What a
     /// connection was upgraded to goes on as long as the edge.
     pub leave: CancellationToken,
@@ -115,7 +117,7 @@ pub async fn serve(
     edge: Arc<Edge>,
     mut stream: TcpStream,
     address: SocketAddr,
-    Entrance { introducers, tls, leave }: Entrance,
+    Entrance { introducers, tls, hsts, leave }: Entrance,
     mut place: ConnectionPermit,
 ) {
     let state = edge.state.load_full();
@@ -146,7 +148,8 @@ pub async fn serve(
     }
     // A child token: checking the shared one takes a lock that all connections share.
     let drain = leave.child_token();
-    let client = ClientConnection { edge, peer, timeouts, bounds, stall, leave, drain };
+    let hsts = hsts.filter(|_| peer.scheme == Scheme::Https);
+    let client = ClientConnection { edge, peer, timeouts, bounds, stall, hsts, leave, drain };
     let Some(tls) = tls else { return client.http1(stream, place).await };
     // Boxed: it is over when the connection has hardly begun.
     match Box::pin(client.handshake(tls, stream, &place)).await {
@@ -165,6 +168,7 @@ struct ClientConnection {
     timeouts: Timeouts,
     bounds: Bounds,
     stall: Duration,
+    hsts: Option<HeaderValue>,
     /// The listener's, which all its connections share.
     leave: CancellationToken,
     /// This connection's own.
@@ -255,7 +259,9 @@ impl ClientConnection {
             if let Some(refusal) = refusal {
                 socket.release();
                 let head = unread::head(&parts.read_buf);
-                let answer = unread::in_http1(refuse(&self.edge, self.peer, &head, &refusal)).await;
+                let mut answer = refuse(&self.edge, self.peer, &head, &refusal);
+                fields::strict_transport(answer.headers_mut(), self.hsts.as_ref());
+                let answer = unread::in_http1(answer).await;
                 let sent = async {
                     socket.write_all(&answer).await?;
                     socket.shutdown().await
@@ -294,7 +300,7 @@ impl ClientConnection {
     ) -> Option<Refusal> {
         match ended {
             ConnectionEnd::Closed(Err(error)) => match refused {
-                Some(status) => Some(unread::refusal(status, error, self.bounds.of_heads())),
+                Some(status) => Some(unread::refusal(status, error, unread, self.bounds.of_heads())),
                 None if unread.starts_with(HTTP2_PREFACE) => Some(Refusal::VersionNotSupported(
                     "HTTP/2 is offered over TLS only, to those who ask for it by ALPN",
                 )),
@@ -315,13 +321,14 @@ impl ClientConnection {
         let in_flight = InFlight::begin(Arc::clone(deadlines));
         // hyper answers an HTTP/1.0 client in its own version, which has no interim responses (RFC 9110 §15.2).
         let interim = (request.version() == Version::HTTP_11).then_some(&**interim);
-        let response = handle(
+        let mut response = handle(
             &self.edge,
             self.peer,
             interim,
             request.map(|incoming| Content::in_turn(incoming, deadlines.activity(), turn)),
         )
         .await;
+        fields::strict_transport(response.headers_mut(), self.hsts.as_ref());
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             turn.switch();
         }
@@ -333,8 +340,8 @@ impl ClientConnection {
         let _seat = place.seat(&deadlines, self.drain.clone());
         let io = Watched::new(stream, Arc::clone(&deadlines), Arc::default(), place);
         let edge = Arc::clone(&self.edge);
-        let mut connection =
-            http2::Connection::new(io, &self.bounds, edge, self.peer, Arc::clone(&deadlines));
+        let shared = http2::ConnectionShared::new(edge, self.peer, self.hsts.clone(), Arc::clone(&deadlines));
+        let mut connection = http2::Connection::new(io, &self.bounds, shared);
         self.watch(&deadlines, |context, close| {
             if close {
                 connection.close();

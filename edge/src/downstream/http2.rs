@@ -79,21 +79,30 @@ enum Phase<S> {
 
 /// The state that all requests of a connection share.
 #[derive(Clone)]
-struct ConnectionShared {
+pub struct ConnectionShared {
     edge: Arc<Edge>,
     peer: Peer,
+    /// `Strict-Transport-Security` of every answer.
+    hsts: Option<HeaderValue>,
     deadlines: Arc<Deadlines>,
     unsent: Arc<SendBudget>,
+}
+
+impl ConnectionShared {
+    /// Of a connection with nothing on its way yet.
+    pub fn new(edge: Arc<Edge>, peer: Peer, hsts: Option<HeaderValue>, deadlines: Arc<Deadlines>) -> Self {
+        let unsent = SendBudget::new(&edge.unsent);
+        Self { edge, peer, hsts, deadlines, unsent }
+    }
 }
 
 type Arrived = (Request<RecvStream>, SendResponse<UnsentOctets>);
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// A connection whose client is about to send its preface.
-    pub fn new(io: S, bounds: &Bounds, edge: Arc<Edge>, peer: Peer, deadlines: Arc<Deadlines>) -> Self {
+    pub fn new(io: S, bounds: &Bounds, shared: ConnectionShared) -> Self {
         let out = CoalescedWrites::new(io);
-        let unsent = SendBudget::new(&edge.unsent);
-        let trusted = edge.state.load().settings.clients.trusts(peer.address);
+        let trusted = shared.edge.state.load().settings.clients.trusts(shared.peer.address);
         let most = if trusted { u32::MAX } else { bounds.streams_per_second };
         let handshake = Builder::new()
             .max_concurrent_streams(bounds.streams)
@@ -108,7 +117,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         Self {
             state: Phase::Handshake(handshake),
             out,
-            shared: ConnectionShared { edge, peer, deadlines, unsent },
+            shared,
             closing: false,
             rate: StreamRate { most, second: 0, begun: 0 },
             arrived: Vec::new(),
@@ -236,6 +245,7 @@ async fn exchange(shared: ConnectionShared, (request, mut respond): Arrived) {
     let Some(response) = answer(&shared, request, &mut respond, wanted).await else { return };
     let (mut head, body) = response.into_parts();
     fields::date(&mut head.headers, &shared.edge.clock);
+    fields::strict_transport(&mut head.headers, shared.hsts.as_ref());
     let ends = is_head || has_no_content(head.status) || body.is_end_stream();
     if !ends && let Some(length) = body.size_hint().exact() {
         head.headers.entry(header::CONTENT_LENGTH).or_insert_with(|| HeaderValue::from(length));

@@ -29,9 +29,7 @@ use crate::{
     request::{
         as_sent::AsSent,
         client::{self, Client},
-        inbound,
-        refusal::Refusal,
-        route,
+        inbound, route,
     },
     response::{coding, stated},
     settings::{AddressRules, Route, RouteAction, Settings, Sign, UpstreamSettings},
@@ -220,10 +218,11 @@ fn no_route(settings: &Settings, target: &Target) -> Explanation {
         };
         format!("route {} does not match {what}", route.name)
     };
+    let refusal = route::refusal(&settings.routes, target);
     Explanation {
         verdict: "refused".to_owned(),
-        reason: Some(Refusal::NoRoute.detail().to_owned()),
-        meaning: Some(format!("{}: {}.", Refusal::NoRoute.status().as_u16(), Refusal::NoRoute)),
+        reason: Some(refusal.detail().to_owned()),
+        meaning: Some(format!("{}: {refusal}.", refusal.status().as_u16())),
         notes: settings.routes.iter().take(MOST_ROUTES_TOLD).map(why).collect(),
         remedy: Some(
             "add a route with this host and path, or path = \"/*\" for whatever no other takes".to_owned(),
@@ -342,8 +341,8 @@ fn read<'a>(settings: &'a Settings, question: &Question) -> Result<Explained<'a>
     let mut clients = settings.clients.clone();
     clients.trusted_proxies.push(here.into());
     let client = client::identify(Client { address: here, scheme }, &head.headers, &clients);
-    let target = inbound::read(&head, client.scheme).map_err(|refusal| refusal.to_string())?;
-    let found = route::find(&settings.routes, &target, &head);
+    let mut target = inbound::read(&head, client.scheme).map_err(|refusal| refusal.to_string())?;
+    let found = route::find(&settings.routes, &mut target, &head).map_err(|refusal| refusal.to_string())?;
     if found.is_some_and(|route| route.basic_auth.is_some()) {
         head.headers.remove(header::AUTHORIZATION);
     }

@@ -81,6 +81,13 @@ impl Target {
         route_path(self.path())
     }
 
+    /// Puts `/` in place of each `%2F` of the path.
+    pub fn decode_slashes(&mut self) {
+        let path = self.path().replace("%2F", "/").replace("%2f", "/");
+        let path_and_query = [&path, &self.path_and_query[self.path_length..]].concat();
+        (self.path_length, self.path_and_query) = (path.len(), path_and_query.into());
+    }
+
     /// `host`, with the port where it is not the scheme's own.
     pub fn authority(&self) -> String {
         if self.port == self.scheme.default_port() {

@@ -20,9 +20,11 @@ use crate::{
 /// The keys under which a target may be stored: by its route's rules for the query, and with its whole query, since the
 /// rules may have changed since it was stored.
 pub fn keys_of<T: AsRef<Route>>(routes: &[T], target: &Target) -> Vec<Key> {
-    let whole = Key::new(target);
-    let on_route =
-        route::find_plain(routes, target).map(|route| Key::on_route(target, &route.as_ref().query));
+    let mut target = target.clone();
+    // Nothing is stored under what no request for it would be answered for.
+    let route = route::find_plain(routes, &mut target).ok().flatten();
+    let whole = Key::new(&target);
+    let on_route = route.map(|route| Key::on_route(&target, &route.as_ref().query));
     on_route.filter(|key| *key != whole).into_iter().chain([whole]).collect()
 }
 

@@ -211,8 +211,9 @@ fn find_route<'a>(
     let port = if client.address == peer.address { peer.port } else { 0 };
     let ends = Ends { source: SocketAddr::new(client.address, port), destination: peer.reached };
     record.client(client.address, client.scheme);
-    let target = inbound::read(head, client.scheme)?;
-    let on = route::find(&state.routes, &target, head).ok_or(Refusal::NoRoute)?;
+    let mut target = inbound::read(head, client.scheme)?;
+    let found = route::find(&state.routes, &mut target, head)?;
+    let on = found.ok_or_else(|| route::refusal(&state.routes, &target))?;
     record.route(&on.route.name, &on.metrics);
     let patience = by_proxy::patience(peer.address, &head.headers, &settings.clients);
     Ok(OnRoute { target, client, ends, patience, on, limited: None })

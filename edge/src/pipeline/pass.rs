@@ -263,7 +263,7 @@ impl Exchange<'_> {
         let target = invalidate::resource(&self.target, &authority);
         let ignored_cookies =
             self.head.headers.contains_key(header::COOKIE) && !self.as_sent().is_asked_with(&header::COOKIE);
-        let of_get = route::find_plain(&self.settings.routes, &self.target);
+        let of_get = route::find_plain(&self.settings.routes, &mut self.target.clone()).ok().flatten();
         let on_route_of_get = of_get.is_some_and(|route| Arc::ptr_eq(route, self.route));
         if overrides_method(self.head) || ignored_cookies || !on_route_of_get {
             // The upstream has answered another method, or has seen cookies that no GET for the cache brings it; or a GET goes

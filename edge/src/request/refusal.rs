@@ -55,6 +55,9 @@ pub enum Refusal {
     /// The route is not for this client.
     #[error("this address is not allowed here")]
     AddressDenied,
+    /// No route is for this host: a client with a connection for another one may try a new one (RFC 9110 §15.5.20).
+    #[error("no route is for this host")]
+    Misdirected,
     /// `Cache-Control: only-if-cached`, and nothing usable is stored (RFC 9111 §5.2.1.7).
     #[error("only-if-cached, and nothing usable is stored")]
     OnlyIfCached,
@@ -93,6 +96,7 @@ impl Refusal {
             Self::AddressDenied => StatusCode::FORBIDDEN,
             Self::Unauthorized(_) => StatusCode::UNAUTHORIZED,
             Self::PasswordsBusy => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Misdirected => StatusCode::MISDIRECTED_REQUEST,
             Self::OnlyIfCached | Self::Deadline { .. } => StatusCode::GATEWAY_TIMEOUT,
             Self::RouteBusy => StatusCode::SERVICE_UNAVAILABLE,
             Self::Upstream(failure) => failure.status(),
@@ -143,6 +147,7 @@ impl Refusal {
             Self::AddressDenied => "address-denied",
             Self::Unauthorized(_) => "unauthorized",
             Self::PasswordsBusy => "passwords-busy",
+            Self::Misdirected => "misdirected",
             Self::OnlyIfCached => "only-if-cached",
             Self::RouteBusy => "route-busy",
             Self::ClientBusy => "client-busy",

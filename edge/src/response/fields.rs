@@ -112,6 +112,14 @@ pub fn date(headers: &mut HeaderMap, clock: &Clock) {
     entry.insert(value);
 }
 
+/// Says to a client with an encrypted connection that this host is to be reached by no other (RFC 6797), in place of whatever
+/// the origin says of it: the operator's word holds for errors and stored answers as well.
+pub fn strict_transport(headers: &mut HeaderMap, hsts: Option<&HeaderValue>) {
+    if let Some(hsts) = hsts {
+        headers.insert(header::STRICT_TRANSPORT_SECURITY, hsts.clone());
+    }
+}
+
 thread_local! {
     /// The second since the epoch that was last written out, and how.
     static DATE: RefCell<(u64, HeaderValue)> = const { RefCell::new((u64::MAX, HeaderValue::from_static(""))) };

@@ -28,7 +28,7 @@ use crate::{
         tls::{self, Loaded, Terminator, Terminators},
     },
     observe::metrics::ListenerKind,
-    settings::{Listen, clash, reload::Change},
+    settings::{Hsts, Listen, clash, reload::Change},
 };
 
 /// All that are open.
@@ -214,6 +214,12 @@ impl Listener {
             let terms = Terms::new(&self.listen, self.terminator.as_ref(), &self.closing, serving);
             // Whoever was received by the old terms may not go on by them.
             self.terms.swap(Arc::new(terms)).entrance.leave.cancel();
+        } else if before.hsts != self.listen.hsts {
+            // Connections go on with what they were told at first, and end with the listener as before.
+            let terms = self.terms.load();
+            let entrance = Entrance { hsts: self.listen.hsts.map(Hsts::to_field), ..terms.entrance.clone() };
+            let metrics = terms.metrics.clone();
+            self.terms.store(Arc::new(Terms { entrance, metrics }));
         }
         renewed
     }
@@ -266,7 +272,8 @@ impl Terms {
             handshakes: Arc::clone(&serving.handshakes),
         });
         let introducers = Introducers::new(&listen.proxy_protocol).map(Arc::new);
-        let entrance = Entrance { introducers, tls, leave: closing.child_token() };
+        let hsts = listen.hsts.map(Hsts::to_field);
+        let entrance = Entrance { introducers, tls, hsts, leave: closing.child_token() };
         Self { entrance, metrics: serving.edge.metrics.for_listener(kind) }
     }
 }
@@ -302,7 +309,7 @@ mod tests {
     fn listen(port: u16, files: Option<&str>) -> Listen {
         let tls =
             files.map(|file| Certificate { certificate: file.into(), key: file.into(), local_ca: false });
-        Listen { address: ([127, 0, 0, 1], port).into(), tls, proxy_protocol: Vec::new() }
+        Listen { address: ([127, 0, 0, 1], port).into(), tls, proxy_protocol: Vec::new(), hsts: None }
     }
 
     #[track_caller]

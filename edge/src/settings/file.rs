@@ -15,13 +15,14 @@ use toml::{
 };
 
 use super::{
-    AdminAddress, Balance, CommandListen, CommandOutput, ForwardedBy, HostPattern, LogFormat, MediaRange,
-    OverloadControl, ProxyProtocol, RequestField, RequestIdInAnswers, ResponseField, StopSignal,
+    AdminAddress, Balance, CommandListen, CommandOutput, EncodedSlash, ForwardedBy, HostPattern, Hsts,
+    LogFormat, MediaRange, OverloadControl, ProxyProtocol, RequestField, RequestIdInAnswers, ResponseField,
+    StopSignal,
     error::Fault,
     value::{
-        ByteSize, CertificateName, CheckPath, CookieSign, Count, Deadline, FieldSign, Instances, Lifetimes,
-        LimitNames, PathPrefix, Paths, Percent, Positive, PositiveSize, ProxyPeers, Rate, Ready, ServerError,
-        Table, Text, Threads, UnsafeMethod, WellStatus, Written, WrittenFiles, WrittenRedirect,
+        ByteSize, CertificateName, CheckPath, CookieSign, Count, Deadline, FieldSign, Host, Instances,
+        Lifetimes, LimitNames, PathPrefix, Paths, Percent, Positive, PositiveSize, ProxyPeers, Rate, Ready,
+        ServerError, Table, Text, Threads, UnsafeMethod, WellStatus, Written, WrittenFiles, WrittenRedirect,
         WrittenRespond, WrittenServer, nearest_or_list,
     },
 };
@@ -63,6 +64,7 @@ pub(super) struct WrittenListen {
     pub(super) address: Option<Written<SocketAddr>>,
     pub(super) tls: Option<Table<WrittenTls>>,
     pub(super) proxy_protocol: Option<Written<ProxyPeers>>,
+    pub(super) hsts: Option<Written<Hsts>>,
 }
 
 /// `tls = { .. }` of a listener.
@@ -80,6 +82,8 @@ pub(super) struct WrittenTls {
 pub(super) struct WrittenAdmin {
     pub(super) address: Option<Written<AdminAddress>>,
     pub(super) token_file: Option<Written<PathBuf>>,
+    #[serde(default)]
+    pub(super) hosts: Vec<Written<Host>>,
 }
 
 /// `[cache]`
@@ -219,6 +223,7 @@ pub(super) struct WrittenRoute {
     pub(super) compress_types: Option<Spanned<Vec<Written<MediaRange>>>>,
     pub(super) decompress: Option<Written<bool>>,
     pub(super) early_hints: Option<Written<bool>>,
+    pub(super) encoded_slash: Option<Written<EncodedSlash>>,
     pub(super) timeouts: Option<Table<WrittenRouteTimeouts>>,
     pub(super) bounds: Option<Table<WrittenRouteBounds>>,
     pub(super) cache: Option<Table<WrittenRouteCache>>,

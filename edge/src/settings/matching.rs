@@ -14,6 +14,13 @@ pub enum PathPattern {
 }
 
 impl PathPattern {
+    /// What stands before a star, if there is one.
+    pub fn text(&self) -> &str {
+        match self {
+            Self::Exact(path) | Self::Prefix(path) => path,
+        }
+    }
+
     /// Whether a path, in the spelling that routes see, is one of it.
     pub fn holds(&self, path: &str) -> bool {
         match self {

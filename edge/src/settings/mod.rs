@@ -133,6 +133,29 @@ pub struct Listen {
     pub tls: Option<Certificate>,
     /// From whom connections must begin with a PROXY header, and nobody else may connect; empty for no headers.
     pub proxy_protocol: Vec<IpNet>,
+    /// What every answer over TLS says of clear text.
+    pub hsts: Option<Hsts>,
+}
+
+/// That a host is to be reached by TLS alone (RFC 6797); written `365d`, or `365d includeSubDomains preload`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hsts {
+    /// For how long from each answer on.
+    pub max_age: Duration,
+    /// And so are the hosts below it.
+    pub include_subdomains: bool,
+    /// Lists that come with browsers may name it.
+    pub preload: bool,
+}
+
+impl Hsts {
+    /// `Strict-Transport-Security`.
+    pub fn to_field(self) -> HeaderValue {
+        let subdomains = if self.include_subdomains { "; includeSubDomains" } else { "" };
+        let preload = if self.preload { "; preload" } else { "" };
+        let field = format!("max-age={}{subdomains}{preload}", self.max_age.as_secs());
+        HeaderValue::try_from(field).expect("digits and words are visible ASCII")
+    }
 }
 
 /// Whether two sockets would take the same connections. `[::]` listens on IPv4 as well.
@@ -154,6 +177,8 @@ pub struct Admin {
     pub address: AdminAddress,
     /// The file whose content is the bearer token that changes need; without it only this machine may make any.
     pub token_file: Option<PathBuf>,
+    /// Names by which the listener is asked, beside addresses and `localhost`.
+    pub hosts: Vec<Box<str>>,
 }
 
 /// Where the operator's listener is; written `127.0.0.1:9900` or `unix:/run/gatehouse/admin.sock`.
@@ -436,6 +461,8 @@ pub struct Route {
     pub decompress: bool,
     /// Whether the preloads of a stored page go ahead as 103 (RFC 8297) while the origin is asked about it.
     pub early_hints: bool,
+    /// What becomes of paths with an encoded slash.
+    pub encoded_slash: EncodedSlash,
     pub times: RouteTimes,
     pub bounds: RouteBounds,
 }
@@ -448,6 +475,18 @@ pub struct BasicAuth {
     pub users: Users,
     /// The `WWW-Authenticate` of a refusal.
     pub challenge: HeaderValue,
+}
+
+/// What becomes of a path with `%2F`, which some servers take for `/` and others not.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum EncodedSlash {
+    /// It goes on as it is, where both readings take the same route, and is refused otherwise.
+    #[default]
+    Keep,
+    /// It becomes `/`, for routes, key and upstream.
+    Decode,
+    /// 400.
+    Refuse,
 }
 
 /// How long the parts of an exchange may take on a route.

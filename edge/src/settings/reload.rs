@@ -53,8 +53,10 @@ mod tests {
         ("listen.tls.key", "\"a.key\"", "\"b.key\"", InFlight),
         ("listen.tls.local_ca", "true", "false", InFlight),
         ("listen.proxy_protocol", "true", "[\"10.0.0.0/8\"]", InFlight),
+        ("listen.hsts", "\"1d\"", "\"365d includeSubDomains\"", NextConnection),
         ("admin.address", "\"127.0.0.1:9900\"", "\"127.0.0.1:9901\"", InFlight),
         ("admin.token_file", "\"a\"", "\"b\"", InFlight),
+        ("admin.hosts", "[]", "[\"edge.test\"]", InFlight),
         ("cache.memory", "\"64 MiB\"", "\"128 MiB\"", InFlight),
         ("cache.largest_object", "\"1 MiB\"", "\"2 MiB\"", InFlight),
         ("cache.variants", "4", "5", InFlight),
@@ -156,6 +158,7 @@ mod tests {
         ("routes.compress_types", "[\"text/css\"]", "[\"text/*\"]", InFlight),
         ("routes.decompress", "true", "false", InFlight),
         ("routes.early_hints", "true", "false", InFlight),
+        ("routes.encoded_slash", "\"keep\"", "\"refuse\"", InFlight),
         ("routes.timeouts.total", "\"1s\"", "\"2s\"", InFlight),
         ("routes.timeouts.first_byte", "\"1s\"", "\"2s\"", InFlight),
         ("routes.timeouts.between_bytes", "\"1s\"", "\"2s\"", InFlight),
@@ -229,6 +232,8 @@ mod tests {
             let rest = ["certificate", "key"].into_iter().filter(|other| *other != name);
             let rest: String = rest.map(|other| format!(", {other} = \"f\"")).collect();
             format!("tls = {{ {name} = {value}{rest} }}\n")
+        } else if key == "listen.hsts" {
+            "tls = { certificate = \"f\", key = \"f\" }\n".to_owned()
         } else {
             String::new()
         };

@@ -67,7 +67,7 @@ fn the_demo_is_right_and_puts_no_limit_on_pages() {
     let address = |text: &str| text.parse::<SocketAddr>().unwrap();
     assert_eq!(
         settings.listeners[0],
-        Listen { address: address("[::]:8080"), tls: None, proxy_protocol: Vec::new() }
+        Listen { address: address("[::]:8080"), tls: None, proxy_protocol: Vec::new(), hsts: None }
     );
     let tls = Certificate {
         certificate: "certs/localhost.pem".into(),
@@ -76,11 +76,15 @@ fn the_demo_is_right_and_puts_no_limit_on_pages() {
     };
     assert_eq!(
         settings.listeners[1],
-        Listen { address: address("[::]:8443"), tls: Some(tls), proxy_protocol: Vec::new() }
+        Listen { address: address("[::]:8443"), tls: Some(tls), proxy_protocol: Vec::new(), hsts: None }
     );
     assert_eq!(
         settings.admin,
-        Some(Admin { address: AdminAddress::Network(address("127.0.0.1:9900")), token_file: None })
+        Some(Admin {
+            address: AdminAddress::Network(address("127.0.0.1:9900")),
+            token_file: None,
+            hosts: Vec::new()
+        })
     );
     assert_eq!(settings.log.format, LogFormat::Pretty);
     let limited: Vec<(&str, bool)> =

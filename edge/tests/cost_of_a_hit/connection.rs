@@ -86,7 +86,9 @@ impl Http2 {
             Deadlines::new(&edge.clock, Protocol::Http2, edge.state.load().settings.timeouts.total);
         let socket = Watched::new(accepted, Arc::clone(&deadlines), Arc::default(), permit(edge));
         let bounds = edge.state.load().settings.bounds.clone();
-        let mut connection = http2::Connection::new(socket, &bounds, Arc::clone(edge), page::PEER, deadlines);
+        let edge = Arc::clone(edge);
+        let shared = http2::ConnectionShared::new(edge, page::PEER, None, deadlines);
+        let mut connection = http2::Connection::new(socket, &bounds, shared);
         tokio::spawn(async move { poll_fn(|context| connection.poll(context)).await });
         stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await.unwrap();
         stream.write_all(&frame(SETTINGS, 0, &[])).await.unwrap();

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use edge::{
     downstream::{
         deadlines::{Deadlines, Protocol},
-        http2::Connection,
+        http2::{Connection, ConnectionShared},
     },
     message::target::Scheme,
     pipeline::Peer,
@@ -45,7 +45,8 @@ pub(crate) async fn client_with(front: &Front, builder: &h2::client::Builder) ->
             scheme: Scheme::Https,
         };
         let bounds = Bounds { ..edge.state.load().settings.bounds.clone() };
-        let mut connection = Connection::new(far, &bounds, edge, peer, deadlines);
+        let shared = ConnectionShared { edge, peer, hsts: None, deadlines };
+        let mut connection = Connection::new(far, &bounds, shared);
         async move {
             loop {
                 tokio::select! {

@@ -168,13 +168,16 @@ impl Changes {
         });
         let gist = |listen: &Listen| listen.tls.as_ref().map_or("clear text".to_owned(), certificate);
         for before in gone {
-            let Listen { address, tls, proxy_protocol } = before;
+            let Listen { address, tls, proxy_protocol, hsts } = before;
             match other.iter().position(|after| after.address == *address) {
                 Some(place) => {
                     let after = other.remove(place);
                     let table = format!("listen.{address}");
                     let introducers = (proxy_protocol, &after.proxy_protocol);
                     self.key(&table, "proxy_protocol", introducers, |networks| list(networks, plain));
+                    self.key(&table, "hsts", (hsts, &after.hsts), |hsts| {
+                        maybe(hsts, |hsts| hsts.to_field().to_str().unwrap_or_default().to_owned())
+                    });
                     match (tls, &after.tls) {
                         (Some(old), Some(new)) => self.certificate(&format!("{table}.tls"), (old, new)),
                         (old, new) => self.key(&table, "tls", (old, new), |tls| maybe(tls, certificate)),
@@ -205,7 +208,11 @@ impl Changes {
                 self,
                 "admin",
                 (old, new),
-                Admin { address: plain, token_file: |file| maybe(file, path) },
+                Admin {
+                    address: plain,
+                    token_file: |file| maybe(file, path),
+                    hosts: |hosts| list(hosts, plain)
+                },
                 apart
             ),
             (None, None) => {}
@@ -418,6 +425,7 @@ impl Changes {
                 decompress: plain,
                 early_hints: plain,
                 receive_first: size,
+                encoded_slash: word,
             },
             apart name paths asks addresses basic_auth action rewrite response_fields canary resend limits times bounds rules query browser
         );

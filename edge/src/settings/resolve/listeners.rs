@@ -30,7 +30,18 @@ impl Resolver<'_> {
                 self.fault(place.clone(), message, "give each listener a port of its own");
             }
             let proxy_protocol = self.or(table.proxy_protocol, ProxyPeers::default()).0;
-            listeners.push((place, Listen { address, tls, proxy_protocol }));
+            if let Some(hsts) = &table.hsts
+                && tls.is_none()
+                && proxy_protocol.is_empty()
+            {
+                self.fault(
+                    hsts.span.clone(),
+                    "what is said over clear text about TLS counts for nothing (RFC 6797 §7.2)",
+                    "write it in the table of the listener that has `tls`",
+                );
+            }
+            let hsts = table.hsts.and_then(|hsts| self.value(hsts));
+            listeners.push((place, Listen { address, tls, proxy_protocol, hsts }));
         }
         listeners
     }
@@ -48,7 +59,8 @@ impl Resolver<'_> {
         written: Option<Table<WrittenAdmin>>,
         public: &[(Span, Listen)],
     ) -> Option<Admin> {
-        let Table { span, value: WrittenAdmin { address: written, token_file } } = written?;
+        let Table { span, value: WrittenAdmin { address: written, token_file, hosts } } = written?;
+        let hosts = hosts.into_iter().filter_map(|host| self.value(host)).map(|host| host.0).collect();
         let token_file = token_file.and_then(|file| self.value(file));
         let place = written.as_ref().map_or(span.clone(), |address| address.span.clone());
         let address = self.need(written, &span, "address", "\"127.0.0.1:9900\"")?;
@@ -61,6 +73,6 @@ impl Resolver<'_> {
             );
             self.fault(place, message, "give it a port that no client can reach, such as \"127.0.0.1:9900\"");
         }
-        Some(Admin { address, token_file })
+        Some(Admin { address, token_file, hosts })
     }
 }

@@ -9,8 +9,8 @@ use toml::Spanned;
 
 use super::{Known, Resolver, Span, count, duration, inner, map};
 use crate::settings::{
-    AddressRules, Asks, Balance, BasicAuth, Canary, FilesFolder, HostPattern, INTERNAL, Limit, Location,
-    LocationTemplate, MediaRange, PathPattern, PathRewrite, Redirect, RedirectFrom, ResendRules,
+    AddressRules, Asks, Balance, BasicAuth, Canary, EncodedSlash, FilesFolder, HostPattern, INTERNAL, Limit,
+    Location, LocationTemplate, MediaRange, PathPattern, PathRewrite, Redirect, RedirectFrom, ResendRules,
     ResponseField, ResponseFields, Route, RouteAction, RouteBounds, RouteTimes, StatedAnswer, Timeouts,
     UpstreamSettings, Users,
     file::{
@@ -122,6 +122,7 @@ impl Resolver<'_> {
         let decompress = self.or(table.decompress, compress);
         let mut cache = inner(table.cache);
         let early_hints = self.or(table.early_hints, false);
+        let encoded_slash = self.or(table.encoded_slash, EncodedSlash::default());
         let browser = cache.browser.take().and_then(|browser| self.value(browser));
         let query = self.query(inner(cache.query.take()));
         // A route that does not code leaves the choice to the origin, and then it makes variants.
@@ -161,6 +162,7 @@ impl Resolver<'_> {
             compress_types,
             decompress,
             early_hints,
+            encoded_slash,
         })
     }
 

@@ -6,6 +6,7 @@ use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use toml::Spanned;
 
 use super::{ReadVisitor, Unreadable, Value, Written, unexpected};
+use crate::settings::Hsts;
 
 /// A whole number, 0 or more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -257,6 +258,43 @@ impl Value for Duration {
         Err(refused)
     }
 }
+
+impl Value for Hsts {
+    const EXPECTED: &'static str =
+        "a duration such as \"365d\", and words as in \"365d includeSubDomains preload\"";
+
+    fn from_text(text: &str) -> Result<Self, Unreadable> {
+        let mut words = text.split_ascii_whitespace();
+        let mut hsts = Hsts {
+            max_age: Duration::from_text(words.next().unwrap_or_default())?,
+            include_subdomains: false,
+            preload: false,
+        };
+        for word in words {
+            match word {
+                "includeSubDomains" => hsts.include_subdomains = true,
+                "preload" => hsts.preload = true,
+                _ => {
+                    let help = "after the duration stand \"includeSubDomains\" and \"preload\", or nothing";
+                    return Err(Unreadable::new(format!("{word:?} means nothing here"), help));
+                }
+            }
+        }
+        if hsts.max_age.subsec_nanos() > 0 {
+            return Err(Unreadable::new(format!("{text:?} is no whole number of seconds"), "write \"365d\""));
+        }
+        if hsts.preload && !(hsts.include_subdomains && hsts.max_age >= PRELOADED) {
+            return Err(Unreadable::new(
+                "browsers' lists take no host for less than a year, or without the hosts below it",
+                "write \"365d includeSubDomains preload\"",
+            ));
+        }
+        Ok(hsts)
+    }
+}
+
+/// What the lists of browsers ask for at least (hstspreload.org).
+const PRELOADED: Duration = Duration::from_secs(365 * 86_400);
 
 /// A duration, where a table of them by status may stand as well.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -5,8 +5,8 @@ use http::{HeaderName, HeaderValue, Method};
 
 use super::{Unreadable, Value, nearest_or_list, unexpected};
 use crate::settings::{
-    CommandListen, CommandOutput, ForwardedBy, LogFormat, MediaRange, OverloadControl, PathPattern,
-    ProxyProtocol, RequestIdInAnswers, StopSignal,
+    CommandListen, CommandOutput, EncodedSlash, ForwardedBy, LogFormat, MediaRange, OverloadControl,
+    PathPattern, ProxyProtocol, RequestIdInAnswers, StopSignal,
 };
 
 impl Value for MediaRange {
@@ -293,6 +293,21 @@ impl Value for ClientDirectives {
                 ("ignore-reloads", ClientDirectives::IgnoreReloads),
                 ("ignore-relaxations", ClientDirectives::IgnoreRelaxations),
                 ("ignore-all", ClientDirectives::IgnoreAll),
+            ],
+        )
+    }
+}
+
+impl Value for EncodedSlash {
+    const EXPECTED: &'static str = "what becomes of %2F in a path";
+
+    fn from_text(text: &str) -> Result<Self, Unreadable> {
+        choose(
+            text,
+            &[
+                ("keep", EncodedSlash::Keep),
+                ("decode", EncodedSlash::Decode),
+                ("refuse", EncodedSlash::Refuse),
             ],
         )
     }

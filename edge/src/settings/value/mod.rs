@@ -25,7 +25,7 @@ pub(super) use amounts::{
     Threads,
 };
 pub(super) use choices::{PathPrefix, Paths, Ready, UnsafeMethod};
-pub(super) use places::ProxyPeers;
+pub(super) use places::{Host, ProxyPeers};
 #[cfg(test)]
 pub(super) use servers::ServerTable;
 pub(super) use servers::{CertificateName, CheckPath, CookieSign, FieldSign, WellStatus, WrittenServer};

@@ -121,6 +121,23 @@ impl Value for HostPattern {
     }
 }
 
+/// One host, in its one spelling.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::settings) struct Host(pub(in crate::settings) Box<str>);
+
+impl Value for Host {
+    const EXPECTED: &'static str = "a host such as \"shop.example\"";
+
+    fn from_text(text: &str) -> Result<Self, Unreadable> {
+        match HostPattern::from_text(text)? {
+            HostPattern::Exact(host) => Ok(Self(host)),
+            HostPattern::Below(_) => {
+                Err(Unreadable::new(format!("{text:?} is no host"), "hosts are written in full here"))
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
