@@ -25,6 +25,7 @@ use crate::{
 pub struct Setup {
     servers: Vec<String>,
     listen: String,
+    listen_tls: String,
     upstream: String,
     routes: Vec<String>,
     tables: String,
@@ -62,6 +63,7 @@ impl Setup {
             servers: vec![server.to_owned()],
             top: String::new(),
             listen: String::new(),
+            listen_tls: String::new(),
             upstream: String::new(),
             routes: Vec::new(),
             tables: String::new(),
@@ -103,6 +105,13 @@ impl Setup {
     #[must_use]
     pub fn listen(mut self, lines: &str) -> Self {
         self.listen.push_str(lines);
+        self
+    }
+
+    /// With this in the table of the listener with TLS, such as `hsts = "365d"`.
+    #[must_use]
+    pub fn listen_tls(mut self, lines: &str) -> Self {
+        self.listen_tls.push_str(lines);
         self
     }
 
@@ -154,7 +163,7 @@ impl Setup {
     /// The settings file.
     #[must_use]
     pub fn text(&self) -> String {
-        let Self { servers, top, listen, upstream, routes, tables, admin, threads, listeners } = self;
+        let Self { servers, top, listen, listen_tls, upstream, routes, tables, admin, threads, listeners } = self;
         let listeners = listeners.concat();
         let admin = admin.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 0)));
         let everything = vec!["path = \"/*\"".to_owned()];
@@ -177,6 +186,7 @@ address = "127.0.0.1:0"
 [[listen]]
 address = "127.0.0.1:0"
 {listen}
+{listen_tls}
 tls = {{ certificate = "certs/localhost.pem", key = "certs/localhost.key", local_ca = true }}
 
 {listeners}[admin]
@@ -336,7 +346,7 @@ impl Edge {
     #[must_use]
     pub fn admin_status(&self, path: &str) -> Option<u16> {
         let mut raw = Raw::try_connect(self.admin)?;
-        raw.try_send(format!("GET {path} HTTP/1.1\r\nHost: admin\r\nConnection: close\r\n\r\n"));
+        raw.try_send(format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"));
         raw.answer_unless_closed().map(|answer| answer.status)
     }
 

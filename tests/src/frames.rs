@@ -104,6 +104,36 @@ impl Frames {
         }
     }
 
+    /// Reads until the stream is decided: the status of its response, the connection's first, or what came in its place.
+    ///
+    /// # Errors
+    /// What became of the stream instead.
+    ///
+    /// # Panics
+    /// When nothing comes and the connection stays open.
+    #[track_caller]
+    pub fn status(&mut self, stream: u32) -> Result<u16, Outcome> {
+        loop {
+            let Some(frame) = self.next() else { return Err(Outcome::Ended(None)) };
+            let code = |at: usize| frame.payload.get(at..at + 4).map(number);
+            match frame.kind {
+                kind if kind == Kind::Headers as u8 && frame.stream == stream => {
+                    return Ok(first_status(&frame.payload).expect("a response begins with its status"));
+                }
+                kind if kind == Kind::ResetStream as u8 && frame.stream == stream => {
+                    return Err(Outcome::Reset(code(0).expect("RST_STREAM holds its code")));
+                }
+                kind if kind == Kind::GoAway as u8 => return Err(Outcome::Ended(code(4))),
+                _ => {}
+            }
+        }
+    }
+
+    /// Sends these octets as they are, if the edge still listens.
+    pub fn send_octets(&mut self, octets: &[u8]) -> bool {
+        self.raw.try_send(octets)
+    }
+
     /// Reads the next frame, or `None` when the connection has ended. Acknowledges settings.
     ///
     /// # Panics
@@ -143,6 +173,37 @@ pub fn frame(kind: Kind, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
 #[must_use]
 pub fn number(octets: &[u8]) -> u32 {
     octets.iter().fold(0, |number, octet| number << 8 | u32::from(*octet))
+}
+
+/// The `:status` of a connection's first response: an entry of HPACK's static table, or a literal of digits (RFC 7541 §6).
+fn first_status(block: &[u8]) -> Option<u16> {
+    // A change of the table's size may stand before it.
+    let at = block.iter().position(|octet| octet & 0xe0 != 0x20)?;
+    match *block.get(at)? {
+        octet @ 0x88..=0x8e => [200, 204, 206, 304, 400, 404, 500].get(usize::from(octet - 0x88)).copied(),
+        0x48 | 0x08 | 0x18 => {
+            let length = block.get(at + 1)?;
+            let octets = block.get(at + 2..at + 2 + usize::from(length & 0x7f))?;
+            if length & 0x80 == 0 {
+                return std::str::from_utf8(octets).ok()?.parse().ok();
+            }
+            // Huffman's code has five bits for 0, 1 and 2, and six for the other digits (RFC 7541 Appendix B).
+            let bits = octets.iter().fold(0_u64, |bits, octet| bits << 8 | u64::from(*octet));
+            let mut left = octets.len() * 8;
+            let mut status = 0;
+            for _ in 0..3 {
+                let five = (bits >> (left.checked_sub(5)?)) & 0x1f;
+                let (digit, length) = match five {
+                    0..=2 => (five, 5),
+                    _ => (((bits >> left.checked_sub(6)?) & 0x3f).checked_sub(0x16)?, 6),
+                };
+                status = status * 10 + u16::try_from(digit).ok()?;
+                left -= length;
+            }
+            Some(status)
+        }
+        _ => None,
+    }
 }
 
 /// A head as HPACK literals that enter no table (RFC 7541 §6.2.2), octet for octet as given.

@@ -4,8 +4,9 @@
 //! never for time to pass, prints the programs' output when it fails, and leaves no process behind, also when it
 //! panics. A program that is missing fails the test and is named with the package that holds it.
 //!
-//! A scenario reads: an [`upstream::Upstream`] with a script (or [`faulty`] servers, or the real [`shop`]), an [`edge::Edge`] over
-//! it, clients ([`curl`], [`raw`], [`load`], [`steady`], [`browser`]), attackers ([`attack`]), and what must be true of the answers.
+//! A scenario reads: an [`upstream::Upstream`] with a script (or [`faulty`] servers, a [`recorder`], or the real [`shop`]), an
+//! [`edge::Edge`] over it, clients ([`curl`], [`raw`], [`load`], [`steady`], [`browser`]), attackers ([`attack`]), and what must be
+//! true of the answers.
 
 pub mod address;
 pub mod attack;
@@ -23,6 +24,7 @@ pub mod origin;
 pub mod process;
 pub mod python;
 pub mod raw;
+pub mod recorder;
 pub mod shop;
 pub mod steady;
 pub mod tool;

@@ -78,14 +78,7 @@ impl Raw {
     #[must_use]
     pub fn connect_tls(address: SocketAddr, authority: &Path, protocol: &str) -> Self {
         let clear = Self::connect(address);
-        let mut roots = RootCertStore::empty();
-        let authority = CertificateDer::from_pem_file(authority).expect("the edge wrote its authority");
-        roots.add(authority).expect("the authority is a certificate");
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
-        let builder = builder.expect("the provider knows TLS 1.2 and 1.3");
-        let mut config = builder.with_root_certificates(roots).with_no_client_auth();
-        config.alpn_protocols = vec![protocol.into()];
+        let config = client_config(authority, protocol);
         let name = ServerName::try_from("localhost").expect("a name");
         let mut session = ClientConnection::new(Arc::new(config), name).expect("the settings are valid");
         let mut socket = clear.socket.try_clone().expect("sockets can be shared");
@@ -258,6 +251,23 @@ impl Raw {
             Err(error) => panic!("nothing came and the connection stayed open: {error}"),
         }
     }
+}
+
+/// How a client speaks TLS that trusts this authority and offers this protocol by ALPN.
+///
+/// # Panics
+/// When there is no such authority.
+#[must_use]
+pub fn client_config(authority: &Path, protocol: &str) -> ClientConfig {
+    let mut roots = RootCertStore::empty();
+    let authority = CertificateDer::from_pem_file(authority).expect("the edge wrote its authority");
+    roots.add(authority).expect("the authority is a certificate");
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+    let builder = builder.expect("the provider knows TLS 1.2 and 1.3");
+    let mut config = builder.with_root_certificates(roots).with_no_client_auth();
+    config.alpn_protocols = vec![protocol.into()];
+    config
 }
 
 fn is_end(kind: ErrorKind) -> bool {

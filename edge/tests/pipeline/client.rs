@@ -45,7 +45,7 @@ pub(crate) async fn client_with(front: &Front, builder: &h2::client::Builder) ->
             scheme: Scheme::Https,
         };
         let bounds = Bounds { ..edge.state.load().settings.bounds.clone() };
-        let shared = ConnectionShared { edge, peer, hsts: None, deadlines };
+        let shared = ConnectionShared::new(edge, peer, None, deadlines);
         let mut connection = Connection::new(far, &bounds, shared);
         async move {
             loop {

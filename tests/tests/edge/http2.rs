@@ -79,46 +79,6 @@ fn host_and_authority_that_disagree_are_refused() {
 }
 
 #[test]
-fn streams_opened_and_reset_in_a_rush_cost_the_client_its_connection() {
-    // CVE-2023-44487.
-    let upstream = Upstream::start(|_| Reply::ok("text").cache_control("no-store"));
-    let edge = Edge::over(&upstream).start();
-    let mut frames = edge.frames();
-    let mut sent = 0;
-    for stream in (1..40_000).step_by(2) {
-        let alive = frames.request(stream, &get("/"))
-            && frames.send(Kind::ResetStream, 0, stream, &8_u32.to_be_bytes());
-        if !alive {
-            break;
-        }
-        sent += 1;
-    }
-    assert!(matches!(frames.outcome(0), Outcome::Ended(_)), "after {sent} streams");
-    assert!(upstream.count() < 20_000, "most never reached the upstream: {}", upstream.count());
-    assert_eq!(edge.curl_h2("/").send().status, 200, "and others are served");
-}
-
-#[test]
-fn a_head_without_end_is_bounded() {
-    // CVE-2024-27316 and its kin: CONTINUATION frames that never end the head.
-    let upstream = Upstream::start(|_| Reply::ok("text"));
-    let mut edge = Edge::over(&upstream).start();
-    let (before, _) = resident_kib(edge.id());
-    let mut frames = edge.frames();
-    frames.send(Kind::Headers, END_STREAM, 1, &head(&get("/")));
-    let value = "x".repeat(10_000);
-    let piece = head(&[("x-more", value.as_str())]);
-    let mut pieces = 0;
-    while pieces < 10_000 && frames.send(Kind::Continuation, 0, 1, &piece) {
-        pieces += 1;
-    }
-    assert!(pieces < 10_000, "the edge took 100 MB of one head");
-    let (_, highest) = resident_kib(edge.process().id());
-    assert!(highest < before + (16 << 10), "{before} KiB before, {highest} KiB at the highest");
-    assert_eq!(edge.curl_h2("/").send().status, 200);
-}
-
-#[test]
 fn a_head_too_large_is_refused_and_the_rest_goes_on() {
     let upstream = Upstream::start(|_| Reply::ok("text"));
     let edge = Edge::over(&upstream).start();
