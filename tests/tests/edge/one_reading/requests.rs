@@ -593,7 +593,6 @@ fn request_lines() -> Vec<Case> {
         "GET ?x HTTP/1.1",
         "GET http:///x HTTP/1.1",
         "GET http:// HTTP/1.1",
-        "GET //[ HTTP/1.1",
         "GET http://a:b/ HTTP/1.1",
         "GET http://u@a/ HTTP/1.1",
         "GET http://u:p@a/ HTTP/1.1",
