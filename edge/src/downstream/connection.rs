@@ -255,6 +255,8 @@ impl ClientConnection {
             false => None,
         };
         deadlines.no_more_heads();
+        // Of a head that is too large more is to come, also where none of it is there yet.
+        let goes_on = matches!(refusal, Some(Refusal::HeadTooLarge(_) | Refusal::TargetTooLong));
         let closing = async {
             if let Some(refusal) = refusal {
                 socket.release();
@@ -272,7 +274,8 @@ impl ClientConnection {
             } else if !matches!(ended, ConnectionEnd::Closed(Ok(()))) {
                 return;
             }
-            let left_over = matches!(turn.incoming(), Incoming::UnderWay | Incoming::Abandoned)
+            let left_over = goes_on
+                || matches!(turn.incoming(), Incoming::UnderWay | Incoming::Abandoned)
                 || poll_fn(|context| Poll::Ready(socket.is_sent_more(context))).await;
             if left_over {
                 drop(tokio::time::timeout(LINGERING, socket.linger(MOST_LEFT_OVER)).await);

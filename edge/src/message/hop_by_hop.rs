@@ -39,6 +39,11 @@ pub fn strip_nominated(headers: &mut HeaderMap) {
     }
 }
 
+/// Whether a name is one (RFC 9110 §5.6.2). `http` takes `"` for a character of names, and with it h2.
+pub fn is_token(name: &HeaderName) -> bool {
+    !name.as_str().as_bytes().contains(&b'"')
+}
+
 /// Whether a field is of one connection only, nominated or not.
 pub fn is_hop_by_hop(name: &HeaderName) -> bool {
     HOP_BY_HOP.contains(name)

@@ -5,11 +5,11 @@
 
 use http::{HeaderMap, HeaderName, header};
 
-use crate::message::hop_by_hop::is_hop_by_hop;
+use crate::message::hop_by_hop::{is_hop_by_hop, is_token};
 
 /// Keeps the trailer fields that `passes` says, and of them those alone that may be trailers at all.
 pub fn keep_trailers(trailers: &mut HeaderMap, passes: impl Fn(&HeaderName) -> bool) {
-    let stays = |name: &HeaderName| !belongs_to_head(name) && passes(name);
+    let stays = |name: &HeaderName| is_token(name) && !belongs_to_head(name) && passes(name);
     let removed: Vec<HeaderName> = trailers.keys().filter(|name| !stays(name)).cloned().collect();
     for name in &removed {
         trailers.remove(name);

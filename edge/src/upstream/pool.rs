@@ -13,7 +13,7 @@ use std::sync::{
 };
 
 use cache_policy::Moment;
-use http::{HeaderMap, HeaderValue, Request, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Request, StatusCode, Version, header};
 use http_body::Body as _;
 use http_body_util::BodyExt as _;
 use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore};
@@ -38,6 +38,7 @@ use crate::{
     message::{
         affinity::number_of,
         failure::{AtFault, Failure},
+        hop_by_hop::is_token,
         long_lived::{is_event_stream, is_grpc},
         request_id::RequestId,
     },
@@ -408,6 +409,9 @@ impl Pool {
         tunnel: Option<OwnedSemaphorePermit>,
         again: Option<&Again>,
     ) -> Result<UpstreamResponse, Unsent> {
+        if response.version() == Version::HTTP_2 && !response.headers().keys().all(is_token) {
+            return Err(Unsent { failure: Failure::Framing("has a malformed name"), request: None });
+        }
         let status = response.status();
         one_framing(status, response.headers_mut()).map_err(|failure| Unsent { failure, request: None })?;
         if response.headers().len() > self.settings.heads.fields {

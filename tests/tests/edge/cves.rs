@@ -2,7 +2,7 @@
 
 use gatehouse_tests::{
     edge::Edge,
-    frames::{END_HEADERS, END_STREAM, Kind, Outcome, get, head},
+    frames::{END_STREAM, Kind, Outcome, get, head},
     process::resident_kib,
     upstream::{Gate, Reply, Upstream},
     wait,
@@ -118,7 +118,7 @@ fn keys_are_not_confused() {
 }
 
 /// Range amplification (CVE-2011-3192, and the RangeAmp attacks on CDNs since): no set of ranges makes an answer larger
-/// than the whole, nor more requests upstream.
+/// than the whole, nor each range a request upstream.
 #[test]
 fn ranges_amplify_nothing() {
     const LENGTH: usize = 1 << 20;
@@ -142,16 +142,18 @@ fn ranges_amplify_nothing() {
         apart(2, 3000),
         apart(100, 3000),
     ] {
-        for (path, asked) in [("/stored", 0), ("/passed", 1)] {
+        // The first of what may not be stored is asked twice: for the cache, and then for its client alone.
+        for (path, asked) in [("/stored", 0), ("/passed", 2)] {
             let before = upstream.count();
             let answer = edge.curl(path).header(&ranges).send();
             let most = LENGTH + 4096;
             assert!(answer.body.len() <= most, "{ranges:.60}: {} {}", answer.status, answer.body.len());
             assert!(matches!(answer.status, 200 | 206 | 416), "{ranges:.60}: {}", answer.status);
-            assert!(upstream.count() - before <= asked, "{ranges:.60}");
+            let count = upstream.count() - before;
+            assert!(count <= asked, "{path} {ranges:.60}: {count} requests upstream");
         }
     }
-    assert!(upstream.count() - stored <= 6);
+    assert!(upstream.count() - stored <= 7);
 }
 
 /// Names with `_`, which CGI, WSGI, Rack and PHP cannot tell from those with `-` (nginx drops them for it).

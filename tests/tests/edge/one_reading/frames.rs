@@ -272,8 +272,8 @@ fn fields() -> Vec<Case> {
             PassedOn("GET /x", "", vec![("x", seen)]),
         ));
     }
-    let taken = PassedOn("GET /x", "", vec![("te", Some("trailers")), ("connection", Some("te"))]);
-    cases.push(request("te: trailers (§8.2.2)", with(&[("te", "trailers")]), taken));
+    let taken = PassedOn("POST /x", "abc", vec![("te", Some("trailers")), ("connection", Some("te"))]);
+    cases.push(upload("te: trailers (§8.2.2)", &[("te", "trailers")], "abc", &[], taken));
     let joined = PassedOn("GET /x", "", vec![("cookie", Some("a=1; b=2; c=3"))]);
     cases.push(request("cookies apart (§8.2.3)", with(&[("cookie", "a=1"), ("cookie", "b=2; c=3")]), joined));
     for (name, value) in [
