@@ -707,8 +707,8 @@ mod tests {
         assert!(swapped.contains("number 2 does not") && swapped.contains("number 3 does"), "{swapped}");
         let foreign = said(20_000, &[&leaf, &other]);
         assert!(foreign.contains("number 2 in") && foreign.contains("take out"), "{foreign}");
-        // 2029-12-27 and 2030-01-11.
-        let ends = said(21_910, &[&leaf, &middle]);
+        // 2029-12-28 and 2030-01-11.
+        let ends = said(21_911, &[&leaf, &middle]);
         assert!(ends.contains("number 2") && ends.contains("ends in 4 days"), "{ends}");
         let ended = said(21_925, &[&leaf, &middle]);
         assert!(ended.contains("number 2") && ended.contains("ended 10 days ago"), "{ended}");
