@@ -68,6 +68,10 @@ fn rest(target: &Target, paths: &[PathPattern]) -> String {
     let rest = paths.iter().find_map(|pattern| match pattern {
         PathPattern::Exact(exact) => (**exact == *path).then_some(""),
         PathPattern::Prefix(prefix) => path.strip_prefix(&**prefix),
+        PathPattern::Between(before, after) if pattern.holds(&path) => {
+            path.strip_prefix(&**before)?.strip_suffix(&**after)
+        }
+        PathPattern::Between(..) => None,
     });
     rest.unwrap_or_default().to_owned()
 }

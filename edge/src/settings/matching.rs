@@ -11,6 +11,8 @@ pub enum PathPattern {
     Exact(Box<str>),
     /// `/prefix/*`: every path that begins with this text, which ends in `/`.
     Prefix(Box<str>),
+    /// `/before/*/after`: one segment between the two, which end and begin with `/`.
+    Between(Box<str>, Box<str>),
 }
 
 impl PathPattern {
@@ -27,6 +29,10 @@ impl PathPattern {
             Self::Exact(exact) => **exact == *path,
             // `OPTIONS *` has no path; it belongs to the route for all paths.
             Self::Prefix(prefix) => path.starts_with(&**prefix) || (&**prefix == "/" && path == "*"),
+            Self::Between(before, after) => path
+                .strip_prefix(&**before)
+                .and_then(|rest| rest.strip_suffix(&**after))
+                .is_some_and(|segment| !segment.is_empty() && !segment.contains('/')),
         }
     }
 
@@ -34,8 +40,12 @@ impl PathPattern {
     pub fn covers(&self, inner: &Self) -> bool {
         match (self, inner) {
             (Self::Exact(outer), Self::Exact(inner)) => outer == inner,
-            (Self::Exact(_), Self::Prefix(_)) => false,
-            (Self::Prefix(outer), Self::Exact(inner) | Self::Prefix(inner)) => inner.starts_with(&**outer),
+            (Self::Exact(_), _) | (Self::Between(..), Self::Prefix(_)) => false,
+            (Self::Prefix(outer), Self::Exact(inner) | Self::Prefix(inner) | Self::Between(inner, _)) => {
+                inner.starts_with(&**outer)
+            }
+            (Self::Between(..), Self::Exact(path)) => self.holds(path),
+            (Self::Between(..), Self::Between(..)) => self == inner,
         }
     }
 }
@@ -45,6 +55,7 @@ impl fmt::Display for PathPattern {
         match self {
             Self::Exact(path) => formatter.write_str(path),
             Self::Prefix(path) => write!(formatter, "{path}*"),
+            Self::Between(before, after) => write!(formatter, "{before}*{after}"),
         }
     }
 }

@@ -54,8 +54,11 @@ impl Value for PathPattern {
             Some(parent) => (&spelt[..=parent.len()], true),
             None => (&*spelt, false),
         };
-        if path.contains('*') {
-            return Err(bad("a star stands only at the end, after a slash, as in \"/api/*\"".to_owned()));
+        let between =
+            path.split_once("/*/").map(|(before, after)| (format!("{before}/"), format!("/{after}")));
+        if path.matches('*').count() > usize::from(between.is_some()) || (prefix && between.is_some()) {
+            let help = "one star stands for all that follows a slash, as in \"/api/*\", or for one segment, as in \"/a/*/b\"";
+            return Err(bad(help.to_owned()));
         }
         if path.split('/').any(|segment| matches!(segment, "." | "..")) {
             let help = "a request whose path has a segment \".\" or \"..\" is refused: leave it out";
@@ -65,7 +68,11 @@ impl Value for PathPattern {
             let help = "two slashes match only two slashes, which hardly any request has: write one";
             return Err(bad(help.to_owned()));
         }
-        Ok(if prefix { PathPattern::Prefix(path.into()) } else { PathPattern::Exact(path.into()) })
+        Ok(match between {
+            Some((before, after)) => PathPattern::Between(before.into(), after.into()),
+            None if prefix => PathPattern::Prefix(path.into()),
+            None => PathPattern::Exact(path.into()),
+        })
     }
 }
 
@@ -112,7 +119,9 @@ impl Value for PathPrefix {
                 Err(bad("leave the slash at its end out, as in \"/api\""))
             }
             PathPattern::Exact(path) => Ok(Self(path)),
-            PathPattern::Prefix(_) => Err(bad("leave the star out, as in \"/api\"")),
+            PathPattern::Prefix(_) | PathPattern::Between(..) => {
+                Err(bad("leave the star out, as in \"/api\""))
+            }
         }
     }
 }
@@ -379,14 +388,46 @@ mod tests {
     use super::*;
 
     #[test]
-    fn patterns_are_exact_or_end_in_a_star() {
+    fn patterns_are_exact_or_have_one_star() {
         let pattern = |text| PathPattern::from_text(text).ok();
         assert_eq!(pattern("/*"), Some(PathPattern::Prefix("/".into())));
         assert_eq!(pattern("/api/*"), Some(PathPattern::Prefix("/api/".into())));
         assert_eq!(pattern("/robots.txt"), Some(PathPattern::Exact("/robots.txt".into())));
-        for bad in ["api/*", "/a*", "/*/b", "/a/../b", "/a/%2e%2E/b", "/a//b", "/a?b", "/a b", "/ä", "", "*"]
-        {
+        assert_eq!(pattern("/a/*/b"), Some(PathPattern::Between("/a/".into(), "/b".into())));
+        assert_eq!(pattern("/*/b/c"), Some(PathPattern::Between("/".into(), "/b/c".into())));
+        for bad in [
+            "api/*",
+            "/a*",
+            "/a*/b",
+            "/a/*b/c",
+            "/a/*/*",
+            "/a/*/b/*",
+            "/a/*/b/*/c",
+            "/a/../b",
+            "/a/%2e%2E/b",
+            "/a//b",
+            "/a?b",
+            "/a b",
+            "/ä",
+            "",
+            "*",
+        ] {
             assert_eq!(pattern(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_star_between_slashes_is_one_segment() {
+        let pattern = PathPattern::from_text("/products/*/stock").expect("a pattern");
+        assert!(pattern.holds("/products/red-kettle/stock"));
+        for other in [
+            "/products//stock",
+            "/products/stock",
+            "/products/a/b/stock",
+            "/products/a/stock/",
+            "/products/a",
+        ] {
+            assert!(!pattern.holds(other), "{other}");
         }
     }
 
