@@ -118,7 +118,7 @@ impl Exchange<'_> {
                 && self.is_cacheable(&parts, arrival);
             let mut response = representation::passed(self.head, parts, body, self.on_its_way());
             if cacheable {
-                self.tell_browsers(&mut response);
+                self.tell_browsers(&mut response, 0);
             }
             response.headers_mut().extend(cookie);
             response

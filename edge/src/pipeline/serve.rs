@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use cache_policy::{Decision, Meta, Plan, Reason, UpstreamError, decide, stale_on_error, variant_key};
-use http::{Response, StatusCode, Version, header};
+use http::{HeaderValue, Response, StatusCode, Version, header};
 
 use super::{Answer, Exchange};
 use crate::{
@@ -96,23 +96,64 @@ impl Exchange<'_> {
         let now = self.edge.clock.now();
         let from_store = matches!(status.verdict, Verdict::Hit | Verdict::Stale);
         let age = meta.age(now).as_secs();
+        self.tell_browsers(&mut response, age);
         if from_store || age > 0 {
             response.headers_mut().insert(header::AGE, number(age));
         }
-        self.tell_browsers(&mut response);
         let status = Handling { ttl: from_store.then(|| meta.lifetime_left(now)), ..status };
         Answer { response, status, via: Some(Version::HTTP_11), upstream: None }
     }
 
-    /// Puts the route's Cache-Control for browsers in place of the origin's. Not for an answer that is its client's own.
-    pub(super) fn tell_browsers(&self, response: &mut Response<Body>) {
+    /// Puts the route's Cache-Control for browsers in place of the origin's, for an answer of this age in seconds. Not for an answer
+    /// that is its client's own.
+    pub(super) fn tell_browsers(&self, response: &mut Response<Body>, age: u64) {
         let code = response.status();
         if let Some(browser) = &self.route.browser
             && (code.is_success() || code == StatusCode::NOT_MODIFIED)
         {
             let headers = response.headers_mut();
-            headers.insert(header::CACHE_CONTROL, browser.clone());
+            let value = counted_from_now(browser, age).unwrap_or_else(|| browser.clone());
+            headers.insert(header::CACHE_CONTROL, value);
             headers.remove(header::EXPIRES);
+        }
+    }
+}
+
+/// A lifetime for browsers that begins when the answer leaves: `max-age` is counted from the answer's generation (RFC 9111 §4.2),
+/// so that the time for which it was kept here would be taken from theirs. `None` where less than a hundredth would be.
+fn counted_from_now(browser: &HeaderValue, age: u64) -> Option<HeaderValue> {
+    let text = browser.to_str().ok()?;
+    let name = text.to_ascii_lowercase().find("max-age=")? + "max-age=".len();
+    let digits = text[name..].bytes().take_while(u8::is_ascii_digit).count();
+    let (before, after) = (&text[..name], &text[name + digits..]);
+    let lifetime: u64 = text[name..name + digits].parse().ok()?;
+    if lifetime == 0 || age.saturating_mul(100) < lifetime {
+        return None;
+    }
+    HeaderValue::from_str(&format!("{before}{}{after}", lifetime.saturating_add(age))).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_lifetime_for_browsers_begins_when_the_answer_leaves() {
+        for (browser, age, told) in [
+            ("max-age=300", 486, Some("max-age=786")),
+            (
+                "public, s-maxage=600, Max-Age=300, immutable",
+                3,
+                Some("public, s-maxage=600, Max-Age=303, immutable"),
+            ),
+            ("public, max-age=300", 2, None),
+            ("public, max-age=31536000, immutable", 86_400, None),
+            ("max-age=0, must-revalidate", 60, None),
+            ("no-cache", 60, None),
+            ("max-age=x", 60, None),
+        ] {
+            let value = counted_from_now(&HeaderValue::from_static(browser), age);
+            assert_eq!(value.as_ref().map(|value| value.to_str().unwrap_or_default()), told, "{browser}");
         }
     }
 }

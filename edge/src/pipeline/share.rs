@@ -322,7 +322,7 @@ impl Exchange<'_> {
         let wall = self.edge.clock.wall();
         let mut response = representation::unshared(self.head, parts, body, self.on_its_way(), wall);
         if matches!(reason, Reason::NoFreshness | Reason::TooLarge | Reason::NoRoom | Reason::TagsUnusable) {
-            self.tell_browsers(&mut response);
+            self.tell_browsers(&mut response, 0);
         }
         response.headers_mut().extend(cookie);
         Answer { response, status, via, upstream: Some(took) }

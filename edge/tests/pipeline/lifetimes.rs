@@ -85,6 +85,22 @@ async fn the_routes_word_to_browsers_holds_where_the_origin_says_max_age_0() {
     assert_eq!(head.field("cache-control"), "max-age=300");
 }
 
+/// A browser that got an answer kept here for longer than its own lifetime had to fetch it anew at once: Chromium did so twice a
+/// page.
+#[tokio::test(start_paused = true)]
+async fn a_browsers_lifetime_is_not_used_up_at_the_edge() {
+    let upstream = Upstream::start(saying(&[("cache-control", "public, max-age=300, s-maxage=600")], "list"));
+    let front = front_with(&upstream, &cached("browser = \"public, max-age=300\""));
+    assert_eq!(front.get("/").await.field("cache-control"), "public, max-age=300");
+    pass(486).await;
+    for fields in [&[][..], &[("range", "bytes=0-1")][..]] {
+        let got = front.get_with("/", fields).await;
+        let told = (got.field("age"), got.field("cache-control"));
+        assert_eq!(told, ("486", "public, max-age=786"), "{fields:?}");
+    }
+    assert_eq!(upstream.count(), 1);
+}
+
 #[tokio::test(start_paused = true)]
 async fn the_routes_word_to_browsers_is_not_for_what_is_one_clients_own() {
     let own = [
