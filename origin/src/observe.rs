@@ -66,7 +66,6 @@ pub struct Metrics {
     limit: Family<PoolLabels, Gauge>,
     lag: Family<PoolLabels, Gauge>,
     trusted: Family<PoolLabels, Gauge>,
-    resident: Gauge,
     registry: Registry,
     slow_threshold: Duration,
 }
@@ -74,28 +73,29 @@ pub struct Metrics {
 impl Metrics {
     /// Metrics of an origin whose queries count as slow from `slow_threshold` on.
     pub fn new(slow_threshold: Duration) -> Self {
-        let mut all = Registry::with_prefix("origin");
+        let mut page = Registry::default();
+        page.register_collector(Box::new(process_metrics::ProcessMetrics));
+        let all = page.sub_registry_with_prefix("origin");
         let delay = "From a change to an edge's word that it is purged";
         let lag = "What a replica has still to replay of the log that the primary had when it was last seen";
         Self {
-            requests: seconds(&mut all, "request_duration", "Time to the head of a response", histograms()),
-            queries: seconds(&mut all, "query_duration", "Time of a named query", histograms()),
-            acquire: seconds(&mut all, "acquire_duration", "Waiting for a connection", histogram()),
-            slow: number(&mut all, "slow_queries", "Queries that reached the threshold"),
-            acquire_refused: number(&mut all, "acquire_refused", "Requests that found the queue full"),
-            queries_abandoned: number(&mut all, "queries_abandoned", "Queries nobody waited for to the end"),
-            purge_delay: seconds(&mut all, "purge_delay", delay, histogram()),
-            purge_failures: number(&mut all, "purge_failures", "Purges that an edge did not acknowledge"),
-            activity_lost: number(&mut all, "activity_lost", "Events that found the queue full"),
-            password_hashes: number(&mut all, "password_hashes", "Passwords hashed, to keep or to compare"),
-            spans_lost: number(&mut all, "spans_lost", "Spans that the collector has not taken"),
-            connections: number(&mut all, "connections", "Open database connections"),
-            idle: number(&mut all, "connections_idle", "Open database connections not in use"),
-            limit: number(&mut all, "connections_limit", "The most database connections of a pool"),
-            lag: bytes(&mut all, "replica_lag", lag),
-            trusted: number(&mut all, "replica_trusted", "1: read from. 0: left out, behind or silent"),
-            resident: bytes(&mut all, "resident_memory", "Memory in use"),
-            registry: all,
+            requests: seconds(all, "request_duration", "Time to the head of a response", histograms()),
+            queries: seconds(all, "query_duration", "Time of a named query", histograms()),
+            acquire: seconds(all, "acquire_duration", "Waiting for a connection", histogram()),
+            slow: number(all, "slow_queries", "Queries that reached the threshold"),
+            acquire_refused: number(all, "acquire_refused", "Requests that found the queue full"),
+            queries_abandoned: number(all, "queries_abandoned", "Queries nobody waited for to the end"),
+            purge_delay: seconds(all, "purge_delay", delay, histogram()),
+            purge_failures: number(all, "purge_failures", "Purges that an edge did not acknowledge"),
+            activity_lost: number(all, "activity_lost", "Events that found the queue full"),
+            password_hashes: number(all, "password_hashes", "Passwords hashed, to keep or to compare"),
+            spans_lost: number(all, "spans_lost", "Spans that the collector has not taken"),
+            connections: number(all, "connections", "Open database connections"),
+            idle: number(all, "connections_idle", "Open database connections not in use"),
+            limit: number(all, "connections_limit", "The most database connections of a pool"),
+            lag: bytes(all, "replica_lag", lag),
+            trusted: number(all, "replica_trusted", "1: read from. 0: left out, behind or silent"),
+            registry: page,
             slow_threshold,
         }
     }
@@ -158,7 +158,6 @@ impl Metrics {
             self.lag.get_or_create(&labels).set(signed(lag));
             self.trusted.get_or_create(&labels).set(trusted.into());
         }
-        self.resident.set(resident_memory().unwrap_or(0));
         let mut output = String::with_capacity(16 << 10);
         text::encode(&mut output, &self.registry)?;
         Ok(output)
@@ -269,12 +268,4 @@ fn bytes<M: Metric + Clone + Default>(all: &mut Registry, name: &str, help: &str
 fn seconds<M: Metric + Clone>(all: &mut Registry, name: &str, help: &str, metric: M) -> M {
     all.register_with_unit(name, help, Unit::Seconds, metric.clone());
     metric
-}
-
-/// The resident set in bytes, where the system tells in Linux's way.
-fn resident_memory() -> Option<i64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let kibibytes =
-        status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?.trim().strip_suffix(" kB")?;
-    kibibytes.parse::<i64>().ok()?.checked_mul(1024)
 }

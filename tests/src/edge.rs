@@ -163,7 +163,8 @@ impl Setup {
     /// The settings file.
     #[must_use]
     pub fn text(&self) -> String {
-        let Self { servers, top, listen, listen_tls, upstream, routes, tables, admin, threads, listeners } = self;
+        let Self { servers, top, listen, listen_tls, upstream, routes, tables, admin, threads, listeners } =
+            self;
         let listeners = listeners.concat();
         let admin = admin.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 0)));
         let everything = vec!["path = \"/*\"".to_owned()];

@@ -27,7 +27,7 @@ use crate::{
         proxy_protocol::Introducers,
         tls::{self, Loaded, Terminator, Terminators},
     },
-    observe::metrics::ListenerKind,
+    observe::metrics::{ListenerKind, Metrics},
     settings::{Hsts, Listen, clash, reload::Change},
 };
 
@@ -140,6 +140,7 @@ impl Listeners {
                 PreparedListener::Opens(bound) => self.open.push(bound.open(serving, workers)),
             }
         }
+        self.tell_certificates(&serving.edge.metrics);
         let closing: Vec<Listener> = old.into_iter().flatten().collect();
         for listener in &closing {
             listener.closing.cancel();
@@ -158,13 +159,20 @@ impl Listeners {
         self.open.iter().map(|listener| listener.listen.clone()).collect()
     }
 
+    fn tell_certificates(&self, metrics: &Metrics) {
+        metrics.certificates_in_use(
+            self.open.iter().filter_map(|listener| listener.terminator.as_ref()).flat_map(Terminator::ends),
+        );
+    }
+
     /// Puts certificates in force that have been read for those that are open.
-    pub(super) fn renew(&self, certificates: Vec<Option<Loaded>>) {
+    pub(super) fn renew(&self, certificates: Vec<Option<Loaded>>, metrics: &Metrics) {
         for (listener, loaded) in self.open.iter().zip(certificates) {
             if let (Some(terminator), Some(loaded)) = (&listener.terminator, loaded) {
                 terminator.renew(loaded);
             }
         }
+        self.tell_certificates(metrics);
     }
 }
 

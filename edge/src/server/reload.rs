@@ -164,7 +164,7 @@ impl Running {
         let (open, now) = (self.listeners.settings(), self.serving.edge.clock.wall());
         let read = self.reader.read(move || read_certificates(&open, now)).await;
         match read.and_then(|read| read.map_err(|error| error.to_string())) {
-            Ok(certificates) => self.listeners.renew(certificates),
+            Ok(certificates) => self.listeners.renew(certificates, &self.serving.edge.metrics),
             Err(error) => tracing::error!("the certificates in use stay: {error}"),
         }
     }

@@ -156,6 +156,13 @@ impl Terminator {
         other
     }
 
+    /// The files of the certificates in use, and when these end, in seconds since 1970.
+    #[must_use]
+    pub fn ends(&self) -> Vec<(String, i64)> {
+        let loaded = self.certificates.0.load();
+        loaded.validities.iter().map(|validity| (validity.path.display().to_string(), validity.to)).collect()
+    }
+
     /// What handshakes are answered with, the same on every thread. Later [`Terminator::renew`]als take effect in it.
     #[must_use]
     pub fn server_config(&self) -> Arc<ServerConfig> {

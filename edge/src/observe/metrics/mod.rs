@@ -43,6 +43,8 @@ struct Counts {
     handshakes_failed: AtomicU64,
     not_introduced: Mutex<BTreeMap<&'static str, u64>>,
     cut_off: Mutex<BTreeMap<&'static str, u64>>,
+    /// Those in use by the file they come from, and when they end.
+    certificates: Mutex<BTreeMap<String, i64>>,
     reloads_applied: AtomicU64,
     reloads_refused: AtomicU64,
     /// What the settings' file says is not what is in force.
@@ -117,6 +119,7 @@ impl Metrics {
         let counts = Arc::<Counts>::default();
         let mut registry = Registry::default();
         registry.register_collector(Box::new(scrape::Scrape(Arc::clone(&counts))));
+        registry.register_collector(Box::new(process_metrics::ProcessMetrics));
         Self { registry, counts }
     }
 
@@ -183,6 +186,11 @@ impl Metrics {
     /// Counts what was refused or given up because a client took more than its share, for a reason of one word.
     pub fn cut_off(&self, reason: &'static str) {
         *self.counts.cut_off.lock().entry(reason).or_default() += 1;
+    }
+
+    /// Remembers which certificates are in use, by the file they come from, and when they end in seconds since 1970.
+    pub fn certificates_in_use(&self, ends: impl IntoIterator<Item = (String, i64)>) {
+        *self.counts.certificates.lock() = ends.into_iter().collect();
     }
 
     /// Counts a reload, and remembers what became of the last one.

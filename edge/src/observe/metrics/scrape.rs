@@ -3,7 +3,7 @@
 //! Owns the names and the help texts of all series, and nothing that lasts between two scrapes.
 
 use std::{
-    fmt, fs,
+    fmt,
     sync::{Arc, atomic::Ordering::Relaxed},
     time::Duration,
 };
@@ -39,15 +39,6 @@ impl Collector for Scrape {
         self.tiers(&mut page)?;
         if let Some(observe) = self.0.observe.get() {
             observed(&mut page, &observe())?;
-        }
-        if let Some(bytes) = resident_memory() {
-            page.family(
-                "process_resident_memory",
-                "Memory of the process that is in RAM",
-                Some(&BYTES),
-                MetricType::Gauge,
-            )?
-            .gauge(bytes)?;
         }
         page.family("gatehouse_edge_build", "The program that runs", None, MetricType::Info)?
             .0
@@ -148,6 +139,15 @@ impl Scrape {
         )?;
         for (reason, count) in &*self.0.cut_off.lock() {
             cut_off.with(&[("reason", *reason)], *count)?;
+        }
+        let mut expires = page.family(
+            "gatehouse_edge_certificate_expires_timestamp",
+            "When a certificate in use ends, since 1970",
+            Some(&SECONDS),
+            MetricType::Gauge,
+        )?;
+        for (path, until) in &*self.0.certificates.lock() {
+            expires.0.encode_family(&[("certificate", path.as_str())])?.encode_gauge(until)?;
         }
         let mut reloads =
             page.counter("gatehouse_edge_reloads", "Reloads of the settings by what became of them")?;
@@ -352,12 +352,4 @@ impl Family<'_> {
     fn gauge(&mut self, value: u64) -> fmt::Result {
         self.0.encode_gauge(&value)
     }
-}
-
-/// In bytes; `None` where there is no `/proc`.
-fn resident_memory() -> Option<u64> {
-    // `status` and not `statm`: kilobytes need no page size.
-    let status = fs::read_to_string("/proc/self/status").ok()?;
-    let kilobytes = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
-    Some(kilobytes.trim().strip_suffix(" kB")?.parse::<u64>().ok()? * 1024)
 }
