@@ -60,7 +60,15 @@ const POSTPONE: &str = "
 
 /// Writes into the transaction that these tags are to be purged once it commits.
 pub(crate) async fn purge(connection: &mut Connection, tags: &[Tag<'_>]) -> Result<(), sqlx::Error> {
-    let outdated = Outdated::tagged(tags.iter().map(Tag::to_string));
+    tell(connection, Outdated::tagged(tags.iter().map(Tag::to_string))).await
+}
+
+/// The same for what a sale changes, which happens often: what is stored is only made stale, so that nobody waits for it.
+pub(crate) async fn refresh(connection: &mut Connection, tags: &[Tag<'_>]) -> Result<(), sqlx::Error> {
+    tell(connection, Outdated::stale(tags.iter().map(Tag::to_string))).await
+}
+
+async fn tell(connection: &mut Connection, outdated: Outdated) -> Result<(), sqlx::Error> {
     let cause = observe::traced_by().map(|request| request.header());
     let query = sqlx::query(INSERT).bind(Json(Payload { outdated, cause }));
     connection.execute("outbox.insert", query).await.map(drop)
@@ -118,7 +126,10 @@ impl Worker {
         let wake = Arc::new(Notify::new());
         let mut listening = JoinSet::new();
         listening.spawn(listen(self.pool.clone(), Arc::clone(&wake)));
+        let mut announced = false;
         while !*stop.borrow() {
+            // Pages made by an earlier release name scripts and pictures that this one does not have.
+            announced = announced || self.announce_release().await;
             match self.deliver_due().await {
                 // There may be more.
                 Ok(BATCH..) => continue,
@@ -131,6 +142,13 @@ impl Worker {
                 _ = stop.changed() => {}
             }
         }
+    }
+
+    /// Purges what came with the program; answers whether that could be written.
+    async fn announce_release(&self) -> bool {
+        let outdated = Outdated::tagged([Tag::Storefront.to_string()]);
+        let query = sqlx::query(INSERT).bind(Json(Payload { outdated, cause: None }));
+        self.edges.is_empty() || query.execute(&self.pool).await.is_ok()
     }
 
     /// Delivers one batch in one transaction; answers how many rows it has looked at.

@@ -18,11 +18,14 @@ pub struct Edge {
     token: Option<Secret>,
 }
 
-/// What an edge is to serve no more.
+/// What an edge is to serve no more, or to ask for anew.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Outdated {
     tags: BTreeSet<String>,
+    /// Stale from now on, and not gone: it may stand in while it is fetched anew, or while that fails.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    stale: BTreeSet<String>,
     everything: bool,
 }
 
@@ -37,21 +40,30 @@ impl Outdated {
         outdated.bounded()
     }
 
+    /// What carries one of these tags is to be asked for anew.
+    pub fn stale(tags: impl IntoIterator<Item = String>) -> Self {
+        Self { stale: tags.into_iter().collect(), ..Self::default() }.bounded()
+    }
+
     /// This and that; more tags than an edge should be asked for become everything.
     pub fn add(&mut self, other: &Self) {
         self.everything |= other.everything;
         self.tags.extend(other.tags.iter().cloned());
+        self.stale.extend(other.stale.iter().cloned());
         *self = std::mem::take(self).bounded();
     }
 
     pub fn is_empty(&self) -> bool {
-        !self.everything && self.tags.is_empty()
+        !self.everything && self.tags.is_empty() && self.stale.is_empty()
     }
 
     fn bounded(mut self) -> Self {
-        self.everything |= self.tags.len() > MOST_TAGS;
+        // What is gone need not be stale too.
+        self.stale.retain(|tag| !self.tags.contains(tag));
+        self.everything |= self.tags.len() + self.stale.len() > MOST_TAGS;
         if self.everything {
             self.tags.clear();
+            self.stale.clear();
         }
         self
     }
@@ -59,8 +71,8 @@ impl Outdated {
 
 #[derive(Serialize)]
 struct Purge<'a> {
-    #[serde(flatten)]
-    outdated: &'a Outdated,
+    tags: &'a BTreeSet<String>,
+    everything: bool,
     soft: bool,
 }
 
@@ -85,8 +97,18 @@ impl Edge {
     /// # Errors
     /// See [`PostError`]. It may have happened all the same: purging again does no harm.
     pub async fn purge(&self, outdated: &Outdated) -> Result<(), PostError> {
-        let body = serde_json::to_vec(&Purge { outdated, soft: false })
-            .expect("a list of strings and booleans are JSON");
+        let Outdated { tags, stale, everything } = outdated;
+        if *everything || !tags.is_empty() {
+            self.post(&Purge { tags, everything: *everything, soft: false }).await?;
+        }
+        if !stale.is_empty() {
+            self.post(&Purge { tags: stale, everything: false, soft: true }).await?;
+        }
+        Ok(())
+    }
+
+    async fn post(&self, purge: &Purge<'_>) -> Result<(), PostError> {
+        let body = serde_json::to_vec(purge).expect("a list of strings and booleans are JSON");
         let mut fields = vec![(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))];
         if let Some(token) = &self.token {
             let mut value = HeaderValue::from_str(&format!("Bearer {}", token.reveal()))
@@ -113,5 +135,21 @@ mod tests {
         outdated.add(&Outdated::tagged(tags(0..1)));
         assert_eq!((outdated.tags.len(), outdated.everything), (0, true));
         assert!(!outdated.is_empty() && Outdated::default().is_empty());
+    }
+
+    #[test]
+    fn what_is_gone_is_not_told_to_be_stale() {
+        let tag = |name: &str| [name.to_owned()];
+        let mut outdated = Outdated::stale(tag("product-1"));
+        outdated.add(&Outdated::stale(tag("product-2")));
+        outdated.add(&Outdated::tagged(tag("product-1")));
+        assert_eq!((outdated.tags, outdated.stale), (tag("product-1").into(), tag("product-2").into()));
+    }
+
+    #[test]
+    fn rows_of_an_earlier_release_are_read() {
+        let outdated: Outdated =
+            serde_json::from_str("{\"tags\":[\"a\"],\"everything\":false}").expect("a row");
+        assert_eq!(outdated, Outdated::tagged(["a".to_owned()]));
     }
 }

@@ -416,21 +416,26 @@ async fn add(connection: &mut Connection, slug: &str, quantity: i32) -> Result<C
     }
     let query = sqlx::query(RESTOCK).bind(before.id).bind(quantity);
     connection.execute("products.restock", query).await?;
-    announced(connection, &before).await
+    let after = Changed::lock(connection, slug).await?;
+    outbox::refresh(connection, &outdated(&before, &after)).await?;
+    Ok(after)
 }
 
 /// The product as it is now; what shows it as it was is purged.
 pub(crate) async fn announced(connection: &mut Connection, before: &Changed) -> Result<Changed, Problem> {
     let after = Changed::lock(connection, &before.slug).await?;
-    let product = Tag::Product(after.id);
+    outbox::purge(connection, &outdated(before, &after)).await?;
+    Ok(after)
+}
+
+/// What shows the product as it was; a change that leaves its version as it was shows in its own answers alone.
+fn outdated<'a>(before: &'a Changed, after: &'a Changed) -> Vec<Tag<'a>> {
+    let mut tags = vec![Tag::Product(after.id)];
     if after.version != before.version {
         let (left, entered) = (&before.state.category, &after.state.category);
-        outbox::purge(connection, &[product, Tag::Category(left), Tag::Category(entered), Tag::Catalogue])
-            .await?;
-    } else if after.stock != before.stock {
-        outbox::purge(connection, &[product]).await?;
+        tags.extend([Tag::Category(left), Tag::Category(entered), Tag::Catalogue]);
     }
-    Ok(after)
+    tags
 }
 
 fn no_such_category() -> Problem {
