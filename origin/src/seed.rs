@@ -13,7 +13,7 @@ const INSERT_CATEGORIES: &str = "
       FROM jsonb_array_elements($1::jsonb -> 'categories') WITH ORDINALITY AS category (category, number)
     ON CONFLICT (slug) DO NOTHING";
 
-/// Product 0 is the newest. 487 has no divisor in common with the number of names in a category (24 makers, 6 materials, 6
+/// Product 0 is the newest. 475 has no divisor in common with the number of names in a category (24 makers, 6 materials, 6
 /// things), so it steps through all of them in an order that looks arbitrary; used up, they come again as further editions.
 /// The dice are the bytes of a digest: the same throws for the same number. OFFSET 0 has each step computed once.
 const INSERT_PRODUCTS: &str = "
@@ -29,7 +29,7 @@ const INSERT_PRODUCTS: &str = "
            (thing ->> 'cents')::bigint * (80 + get_byte(dice, 3) % 90) / 10000 * 100
                + (ARRAY[0, 50, 90, 95])[1 + get_byte(dice, 4) % 4],
            CASE WHEN get_byte(dice, 5) % 14 = 0 THEN 0 ELSE 1 + get_byte(dice, 6) % 120 END,
-           (thing ->> 'image') || '-' || 1 + get_byte(dice, 7) % 2,
+           (thing ->> 'image') || '-' || translate(lower(material), ' ', '-'),
            get_byte(dice, 8) % 50 <> 0,
            timestamptz '2026-10-01 12:00Z' - number * interval '5237 seconds'
       FROM (SELECT $1::jsonb AS words OFFSET 0) AS demo
@@ -37,7 +37,7 @@ const INSERT_PRODUCTS: &str = "
      CROSS JOIN LATERAL (
                SELECT words -> 'categories' -> number % 12 AS category,
                       number / 12 / 864 + 1 AS edition,
-                      (number / 12 * 487 + number % 12 * 101) % 864 AS pick,
+                      (number / 12 * 475 + number % 12 * 101) % 864 AS pick,
                       sha256(number::text::bytea) AS dice
                OFFSET 0) AS thrown
      CROSS JOIN LATERAL (
