@@ -34,6 +34,8 @@ pub enum Tag<'a> {
     Category(&'a str),
     /// Whatever shows one product by itself.
     Product(i64),
+    /// Pages with the row of categories, whose names and order an administrator may change.
+    Categories,
     /// What comes with the binary and not out of the database.
     Storefront,
 }
@@ -43,6 +45,7 @@ impl fmt::Display for Tag<'_> {
         match self {
             Self::Catalogue => formatter.write_str("catalogue"),
             Self::Category(slug) => write!(formatter, "category-{slug}"),
+            Self::Categories => formatter.write_str("categories"),
             Self::Storefront => formatter.write_str("storefront"),
             Self::Product(id) => write!(formatter, "product-{id}"),
         }
@@ -141,6 +144,15 @@ impl IfMatch {
 /// 304 with the fields a cache updates (RFC 9110 §15.4.5).
 pub fn not_modified(keeping: &Keeping<'_>) -> Response {
     (StatusCode::NOT_MODIFIED, keeping.fields()).into_response()
+}
+
+/// 200 with a page.
+pub fn page(keeping: &Keeping<'_>, html: String) -> Response {
+    let mut response = (keeping.fields(), html).into_response();
+    for (name, value) in storefront::page_fields() {
+        response.headers_mut().insert(name, value);
+    }
+    response
 }
 
 /// 200 with the value as JSON, or 304 if the request's condition turns out to be met.

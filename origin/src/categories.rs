@@ -23,6 +23,16 @@ pub(crate) const LIST: &str = "
       LEFT JOIN categories c ON true
      ORDER BY c.position, c.id";
 
+/// For the row of categories on every page, where nothing is counted.
+pub(crate) const NAMES: &str = "SELECT slug, name FROM categories ORDER BY position, id";
+
+/// A category by its name.
+#[derive(Debug, FromRow, Serialize)]
+pub(crate) struct Aisle {
+    pub(crate) slug: String,
+    pub(crate) name: String,
+}
+
 /// All categories.
 #[derive(Debug, Serialize, ToSchema)]
 struct Categories {
@@ -31,7 +41,7 @@ struct Categories {
 
 /// One category as the interface shows it.
 #[derive(Debug, FromRow, Serialize, ToSchema)]
-struct Category {
+pub(crate) struct Category {
     id: i64,
     slug: String,
     name: String,
@@ -64,6 +74,17 @@ pub(crate) async fn list(
     drop(connection);
     let (catalogue, categories) = Listed::split(rows)?;
     caching::json(&headers, &keeping(&catalogue), &Categories { categories })
+}
+
+/// All categories with their sizes.
+pub(crate) async fn counted(connection: &mut Connection) -> Result<Vec<Category>, Problem> {
+    let rows = connection.all("categories.list", sqlx::query_as(LIST)).await?;
+    Ok(Listed::split(rows)?.1)
+}
+
+/// All categories by their names.
+pub(crate) async fn names(connection: &mut Connection) -> Result<Vec<Aisle>, sqlx::Error> {
+    connection.all("categories.names", sqlx::query_as(NAMES)).await
 }
 
 /// Whether there is a category with this slug.

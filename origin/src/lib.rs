@@ -28,6 +28,7 @@ mod categories;
 mod health;
 mod office;
 mod orders;
+mod pages;
 pub mod passwords;
 mod products;
 pub mod search;

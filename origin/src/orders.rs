@@ -92,7 +92,7 @@ pub(crate) const PLACE: &str = "
              RETURNING order_id, response_headers, response_body),
          told AS (
              INSERT INTO outbox (topic, payload)
-             SELECT 'purge', jsonb_strip_nulls(jsonb_build_object('cause', $7::text, 'soft', true, 'tags', jsonb_agg(DISTINCT tag)))
+             SELECT 'purge', jsonb_strip_nulls(jsonb_build_object('cause', $7::text, 'stale', jsonb_agg(DISTINCT tag)))
                FROM placed, shelf JOIN categories c ON c.id = category_id,
                     UNNEST(ARRAY['product-' || shelf.id, 'category-' || c.slug, 'catalogue']) AS tag
               WHERE shelf.stock = shelf.quantity
@@ -118,7 +118,7 @@ pub(crate) const CANCEL: &str = "
              UPDATE products p SET stock = p.stock + shelf.quantity FROM shelf WHERE p.id = shelf.id),
          told AS (
              INSERT INTO outbox (topic, payload)
-             SELECT 'purge', jsonb_strip_nulls(jsonb_build_object('cause', $3::text, 'soft', true, 'tags', jsonb_agg(DISTINCT tag)))
+             SELECT 'purge', jsonb_strip_nulls(jsonb_build_object('cause', $3::text, 'stale', jsonb_agg(DISTINCT tag)))
                FROM shelf JOIN categories c ON c.id = category_id,
                     UNNEST(ARRAY['product-' || shelf.id, 'category-' || c.slug, 'catalogue']) AS tag
               WHERE shelf.stock = 0

@@ -19,7 +19,7 @@ use crate::{
     caching::{NO_STORE, SURROGATE_KEY},
     categories, cross_site, health,
     input::LARGEST_BODY,
-    observe, office, openapi, orders,
+    observe, office, openapi, orders, pages,
     problem::Problem,
     products::{self, administration, suggestions},
     replicas, sessions,
@@ -45,6 +45,7 @@ pub fn router(shop: Shop, deadline: Duration) -> Router {
     );
     Router::new()
         .merge(api)
+        .merge(pages::router())
         .route("/livez", get(health::live))
         .with_state(shop)
         .merge(storefront::router().layer(SetResponseHeaderLayer::if_not_present(SURROGATE_KEY, STOREFRONT)))

@@ -3,6 +3,7 @@
 
 use crate::{
     account, activity, attempts, catalogue, categories, idempotency, mail, office, orders, outbox,
+    pages::sitemap,
     pagination::Sort,
     products::{self, ListShape, administration, suggestions},
     sessions,
@@ -51,6 +52,11 @@ pub fn examples() -> Vec<Example> {
     let mut examples = vec![
         example("catalogue.version", catalogue::STATE, Vec::new()),
         example("categories.list", categories::LIST, Vec::new()),
+        example("categories.names", categories::NAMES, Vec::new()),
+        example("products.bands", products::BANDS, vec!["'kitchen'", "'{2500,5000,10000}'::bigint[]"]),
+        example("products.withdrawn", products::WITHDRAWN, slug.clone()),
+        example("sitemap.part", sitemap::PART, vec!["0::bigint", "10000::bigint"]),
+        example("sitemap.last", sitemap::LAST, Vec::new()),
         example("products.version", products::VERSION_BY_SLUG, slug.clone()),
         example("sessions.find", sessions::BY_TOKEN, vec!["sha256('token')"]),
         example(
@@ -86,12 +92,18 @@ pub fn examples() -> Vec<Example> {
         example("products.suggest_like", suggestions::LIKE, vec!["'kettel'"]),
     ];
     for (sort, rows) in Sort::ALL.into_iter().flat_map(|sort| products::ROWS.map(|rows| (sort, rows))) {
-        for bits in 0..8 {
-            let (category, search, after) = (bits & 1 != 0, bits & 2 != 0, bits & 4 != 0);
-            let shape = ListShape { sort, category, search, after, rows };
+        for bits in 0..32 {
+            let [category, search, after, prices, in_stock] = [1, 2, 4, 8, 16].map(|bit| bits & bit != 0);
+            if (prices || in_stock) && !category {
+                continue;
+            }
+            let shape = ListShape { sort, category, search, prices, in_stock, after, rows };
             let mut arguments = Vec::new();
             arguments.extend(shape.category.then_some("'kitchen'"));
             arguments.extend(shape.search.then_some("'''copper'' & ''kettle'':*'"));
+            if shape.prices {
+                arguments.extend(["2500::bigint", "4999::bigint"]);
+            }
             if shape.after {
                 arguments.push(match sort {
                     Sort::Newest => "'2025-01-01T00:00:00Z'::timestamptz",

@@ -120,6 +120,25 @@ impl Browser {
         self.wait_for_event("Page.loadEventFired", seen);
     }
 
+    /// Makes the window this large, in CSS pixels.
+    ///
+    /// # Panics
+    /// When Chromium does not.
+    #[track_caller]
+    pub fn resize(&mut self, width: u32, height: u32) {
+        let size = json!({ "width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 500 });
+        self.call("Emulation.setDeviceMetricsOverride", &size);
+    }
+
+    /// Whether the pages opened from now on may run scripts of theirs.
+    ///
+    /// # Panics
+    /// When Chromium does not.
+    #[track_caller]
+    pub fn allow_scripts(&mut self, allowed: bool) {
+        self.call("Emulation.setScriptExecutionDisabled", &json!({ "value": !allowed }));
+    }
+
     /// Clicks the first element that matches and waits for the page it leads to.
     ///
     /// # Panics

@@ -384,6 +384,24 @@ impl Edge {
         })
     }
 
+    /// The same over TLS, HTTP/2.
+    #[track_caller]
+    pub fn until_hit_h2(&self, path: &str) -> Answer {
+        wait::until(&format!("{path} is answered from the cache"), || {
+            Some(self.curl_h2(path).send()).filter(Answer::is_hit)
+        })
+    }
+
+    /// The first process of this program that runs under the edge's folder.
+    #[must_use]
+    pub fn running(&self, program: &str) -> Option<u32> {
+        let is_it = |command: &str| {
+            let first = command.split_whitespace().next().unwrap_or_default();
+            Path::new(first).file_name().is_some_and(|name| name == program)
+        };
+        process::left_running(self.folder()).into_iter().find(|(_, command)| is_it(command)).map(|(id, _)| id)
+    }
+
     /// Puts other settings in place and sends SIGHUP; returns the line that says what became of it.
     #[track_caller]
     pub fn reload(&mut self, settings: &str) -> String {

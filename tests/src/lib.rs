@@ -20,6 +20,7 @@ pub mod folder;
 pub mod frames;
 pub mod load;
 pub mod metrics;
+pub mod npm;
 pub mod origin;
 pub mod process;
 pub mod python;

@@ -5,15 +5,9 @@
 //! answer; ours are the list of those that say no.
 #![expect(clippy::unwrap_used, reason = "a test that unwraps says where")]
 
-use std::{fs::File, net::SocketAddr, path::PathBuf, process::Command};
+use std::{net::SocketAddr, process::Command};
 
-use gatehouse_tests::{
-    binaries::{build_folder, repository},
-    edge::Setup,
-    folder::Folder,
-    process::Process,
-    tool,
-};
+use gatehouse_tests::{binaries::repository, edge::Setup, folder::Folder, npm, process::Process, tool};
 
 /// What the suite needs to be testable: its origin sets cookies and its client sends them, about cached answers.
 const TESTABLE: &str = r#"set_cookie = "store", ignore_cookies = true"#;
@@ -138,7 +132,7 @@ fn failing<'a>(verdicts: &'a [Verdict], kind: &str) -> Vec<&'a str> {
 
 /// Runs the suite's client through an edge with these rules to the suite's origin.
 fn run(rules: &str) -> Vec<Verdict> {
-    let suite = suite();
+    let suite = npm::packages("conformance").join("http-cache-tests");
     let node = tool::find(&["node"], "nodejs");
     let folder = Folder::new();
     let mut command = Command::new(&node);
@@ -168,26 +162,4 @@ fn run(rules: &str) -> Vec<Verdict> {
     // Shown when the test fails.
     println!("{printed}");
     verdicts
-}
-
-/// The suite as package-lock.json pins it, beside the build. npm fetches it once.
-fn suite() -> PathBuf {
-    let pinned = repository().join("tests/conformance");
-    let folder = build_folder().join("conformance");
-    std::fs::create_dir_all(&folder).unwrap();
-    let lock = File::create(folder.join("lock")).unwrap();
-    lock.lock().unwrap();
-    let suite = folder.join("node_modules/http-cache-tests");
-    let wanted = std::fs::read(pinned.join("package-lock.json")).unwrap();
-    let installed = folder.join("installed");
-    if !(suite.is_dir() && std::fs::read(&installed).unwrap_or_default() == wanted) {
-        let npm = tool::find(&["npm"], "npm");
-        for name in ["package.json", "package-lock.json"] {
-            std::fs::copy(pinned.join(name), folder.join(name)).unwrap();
-        }
-        let prefix = folder.display().to_string();
-        tool::run(&npm, ["ci", "--no-audit", "--no-fund", "--prefix", &prefix]);
-        std::fs::write(installed, wanted).unwrap();
-    }
-    suite
 }

@@ -22,6 +22,7 @@ use crate::{
     catalogue::{self, Catalogue, Listed},
     categories,
     client::Client,
+    database::Connection,
     pagination::{self, Cursor, Key, LARGEST_LIMIT, Sort},
     parameters::{NoParameters, Parameters},
     problem::Problem,
@@ -76,13 +77,16 @@ pub(crate) struct ListShape {
     pub(crate) sort: Sort,
     pub(crate) category: bool,
     pub(crate) search: bool,
+    pub(crate) prices: bool,
+    pub(crate) in_stock: bool,
     pub(crate) after: bool,
     /// One of [`ROWS`].
     pub(crate) rows: u32,
 }
 
 impl ListShape {
-    /// The statement. Its parameters are category slug, search words, and the cursor's key and id, as far as present.
+    /// The statement. Its parameters are category slug, search words, least and highest price, and the cursor's key and id, as far
+    /// as present.
     /// It answers at least one row, with the catalogue's version, and nulls when no product matches.
     pub(crate) fn sql(self) -> String {
         let (key, direction, further) = self.sort.sql();
@@ -98,6 +102,12 @@ impl ListShape {
             conditions += " AND p.category_id = wanted.id";
         }
         let words = self.search.then(|| format!("to_tsquery('english', ${})", parameter()));
+        if self.prices {
+            conditions += &format!(" AND p.price_cents BETWEEN ${} AND ${}", parameter(), parameter());
+        }
+        if self.in_stock {
+            conditions += " AND p.stock > 0";
+        }
         if self.after {
             after = format!(" AND ({key}, p.id) {further} (${}, ${})", parameter(), parameter());
         }
@@ -164,39 +174,67 @@ impl ListShape {
 pub(crate) struct ListParameters {
     /// The slug of a category.
     #[param(pattern = "^[a-z0-9]+(-[a-z0-9]+)*$", max_length = 120)]
-    category: Option<String>,
+    pub(crate) category: Option<String>,
     /// Words that the name or the description holds, the last perhaps only begun; without those after a hyphen.
     #[param(pattern = "^[^\\x00]*$", max_length = 100)]
-    search: Option<String>,
+    pub(crate) search: Option<String>,
     #[serde(default)]
     #[param(inline)]
-    sort: Sort,
+    pub(crate) sort: Sort,
     #[param(minimum = 1, maximum = 100, default = 24)]
-    limit: Option<u32>,
+    pub(crate) limit: Option<u32>,
     /// `next_cursor` of the page before, in the same order.
     #[param(pattern = "^[A-Za-z0-9_-]+$", max_length = 1200)]
-    cursor: Option<String>,
+    pub(crate) cursor: Option<String>,
 }
 
 /// The parameters of a list, checked and in one spelling.
 #[derive(Debug)]
-struct ListRequest {
+pub(crate) struct ListRequest {
     category: Option<String>,
     search: Option<Words>,
+    narrowed: Narrowed,
     sort: Sort,
     limit: u32,
     after: Option<Cursor>,
 }
 
+/// What the list of one category is narrowed to further. Never a list of the whole shop: what nothing fits is found out by reading
+/// all of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Narrowed {
+    /// The least and the highest, in cents.
+    pub(crate) prices: Option<(i64, i64)>,
+    pub(crate) in_stock: bool,
+}
+
 impl ListRequest {
-    fn check(parameters: ListParameters) -> Result<Self, Problem> {
+    pub(crate) fn check(parameters: ListParameters) -> Result<Self, Problem> {
         let ListParameters { category, search, sort, limit, cursor } = parameters;
         if category.as_deref().is_some_and(|slug| !storefront::is_slug(slug)) {
             return Err(Problem::invalid("`category` is the slug of one, such as `kitchen`"));
         }
         let search = search.as_deref().map(Words::parse).transpose()?.flatten();
         let after = cursor.map(|text| Cursor::decode(&text, sort)).transpose()?;
-        Ok(Self { category, search, sort, limit: pagination::limit(limit, DEFAULT_LIMIT)?, after })
+        let limit = pagination::limit(limit, DEFAULT_LIMIT)?;
+        Ok(Self { category, search, narrowed: Narrowed::default(), sort, limit, after })
+    }
+
+    /// A list of this category, narrowed.
+    pub(crate) fn narrowed(self, narrowed: Narrowed) -> Self {
+        let narrowed = if self.category.is_some() { narrowed } else { Narrowed::default() };
+        Self { narrowed, ..self }
+    }
+
+    /// The page that is asked for, and the state of the catalogue that it shows.
+    pub(crate) async fn find(&self, connection: &mut Connection) -> Result<(Catalogue, Page), Problem> {
+        let rows = connection.all(self.shape().name(), self.statement()).await?;
+        let (catalogue, mut products) = Listed::<ListedProduct>::split(rows)?;
+        let count = || products.first().and_then(|one| one.found).unwrap_or(0);
+        let found = self.search.as_ref().map(|_| count().into());
+        let next_cursor =
+            pagination::cut(&mut products, self.limit).map(|last| last.cursor(self.sort).encode(self.sort));
+        Ok((catalogue, Page { products, found, next_cursor }))
     }
 
     fn shape(&self) -> ListShape {
@@ -204,6 +242,8 @@ impl ListRequest {
             sort: self.sort,
             category: self.category.is_some(),
             search: self.search.is_some(),
+            prices: self.narrowed.prices.is_some(),
+            in_stock: self.narrowed.in_stock,
             after: self.after.is_some(),
             rows: ROWS.into_iter().find(|rows| *rows > self.limit).unwrap_or(LARGEST_LIMIT + 1),
         }
@@ -237,6 +277,9 @@ impl ListRequest {
         if let Some(words) = &self.search {
             statement = statement.bind(words.query.clone());
         }
+        if let Some((least, highest)) = self.narrowed.prices {
+            statement = statement.bind(least).bind(highest);
+        }
         if let Some(Cursor { key, id }) = &self.after {
             statement = match key {
                 Key::CreatedAt(time) => statement.bind(*time),
@@ -263,21 +306,21 @@ impl ListedProduct {
 /// A page of products.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = ProductPage)]
-struct Page {
-    products: Vec<ListedProduct>,
+pub(crate) struct Page {
+    pub(crate) products: Vec<ListedProduct>,
     /// Of a search: how many match; null otherwise.
-    found: Option<Found>,
+    pub(crate) found: Option<Found>,
     /// Null on the last page.
-    next_cursor: Option<String>,
+    pub(crate) next_cursor: Option<String>,
 }
 
 /// How many products match, on all pages together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
-struct Found {
+pub(crate) struct Found {
     /// A thousand at most.
-    count: i64,
+    pub(crate) count: i64,
     /// Whether there are more than that.
-    or_more: bool,
+    pub(crate) or_more: bool,
 }
 
 impl From<i64> for Found {
@@ -288,9 +331,9 @@ impl From<i64> for Found {
 
 /// A product in a list.
 #[derive(Debug, FromRow, Serialize, ToSchema)]
-struct ListedProduct {
+pub(crate) struct ListedProduct {
     id: i64,
-    slug: String,
+    pub(crate) slug: String,
     name: String,
     /// The category's slug.
     category: String,
@@ -350,23 +393,18 @@ async fn page(shop: &Shop, headers: &HeaderMap, request: &ListRequest) -> Result
     if let Some(unchanged) = catalogue::unchanged(&mut connection, headers, &keeping).await? {
         return Ok(unchanged);
     }
-    let rows = connection.all(request.shape().name(), request.statement()).await?;
-    let (catalogue, mut products) = Listed::split(rows)?;
-    if let (true, Some(category)) = (products.is_empty(), &request.category)
+    let (catalogue, page) = request.find(&mut connection).await?;
+    if let (true, Some(category)) = (page.products.is_empty(), &request.category)
         && !categories::exists(&mut connection, category).await?
     {
         return Err(Problem::not_found("no such category"));
     }
     drop(connection);
-    let found =
-        request.search.as_ref().map(|_| products.first().and_then(|one| one.found).unwrap_or(0).into());
-    let next_cursor = pagination::cut(&mut products, request.limit)
-        .map(|last| last.cursor(request.sort).encode(request.sort));
-    caching::json(headers, &keeping(&catalogue), &Page { products, found, next_cursor })
+    caching::json(headers, &keeping(&catalogue), &page)
 }
 
 #[derive(Debug, FromRow)]
-struct ProductVersion {
+pub(crate) struct ProductVersion {
     epoch: String,
     id: i64,
     version: i64,
@@ -385,21 +423,68 @@ impl ProductVersion {
         ])
     }
 
-    fn tags(&self) -> [Tag<'_>; 2] {
+    pub(crate) fn tags(&self) -> [Tag<'_>; 2] {
         [Tag::Product(self.id), Tag::Category(&self.category)]
     }
 }
 
+/// How many products of a category are in which band of prices, and can be had. Reads the category once.
+pub(crate) const BANDS: &str = "
+    SELECT width_bucket(p.price_cents, $2) AS band, p.stock > 0 AS in_stock, count(*) AS count
+      FROM products p
+     WHERE p.category_id = (SELECT id FROM categories WHERE slug = $1) AND p.active
+     GROUP BY 1, 2";
+
+/// What the tags and the entity tag of the product under this slug are made from, if it is offered.
+pub(crate) async fn version(
+    connection: &mut Connection,
+    slug: &str,
+) -> Result<Option<ProductVersion>, sqlx::Error> {
+    connection.optional("products.version", sqlx::query_as(VERSION_BY_SLUG).bind(slug.to_owned())).await
+}
+
+/// A row of [`BANDS`].
+#[derive(Debug, FromRow)]
+pub(crate) struct Counted {
+    /// How many of the bounds between bands are at or below the price.
+    pub(crate) band: i32,
+    pub(crate) in_stock: bool,
+    pub(crate) count: i64,
+}
+
+/// Counts a category's products by bands of prices, which the bounds are between.
+pub(crate) async fn count_bands(
+    connection: &mut Connection,
+    category: &str,
+    bounds: &[i64],
+) -> Result<Vec<Counted>, sqlx::Error> {
+    let query = sqlx::query_as(BANDS).bind(category.to_owned()).bind(bounds.to_vec());
+    connection.all("products.bands", query).await
+}
+
+/// The product that is offered under this slug.
+pub(crate) async fn find(connection: &mut Connection, slug: &str) -> Result<Option<Product>, sqlx::Error> {
+    connection.optional("products.show", sqlx::query_as(BY_SLUG).bind(slug.to_owned())).await
+}
+
+pub(crate) const WITHDRAWN: &str = "SELECT id FROM products WHERE slug = $1 AND NOT active";
+
+/// Whether a product was offered under this slug, and is not any more.
+pub(crate) async fn is_withdrawn(connection: &mut Connection, slug: &str) -> Result<bool, sqlx::Error> {
+    let query = sqlx::query_as::<_, (i64,)>(WITHDRAWN).bind(slug.to_owned());
+    Ok(connection.optional("products.withdrawn", query).await?.is_some())
+}
+
 /// A product in full.
 #[derive(Debug, FromRow, Serialize, ToSchema)]
-struct Product {
+pub(crate) struct Product {
     #[sqlx(flatten)]
     #[serde(skip)]
     state: ProductVersion,
-    id: i64,
+    pub(crate) id: i64,
     slug: String,
     name: String,
-    category: String,
+    pub(crate) category: String,
     category_name: String,
     description: String,
     price_cents: i64,
@@ -428,15 +513,13 @@ pub(crate) async fn show(
 ) -> Result<Response, Problem> {
     let (mut connection, control) = shop.reads.acquire_public(&headers, CATALOGUE).await?;
     if let Some(condition) = IfNoneMatch::of(&headers) {
-        let query = sqlx::query_as::<_, ProductVersion>(VERSION_BY_SLUG).bind(&slug);
-        let version = connection.optional("products.version", query).await?.ok_or_else(none)?;
+        let version = version(&mut connection, &slug).await?.ok_or_else(none)?;
         let entity = version.entity(&slug);
         if condition.lists(&entity) {
             return Ok(caching::not_modified(&Keeping { control, entity, tags: &version.tags() }));
         }
     }
-    let query = sqlx::query_as::<_, Product>(BY_SLUG).bind(&slug);
-    let product = connection.optional("products.show", query).await?.ok_or_else(none)?;
+    let product = find(&mut connection, &slug).await?.ok_or_else(none)?;
     drop(connection);
     let entity = product.state.entity(&slug);
     caching::json(&headers, &Keeping { control, entity, tags: &product.state.tags() }, &product)

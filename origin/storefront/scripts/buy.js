@@ -3,12 +3,13 @@ import { add, lines, mostPieces, notKept } from "/assets/cart.js";
 import { element } from "/assets/element.js";
 import { quantityField } from "/assets/quantity.js";
 
-/** The form: `{node, limit(left)}`, with `limit` to be called when the pieces left are known. */
-export function buying(item) {
+/** Fills the form of the page: `{node, limit(left)}`, with `limit` to be called when the pieces left are known. */
+export function buying(node, item) {
   let left = mostPieces;
   const quantity = quantityField({ label: `Pieces of ${item.name}`, value: 1, most: left });
   const told = element("p", { class: "told", role: "status" });
-  const node = element("form", { class: "buy", submit: put }, quantity.node, element("button", { class: "button" }, "Add to cart"), told);
+  node.replaceChildren(quantity.node, element("button", { class: "button" }, "Add to cart"), told);
+  node.addEventListener("submit", put);
   return { node, limit };
 
   function limit(known) {

@@ -8,7 +8,7 @@ const pages = {
   home: () => import("/assets/home.js"),
   category: () => import("/assets/category.js"),
   product: () => import("/assets/product.js"),
-  search: () => import("/assets/search.js"),
+  search: () => import("/assets/category.js"),
   cart: () => import("/assets/cart-page.js"),
   account: () => import("/assets/account.js"),
   orders: () => import("/assets/orders.js"),
@@ -26,19 +26,18 @@ showAisles();
 showOwn();
 suggestOnceFocused(document.getElementById("q"));
 
-/** Fills the row of categories; without an answer the row stays empty and the page still works. */
+/**
+ * Fills the row of categories on the pages that come without it, because they show nothing of the catalogue; without an answer
+ * the row stays empty and the page still works.
+ */
 async function showAisles() {
-  const here = location.pathname;
+  const row = document.getElementById("aisles");
+  const current = row.querySelector("[aria-current]");
+  if (current) center(current, document.querySelector(".aisles"));
+  if (row.children.length > 0) return;
   try {
     const list = await categories();
-    document.getElementById("aisles").append(
-      ...list.map(({ slug, name }) => {
-        const address = `/category/${slug}`;
-        return element("li", {}, element("a", { href: address, "aria-current": address === here ? "page" : null }, name));
-      }),
-    );
-    const current = document.querySelector("#aisles [aria-current]");
-    if (current) center(current, document.querySelector(".aisles"));
+    row.append(...list.map(({ slug, name }) => element("li", {}, element("a", { href: `/category/${slug}` }, name))));
   } catch (error) {
     console.warn("The categories could not be read:", error.message);
   }

@@ -14,6 +14,7 @@ use crate::{
 };
 
 const CATALOGUE: &str = "public, max-age=300, s-maxage=600, stale-while-revalidate=60, stale-if-error=86400";
+const PAGE: &str = "public, max-age=0, s-maxage=600, stale-if-error=86400";
 const KETTLE: &str = "/api/products/harbour-enamel-kettle";
 
 /// Follows `next_cursor` to the end; the slugs in the order they came.
@@ -265,7 +266,18 @@ async fn every_answer_states_its_caching() {
         ("/livez", 200, "no-store"),
         ("/readyz", 200, "no-store"),
         ("/metrics", 200, "no-store"),
-        ("/", 200, "no-cache"),
+        ("/", 200, PAGE),
+        ("/category/kitchen?stock=in", 200, PAGE),
+        ("/product/harbour-enamel-kettle", 200, PAGE),
+        ("/search?q=kettle", 200, PAGE),
+        ("/cart", 200, PAGE),
+        ("/category/Kitchen", 301, PAGE),
+        ("/category/nothing", 404, "no-store"),
+        ("/product/nothing", 404, "no-store"),
+        ("/robots.txt", 200, CATALOGUE),
+        ("/sitemap.xml", 200, CATALOGUE),
+        ("/sitemap/products-0.xml", 200, CATALOGUE),
+        ("/sitemap/products-7.xml", 404, "no-store"),
         ("/nowhere", 404, "no-store"),
     ] {
         let answer = get(&router, uri).await;
@@ -334,6 +346,10 @@ async fn what_may_be_stored_says_for_how_long_until_which_purge_and_nothing_of_w
         ("/api/products?category=kitchen", "category-kitchen"),
         (KETTLE, "product-1 category-kitchen"),
         ("/api/products/harbour-enamel-kettle/stock", "product-1"),
+        ("/", "catalogue categories storefront"),
+        ("/category/kitchen", "category-kitchen categories storefront"),
+        ("/product/harbour-enamel-kettle", "product-1 category-kitchen categories storefront"),
+        ("/cart", "storefront"),
     ] {
         assert_eq!(get(&router, path).await.header("surrogate-key"), tags, "{path}");
     }

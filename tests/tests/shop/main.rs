@@ -6,4 +6,6 @@ mod catalogue;
 mod changes;
 mod customers;
 mod load;
+mod pages;
 mod processes;
+mod watching;

@@ -1,7 +1,5 @@
 //! The edge keeps its commands running, and leaves none behind.
 
-use std::path::Path;
-
 use gatehouse_tests::{
     edge::{Edge, assert_nothing_left},
     process::left_running,
@@ -13,7 +11,7 @@ use rustix::process::{Pid, Signal, kill_process};
 fn a_stop_leaves_nothing_running() {
     let mut shop = shop::start();
     assert!(
-        running(&shop, "postgres").is_some() && running(&shop, "origin").is_some(),
+        shop.running("postgres").is_some() && shop.running("origin").is_some(),
         "{:?}",
         everything(&shop)
     );
@@ -34,10 +32,10 @@ fn nothing_is_left_even_when_the_edge_is_killed() {
 fn a_killed_origin_is_restarted_and_cached_answers_go_on() {
     let shop = shop::start();
     let _ = shop.get("/api/categories");
-    let origin = running(&shop, "origin").unwrap();
+    let origin = shop.running("origin").unwrap();
     kill(origin);
     assert_eq!(shop.get("/api/categories").status, 200, "from the cache");
-    wait::until("another origin runs", || running(&shop, "origin").filter(|id| *id != origin));
+    wait::until("another origin runs", || shop.running("origin").filter(|id| *id != origin));
     wait::until("it answers", || (shop.get("/api/products?limit=3").status == 200).then_some(()));
 }
 
@@ -45,7 +43,7 @@ fn a_killed_origin_is_restarted_and_cached_answers_go_on() {
 fn a_killed_database_is_started_again() {
     let shop = shop::start();
     assert_eq!(shop.get("/api/products?limit=1").status, 200);
-    let postgres = running(&shop, "postgres").unwrap();
+    let postgres = shop.running("postgres").unwrap();
     kill(postgres);
     wait::until("the catalogue is read again", || {
         let fresh = shop.curl("/api/products?limit=2").header("Cache-Control: no-cache").send();
@@ -71,15 +69,6 @@ fn the_output_of_a_command_bears_its_name() {
 
 fn everything(shop: &Edge) -> Vec<(u32, String)> {
     left_running(shop.folder())
-}
-
-/// The first process of this program that runs under the shop's folder.
-fn running(shop: &Edge, program: &str) -> Option<u32> {
-    let is_it = |command: &str| {
-        let first = command.split_whitespace().next().unwrap_or_default();
-        Path::new(first).file_name().is_some_and(|name| name == program)
-    };
-    everything(shop).into_iter().find(|(_, command)| is_it(command)).map(|(id, _)| id)
 }
 
 fn kill(id: u32) {

@@ -1,0 +1,218 @@
+//! A list of products as the address of its page says it: order, filters, cursor; and the addresses of its neighbours.
+//!
+//! Each list has one spelling. Names that are unknown here (of campaigns, mostly) are neither read nor written.
+
+use serde_json::{Value, json};
+
+use crate::{
+    pagination::Sort,
+    products::{Counted, ListParameters, Narrowed},
+};
+
+/// Between the bands of prices, in cents.
+pub(super) const BOUNDS: [i64; 3] = [2_500, 5_000, 10_000];
+
+/// A band: as an address says it, in words, and its least and highest price.
+const BANDS: [(&str, &str, (i64, i64)); 4] = [
+    ("0-25", "Under €25", (0, BOUNDS[0] - 1)),
+    ("25-50", "€25 to €50", (BOUNDS[0], BOUNDS[1] - 1)),
+    ("50-100", "€50 to €100", (BOUNDS[1], BOUNDS[2] - 1)),
+    ("100-", "€100 and more", (BOUNDS[2], i64::MAX)),
+];
+
+const SORTS: [(Sort, &str); 4] = [
+    (Sort::Newest, "Newest first"),
+    (Sort::PriceAsc, "Price, low to high"),
+    (Sort::PriceDesc, "Price, high to low"),
+    (Sort::Name, "Name"),
+];
+
+#[derive(Debug)]
+pub(super) struct Listing {
+    path: String,
+    chosen: Chosen,
+    /// What of the query was understood is not written as [`Chosen::pairs`] would.
+    misspelled: bool,
+}
+
+#[derive(Debug, Clone, Default)]
+struct Chosen {
+    words: String,
+    sort: Sort,
+    /// Place in [`BANDS`].
+    band: Option<usize>,
+    in_stock: bool,
+    cursor: Option<String>,
+}
+
+impl Listing {
+    /// Reads the query of a search, or of the list of a category, which can be narrowed.
+    pub(super) fn read(path: String, query: &str, search: bool) -> Self {
+        let names: &[&str] =
+            if search { &["q", "sort", "cursor"] } else { &["sort", "price", "stock", "cursor"] };
+        let sent: Vec<(String, String)> = serde_urlencoded::from_str(query).unwrap_or_default();
+        let sent: Vec<_> = sent.into_iter().filter(|(name, _)| names.contains(&name.as_str())).collect();
+        let value =
+            |wanted: &str| sent.iter().find(|(name, _)| name == wanted).map(|(_, value)| value.as_str());
+        let chosen = Chosen {
+            words: value("q").unwrap_or_default().split_whitespace().collect::<Vec<_>>().join(" "),
+            sort: Sort::ALL.into_iter().find(|sort| value("sort") == Some(sort.name())).unwrap_or_default(),
+            band: BANDS.iter().position(|(name, ..)| value("price") == Some(name)),
+            in_stock: value("stock") == Some("in"),
+            cursor: value("cursor").map(str::to_owned),
+        };
+        let written = chosen.pairs();
+        let same = written.len() == sent.len()
+            && written.iter().zip(&sent).all(|(written, sent)| written.0 == sent.0 && written.1 == sent.1);
+        Self { path, chosen, misspelled: !same }
+    }
+
+    /// The right spelling, where another was sent.
+    pub(super) fn other_spelling(&self) -> Option<String> {
+        self.misspelled.then(|| self.address())
+    }
+
+    pub(super) fn address(&self) -> String {
+        self.address_of(&self.chosen)
+    }
+
+    pub(super) fn words(&self) -> &str {
+        &self.chosen.words
+    }
+
+    pub(super) fn parameters(&self, category: Option<&str>) -> ListParameters {
+        ListParameters {
+            category: category.map(str::to_owned),
+            search: Some(self.chosen.words.clone()).filter(|words| !words.is_empty()),
+            sort: self.chosen.sort,
+            limit: None,
+            cursor: self.chosen.cursor.clone(),
+        }
+    }
+
+    pub(super) fn narrowed(&self) -> Narrowed {
+        Narrowed { prices: self.chosen.band.map(|band| BANDS[band].2), in_stock: self.chosen.in_stock }
+    }
+
+    /// What a template shows of it: the choices, each with the address it leads to and what is found there.
+    pub(super) fn shown(&self, counted: &[Counted], next_cursor: Option<&str>) -> Value {
+        let first = Chosen { cursor: None, ..self.chosen.clone() };
+        let sorts = SORTS.map(|(sort, words)| {
+            json!({ "name": sort.name(), "words": words, "chosen": sort == self.chosen.sort })
+        });
+        let kept: serde_json::Map<String, Value> = first
+            .pairs()
+            .into_iter()
+            .filter(|(name, _)| *name != "sort")
+            .map(|(name, value)| (name.to_owned(), value.into()))
+            .collect();
+        let next = next_cursor
+            .map(|cursor| self.address_of(&Chosen { cursor: Some(cursor.to_owned()), ..first.clone() }));
+        json!({
+            "path": self.path,
+            "sorts": sorts,
+            "kept": kept,
+            "filters": self.filters(&first, counted),
+            "narrowed": self.chosen.pairs().len() > usize::from(!self.chosen.words.is_empty()),
+            "next": next,
+        })
+    }
+
+    /// A filter is offered where it would leave something, and where it is chosen, so that it can be taken out.
+    fn filters(&self, first: &Chosen, counted: &[Counted]) -> Vec<Value> {
+        let count = |band: Option<usize>, in_stock: bool| -> i64 {
+            let fits = |one: &&Counted| {
+                band.is_none_or(|band| usize::try_from(one.band) == Ok(band)) && (one.in_stock || !in_stock)
+            };
+            counted.iter().filter(fits).map(|one| one.count).sum()
+        };
+        let mut filters = Vec::new();
+        let mut offer = |words: &str, chosen: bool, count: i64, leads_to: &Chosen| {
+            if chosen || count > 0 {
+                let address = self.address_of(leads_to);
+                filters.push(json!({ "words": words, "chosen": chosen, "count": count, "address": address }));
+            }
+        };
+        let in_stock = Chosen { in_stock: !first.in_stock, ..first.clone() };
+        offer("In stock", first.in_stock, count(first.band, true), &in_stock);
+        for (band, (_, words, _)) in BANDS.iter().enumerate() {
+            let chosen = first.band == Some(band);
+            let leads_to = Chosen { band: (!chosen).then_some(band), ..first.clone() };
+            offer(words, chosen, count(Some(band), first.in_stock), &leads_to);
+        }
+        filters
+    }
+
+    fn address_of(&self, chosen: &Chosen) -> String {
+        match serde_urlencoded::to_string(chosen.pairs()) {
+            Ok(query) if !query.is_empty() => format!("{}?{query}", self.path),
+            _ => self.path.clone(),
+        }
+    }
+}
+
+impl Chosen {
+    /// Whatever is not so by itself, in an order of its own.
+    fn pairs(&self) -> Vec<(&'static str, &str)> {
+        let mut pairs = Vec::new();
+        pairs.extend((!self.words.is_empty()).then_some(("q", self.words.as_str())));
+        pairs.extend((self.sort != Sort::Newest).then_some(("sort", self.sort.name())));
+        pairs.extend(self.band.map(|band| ("price", BANDS[band].0)));
+        pairs.extend(self.in_stock.then_some(("stock", "in")));
+        pairs.extend(self.cursor.as_deref().map(|cursor| ("cursor", cursor)));
+        pairs
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(query: &str) -> Listing {
+        Listing::read("/category/kitchen".to_owned(), query, false)
+    }
+
+    #[test]
+    fn each_list_has_one_address() {
+        for (sent, address) in [
+            ("", None),
+            ("utm_source=mail", None),
+            ("sort=price_asc&price=25-50&stock=in", None),
+            ("sort=newest", Some("/category/kitchen")),
+            ("price=25-50&sort=price_asc", Some("/category/kitchen?sort=price_asc&price=25-50")),
+            ("price=1-2&stock=out&cursor=", Some("/category/kitchen?cursor=")),
+            ("stock=in&stock=in", Some("/category/kitchen?stock=in")),
+        ] {
+            assert_eq!(read(sent).other_spelling().as_deref(), address, "{sent}");
+        }
+        let search = Listing::read("/search".to_owned(), "q=%20red%20%20kettle", true);
+        assert_eq!(search.other_spelling().as_deref(), Some("/search?q=red+kettle"));
+    }
+
+    #[test]
+    fn filters_count_what_they_would_leave() {
+        let counted = [(0, true, 3), (0, false, 1), (1, true, 2), (3, false, 4)]
+            .map(|(band, in_stock, count)| Counted { band, in_stock, count });
+        let shown = read("price=0-25").shown(&counted, Some("next"));
+        let filters: Vec<_> = shown["filters"]
+            .as_array()
+            .expect("a list")
+            .iter()
+            .map(|one| (one["words"].as_str().unwrap_or(""), one["count"].as_i64(), one["address"].as_str()))
+            .collect();
+        assert_eq!(
+            filters,
+            [
+                ("In stock", Some(3), Some("/category/kitchen?price=0-25&stock=in")),
+                ("Under €25", Some(4), Some("/category/kitchen")),
+                ("€25 to €50", Some(2), Some("/category/kitchen?price=25-50")),
+                ("€100 and more", Some(4), Some("/category/kitchen?price=100-")),
+            ]
+        );
+        assert_eq!(shown["next"], "/category/kitchen?price=0-25&cursor=next");
+        assert_eq!(
+            (&shown["narrowed"], &read("").shown(&[], None)["narrowed"]),
+            (&json!(true), &json!(false))
+        );
+    }
+}

@@ -1,0 +1,297 @@
+//! The pages of the shop that show the catalogue: as whole HTML, so that they can be read before any script runs, and without one.
+//!
+//! What they look like is the storefront's (`storefront::render`). Here is what is on them, under which addresses, and what their
+//! answers say: 200 with tags and an entity tag of the catalogue's version, 301 to the one spelling of an address, 404 for what
+//! has never been, 410 for a product that is offered no more. They are the same for everybody and never look at who asks.
+//! Whatever goes wrong is told as a page too.
+
+mod listing;
+mod site;
+pub(crate) mod sitemap;
+
+use axum::{
+    Router,
+    extract::{OriginalUri, Path, State, rejection::PathRejection},
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
+use serde_json::{Value, json};
+
+use self::{listing::Listing, site::Site};
+use crate::{
+    caching::{self, EntityTag, IfNoneMatch, Keeping, Tag},
+    catalogue::{self, Catalogue},
+    categories,
+    database::{AcquireError, Connection},
+    pagination::Sort,
+    problem::Problem,
+    products::{self, ListParameters, ListRequest},
+    shop::Shop,
+};
+
+pub(crate) fn router() -> Router<Shop> {
+    Router::new()
+        .route("/", get(home))
+        .route("/category/{slug}", get(category))
+        .route("/product/{slug}", get(product))
+        .route("/search", get(search))
+        .route("/sitemap.xml", get(sitemap::index))
+        .route("/sitemap/{part}", get(sitemap::part))
+        .route("/robots.txt", get(sitemap::robots))
+        // Spellings that people and other sites use.
+        .route("/index.html", get(async || moved("/")))
+        .route("/category/{slug}/", get(without_slash))
+        .route("/product/{slug}/", get(without_slash))
+}
+
+async fn home(State(shop): State<Shop>, site: Site, headers: HeaderMap) -> Result<Response, Told> {
+    let tags = [Tag::Catalogue, Tag::Categories, Tag::Storefront];
+    let mut asked = Asked::begin(&shop, &headers, &site, "/").await?;
+    if asked.is_known() {
+        return Ok(asked.unchanged(&tags));
+    }
+    let aisles = categories::counted(&mut asked.connection).await?;
+    let (_, newest) = ListRequest::check(parameters(None, Some(8)))?.find(&mut asked.connection).await?;
+    let shown = json!({ "aisles": aisles, "products": newest.products });
+    asked.answer("home", shown, &tags)
+}
+
+async fn category(
+    State(shop): State<Shop>,
+    site: Site,
+    slug: Result<Path<String>, PathRejection>,
+    OriginalUri(uri): OriginalUri,
+    headers: HeaderMap,
+) -> Result<Response, Told> {
+    let slug = match spelled(slug) {
+        Spelled::Well(slug) => slug,
+        Spelled::Otherwise(slug) => return Ok(moved(&format!("/category/{slug}"))),
+        Spelled::Never => return Err(Told::NotFound),
+    };
+    let listing = Listing::read(format!("/category/{slug}"), uri.query().unwrap_or_default(), false);
+    if let Some(address) = listing.other_spelling() {
+        return Ok(moved(&address));
+    }
+    let request = ListRequest::check(listing.parameters(Some(&slug)))?.narrowed(listing.narrowed());
+    let tags = [Tag::Category(&slug), Tag::Categories, Tag::Storefront];
+    let mut asked = Asked::begin(&shop, &headers, &site, &listing.address()).await?;
+    if asked.is_known() {
+        return Ok(asked.unchanged(&tags));
+    }
+    let aisles = categories::names(&mut asked.connection).await?;
+    let Some(category) = aisles.iter().find(|aisle| aisle.slug == slug) else { return Err(Told::NotFound) };
+    let counted = products::count_bands(&mut asked.connection, &slug, &listing::BOUNDS).await?;
+    let (_, page) = request.find(&mut asked.connection).await?;
+    let count: i64 = counted.iter().map(|counted| counted.count).sum();
+    let shown = json!({
+        "aisles": aisles,
+        "here": slug,
+        "category": category,
+        "count": count,
+        "products": page.products,
+        "listing": listing.shown(&counted, page.next_cursor.as_deref()),
+    });
+    asked.answer("category", shown, &tags)
+}
+
+async fn product(
+    State(shop): State<Shop>,
+    site: Site,
+    slug: Result<Path<String>, PathRejection>,
+    headers: HeaderMap,
+) -> Result<Response, Told> {
+    let slug = match spelled(slug) {
+        Spelled::Well(slug) => slug,
+        Spelled::Otherwise(slug) => return Ok(moved(&format!("/product/{slug}"))),
+        Spelled::Never => return Err(Told::NotFound),
+    };
+    let mut asked = Asked::begin(&shop, &headers, &site, &format!("/product/{slug}")).await?;
+    if asked.is_known()
+        && let Some(version) = products::version(&mut asked.connection, &slug).await?
+    {
+        let [product, category] = version.tags();
+        return Ok(asked.unchanged(&[product, category, Tag::Categories, Tag::Storefront]));
+    }
+    let connection = &mut asked.connection;
+    let Some(product) = products::find(connection, &slug).await? else {
+        let withdrawn = products::is_withdrawn(connection, &slug).await?;
+        return Err(if withdrawn { Told::Gone } else { Told::NotFound });
+    };
+    let aisles = categories::names(connection).await?;
+    let (_, mut related) =
+        ListRequest::check(parameters(Some(&product.category), Some(5)))?.find(connection).await?;
+    related.products.retain(|other| other.slug != slug);
+    related.products.truncate(4);
+    let shown = json!({
+        "aisles": aisles,
+        "here": product.category,
+        "product": product,
+        "products": related.products,
+    });
+    let tags = [Tag::Product(product.id), Tag::Category(&product.category), Tag::Categories, Tag::Storefront];
+    asked.answer("product", shown, &tags)
+}
+
+async fn search(
+    State(shop): State<Shop>,
+    site: Site,
+    OriginalUri(uri): OriginalUri,
+    headers: HeaderMap,
+) -> Result<Response, Told> {
+    let listing = Listing::read("/search".to_owned(), uri.query().unwrap_or_default(), true);
+    if let Some(address) = listing.other_spelling() {
+        return Ok(moved(&address));
+    }
+    let tags = [Tag::Catalogue, Tag::Categories, Tag::Storefront];
+    let mut asked = Asked::begin(&shop, &headers, &site, &listing.address()).await?;
+    if asked.is_known() {
+        return Ok(asked.unchanged(&tags));
+    }
+    let aisles = categories::names(&mut asked.connection).await?;
+    // Words that no search can be made of have found nothing.
+    let request = ListRequest::check(listing.parameters(None)).ok().filter(|_| !listing.words().is_empty());
+    let found = match request {
+        Some(request) => Some(request.find(&mut asked.connection).await?.1),
+        None => None,
+    };
+    let (products, next) = found.map_or_else(Default::default, |page| (page.products, page.next_cursor));
+    let shown = json!({
+        "aisles": aisles,
+        "words": listing.words(),
+        "products": products,
+        "listing": listing.shown(&[], next.as_deref()),
+    });
+    asked.answer("search", shown, &tags)
+}
+
+async fn without_slash(OriginalUri(uri): OriginalUri) -> Response {
+    let path = uri.path().trim_end_matches('/').to_lowercase();
+    moved(&uri.query().map_or_else(|| path.clone(), |query| format!("{path}?{query}")))
+}
+
+/// 301 to an address of this site.
+fn moved(address: &str) -> Response {
+    match HeaderValue::from_str(address) {
+        Ok(location) => {
+            let fields = [(header::LOCATION, location), (header::CACHE_CONTROL, storefront::PAGE)];
+            (StatusCode::MOVED_PERMANENTLY, fields).into_response()
+        }
+        Err(_) => Told::NotFound.into_response(),
+    }
+}
+
+/// How a slug in an address is written.
+enum Spelled {
+    Well(String),
+    /// As this one, in other letters.
+    Otherwise(String),
+    Never,
+}
+
+fn spelled(slug: Result<Path<String>, PathRejection>) -> Spelled {
+    let Ok(Path(slug)) = slug else { return Spelled::Never };
+    if storefront::is_slug(&slug) {
+        return Spelled::Well(slug);
+    }
+    let lower = slug.to_lowercase();
+    if storefront::is_slug(&lower) { Spelled::Otherwise(lower) } else { Spelled::Never }
+}
+
+/// The beginning of a list, newest first.
+fn parameters(category: Option<&str>, limit: Option<u32>) -> ListParameters {
+    ListParameters {
+        category: category.map(str::to_owned),
+        search: None,
+        sort: Sort::Newest,
+        limit,
+        cursor: None,
+    }
+}
+
+/// A page that is asked for, with the connection that it is read by.
+struct Asked<'a> {
+    connection: Connection,
+    headers: &'a HeaderMap,
+    site: &'a Site,
+    control: HeaderValue,
+    entity: EntityTag,
+}
+
+impl<'a> Asked<'a> {
+    /// The state of the catalogue is read before all else: what changes while the page is made makes its tag too old, and never
+    /// too new.
+    async fn begin(shop: &Shop, headers: &'a HeaderMap, site: &'a Site, address: &str) -> Result<Self, Told> {
+        let (mut connection, control) = shop.reads.acquire_public(headers, storefront::PAGE).await?;
+        let Catalogue { epoch, version } =
+            connection.one("catalogue.version", sqlx::query_as(catalogue::STATE)).await?;
+        let entity = EntityTag::of(&[
+            "page",
+            storefront::pages_fingerprint(),
+            site.as_str(),
+            address,
+            &epoch,
+            &version.to_string(),
+        ]);
+        Ok(Self { connection, headers, site, control, entity })
+    }
+
+    /// Whether the request has the page as it is now.
+    fn is_known(&self) -> bool {
+        IfNoneMatch::of(self.headers).is_some_and(|condition| condition.lists(&self.entity))
+    }
+
+    fn unchanged(self, tags: &[Tag<'_>]) -> Response {
+        caching::not_modified(&Keeping { control: self.control, entity: self.entity, tags })
+    }
+
+    fn answer(self, page: &str, mut shown: Value, tags: &[Tag<'_>]) -> Result<Response, Told> {
+        shown["site"] = self.site.as_str().into();
+        let html = storefront::render(page, shown).map_err(|error| {
+            tracing::error!(%error, page, "a page cannot be rendered");
+            Problem::internal()
+        })?;
+        Ok(caching::page(&Keeping { control: self.control, entity: self.entity, tags }, html))
+    }
+}
+
+/// What goes wrong, told as a page.
+#[derive(Debug)]
+enum Told {
+    NotFound,
+    Gone,
+    Problem(Problem),
+}
+
+impl From<Problem> for Told {
+    fn from(problem: Problem) -> Self {
+        Self::Problem(problem)
+    }
+}
+
+impl From<sqlx::Error> for Told {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Problem(error.into())
+    }
+}
+
+impl From<AcquireError> for Told {
+    fn from(error: AcquireError) -> Self {
+        Self::Problem(error.into())
+    }
+}
+
+impl IntoResponse for Told {
+    fn into_response(self) -> Response {
+        let problem = match self {
+            Self::NotFound => return storefront::not_found(StatusCode::NOT_FOUND),
+            Self::Gone => return storefront::not_found(StatusCode::GONE),
+            Self::Problem(problem) => problem.into_response(),
+        };
+        let mut page = storefront::unavailable(problem.status());
+        if let Some(after) = problem.headers().get(header::RETRY_AFTER) {
+            page.headers_mut().insert(header::RETRY_AFTER, after.clone());
+        }
+        page
+    }
+}
