@@ -30,6 +30,7 @@ mod office;
 mod orders;
 mod pages;
 pub mod passwords;
+mod pictures;
 mod products;
 pub mod search;
 mod sessions;

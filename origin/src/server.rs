@@ -19,7 +19,7 @@ use crate::{
     caching::{NO_STORE, SURROGATE_KEY},
     categories, cross_site, health,
     input::LARGEST_BODY,
-    observe, office, openapi, orders, pages,
+    observe, office, openapi, orders, pages, pictures,
     problem::Problem,
     products::{self, administration, suggestions},
     replicas, sessions,
@@ -46,6 +46,7 @@ pub fn router(shop: Shop, deadline: Duration) -> Router {
     Router::new()
         .merge(api)
         .merge(pages::router())
+        .route("/pictures/{name}", get(pictures::show))
         .route("/livez", get(health::live))
         .with_state(shop)
         .merge(storefront::router().layer(SetResponseHeaderLayer::if_not_present(SURROGATE_KEY, STOREFRONT)))
@@ -91,6 +92,7 @@ fn interface() -> (Router<Shop>, Value) {
         .routes(routes!(account::change_password))
         .routes(routes!(account::delete))
         .routes(routes!(account::forgotten, account::reset))
+        .routes(routes!(pictures::put))
         .routes(routes!(users::register))
         .routes(routes!(sessions::show, sessions::sign_in, sessions::sign_out))
         .routes(routes!(orders::list, orders::place))

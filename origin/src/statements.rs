@@ -5,6 +5,7 @@ use crate::{
     account, activity, attempts, catalogue, categories, idempotency, mail, office, orders, outbox,
     pages::sitemap,
     pagination::Sort,
+    pictures,
     products::{self, ListShape, administration, suggestions},
     sessions,
 };
@@ -55,6 +56,8 @@ pub fn examples() -> Vec<Example> {
         example("categories.names", categories::NAMES, Vec::new()),
         example("products.bands", products::BANDS, vec!["'kitchen'", "'{2500,5000,10000}'::bigint[]"]),
         example("products.withdrawn", products::WITHDRAWN, slug.clone()),
+        example("pictures.show", pictures::BY_NAME, vec!["'u-00'", "640"]),
+        example("pictures.exists", pictures::EXISTS, vec!["'u-00'"]),
         example("sitemap.part", sitemap::PART, vec!["0::bigint", "10000::bigint"]),
         example("sitemap.last", sitemap::LAST, Vec::new()),
         example("products.version", products::VERSION_BY_SLUG, slug.clone()),

@@ -286,6 +286,10 @@ impl IntoResponse for Told {
         let problem = match self {
             Self::NotFound => return storefront::not_found(StatusCode::NOT_FOUND),
             Self::Gone => return storefront::not_found(StatusCode::GONE),
+            // Of a query that cannot be answered, such as a cursor that nobody has given out, there is no page.
+            Self::Problem(problem) if problem.status().is_client_error() => {
+                return storefront::not_found(StatusCode::NOT_FOUND);
+            }
             Self::Problem(problem) => problem.into_response(),
         };
         let mut page = storefront::unavailable(problem.status());

@@ -24,7 +24,7 @@ use crate::{
     database::Connection,
     idempotency::{Begun, Done, Fingerprint, IdempotencyKey, Keyed},
     input::{self, Checked, Input, Wrong},
-    outbox,
+    outbox, pictures,
     problem::{FieldError, Problem},
     sessions,
     shop::Shop,
@@ -146,13 +146,14 @@ pub(crate) struct Change {
     image: Option<Option<String>>,
 }
 
-/// The images come with the binary, so the description can name every one.
 fn image() -> Schema {
-    let stems = storefront::image_stems().into_iter().map(serde_json::Value::from);
     ObjectBuilder::new()
         .schema_type(SchemaType::Array(vec![Type::String, Type::Null]))
-        .description(Some("One of the storefront's images; null: none."))
-        .enum_values(Some(stems.chain([serde_json::Value::Null])))
+        .description(Some(
+            "One of the storefront's pictures, such as `kettle-1`, or one that was put in; null: none.",
+        ))
+        .pattern(Some("^[a-z0-9-]+$"))
+        .max_length(Some(120))
         .into()
 }
 
@@ -190,9 +191,9 @@ fn check_price(cents: i64, wrong: &mut Wrong) {
 
 fn check_image(stem: Option<&str>, wrong: &mut Wrong) {
     wrong.unless(
-        stem.is_none_or(|stem| storefront::image_url(stem).is_some()),
+        stem.is_none_or(|stem| storefront::image_url(stem).is_some() || pictures::is_stem(stem)),
         "image",
-        "one of the storefront's, such as `kettle-1`",
+        "one of the storefront's, such as `kettle-1`, or one that was put in",
     );
 }
 
@@ -270,6 +271,7 @@ pub(crate) async fn create(
 ) -> Result<Response, Problem> {
     let mut connection = shop.database.acquire().await?;
     let administrator = sessions::administrator(&mut connection, &headers).await?;
+    pictures::check(&mut connection, new.image.as_deref()).await?;
     connection.begin().await?;
     let query = sqlx::query_as::<_, (i64,)>(INSERT)
         .bind(new.category.clone())
@@ -380,6 +382,7 @@ async fn edit(
     let mut connection = shop.database.acquire().await?;
     let administrator = sessions::administrator(&mut connection, headers).await?;
     let condition = IfMatch::of(headers)?;
+    pictures::check(&mut connection, change.image.as_ref().and_then(Option::as_deref)).await?;
     connection.begin().await?;
     let before = Changed::lock(&mut connection, slug).await?;
     if !condition.lists(&before.entity()) {

@@ -7,6 +7,8 @@
 pub(crate) mod administration;
 pub(crate) mod suggestions;
 
+use std::borrow::Cow;
+
 use axum::{
     extract::{FromRequestParts, Path, State},
     response::Response,
@@ -25,6 +27,7 @@ use crate::{
     database::Connection,
     pagination::{self, Cursor, Key, LARGEST_LIMIT, Sort},
     parameters::{NoParameters, Parameters},
+    pictures,
     problem::Problem,
     search::Words,
     shop::Shop,
@@ -352,13 +355,16 @@ pub(crate) struct ListedProduct {
     found: Option<i64>,
 }
 
-/// The address of a product's picture, if it has one that the storefront has.
+/// The address of a product's picture, if it has one that the storefront has or that was put in.
 #[derive(Debug, Serialize)]
-struct Picture(Option<&'static str>);
+struct Picture(Option<Cow<'static, str>>);
 
 impl From<Option<String>> for Picture {
     fn from(stem: Option<String>) -> Self {
-        Self(stem.as_deref().and_then(storefront::image_url))
+        Self(stem.and_then(|stem| match storefront::image_url(&stem) {
+            Some(address) => Some(address.into()),
+            None => pictures::is_stem(&stem).then(|| pictures::address(&stem).into()),
+        }))
     }
 }
 

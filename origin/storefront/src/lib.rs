@@ -618,7 +618,7 @@ mod tests {
             let known = path != "/no/such/page";
             assert_eq!(answer.status(), if known { StatusCode::OK } else { StatusCode::NOT_FOUND }, "{path}");
             let control = &answer.headers()[header::CACHE_CONTROL];
-            assert_eq!(control, if known { &PAGE } else { &DO_NOT_STORE }, "{path}");
+            assert_eq!(*control, if known { PAGE } else { DO_NOT_STORE }, "{path}");
             assert!(!answer.headers().contains_key(header::LAST_MODIFIED));
         }
     }

@@ -2,7 +2,7 @@
 
 use minijinja::{Environment, Error, HtmlEscape, Output, State, Value};
 
-use crate::Pictures;
+use crate::{NARROWER, Pictures, WIDEST};
 
 /// Gives the templates their filters.
 pub(crate) fn teach(environment: &mut Environment<'static>, pictures: Pictures) {
@@ -12,8 +12,16 @@ pub(crate) fn teach(environment: &mut Environment<'static>, pictures: Pictures) 
     environment.add_filter("paragraphs", paragraphs);
     environment.add_filter("opening", opening);
     environment.add_filter("srcset", move |address: Option<&str>| {
-        address.and_then(|address| pictures.0.get(address)).cloned().unwrap_or_default()
+        let address = address.unwrap_or_default();
+        pictures.0.get(address).cloned().or_else(|| srcset_of_put_in(address)).unwrap_or_default()
     });
+}
+
+/// Pictures that were put in say their width in their names.
+fn srcset_of_put_in(address: &str) -> Option<String> {
+    let stem = address.strip_suffix(&format!(".{WIDEST}.webp"))?;
+    let narrower = NARROWER.map(|width| format!("{stem}.{width}.webp {width}w, ")).concat();
+    Some(format!("{narrower}{address} {WIDEST}w"))
 }
 
 /// Writes a value so that it stays text in HTML and in quoted attributes. Not as the engine does by itself, which writes `/` as a
@@ -87,6 +95,16 @@ mod tests {
         assert_eq!(price(100_000, "CHF"), "CHF\u{a0}1,000.00");
         assert_eq!(decimal(123_456), "1234.56");
         assert_eq!([0, 999, 1_000, 12_345].map(number), ["0", "999", "1,000", "12,345"]);
+    }
+
+    #[test]
+    fn a_picture_that_was_put_in_is_offered_in_its_sizes() {
+        let set = srcset_of_put_in("/pictures/u-00.640.webp").unwrap();
+        assert_eq!(
+            set,
+            "/pictures/u-00.160.webp 160w, /pictures/u-00.320.webp 320w, /pictures/u-00.640.webp 640w"
+        );
+        assert_eq!(srcset_of_put_in("/assets/kettle-1-00.webp"), None);
     }
 
     #[test]

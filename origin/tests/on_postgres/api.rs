@@ -274,6 +274,7 @@ async fn every_answer_states_its_caching() {
         ("/category/Kitchen", 301, PAGE),
         ("/category/nothing", 404, "no-store"),
         ("/product/nothing", 404, "no-store"),
+        ("/category/kitchen?cursor=forged", 404, "no-store"),
         ("/robots.txt", 200, CATALOGUE),
         ("/sitemap.xml", 200, CATALOGUE),
         ("/sitemap/products-0.xml", 200, CATALOGUE),

@@ -17,6 +17,7 @@ mod failover;
 mod office;
 mod orders;
 mod outbox;
+mod pictures;
 mod pressure;
 mod private_server;
 mod replicas;
