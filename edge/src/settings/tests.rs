@@ -89,8 +89,9 @@ fn the_demo_is_right_and_puts_no_limit_on_pages() {
     assert_eq!(settings.log.format, LogFormat::Pretty);
     let limited: Vec<(&str, bool)> =
         settings.routes.iter().map(|route| (&*route.name, !route.limits.is_empty())).collect();
-    let api = ["categories", "products", "product", "api"].map(|name| (name, true));
-    assert_eq!(limited, [&[("assets", false)][..], &api, &[("pages", false)]].concat());
+    let api = ["categories", "products", "stock", "product", "api", "search"].map(|name| (name, true));
+    let files = [("assets", false), ("pictures", false)];
+    assert_eq!(limited, [&files[..], &api, &[("pages", false)]].concat());
 }
 
 /// The least that is a whole file.

@@ -152,14 +152,15 @@ impl Listing {
 }
 
 impl Chosen {
-    /// Whatever is not so by itself, in an order of its own.
+    /// Whatever is not so by itself, in the order of the names: caches in front may put a query into that order before they ask,
+    /// and would be sent in a circle by another.
     fn pairs(&self) -> Vec<(&'static str, &str)> {
         let mut pairs = Vec::new();
+        pairs.extend(self.cursor.as_deref().map(|cursor| ("cursor", cursor)));
+        pairs.extend(self.band.map(|band| ("price", BANDS[band].0)));
         pairs.extend((!self.words.is_empty()).then_some(("q", self.words.as_str())));
         pairs.extend((self.sort != Sort::Newest).then_some(("sort", self.sort.name())));
-        pairs.extend(self.band.map(|band| ("price", BANDS[band].0)));
         pairs.extend(self.in_stock.then_some(("stock", "in")));
-        pairs.extend(self.cursor.as_deref().map(|cursor| ("cursor", cursor)));
         pairs
     }
 }
@@ -177,9 +178,9 @@ mod tests {
         for (sent, address) in [
             ("", None),
             ("utm_source=mail", None),
-            ("sort=price_asc&price=25-50&stock=in", None),
+            ("cursor=x&price=25-50&sort=price_asc&stock=in", None),
             ("sort=newest", Some("/category/kitchen")),
-            ("price=25-50&sort=price_asc", Some("/category/kitchen?sort=price_asc&price=25-50")),
+            ("sort=price_asc&price=25-50", Some("/category/kitchen?price=25-50&sort=price_asc")),
             ("price=1-2&stock=out&cursor=", Some("/category/kitchen?cursor=")),
             ("stock=in&stock=in", Some("/category/kitchen?stock=in")),
         ] {
@@ -187,6 +188,14 @@ mod tests {
         }
         let search = Listing::read("/search".to_owned(), "q=%20red%20%20kettle", true);
         assert_eq!(search.other_spelling().as_deref(), Some("/search?q=red+kettle"));
+    }
+
+    #[test]
+    fn an_address_is_in_the_order_of_its_names() {
+        let everything = "cursor=x&price=25-50&sort=name&stock=in";
+        assert_eq!(read(everything).address(), format!("/category/kitchen?{everything}"));
+        let search = Listing::read("/search".to_owned(), "cursor=x&q=red&sort=name", true);
+        assert_eq!(search.other_spelling(), None);
     }
 
     #[test]
@@ -209,7 +218,7 @@ mod tests {
                 ("€100 and more", Some(4), Some("/category/kitchen?price=100-")),
             ]
         );
-        assert_eq!(shown["next"], "/category/kitchen?price=0-25&cursor=next");
+        assert_eq!(shown["next"], "/category/kitchen?cursor=next&price=0-25");
         assert_eq!(
             (&shown["narrowed"], &read("").shown(&[], None)["narrowed"]),
             (&json!(true), &json!(false))

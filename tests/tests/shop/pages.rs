@@ -51,11 +51,14 @@ fn an_address_has_one_spelling_and_what_is_not_there_says_so() {
         ("/category/kitchen/", "/category/kitchen"),
         ("/product/Harbour-Enamel-Kettle", KETTLE),
         ("/category/kitchen?sort=newest", "/category/kitchen"),
-        ("/category/kitchen?stock=in&price=25-50", "/category/kitchen?price=25-50&stock=in"),
         ("/index.html", "/"),
     ] {
         let moved = shop.curl(path).send();
         assert_eq!((moved.status, moved.must("location")), (301, location), "{path}");
+    }
+    // The edge asks in the order of the names, whatever order a form has sent them in.
+    for query in ["stock=in&price=25-50&sort=price_asc", "price=25-50&sort=price_asc&stock=in"] {
+        assert_eq!(shop.get(&format!("/category/kitchen?{query}")).status, 200, "{query}");
     }
     for path in
         ["/category/nothing", "/product/nothing-is-called-so", "/product/%3Cscript%3E", "/no/such/page"]
@@ -248,7 +251,7 @@ fn the_shelves_can_be_walked_without_scripts_and_grow_with_them() {
     browser.click(&format!(".grid .card:nth-child({}) .add", first + 1));
     browser.wait_until("document.querySelector('#pieces span').textContent === '1'");
     browser.evaluate("(() => { const sort = document.querySelector('#sort'); sort.value = 'price_asc'; sort.dispatchEvent(new Event('change', { bubbles: true })) })()");
-    browser.wait_until("location.search === '?sort=price_asc&stock=in'");
+    browser.wait_until("location.search.includes('sort=price_asc') && location.search.includes('stock=in')");
     browser.allow_scripts(false);
     browser.open(&url(&shop, "/category/kitchen"));
     browser.screenshot(&build_folder().join("screenshots/without-scripts.png"));

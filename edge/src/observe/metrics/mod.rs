@@ -607,7 +607,7 @@ mod tests {
         assert!(page.ends_with("# EOF\n"), "{page}");
         let memory =
             page.lines().find_map(|line| line.strip_prefix("process_resident_memory_bytes ")).unwrap();
-        assert!(memory.parse::<u64>().unwrap() > 100_000);
+        assert!(memory.parse::<f64>().unwrap() > 100_000.0);
         let mut families: Vec<_> = page.lines().filter(|line| line.starts_with("# TYPE ")).collect();
         let all = families.len();
         families.sort_unstable();
