@@ -147,7 +147,8 @@ fn stem_of(sent: &[u8]) -> String {
 
 /// Each width with its picture. Takes up to a second of a core.
 fn convert(sent: &[u8]) -> Result<Vec<(i32, Vec<u8>)>, Problem> {
-    let square = square(sent)?;
+    // The smaller ones are made of the largest: a picture of a camera is walked over once.
+    let square = square(sent)?.resize_exact(WIDTHS[0], WIDTHS[0], FilterType::Lanczos3);
     WIDTHS
         .into_iter()
         .map(|width| {
