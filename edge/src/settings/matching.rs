@@ -19,7 +19,7 @@ impl PathPattern {
     /// What stands before a star, if there is one.
     pub fn text(&self) -> &str {
         match self {
-            Self::Exact(path) | Self::Prefix(path) => path,
+            Self::Exact(path) | Self::Prefix(path) | Self::Between(path, _) => path,
         }
     }
 
