@@ -131,7 +131,7 @@ fn read(octets: &[u8]) -> Result<Option<(Heard, usize)>, &'static str> {
     if !is_token(method) || target.is_empty() || !target.bytes().all(|octet| octet.is_ascii_graphic()) {
         return Err("the request line is malformed");
     }
-    let fields = lines.map(field).collect::<Result<Vec<_>, _>>()?;
+    let fields = lines.map(|line| field(&line)).collect::<Result<Vec<_>, _>>()?;
     let mut message = Heard { line: line.clone(), fields, ..Heard::default() };
     let at = end + 4;
     let lengths: Vec<&str> = message.field("content-length").collect();
@@ -164,8 +164,10 @@ fn chunks(octets: &[u8], mut at: usize, message: &mut Heard) -> Result<Option<us
                 return Ok(Some(at + 2));
             }
             let Some(end) = find(&octets[at..], b"\r\n\r\n") else { return Ok(None) };
-            message.trailers =
-                split(&octets[at..at + end])?.into_iter().map(field).collect::<Result<_, _>>()?;
+            message.trailers = split(&octets[at..at + end])?
+                .into_iter()
+                .map(|line| field(&line))
+                .collect::<Result<_, _>>()?;
             return Ok(Some(at + end + 4));
         }
         let Some(chunk) = octets.get(at..at + size + 2) else { return Ok(None) };
@@ -183,7 +185,7 @@ fn split(head: &[u8]) -> Result<Vec<String>, &'static str> {
     if lines.iter().all(is_plain) { Ok(lines) } else { Err("a line has control characters") }
 }
 
-fn field(line: String) -> Result<(String, String), &'static str> {
+fn field(line: &str) -> Result<(String, String), &'static str> {
     let (name, value) = line.split_once(':').ok_or("a line without a colon")?;
     if !is_token(name) {
         return Err("a name is malformed");

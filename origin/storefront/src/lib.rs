@@ -495,7 +495,7 @@ mod tests {
         };
         let aisle = context! { slug => "kitchen", name => "Kitchen", product_count => 1_234 };
         let page = context! {
-            site => "https://shop.example", here => "kitchen", aisles => [aisle.clone()], category => aisle, count => 1_234,
+            site => "https://shop.example", here => "kitchen", aisles => vec![aisle.clone()], category => aisle, count => 1_234,
             words => "", products => [product(image_url("kettle-1")), product(None)], product => product(None), listing,
         };
         STOREFRONT.templates.page(name, page).unwrap_or_else(|error| panic!("{name}: {error}"))

@@ -48,6 +48,10 @@ fn block(fields: &Fields) -> Vec<u8> {
 }
 
 /// A request without content.
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "a table of cases is easier to read without a sign before each list"
+)]
 fn request(what: impl Into<String>, fields: Fields, expected: Expected) -> Case {
     let block = block(&fields);
     let send =
@@ -403,17 +407,17 @@ fn frames() -> Vec<Case> {
     };
     vec![
         bad("a head on stream 0 (§6.2)", |frames, block| {
-            drop_sent(frames.send(Kind::Headers, END_HEADERS | END_STREAM, 0, block))
+            drop_sent(frames.send(Kind::Headers, END_HEADERS | END_STREAM, 0, block));
         }),
         bad("a head on a stream of the server's (§5.1.1)", |frames, block| {
             drop_sent(frames.send(Kind::Headers, END_HEADERS | END_STREAM, 2, block));
         }),
         bad("content on stream 0 (§6.1)", |frames, _| drop_sent(frames.send(Kind::Data, 0, 0, b"abc"))),
         bad("content on a stream that is idle (§5.1)", |frames, _| {
-            drop_sent(frames.send(Kind::Data, END_STREAM, 1, b"abc"))
+            drop_sent(frames.send(Kind::Data, END_STREAM, 1, b"abc"));
         }),
         bad("CONTINUATION without a head (§6.10)", |frames, block| {
-            drop_sent(frames.send(Kind::Continuation, END_HEADERS, 1, block))
+            drop_sent(frames.send(Kind::Continuation, END_HEADERS, 1, block));
         }),
         bad("a frame inside a head (§6.10)", |frames, block| {
             frames.send(Kind::Headers, END_STREAM, 1, block);
@@ -425,26 +429,26 @@ fn frames() -> Vec<Case> {
             frames.send(Kind::Headers, END_HEADERS | END_STREAM, 3, block);
         }),
         bad("a window that grows by nothing (§6.9)", |frames, _| {
-            drop_sent(frames.send(Kind::WindowUpdate, 0, 0, &[0; 4]))
+            drop_sent(frames.send(Kind::WindowUpdate, 0, 0, &[0; 4]));
         }),
         bad("a window beyond bounds (§6.9.1)", |frames, _| {
-            drop_sent(frames.send(Kind::WindowUpdate, 0, 0, &[0x7f, 0xff, 0xff, 0xff]))
+            drop_sent(frames.send(Kind::WindowUpdate, 0, 0, &[0x7f, 0xff, 0xff, 0xff]));
         }),
         bad("settings of a wrong length (§6.5)", |frames, _| {
-            drop_sent(frames.send(Kind::Settings, 0, 0, &[0; 5]))
+            drop_sent(frames.send(Kind::Settings, 0, 0, &[0; 5]));
         }),
         bad("settings on a stream (§6.5)", |frames, _| drop_sent(frames.send(Kind::Settings, 0, 1, &[]))),
         bad("a ping of a wrong length (§6.7)", |frames, _| {
-            drop_sent(frames.send(Kind::Ping, 0, 0, &[0; 7]))
+            drop_sent(frames.send(Kind::Ping, 0, 0, &[0; 7]));
         }),
         bad("a reset of an idle stream (§6.4)", |frames, _| {
-            drop_sent(frames.send(Kind::ResetStream, 0, 1, &[0; 4]))
+            drop_sent(frames.send(Kind::ResetStream, 0, 1, &[0; 4]));
         }),
         bad("a frame larger than is allowed (§4.2)", |frames, _| {
-            drop_sent(frames.send(Kind::Headers, END_HEADERS, 1, &[0; 20_000]))
+            drop_sent(frames.send(Kind::Headers, END_HEADERS, 1, &[0; 20_000]));
         }),
         bad("padding longer than its frame (§6.2)", |frames, _| {
-            drop_sent(frames.send(Kind::Headers, END_HEADERS | END_STREAM | 0x8, 1, &[200, 0x82]))
+            drop_sent(frames.send(Kind::Headers, END_HEADERS | END_STREAM | 0x8, 1, &[200, 0x82]));
         }),
         bad("a push of the client's (§8.4)", |frames, block| {
             let length = u32::try_from(block.len() + 4).unwrap().to_be_bytes();
@@ -456,19 +460,19 @@ fn frames() -> Vec<Case> {
             drop_sent(frames.send(Kind::Headers, END_HEADERS | END_STREAM, 1, &[0xff, 0xff, 0xff, 0x7f]));
         }),
         bad("the index 0 (RFC 7541 §6.1)", |frames, _| {
-            drop_sent(frames.send(Kind::Headers, END_HEADERS | END_STREAM, 1, &[0x80]))
+            drop_sent(frames.send(Kind::Headers, END_HEADERS | END_STREAM, 1, &[0x80]));
         }),
         bad("a number without end (RFC 7541 §5.1)", |frames, _| {
-            drop_sent(frames.send(Kind::Headers, END_HEADERS | END_STREAM, 1, &[0xff; 64]))
+            drop_sent(frames.send(Kind::Headers, END_HEADERS | END_STREAM, 1, &[0xff; 64]));
         }),
         bad("a text that is cut off (RFC 7541 §5.2)", |frames, _| {
-            drop_sent(frames.send(Kind::Headers, END_HEADERS | END_STREAM, 1, &[0, 10, b'x']))
+            drop_sent(frames.send(Kind::Headers, END_HEADERS | END_STREAM, 1, &[0, 10, b'x']));
         }),
         bad("a table larger than is allowed (RFC 7541 §6.3)", |frames, _| {
-            drop_sent(frames.send(Kind::Headers, END_HEADERS | END_STREAM, 1, &[0x3f, 0xff, 0xff, 0x7f]))
+            drop_sent(frames.send(Kind::Headers, END_HEADERS | END_STREAM, 1, &[0x3f, 0xff, 0xff, 0x7f]));
         }),
         bad("HTTP/1.1 in place of frames (§3.4)", |frames, _| {
-            drop_sent(frames.send_octets(b"GET /x HTTP/1.1\r\nHost: a\r\n\r\n"))
+            drop_sent(frames.send_octets(b"GET /x HTTP/1.1\r\nHost: a\r\n\r\n"));
         }),
     ]
 }
