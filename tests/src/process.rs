@@ -207,7 +207,8 @@ pub fn cpu_seconds(id: u32) -> f64 {
     tree(id).into_iter().map(ticks).sum::<f64>() / TICKS_A_SECOND
 }
 
-/// The children of a process, those that have ended and that nobody has waited for among them.
+/// The children of a process, those that have ended and that nobody has waited for among them; but for `edge guard`, which is
+/// no instance of a command.
 ///
 /// # Panics
 /// Without `/proc`.
@@ -215,7 +216,11 @@ pub fn cpu_seconds(id: u32) -> f64 {
 pub fn children(parent: u32) -> Vec<u32> {
     let entries = std::fs::read_dir("/proc").expect("/proc is there: these tests run on Linux");
     let all = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok());
-    all.filter(|id| stat_fields(*id).get(1).is_some_and(|its| *its == parent.to_string())).collect()
+    let is_guard = |id: u32| {
+        std::fs::read(format!("/proc/{id}/cmdline")).is_ok_and(|line| line.ends_with(b"exe\0guard\0"))
+    };
+    let is_child = |id: u32| stat_fields(id).get(1).is_some_and(|its| *its == parent.to_string());
+    all.filter(|id| is_child(*id) && !is_guard(*id)).collect()
 }
 
 /// Whether a process has ended and nobody has waited for it.
