@@ -37,7 +37,7 @@ fn a_connection_whose_request_is_still_being_sent_is_nobody_elses() {
     let mut uploads = Vec::new();
     for round in 0..5 {
         let mut upload = edge.raw();
-        upload.send("POST /upload HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\n").send([b'x'; 1000]);
+        upload.send("POST /upload HTTP/1.1\r\nHost: a\r\nContent-Length: 2000000\r\n\r\n").send([b'x'; 1000]);
         assert_eq!(upload.answer().status, 401, "round {round}");
         uploads.push(upload);
         let answer = edge.raw().send(format!("GET /{round} HTTP/1.1\r\nHost: a\r\n\r\n")).answer();
