@@ -369,6 +369,6 @@ pub(crate) async fn change_category(
 
 /// Commits, and has purged what shows a category: menus and lists over all, and its own products, which show its name.
 async fn tell(connection: &mut Connection, category: &KeptCategory) -> Result<(), Problem> {
-    outbox::purge(connection, &[Tag::Catalogue, Tag::Category(&category.slug)]).await?;
+    outbox::purge(connection, &[Tag::Catalogue, Tag::Category(&category.slug), Tag::Categories]).await?;
     Ok(connection.commit().await?)
 }
