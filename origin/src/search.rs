@@ -101,21 +101,21 @@ impl Searches {
     ///
     /// # Errors
     /// 429 for a client that asks too often, 503 when there is no answer in time; otherwise the work's own.
-    pub(crate) async fn within<T>(
+    pub(crate) async fn within<T, E: From<Problem>>(
         &self,
         client: Client,
-        work: impl Future<Output = Result<T, Problem>>,
-    ) -> Result<T, Problem> {
+        work: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, E> {
         let Shared { rates, digest, places, patience } = &*self.shared;
         let [low, high, ..] = digest.hash_one(client.text()).to_le_bytes();
         if let Err(early) = rates.check_key(&u16::from_le_bytes([low, high])) {
-            return Err(Problem::too_many_searches(early.wait_time_from(rates.clock().now())));
+            return Err(Problem::too_many_searches(early.wait_time_from(rates.clock().now())).into());
         }
         let placed = async {
             let _place = places.acquire().await.map_err(|_| Problem::internal())?;
             work.await
         };
-        timeout(*patience, placed).await.unwrap_or_else(|_| Err(Problem::search_too_slow()))
+        timeout(*patience, placed).await.unwrap_or_else(|_| Err(Problem::search_too_slow().into()))
     }
 }
 

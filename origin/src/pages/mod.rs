@@ -23,6 +23,7 @@ use crate::{
     caching::{self, EntityTag, IfNoneMatch, Keeping, Tag},
     catalogue::{self, Catalogue},
     categories,
+    client::Client,
     database::{AcquireError, Connection},
     pagination::Sort,
     problem::Problem,
@@ -136,6 +137,7 @@ async fn product(
 async fn search(
     State(shop): State<Shop>,
     site: Site,
+    client: Client,
     OriginalUri(uri): OriginalUri,
     headers: HeaderMap,
 ) -> Result<Response, Told> {
@@ -143,8 +145,18 @@ async fn search(
     if let Some(address) = listing.other_spelling() {
         return Ok(moved(&address));
     }
+    let page = searched(&shop, &site, &headers, &listing);
+    if listing.words().is_empty() { page.await } else { shop.searches.within(client, page).await }
+}
+
+async fn searched(
+    shop: &Shop,
+    site: &Site,
+    headers: &HeaderMap,
+    listing: &Listing,
+) -> Result<Response, Told> {
     let tags = [Tag::Catalogue, Tag::Categories, Tag::Storefront];
-    let mut asked = Asked::begin(&shop, &headers, &site, &listing.address()).await?;
+    let mut asked = Asked::begin(shop, headers, site, &listing.address()).await?;
     if asked.is_known() {
         return Ok(asked.unchanged(&tags));
     }
@@ -287,7 +299,10 @@ impl IntoResponse for Told {
             Self::NotFound => return storefront::not_found(StatusCode::NOT_FOUND),
             Self::Gone => return storefront::not_found(StatusCode::GONE),
             // Of a query that cannot be answered, such as a cursor that nobody has given out, there is no page.
-            Self::Problem(problem) if problem.status().is_client_error() => {
+            Self::Problem(problem)
+                if problem.status().is_client_error()
+                    && problem.status() != StatusCode::TOO_MANY_REQUESTS =>
+            {
                 return storefront::not_found(StatusCode::NOT_FOUND);
             }
             Self::Problem(problem) => problem.into_response(),

@@ -191,7 +191,7 @@ async fn what_is_purged_when_the_last_piece_goes_and_when_it_comes_back_is_named
     carried.dedup();
     assert_eq!(written.len(), 2);
     for payload in written {
-        assert_eq!(payload.0, value!({ "tags": carried }));
+        assert_eq!(payload.0, value!({ "stale": carried }));
     }
 }
 
