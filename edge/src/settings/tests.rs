@@ -89,7 +89,8 @@ fn the_demo_is_right_and_puts_no_limit_on_pages() {
     assert_eq!(settings.log.format, LogFormat::Pretty);
     let limited: Vec<(&str, bool)> =
         settings.routes.iter().map(|route| (&*route.name, !route.limits.is_empty())).collect();
-    let api = ["categories", "products", "stock", "product", "api", "search"].map(|name| (name, true));
+    let api = ["categories", "products", "stock", "product", "suggestions", "api", "search"]
+        .map(|name| (name, true));
     let files = [("assets", false), ("pictures", false)];
     assert_eq!(limited, [&files[..], &api, &[("pages", false)]].concat());
 }

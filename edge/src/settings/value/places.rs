@@ -129,11 +129,10 @@ impl Value for Host {
     const EXPECTED: &'static str = "a host such as \"shop.example\"";
 
     fn from_text(text: &str) -> Result<Self, Unreadable> {
-        match HostPattern::from_text(text)? {
-            HostPattern::Exact(host) => Ok(Self(host)),
-            HostPattern::Below(_) => {
-                Err(Unreadable::new(format!("{text:?} is no host"), "hosts are written in full here"))
-            }
+        match HostPattern::from_text(text) {
+            Ok(HostPattern::Exact(host)) => Ok(Self(host)),
+            Err(refused) if !text.contains('*') => Err(refused),
+            _ => Err(Unreadable::new(format!("{text:?} is no host"), "hosts are written in full here")),
         }
     }
 }
