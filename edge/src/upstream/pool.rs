@@ -462,17 +462,27 @@ impl Pool {
     }
 }
 
+/// Whether a transfer coding is one word, and none that anybody knows.
+fn means_nothing(coding: &HeaderValue) -> bool {
+    const KNOWN: [&str; 7] = ["chunked", "gzip", "deflate", "compress", "identity", "br", "zstd"];
+    let word = coding.to_str().map(str::to_ascii_lowercase).unwrap_or_default();
+    let plain = !word.is_empty() && word.bytes().all(|octet| octet.is_ascii_alphanumeric());
+    plain && !KNOWN.iter().any(|known| word.contains(known))
+}
+
 /// Leaves at most one statement of a response's length, one in place of several that agree: forwarding two would smuggle a
 /// second framing (RFC 9112 §6.3).
 ///
 /// # Errors
 /// When they do not agree, or are none; when both a length and a transfer coding are stated, which is a sign of smuggling
-/// (§6.1); and for any coding but `chunked`: hyper undoes that one alone, so that the content would be taken for what it
-/// is not.
+/// (§6.1); and for codings but `chunked` that somebody could take for one or undo: hyper undoes that one alone, so that the
+/// content would be taken for what it is not. A word that means nothing is let be, and the content lasts as long as the
+/// connection (§6.3).
 fn one_framing(status: StatusCode, headers: &mut HeaderMap) -> Result<(), Failure> {
     let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
     if let Some(coding) = codings.next() {
-        if !coding.as_bytes().eq_ignore_ascii_case(b"chunked") || codings.next().is_some() {
+        let is_chunked = coding.as_bytes().eq_ignore_ascii_case(b"chunked");
+        if !(is_chunked || means_nothing(coding)) || codings.next().is_some() {
             return Err(Failure::Framing("has a transfer coding other than chunked"));
         }
         if headers.contains_key(header::CONTENT_LENGTH) {
