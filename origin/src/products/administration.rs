@@ -147,13 +147,13 @@ pub(crate) struct Change {
 }
 
 fn image() -> Schema {
+    let stems = storefront::image_stems().join("|");
     ObjectBuilder::new()
         .schema_type(SchemaType::Array(vec![Type::String, Type::Null]))
         .description(Some(
             "One of the storefront's pictures, such as `kettle-1`, or one that was put in; null: none.",
         ))
-        .pattern(Some("^[a-z0-9-]+$"))
-        .max_length(Some(120))
+        .pattern(Some(format!("^(?:{stems}|u-[0-9a-f]{{20}})$")))
         .into()
 }
 
