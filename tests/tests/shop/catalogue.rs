@@ -115,7 +115,8 @@ fn text(value: &Value) -> String {
 
 fn asset_paths(page: &Answer) -> Vec<String> {
     let html = page.text();
-    let paths = html.split('"').filter(|part| part.starts_with("/assets/"));
+    // `srcset` names several, each with its width.
+    let paths = html.split(['"', ' ', ',']).filter(|part| part.starts_with("/assets/"));
     let mut paths: Vec<String> = paths.map(str::to_owned).collect();
     paths.sort();
     paths.dedup();

@@ -120,7 +120,7 @@ fn filters_stand_in_the_address_and_leave_what_they_have_counted() {
 fn search_engines_find_every_page_once() {
     let shop = shop::start();
     let robots = shop.get("/robots.txt").text();
-    let site = format!("http://localhost:{}", shop.clear().port());
+    let site = format!("http://{}", shop.clear());
     assert!(robots.contains(&format!("Sitemap: {site}/sitemap.xml")), "{robots}");
     let addresses = |path: &str| -> Vec<String> {
         let answer = shop.get(path);
@@ -222,8 +222,9 @@ fn pages_are_light_still_and_usable_at_every_width() {
             assert!(before_content.len() == 1, "{path}: the style alone is waited for: {before_content:?}");
             assert!(before_content[0].as_str().unwrap().ends_with(".css"), "{before_content:?}");
             assert_eq!(browser.evaluate(SHIFTS), json!([]), "{path} at {width}: nothing moves");
-            let wide = browser.evaluate("document.documentElement.scrollWidth");
-            assert_eq!(wide, width, "{path} at {width}: nothing hangs out");
+            // Less by the bar, where the browser shows one.
+            let wide = browser.evaluate("document.documentElement.scrollWidth").as_u64().unwrap();
+            assert!(wide <= u64::from(width), "{path} at {width}: nothing hangs out, {wide}");
             let columns = browser.evaluate(
                 "[...(document.querySelector('.grid')?.children ?? [])].filter((card, _, all) => card.offsetTop === all[0].offsetTop).length",
             );
@@ -252,11 +253,13 @@ fn the_shelves_can_be_walked_without_scripts_and_grow_with_them() {
     browser.wait_until("document.querySelector('#pieces span').textContent === '1'");
     browser.evaluate("(() => { const sort = document.querySelector('#sort'); sort.value = 'price_asc'; sort.dispatchEvent(new Event('change', { bubbles: true })) })()");
     browser.wait_until("location.search.includes('sort=price_asc') && location.search.includes('stock=in')");
+    assert!(browser.complaints().is_empty(), "{:#?}", browser.complaints());
+    // From here on the browser complains of each script that it may not run.
     browser.allow_scripts(false);
     browser.open(&url(&shop, "/category/kitchen"));
     browser.screenshot(&build_folder().join("screenshots/without-scripts.png"));
     browser.allow_scripts(true);
-    assert!(browser.complaints().is_empty(), "{:#?}", browser.complaints());
+    assert!(browser.evaluate(cards).as_u64().unwrap() >= first, "the shelf is there as it came");
 }
 
 /// What has moved without anybody's doing, in the browser's own account.
