@@ -34,9 +34,9 @@ fn prometheus_scrapes_both_programs_and_an_alert_fires_when_the_origin_is_stoppe
         &format!(
             "global: {{ scrape_interval: 1s, scrape_timeout: 1s, evaluation_interval: 1s }}\nrule_files: [alerts.yaml]\n\
              scrape_configs:\n  - {{ job_name: edge, static_configs: [{{ targets: [\"{}\"] }}] }}\n  \
-             - {{ job_name: origin, static_configs: [{{ targets: [\"127.0.0.1:{}\"] }}] }}\n",
+             - {{ job_name: origin, static_configs: [{{ targets: [\"{}\"] }}] }}\n",
             shop.admin(),
-            port_of(origin),
+            admin_of_origin(&shop),
         ),
     );
     let mut command = Command::new(tool::find(&["prometheus"], "prometheus"));
@@ -83,11 +83,11 @@ fn prometheus_scrapes_both_programs_and_an_alert_fires_when_the_origin_is_stoppe
     works(&shop);
 }
 
-/// The port that the edge has given an instance.
-fn port_of(id: u32) -> u16 {
-    let environment = std::fs::read(format!("/proc/{id}/environ")).unwrap();
-    let environment = String::from_utf8_lossy(&environment).into_owned();
-    environment.split('\0').find_map(|variable| variable.strip_prefix("PORT=")?.parse().ok()).unwrap()
+/// Where the origin's metrics are.
+fn admin_of_origin(shop: &Edge) -> String {
+    let settings = std::fs::read_to_string(shop.folder().join("origin.toml")).unwrap();
+    let admin = settings.lines().find_map(|line| line.strip_prefix("admin = "));
+    admin.expect("the shop's settings name it").trim_matches('"').to_owned()
 }
 
 fn stop(id: u32, signal: Signal) {
