@@ -143,8 +143,11 @@ async fn with_the_database_away_at_the_start_pages_are_served_and_the_rest_follo
     let mut command = Origin::command(elsewhere.path());
     command.env("DATABASE_URL", url);
     let origin = Origin::serve_by(command, elsewhere.path()).await;
-    assert_eq!(origin.status("/").await, 200);
-    assert_eq!(origin.status("/api/categories").await, 503);
+    // Pages that show nothing of the catalogue.
+    assert_eq!(origin.status("/cart").await, 200);
+    for of_the_catalogue in ["/", "/api/categories"] {
+        assert_eq!(origin.status(of_the_catalogue).await, 503, "{of_the_catalogue}");
+    }
     let private = tokio::task::spawn_blocking(start).await.expect("no panic");
     let recovered = async { while origin.status("/api/categories").await != 200 {} };
     tokio::time::timeout(PATIENCE, recovered).await.expect("it is found");

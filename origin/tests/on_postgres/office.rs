@@ -121,7 +121,10 @@ async fn categories_are_made_and_renamed_and_what_shows_them_is_purged() {
     assert!(names.contains(&&value!("Cooking")) && names.contains(&&value!("Garden tools")), "{names:?}");
     assert_eq!(
         outbox(&server).await,
-        [value!(["catalogue", "category-garden-tools"]), value!(["catalogue", "category-kitchen"])]
+        [
+            value!(["catalogue", "categories", "category-garden-tools"]),
+            value!(["catalogue", "categories", "category-kitchen"])
+        ]
     );
 }
 
