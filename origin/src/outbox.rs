@@ -69,6 +69,9 @@ pub(crate) async fn refresh(connection: &mut Connection, tags: &[Tag<'_>]) -> Re
 }
 
 async fn tell(connection: &mut Connection, outdated: Outdated) -> Result<(), sqlx::Error> {
+    if outdated.is_empty() {
+        return Ok(());
+    }
     let cause = observe::traced_by().map(|request| request.header());
     let query = sqlx::query(INSERT).bind(Json(Payload { outdated, cause }));
     connection.execute("outbox.insert", query).await.map(drop)

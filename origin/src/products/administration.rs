@@ -431,9 +431,13 @@ pub(crate) async fn announced(connection: &mut Connection, before: &Changed) -> 
     Ok(after)
 }
 
-/// What shows the product as it was; a change that leaves its version as it was shows in its own answers alone.
+/// What shows the product as it was: nothing, where nothing has changed. A change that leaves its version as it was shows in its
+/// own answers alone.
 fn outdated<'a>(before: &'a Changed, after: &'a Changed) -> Vec<Tag<'a>> {
-    let mut tags = vec![Tag::Product(after.id)];
+    let mut tags = Vec::new();
+    if after.version != before.version || after.stock != before.stock {
+        tags.push(Tag::Product(after.id));
+    }
     if after.version != before.version {
         let (left, entered) = (&before.state.category, &after.state.category);
         tags.extend([Tag::Category(left), Tag::Category(entered), Tag::Catalogue]);
