@@ -6,7 +6,7 @@
 //! vanished), its connection is closed, and the server, which looks every `CLIENT_CHECK` whether its client is still there,
 //! ends the query. Until it must have noticed, no other connection is opened in place of that one. Otherwise clients that
 //! often give up could pile up statements at the server. A connection that turns out to be lost, or of a server that takes no
-//! writes any more, is closed as well, and the others prove themselves before they are used again ([`primary`](crate::primary)).
+//! writes any more, is closed as well, and the others prove themselves before they are used again ([`crate::primary`]).
 
 use std::{
     io,

@@ -16,7 +16,7 @@
 //! POST /reload    see [`reload`]
 //! ```
 //!
-//! Whoever does not read what it is answered is cut off ([`impatient`]): the number of connections is bounded, and one that
+//! Whoever does not read what it is answered is cut off (`impatient`): the number of connections is bounded, and one that
 //! asks for the metrics finds a place.
 //!
 //! Anyone who reaches the listener may read. A request that changes something needs the bearer token of

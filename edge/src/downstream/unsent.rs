@@ -8,7 +8,7 @@
 //! What there is no room for stays in the cache or with its upstream. Small answers are read although their client gives
 //! no window, so that their upstream is free for others: half of the budget is for that, and half for what moves.
 //!
-//! Where the edge's budget is used up, each connection still has [`LEAST`]: clients that read go on, and those that do not
+//! Where the edge's budget is used up, each connection still has `LEAST`: clients that read go on, and those that do not
 //! cannot keep others from it. So nobody waits for another connection.
 
 use std::{

@@ -27,7 +27,7 @@
 //!
 //! Each instance leads a process group of its own: a Ctrl-C at the terminal reaches only the edge, which then stops its
 //! instances in order, and what an instance leaves behind in its group is killed with it; after a `kill -9` of the edge
-//! [`guard`] sees to that. A program that wants a child of
+//! `guard` sees to that. A program that wants a child of
 //! its own to survive it (a database that is to be adopted) puts that child in another group.
 
 mod board;
