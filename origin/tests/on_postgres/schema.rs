@@ -28,6 +28,8 @@ const YEARS: &str = "
     SELECT sha256(convert_to(n::text, 'UTF8')), 1 + n % 20000, now() + interval '1 day' FROM generate_series(1, 20000) n;
     INSERT INTO mails (recipient, subject, body, due_at)
     SELECT 'c@example.org', 's', 'b', now() + interval '1 day' FROM generate_series(1, 20000) n;
+    INSERT INTO pictures (stem, width, body)
+    SELECT 'u-' || lpad(to_hex(n), 20, '0'), 640, 'x' FROM generate_series(1, 20000) n;
     INSERT INTO outbox (topic, payload, due_at)
     SELECT 'purge', '{}', now() + interval '1 day' FROM generate_series(1, 20000);
     ANALYZE;";
