@@ -1,15 +1,13 @@
 //! What in a file of settings is no fault, and hardly meant: what nothing uses, what everyone could reach, what matches less
 //! than it seems to.
 
-use std::{collections::BTreeMap, net::IpAddr, ops::Range, sync::Arc};
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use super::{
     AdminAddress, Location, PathPattern, Route, Settings, UpstreamSettings, Verification,
-    error::Fault,
+    error::{Fault, Span},
     file::{Named, WrittenFile, WrittenRoute},
 };
-
-type Span = Range<usize>;
 
 /// Where the names and values stand that may give doubts.
 pub(super) struct WrittenPlaces {

@@ -53,11 +53,14 @@ impl fmt::Display for Warning {
     }
 }
 
+/// Bytes of a file.
+pub(super) type Span = Range<usize>;
+
 /// One thing that is wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Fault {
     /// Bytes of the file to point at.
-    pub(super) span: Range<usize>,
+    pub(super) span: Span,
     pub(super) message: String,
     pub(super) help: Option<String>,
 }

@@ -12,7 +12,6 @@ mod upstreams;
 
 use std::{
     collections::BTreeMap,
-    ops::Range,
     path::PathBuf,
     sync::{Arc, OnceLock},
     thread,
@@ -23,7 +22,7 @@ use toml::Spanned;
 
 use super::{
     Bounds, ErrorPages, Limit, LogSettings, Settings, Timeouts, UpstreamSettings, doubt,
-    error::{Fault, TextPosition},
+    error::{Fault, Span, TextPosition},
     file::{Named, WrittenFile},
     value::{Deadline, Positive, PositiveSize, Table, Threads, Written, nearest_or_list},
 };
@@ -43,8 +42,6 @@ pub(super) fn resolve(file: WrittenFile, text: &str) -> Result<(Settings, Vec<Fa
 }
 
 static CORES: OnceLock<usize> = OnceLock::new();
-
-type Span = Range<usize>;
 
 /// What routes may name.
 struct Known<'a> {
