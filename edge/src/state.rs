@@ -19,6 +19,7 @@ use crate::{
     request::{
         basic_auth::Gatekeeper,
         limit::{Limiter, Limiters},
+        maintenance::Closure,
     },
     response::coding::Coder,
     settings::{Route, Settings},
@@ -60,6 +61,8 @@ pub struct State {
     pub settings: Settings,
     pub upstreams: Upstreams,
     pub limiters: Limiters,
+    /// What may close routes, each for as many as it is for.
+    pub closures: Vec<Arc<Closure>>,
     /// The routes in the file's order, each with what a request on it needs.
     pub routes: Vec<RouteState>,
 }
@@ -75,6 +78,10 @@ pub struct RouteState {
     pub limiters: Vec<Arc<Limiter>>,
     /// Who lets those in who may come, where not everyone may.
     pub gatekeeper: Option<Arc<Gatekeeper>>,
+    /// Who admits its requests, where somebody does.
+    pub admits: Option<Arc<Upstream>>,
+    /// What may close it for a while.
+    pub closure: Option<Arc<Closure>>,
     pub metrics: Arc<RouteMetrics>,
     /// Places for requests that need the upstream, where they have a bound.
     pub places: Option<Arc<Semaphore>>,
@@ -111,7 +118,20 @@ impl State {
             let same = known.find(|keeper| keeper.settings() == wanted).cloned();
             Some(same.unwrap_or_else(|| Arc::new(Gatekeeper::new(wanted))))
         };
+        let mut closures: Vec<Arc<Closure>> = Vec::new();
+        let mut closure = |route: &Arc<Route>| {
+            let wanted = route.maintenance.as_ref()?;
+            let known = closures.iter().chain(old.into_iter().flat_map(|old| &old.closures));
+            let same = known.into_iter().find(|closure| closure.settings() == wanted).cloned();
+            let closure = same.unwrap_or_else(|| Closure::new(wanted));
+            if !closures.iter().any(|known| Arc::ptr_eq(known, &closure)) {
+                closures.push(Arc::clone(&closure));
+            }
+            Some(closure)
+        };
         let route_state = |route: &Arc<Route>| RouteState {
+            closure: closure(route),
+            admits: route.forward_auth.as_ref().map(|auth| Arc::clone(upstreams.get(&auth.upstream.name))),
             gatekeeper: gatekeeper(route),
             places: places(route),
             route: Arc::clone(route),
@@ -121,7 +141,7 @@ impl State {
             metrics: metrics.for_route(&route.name),
         };
         let routes = settings.routes.iter().map(route_state).collect();
-        Self { settings, upstreams, limiters, routes }
+        Self { settings, upstreams, limiters, closures, routes }
     }
 
     /// What is wrong now with the servers behind the route of this name, in words.

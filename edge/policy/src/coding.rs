@@ -108,7 +108,7 @@ const PREFERENCE: [Coding; 4] = [Coding::Identity, Coding::Gzip, Coding::Zstd, C
 
 /// Calls `with` for each element of a weighted list (RFC 9110 §12.4.2): its value, white space and weight removed, and
 /// its weight in thousandths. A weight that cannot be read stays part of the value, which then weighs 1.
-pub(crate) fn for_each_weighted(request: &HeaderMap, field: &HeaderName, mut with: impl FnMut(&[u8], u16)) {
+pub fn for_each_weighted(request: &HeaderMap, field: &HeaderName, mut with: impl FnMut(&[u8], u16)) {
     for element in request.get_all(field).iter().flat_map(|line| elements(line.as_bytes())) {
         let (value, weight) = split_weight(element);
         with(value, weight);

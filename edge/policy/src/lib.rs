@@ -57,7 +57,7 @@ mod vary;
 
 pub use admit::{Admitted, admit};
 pub use cache_status::{CacheStatus, Forward, Outcome};
-pub use coding::{Coding, Codings, choose_coding};
+pub use coding::{Coding, Codings, choose_coding, for_each_weighted};
 pub use date::{format as format_date, parse as parse_date};
 pub use decide::{
     Decision, Plan, UpstreamError, bars_sharing, decide, displaces, may_combine_requests, may_replace,

@@ -75,6 +75,13 @@ impl RequestFacts {
         self.authorization
     }
 
+    /// The facts of a request that carries credentials in other fields than Authorization: to a cache it is no other.
+    #[must_use]
+    pub fn with_credentials(mut self) -> RequestFacts {
+        self.authorization = true;
+        self
+    }
+
     /// Whether the request asks for a range (RFC 9110 §14.2: defined for GET alone).
     pub fn asks_for_range(&self) -> bool {
         self.range && self.method == MethodClass::Get

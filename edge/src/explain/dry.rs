@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use cache_policy::{
-    Admitted, Arrival, ContentRange, Decision, Moment, Parts, Reason, RequestFacts, Supply, Tag, Vary, admit,
+    Admitted, Arrival, ContentRange, Decision, Moment, Parts, Reason, Supply, Tag, Vary, admit,
     admit_instead_of_part, admit_part, decide, tags, variant_key,
 };
 use http::{HeaderMap, StatusCode, header};
@@ -16,6 +16,7 @@ use crate::{
     cache::Key,
     fetch::want::{self, Want},
     observe::evidence,
+    request::route,
     settings::{Route, Settings},
 };
 
@@ -36,7 +37,7 @@ pub fn dry(
     };
     let super::Explained { head, target, route, .. } = &asked;
     let rules = &route.rules;
-    let facts = RequestFacts::read(&head.method, &head.headers, rules);
+    let facts = route::facts(head, route);
     let moment = Moment::from_epoch(Duration::from_secs(1));
     let arrival = Arrival { requested_at: moment, received_at: moment, wall: now };
     let key = Key::on_route(target, &route.query);

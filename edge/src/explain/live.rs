@@ -1,6 +1,6 @@
 //! Explanations by a running edge, from its stored responses.
 
-use cache_policy::{Decision, Moment, Reason, RequestFacts, variant_key};
+use cache_policy::{Decision, Moment, Reason, variant_key};
 use http::{HeaderName, HeaderValue, Method, header};
 
 use super::{
@@ -19,6 +19,7 @@ use crate::{
     request::{
         canary::{self, RouteSide},
         refusal::Refusal,
+        route,
     },
     response::fields::Handling,
     settings::{Route, Settings},
@@ -40,7 +41,7 @@ pub fn live(
     };
     let super::Explained { head, target, route, .. } = &asked;
     let rules = &route.rules;
-    let facts = RequestFacts::read(&head.method, &head.headers, rules);
+    let facts = route::facts(head, route);
     let key = Key::on_route(target, &route.query);
     let selection = Selection { sent: asked.as_sent(), facts: &facts, key: &key, now };
     let resource = memory.look_up(&key);
@@ -117,6 +118,7 @@ pub fn live(
     told.notes.extend(super::addresses(route));
     told.notes.extend(super::limits(route));
     told.notes.extend(super::password(route));
+    told.notes.extend(super::front(route));
     told.notes.extend(super::canary(route));
     if let Some(marker) = marker {
         let left = marker.until.since(now).as_secs();

@@ -32,7 +32,10 @@ use crate::{
         inbound, route,
     },
     response::{coding, stated},
-    settings::{AddressRules, Route, RouteAction, Settings, Sign, UpstreamSettings},
+    settings::{
+        AddressRules, AllowedOrigins, ForwardAuth, MaintenanceSettings, PathSubstitution, Route, RouteAction,
+        SecurityFields, Settings, Sign, UpstreamSettings,
+    },
 };
 
 pub use dry::dry;
@@ -238,7 +241,12 @@ fn stated_by(route: &Route, reason: &str, what: &str) -> Explanation {
         verdict: "stated".to_owned(),
         reason: Some(reason.to_owned()),
         meaning: Some(format!("{what}.")),
-        notes: addresses(route).into_iter().chain(limits(route)).chain(password(route)).collect(),
+        notes: addresses(route)
+            .into_iter()
+            .chain(limits(route))
+            .chain(password(route))
+            .chain(front(route))
+            .collect(),
         ..Explanation::default()
     }
 }
@@ -263,6 +271,51 @@ fn password(route: &Route) -> Option<String> {
         "a name and a password of {} are asked for, 401 otherwise; they do not go upstream",
         auth.file.display()
     ))
+}
+
+/// What else stands between a request and its answer.
+fn front(route: &Route) -> Vec<String> {
+    let mut told = Vec::new();
+    if let Some(MaintenanceSettings { file, except, .. }) = route.maintenance.as_deref() {
+        let others = if except.is_empty() { "" } else { ", but for the clients in `except`" };
+        told.push(format!("503 while {} is there{others}", file.display()));
+    }
+    if let Some(ForwardAuth { upstream, path, copy }) = route.forward_auth.as_deref() {
+        let names = copy.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+        let copied = match copy.is_empty() {
+            true => String::new(),
+            false => format!(
+                "; {names} of its answer go on with the request, which is to the cache one with credentials"
+            ),
+        };
+        told.push(format!(
+            "upstream {} is asked first, for {path}, and lets in by 2xx{copied}",
+            upstream.name
+        ));
+    }
+    if let Some(PathSubstitution { from, to, .. }) = route.rewrite.replace.as_deref() {
+        told.push(format!(
+            "where {from:?} is the path, the upstream sees {to:?}; the cache knows the client's own"
+        ));
+    }
+    if let Some(cors) = &route.cors {
+        let whose = match &cors.origins {
+            AllowedOrigins::Any => "every origin".to_owned(),
+            AllowedOrigins::These(these) => {
+                these.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+            }
+        };
+        told.push(format!(
+            "scripts of {whose} may read the answers: `cors` says so, whatever the upstream says"
+        ));
+    }
+    if route.security == SecurityFields::Strict {
+        told.push(
+            "security = \"strict\": nosniff, no frames, a short Referer, and HSTS over TLS, where an answer says nothing of them"
+                .to_owned(),
+        );
+    }
+    told
 }
 
 /// Which clients the route is for, where it is not for all.

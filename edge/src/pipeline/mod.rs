@@ -10,6 +10,7 @@
 //! is an [`Answer`]; only [`handle`] writes the record and finishes the fields. Only this file knows the order of the
 //! stages.
 
+mod admission;
 mod answer;
 pub mod invalidate;
 mod pass;
@@ -32,7 +33,7 @@ use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
 pub use self::answer::Answer;
-use self::{share::Learnt, tunnel::Upgrade};
+use self::{admission::Admission, share::Learnt, tunnel::Upgrade};
 use crate::{
     cache::{
         Key, Resource, Stored,
@@ -64,10 +65,11 @@ use crate::{
     },
     response::{
         body::{Body, Timed},
+        cross_origin,
         fields::{self, Handling},
         representation, stated,
     },
-    settings::{Route, Settings},
+    settings::{Route, SecurityFields, Settings},
     state::{Edge, RouteState, State},
     upstream::{
         Upstream, UpstreamResponse,
@@ -109,12 +111,18 @@ pub async fn handle(
     let mut on = None;
     let admitted = match find_route(&state, peer, &head, &mut record) {
         Ok(found) => {
-            on = Some(&found.on.route.response_fields);
+            on = Some((&found.on.route, found.client.scheme));
             admit(edge, found)
         }
         Err(refusal) => Err(refusal),
     };
+    // Browsers send no credentials with the question whether they may send a request.
+    let preflight = admitted
+        .as_ref()
+        .ok()
+        .and_then(|found| cross_origin::preflight(found.on.route.cors.as_deref()?, &head));
     let admitted = match admitted {
+        Ok(found) if preflight.is_some() => Ok(found),
         // Boxed: hardly any request needs the room for it.
         Ok(found) if found.on.gatekeeper.is_some() => {
             // The credentials are for the edge: they go no further, and answers are for all who may come in.
@@ -123,7 +131,24 @@ pub async fn handle(
         }
         admitted => admitted,
     };
-    let asked = admitted.and_then(|found| ask(edge, &state.settings, (&head, &id), found, record.began()));
+    let mut stated = preflight.map(|response| Box::new(Answer::stated(response, "cors")));
+    let admitted = match admitted {
+        Ok(found) if stated.is_none() && found.on.admits.is_some() => {
+            match Box::pin(admission::ask(edge, &found, &mut head, &id)).await {
+                Ok(Admission::Admitted) => Ok(found),
+                Ok(Admission::Answered(answer)) => {
+                    stated = Some(answer);
+                    Ok(found)
+                }
+                Err(refusal) => Err(refusal),
+            }
+        }
+        admitted => admitted,
+    };
+    let asked = admitted.and_then(|found| match stated {
+        Some(answer) => Ok(Asked::Stated(answer)),
+        None => ask(edge, &state.settings, (&head, &id), found, record.began()),
+    });
     let answered = match asked {
         Ok(Asked::Stated(answer)) => Ok(*answer),
         Ok(Asked::Forward(exchange)) if forwards == Forwards::End => Ok(exchange.limited(Answer::options())),
@@ -159,8 +184,15 @@ pub async fn handle(
         answered.unwrap_or_else(|refusal| Answer::refused(&refusal, &head, &id, &state.settings.error_pages));
     record.answered(answer.status.verdict, answer.status.word(), answer.upstream);
     let mut response = answer.finish(&id, clients.request_id_in_answers);
-    if let Some(said) = on {
-        fields::of_route(response.headers_mut(), said);
+    if let Some((route, scheme)) = on {
+        let headers = response.headers_mut();
+        if route.security == SecurityFields::Strict {
+            fields::guard(headers, scheme);
+        }
+        if let Some(cors) = &route.cors {
+            cross_origin::share(headers, cors, head.headers.get(header::ORIGIN));
+        }
+        fields::of_route(headers, &route.response_fields);
     }
     record.travel(response)
 }
@@ -221,6 +253,9 @@ fn find_route<'a>(
 
 /// Asks whether the client may have an answer: by its address, and by how often it has asked.
 fn admit<'a>(edge: &Edge, mut found: OnRoute<'a>) -> Result<OnRoute<'a>, Refusal> {
+    if let Some(closure) = &found.on.closure {
+        closure.admit(found.client.address)?;
+    }
     if !found.on.route.addresses.admit(found.client.address) {
         return Err(Refusal::AddressDenied);
     }
@@ -269,7 +304,7 @@ fn ask<'a>(
         upstream,
         head,
         id,
-        facts: RequestFacts::read(&head.method, &head.headers, &route.rules),
+        facts: route::facts(head, route),
         key: Key::on_route(&target, &route.query),
         target,
         client,

@@ -94,6 +94,8 @@ impl AsSent<'_> {
         audience == Audience::Client
             || match *name {
                 header::ACCEPT_ENCODING => !self.route.compress,
+                // The route says who may read, and the answer is one for all.
+                header::ORIGIN => self.route.cors.is_none(),
                 // Where one matters, the answer may be that person's page, and all of them go.
                 header::COOKIE => self.route.rules.ignored_cookies.matter_in(&self.head.headers),
                 _ => !OF_THE_CLIENT.contains(name) && !METHOD_OVERRIDES.contains(name),

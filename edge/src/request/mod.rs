@@ -8,5 +8,6 @@ pub mod canary;
 pub mod client;
 pub mod inbound;
 pub mod limit;
+pub mod maintenance;
 pub mod refusal;
 pub mod route;

@@ -2,11 +2,15 @@
 //!
 //! A stage leaves with `?` and a [`Refusal`]; [`crate::response::problem::refusal`] is the one place that turns it into a response.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use http::{HeaderValue, StatusCode};
 
-use crate::{message::failure::Failure, request::limit::RateLimited, settings::HeadBounds};
+use crate::{
+    message::failure::Failure,
+    request::limit::RateLimited,
+    settings::{HeadBounds, PageTemplate},
+};
 
 /// Why the edge refuses a request and answers it by itself.
 #[derive(Debug, thiserror::Error)]
@@ -55,6 +59,13 @@ pub enum Refusal {
     /// The route is not for this client.
     #[error("this address is not allowed here")]
     AddressDenied,
+    /// The route is closed for a while.
+    #[error("this is closed for maintenance")]
+    Maintenance {
+        /// What people are shown; the page of every 503 where `None`.
+        page: Option<Arc<PageTemplate>>,
+        retry_after: Duration,
+    },
     /// No route is for this host: a client with a connection for another one may try a new one (RFC 9110 §15.5.20).
     #[error("no route is for this host")]
     Misdirected,
@@ -95,7 +106,7 @@ impl Refusal {
             Self::NoRoute => StatusCode::NOT_FOUND,
             Self::AddressDenied => StatusCode::FORBIDDEN,
             Self::Unauthorized(_) => StatusCode::UNAUTHORIZED,
-            Self::PasswordsBusy => StatusCode::SERVICE_UNAVAILABLE,
+            Self::PasswordsBusy | Self::Maintenance { .. } => StatusCode::SERVICE_UNAVAILABLE,
             Self::Misdirected => StatusCode::MISDIRECTED_REQUEST,
             Self::OnlyIfCached | Self::Deadline { .. } => StatusCode::GATEWAY_TIMEOUT,
             Self::RouteBusy => StatusCode::SERVICE_UNAVAILABLE,
@@ -107,6 +118,7 @@ impl Refusal {
     pub fn retry_after_seconds(&self) -> Option<u64> {
         match self {
             Self::TooManyRequests(limited) => Some(limited.retry_after_seconds),
+            Self::Maintenance { retry_after, .. } => Some(retry_after.as_secs().max(1)),
             Self::RouteBusy
             | Self::PasswordsBusy
             | Self::ClientBusy
@@ -147,6 +159,7 @@ impl Refusal {
             Self::AddressDenied => "address-denied",
             Self::Unauthorized(_) => "unauthorized",
             Self::PasswordsBusy => "passwords-busy",
+            Self::Maintenance { .. } => "maintenance",
             Self::Misdirected => "misdirected",
             Self::OnlyIfCached => "only-if-cached",
             Self::RouteBusy => "route-busy",

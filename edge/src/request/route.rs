@@ -4,6 +4,7 @@
 //! A request takes a route only where both ways lead to the same one, so that no spelling gets by a route's limit or rules
 //! whatever stands behind it; `encoded_slash` of a route says more of `%2F`.
 
+use cache_policy::RequestFacts;
 use http::{Method, request};
 
 use crate::{
@@ -26,6 +27,16 @@ pub fn find<'a, T: AsRef<Route>>(
         asks.is_nothing()
             || asks.takes(&head.method) && asks.fields.iter().all(|sign| has_field(&head.headers, sign))
     })
+}
+
+/// What a request says that matters to the cache, on its route.
+pub fn facts(head: &request::Parts, route: &Route) -> RequestFacts {
+    let facts = RequestFacts::read(&head.method, &head.headers, &route.rules);
+    match &route.forward_auth {
+        // Who asks stands in its head, in fields of any name.
+        Some(auth) if !auth.copy.is_empty() => facts.with_credentials(),
+        _ => facts,
+    }
 }
 
 /// The route of a GET that comes without any field: what is stored for a target is stored by its rules.

@@ -7,10 +7,10 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version, header};
 
 use crate::{
     clock::Clock,
-    message::hop_by_hop,
+    message::{hop_by_hop, target::Scheme},
     observe::verdict::Verdict,
     request::limit::{Admission, Limiter},
-    settings::{INTERNAL, ResponseField, ResponseFields},
+    settings::{INTERNAL, ResponseField, ResponseFields, STRICT, STRICT_TRANSPORT},
 };
 
 /// The content of Cache-Status for one answer (RFC 9211).
@@ -94,6 +94,14 @@ pub fn of_route(headers: &mut HeaderMap, said: &ResponseFields) {
             }
             ResponseField::Kept => {}
         }
+    }
+}
+
+/// Adds what guards an answer from other sites, where it says nothing of it itself.
+pub fn guard(headers: &mut HeaderMap, scheme: Scheme) {
+    let of_tls = (scheme == Scheme::Https).then_some((header::STRICT_TRANSPORT_SECURITY, STRICT_TRANSPORT));
+    for (name, value) in STRICT.into_iter().chain(of_tls) {
+        headers.entry(name).or_insert(value);
     }
 }
 

@@ -2,6 +2,7 @@
 
 pub mod body;
 pub mod coding;
+pub mod cross_origin;
 pub mod fields;
 pub mod known_length;
 pub mod problem;

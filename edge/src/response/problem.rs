@@ -3,7 +3,7 @@
 use std::sync::LazyLock;
 
 use bytes::Bytes;
-use cache_policy::list_elements;
+use cache_policy::for_each_weighted;
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Version, header, request};
 
 use super::{
@@ -78,7 +78,11 @@ fn page(refusal: &Refusal, id: &RequestId, pages: &ErrorPages) -> String {
     static PLAIN: LazyLock<PageTemplate> = LazyLock::new(|| PageTemplate::new(include_str!("error.html")));
     let status = refusal.status();
     let mut page = String::new();
-    for part in pages.of(status).unwrap_or(&PLAIN).parts() {
+    let own = match refusal {
+        Refusal::Maintenance { page, .. } => page.as_deref(),
+        _ => None,
+    };
+    for part in own.or_else(|| pages.of(status)).unwrap_or(&PLAIN).parts() {
         match part {
             PagePart::Text(text) => page.push_str(text),
             PagePart::Status => page.push_str(status.as_str()),
@@ -118,25 +122,16 @@ fn escape(text: &str, page: &mut String) {
 /// they open a page, and not when a script asks.
 fn prefers_html(headers: &HeaderMap) -> bool {
     let (mut html, mut json) = (0, 0);
-    for element in list_elements(headers, &header::ACCEPT) {
-        let mut parameters = element.split(|octet| *octet == b';').map(<[u8]>::trim_ascii);
-        let Some(kind) = parameters.next() else { continue };
-        let weight = parameters.find_map(|parameter| parameter.strip_prefix(b"q=")).map_or(1000, thousandths);
-        if kind.eq_ignore_ascii_case(b"text/html") || kind.eq_ignore_ascii_case(b"application/xhtml+xml") {
+    for_each_weighted(headers, &header::ACCEPT, |range, weight| {
+        let kind = range.split(|octet| *octet == b';').next().unwrap_or(range).trim_ascii();
+        let is = |name: &str| kind.eq_ignore_ascii_case(name.as_bytes());
+        if is("text/html") || is("application/xhtml+xml") {
             html = weight.max(html);
-        } else if kind.eq_ignore_ascii_case(b"application/problem+json")
-            || kind.eq_ignore_ascii_case(b"application/json")
-        {
+        } else if is("application/problem+json") || is("application/json") {
             json = weight.max(json);
         }
-    }
+    });
     html > 0 && html >= json
-}
-
-/// A weight (RFC 9110 §12.4.2) in thousandths; one that cannot be read is none.
-fn thousandths(weight: &[u8]) -> u16 {
-    let weight = std::str::from_utf8(weight).ok().and_then(|text| text.parse::<f32>().ok());
-    weight.filter(|weight| (0.0..=1.0).contains(weight)).map_or(0, |weight| (weight * 1000.0) as u16)
 }
 
 /// The methods that the edge forwards, as far as it knows them by name.
@@ -156,6 +151,9 @@ mod tests {
             &["text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,*/*;q=0.8"][..],
             &["application/json;q=0.5, text/html"],
             &["application/json", "Text/HTML"],
+            &["text/html;level=1"],
+            // A weight that cannot be read is none.
+            &["text/html;q=many"],
         ] {
             assert!(prefers(browser), "{browser:?}");
         }
@@ -165,7 +163,7 @@ mod tests {
             &["application/json, text/plain, */*"],
             &["application/json, text/html;q=0.9"],
             &["text/html;q=0"],
-            &["text/html;q=many"],
+            &["text/html;level=1;q=0"],
         ] {
             assert!(!prefers(program), "{program:?}");
         }

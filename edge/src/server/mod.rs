@@ -56,6 +56,7 @@ use crate::{
         own_log::OwnLog,
         record::Sink,
     },
+    request::maintenance::Closure,
     settings::{self, Settings},
     state::{Edge, Servers},
     upstream::{
@@ -184,10 +185,13 @@ async fn serve(
                 // Who asked may have left.
                 let _ = tell.send(outcome);
             }
-            _ = looks.tick(), if watches => if running.watch.has_changed() {
-                tracing::info!("a watched file has changed");
-                drop(running.reload().await);
-            },
+            _ = looks.tick() => {
+                edge.state.load().closures.iter().for_each(Closure::look_aside);
+                if watches && running.watch.has_changed() {
+                    tracing::info!("a watched file has changed");
+                    drop(running.reload().await);
+                }
+            }
             _ = housekeeping.tick() => {
                 edge.clock.correct();
                 orphans.reap();

@@ -1,10 +1,11 @@
 //! What a route does with its requests, and to the answers.
 
-use std::{fmt, net::IpAddr, sync::Arc};
+use std::{fmt, net::IpAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue, StatusCode};
+use http::{HeaderName, HeaderValue, StatusCode, Uri};
 use ipnet::IpNet;
+use regex::{Regex, RegexBuilder};
 
 use super::UpstreamSettings;
 
@@ -109,14 +110,95 @@ pub struct PathRewrite {
     pub strip: Option<Box<str>>,
     /// Put before what is left.
     pub add: Option<Box<str>>,
+    /// In place of both.
+    pub replace: Option<Arc<PathSubstitution>>,
 }
 
 impl PathRewrite {
     /// Whether paths go upstream as they came.
     pub fn is_nothing(&self) -> bool {
-        self.strip.is_none() && self.add.is_none()
+        self.strip.is_none() && self.add.is_none() && self.replace.is_none()
     }
 }
+
+/// What stands in place of paths that a regular expression matches from their beginning to their end.
+#[derive(Clone, Debug)]
+pub struct PathSubstitution {
+    /// As the file writes it.
+    pub from: Box<str>,
+    whole: Regex,
+    /// A path, with `$1` or `${name}` for what groups of the expression have matched; perhaps with a query.
+    pub to: Box<str>,
+}
+
+impl PartialEq for PathSubstitution {
+    fn eq(&self, other: &Self) -> bool {
+        (&self.from, &self.to) == (&other.from, &other.to)
+    }
+}
+
+impl Eq for PathSubstitution {}
+
+impl PathSubstitution {
+    /// `from` stands for whole paths, whether it says so or not.
+    pub(super) fn new(from: &str, to: &str) -> Result<Self, regex::Error> {
+        let whole = RegexBuilder::new(&format!("^(?:{from})$")).size_limit(LARGEST_EXPRESSION).build()?;
+        Ok(Self { from: from.into(), whole, to: to.into() })
+    }
+
+    /// The groups of the expression that `to` names and there are not.
+    pub(super) fn unknown_groups(&self) -> Vec<String> {
+        let known = |name: &str| match name.parse::<usize>() {
+            Ok(number) => number < self.whole.captures_len(),
+            Err(_) => self.whole.capture_names().flatten().any(|group| group == name),
+        };
+        groups_named(&self.to).filter(|name| !known(name)).map(str::to_owned).collect()
+    }
+
+    /// The path and query in place of these, where the expression matches the path. `None` also where groups have matched
+    /// what joined would name a folder above: then the upstream sees the client's own path.
+    pub fn applied(&self, path: &str, query: &str) -> Option<String> {
+        let found = self.whole.captures(path)?;
+        let mut target = String::new();
+        found.expand(&self.to, &mut target);
+        let new_path = target.split('?').next().unwrap_or_default();
+        let is_dots = |segment: &str| matches!(segment.split(';').next(), Some("." | ".."));
+        if new_path.split(['/', '\\']).any(is_dots) {
+            return None;
+        }
+        match query.strip_prefix('?') {
+            Some(query) if target.contains('?') => target.extend(["&", query]),
+            _ => target.push_str(query),
+        }
+        Some(target)
+    }
+}
+
+/// The groups that a replacement names, as the regex crate reads it: `$name`, `${name}`, and `$$` for a dollar sign.
+fn groups_named(to: &str) -> impl Iterator<Item = &str> {
+    let mut rest = to;
+    std::iter::from_fn(move || {
+        loop {
+            let after = &rest[rest.find('$')? + 1..];
+            if let Some(literal) = after.strip_prefix('$') {
+                rest = literal;
+                continue;
+            }
+            let (name, left) = match after.strip_prefix('{') {
+                Some(braced) => braced.split_once('}').unwrap_or((braced, "")),
+                None => {
+                    let is_of_name = |letter: char| letter.is_ascii_alphanumeric() || letter == '_';
+                    after.split_at(after.find(|letter| !is_of_name(letter)).unwrap_or(after.len()))
+                }
+            };
+            rest = left;
+            return Some(name);
+        }
+    })
+}
+
+/// Bytes of a compiled expression.
+const LARGEST_EXPRESSION: usize = 1 << 20;
 
 /// What the operator says of fields of a route's answers, by their names. They are few, and walked through.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -173,9 +255,57 @@ impl AddressRules {
     }
 }
 
+/// An upstream that admits a route's requests, each by an answer of its own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ForwardAuth {
+    pub upstream: Arc<UpstreamSettings>,
+    /// What is asked there; perhaps with a query.
+    pub path: Uri,
+    /// Fields of an answer that lets a request on, which go on with it. The client's own are dropped.
+    pub copy: Vec<HeaderName>,
+}
+
+/// A file that closes routes while it is there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MaintenanceSettings {
+    /// What it holds is shown to people.
+    pub file: PathBuf,
+    /// Clients that are let in all the same.
+    pub except: Vec<IpNet>,
+    /// When the others are to come back.
+    pub retry_after: Duration,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn paths_that_an_expression_matches_whole_become_others_and_keep_their_query() {
+        let rewritten = |from, to, path, query| PathSubstitution::new(from, to).unwrap().applied(path, query);
+        for (from, to, path, query, seen) in [
+            ("/p/([0-9]+)", "/products/$1", "/p/7", "?a=b", Some("/products/7?a=b")),
+            ("/p/(?<id>[0-9]+)", "/get?id=${id}", "/p/7", "", Some("/get?id=7")),
+            ("/p/(?<id>[0-9]+)", "/get?id=$id", "/p/7", "?a=b", Some("/get?id=7&a=b")),
+            ("/(.*)", "/index.php/$1", "/a/b", "?", Some("/index.php/a/b?")),
+            // A part of a path is not the path.
+            ("/p/([0-9]+)", "/products/$1", "/x/p/7", "", None),
+            ("/p/([0-9]+)", "/products/$1", "/p/7/x", "", None),
+            ("/a|/b", "/c", "/a/x", "", None),
+            // What joined is a way up was none before.
+            ("/(.*)-(.*)", "/d/$1$2", "/.-./x", "", None),
+            ("/(.*)-(.*)", "/d/$1$2", "/.-.;v/x", "", None),
+        ] {
+            assert_eq!(rewritten(from, to, path, query).as_deref(), seen, "{from} {path}");
+        }
+    }
+
+    #[test]
+    fn groups_that_there_are_not_are_named() {
+        let unknown = |to| PathSubstitution::new("/(a)/(?<id>b)", to).unwrap().unknown_groups();
+        assert!(unknown("/$1/$2/${id}/$$9/${1}x").is_empty());
+        assert_eq!(unknown("/$3/$ids/${no}/$1x"), ["3", "ids", "no", "1x"]);
+    }
 
     #[test]
     fn who_is_denied_is_denied_also_where_it_is_allowed() {

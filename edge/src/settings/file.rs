@@ -15,15 +15,15 @@ use toml::{
 };
 
 use super::{
-    AdminAddress, Balance, CommandListen, CommandOutput, EncodedSlash, ForwardedBy, HostPattern, Hsts,
-    LogFormat, MediaRange, OverloadControl, ProxyProtocol, RequestField, RequestIdInAnswers, ResponseField,
-    StopSignal,
+    AdminAddress, AllowedOrigins, Balance, CommandListen, CommandOutput, EncodedSlash, ForwardedBy,
+    HostPattern, Hsts, LogFormat, MediaRange, OverloadControl, ProxyProtocol, RequestField,
+    RequestIdInAnswers, ResponseField, SecurityFields, StopSignal,
     error::Fault,
     value::{
         ByteSize, CertificateName, CheckPath, CookieSign, Count, Deadline, FieldSign, Host, Instances,
         Lifetimes, LimitNames, PathPrefix, Paths, Percent, Positive, PositiveSize, ProxyPeers, Rate, Ready,
-        ServerError, Table, Text, Threads, UnsafeMethod, WellStatus, Written, WrittenFiles, WrittenRedirect,
-        WrittenRespond, WrittenServer, nearest_or_list,
+        ServerError, Table, Text, Threads, UnsafeMethod, WellStatus, Written, WrittenFiles,
+        WrittenMaintenance, WrittenRedirect, WrittenRespond, WrittenServer, nearest_or_list,
     },
 };
 
@@ -49,6 +49,7 @@ pub(super) struct WrittenFile {
     #[serde(default)]
     pub(super) routes: Vec<Table<WrittenRoute>>,
     pub(super) error_pages: Option<Written<PathBuf>>,
+    pub(super) maintenance: Option<Spanned<WrittenMaintenance>>,
     pub(super) timeouts: Option<Table<WrittenTimeouts>>,
     pub(super) bounds: Option<Table<WrittenBounds>>,
     pub(super) log: Option<Table<WrittenLog>>,
@@ -211,10 +212,15 @@ pub(super) struct WrittenRoute {
     pub(super) allow: Option<Spanned<Vec<Written<IpNet>>>>,
     pub(super) deny: Option<Spanned<Vec<Written<IpNet>>>>,
     pub(super) basic_auth: Option<Table<WrittenBasicAuth>>,
+    pub(super) forward_auth: Option<Table<WrittenForwardAuth>>,
+    pub(super) maintenance: Option<Spanned<WrittenMaintenance>>,
     pub(super) strip_prefix: Option<Written<PathPrefix>>,
     pub(super) add_prefix: Option<Written<PathPrefix>>,
+    pub(super) rewrite: Option<Table<WrittenSubstitution>>,
     #[serde(default)]
     pub(super) response_fields: BTreeMap<Spanned<String>, Written<ResponseField>>,
+    pub(super) cors: Option<Table<WrittenCrossOrigin>>,
+    pub(super) security: Option<Written<SecurityFields>>,
     pub(super) canary: Option<Table<WrittenCanary>>,
     pub(super) resend: Option<Table<WrittenResend>>,
     pub(super) receive_first: Option<Written<ByteSize>>,
@@ -227,6 +233,35 @@ pub(super) struct WrittenRoute {
     pub(super) timeouts: Option<Table<WrittenRouteTimeouts>>,
     pub(super) bounds: Option<Table<WrittenRouteBounds>>,
     pub(super) cache: Option<Table<WrittenRouteCache>>,
+}
+
+/// `forward_auth = { .. }` of a route.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct WrittenForwardAuth {
+    pub(super) upstream: Option<Written<Text>>,
+    pub(super) path: Option<Written<CheckPath>>,
+    pub(super) copy: Option<Spanned<Vec<Written<HeaderName>>>>,
+}
+
+/// `cors = { .. }` of a route.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct WrittenCrossOrigin {
+    pub(super) origins: Option<Written<AllowedOrigins>>,
+    pub(super) methods: Option<Spanned<Vec<Written<Method>>>>,
+    pub(super) headers: Option<Spanned<Vec<Written<HeaderName>>>>,
+    pub(super) expose: Option<Spanned<Vec<Written<HeaderName>>>>,
+    pub(super) credentials: Option<Written<bool>>,
+    pub(super) max_age: Option<Written<Duration>>,
+}
+
+/// `rewrite = { .. }` of a route.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct WrittenSubstitution {
+    pub(super) from: Option<Written<Text>>,
+    pub(super) to: Option<Written<Text>>,
 }
 
 /// `basic_auth = { .. }` of a route.
@@ -437,7 +472,7 @@ fn remove_within(value: &mut DeValue<'_>, span: &Range<usize>) -> bool {
 /// meets one it does not know.
 #[cfg(test)]
 pub(super) fn known_keys() -> Vec<String> {
-    use super::value::{FilesTable, RedirectTable, RespondTable, ServerTable};
+    use super::value::{FilesTable, MaintenanceTable, RedirectTable, RespondTable, ServerTable};
 
     fn of<T: serde::de::DeserializeOwned>(table: &str) -> Vec<String> {
         let error = toml::from_str::<T>("'?' = 0").map(|_| ()).expect_err("no table has the key '?'");
@@ -459,9 +494,14 @@ pub(super) fn known_keys() -> Vec<String> {
         of::<WrittenCheck>("upstreams.check."),
         of::<WrittenRoute>("routes."),
         of::<FilesTable>("routes.files."),
+        of::<MaintenanceTable>("routes.maintenance."),
+        of::<MaintenanceTable>("maintenance."),
         of::<RedirectTable>("routes.redirect."),
         of::<RespondTable>("routes.respond."),
         of::<WrittenBasicAuth>("routes.basic_auth."),
+        of::<WrittenForwardAuth>("routes.forward_auth."),
+        of::<WrittenSubstitution>("routes.rewrite."),
+        of::<WrittenCrossOrigin>("routes.cors."),
         of::<WrittenRouteTimeouts>("routes.timeouts."),
         of::<WrittenRouteBounds>("routes.bounds."),
         of::<WrittenCanary>("routes.canary."),

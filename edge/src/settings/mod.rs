@@ -20,6 +20,7 @@ mod matching;
 mod pages;
 pub mod reload;
 mod resolve;
+mod sharing;
 mod upstreams;
 mod users;
 mod value;
@@ -40,12 +41,15 @@ use http::{HeaderValue, Method};
 use ipnet::IpNet;
 
 pub use actions::{
-    AddressRules, INTERNAL, LocationPart, LocationTemplate, PathRewrite, Redirect, RedirectFrom,
-    ResponseField, ResponseFields, RouteAction, StatedAnswer,
+    AddressRules, ForwardAuth, INTERNAL, LocationPart, LocationTemplate, MaintenanceSettings, PathRewrite,
+    PathSubstitution, Redirect, RedirectFrom, ResponseField, ResponseFields, RouteAction, StatedAnswer,
 };
 pub use error::{Faults, SettingsError, Warning};
 pub use matching::{Asks, HostPattern, PathPattern, Sign};
 pub use pages::{ErrorPages, PagePart, PageTemplate};
+pub use sharing::{
+    AllowedFields, AllowedOrigins, CrossOrigin, OriginPattern, STRICT, STRICT_TRANSPORT, SecurityFields,
+};
 pub use upstreams::{
     Balance, Canary, Check, FilesFolder, HashKey, Location, OverloadControl, ProxyProtocol, RequestField,
     RequestFields, Server, ServerProtocol, UpstreamSettings, UpstreamTlsSettings, Verification,
@@ -116,6 +120,8 @@ pub struct Settings {
     pub routes: Vec<Arc<Route>>,
     /// What people are shown in place of the edge's own words.
     pub error_pages: ErrorPages,
+    /// What may close routes that say nothing of it.
+    pub maintenance: Option<Arc<MaintenanceSettings>>,
     /// Deadlines of the public side.
     pub timeouts: Timeouts,
     /// Bounds of the public side.
@@ -433,12 +439,19 @@ pub struct Route {
     pub addresses: AddressRules,
     /// Who may come in; everyone where `None`.
     pub basic_auth: Option<Arc<BasicAuth>>,
+    /// Who admits its requests one by one; nobody where `None`.
+    pub forward_auth: Option<Arc<ForwardAuth>>,
+    /// What may close it for a while; the file's own `maintenance` where it has none.
+    pub maintenance: Option<Arc<MaintenanceSettings>>,
     /// What becomes of its requests.
     pub action: RouteAction,
     /// How their paths change on the way upstream.
     pub rewrite: PathRewrite,
     /// Fields that its answers have otherwise than what they are made of.
     pub response_fields: ResponseFields,
+    /// Which other sites' scripts may read them; as the upstream says where `None`.
+    pub cors: Option<Arc<CrossOrigin>>,
+    pub security: SecurityFields,
     /// Where something new is tried.
     pub canary: Option<Canary>,
     /// Which requests may be sent to a second server although the first may have seen them.

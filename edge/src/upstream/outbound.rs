@@ -27,9 +27,32 @@ pub fn passed_on(asked: &AsSent<'_>, body: RequestBody) -> Request<RequestBody> 
         headers.insert(header::CONNECTION, HeaderValue::from_static("te"));
     }
     let headers = sent(headers, head.version, body.errand(), upstream);
-    let mut request = Request::new(body.to(upstream));
+    // Upstreams may take a trailer field for one of the head, and here such fields say who asks.
+    let body = if route.forward_auth.is_some() { body } else { body.to(upstream) };
+    let mut request = Request::new(body);
     *request.method_mut() = head.method.clone();
     *request.uri_mut() = uri(head, &target.path_and_query, &route.rewrite);
+    *request.headers_mut() = headers;
+    request
+}
+
+/// Asks an upstream whether a request may go on: its head without its content, and without what asks for less than a whole
+/// answer; method and target stand in fields.
+pub fn asks_admission(asked: &AsSent<'_>, path: &Uri, body: RequestBody) -> Request<RequestBody> {
+    let &AsSent { head, target, upstream, .. } = asked;
+    let mut headers = asked.fields(Audience::Client);
+    for name in CONDITIONS.iter().chain(&OF_CONTENT) {
+        headers.remove(name);
+    }
+    if let Ok(method) = HeaderValue::from_str(head.method.as_str()) {
+        headers.insert(X_FORWARDED_METHOD, method);
+    }
+    if let Ok(uri) = HeaderValue::from_str(&target.path_and_query) {
+        headers.insert(X_FORWARDED_URI, uri);
+    }
+    let headers = sent(headers, head.version, body.errand(), upstream);
+    let mut request = Request::new(body);
+    *request.uri_mut() = path.clone();
     *request.headers_mut() = headers;
     request
 }
@@ -145,8 +168,11 @@ fn uri(head: &request::Parts, target: &str, rewrite: &PathRewrite) -> Uri {
 }
 
 /// A path and query as the upstream of a route sees it.
-fn rewritten(target: &str, PathRewrite { strip, add }: &PathRewrite) -> String {
+fn rewritten(target: &str, PathRewrite { strip, add, replace }: &PathRewrite) -> String {
     let (path, query) = target.split_at(target.find('?').unwrap_or(target.len()));
+    if let Some(replace) = replace {
+        return replace.applied(&route_path(path), query).unwrap_or_else(|| target.to_owned());
+    }
     let left = strip.as_deref().and_then(|prefix| {
         // Most paths are spelt as the file spells them; the others have matched in the one spelling that routes go by.
         let left = path.strip_prefix(prefix).map(Cow::Borrowed);
@@ -214,6 +240,18 @@ const CONDITIONS: [HeaderName; 7] = [
     HeaderName::from_static("a-im"),
 ];
 
+/// Fields that describe a request's content (RFC 9110 §8).
+const OF_CONTENT: [HeaderName; 5] = [
+    header::CONTENT_LENGTH,
+    header::CONTENT_TYPE,
+    header::CONTENT_ENCODING,
+    header::CONTENT_LANGUAGE,
+    header::CONTENT_LOCATION,
+];
+
+const X_FORWARDED_METHOD: HeaderName = HeaderName::from_static("x-forwarded-method");
+const X_FORWARDED_URI: HeaderName = HeaderName::from_static("x-forwarded-uri");
+
 /// By these a client says what it wants of a cache.
 const WISHES: [HeaderName; 2] = [header::CACHE_CONTROL, header::PRAGMA];
 
@@ -224,7 +262,10 @@ mod tests {
     #[test]
     fn a_prefix_is_taken_off_whole_however_it_is_spelt_and_another_put_before() {
         let rewritten = |target, strip: Option<&str>, add: Option<&str>| {
-            rewritten(target, &PathRewrite { strip: strip.map(Into::into), add: add.map(Into::into) })
+            rewritten(
+                target,
+                &PathRewrite { strip: strip.map(Into::into), add: add.map(Into::into), replace: None },
+            )
         };
         for (target, seen) in [
             ("/api/x?a=/api", "/x?a=/api"),

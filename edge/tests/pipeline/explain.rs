@@ -8,7 +8,7 @@ use crate::{
     upstream::Upstream,
 };
 
-fn explain(front: &Front, target: &str, fields: &[(&str, &str)]) -> Explanation {
+pub(crate) fn explain(front: &Front, target: &str, fields: &[(&str, &str)]) -> Explanation {
     let question = Question {
         url: format!("https://shop.example{target}"),
         method: "GET".to_owned(),

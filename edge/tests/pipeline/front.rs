@@ -148,6 +148,11 @@ impl Front {
         self.edge.reload(settings, tls);
     }
 
+    /// Looks at the files that close routes, as the housekeeping does each second.
+    pub(crate) fn look_at_closures(&self) {
+        self.edge.state.load().closures.iter().for_each(|closure| closure.look());
+    }
+
     pub(crate) async fn get(&self, target: &str) -> Got {
         self.send(Request::get(target)).await
     }

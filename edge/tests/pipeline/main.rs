@@ -2,6 +2,7 @@
 //! time. Nothing here opens a socket or waits for a clock.
 #![expect(clippy::unwrap_used, reason = "a test that panics has failed")]
 
+mod admission;
 mod as_sent;
 mod balance;
 mod caching;
@@ -9,6 +10,7 @@ mod client;
 mod codings;
 mod collapse;
 mod cookies;
+mod cross_origin;
 mod evidence;
 mod explain;
 mod failure;

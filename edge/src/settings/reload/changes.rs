@@ -5,14 +5,16 @@
 use std::{collections::BTreeMap, fmt, path::Path, sync::Arc, time::Duration};
 
 use cache_policy::{IgnoredCookies, QueryRules, Rules, Ttl};
+use http::HeaderValue;
 use serde::{Deserialize, Serialize};
 
 use crate::settings::{
-    Admin, BasicAuth, Bounds, ByteSize, CacheSettings, Canary, Certificate, Check, ClientSettings, Command,
-    CommandOutput, FilesFolder, Limit, Listen, Location, LogSettings, MediaRange, PathPattern, Redirect,
-    RedirectFrom, RequestFields, ResendRules, ResponseField, ResponseFields, Route, RouteAction, RouteBounds,
-    RouteTimes, Server, ServerProtocol, Settings, Sign, StatedAnswer, Timeouts, UpstreamSettings,
-    UpstreamTlsSettings, Verification,
+    Admin, AllowedFields, AllowedOrigins, BasicAuth, Bounds, ByteSize, CacheSettings, Canary, Certificate,
+    Check, ClientSettings, Command, CommandOutput, CrossOrigin, FilesFolder, ForwardAuth, Limit, Listen,
+    Location, LogSettings, MaintenanceSettings, MediaRange, PathPattern, Redirect, RedirectFrom,
+    RequestFields, ResendRules, ResponseField, ResponseFields, Route, RouteAction, RouteBounds, RouteTimes,
+    Server, ServerProtocol, Settings, Sign, StatedAnswer, Timeouts, UpstreamSettings, UpstreamTlsSettings,
+    Verification,
 };
 
 /// One thing that is other than it was. Shown as `cache.memory: 64 MiB -> 128 MiB`.
@@ -65,6 +67,7 @@ pub fn changes(old: &Settings, new: &Settings) -> Vec<Change> {
         upstreams,
         routes,
         error_pages,
+        maintenance,
         timeouts,
         bounds,
         log,
@@ -90,6 +93,7 @@ pub fn changes(old: &Settings, new: &Settings) -> Vec<Change> {
     if before == after && *error_pages != new.error_pages {
         changes.0.push(Change::of_content("error_pages".to_owned()));
     }
+    changes.maintenance("", (maintenance.as_deref(), new.maintenance.as_deref()));
     changes.timeouts(timeouts, &new.timeouts);
     changes.bounds(bounds, &new.bounds);
     let LogSettings { format } = log;
@@ -426,8 +430,9 @@ impl Changes {
                 early_hints: plain,
                 receive_first: size,
                 encoded_slash: word,
+                security: word,
             },
-            apart name paths asks addresses basic_auth action rewrite response_fields canary resend limits times bounds rules query browser
+            apart name paths asks addresses basic_auth forward_auth maintenance action rewrite response_fields cors canary resend limits times bounds rules query browser
         );
         let (old, new) = values;
         match (&old.canary, &new.canary) {
@@ -472,7 +477,33 @@ impl Changes {
         let (before, after) = (&old.rewrite, &new.rewrite);
         self.key(table, "strip_prefix", (&before.strip, &after.strip), |prefix| maybe(prefix, plain));
         self.key(table, "add_prefix", (&before.add, &after.add), |prefix| maybe(prefix, plain));
+        self.key(table, "rewrite", (&before.replace, &after.replace), |replace| {
+            maybe(replace, |replace| format!("{:?} to {:?}", replace.from, replace.to))
+        });
         self.key(table, "response_fields", (&old.response_fields, &new.response_fields), response_fields);
+        match (&old.forward_auth, &new.forward_auth) {
+            (Some(old), Some(new)) => {
+                let table = format!("{table}.forward_auth");
+                self.key(&table, "upstream", (&old.upstream.name, &new.upstream.name), plain);
+                self.key(&table, "path", (&old.path, &new.path), plain);
+                self.key(&table, "copy", (&old.copy, &new.copy), |names| list(names, plain));
+            }
+            (old, new) => {
+                let upstream = |auth: &Option<Arc<ForwardAuth>>| {
+                    auth.as_ref().map(|auth| Arc::clone(&auth.upstream.name))
+                };
+                self.key(table, "forward_auth", (&upstream(old), &upstream(new)), |name| maybe(name, plain));
+            }
+        }
+        self.maintenance(table, (old.maintenance.as_deref(), new.maintenance.as_deref()));
+        match (&old.cors, &new.cors) {
+            (Some(old), Some(new)) => self.cross_origin(&format!("{table}.cors"), (old, new)),
+            (old, new) => {
+                let origins =
+                    |cors: &Option<Arc<CrossOrigin>>| cors.as_ref().map(|cors| cors.origins.clone());
+                self.key(table, "cors", (&origins(old), &origins(new)), |cors| maybe(cors, origins_of));
+            }
+        }
         self.key(table, "redirect", (&redirect(old), &redirect(new)), |to| maybe(to, plain));
         self.key(table, "respond", (&respond(old), &respond(new)), |answer| maybe(answer, plain));
         let limits = |route: &Route| -> Vec<Arc<str>> {
@@ -524,6 +555,43 @@ impl Changes {
             },
             apart
         );
+    }
+
+    fn maintenance(
+        &mut self,
+        table: &str,
+        values: (Option<&MaintenanceSettings>, Option<&MaintenanceSettings>),
+    ) {
+        let (Some(old), Some(new)) = values else {
+            let file = |it: Option<&MaintenanceSettings>| it.map(|it| it.file.clone());
+            let files = (&file(values.0), &file(values.1));
+            return self.key(table, "maintenance", files, |file| maybe(file, path));
+        };
+        each_field!(
+            self,
+            &if table.is_empty() { "maintenance".to_owned() } else { format!("{table}.maintenance") },
+            (old, new),
+            MaintenanceSettings {
+                file: path,
+                except: |networks| list(networks, plain),
+                retry_after: duration
+            },
+            apart
+        );
+    }
+
+    fn cross_origin(&mut self, table: &str, values: (&CrossOrigin, &CrossOrigin)) {
+        each_field!(
+            self, table, values,
+            CrossOrigin { origins: origins_of, methods: field_value, credentials: plain, max_age: duration },
+            apart fields exposed
+        );
+        let (old, new) = values;
+        self.key(table, "headers", (&old.fields, &new.fields), |fields| match fields {
+            AllowedFields::Asked => "any".to_owned(),
+            AllowedFields::These(fields) => field_value(fields),
+        });
+        self.key(table, "expose", (&old.exposed, &new.exposed), |fields| maybe(fields, field_value));
     }
 
     fn canary(&mut self, table: &str, (old, new): (&Canary, &Canary)) {
@@ -741,6 +809,17 @@ fn response_fields(fields: &ResponseFields) -> String {
         ResponseField::Kept => format!("{name} = true"),
     });
     format!("{{ {} }}", shown.collect::<Vec<_>>().join(", "))
+}
+
+fn origins_of(origins: &AllowedOrigins) -> String {
+    match origins {
+        AllowedOrigins::Any => "*".to_owned(),
+        AllowedOrigins::These(these) => list(these, plain),
+    }
+}
+
+fn field_value(value: &HeaderValue) -> String {
+    String::from_utf8_lossy(value.as_bytes()).into_owned()
 }
 
 fn redirect(route: &Route) -> Option<String> {

@@ -132,8 +132,24 @@ mod tests {
         ("routes.deny", "[\"10.0.0.1\"]", "[\"10.0.0.2\"]", InFlight),
         ("routes.basic_auth.users", "\"tests/users.htpasswd\"", "\"./tests/users.htpasswd\"", InFlight),
         ("routes.basic_auth.realm", "\"a\"", "\"b\"", InFlight),
+        ("routes.forward_auth.upstream", "\"y\"", "\"z\"", InFlight),
+        ("routes.forward_auth.path", "\"/a\"", "\"/b\"", InFlight),
+        ("routes.forward_auth.copy", "[\"X-A\"]", "[\"X-B\"]", InFlight),
+        ("routes.maintenance.file", "\"a\"", "\"b\"", InFlight),
+        ("routes.maintenance.except", "[\"10.0.0.1\"]", "[\"10.0.0.2\"]", InFlight),
+        ("routes.maintenance.retry_after", "\"1s\"", "\"2s\"", InFlight),
+        ("routes.maintenance", "\"a\"", "\"b\"", InFlight),
         ("routes.strip_prefix", "\"/p\"", "", InFlight),
         ("routes.add_prefix", "\"/a\"", "\"/b\"", InFlight),
+        ("routes.rewrite.from", "\"/a/(.*)\"", "\"/b/(.*)\"", InFlight),
+        ("routes.rewrite.to", "\"/a\"", "\"/b\"", InFlight),
+        ("routes.cors.origins", "[\"https://a.test\"]", "\"*\"", InFlight),
+        ("routes.cors.methods", "[\"GET\"]", "[\"PUT\"]", InFlight),
+        ("routes.cors.headers", "[\"X-A\"]", "[\"X-B\"]", InFlight),
+        ("routes.cors.expose", "[\"X-A\"]", "[\"X-B\"]", InFlight),
+        ("routes.cors.credentials", "true", "false", InFlight),
+        ("routes.cors.max_age", "\"1s\"", "\"2s\"", InFlight),
+        ("routes.security", "\"strict\"", "\"off\"", InFlight),
         ("routes.response_fields", "{ a = \"1\" }", "{ a = false }", InFlight),
         ("routes.files.folder", "\"src\"", "\"tests\"", InFlight),
         ("routes.files.fallback", "\"404.html\"", "\"5xx.html\"", InFlight),
@@ -185,6 +201,10 @@ mod tests {
         ("routes.cache.query.keep", "[\"a\"]", "[\"b\"]", InFlight),
         ("routes.cache.query.drop", "[\"a\"]", "[\"b\"]", InFlight),
         ("routes.cache.query.sort", "true", "false", InFlight),
+        ("maintenance", "\"a\"", "\"b\"", InFlight),
+        ("maintenance.file", "\"a\"", "\"b\"", InFlight),
+        ("maintenance.except", "[\"10.0.0.1\"]", "[\"10.0.0.2\"]", InFlight),
+        ("maintenance.retry_after", "\"1s\"", "\"2s\"", InFlight),
         ("error_pages", "\"../config/errors\"", "", InFlight),
         ("timeouts.handshake", "\"1s\"", "\"2s\"", NextConnection),
         ("timeouts.header", "\"1s\"", "\"2s\"", NextConnection),
@@ -249,6 +269,11 @@ mod tests {
             .collect();
         [
             line(""),
+            match table {
+                "maintenance" if name == "file" => format!("maintenance = {{ file = {value} }}\n"),
+                "maintenance" => format!("maintenance = {{ file = \"f\", {name} = {value} }}\n"),
+                _ => String::new(),
+            },
             format!(
                 "[[listen]]\n{}{}{tls}",
                 line("listen"),
@@ -310,6 +335,21 @@ mod tests {
                 "routes.basic_auth" => {
                     format!("basic_auth = {{ users = \"tests/users.htpasswd\", {name} = {value} }}\n")
                 }
+                "routes.forward_auth" if name == "upstream" => {
+                    format!("forward_auth = {{ upstream = {value}, path = \"/\" }}\n")
+                }
+                "routes.forward_auth" if name == "path" => {
+                    format!("forward_auth = {{ upstream = \"y\", path = {value} }}\n")
+                }
+                "routes.forward_auth" => {
+                    format!("forward_auth = {{ upstream = \"y\", path = \"/\", {name} = {value} }}\n")
+                }
+                "routes.maintenance" if name == "file" => format!("maintenance = {{ file = {value} }}\n"),
+                "routes.maintenance" => format!("maintenance = {{ file = \"f\", {name} = {value} }}\n"),
+                "routes.cors" if name == "origins" => format!("cors = {{ origins = {value} }}\n"),
+                "routes.cors" => format!("cors = {{ origins = \"https://a.test\", {name} = {value} }}\n"),
+                "routes.rewrite" if name == "from" => format!("rewrite = {{ from = {value}, to = \"/\" }}\n"),
+                "routes.rewrite" => format!("rewrite = {{ from = \"/p\", to = {value} }}\n"),
                 "routes.files" if name == "folder" => format!("files = {{ folder = {value} }}\n"),
                 "routes.files" => format!("files = {{ folder = \"../config/errors\", {name} = {value} }}\n"),
                 "routes.redirect" if name == "to" => format!("redirect = {{ to = {value} }}\n"),
@@ -369,12 +409,14 @@ mod tests {
                 None => name,
             };
             // What a route leads to is told whole.
-            let whole = [".redirect.", ".respond.", ".files."].iter().find_map(|action| {
+            let whole = [".redirect.", ".respond.", ".files.", ".rewrite."].iter().find_map(|action| {
                 let (route, _) = name.split_once(action)?;
                 Some(format!("{route}{}", action.trim_end_matches('.')))
             });
             let name = whole.unwrap_or(name);
             // The values of variables and of fields are not told, and so each has a line of its own.
+            // A file alone is the table with nothing else in it.
+            let name = if name.ends_with("maintenance") { format!("{name}.file") } else { name };
             let name = if name.ends_with(".environment") { format!("{name}.A") } else { name };
             let name = if name.ends_with(".request_fields") { format!("{name}.a") } else { name };
             assert!(told.iter().any(|line| line.starts_with(&format!("{name}: "))), "{name}: {told:#?}");

@@ -3,6 +3,7 @@
 //! Promises: every independent fault is found in one go, each with the place to change and what to write there. After a
 //! fault a default stands in, so that the rest can still be looked at; such settings never leave this module.
 
+mod answers;
 mod bounds;
 mod clients;
 mod commands;
@@ -21,7 +22,7 @@ use std::{
 use toml::Spanned;
 
 use super::{
-    Bounds, ErrorPages, Limit, LogSettings, Settings, Timeouts, UpstreamSettings, doubt,
+    Bounds, ErrorPages, Limit, LogSettings, MaintenanceSettings, Settings, Timeouts, UpstreamSettings, doubt,
     error::{Fault, Span, TextPosition},
     file::{Named, WrittenFile},
     value::{Deadline, Positive, PositiveSize, Table, Threads, Written, nearest_or_list},
@@ -51,6 +52,8 @@ struct Known<'a> {
     bounds: &'a Bounds,
     /// The port of the first listener with TLS.
     tls_port: Option<u16>,
+    /// What may close routes that say nothing of it.
+    maintenance: Option<&'a Arc<MaintenanceSettings>>,
 }
 
 struct Resolver<'a> {
@@ -71,10 +74,16 @@ impl Resolver<'_> {
             let upstream = resolver.upstream(name, span, upstream, &commands);
             UpstreamSettings { heads: bounds.of_heads(), tunnel: timeouts.tunnel, ..upstream }
         });
-        let routes = self.routes(
-            file.routes,
-            &Known { upstreams: &upstreams, limits: &limits, timeouts: &timeouts, bounds: &bounds, tls_port },
-        );
+        let maintenance = file.maintenance.and_then(|written| self.maintenance(written));
+        let known = Known {
+            upstreams: &upstreams,
+            limits: &limits,
+            timeouts: &timeouts,
+            bounds: &bounds,
+            tls_port,
+            maintenance: maintenance.as_ref(),
+        };
+        let routes = self.routes(file.routes, &known);
         // Those of folders stand in no table of the file.
         let named = |upstream: &Arc<UpstreamSettings>| (Arc::clone(&upstream.name), Arc::clone(upstream));
         let mut upstreams = upstreams;
@@ -89,6 +98,7 @@ impl Resolver<'_> {
             name_servers: file.name_servers.into_iter().filter_map(|server| self.value(server)).collect(),
             routes,
             error_pages: self.error_pages(file.error_pages),
+            maintenance,
             limits,
             commands,
             upstreams,

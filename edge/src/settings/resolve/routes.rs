@@ -11,8 +11,8 @@ use super::{Known, Resolver, Span, count, duration, inner, map};
 use crate::settings::{
     AddressRules, Asks, Balance, BasicAuth, Canary, EncodedSlash, FilesFolder, HostPattern, INTERNAL, Limit,
     Location, LocationTemplate, MediaRange, PathPattern, PathRewrite, Redirect, RedirectFrom, ResendRules,
-    ResponseField, ResponseFields, Route, RouteAction, RouteBounds, RouteTimes, StatedAnswer, Timeouts,
-    UpstreamSettings, Users,
+    ResponseField, ResponseFields, Route, RouteAction, RouteBounds, RouteTimes, SecurityFields, StatedAnswer,
+    Timeouts, UpstreamSettings, Users,
     file::{
         WrittenBasicAuth, WrittenCanary, WrittenQuery, WrittenResend, WrittenRoute, WrittenRouteCache,
         WrittenRouteTimeouts,
@@ -75,6 +75,11 @@ impl Resolver<'_> {
             deny: self.networks(table.deny, &span, "deny"),
         };
         let basic_auth = table.basic_auth.and_then(|auth| self.basic_auth(auth)).map(Arc::new);
+        let forward_auth = table.forward_auth.and_then(|auth| self.forward_auth(auth, known)).map(Arc::new);
+        let maintenance = match table.maintenance {
+            Some(written) => self.maintenance(written),
+            None => known.maintenance.cloned(),
+        };
         let response_fields = ResponseFields(self.fields(table.response_fields, not_sayable));
         let name = self.need(table.name, &span, "name", "\"pages\", which logs and metrics show");
         let hosts = match table.hosts {
@@ -88,8 +93,11 @@ impl Resolver<'_> {
         };
         let paths = self.need(table.path, &span, "path", "\"/*\"");
         let asks = self.asks(&span, table.methods, table.headers);
+        let prefixed = table.strip_prefix.is_some() || table.add_prefix.is_some();
         let written = (table.strip_prefix, table.add_prefix);
-        let rewrite = self.rewrite(written, paths.as_ref().map_or(&[], |paths| &paths.0));
+        let mut rewrite = self.rewrite(written, paths.as_ref().map_or(&[], |paths| &paths.0));
+        rewrite.replace =
+            table.rewrite.and_then(|written| self.substitution(written, prefixed)).map(Arc::new);
         let action = self.action(
             &span,
             WrittenActions {
@@ -109,6 +117,16 @@ impl Resolver<'_> {
             }
         }
         let upstream = action.as_ref().and_then(RouteAction::upstream).cloned();
+        let place_of_cors = table.cors.as_ref().map(|cors| cors.span.clone());
+        let cors = table.cors.and_then(|cors| self.cross_origin(cors)).map(Arc::new);
+        if let Some(place) = place_of_cors
+            && !asks.methods.is_empty()
+            && !asks.methods.contains(&Method::OPTIONS)
+        {
+            let message = "browsers ask by OPTIONS whether a script may send a request, which is none of these `methods`";
+            self.fault(place, message, "add \"OPTIONS\" to `methods`");
+        }
+        let security = self.or(table.security, SecurityFields::default());
         let canary = table.canary.and_then(|canary| self.canary(canary, upstream.as_deref(), known));
         let resend = self.resend(inner(table.resend));
         let receive_first = self.receive_first(table.receive_first);
@@ -148,9 +166,13 @@ impl Resolver<'_> {
             asks,
             addresses,
             basic_auth,
+            forward_auth,
+            maintenance,
             action: action?,
             rewrite,
             response_fields,
+            cors,
+            security,
             canary,
             resend,
             receive_first,
@@ -202,7 +224,7 @@ impl Resolver<'_> {
         }
     }
 
-    fn networks(
+    pub(super) fn networks(
         &mut self,
         written: Option<Spanned<Vec<Written<IpNet>>>>,
         table: &Span,
@@ -239,7 +261,7 @@ impl Resolver<'_> {
     ) -> PathRewrite {
         let place = strip.as_ref().map(|prefix| prefix.span.clone());
         let mut read = |prefix: Option<Written<PathPrefix>>| Some(self.value(prefix?)?.0);
-        let rewrite = PathRewrite { strip: read(strip), add: read(add) };
+        let rewrite = PathRewrite { strip: read(strip), add: read(add), replace: None };
         if let (Some(strip), Some(place)) = (&rewrite.strip, place) {
             let below = PathPattern::Prefix(format!("{strip}/").into());
             let begins =
@@ -449,7 +471,7 @@ impl Resolver<'_> {
         limits
     }
 
-    fn upstream_of_route(
+    pub(super) fn upstream_of_route(
         &mut self,
         place: Span,
         name: &str,
@@ -575,6 +597,7 @@ fn useless_without_upstream(table: &WrittenRoute) -> Vec<(&'static str, Span)> {
         ("early_hints", table.early_hints.as_ref().map(|it| it.span.clone())),
         ("strip_prefix", table.strip_prefix.as_ref().map(|it| it.span.clone())),
         ("add_prefix", table.add_prefix.as_ref().map(|it| it.span.clone())),
+        ("rewrite", table.rewrite.as_ref().map(|it| it.span.clone())),
         ("timeouts", table.timeouts.as_ref().map(|it| it.span.clone())),
         ("bounds", table.bounds.as_ref().map(|it| it.span.clone())),
         ("cache", table.cache.as_ref().map(|it| it.span.clone())),

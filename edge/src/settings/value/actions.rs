@@ -3,12 +3,14 @@
 use std::{fmt, marker::PhantomData, path::PathBuf};
 
 use http::{HeaderValue, StatusCode};
+use ipnet::IpNet;
 use serde::{
     Deserialize,
     de::{DeserializeOwned, Deserializer, MapAccess, Visitor, value::MapAccessDeserializer},
 };
+use toml::Spanned;
 
-use super::{Paths, Read, ReadVisitor, Unreadable, Value, Written, nearest_or_list, unexpected};
+use super::{Deadline, Paths, Read, ReadVisitor, Unreadable, Value, Written, nearest_or_list, unexpected};
 use crate::settings::{LocationPart, LocationTemplate, ResponseField};
 
 /// A value that may be written by itself, or as a table with more of it.
@@ -58,6 +60,18 @@ pub(in crate::settings) struct FilesTable {
     pub(in crate::settings) folder: Option<Written<PathBuf>>,
     pub(in crate::settings) fallback: Option<Written<PathBuf>>,
     pub(in crate::settings) immutable: Option<Written<Paths>>,
+}
+
+/// `maintenance`: a file, or a table.
+pub(in crate::settings) type WrittenMaintenance = PlainOrTable<PathBuf, MaintenanceTable>;
+
+/// `{ file = .., except = .., retry_after = .. }`
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(in crate::settings) struct MaintenanceTable {
+    pub(in crate::settings) file: Option<Written<PathBuf>>,
+    pub(in crate::settings) except: Option<Spanned<Vec<Written<IpNet>>>>,
+    pub(in crate::settings) retry_after: Option<Written<Deadline>>,
 }
 
 /// `redirect`: where to, or a table.

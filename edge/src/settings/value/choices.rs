@@ -6,7 +6,7 @@ use http::{HeaderName, HeaderValue, Method};
 use super::{Unreadable, Value, nearest_or_list, unexpected};
 use crate::settings::{
     CommandListen, CommandOutput, EncodedSlash, ForwardedBy, LogFormat, MediaRange, OverloadControl,
-    PathPattern, ProxyProtocol, RequestIdInAnswers, StopSignal,
+    PathPattern, ProxyProtocol, RequestIdInAnswers, SecurityFields, StopSignal,
 };
 
 impl Value for MediaRange {
@@ -438,5 +438,13 @@ mod tests {
         assert_eq!(pattern("/caf%c3%a9/*"), Some(PathPattern::Prefix("/caf%C3%A9/".into())));
         assert_eq!(pattern("/%7Ea|b"), Some(PathPattern::Exact("/~a%7Cb".into())));
         assert_eq!(pattern("/a%2fb"), Some(PathPattern::Exact("/a%2Fb".into())));
+    }
+}
+
+impl Value for SecurityFields {
+    const EXPECTED: &'static str = "\"strict\" or \"off\"";
+
+    fn from_text(text: &str) -> Result<Self, Unreadable> {
+        choose(text, &[("off", SecurityFields::Off), ("strict", SecurityFields::Strict)])
     }
 }

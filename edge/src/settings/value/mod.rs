@@ -17,8 +17,10 @@ use serde::de::{
 use toml::Spanned;
 
 #[cfg(test)]
-pub(super) use actions::{FilesTable, RedirectTable, RespondTable};
-pub(super) use actions::{PlainOrTable, RedirectTarget, WrittenFiles, WrittenRedirect, WrittenRespond};
+pub(super) use actions::{FilesTable, MaintenanceTable, RedirectTable, RespondTable};
+pub(super) use actions::{
+    PlainOrTable, RedirectTarget, WrittenFiles, WrittenMaintenance, WrittenRedirect, WrittenRespond,
+};
 pub use amounts::ByteSize;
 pub(super) use amounts::{
     Count, Deadline, Instances, Lifetime, Lifetimes, Percent, Positive, PositiveSize, Rate, ServerError,

@@ -6,7 +6,7 @@ use cache_policy::one_host;
 use ipnet::IpNet;
 
 use super::{Unreadable, Value};
-use crate::settings::{AdminAddress, HostPattern};
+use crate::settings::{AdminAddress, AllowedOrigins, HostPattern, OriginPattern};
 
 impl Value for SocketAddr {
     const EXPECTED: &'static str = "an address such as \"[::]:8080\"";
@@ -119,6 +119,46 @@ impl Value for HostPattern {
         let name = one_host(name);
         Ok(if below { Self::Below(format!(".{name}").into()) } else { Self::Exact(name) })
     }
+}
+
+impl Value for AllowedOrigins {
+    const EXPECTED: &'static str = "origins such as [\"https://app.example\"], or \"*\"";
+
+    fn from_text(text: &str) -> Result<Self, Unreadable> {
+        if text == "*" { Ok(Self::Any) } else { origin_pattern(text).map(|one| Self::These(vec![one])) }
+    }
+
+    fn from_list(list: Vec<String>) -> Result<Self, Unreadable> {
+        if list.is_empty() {
+            return Err(Unreadable::new("an empty list allows nobody", "leave `cors` out"));
+        }
+        list.iter().map(|text| origin_pattern(text)).collect::<Result<_, _>>().map(Self::These)
+    }
+}
+
+fn origin_pattern(text: &str) -> Result<OriginPattern, Unreadable> {
+    let bad = |help: &str| Unreadable::new(format!("{text:?} is no origin"), help);
+    const HELP: &str = "write scheme and host as browsers do, as in \"https://app.example\", \"http://localhost:3000\" or \
+                        \"https://*.example.org\"";
+    let rest = ["https://", "http://"].iter().find_map(|scheme| text.strip_prefix(scheme));
+    let rest = rest.ok_or_else(|| bad(HELP))?;
+    if text == "null" || rest.contains(['/', '?', '#', '@']) {
+        return Err(bad("an origin has no path, no query and no user"));
+    }
+    let (host, port) =
+        match rest.rsplit_once(':').filter(|(host, _)| !host.is_empty() && !rest.ends_with(']')) {
+            Some((host, port)) => (host, Some(port)),
+            None => (rest, None),
+        };
+    if port.is_some_and(|port| port.parse::<u16>().is_err()) {
+        return Err(bad("after the colon stands a port"));
+    }
+    let default = if text.starts_with("https") { "443" } else { "80" };
+    if port == Some(default) {
+        return Err(bad("leave the port out: browsers do, where it is the scheme's own"));
+    }
+    HostPattern::from_text(host).map_err(|_| bad(HELP))?;
+    Ok(OriginPattern::new(&text.to_ascii_lowercase()))
 }
 
 /// One host, in its one spelling.
