@@ -12,7 +12,7 @@
 //! POST /logs      what a command prints, see [`commands`]
 //! POST /restart   replaces a command's instances, see [`commands`]
 //! POST /explain   see [`crate::explain`]
-//! POST /purge     see [`purge`]
+//! POST /purge     see [`crate::pipeline::purge`]
 //! POST /reload    see [`reload`]
 //! ```
 //!
@@ -27,7 +27,6 @@
 
 pub mod commands;
 mod impatient;
-pub mod purge;
 pub mod reload;
 pub mod socket;
 pub mod token;
@@ -58,12 +57,12 @@ use crate::{
     clock::Clock,
     explain::{self, Question},
     observe::metrics::{self, Metrics},
+    pipeline::purge::{NotPurged, PurgeRequest},
     settings::Settings,
     upstream::supervise::Roster,
 };
 use commands::{AdminBody, CommandService, Unanswered};
 use impatient::Impatient;
-use purge::{NotPurged, PurgeRequest};
 use reload::Reloads;
 use socket::{AdminSocket, Caller};
 use token::Token;

@@ -6,9 +6,9 @@ use clap::Args;
 
 use super::admin::ask;
 use crate::{
-    admin::purge::{PurgeAnswer, PurgeRequest},
     message::reasons::reasons,
     observe::say,
+    pipeline::purge::{PurgeAnswer, PurgeRequest},
     settings,
 };
 

@@ -14,6 +14,7 @@ mod admission;
 mod answer;
 pub mod invalidate;
 mod pass;
+pub mod purge;
 mod serve;
 mod share;
 pub mod tunnel;

@@ -2,12 +2,12 @@
 
 use cache_policy::Tag;
 use edge::{
-    admin::purge::PurgeRequest as Posted,
     cache::{
         Key,
         purge::{Force, Rule},
     },
     message::target::Scheme,
+    pipeline::purge::PurgeRequest as Posted,
     request::inbound,
 };
 use http::Request;

@@ -12,13 +12,13 @@ use std::{
 
 use cache_policy::Tag;
 use edge::{
-    admin::purge::{NotPurged, PurgeRequest as Posted},
     cache::{
         Key, StoredBody,
         purge::{Force, Rule},
         tier::{Found, Kept, Purge, Tier, TierFuture},
         tiers::TierBounds,
     },
+    pipeline::purge::{NotPurged, PurgeRequest as Posted},
 };
 use http::{HeaderMap, Request};
 use scripted_upstream::{Gate, Reply, saying};

@@ -16,6 +16,7 @@ use cache_policy::{LONGEST_TAG, Moment, NoTag, Tag, one_spelling};
 use http::{Method, Request, Uri};
 use serde::{Deserialize, Serialize};
 
+use super::invalidate::keys_of;
 use crate::{
     cache::{
         Key, Memory,
@@ -23,7 +24,6 @@ use crate::{
         tiers::{self, Unacknowledged},
     },
     message::target::{Scheme, Target},
-    pipeline::invalidate::keys_of,
     request::inbound,
     settings::Route,
 };
