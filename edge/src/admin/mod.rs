@@ -13,6 +13,7 @@
 //! POST /restart   replaces a command's instances, see [`commands`]
 //! POST /explain   see [`crate::explain`]
 //! POST /purge     see [`crate::pipeline::purge`]
+//! PURGE, BAN, ..  purges as plugins send them, see [`crate::pipeline::purge::dialect`]
 //! POST /reload    see [`reload`]
 //! ```
 //!
@@ -37,7 +38,7 @@ use bytes::Bytes;
 use cache_policy::{list_elements, one_host};
 use http::{
     HeaderMap, HeaderValue, Method, Request, Response, StatusCode,
-    header::{ACCEPT, ALLOW, AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, HOST},
+    header::{ACCEPT, ALLOW, AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, HOST, ORIGIN},
 };
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
@@ -56,16 +57,21 @@ use crate::{
     cache::Memory,
     clock::Clock,
     explain::{self, Question},
+    message::request_id::RequestId,
     observe::metrics::{self, Metrics},
-    pipeline::purge::{NotPurged, PurgeRequest},
-    settings::Settings,
+    pipeline::purge::{
+        NotPurged, PurgeAnswer, PurgeRequest,
+        dialect::{Dialect, ForeignPurge},
+        plugin,
+    },
+    settings::{Settings, Token},
     upstream::supervise::Roster,
 };
 use commands::{AdminBody, CommandService, Unanswered};
 use impatient::Impatient;
 use reload::Reloads;
 use socket::{AdminSocket, Caller};
-use token::Token;
+use token::TokenInForce;
 
 /// Connections at once; more wait in the kernel's queue.
 const CONNECTIONS: usize = 64;
@@ -103,7 +109,7 @@ pub struct Cache {
     /// What is wrong now with the servers behind the route of this name, in words.
     pub troubles: Troubles,
     /// The bearer token that changes need, as the settings in force have it.
-    pub token: Arc<Token>,
+    pub token: Arc<TokenInForce>,
 }
 
 impl Service {
@@ -199,6 +205,9 @@ type AdminResponse = Response<AdminBody>;
 async fn answer(state: &Service, caller: Caller, request: Request<Incoming>) -> AdminResponse {
     // An unread body stays unread: hyper then closes the connection instead of reading it to its end.
     let method = request.method();
+    if let Some(dialect) = Dialect::of(method, request.uri().path()) {
+        return answered(purge_by_plugin(state, caller, request, dialect).await);
+    }
     if !is_known_host(state, caller, request.headers()) {
         // Probes ask by whatever name they know, and learn a status alone.
         return match request.uri().path() {
@@ -278,9 +287,14 @@ async fn posted(
     let refused = |status, detail: &str| (status, detail.to_owned());
     let cache = state.0.cache.as_ref().ok_or_else(|| refused(StatusCode::NOT_FOUND, "there is no cache"))?;
     may_change(cache, caller, request.headers()).map_err(|(status, detail)| refused(status, detail))?;
-    let content = Limited::new(request.into_body(), LARGEST_CONTENT);
+    Ok((cache, whole_content(request.into_body()).await?))
+}
+
+async fn whole_content(content: Incoming) -> Result<Bytes, Objection> {
+    let refused = |status, detail: &str| (status, detail.to_owned());
+    let content = Limited::new(content, LARGEST_CONTENT);
     match timeout(HEAD_TIMEOUT, content.collect()).await {
-        Ok(Ok(content)) => Ok((cache, content.to_bytes())),
+        Ok(Ok(content)) => Ok(content.to_bytes()),
         Ok(Err(_)) => Err(refused(StatusCode::PAYLOAD_TOO_LARGE, "more than 1 MiB of JSON")),
         Err(_) => Err(refused(StatusCode::REQUEST_TIMEOUT, "the content did not arrive in time")),
     }
@@ -312,12 +326,66 @@ fn answered(answer: Result<serde_json::Value, Objection>) -> AdminResponse {
 }
 
 async fn purge((cache, content): Posted<'_>) -> Result<serde_json::Value, Objection> {
+    run_purge(cache, move |_| read(&content)).await.map(|purged| serde_json::json!(purged))
+}
+
+/// A purge in the words of a content system's plugin.
+async fn purge_by_plugin(
+    state: &Service,
+    caller: Caller,
+    request: Request<Incoming>,
+    dialect: Dialect,
+) -> Result<serde_json::Value, Objection> {
+    let cache =
+        state.0.cache.as_ref().ok_or_else(|| (StatusCode::NOT_FOUND, "there is no cache".to_owned()))?;
+    plugin_may_purge(cache, caller, request.headers()).map_err(|(status, told)| (status, told.to_owned()))?;
+    let (head, content) = request.into_parts();
+    let content = whole_content(content).await?;
+    let id = RequestId::next();
+    let purged = run_purge(cache, move |settings| {
+        let http::request::Parts { method, uri, headers, .. } = &head;
+        let foreign =
+            ForeignPurge { method, uri, headers, content: &content, listeners: &settings.listeners };
+        foreign.read(dialect).map_err(|error| (StatusCode::BAD_REQUEST, error))
+    });
+    Ok(dialect.done(purged.await?.purged, &id.to_string()))
+}
+
+/// Whether a plugin may purge. Browsers say of whatever is neither GET nor HEAD from which page it comes.
+fn plugin_may_purge(
+    cache: &Cache,
+    caller: Caller,
+    headers: &HeaderMap,
+) -> Result<(), (StatusCode, &'static str)> {
+    if let Some(token) = cache.token.get() {
+        return if plugin::is_shown(&token, headers) {
+            Ok(())
+        } else {
+            Err((StatusCode::UNAUTHORIZED, "the token is missing or wrong"))
+        };
+    }
+    match caller {
+        Caller::Network(peer) if !peer.to_canonical().is_loopback() => {
+            Err((StatusCode::FORBIDDEN, "purges from other machines need admin.token_file"))
+        }
+        Caller::Network(_) if headers.contains_key(ORIGIN) || headers.contains_key("sec-fetch-site") => {
+            Err((StatusCode::FORBIDDEN, "a web page may not purge"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Purges what `read` says by the settings in force.
+async fn run_purge(
+    cache: &Cache,
+    read: impl FnOnce(&Settings) -> Result<PurgeRequest, Objection> + Send + 'static,
+) -> Result<PurgeAnswer, Objection> {
     let (cache, here) = (cache.clone(), Handle::current());
     // A list of many URLs takes long to read: the main thread has others to answer.
     let purged = spawn_blocking(move || {
-        let purge: PurgeRequest = read(&content)?;
-        let routes = (cache.settings)().routes;
-        Ok(here.block_on(purge.run(&routes, &cache.memory, cache.clock.now())))
+        let settings = (cache.settings)();
+        let purge = read(&settings)?;
+        Ok(here.block_on(purge.run(&settings.routes, &cache.memory, cache.clock.now())))
     });
     let failed = |_| (StatusCode::INTERNAL_SERVER_ERROR, "the purge failed".to_owned());
     let purged = purged.await.map_err(failed)??.map_err(|error| {
@@ -328,7 +396,7 @@ async fn purge((cache, content): Posted<'_>) -> Result<serde_json::Value, Object
         (status, error.to_string())
     })?;
     tracing::info!(purged = purged.purged, soft = purged.soft, dry_run = purged.dry_run, "purge");
-    Ok(serde_json::json!(purged))
+    Ok(purged)
 }
 
 fn explain((cache, content): Posted<'_>) -> Result<serde_json::Value, Objection> {
@@ -386,14 +454,9 @@ fn is_known_host(state: &Service, caller: Caller, headers: &HeaderMap) -> bool {
 }
 
 /// Whether a request proves by the token who it is.
-fn has_token(headers: &HeaderMap, token: &str) -> bool {
+fn has_token(headers: &HeaderMap, token: &Token) -> bool {
     let given = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "));
-    given.is_some_and(|given| constant_time_eq(given.as_bytes(), token.as_bytes()))
-}
-
-/// Takes as long for every wrong token of the right length.
-fn constant_time_eq(one: &[u8], other: &[u8]) -> bool {
-    one.len() == other.len() && one.iter().zip(other).fold(0, |differ, (a, b)| differ | (a ^ b)) == 0
+    given.is_some_and(|given| token.is(given.as_bytes()))
 }
 
 fn alive(_: &Service) -> AdminResponse {
@@ -698,7 +761,7 @@ mod tests {
     #[tokio::test]
     async fn with_a_token_nothing_else_counts() {
         let (plain, _) = state();
-        let token = Arc::new(Token::default());
+        let token = Arc::new(TokenInForce::default());
         token.set(Some("secret".into()));
         let cache = Cache { token, ..plain.0.cache.clone().unwrap() };
         let state =

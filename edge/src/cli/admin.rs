@@ -99,7 +99,7 @@ impl<'a> RunningEdge<'a> {
         let file = self.settings.admin.as_ref().and_then(|admin| admin.token_file.as_ref());
         if let Some(file) = file {
             let token = token::read(file)?;
-            request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
+            request = request.header(header::AUTHORIZATION, format!("Bearer {}", token.reveal()));
         }
         Ok(request.body(Full::new(content))?)
     }

@@ -34,7 +34,12 @@ use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
 pub use self::answer::Answer;
-use self::{admission::Admission, share::Learnt, tunnel::Upgrade};
+use self::{
+    admission::Admission,
+    purge::{dialect::Dialect, plugin},
+    share::Learnt,
+    tunnel::Upgrade,
+};
 use crate::{
     cache::{
         Key, Resource, Stored,
@@ -109,6 +114,9 @@ pub async fn handle(
     let clients = &state.settings.clients;
     let id = by_proxy::request_id(peer.address, &head.headers, clients);
     let mut record = Record::begin(&head, &id, (peer.address, peer.scheme), edge.clock.now(), &edge.sink);
+    if state.settings.purge.is_some() && Dialect::is_method(&head.method) {
+        return Box::pin(purged(edge, &state, peer, (&head, &id), record)).await;
+    }
     let mut on = None;
     let admitted = match find_route(&state, peer, &head, &mut record) {
         Ok(found) => {
@@ -196,6 +204,25 @@ pub async fn handle(
         fields::of_route(headers, &route.response_fields);
     }
     record.travel(response)
+}
+
+/// Answers a request whose method means a purge, which is on no route.
+async fn purged(
+    edge: &Arc<Edge>,
+    state: &State,
+    peer: Peer,
+    (head, id): (&request::Parts, &RequestId),
+    mut record: Record,
+) -> Response<Recorded<Body>> {
+    let (settings, own) = (&state.settings, Client { address: peer.address, scheme: peer.scheme });
+    let client = client::identify(own, &head.headers, &settings.clients);
+    record.client(client.address, client.scheme);
+    let answer = match plugin::purge(edge, state, &client, head, id).await {
+        Ok(response) => Answer::stated(response, "purge"),
+        Err(refusal) => Answer::refused(&refusal, head, id, &settings.error_pages),
+    };
+    record.answered(answer.status.verdict, answer.status.word(), answer.upstream);
+    record.travel(answer.finish(id, settings.clients.request_id_in_answers))
 }
 
 /// Answers a head that could not be read as a request. It is told like every other refusal.

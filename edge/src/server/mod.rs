@@ -44,7 +44,7 @@ use crate::{
     admin::{
         self, Readiness,
         reload::Reloads,
-        token::{self, Token},
+        token::{self, TokenInForce},
     },
     cache::Tiers,
     clock::Clock,
@@ -111,7 +111,7 @@ async fn serve(
     clock: Clock,
     own_log: &Arc<OwnLog>,
 ) -> anyhow::Result<()> {
-    let token = Arc::new(Token::default());
+    let token = Arc::new(TokenInForce::default());
     token.set(token::of(&settings)?);
     let tls = TlsByUpstream::load(&settings.upstreams)?;
     let stop = Stop::default();
@@ -232,7 +232,7 @@ struct Stop {
 fn admin_service(
     edge: &Arc<Edge>,
     roster: &Arc<Roster>,
-    token: &Arc<Token>,
+    token: &Arc<TokenInForce>,
     stop: &Stop,
     reloads: Reloads,
 ) -> admin::Service {

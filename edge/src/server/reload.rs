@@ -14,13 +14,13 @@ use super::{
 use crate::{
     admin::{
         reload::{MOST_TOLD, ReloadAnswer},
-        token::{self, Token},
+        token::{self, TokenInForce},
     },
     downstream::{places::Places, tls::Loaded},
     message::reasons::reasons,
     observe::{metrics::ReloadOutcome, own_log::OwnLog},
     settings::{
-        self, AdminAddress, Settings,
+        self, AdminAddress, Settings, Token,
         reload::{Change, changes, needs_restart},
     },
     upstream::{
@@ -36,7 +36,7 @@ pub(super) struct Running {
     pub(super) workers: Workers,
     pub(super) listeners: Listeners,
     pub(super) operator: Operator,
-    pub(super) token: Arc<Token>,
+    pub(super) token: Arc<TokenInForce>,
     pub(super) names: Arc<Names>,
     pub(super) log: Arc<OwnLog>,
     pub(super) supervisor: Supervisor,
@@ -46,7 +46,7 @@ pub(super) struct Running {
 
 /// What the settings name, as it has been read.
 struct ReadFiles {
-    token: Option<Arc<str>>,
+    token: Option<Token>,
     tls: TlsByUpstream,
     name_servers: NameServers,
     certificates: Vec<Option<Loaded>>,

@@ -85,6 +85,8 @@ fn named(settings: &Settings) -> impl Iterator<Item = PathBuf> {
         tls.ca.iter().chain(identity).map(|path| &**path)
     });
     let token = settings.admin.as_ref().and_then(|admin| admin.token_file.as_deref());
+    let of_purges = settings.purge.as_ref().and_then(|purge| purge.token_file.as_deref());
+    let token = token.into_iter().chain(of_purges);
     let files = tls.flat_map(|tls| [&*tls.certificate, &*tls.key]).chain(upstreams).chain(token);
     let users = settings.routes.iter().filter_map(|route| Some(&*route.basic_auth.as_ref()?.file));
     files.chain(users).map(Path::to_owned).chain(settings.error_pages.files())

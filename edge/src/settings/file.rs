@@ -38,6 +38,7 @@ pub(super) struct WrittenFile {
     pub(super) admin: Option<Table<WrittenAdmin>>,
     pub(super) cache: Option<Table<WrittenCache>>,
     pub(super) clients: Option<Table<WrittenClients>>,
+    pub(super) purge: Option<Table<WrittenPurgeAccess>>,
     #[serde(default)]
     pub(super) name_servers: Vec<Written<SocketAddr>>,
     #[serde(default)]
@@ -75,6 +76,14 @@ pub(super) struct WrittenTls {
     pub(super) certificate: Option<Written<PathBuf>>,
     pub(super) key: Option<Written<PathBuf>>,
     pub(super) local_ca: Option<Written<bool>>,
+}
+
+/// `[purge]`
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct WrittenPurgeAccess {
+    pub(super) allow: Option<Spanned<Vec<Written<IpNet>>>>,
+    pub(super) token_file: Option<Written<PathBuf>>,
 }
 
 /// `[admin]`
@@ -486,6 +495,7 @@ pub(super) fn known_keys() -> Vec<String> {
         of::<WrittenAdmin>("admin."),
         of::<WrittenCache>("cache."),
         of::<WrittenClients>("clients."),
+        of::<WrittenPurgeAccess>("purge."),
         of::<WrittenLimit>("limits."),
         of::<WrittenCommand>("commands."),
         of::<WrittenUpstream>("upstreams."),

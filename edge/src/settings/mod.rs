@@ -21,6 +21,7 @@ mod pages;
 pub mod reload;
 mod resolve;
 mod sharing;
+mod token;
 mod upstreams;
 mod users;
 mod value;
@@ -50,6 +51,7 @@ pub use pages::{ErrorPages, PagePart, PageTemplate};
 pub use sharing::{
     AllowedFields, AllowedOrigins, CrossOrigin, OriginPattern, STRICT, STRICT_TRANSPORT, SecurityFields,
 };
+pub use token::{Token, TokenError, read_token};
 pub use upstreams::{
     Balance, Canary, Check, FilesFolder, HashKey, Location, OverloadControl, ProxyProtocol, RequestField,
     RequestFields, Server, ServerProtocol, UpstreamSettings, UpstreamTlsSettings, Verification,
@@ -120,6 +122,8 @@ pub struct Settings {
     pub routes: Vec<Arc<Route>>,
     /// What people are shown in place of the edge's own words.
     pub error_pages: ErrorPages,
+    /// Who may purge on public listeners, by methods of their own; nobody where `None`.
+    pub purge: Option<PurgeAccess>,
     /// What may close routes that say nothing of it.
     pub maintenance: Option<Arc<MaintenanceSettings>>,
     /// Deadlines of the public side.
@@ -185,6 +189,16 @@ pub struct Admin {
     pub token_file: Option<PathBuf>,
     /// Names by which the listener is asked, beside addresses and `localhost`.
     pub hosts: Vec<Box<str>>,
+}
+
+/// Who may purge on public listeners: plugins of content systems, which know nothing of the operator's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PurgeAccess {
+    /// Whose requests need show nothing.
+    pub allow: Vec<IpNet>,
+    /// The file whose word lets others in.
+    pub token_file: Option<PathBuf>,
+    pub token: Option<Token>,
 }
 
 /// Where the operator's listener is; written `127.0.0.1:9900` or `unix:/run/gatehouse/admin.sock`.

@@ -14,7 +14,7 @@ use http::Request;
 use scripted_upstream::{Gate, Reply, Seen, saying};
 
 use crate::{
-    front::{Front, front, pass, settle},
+    front::{CACHED, Front, front, front_with, pass, settle},
     upstream::Upstream,
 };
 
@@ -356,4 +356,60 @@ async fn after_a_soft_purge_staleness_counts_from_the_purge() {
     assert_eq!(stale.field("cache-status"), "gatehouse; hit; ttl=-3; detail=stale-if-error");
     pass(3).await;
     assert_eq!(front.get("/").await.status, 502);
+}
+
+/// A plugin asks for what it knows, which is the site's name: it comes in clear text, and what is stored is for TLS.
+#[tokio::test]
+async fn plugins_purge_on_public_listeners_where_the_settings_let_them_in() {
+    let upstream = Upstream::start(|seen| {
+        let tags = if seen.target == "/tagged" { "a b" } else { "" };
+        Reply::ok("x").header("cache-control", "max-age=60").header("surrogate-key", tags)
+    });
+    let word = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(word.path(), "a-long-random-word").unwrap();
+    let access = format!(
+        "[clients]\ntrusted_proxies = [\"192.0.2.1\"]\n[purge]\nallow = [\"10.0.0.0/8\"]\ntoken_file = {:?}\n{CACHED}",
+        word.path()
+    );
+    let front = front_with(&upstream, &access);
+    let purge = async |method: &str, target: &str, fields: &[(&str, &str)]| {
+        let mut asked = Request::builder().method(method).uri(target);
+        for (name, value) in fields {
+            asked = asked.header(*name, *value);
+        }
+        front.send(asked).await
+    };
+    let app = ("x-forwarded-for", "10.0.0.7");
+    for target in ["/page", "/tagged", "/other"] {
+        front.get(target).await;
+    }
+    let refused = purge("PURGE", "/page", &[]).await;
+    assert_eq!(refused.status, 403);
+    assert_eq!(purge("PURGE", "/page", &[("x-purge-token", "a-wrong-random-word")]).await.status, 403);
+    assert_eq!(front.get("/page").await.cache(), "hit");
+    let done = purge("PURGE", "/page", &[app]).await;
+    assert_eq!((done.status, done.text()), (200, "{\"purged\":1}\n"));
+    assert_eq!(front.get("/page").await.cache(), "fwd=uri-miss");
+    assert_eq!(front.get("/tagged").await.cache(), "hit");
+    let by_tag = purge("BAN", "/", &[app, ("x-cache-tags", "(a|c)(,.+)?$")]).await;
+    assert_eq!(by_tag.text(), "{\"purged\":1}\n");
+    assert_eq!(front.get("/tagged").await.cache(), "fwd=uri-miss");
+    assert_eq!(front.get("/other").await.cache(), "hit");
+    let by_word =
+        purge("PURGE", "/.*", &[("x-purge-method", "regex"), ("fastly-key", "a-long-random-word")]).await;
+    assert_eq!(by_word.text(), "{\"purged\":3}\n");
+    assert_eq!(front.get("/other").await.cache(), "fwd=uri-miss");
+    let unclear = purge("PURGEKEYS", "/", &[app]).await;
+    assert_eq!(unclear.status, 400);
+    assert!(upstream.seen().iter().all(|seen| seen.method == "GET"));
+}
+
+/// Where the settings say nothing of it, such a method is the upstream's, as any that the edge does not know.
+#[tokio::test(start_paused = true)]
+async fn without_settings_for_it_nobody_purges_by_a_method() {
+    let upstream = Upstream::start(|_| Reply::ok("x").header("cache-control", "max-age=60"));
+    let front = front(&upstream);
+    front.get("/").await;
+    assert_eq!(front.send(Request::builder().method("PURGE").uri("/")).await.text(), "x");
+    assert_eq!(upstream.seen()[1].method, "PURGE");
 }

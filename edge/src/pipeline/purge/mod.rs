@@ -10,6 +10,9 @@
 //! purged responses until the tier has acknowledged a repeated purge, but the purge would not survive a restart, and
 //! does not bind other edges that share the tier.
 
+pub mod dialect;
+pub mod plugin;
+
 use std::sync::Arc;
 
 use cache_policy::{LONGEST_TAG, Moment, NoTag, Tag, one_spelling};

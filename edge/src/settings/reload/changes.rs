@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::settings::{
     Admin, AllowedFields, AllowedOrigins, BasicAuth, Bounds, ByteSize, CacheSettings, Canary, Certificate,
     Check, ClientSettings, Command, CommandOutput, CrossOrigin, FilesFolder, ForwardAuth, Limit, Listen,
-    Location, LogSettings, MaintenanceSettings, MediaRange, PathPattern, Redirect, RedirectFrom,
+    Location, LogSettings, MaintenanceSettings, MediaRange, PathPattern, PurgeAccess, Redirect, RedirectFrom,
     RequestFields, ResendRules, ResponseField, ResponseFields, Route, RouteAction, RouteBounds, RouteTimes,
     Server, ServerProtocol, Settings, Sign, StatedAnswer, Timeouts, UpstreamSettings, UpstreamTlsSettings,
     Verification,
@@ -67,6 +67,7 @@ pub fn changes(old: &Settings, new: &Settings) -> Vec<Change> {
         upstreams,
         routes,
         error_pages,
+        purge,
         maintenance,
         timeouts,
         bounds,
@@ -93,6 +94,7 @@ pub fn changes(old: &Settings, new: &Settings) -> Vec<Change> {
     if before == after && *error_pages != new.error_pages {
         changes.0.push(Change::of_content("error_pages".to_owned()));
     }
+    changes.purge_access((purge.as_ref(), new.purge.as_ref()));
     changes.maintenance("", (maintenance.as_deref(), new.maintenance.as_deref()));
     changes.timeouts(timeouts, &new.timeouts);
     changes.bounds(bounds, &new.bounds);
@@ -555,6 +557,22 @@ impl Changes {
             },
             apart
         );
+    }
+
+    fn purge_access(&mut self, values: (Option<&PurgeAccess>, Option<&PurgeAccess>)) {
+        let (Some(old), Some(new)) = values else {
+            let allow = |it: Option<&PurgeAccess>| it.map(|it| it.allow.clone());
+            let allowed = (&allow(values.0), &allow(values.1));
+            return self.key("", "purge", allowed, |allow| maybe(allow, |networks| list(networks, plain)));
+        };
+        each_field!(
+            self, "purge", (old, new),
+            PurgeAccess { allow: |networks| list(networks, plain), token_file: |file| maybe(file, path) },
+            apart token
+        );
+        if old.token_file == new.token_file && old.token != new.token {
+            self.0.push(Change::of_content("purge.token_file".to_owned()));
+        }
     }
 
     fn maintenance(

@@ -201,6 +201,8 @@ mod tests {
         ("routes.cache.query.keep", "[\"a\"]", "[\"b\"]", InFlight),
         ("routes.cache.query.drop", "[\"a\"]", "[\"b\"]", InFlight),
         ("routes.cache.query.sort", "true", "false", InFlight),
+        ("purge.allow", "[\"10.0.0.1\"]", "[\"10.0.0.2\"]", InFlight),
+        ("purge.token_file", "\"tests/users.htpasswd\"", "", InFlight),
         ("maintenance", "\"a\"", "\"b\"", InFlight),
         ("maintenance.file", "\"a\"", "\"b\"", InFlight),
         ("maintenance.except", "[\"10.0.0.1\"]", "[\"10.0.0.2\"]", InFlight),
@@ -284,6 +286,14 @@ mod tests {
                 line("admin"),
                 if key == "admin.address" { "" } else { "address = \"[::]:81\"\n" }
             ),
+            match table {
+                "purge" => format!(
+                    "[purge]\n{}{}",
+                    line("purge"),
+                    if name == "allow" { "" } else { "allow = [\"10.0.0.1\"]\n" }
+                ),
+                _ => String::new(),
+            },
             format!("[cache]\n{}[clients]\n{}", line("cache"), line("clients")),
             format!(
                 "[limits.x]\n{}{}",

@@ -8,7 +8,9 @@ use toml::Spanned;
 use super::{Known, Resolver, duration};
 use crate::settings::{
     AllowedFields, AllowedOrigins, CrossOrigin, ForwardAuth, MaintenanceSettings, PathSubstitution,
-    file::{WrittenCrossOrigin, WrittenForwardAuth, WrittenSubstitution},
+    PurgeAccess,
+    file::{WrittenCrossOrigin, WrittenForwardAuth, WrittenPurgeAccess, WrittenSubstitution},
+    read_token,
     value::{PlainOrTable, Table, Written, WrittenMaintenance},
 };
 
@@ -89,6 +91,24 @@ impl Resolver<'_> {
             return None;
         };
         Some(ForwardAuth { upstream: upstream?, path, copy: names })
+    }
+
+    pub(super) fn purge_access(&mut self, written: Table<WrittenPurgeAccess>) -> Option<PurgeAccess> {
+        let Table { span, value: written } = written;
+        let allow = self.networks(written.allow, &span, "allow");
+        let place = written.token_file.as_ref().map(|file| file.span.clone());
+        let token_file = written.token_file.and_then(|file| self.value(file));
+        let token = token_file.as_deref().map(|file| read_token("purge.token_file", file)).transpose();
+        let token = token.unwrap_or_else(|error| {
+            let help = "write a word of 16 printable characters or more into it, readable for the edge";
+            self.fault(place.unwrap_or(span.clone()), error.to_string(), help);
+            None
+        });
+        if allow.is_empty() && token_file.is_none() {
+            let help = "write allow = [\"127.0.0.1\"], the addresses of the app's servers, or token_file = \"purge.token\"";
+            self.fault(span, "[purge] lets nobody in", help);
+        }
+        Some(PurgeAccess { allow, token_file, token })
     }
 
     pub(super) fn maintenance(

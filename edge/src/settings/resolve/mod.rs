@@ -98,6 +98,7 @@ impl Resolver<'_> {
             name_servers: file.name_servers.into_iter().filter_map(|server| self.value(server)).collect(),
             routes,
             error_pages: self.error_pages(file.error_pages),
+            purge: file.purge.and_then(|purge| self.purge_access(purge)),
             maintenance,
             limits,
             commands,

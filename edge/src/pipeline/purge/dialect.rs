@@ -1,0 +1,429 @@
+//! Purges as plugins of content systems send them: to Varnish (`PURGE`, `BAN`, `PURGEKEYS`), Fastly and Cloudflare.
+//!
+//! Promises: what is purged is never less than what is asked for. Where a plugin sends a regular expression that is more than
+//! a list of words or the beginning of a path, everything goes that it could mean: all of the host, or everything.
+//!
+//! | sent by | as |
+//! |---|---|
+//! | most plugins, for one URL | `PURGE /path`, Host |
+//! | WordPress (Proxy Cache Purge), below a path | `PURGE /path/.*`, `X-Purge-Method: regex` |
+//! | FOSHttpCache, Shopware, Drupal, for tags | `PURGE`, `PURGEKEYS` or `BAN` with `xkey-purge`, `xkey-softpurge`, `xkey`, `Surrogate-Key`, `Cache-Tags` or `Cache-Tag` |
+//! | FOSHttpCache, TYPO3, by expressions | `BAN` with `X-Host`, `X-Url`, `X-Cache-Tags` |
+//! | Magento | `PURGE` with `X-Magento-Tags-Pattern` |
+//! | Fastly's clients | `PURGE /path`; `POST /service/ID/purge/KEY`, `/purge` with Surrogate-Key, `/purge_all`; `Fastly-Soft-Purge: 1` |
+//! | Cloudflare's clients | `POST /client/v4/zones/ID/purge_cache` with JSON |
+
+use http::{HeaderMap, Method, Uri, header};
+use serde::Deserialize;
+
+use super::PurgeRequest;
+use crate::settings::Listen;
+
+/// Whose words a purge is sent in, and so answered in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dialect {
+    Varnish,
+    Fastly,
+    Cloudflare,
+}
+
+impl Dialect {
+    /// The dialect of a request; `None` for one that is no purge.
+    pub fn of(method: &Method, path: &str) -> Option<Self> {
+        if Self::is_method(method) {
+            return Some(Self::Varnish);
+        }
+        let mut parts = path.trim_matches('/').split('/').skip_while(|part| matches!(*part, "client" | "v4"));
+        match (method, parts.next()?, parts.next().is_some(), parts.next()?) {
+            (&Method::POST, "service", true, "purge" | "purge_all") => Some(Self::Fastly),
+            (&Method::POST, "zones", true, "purge_cache") => Some(Self::Cloudflare),
+            _ => None,
+        }
+    }
+
+    /// Whether a method means nothing but a purge.
+    pub fn is_method(method: &Method) -> bool {
+        matches!(method.as_str(), "PURGE" | "BAN" | "PURGEKEYS")
+    }
+
+    /// What the client is told of a purge that is done; `id` is the request's.
+    pub fn done(self, purged: usize, id: &str) -> serde_json::Value {
+        match self {
+            Self::Varnish => serde_json::json!({ "purged": purged }),
+            Self::Fastly => serde_json::json!({ "status": "ok", "id": id }),
+            Self::Cloudflare => {
+                serde_json::json!({ "success": true, "errors": [], "messages": [], "result": { "id": id } })
+            }
+        }
+    }
+}
+
+/// A purge as a plugin sends it.
+pub struct ForeignPurge<'a> {
+    pub method: &'a Method,
+    pub uri: &'a Uri,
+    pub headers: &'a HeaderMap,
+    pub content: &'a [u8],
+    /// Where clients reach what is stored: plugins ask by clear text for what is stored for TLS, and the reverse.
+    pub listeners: &'a [Listen],
+}
+
+impl ForeignPurge<'_> {
+    /// What is to be purged.
+    ///
+    /// # Errors
+    /// What is wrong with it, for whoever runs the plugin.
+    pub fn read(&self, dialect: Dialect) -> Result<PurgeRequest, String> {
+        let mut purge = match dialect {
+            Dialect::Varnish => self.varnish()?,
+            Dialect::Fastly => self.fastly(),
+            Dialect::Cloudflare => return self.cloudflare(),
+        };
+        purge.soft |= self.text("fastly-soft-purge").is_some_and(|value| value.trim() == "1");
+        Ok(purge)
+    }
+
+    fn varnish(&self) -> Result<PurgeRequest, String> {
+        let mut purge = PurgeRequest::default();
+        for name in TAG_WORDS {
+            let tags = self.words(name);
+            purge.soft |= name == SOFT_KEYS && !tags.is_empty();
+            purge.tags.extend(tags);
+        }
+        for pattern in
+            ["x-magento-tags-pattern", "x-cache-tags"].into_iter().filter_map(|name| self.text(name))
+        {
+            match words_of_pattern(pattern) {
+                Some(tags) => purge.tags.extend(tags),
+                None => purge.everything = true,
+            }
+        }
+        if !purge.tags.is_empty() || purge.everything {
+            return Ok(purge);
+        }
+        if self.method.as_str() == "PURGEKEYS" {
+            return Err("PURGEKEYS names no tag: send xkey-purge or xkey-softpurge".to_owned());
+        }
+        let expressions = (self.text("x-host"), self.text("x-url").or_else(|| self.text("x-ban-url")));
+        if expressions != (None, None) {
+            self.by_expressions(expressions, &mut purge);
+            return Ok(purge);
+        }
+        let host = self.host()?;
+        let target = self.uri.path_and_query().map_or("/", |target| target.as_str());
+        let is_expression =
+            self.text("x-purge-method").is_some_and(|method| method.eq_ignore_ascii_case("regex"))
+                || self.text("x-purge-regex").is_some()
+                || self.method.as_str() == "BAN";
+        match is_expression {
+            true => {
+                let start = beginning_of_path(target).unwrap_or_default();
+                purge.prefixes = self.sites(host).map(|site| format!("{site}{start}")).collect();
+            }
+            false => purge.urls = self.sites(host).map(|site| format!("{site}{target}")).collect(),
+        }
+        Ok(purge)
+    }
+
+    /// `X-Host` and `X-Url` of a ban.
+    fn by_expressions(&self, (host, url): (Option<&str>, Option<&str>), purge: &mut PurgeRequest) {
+        let hosts = match host {
+            None => self.host().ok().map(|host| vec![host.to_owned()]),
+            Some(pattern) => words_of_pattern(pattern),
+        };
+        // Without the names of the hosts nothing less can be named than everything.
+        let Some(hosts) = hosts else {
+            purge.everything = true;
+            return;
+        };
+        let start = url.and_then(beginning_of_path).unwrap_or_default();
+        let sites = hosts.iter().flat_map(|host| self.sites(host).collect::<Vec<_>>());
+        match start.is_empty() {
+            true => purge.hosts = hosts.iter().map(|host| without_port(host).to_owned()).collect(),
+            false => purge.prefixes = sites.map(|site| format!("{site}{start}")).collect(),
+        }
+    }
+
+    fn fastly(&self) -> PurgeRequest {
+        let mut purge = PurgeRequest { tags: self.words("surrogate-key"), ..PurgeRequest::default() };
+        let mut parts = self.uri.path().trim_matches('/').split('/').skip(2);
+        match (parts.next(), parts.next()) {
+            (Some("purge_all"), _) => purge.everything = true,
+            (_, Some(key)) => purge.tags.push(key.to_owned()),
+            _ => {}
+        }
+        purge
+    }
+
+    fn cloudflare(&self) -> Result<PurgeRequest, String> {
+        let asked: CloudflarePurge =
+            serde_json::from_slice(self.content).map_err(|error| error.to_string())?;
+        let bare = |text: &str| text.split_once("://").map_or(text, |(_, rest)| rest).to_owned();
+        let mut purge = PurgeRequest {
+            tags: asked.tags,
+            hosts: asked.hosts,
+            everything: asked.purge_everything,
+            ..PurgeRequest::default()
+        };
+        for file in asked.files {
+            let (CloudflareFile::Url(url) | CloudflareFile::WithFields { url }) = file;
+            purge.urls.extend(self.everywhere(&bare(&url)));
+        }
+        for prefix in &asked.prefixes {
+            purge.prefixes.extend(self.everywhere(&bare(prefix)));
+        }
+        Ok(purge)
+    }
+
+    /// `host/path` on all sites of the host.
+    fn everywhere(&self, text: &str) -> Vec<String> {
+        let (host, path) = text.split_at(text.find('/').unwrap_or(text.len()));
+        let path = if path.is_empty() { "/" } else { path };
+        self.sites(host).map(|site| format!("{site}{path}")).collect()
+    }
+
+    /// Each scheme and port at which a host may be asked for.
+    fn sites<'h>(&'h self, host: &'h str) -> impl Iterator<Item = String> + 'h {
+        let name = without_port(host);
+        let own = host[name.len()..].strip_prefix(':').and_then(|port| port.parse::<u16>().ok());
+        let mut ports: Vec<(bool, u16)> = vec![(false, 80), (true, 443)];
+        ports.extend(own.into_iter().flat_map(|port| [(false, port), (true, port)]));
+        ports.extend(self.listeners.iter().map(|listen| (listen.tls.is_some(), listen.address.port())));
+        ports.sort_unstable();
+        ports.dedup();
+        ports.into_iter().map(move |(tls, port)| {
+            let scheme = if tls { "https" } else { "http" };
+            format!("{scheme}://{name}:{port}")
+        })
+    }
+
+    fn host(&self) -> Result<&str, String> {
+        let host = self
+            .uri
+            .authority()
+            .map(http::uri::Authority::as_str)
+            .or_else(|| self.text(header::HOST.as_str()));
+        host.filter(|host| !host.is_empty()).ok_or_else(|| "the purge names no Host".to_owned())
+    }
+
+    fn text(&self, name: &str) -> Option<&str> {
+        self.headers.get(name)?.to_str().ok()
+    }
+
+    /// The words of a field, set off by white space or commas.
+    fn words(&self, name: &str) -> Vec<String> {
+        let lines = self.headers.get_all(name).iter().filter_map(|line| line.to_str().ok());
+        let words = lines.flat_map(|line| line.split([' ', ',', '\t']));
+        words.filter(|word| !word.is_empty()).map(str::to_owned).collect()
+    }
+}
+
+/// Fields whose words are tags.
+const TAG_WORDS: [&str; 6] = ["xkey-purge", SOFT_KEYS, "xkey", "surrogate-key", "cache-tags", "cache-tag"];
+/// What has one of these is stale from now on, and not gone.
+const SOFT_KEYS: &str = "xkey-softpurge";
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct CloudflarePurge {
+    files: Vec<CloudflareFile>,
+    tags: Vec<String>,
+    prefixes: Vec<String>,
+    hosts: Vec<String>,
+    purge_everything: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum CloudflareFile {
+    Url(String),
+    /// All variants go, whatever fields it names.
+    WithFields {
+        url: String,
+    },
+}
+
+/// The host without its port.
+fn without_port(host: &str) -> &str {
+    let end = if host.starts_with('[') { host.find(']').unwrap_or(0) } else { 0 };
+    &host[..host[end..].find(':').map_or(host.len(), |colon| end + colon)]
+}
+
+/// The words of which an expression matches any, as plugins join them: `((^|,)a(,|$))|((^|,)b(,|$))`, `(a|b)(,.+)?$`. `None`
+/// where it may match more than words.
+fn words_of_pattern(pattern: &str) -> Option<Vec<String>> {
+    let mut bare = pattern.to_owned();
+    for frame in ["(^|,)", "(,|$)", "(,.+)?$", "(\\s|,|$)", "(^|\\s|,)"] {
+        bare = bare.replace(frame, "");
+    }
+    let bare = bare.trim_start_matches('^').trim_end_matches('$');
+    let words: Vec<String> = split_words(bare)?;
+    (!words.is_empty()).then_some(words)
+}
+
+/// What stands between `|` and brackets, where each is a word to the letter.
+fn split_words(pattern: &str) -> Option<Vec<String>> {
+    let (mut words, mut word) = (Vec::new(), String::new());
+    let mut letters = pattern.chars();
+    while let Some(letter) = letters.next() {
+        match letter {
+            '|' => words.extend((!word.is_empty()).then(|| std::mem::take(&mut word))),
+            '(' if word.is_empty() => {}
+            // A bracket is followed by the next word or by nothing.
+            ')' if letters.as_str().starts_with([')', '|']) || letters.as_str().is_empty() => {}
+            '\\' => word.push(letters.next().filter(|letter| !letter.is_ascii_alphanumeric())?),
+            '(' | ')' | '[' | ']' | '{' | '}' | '*' | '+' | '?' | '.' | '^' | '$' => return None,
+            letter => word.push(letter),
+        }
+    }
+    words.extend((!word.is_empty()).then_some(word));
+    Some(words)
+}
+
+/// The text with which every path begins that an expression matches; `None` where it may match in the middle of a path.
+fn beginning_of_path(pattern: &str) -> Option<String> {
+    let rest = pattern.strip_prefix('^').or_else(|| pattern.starts_with('/').then_some(pattern))?;
+    if rest.contains('|') {
+        return None;
+    }
+    let mut start = String::new();
+    let mut letters = rest.chars();
+    while let Some(letter) = letters.next() {
+        match letter {
+            // The letter before may be missing.
+            '?' | '*' | '{' => {
+                start.pop();
+                break;
+            }
+            '\\' => match letters.next().filter(|letter| !letter.is_ascii_alphanumeric()) {
+                Some(letter) => start.push(letter),
+                None => break,
+            },
+            '.' | '(' | ')' | '[' | ']' | '}' | '+' | '^' | '$' => break,
+            letter => start.push(letter),
+        }
+    }
+    start.starts_with('/').then_some(start)
+}
+
+#[cfg(test)]
+mod tests {
+    use http::Request;
+
+    use super::*;
+
+    fn read(
+        method: &str,
+        target: &str,
+        fields: &[(&str, &str)],
+        content: &str,
+    ) -> Result<PurgeRequest, String> {
+        let mut request = Request::builder().method(method).uri(target);
+        for (name, value) in fields {
+            request = request.header(*name, *value);
+        }
+        let head = request.body(()).unwrap().into_parts().0;
+        let dialect = Dialect::of(&head.method, head.uri.path()).expect("a purge");
+        let (method, uri, headers) = (&head.method, &head.uri, &head.headers);
+        ForeignPurge { method, uri, headers, content: content.as_bytes(), listeners: &[] }.read(dialect)
+    }
+
+    /// What is named, in one line: `u` URLs, `p` prefixes, `h` hosts, `t` tags; of sites those with TLS at 443.
+    fn gist(purge: &PurgeRequest) -> String {
+        let of = |mark: &str, named: &[String]| {
+            let named: Vec<&str> = named
+                .iter()
+                .filter(|it| !it.starts_with("http:"))
+                .map(|it| it.trim_start_matches("https://"))
+                .collect();
+            if named.is_empty() { String::new() } else { format!("{mark} {} ", named.join(" ")) }
+        };
+        let everything = if purge.everything { "everything " } else { "" };
+        let soft = if purge.soft { "soft" } else { "" };
+        let named = [("u", &purge.urls), ("p", &purge.prefixes), ("h", &purge.hosts), ("t", &purge.tags)];
+        let named: String = named.map(|(mark, named)| of(mark, named)).concat();
+        format!("{everything}{named}{soft}").trim_end().to_owned()
+    }
+
+    #[test]
+    fn plugins_are_understood_and_never_given_less_than_they_ask_for() {
+        let host = ("host", "a.test");
+        for (method, target, fields, named) in [
+            ("PURGE", "/x?y", &[host][..], "u a.test:443/x?y"),
+            ("PURGE", "/blog/.*", &[host, ("x-purge-method", "regex")], "p a.test:443/blog/"),
+            ("PURGE", "/.*", &[host, ("x-purge-method", "regex")], "p a.test:443/"),
+            ("PURGE", "/", &[host, ("xkey", "a b")], "t a b"),
+            ("PURGE", "/", &[host, ("xkey-softpurge", "a,b")], "t a b soft"),
+            ("PURGE", "/x", &[host, ("fastly-soft-purge", "1")], "u a.test:443/x soft"),
+            ("PURGEKEYS", "/", &[host, ("xkey-purge", "a b")], "t a b"),
+            ("BAN", "/", &[host, ("cache-tags", "node:1 node_list")], "t node:1 node_list"),
+            ("BAN", "/", &[host, ("x-cache-tags", "(tag\\-1|b)(,.+)?$")], "t tag-1 b"),
+            ("BAN", "/", &[host, ("x-cache-tags", "a.*")], "everything"),
+            ("BAN", "/", &[host, ("x-host", ".*"), ("x-url", "/news/.*")], "everything"),
+            (
+                "BAN",
+                "/",
+                &[host, ("x-host", "^(www\\.a\\.test|b\\.test)$"), ("x-url", "^/news/[0-9]+$")],
+                "p www.a.test:443/news/ b.test:443/news/",
+            ),
+            ("BAN", "/", &[host, ("x-url", "\\.png$")], "h a.test"),
+            ("BAN", "/", &[host, ("x-url", "^/ab?c")], "p a.test:443/a"),
+            ("BAN", "/", &[host, ("x-url", "^/a|^/b")], "h a.test"),
+            ("BAN", "/shop/.*", &[host], "p a.test:443/shop/"),
+            (
+                "PURGE",
+                "/",
+                &[host, ("x-magento-tags-pattern", "((^|,)cat_p_1(,|$))|((^|,)cms_b(,|$))")],
+                "t cat_p_1 cms_b",
+            ),
+            ("PURGE", "/", &[host, ("x-magento-tags-pattern", ".*")], "everything"),
+            ("POST", "/service/ID/purge_all", &[host], "everything"),
+            ("POST", "/service/ID/purge/one", &[host, ("fastly-soft-purge", "1")], "t one soft"),
+            ("POST", "/service/ID/purge", &[host, ("surrogate-key", "a b")], "t a b"),
+        ] {
+            let purge =
+                read(method, target, fields, "").unwrap_or_else(|error| panic!("{fields:?}: {error}"));
+            assert_eq!(gist(&purge), named, "{method} {target} {fields:?}");
+        }
+        assert!(read("PURGE", "/", &[], "").unwrap_err().contains("no Host"));
+        assert!(read("PURGEKEYS", "/", &[host], "").unwrap_err().contains("xkey-purge"));
+    }
+
+    #[test]
+    fn cloudflares_clients_name_files_tags_prefixes_and_hosts() {
+        let purge =
+            |content: &str| read("POST", "/client/v4/zones/ID/purge_cache", &[("host", "edge")], content);
+        for (content, named) in [
+            (r#"{"purge_everything": true}"#, "everything"),
+            (
+                r#"{"files": ["http://a.test/x?y", {"url": "https://a.test", "headers": {"Origin": "b"}}]}"#,
+                "u a.test:443/x?y a.test:443/",
+            ),
+            (
+                r#"{"prefixes": ["a.test/img/"], "hosts": ["b.test"], "tags": ["t1"]}"#,
+                "p a.test:443/img/ h b.test t t1",
+            ),
+        ] {
+            assert_eq!(gist(&purge(content).unwrap()), named);
+        }
+        assert!(purge("{").is_err());
+    }
+
+    #[test]
+    fn one_url_is_purged_for_every_scheme_and_port_at_which_it_may_be_stored() {
+        let fields = [("host", "a.test:8080")];
+        let purge = read("PURGE", "/x", &fields, "").unwrap();
+        let sites = ["http://a.test:80", "http://a.test:8080", "https://a.test:443", "https://a.test:8080"];
+        assert_eq!(purge.urls, sites.map(|site| format!("{site}/x")));
+        assert_eq!(without_port("[::1]:80"), "[::1]");
+    }
+
+    #[test]
+    fn other_requests_are_no_purges() {
+        for (method, path) in
+            [("POST", "/zones"), ("GET", "/service/a/purge"), ("POST", "/service/a/x"), ("DELETE", "/")]
+        {
+            assert_eq!(Dialect::of(&method.parse().unwrap(), path), None, "{method} {path}");
+        }
+    }
+}
