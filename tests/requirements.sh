@@ -19,12 +19,13 @@ valgrind='valgrind|command -v valgrind|valgrind|valgrind'
 wrk='wrk|command -v wrk|wrk|wrk'
 haproxy='HAProxy|command -v haproxy || test -x /usr/sbin/haproxy|haproxy|haproxy'
 prometheus='Prometheus|command -v prometheus && command -v promtool|prometheus|prometheus'
+caddy='Caddy|command -v caddy|caddy|caddy'
 nginx='nginx|command -v nginx || test -x /usr/sbin/nginx|nginx-light|nginx'
 
 case "${1:-}" in
   build) needs=("$compiler") ;;
   run)   needs=("$compiler" "$postgres") ;;
-  test)  needs=("$compiler" "$postgres" "$curl" "$nghttp2" "$ab" "$browser" "$git" "$node" "$python" "$php" "$fpm" "$nginx" "$valgrind" "$haproxy" "$prometheus") ;;
+  test)  needs=("$compiler" "$postgres" "$curl" "$nghttp2" "$ab" "$browser" "$git" "$node" "$python" "$php" "$fpm" "$nginx" "$valgrind" "$haproxy" "$prometheus" "$caddy") ;;
   bench) needs=("$compiler" "$nghttp2" "$wrk" "$nginx" "$haproxy") ;;
   bench-shop) needs=("$compiler" "$postgres" "$curl" "$wrk") ;;
   bench-faults|siege) needs=("$compiler" "$haproxy" "$nginx") ;;

@@ -117,44 +117,29 @@ pub async fn handle(
     if state.settings.purge.is_some() && Dialect::is_method(&head.method) {
         return Box::pin(purged(edge, &state, peer, (&head, &id), record)).await;
     }
-    let mut on = None;
-    let admitted = match find_route(&state, peer, &head, &mut record) {
-        Ok(found) => {
-            on = Some((&found.on.route, found.client.scheme));
-            admit(edge, found)
+    let (mut on, mut stated) = (None, None);
+    let mut found = find_route(&state, peer, &head, &mut record);
+    if let Ok(of_route) = &mut found {
+        let RouteState { route, gatekeeper, admits, .. } = of_route.on;
+        on = Some((route, of_route.client.scheme));
+        let mut let_in = admit(edge, of_route);
+        if let_in.is_ok()
+            && let Some(cors) = &route.cors
+        {
+            // Browsers send no credentials with the question whether they may send a request.
+            let preflight = cross_origin::preflight(cors, &head);
+            stated = preflight.map(|response| Box::new(Answer::stated(response, "cors")));
         }
-        Err(refusal) => Err(refusal),
-    };
-    // Browsers send no credentials with the question whether they may send a request.
-    let preflight = admitted
-        .as_ref()
-        .ok()
-        .and_then(|found| cross_origin::preflight(found.on.route.cors.as_deref()?, &head));
-    let admitted = match admitted {
-        Ok(found) if preflight.is_some() => Ok(found),
-        // Boxed: hardly any request needs the room for it.
-        Ok(found) if found.on.gatekeeper.is_some() => {
-            // The credentials are for the edge: they go no further, and answers are for all who may come in.
-            let credentials = head.headers.remove(header::AUTHORIZATION);
-            Box::pin(with_password(found, credentials)).await
+        if let_in.is_ok() && stated.is_none() && (gatekeeper.is_some() || admits.is_some()) {
+            // Boxed: hardly any request needs the room for it.
+            let asked = Box::pin(credentials(edge, of_route, &mut head, &id)).await;
+            let_in = asked.map(|answer| stated = answer);
         }
-        admitted => admitted,
-    };
-    let mut stated = preflight.map(|response| Box::new(Answer::stated(response, "cors")));
-    let admitted = match admitted {
-        Ok(found) if stated.is_none() && found.on.admits.is_some() => {
-            match Box::pin(admission::ask(edge, &found, &mut head, &id)).await {
-                Ok(Admission::Admitted) => Ok(found),
-                Ok(Admission::Answered(answer)) => {
-                    stated = Some(answer);
-                    Ok(found)
-                }
-                Err(refusal) => Err(refusal),
-            }
+        if let Err(refusal) = let_in {
+            found = Err(refusal);
         }
-        admitted => admitted,
-    };
-    let asked = admitted.and_then(|found| match stated {
+    }
+    let asked = found.and_then(|found| match stated {
         Some(answer) => Ok(Asked::Stated(answer)),
         None => ask(edge, &state.settings, (&head, &id), found, record.began()),
     });
@@ -279,8 +264,8 @@ fn find_route<'a>(
     Ok(OnRoute { target, client, ends, patience, on, limited: None })
 }
 
-/// Asks whether the client may have an answer: by its address, and by how often it has asked.
-fn admit<'a>(edge: &Edge, mut found: OnRoute<'a>) -> Result<OnRoute<'a>, Refusal> {
+/// Asks whether the client may have an answer: by the operator's switch, by its address, and by how often it has asked.
+fn admit(edge: &Edge, found: &mut OnRoute<'_>) -> Result<(), Refusal> {
     if let Some(closure) = &found.on.closure {
         closure.admit(found.client.address)?;
     }
@@ -291,18 +276,29 @@ fn admit<'a>(edge: &Edge, mut found: OnRoute<'a>) -> Result<OnRoute<'a>, Refusal
         edge.metrics.limited(&limiter.limit().name);
         Refusal::TooManyRequests(Box::new(RateLimited::new(limiter, exceeded)))
     })?;
-    Ok(found)
+    Ok(())
 }
 
-/// Asks for a name and a password, where the route does.
-async fn with_password<'a>(
-    found: OnRoute<'a>,
-    credentials: Option<HeaderValue>,
-) -> Result<OnRoute<'a>, Refusal> {
+/// Asks for a name and a password, and then whether an upstream admits the request, where the route does. An answer of that upstream
+/// is the client's.
+async fn credentials(
+    edge: &Arc<Edge>,
+    found: &OnRoute<'_>,
+    head: &mut request::Parts,
+    id: &RequestId,
+) -> Result<Option<Box<Answer>>, Refusal> {
     if let Some(keeper) = &found.on.gatekeeper {
+        // They are for the edge: they go no further, and answers are for all who may come in.
+        let credentials = head.headers.remove(header::AUTHORIZATION);
         keeper.admit(credentials.as_ref()).await?;
     }
-    Ok(found)
+    match &found.on.admits {
+        None => Ok(None),
+        Some(_) => Ok(match admission::ask(edge, found, head, id).await? {
+            Admission::Admitted => None,
+            Admission::Answered(answer) => Some(answer),
+        }),
+    }
 }
 
 /// Makes ready for an answer.

@@ -15,6 +15,7 @@ mod http2;
 mod impostors;
 mod interim;
 mod invalidation;
+mod jobs;
 mod leaving;
 mod limits;
 mod load;
