@@ -49,6 +49,13 @@ pub(crate) fn measure(response: &Fresh<'_>, arrival: &Arrival, rules: &Rules) ->
         (None, Some(source)) => (verdict.lifetime, source),
         (None, None) => unstated(response, date, arrival.wall, rules),
     };
+    // What the route forces is as it says.
+    let least = rules.min_ttl.filter(|_| {
+        source != LifetimeSource::Ttl
+            && source != LifetimeSource::None
+            && status::takes_default_lifetime(response.status)
+    });
+    let lifetime = lifetime.max(least.unwrap_or_default());
     Freshness {
         storable: verdict.storable,
         lifetime: lifetime.min(rules.max_ttl.unwrap_or(Duration::MAX)),

@@ -16,6 +16,9 @@ pub struct Rules {
     /// Lifetime of a success or permanent redirect for which the origin states none. Errors are not covered: a
     /// missing asset must not stay missing for the year its presence would be cached.
     pub default_ttl: Option<Duration>,
+    /// The shortest lifetime of a success or permanent redirect that has any stated one, were it 0. As with `ttl`, no refusal
+    /// is lifted.
+    pub min_ttl: Option<Duration>,
     /// The longest lifetime, whatever the origin says.
     pub max_ttl: Option<Duration>,
     /// `stale-while-revalidate` where the origin states none (RFC 5861 §3).
@@ -56,6 +59,7 @@ impl Default for Rules {
         Rules {
             ttl: None,
             default_ttl: None,
+            min_ttl: None,
             max_ttl: None,
             stale_while_revalidate: None,
             stale_if_error: None,

@@ -328,6 +328,7 @@ fn set(rules: &mut Rules, rule: &str) {
     match name {
         "ttl" => rules.ttl = Some(ttl(value)),
         "default_ttl" => rules.default_ttl = Some(seconds(value)),
+        "min_ttl" => rules.min_ttl = Some(seconds(value)),
         "max_ttl" => rules.max_ttl = Some(seconds(value)),
         "stale_while_revalidate" => rules.stale_while_revalidate = Some(seconds(value)),
         "stale_if_error" => rules.stale_if_error = Some(seconds(value)),

@@ -323,6 +323,7 @@ pub(super) struct WrittenCanary {
 pub(super) struct WrittenRouteCache {
     pub(super) ttl: Option<Spanned<Lifetimes>>,
     pub(super) default_ttl: Option<Written<Duration>>,
+    pub(super) min_ttl: Option<Written<Duration>>,
     pub(super) max_ttl: Option<Written<Duration>>,
     pub(super) stale_while_revalidate: Option<Written<Duration>>,
     pub(super) stale_if_error: Option<Written<Duration>>,

@@ -631,6 +631,7 @@ impl Changes {
             Rules {
                 ttl: |lifetimes| maybe(lifetimes, ttl),
                 default_ttl: |time| maybe(time, duration),
+                min_ttl: |time| maybe(time, duration),
                 max_ttl: |time| maybe(time, duration),
                 stale_while_revalidate: |time| maybe(time, duration),
                 stale_if_error: |time| maybe(time, duration),

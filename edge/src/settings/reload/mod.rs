@@ -183,6 +183,7 @@ mod tests {
         ("routes.bounds.requests", "1", "2", InFlight),
         ("routes.cache.ttl", "\"1s\"", "{ 200 = \"2s\" }", InFlight),
         ("routes.cache.default_ttl", "\"1s\"", "\"2s\"", InFlight),
+        ("routes.cache.min_ttl", "\"1s\"", "\"2s\"", InFlight),
         ("routes.cache.max_ttl", "\"1s\"", "\"2s\"", InFlight),
         ("routes.cache.stale_while_revalidate", "\"1s\"", "\"2s\"", InFlight),
         ("routes.cache.stale_if_error", "\"1s\"", "\"2s\"", InFlight),

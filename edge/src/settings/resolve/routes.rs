@@ -501,9 +501,16 @@ impl Resolver<'_> {
     fn rules(&mut self, written: WrittenRouteCache) -> Rules {
         let defaults = Rules::default();
         let limit = written.max_ttl.as_ref().and_then(|limit| limit.value.clone().ok());
+        if let Some(Written { span, value: Ok(least) }) = &written.min_ttl
+            && limit.is_some_and(|most| *least > most)
+        {
+            let help = "lower min_ttl, or raise max_ttl";
+            self.fault(span.clone(), "min_ttl is longer than max_ttl", help);
+        }
         Rules {
             ttl: written.ttl.and_then(|ttl| self.ttl(ttl, limit)),
             default_ttl: written.default_ttl.and_then(|ttl| self.value(ttl)),
+            min_ttl: written.min_ttl.and_then(|ttl| self.value(ttl)),
             max_ttl: written.max_ttl.and_then(|ttl| self.value(ttl)),
             stale_while_revalidate: written.stale_while_revalidate.and_then(|window| self.value(window)),
             stale_if_error: written.stale_if_error.and_then(|window| self.value(window)),
