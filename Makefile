@@ -1,7 +1,7 @@
 # `make` alone lists the targets. Each finds what is missing and installs it where it can, or says what to install.
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check components format lint docs deny deny-offline bench bench-shop bench-faults bench-micro siege fuzz dist
+.PHONY: help run test check components format lint docs deny deny-offline bench bench-shop bench-faults bench-micro load siege fuzz dist
 .NOTPARALLEL:
 
 SHELL := /bin/bash
@@ -66,6 +66,11 @@ bench-faults: ## what clients notice when servers go wrong, beside HAProxy and n
 	@tests/requirements.sh bench-faults
 	$(CARGO) build --release --locked --bins -p edge -p gatehouse-tests
 	$(CARGO) run --release --locked -p gatehouse-tests --bin bench_faults
+
+load: ## the capacity guide's load tests and targets on the whole shop, into docs/capacity.md (12 minutes)
+	@tests/requirements.sh load
+	$(CARGO) build --release --locked --workspace --bins
+	$(CARGO) run --release --locked -p gatehouse-tests --bin load -- --write docs/capacity.md
 
 siege: ## what a good client notices of sixteen attacks, beside nginx and HAProxy, in one run (14 minutes)
 	@tests/requirements.sh siege

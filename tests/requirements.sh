@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# tests/requirements.sh build|run|test|bench|bench-shop|bench-faults|siege: makes sure that the programs a make target needs are here.
+# tests/requirements.sh build|run|test|bench|bench-shop|bench-faults|load|siege: makes sure that the programs a make target needs are here.
 # Debian and its kin: installs the packages as root or with passwordless sudo. Elsewhere: says what to install and fails.
 set -euo pipefail
 
@@ -28,8 +28,9 @@ case "${1:-}" in
   test)  needs=("$compiler" "$postgres" "$curl" "$nghttp2" "$ab" "$browser" "$git" "$node" "$python" "$php" "$fpm" "$nginx" "$valgrind" "$haproxy" "$prometheus" "$caddy") ;;
   bench) needs=("$compiler" "$nghttp2" "$wrk" "$nginx" "$haproxy") ;;
   bench-shop) needs=("$compiler" "$postgres" "$curl" "$wrk") ;;
+  load) needs=("$compiler" "$postgres" "$curl" "$ab" "$browser" "$node") ;;
   bench-faults|siege) needs=("$compiler" "$haproxy" "$nginx") ;;
-  *) echo "usage: $0 build|run|test|bench|bench-shop|bench-faults|siege" >&2; exit 2 ;;
+  *) echo "usage: $0 build|run|test|bench|bench-shop|bench-faults|load|siege" >&2; exit 2 ;;
 esac
 
 # Where the origin looks too: pg_config, PATH, Debian's and Homebrew's folders.

@@ -6,6 +6,7 @@ use std::{
     path::Path,
     process::{Child, ChildStdin, Command, Stdio},
     sync::mpsc::{Receiver, RecvTimeoutError, channel},
+    time::Duration,
 };
 
 use base64::prelude::{BASE64_STANDARD, Engine as _};
@@ -36,6 +37,17 @@ pub struct Loaded {
     pub protocol: String,
     /// `Document`, `Script`, `Image`…
     pub kind: String,
+}
+
+/// A line and a processor that are slower than this machine's.
+#[derive(Clone, Copy, Debug)]
+pub struct Slowness {
+    /// Bits a second from the server.
+    pub bits_per_second: u32,
+    /// From a request to the first byte of its answer, at least.
+    pub latency: Duration,
+    /// How many times slower scripts and layout are.
+    pub processor: u32,
 }
 
 impl Browser {
@@ -128,6 +140,38 @@ impl Browser {
     pub fn resize(&mut self, width: u32, height: u32) {
         let size = json!({ "width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 500 });
         self.call("Emulation.setDeviceMetricsOverride", &size);
+    }
+
+    /// Slows down the line and the processor of the pages opened from now on.
+    ///
+    /// # Panics
+    /// When Chromium does not.
+    #[track_caller]
+    pub fn slow_down(&mut self, slowness: Slowness) {
+        let bytes = slowness.bits_per_second / 8;
+        let line = json!({
+            "offline": false, "latency": slowness.latency.as_millis(), "downloadThroughput": bytes, "uploadThroughput": bytes / 2,
+        });
+        self.call("Network.emulateNetworkConditions", &line);
+        self.call("Emulation.setCPUThrottlingRate", &json!({ "rate": slowness.processor }));
+    }
+
+    /// When the largest text or picture of the page that is open was painted, from the beginning of its loading.
+    ///
+    /// # Panics
+    /// When nothing was.
+    #[track_caller]
+    pub fn largest_paint(&mut self) -> Duration {
+        // What comes within a second after loading still counts; what the visitor does ends it, and here nobody does anything.
+        let at = self.evaluate(
+            "new Promise((told) => {
+                let last = null;
+                new PerformanceObserver((list) => { for (const { startTime } of list.getEntries()) last = startTime })
+                    .observe({ type: 'largest-contentful-paint', buffered: true });
+                setTimeout(() => told(last), 1000);
+            })",
+        );
+        Duration::from_secs_f64(at.as_f64().expect("the page has painted something") / 1000.0)
     }
 
     /// Whether the pages opened from now on may run scripts of theirs.

@@ -6,13 +6,14 @@
 //!
 //! A scenario reads: an [`upstream::Upstream`] with a script (or [`faulty`] servers, a [`recorder`], or the real [`shop`]), an
 //! [`edge::Edge`] over it, clients ([`curl`], [`raw`], [`load`], [`steady`], [`browser`]), attackers ([`attack`]), and what must be
-//! true of the answers.
+//! true of the answers. [`capacity`] measures how many users the shop bears.
 
 pub mod address;
 pub mod attack;
 pub mod besieged;
 pub mod binaries;
 pub mod browser;
+pub mod capacity;
 pub mod curl;
 pub mod edge;
 pub mod faulty;

@@ -153,7 +153,9 @@ pub fn untold(folder: &Path) -> i64 {
     count.unwrap_or_else(|error: sqlx::Error| panic!("the outbox: {error}"))
 }
 
-fn database(folder: &Path) -> PgConnectOptions {
+/// How to reach the private database of the origin that runs in this folder.
+#[must_use]
+pub fn database(folder: &Path) -> PgConnectOptions {
     PgConnectOptions::new_without_pgpass()
         .socket(folder.join("data/postgres/run"))
         .username("gatehouse")

@@ -189,22 +189,44 @@ pub fn resident_kib_of_tree(id: u32) -> u64 {
     tree(id).into_iter().map(|id| resident_kib(id).0).sum()
 }
 
+/// Memory of a process and its descendants, in KiB: what several of them share counts once, as far as the system lets itself be
+/// asked about others' processes (as root it does).
+#[must_use]
+pub fn proportional_kib_of_tree(id: u32) -> u64 {
+    let of_one = |id: u32| -> Option<u64> {
+        let rollup = read_proc(id, "smaps_rollup");
+        let line = rollup.lines().find_map(|line| line.strip_prefix("Pss:"))?;
+        line.trim().trim_end_matches(" kB").parse().ok()
+    };
+    // One that may not be asked shows what it has in RAM, and one that has just ended nothing.
+    let resident = |id: u32| -> Option<u64> {
+        let status = read_proc(id, "status");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+        line.trim().trim_end_matches(" kB").parse().ok()
+    };
+    tree(id).into_iter().filter_map(|id| of_one(id).or_else(|| resident(id))).sum()
+}
+
 /// CPU time, user and system, that a process and its descendants have used, in seconds: those that live, and those that have
 /// ended and been waited for.
 #[must_use]
 pub fn cpu_seconds(id: u32) -> f64 {
-    // USER_HZ, which Linux fixes for what it shows in /proc, whatever its own clock.
-    const TICKS_A_SECOND: f64 = 100.0;
-    // utime, stime, and the same of children waited for, in clock ticks: from the 14th field of proc_pid_stat(5) on.
-    let ticks = |id: u32| {
-        let fields = stat_fields(id);
-        [11, 12, 13, 14]
-            .iter()
-            .filter_map(|at| fields.get(*at)?.parse::<u32>().ok())
-            .map(f64::from)
-            .sum::<f64>()
-    };
-    tree(id).into_iter().map(ticks).sum::<f64>() / TICKS_A_SECOND
+    // utime, stime, and the same of children waited for: from the 14th field of proc_pid_stat(5) on.
+    tree(id).into_iter().map(|id| ticks(id, &[11, 12, 13, 14])).sum::<f64>() / TICKS_A_SECOND
+}
+
+/// The same of a process alone.
+#[must_use]
+pub fn own_cpu_seconds(id: u32) -> f64 {
+    ticks(id, &[11, 12]) / TICKS_A_SECOND
+}
+
+/// USER_HZ, which Linux fixes for what it shows in /proc, whatever its own clock.
+const TICKS_A_SECOND: f64 = 100.0;
+
+fn ticks(id: u32, fields: &[usize]) -> f64 {
+    let all = stat_fields(id);
+    fields.iter().filter_map(|at| all.get(*at)?.parse::<u32>().ok()).map(f64::from).sum()
 }
 
 /// The children of a process, those that have ended and that nobody has waited for among them; but for `edge guard`, which is

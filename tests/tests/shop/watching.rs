@@ -36,7 +36,7 @@ fn prometheus_scrapes_both_programs_and_an_alert_fires_when_the_origin_is_stoppe
              scrape_configs:\n  - {{ job_name: edge, static_configs: [{{ targets: [\"{}\"] }}] }}\n  \
              - {{ job_name: origin, static_configs: [{{ targets: [\"{}\"] }}] }}\n",
             shop.admin(),
-            admin_of_origin(&shop),
+            shop::admin_of_origin(&shop),
         ),
     );
     let mut command = Command::new(tool::find(&["prometheus"], "prometheus"));
@@ -81,13 +81,6 @@ fn prometheus_scrapes_both_programs_and_an_alert_fires_when_the_origin_is_stoppe
     assert_eq!(down["metric"]["job"], "origin");
     wait::until("it is over", || firing().is_empty().then_some(()));
     works(&shop);
-}
-
-/// Where the origin's metrics are.
-fn admin_of_origin(shop: &Edge) -> String {
-    let settings = std::fs::read_to_string(shop.folder().join("origin.toml")).unwrap();
-    let admin = settings.lines().find_map(|line| line.strip_prefix("admin = "));
-    admin.expect("the shop's settings name it").trim_matches('"').to_owned()
 }
 
 fn stop(id: u32, signal: Signal) {
