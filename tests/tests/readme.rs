@@ -63,8 +63,10 @@ fn make_run_starts_the_shop_as_the_readme_says() {
     assert!(Curl::tls(tls, &authority, "/api/products").h2().send().is_hit());
 
     // The capacity guide's own words: ab -n 200 -c 200 http://localhost:8080/
-    let ab = load::ab(clear, "/", 200, 200);
-    assert_eq!((ab.complete, ab.failed, ab.not_2xx), (200, 0, 0), "{ab:?}");
+    for path in ["/", "/api/products"] {
+        let ab = load::ab(clear, path, 200, 200);
+        assert_eq!((ab.complete, ab.failed, ab.not_2xx), (200, 0, 0), "{path}: {ab:?}");
+    }
     let h2load = load::h2load(tls, "/", 1_000, 200, 5);
     assert_eq!((h2load.complete, h2load.failed, h2load.not_2xx), (1_000, 0, 0), "{h2load:?}");
 

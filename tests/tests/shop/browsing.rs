@@ -1,6 +1,6 @@
 //! A visitor with a browser.
 
-use gatehouse_tests::{binaries::build_folder, browser::Browser, edge::Edge, shop};
+use gatehouse_tests::{address, binaries::build_folder, browser::Browser, edge::Edge, load, shop};
 
 /// A first visit may cost this much, everything counted as it came over the wire.
 const FIRST_LOAD_BYTES: u64 = 500_000;
@@ -52,6 +52,37 @@ fn every_kind_of_page_works_without_a_complaint() {
     browser.open(&url(&shop, "/search?q=nothing-is-called-so"));
     browser.wait_until("document.querySelector('#shelf')?.textContent.trim().length > 0");
     assert!(browser.complaints().is_empty(), "{:#?}", browser.complaints());
+}
+
+#[test]
+fn a_page_that_is_opened_in_clear_text_is_shown_over_tls_and_load_tests_are_answered() {
+    let tls = address::own();
+    // The redirect names the port of the settings, and the host that it was asked by.
+    let shop = shop::start_with(|demo| {
+        let both = shop::replace(&demo, "\"127.0.0.1:0\"", &format!("\"{}:0\"", tls.ip()));
+        both.replacen(&format!("\"{}:0\"\ntls", tls.ip()), &format!("\"{tls}\"\ntls"), 1)
+    });
+    let path = "/category/kitchen?stock=in&sort=price_asc";
+    let mut browser = Browser::start();
+    browser.open(&format!("http://{}{path}", shop.clear()));
+    browser.wait_until("document.querySelectorAll('#shelf .card').length > 0");
+    assert_eq!(browser.evaluate("location.href"), format!("https://{tls}{path}"));
+    let loaded = browser.loaded();
+    let page: Vec<&str> =
+        loaded.iter().filter(|one| one.kind == "Document").map(|one| &*one.protocol).collect();
+    assert_eq!(page.last(), Some(&"h2"), "{loaded:#?}");
+    assert!(loaded.iter().all(|one| one.kind == "Document" || one.url.starts_with("https:")), "{loaded:#?}");
+
+    // For this once, and for pages alone: what is posted, or asked for by a program, is answered where it is asked.
+    let page = "Upgrade-Insecure-Requests: 1";
+    let moved = shop.curl(path).header(page).send();
+    assert_eq!((moved.status, moved.must("location")), (307, &*format!("https://{tls}{path}")));
+    assert_eq!(shop.curl_h2(path).header(page).send().status, 200);
+    assert_eq!(shop.curl("/api/orders").header(page).post("POST", "{}").send().status, 401);
+    for path in ["/api/products", "/", path] {
+        let load = load::ab(shop.clear(), path, 200, 200);
+        assert_eq!((load.complete, load.failed, load.not_2xx), (200, 0, 0), "{path}: {load:?}");
+    }
 }
 
 fn url(shop: &Edge, path: &str) -> String {

@@ -92,7 +92,7 @@ fn assets_are_kept_for_a_year_and_pages_are_validated() {
 fn the_demo_limits_each_client_of_the_api_and_no_page() {
     let shop = shop::start_with(|demo| {
         let slower = shop::replace(&demo, "rate = \"50/s\"", "rate = \"1/s\"");
-        shop::replace(&slower, "burst = 100", "burst = 5")
+        shop::replace(&slower, "burst = 250", "burst = 5")
     });
     let refused = wait::until("the limit is reached", || {
         Some(shop.get("/api/categories")).filter(|answer| answer.status == 429)
