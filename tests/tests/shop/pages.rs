@@ -263,12 +263,11 @@ fn the_shelves_can_be_walked_without_scripts_and_grow_with_them() {
 }
 
 /// What has moved without anybody's doing, in the browser's own account.
-/// More than a hundredth: less is what a scroll bar does that comes in beside the page.
 const SHIFTS: &str = "new Promise((told) => {
     const shifts = [];
     const watch = (list) => shifts.push(...list.getEntries().map((one) => [one.value, ...one.sources.map(({ node }) => node?.outerHTML?.slice(0, 200))]));
     new PerformanceObserver(watch).observe({ type: 'layout-shift', buffered: true });
-    requestAnimationFrame(() => setTimeout(() => told(shifts.filter(([value]) => value > 0.01)), 50));
+    requestAnimationFrame(() => setTimeout(() => told(shifts), 50));
 })";
 
 fn signal(id: u32, signal: Signal) {
