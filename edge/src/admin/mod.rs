@@ -9,6 +9,8 @@
 //! GET /readyz     200, or 503 with the reasons
 //! GET /metrics    OpenMetrics; the older text format for whoever prefers it
 //! GET /commands   what every instance of every command does, as JSON
+//! GET /commands/targets              where Prometheus finds the metrics of all instances, see [`commands`]
+//! GET /commands/NAME/NUMBER/metrics  those of one instance
 //! POST /logs      what a command prints, see [`commands`]
 //! POST /restart   replaces a command's instances, see [`commands`]
 //! POST /explain   see [`crate::explain`]
@@ -39,6 +41,7 @@ use cache_policy::{list_elements, one_host};
 use http::{
     HeaderMap, HeaderValue, Method, Request, Response, StatusCode,
     header::{ACCEPT, ALLOW, AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, HOST, ORIGIN},
+    request,
 };
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
@@ -254,8 +257,16 @@ async fn answer(state: &Service, caller: Caller, request: Request<Incoming>) -> 
                 (Err(refused), _) => Err(refused),
             });
         }
+        path if path.starts_with("/commands/") => {
+            if method != Method::GET && method != Method::HEAD {
+                return not_allowed("this resource can only be read", "GET, HEAD");
+            }
+            let (head, _) = request.into_parts();
+            return of_commands(&state.0.commands, &head).await;
+        }
         _ => {
-            let detail = "there are /livez, /readyz, /metrics, /commands, /explain, /purge, /logs, /restart and /reload";
+            let detail = "there are /livez, /readyz, /metrics, /commands, /commands/targets, /commands/NAME/NUMBER/metrics, \
+                          /explain, /purge, /logs, /restart and /reload";
             return problem(StatusCode::NOT_FOUND, detail, &[]);
         }
     };
@@ -312,9 +323,43 @@ fn lasting<T>(
 ) -> AdminResponse {
     match posted.map(|wanted| answer(&wanted)) {
         Ok(Ok(body)) => with_content(StatusCode::OK, content_type, body),
-        Ok(Err(Unanswered::Unknown(detail))) => problem(StatusCode::NOT_FOUND, &detail, &[]),
-        Ok(Err(Unanswered::Busy(detail))) => problem(StatusCode::SERVICE_UNAVAILABLE, detail, &[]),
+        Ok(Err(unanswered)) => unanswered_by(&unanswered),
         Err((status, detail)) => problem(status, &detail, &[]),
+    }
+}
+
+fn unanswered_by(unanswered: &Unanswered) -> AdminResponse {
+    let (status, detail) = match unanswered {
+        Unanswered::Unknown(detail) => (StatusCode::NOT_FOUND, &**detail),
+        Unanswered::Busy(detail) => (StatusCode::SERVICE_UNAVAILABLE, *detail),
+        Unanswered::Away(detail) => (StatusCode::SERVICE_UNAVAILABLE, &**detail),
+        Unanswered::Failed(detail) => (StatusCode::BAD_GATEWAY, &**detail),
+    };
+    problem(status, detail, &[])
+}
+
+/// What is read of the commands' instances.
+async fn of_commands(commands: &CommandService, head: &request::Parts) -> AdminResponse {
+    if head.uri.path() == "/commands/targets" {
+        let Some(here) = head.headers.get(HOST).and_then(|host| host.to_str().ok()) else {
+            return problem(
+                StatusCode::BAD_REQUEST,
+                "there is no Host to say where metrics are asked for",
+                &[],
+            );
+        };
+        let targets = serde_json::json!(commands.targets(here));
+        return with_body(StatusCode::OK, "application/json", targets.to_string() + "\n");
+    }
+    match commands.metrics(head.uri.path(), head.headers.get(ACCEPT)).await {
+        Ok(scraped) => {
+            let mut answer = with_body(StatusCode::OK, metrics::CLASSIC_CONTENT_TYPE, scraped.content);
+            if let Some(content_type) = scraped.content_type {
+                answer.headers_mut().insert(CONTENT_TYPE, content_type);
+            }
+            answer
+        }
+        Err(unanswered) => unanswered_by(&unanswered),
     }
 }
 

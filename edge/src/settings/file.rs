@@ -141,6 +141,8 @@ pub(super) struct WrittenCommand {
     pub(super) memory: Option<Written<PositiveSize>>,
     #[serde(default)]
     pub(super) watch: Vec<Written<PathBuf>>,
+    pub(super) admin_port: Option<Written<Text>>,
+    pub(super) metrics: Option<Written<CheckPath>>,
     pub(super) ready: Option<Written<Ready>>,
     pub(super) ready_interval: Option<Written<Deadline>>,
     pub(super) ready_timeout: Option<Written<Deadline>>,

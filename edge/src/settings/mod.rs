@@ -351,6 +351,10 @@ pub struct Command {
     pub memory: Option<u64>,
     /// Files and folders whose change has the instances replaced.
     pub watch: Vec<PathBuf>,
+    /// Variable in which each instance finds a second port of its own, for what clients must not reach; none when `None`.
+    pub admin_port: Option<String>,
+    /// Path at which each instance tells its metrics, at that port where there is one.
+    pub metrics: Option<Arc<str>>,
     /// Path that answers 2xx when an instance is ready; a TCP connection is enough when `None`.
     pub ready: Option<String>,
     /// Between two looks at an instance that serves.
@@ -428,6 +432,8 @@ impl Command {
             output: CommandOutput::Log,
             memory: None,
             watch: Vec::new(),
+            admin_port: None,
+            metrics: None,
             ready: None,
             ready_interval: Duration::from_secs(5),
             ready_timeout: Duration::from_secs(60),

@@ -13,12 +13,13 @@ use std::{
 
 use gatehouse_tests::{
     address, binaries,
+    curl::Curl,
     edge::{Edge, Setup},
     folder::Folder,
     raw::Raw,
     tool, wait,
 };
-use rustix::process::{Signal, geteuid};
+use rustix::process::{Pid, Signal, geteuid, kill_process};
 
 /// An app as its author wrote it: it knows nothing of the edge, and ends at once when it is told to.
 const APP: &str = r#"
@@ -36,6 +37,25 @@ http.createServer((request, response) => {
   });
 }).listen(process.env.SOCKET || { port: process.env.PORT, host: "127.0.0.1" },
   () => console.log("listening", process.env.COLOUR || "without a colour"));
+"#;
+
+/// One that tells of itself at a port of its own, in the manner that a file names.
+const TELLING_APP: &str = r#"
+const http = require("http"), fs = require("fs");
+if (fs.existsSync("broken")) process.exit(9);
+http.createServer((request, response) => response.end("a page")).listen(process.env.PORT, "127.0.0.1");
+http.createServer((request, response) => {
+  const manner = fs.existsSync("manner") ? fs.readFileSync("manner", "utf8") : "";
+  response.statusCode = manner == "failing" ? 500 : 200;
+  response.setHeader("content-type", manner == "a page" ? "text/html" : "text/plain; version=0.0.4; charset=utf-8");
+  if (manner == "coded") response.setHeader("content-encoding", "gzip");
+  response.write(`# TYPE told gauge
+told{pid="${process.pid}",url="${request.url}",accept="${request.headers.accept}"} 1
+`);
+  if (manner == "long") response.write(Buffer.alloc(5 << 20, 35));
+  if (manner == "breaking off") return setImmediate(() => response.destroy());
+  response.end();
+}).listen(process.env.OWN_PORT, "127.0.0.1");
 "#;
 
 /// Settings over one command `app`, with this in its table.
@@ -398,4 +418,89 @@ fn instances_may_be_one_a_core() {
     let cores = thread::available_parallelism().unwrap().get();
     let running = start(&settings("instances = \"cores\"\n"));
     until_ready(&running, cores.min(256));
+}
+
+#[test]
+fn each_instance_tells_its_metrics_under_a_name_that_stays() {
+    let folder = Folder::new();
+    folder.write("app.js", TELLING_APP);
+    let edge_ =
+        start_in(folder, &settings("instances = 2\nadmin_port = \"OWN_PORT\"\nmetrics = \"/metrics?all\"\n"));
+    wait::until("both are ready", || (ready(&edge_).len() == 2).then_some(()));
+    let ask = |path: &str| Curl::clear(edge_.admin(), path);
+    let targets = ask("/commands/targets").send();
+    assert_eq!((targets.status, targets.must("content-type")), (200, "application/json"));
+    let labels = |number: u32| {
+        serde_json::json!({
+            "targets": [edge_.admin().to_string()],
+            "labels": {
+                "__metrics_path__": format!("/commands/app/{number}/metrics"), "instance": format!("app.{number}"), "job": "app"
+            },
+        })
+    };
+    assert_eq!(targets.json(), serde_json::json!([labels(1), labels(2)]));
+
+    let told = |number: u32| {
+        let wanted = "Accept: application/openmetrics-text;version=1.0.0";
+        let answer = ask(&format!("/commands/app/{number}/metrics")).header(wanted).send();
+        assert_eq!(answer.status, 200, "{answer:#?}");
+        assert_eq!(answer.must("content-type"), "text/plain; version=0.0.4; charset=utf-8");
+        let text = answer.text();
+        assert!(
+            text.contains("url=\"/metrics?all\"") && text.contains("accept=\"application/openmetrics"),
+            "{text}"
+        );
+        text.split_once("pid=\"").unwrap().1.split_once('"').unwrap().0.to_owned()
+    };
+    let before = BTreeSet::from([told(1), told(2)]);
+    assert_eq!(before, ready(&edge_));
+    assert_eq!(edge(edge_.folder(), &["restart", "app"]).0, Some(0));
+    let after = BTreeSet::from([told(1), told(2)]);
+    assert!(
+        after.len() == 2 && after.is_disjoint(&before),
+        "the same names, other processes: {before:?} {after:?}"
+    );
+
+    // Only an operator reads, and nobody is handed a page in the name of this listener.
+    assert_eq!(ask("/commands/app/1/metrics").header("Host: evil.test").send().status, 403);
+    assert_eq!(ask("/commands/app/1/metrics").post("POST", "").send().status, 405);
+    for path in [
+        "app/3/metrics",
+        "app/0/metrics",
+        "app/01/metrics",
+        "other/1/metrics",
+        "app/metrics",
+        "app/1/metrics/",
+        "",
+    ] {
+        let answer = ask(&format!("/commands/{path}")).send();
+        assert_eq!(answer.status, 404, "{path}: {answer:#?}");
+    }
+    for (manner, said) in [
+        ("failing", "the answer is 500"),
+        ("a page", "\"text/html\" is no format of metrics"),
+        ("coded", "they are coded as \"gzip\""),
+        ("long", "they are longer than 4 MiB"),
+        ("breaking off", "the answer breaks off"),
+    ] {
+        fs::write(edge_.folder().join("manner"), manner).unwrap();
+        let answer = ask("/commands/app/1/metrics").send();
+        answer.assert_problem(502);
+        assert!(
+            answer.text().contains("app.1") && answer.text().contains(&said.replace('"', "\\\"")),
+            "{}",
+            answer.text()
+        );
+    }
+    fs::remove_file(edge_.folder().join("manner")).unwrap();
+
+    // One that does not run is listed, and says why.
+    fs::write(edge_.folder().join("broken"), "").unwrap();
+    let pid = told(2).parse().unwrap();
+    kill_process(Pid::from_raw(pid).unwrap(), Signal::KILL).unwrap();
+    let away = wait::until("it is away", || {
+        Some(ask("/commands/app/2/metrics").send()).filter(|answer| answer.status == 503)
+    });
+    assert!(away.text().contains("app.2"), "{}", away.text());
+    assert_eq!(ask("/commands/targets").send().json(), targets.json());
 }

@@ -272,6 +272,8 @@ impl Changes {
                 },
                 memory: |memory| maybe(memory, size),
                 watch: |files| list(files, path),
+                admin_port: |name| maybe(name, plain),
+                metrics: |path| maybe(path, plain),
                 ready: |path| path.clone().unwrap_or("tcp".to_owned()),
                 ready_interval: duration,
                 ready_timeout: duration,

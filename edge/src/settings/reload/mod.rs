@@ -78,6 +78,8 @@ mod tests {
         ("commands.x.output", "\"log\"", "\"a.log\"", InFlight),
         ("commands.x.watch", "[]", "[\"dist\"]", InFlight),
         ("commands.x.memory", "\"1 MiB\"", "\"2 MiB\"", InFlight),
+        ("commands.x.admin_port", "\"A\"", "\"B\"", InFlight),
+        ("commands.x.metrics", "\"/a\"", "\"/b\"", InFlight),
         ("commands.x.ready", "\"/a\"", "\"/b\"", InFlight),
         ("commands.x.ready_interval", "\"1s\"", "\"2s\"", InFlight),
         ("commands.x.ready_timeout", "\"1s\"", "\"2s\"", InFlight),

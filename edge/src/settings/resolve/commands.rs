@@ -23,12 +23,14 @@ impl Resolver<'_> {
         command.env_file = written.env_file.and_then(|file| self.value(file));
         command.user = written.user.and_then(|user| self.value(user)).map(|user| user.0);
         command.group = written.group.and_then(|group| self.value(group)).map(|group| group.0);
+        command.admin_port = written.admin_port.and_then(|name| self.admin_port(name, command.listen));
+        command.metrics = written.metrics.and_then(|path| self.value(path)).map(|path| path.0.into());
         for (variable, value) in written.environment {
             let name = variable.get_ref();
-            if name == command.listen.variable() {
+            if name == command.listen.variable() || Some(name) == command.admin_port.as_ref() {
                 let message = format!("{name} is set by the edge, for each instance its own");
                 self.fault(variable.span(), message, "leave it out");
-            } else if name.is_empty() || name.contains(['=', '\0']) {
+            } else if name.is_empty() || name.contains('=') {
                 let message = format!("{name:?} is no name of a variable");
                 self.fault(variable.span(), message, "write a name such as RUST_LOG");
             }
@@ -54,6 +56,20 @@ impl Resolver<'_> {
         command.stop_signal = self.or(written.stop_signal, command.stop_signal);
         command.stop_timeout = self.or(written.stop_timeout.map(duration), command.stop_timeout);
         command
+    }
+
+    fn admin_port(&mut self, written: Written<Text>, listen: CommandListen) -> Option<String> {
+        let place = written.span();
+        let name = self.value(written)?.0;
+        let message = if name == listen.variable() {
+            format!("{name} tells instances already where to listen for requests")
+        } else if name.contains(['=', '\0']) {
+            format!("{name:?} is no name of a variable")
+        } else {
+            return Some(name);
+        };
+        self.fault(place, message, "write another name, such as ADMIN_PORT");
+        None
     }
 
     /// Whether a word of `run` names a place that the instance does not have: the program would get it as it is written.

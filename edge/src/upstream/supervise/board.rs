@@ -14,7 +14,7 @@ use rustix::process::Pid;
 use serde::Serialize;
 use tokio::time::Instant;
 
-use super::failures::Setback;
+use super::{failures::Setback, place::MetricsPlace};
 
 /// The instances of one command.
 #[derive(Debug, Default)]
@@ -46,6 +46,7 @@ pub(super) struct InstanceFacts {
     /// The process and its group, while there is one.
     pub(super) process: Option<Pid>,
     pub(super) address: Option<String>,
+    pub(super) metrics: Option<MetricsPlace>,
     /// Since when the process runs.
     pub(super) since: Instant,
     pub(super) restarts: u64,
@@ -92,6 +93,7 @@ impl Board {
             state: InstanceState::Waiting,
             process: None,
             address: None,
+            metrics: None,
             since: Instant::now(),
             restarts: 0,
             failure: None,

@@ -21,7 +21,7 @@ use super::{
     Surroundings,
     board::{BoardEntry, InstanceState, LastFailure},
     failures::{Course, FailuresInARow, HEALTHY_AFTER, Recovery, Setback},
-    place::ListenPlace,
+    place::Places,
     probe::{NotReady, Probe},
     process::{Process, Start},
     program::prepare,
@@ -103,7 +103,8 @@ impl Life {
             self.tell(&setback, &why, &mut history);
             let failure = LastFailure::new(why.clone(), &setback, now);
             self.entry.change(|facts| {
-                (facts.state, facts.process, facts.address) = (InstanceState::Waiting, None, None);
+                (facts.state, facts.process) = (InstanceState::Waiting, None);
+                (facts.address, facts.metrics) = (None, None);
                 facts.failure = Some(failure);
             });
             self.vitals.lock().failure = Some(why);
@@ -165,7 +166,7 @@ impl Life {
     async fn run(&self, stop: &mut oneshot::Receiver<()>, history: &mut InstanceHistory) -> RunEnd {
         let (name, command) = (&self.name, &*self.command);
         let failed = |why| RunEnd::Failed { healthy: Duration::ZERO, why };
-        let (mut process, place) = match self.start() {
+        let (mut process, places) = match self.start() {
             Ok(started) => started,
             Err(reasons) => {
                 reasons.iter().for_each(|reason| error!("cannot start {name}: {reason}"));
@@ -173,10 +174,10 @@ impl Life {
             }
         };
         let since = Instant::now();
-        let address = place.address();
+        let address = places.listen.address();
         self.entry.change(|facts| {
             (facts.state, facts.process, facts.since) = (InstanceState::Starting, process.group(), since);
-            facts.address = Some(address.to_string());
+            (facts.address, facts.metrics) = (Some(address.to_string()), places.metrics(command));
         });
         let patience = command.ready_probe_timeout;
         let probe = Probe { address, path: command.ready.as_deref(), patience };
@@ -231,7 +232,7 @@ impl Life {
         }
     }
 
-    fn start(&self) -> Result<(Process, ListenPlace), Vec<String>> {
+    fn start(&self) -> Result<(Process, Places), Vec<String>> {
         let prepared = prepare(&self.command)?;
         let (name, endpoints) = (self.name.clone(), Arc::clone(&self.endpoints));
         if let CommandOutput::File(path) = &self.command.output
@@ -250,10 +251,10 @@ impl Life {
         };
         let (Surroundings { launcher, ports, guard, .. }, identity) =
             (&*self.surroundings, prepared.identity.as_ref());
-        let place = ListenPlace::claim(&self.command, ports, &self.sockets, identity);
-        let started = place.and_then(|place| {
-            let with = Start { launcher, guard, place: &place, identity, variables: &prepared.variables };
-            Ok((Process::start(&self.command, &with, print)?, place))
+        let places = Places::claim(&self.command, ports, &self.sockets, identity);
+        let started = places.and_then(|places| {
+            let with = Start { launcher, guard, places: &places, identity, variables: &prepared.variables };
+            Ok((Process::start(&self.command, &with, print)?, places))
         });
         started.map_err(|error| vec![error.to_string()])
     }

@@ -36,6 +36,7 @@ mod environment;
 mod failures;
 mod guard;
 mod identity;
+mod inquiry;
 mod instance;
 mod keeper;
 mod launcher;
@@ -49,6 +50,7 @@ mod process;
 mod program;
 mod restart;
 mod roster;
+mod scrape;
 mod sockets;
 mod tail;
 
@@ -64,10 +66,12 @@ pub use board::InstanceState;
 use guard::Guard;
 use keeper::{Keeper, report_panic};
 pub use launcher::{Launcher, Output};
+pub use place::MetricsPlace;
 use ports::Ports;
 pub use program::obstacles;
 pub use restart::RestartNews;
 pub use roster::{CommandReport, Endpoints, InstanceReport, RequestsUnderWay, Roster};
+pub use scrape::{NotScraped, Scraped};
 pub use tail::Tail;
 
 /// Keeps the programs of the settings running. Dropped without [`Supervisor::stop`], it stops them all the same, as long
@@ -144,6 +148,7 @@ impl Supervisor {
                 _ => self.start_keeper(command),
             };
             endpoints.wanted.store(command.instances, Ordering::Relaxed);
+            endpoints.tells_metrics.store(command.metrics.is_some(), Ordering::Relaxed);
             roster.insert(Arc::clone(name), endpoints);
         }
         self.surroundings.roster.commands.store(Arc::new(roster));

@@ -1,10 +1,6 @@
 //! Where an instance listens.
 
-use std::{
-    io,
-    net::{Ipv4Addr, SocketAddr},
-    sync::Arc,
-};
+use std::{io, sync::Arc};
 
 use super::{
     identity::Identity,
@@ -16,7 +12,49 @@ use crate::{
     upstream::address::Address,
 };
 
-/// What an instance is told to listen on, its own until this is dropped.
+/// Where an instance is told to listen, its own until this is dropped.
+pub(super) struct Places {
+    pub(super) listen: ListenPlace,
+    /// For what clients must not reach.
+    admin: Option<Port>,
+}
+
+impl Places {
+    pub(super) fn claim(
+        command: &Command,
+        ports: &Arc<Ports>,
+        sockets: &SocketFolder,
+        identity: Option<&Identity>,
+    ) -> io::Result<Self> {
+        let listen = ListenPlace::claim(command, ports, sockets, identity)?;
+        let admin = command.admin_port.is_some().then(|| ports.claim()).transpose()?;
+        Ok(Self { listen, admin })
+    }
+
+    /// The variables in which the instance finds them.
+    pub(super) fn variables<'a>(&self, command: &'a Command) -> Vec<(&'a str, String)> {
+        let listen = (command.listen.variable(), self.listen.value());
+        let admin = command.admin_port.as_deref().zip(self.admin.as_ref());
+        let admin = admin.map(|(variable, port)| (variable, port.0.to_string()));
+        [Some(listen), admin].into_iter().flatten().collect()
+    }
+
+    /// Where the instance tells its metrics, if it does.
+    pub(super) fn metrics(&self, command: &Command) -> Option<MetricsPlace> {
+        let path = Arc::clone(command.metrics.as_ref()?);
+        let address = self.admin.as_ref().map_or_else(|| self.listen.address(), Port::address);
+        Some(MetricsPlace { address, path })
+    }
+}
+
+/// Where an instance tells its metrics.
+#[derive(Clone, Debug)]
+pub struct MetricsPlace {
+    pub(super) address: Address,
+    pub(super) path: Arc<str>,
+}
+
+/// What an instance takes requests on.
 pub(super) enum ListenPlace {
     Port(Port),
     /// The second is the user as whom the instance runs, if it is not the edge's own.
@@ -24,7 +62,7 @@ pub(super) enum ListenPlace {
 }
 
 impl ListenPlace {
-    pub(super) fn claim(
+    fn claim(
         command: &Command,
         ports: &Arc<Ports>,
         sockets: &SocketFolder,
@@ -49,7 +87,7 @@ impl ListenPlace {
     /// As the edge reaches it.
     pub(super) fn address(&self) -> Address {
         match self {
-            Self::Port(port) => Address::Socket(SocketAddr::from((Ipv4Addr::LOCALHOST, port.0))),
+            Self::Port(port) => port.address(),
             Self::Socket(name, None) => Address::Unix(Arc::clone(&name.0)),
             Self::Socket(name, Some(user)) => Address::UnixOf(Arc::clone(&name.0), *user),
         }

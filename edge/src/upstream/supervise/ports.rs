@@ -3,11 +3,13 @@
 use std::{
     collections::BTreeSet,
     io,
-    net::{Ipv4Addr, TcpListener},
+    net::{Ipv4Addr, SocketAddr, TcpListener},
     sync::Arc,
 };
 
 use parking_lot::Mutex;
+
+use crate::upstream::address::Address;
 
 /// Ports given to instances, so that two never get the same one.
 #[derive(Debug, Default)]
@@ -30,6 +32,12 @@ impl Ports {
             }
             offered.push(listener);
         }
+    }
+}
+
+impl Port {
+    pub(super) fn address(&self) -> Address {
+        Address::Socket(SocketAddr::from((Ipv4Addr::LOCALHOST, self.0)))
     }
 }
 

@@ -2,19 +2,11 @@
 
 use std::{fmt, io, time::Duration};
 
-use bytes::Bytes;
 use http::StatusCode;
-use http_body_util::Empty;
-use hyper_util::rt::TokioIo;
-use tokio::{
-    net::TcpStream,
-    time::{sleep, timeout},
-};
+use tokio::time::{sleep, timeout};
 
-use crate::{
-    message::byte_stream::ByteStream,
-    upstream::{address::Address, connect::connect_unix},
-};
+use super::inquiry;
+use crate::upstream::address::Address;
 
 /// Between two looks at an instance that is not ready yet: at first, and at most.
 const PROBE_PAUSE: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(250));
@@ -81,45 +73,12 @@ impl Probe<'_> {
     }
 
     async fn ask(&self) -> Result<(), NotReady> {
-        let no_answer = |error: hyper::Error| NotReady::NoAnswer(io::Error::other(error));
-        let stream = self.connect().await.map_err(NotReady::NoAnswer)?;
-        let Some(path) = self.path else { return Ok(()) };
-        let (mut sender, connection) =
-            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(no_answer)?;
-        let request = http::Request::get(path)
-            .header(http::header::HOST, self.host())
-            .header(http::header::CONNECTION, "close")
-            .body(Empty::<Bytes>::new())
-            .map_err(|error| NotReady::NoAnswer(io::Error::other(error)))?;
-        let answer = sender.send_request(request);
-        tokio::pin!(answer);
-        // The connection may end in the same moment in which it has read the answer: the answer counts all the same.
-        let answer = tokio::select! {
-            answer = &mut answer => answer,
-            _ = connection => answer.await,
+        let Some(path) = self.path else {
+            return inquiry::connect(&self.address).await.map(drop).map_err(NotReady::NoAnswer);
         };
-        let status = answer.map_err(no_answer)?.status();
+        let told = inquiry::get(&self.address, path, None).await.map_err(NotReady::NoAnswer)?;
+        let status = told.answer.status();
         if status.is_success() { Ok(()) } else { Err(NotReady::Status(status)) }
-    }
-
-    async fn connect(&self) -> io::Result<Box<dyn ByteStream>> {
-        let stream = match &self.address {
-            Address::Unix(path) => return Ok(Box::new(connect_unix(path, None).await?)),
-            Address::UnixOf(path, user) => return Ok(Box::new(connect_unix(path, Some(*user)).await?)),
-            // No program listens there.
-            Address::Files(_) => return Err(io::ErrorKind::Unsupported.into()),
-            Address::Socket(address) => TcpStream::connect(address).await?,
-            Address::Name { host, port } => TcpStream::connect((&**host, *port)).await?,
-        };
-        // While nobody listens, a connection to a port the system may also give to clients can meet itself.
-        if stream.local_addr()? == stream.peer_addr()? {
-            return Err(io::ErrorKind::ConnectionRefused.into());
-        }
-        Ok(Box::new(stream))
-    }
-
-    fn host(&self) -> String {
-        self.address.socket().map_or_else(|| "localhost".to_owned(), |address| address.to_string())
     }
 }
 

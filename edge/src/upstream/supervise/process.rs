@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, io, os::fd::OwnedFd, process::Stdio, sync::Arc,
 use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::{net::unix::pipe, process::Child, task::JoinHandle, time::timeout};
 
-use super::{guard::Guard, identity::Identity, launcher::Launcher, output::relay, place::ListenPlace};
+use super::{guard::Guard, identity::Identity, launcher::Launcher, output::relay, place::Places};
 use crate::settings::Command;
 
 /// How long the last output of an instance that has ended is waited for: a child of it may hold the pipe.
@@ -24,7 +24,7 @@ pub(super) struct Process {
 pub(super) struct Start<'a> {
     pub(super) launcher: &'a Launcher,
     pub(super) guard: &'a Arc<Guard>,
-    pub(super) place: &'a ListenPlace,
+    pub(super) places: &'a Places,
     pub(super) identity: Option<&'a Identity>,
     pub(super) variables: &'a BTreeMap<String, String>,
 }
@@ -38,7 +38,7 @@ impl Process {
     ) -> io::Result<Self> {
         // One pipe for both, so that lines keep their order.
         let (reader, writer) = io::pipe()?;
-        let (variable, value) = (command.listen.variable(), with.place.value());
+        let value = with.places.listen.value();
         let words = command.run.iter().map(|word| word.replace(command.listen.placeholder(), &value));
         let mut start = tokio::process::Command::new(&with.launcher.program);
         start
@@ -51,7 +51,7 @@ impl Process {
                     .map(|(name, value)| (name, value)),
             )
             .envs(with.variables)
-            .env(variable, &value)
+            .envs(with.places.variables(command))
             .stdin(Stdio::null())
             .stdout(writer.try_clone()?)
             .stderr(writer)

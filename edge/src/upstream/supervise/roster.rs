@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     sync::{
         Arc, OnceLock,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
 };
 
@@ -20,6 +20,7 @@ use super::{
     board::{Board, InstanceState},
     memory::MemoryReadings,
     output_file::OutputFile,
+    place::MetricsPlace,
     restart::{RestartNews, RestartOrder},
     tail::Tail,
 };
@@ -114,6 +115,7 @@ pub struct InstanceReport {
 pub struct Endpoints {
     ready: ArcSwap<Arc<[Address]>>,
     pub(super) wanted: AtomicUsize,
+    pub(super) tells_metrics: AtomicBool,
     pub(super) restarts: AtomicU64,
     pub(super) board: Arc<Board>,
     pub(super) file: OutputFile,
@@ -131,6 +133,7 @@ impl Endpoints {
         let endpoints = Self {
             ready: ArcSwap::from_pointee(Arc::from([])),
             wanted: AtomicUsize::new(0),
+            tells_metrics: AtomicBool::new(false),
             restarts: AtomicU64::new(0),
             board: Arc::default(),
             file: OutputFile::default(),
@@ -152,6 +155,31 @@ impl Endpoints {
     #[must_use]
     pub fn wanted(&self) -> usize {
         self.wanted.load(Ordering::Relaxed)
+    }
+
+    /// Whether the settings say where its instances tell their metrics.
+    #[must_use]
+    pub fn tells_metrics(&self) -> bool {
+        self.tells_metrics.load(Ordering::Relaxed)
+    }
+
+    /// Where the instance of this name tells its metrics. While one replaces another of its name, that is the one which is
+    /// ready, and of two the newer one.
+    ///
+    /// # Errors
+    /// Why it tells nothing now.
+    pub fn metrics_of(&self, instance: &str) -> Result<MetricsPlace, String> {
+        let named = self.board.all().into_iter().filter(|facts| facts.name == instance);
+        let (running, not): (Vec<_>, Vec<_>) = named.partition(|facts| facts.metrics.is_some());
+        let best = running.into_iter().max_by_key(|facts| facts.state == InstanceState::Ready);
+        if let Some(place) = best.and_then(|facts| facts.metrics) {
+            return Ok(place);
+        }
+        let failure = not.into_iter().find_map(|facts| facts.failure);
+        Err(match failure {
+            Some(failure) => format!("{instance} {}", failure.told(Instant::now())),
+            None => format!("{instance} does not run"),
+        })
     }
 
     /// How often instances have been started again since the edge started.
