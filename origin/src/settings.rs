@@ -389,18 +389,10 @@ fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::E
     })
 }
 
-/// A whole number from 1 and its unit: `ms`, `s`, `m` or `h`; a day at most.
+/// From a millisecond to a day.
 fn parse_duration(text: &str) -> Option<Duration> {
-    let (number, unit) = text.split_at(text.find(|character: char| !character.is_ascii_digit())?);
-    let milliseconds = match unit.trim_start() {
-        "ms" => 1,
-        "s" => 1_000,
-        "m" => 60_000,
-        "h" => 3_600_000,
-        _ => return None,
-    };
-    let total = number.parse::<u64>().ok()?.checked_mul(milliseconds)?;
-    (1..=86_400_000).contains(&total).then(|| Duration::from_millis(total))
+    let within = Duration::from_millis(1)..=Duration::from_secs(24 * 60 * 60);
+    humantime::parse_duration(text).ok().filter(|duration| within.contains(duration))
 }
 
 /// A URL, or a list of them.
@@ -578,7 +570,8 @@ mod tests {
     fn durations_have_a_unit_and_bounds() {
         assert_eq!(parse_duration("250ms"), Some(Duration::from_millis(250)));
         assert_eq!(parse_duration("30 s"), Some(Duration::from_secs(30)));
-        for wrong in ["30", "0s", "s", "-1s", "25h", "1d", "99999999999999999999s", ""] {
+        assert_eq!(parse_duration("1h 30m"), Some(Duration::from_secs(90 * 60)));
+        for wrong in ["30", "0s", "s", "-1s", "25h", "2days", "1us", "99999999999999999999s", ""] {
             assert_eq!(parse_duration(wrong), None, "{wrong}");
         }
     }
