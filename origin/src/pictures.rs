@@ -5,7 +5,7 @@
 //! for up to a second, so it is done beside the threads that answer requests, one picture at a time; a few may wait, and more are
 //! told to come back.
 
-use std::io::Cursor;
+use std::{io::Cursor, time::Duration};
 
 use axum::{
     body::{Body, Bytes, to_bytes},
@@ -37,6 +37,11 @@ const MOST_DECODED: u64 = 144 << 20;
 /// The widths that are kept. The storefront's `srcset` names the same.
 const WIDTHS: [u32; 3] = [640, 320, 160];
 const QUALITY: f32 = 80.0;
+
+/// Where pictures are put in.
+pub(crate) const PATH: &str = "/api/pictures";
+/// For a picture to arrive and be converted: ten megabytes take their time.
+pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
 
 static CONVERTING: Semaphore = Semaphore::const_new(1);
 /// Those that wait, and the one that is converted: each holds what was sent.
@@ -74,13 +79,16 @@ pub(crate) async fn put(State(shop): State<Shop>, request: Request) -> Result<Re
     let mut connection = shop.database.acquire().await?;
     let administrator = sessions::administrator(&mut connection, &head.headers).await?;
     drop(connection);
-    let _place = PLACES.try_acquire().map_err(|_| Problem::overloaded())?;
+    let place = PLACES.try_acquire().map_err(|_| Problem::overloaded())?;
     let sent = read(body).await?;
     let stem = stem_of(&sent);
-    let converted = {
-        let _turn = CONVERTING.acquire().await.map_err(|_| Problem::internal())?;
-        tokio::task::spawn_blocking(move || convert(&sent)).await.map_err(|_| Problem::internal())??
-    };
+    let turn = CONVERTING.acquire().await.map_err(|_| Problem::internal())?;
+    let conversion = tokio::task::spawn_blocking(move || {
+        // Held until it is done, also where nobody waits for it any more.
+        let _bounds = (place, turn);
+        convert(&sent)
+    });
+    let converted = conversion.await.map_err(|_| Problem::internal())??;
     let (widths, bodies): (Vec<i32>, Vec<Vec<u8>>) = converted.into_iter().unzip();
     let mut connection = shop.database.acquire().await?;
     let query = sqlx::query(INSERT).bind(stem.clone()).bind(widths).bind(bodies);

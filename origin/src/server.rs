@@ -112,6 +112,8 @@ fn interface() -> (Router<Shop>, Value) {
 async fn give_up_late(State(deadline): State<Duration>, request: Request, next: Next) -> Response {
     // A value that is no number is ignored: the origin's own deadline holds.
     let sent = request.headers().get(REQUEST_DEADLINE).and_then(|value| value.to_str().ok()?.parse().ok());
+    let deadline =
+        if request.uri().path() == pictures::PATH { deadline.max(pictures::DEADLINE) } else { deadline };
     let deadline = sent.map_or(deadline, |milliseconds| deadline.min(Duration::from_millis(milliseconds)));
     match tokio::time::timeout(deadline, next.run(request)).await {
         Ok(response) => response,

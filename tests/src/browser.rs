@@ -222,6 +222,23 @@ impl Browser {
         self.wait_until(&format!("document.querySelector({selector}).value === {wanted}"));
     }
 
+    /// Chooses a file in the first field for files that matches, as its dialog would.
+    ///
+    /// # Panics
+    /// When nothing comes to match, or it takes no file.
+    #[track_caller]
+    pub fn choose(&mut self, selector: &str, file: &Path) {
+        let selector = json!(selector);
+        self.wait_until(&format!("document.querySelector({selector}) !== null"));
+        let expression = format!("document.querySelector({selector})");
+        let found = self.call("Runtime.evaluate", &json!({ "expression": expression }));
+        let object = &found["result"]["objectId"];
+        self.call(
+            "DOM.setFileInputFiles",
+            &json!({ "files": [file.display().to_string()], "objectId": object }),
+        );
+    }
+
     /// The text of the first element that matches; empty without one.
     ///
     /// # Panics

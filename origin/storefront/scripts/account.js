@@ -5,7 +5,7 @@ import { element } from "/assets/element.js";
 import { failure, inWords } from "/assets/failure.js";
 import { field, mend, whatIsMissing } from "/assets/fields.js";
 
-const returns = ["/cart", "/orders"];
+const returns = ["/cart", "/orders", "/office"];
 const mailed = "#reset="; // what the mail's link ends with, before the token
 
 export async function show() {
@@ -69,6 +69,7 @@ function welcome(user) {
       "p",
       { class: "choices" },
       element("a", { class: "button", href: "/orders" }, "Your orders"),
+      user.role === "administrator" && element("a", { class: "button plain", href: "/office" }, "The office"),
       element("button", { class: "button plain", type: "button", click: leave }, "Sign out"),
     ),
   );

@@ -37,7 +37,8 @@ export function write(method, address, value, headers = {}) {
   return ask(address, { method, ...body, headers: { ...kind, "X-Requested-With": "storefront", ...headers } });
 }
 
-async function refusal(answer) {
+/** What an answer that is not a 2xx says. */
+export async function refusal(answer) {
   const seconds = Number.parseInt(answer.headers.get("retry-after") ?? "", 10);
   const facts = { status: answer.status, retryAfter: Number.isNaN(seconds) ? null : seconds };
   // What a failing server says is meant for those who run it.

@@ -12,6 +12,7 @@ const pages = {
   cart: () => import("/assets/cart-page.js"),
   account: () => import("/assets/account.js"),
   orders: () => import("/assets/orders.js"),
+  office: () => import("/assets/office.js"),
 };
 const { page } = document.body.dataset;
 if (pages[page]) {

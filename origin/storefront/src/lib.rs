@@ -1,6 +1,6 @@
 //! The shop people see: its pages, scripts, styles and pictures, embedded in the binary.
 //!
-//! Owns everything under `storefront/`, and the addresses `/cart`, `/account`, `/orders` and `/assets/*`. Pages that show the
+//! Owns everything under `storefront/`, and the addresses `/cart`, `/account`, `/orders`, `/office` and `/assets/*`. Pages that show the
 //! catalogue are rendered here ([`render`]) from what the origin hands over, which owns their addresses.
 //! Promises that an asset's name changes when its content or anything it refers to changes, so assets may be kept for
 //! a year and pages are always revalidated; that no page needs inline script or style; that a reference to a file that is
@@ -38,6 +38,7 @@ pub fn router() -> Router {
         .route("/cart", shell("cart"))
         .route("/account", shell("account"))
         .route("/orders", shell("orders"))
+        .route("/office", shell("office"))
         .route("/assets/{name}", get(asset))
         .fallback(async || not_found(StatusCode::NOT_FOUND))
 }
@@ -422,6 +423,7 @@ const PAGES: &[Page] = &[
     Page { name: "cart", script: Some("cart-page.js"), always_the_same: true },
     Page { name: "account", script: Some("account.js"), always_the_same: true },
     Page { name: "orders", script: Some("orders.js"), always_the_same: true },
+    Page { name: "office", script: Some("office.js"), always_the_same: true },
     Page { name: "not-found", script: None, always_the_same: true },
     Page { name: "unavailable", script: None, always_the_same: true },
 ];

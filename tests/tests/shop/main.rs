@@ -6,6 +6,7 @@ mod catalogue;
 mod changes;
 mod customers;
 mod load;
+mod office;
 mod pages;
 mod processes;
 mod watching;
