@@ -26,7 +26,7 @@ use origin::{
     shop::Shop,
     traces::Tracer,
     users,
-    workers::Workers,
+    workers::{Shared, Workers},
 };
 use private_postgres::{PrivatePostgres, RunPostgres};
 use sqlx::{PgConnection, postgres::PgConnectOptions};
@@ -310,10 +310,13 @@ impl Service {
         let workers = Workers::start(
             server.servers.clone(),
             settings,
-            writer,
-            reads.clone(),
-            Arc::clone(&metrics),
-            (tracer.clone(), exporter),
+            Shared {
+                activity: writer,
+                reads: reads.clone(),
+                metrics: Arc::clone(&metrics),
+                tracer: tracer.clone(),
+                exporter,
+            },
         );
         let shop = Shop {
             database: database.clone(),

@@ -17,8 +17,8 @@ use http::{HeaderMap, HeaderValue, StatusCode, header, uri::Authority};
 use opentelemetry::{
     Context, KeyValue,
     trace::{
-        Link, Span as _, SpanContext, SpanId, SpanKind, Status, TraceContextExt as _, TraceFlags, TraceId,
-        TraceState, Tracer as _, TracerProvider as _,
+        Link, Span as _, SpanBuilder, SpanContext, SpanId, SpanKind, Status, TraceContextExt as _,
+        TraceFlags, TraceId, TraceState, Tracer as _, TracerProvider as _,
     },
 };
 use opentelemetry_proto::{
@@ -120,7 +120,8 @@ impl Tracer {
             attributes.push(KeyValue::new("server.address", host.host().to_owned()));
             attributes.extend(host.port_u16().map(|port| KeyValue::new("server.port", i64::from(port))));
         }
-        Some(Span::start(tracer, name.into(), SpanKind::Server, attributes, Vec::new(), parent))
+        let span = tracer.span_builder(name).with_kind(SpanKind::Server).with_attributes(attributes);
+        Some(Span::start(tracer, span, parent))
     }
 
     /// The span of work that no request waits for, with links to those that caused it.
@@ -129,9 +130,10 @@ impl Tracer {
         name: &'static str,
         causes: impl IntoIterator<Item = SpanContext>,
     ) -> Option<Span> {
-        let links = causes.into_iter().map(Link::with_context).collect();
         let tracer = self.0.as_ref()?;
-        Some(Span::start(tracer, name.into(), SpanKind::Internal, Vec::new(), links, None))
+        let links = causes.into_iter().map(Link::with_context).collect();
+        let span = tracer.span_builder(name).with_kind(SpanKind::Internal).with_links(links);
+        Some(Span::start(tracer, span, None))
     }
 }
 
@@ -143,18 +145,10 @@ pub(crate) struct Span {
 }
 
 impl Span {
-    fn start(
-        tracer: &SdkTracer,
-        name: Cow<'static, str>,
-        kind: SpanKind,
-        attributes: Vec<KeyValue>,
-        links: Vec<Link>,
-        parent: Option<&SpanContext>,
-    ) -> Self {
+    fn start(tracer: &SdkTracer, span: SpanBuilder, parent: Option<&SpanContext>) -> Self {
         let context = parent
             .map_or_else(Context::new, |parent| Context::new().with_remote_span_context(parent.clone()));
-        let builder = tracer.span_builder(name).with_kind(kind).with_attributes(attributes).with_links(links);
-        Self { span: builder.start_with_context(tracer, &context), tracer: tracer.clone() }
+        Self { span: span.start_with_context(tracer, &context), tracer: tracer.clone() }
     }
 
     pub(crate) fn trace_id(&self) -> TraceId {
@@ -206,8 +200,8 @@ impl Parent {
     }
 
     fn child(&self, name: &'static str, attributes: Vec<KeyValue>) -> Span {
-        let context = Some(&self.context);
-        Span::start(&self.tracer, name.into(), SpanKind::Client, attributes, Vec::new(), context)
+        let span = self.tracer.span_builder(name).with_kind(SpanKind::Client).with_attributes(attributes);
+        Span::start(&self.tracer, span, Some(&self.context))
     }
 
     /// The same as `traceparent` carries it.

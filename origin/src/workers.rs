@@ -37,15 +37,20 @@ pub struct Workers {
     pool: PgPool,
 }
 
+/// What the workers share with the requests, and take over from them.
+#[derive(Debug)]
+pub struct Shared {
+    pub activity: Writer,
+    pub reads: Reads,
+    pub metrics: Arc<Metrics>,
+    pub tracer: Tracer,
+    /// Sends the spans of requests too; without a collector there is none.
+    pub exporter: Option<Exporter>,
+}
+
 impl Workers {
-    pub fn start(
-        servers: impl Into<Servers>,
-        settings: &Settings,
-        activity: Writer,
-        reads: Reads,
-        metrics: Arc<Metrics>,
-        (tracer, exporter): (Tracer, Option<Exporter>),
-    ) -> Self {
+    pub fn start(servers: impl Into<Servers>, settings: &Settings, shared: Shared) -> Self {
+        let Shared { activity, reads, metrics, tracer, exporter } = shared;
         let servers = servers.into();
         let options =
             PgPoolOptions::new().max_connections(CONNECTIONS).idle_timeout(settings.database.idle_timeout);

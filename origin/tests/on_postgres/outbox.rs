@@ -10,7 +10,8 @@ use origin::{
     observe::Metrics,
     replicas::Reads,
     settings::{PurgeSettings, Settings},
-    workers::Workers,
+    traces::Tracer,
+    workers::{Shared, Workers},
 };
 use serde_json::{Value, json as value};
 use sqlx::Connection as _;
@@ -34,7 +35,9 @@ fn workers(server: &TestServer, edges: &[&EdgeDouble]) -> Workers {
     let (_, writer) = ActivityLog::new(Arc::clone(&metrics));
     let database = Database::new(server.options.clone(), &settings.database, Arc::clone(&metrics));
     let reads = Reads::new(database, Vec::new(), Duration::from_secs(1), None);
-    Workers::start(server.options.clone(), &settings, writer, reads, metrics, Default::default())
+    let tracer = Tracer::default();
+    let shared = Shared { activity: writer, reads, metrics, tracer, exporter: None };
+    Workers::start(server.options.clone(), &settings, shared)
 }
 
 async fn waiting(server: &TestServer) -> i64 {

@@ -24,7 +24,7 @@ use origin::{
     settings::{PurgeSettings, Settings},
     shop::Shop,
     traces::Tracer,
-    workers::Workers,
+    workers::{Shared, Workers},
 };
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json as value;
@@ -152,10 +152,13 @@ impl Shopping {
         let workers = Workers::start(
             server.options.clone(),
             &settings,
-            writer,
-            reads.clone(),
-            Arc::clone(&metrics),
-            Default::default(),
+            Shared {
+                activity: writer,
+                reads: reads.clone(),
+                metrics: Arc::clone(&metrics),
+                tracer: Tracer::default(),
+                exporter: None,
+            },
         );
         let (passwords, proxies) = (Passwords::new(Arc::clone(&metrics)), Arc::default());
         let searches = searches();

@@ -22,7 +22,7 @@ use origin::{
     settings::{Settings, TelemetrySettings},
     shop::Shop,
     traces::Tracer,
-    workers::Workers,
+    workers::{Shared, Workers},
 };
 use prost::Message as _;
 use serde_json::json as value;
@@ -114,15 +114,14 @@ fn shop(server: &TestServer, collector: &str, edges: &[&EdgeDouble]) -> (Router,
     let database = Database::new(server.options.clone(), &settings.database, Arc::clone(&metrics));
     let (activity, writer) = ActivityLog::new(Arc::clone(&metrics));
     let reads = Reads::new(database.clone(), Vec::new(), Duration::from_secs(1), None);
-    let traces = (tracer.clone(), exporter);
-    let workers = Workers::start(
-        server.options.clone(),
-        &settings,
-        writer,
-        reads.clone(),
-        Arc::clone(&metrics),
-        traces,
-    );
+    let shared = Shared {
+        activity: writer,
+        reads: reads.clone(),
+        metrics: Arc::clone(&metrics),
+        tracer: tracer.clone(),
+        exporter,
+    };
+    let workers = Workers::start(server.options.clone(), &settings, shared);
     let (passwords, proxies) = (Passwords::new(Arc::clone(&metrics)), Arc::default());
     let searches = searches();
     let shop = Shop {
