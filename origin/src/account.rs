@@ -20,8 +20,9 @@ use crate::{
     client::Client,
     cookies,
     input::{Checked, Input, Wrong},
+    numbers::UserId,
     problem::Problem,
-    sessions::{self, Confirmed},
+    sessions::{self, Closed, Confirmed},
     shop::Shop,
     users::check_password,
 };
@@ -101,7 +102,7 @@ pub(crate) async fn change_password(
     let mut confirmed = Confirmed::by(&shop, client, &user.email, current).await?;
     confirmed.upgraded = Some(shop.passwords.hash(new).await?);
     shop.activity.record(Event::new("password.change").by(user.id));
-    confirmed.open(&shop, client, &headers, true).await
+    confirmed.open(&shop, client, &headers, Closed::All).await
 }
 
 /// The account's password, once more.
@@ -139,7 +140,7 @@ pub(crate) async fn delete(
     drop(connection);
     let confirmed = Confirmed::by(&shop, client, &user.email, password).await?;
     let mut connection = shop.database.acquire().await?;
-    let query = sqlx::query_as::<_, (i64,)>(FORGET).bind(user.id).bind(confirmed.password_hash);
+    let query = sqlx::query_as::<_, (UserId,)>(FORGET).bind(user.id).bind(confirmed.password_hash);
     connection.optional("account.forget", query).await?.ok_or_else(Problem::wrong_credentials)?;
     Ok((StatusCode::NO_CONTENT, sessions::set_cookie("", Duration::ZERO)).into_response())
 }
@@ -228,7 +229,7 @@ pub(crate) async fn reset(
     drop(connection);
     let hash = shop.passwords.hash(new).await?;
     let mut connection = shop.database.acquire().await?;
-    let query = sqlx::query_as::<_, (i64,)>(RESET).bind(cookies::digest(&token)).bind(hash);
+    let query = sqlx::query_as::<_, (UserId,)>(RESET).bind(cookies::digest(&token)).bind(hash);
     let (user,) = connection.optional("account.reset", query).await?.ok_or_else(Problem::token_expired)?;
     shop.activity.record(Event::new("password.reset").by(user));
     Ok(StatusCode::NO_CONTENT)

@@ -8,7 +8,7 @@ use time::OffsetDateTime;
 use utoipa::ToSchema;
 
 use crate::{
-    pagination::newest_first::{Page, Parameters},
+    pagination::newest_first::{Page, Parameters, Placed},
     problem::Problem,
     sessions,
     shop::Shop,
@@ -30,6 +30,12 @@ pub(crate) struct Entry {
     timestamp: OffsetDateTime,
     action: String,
     subject: Option<String>,
+}
+
+impl Placed for Entry {
+    fn place(&self) -> (OffsetDateTime, i64) {
+        (self.timestamp, self.id)
+    }
 }
 
 /// A page of one's activity.
@@ -57,9 +63,7 @@ pub(crate) async fn list(
 ) -> Result<Json<Entries>, Problem> {
     let mut connection = shop.reads.acquire(&headers).await?;
     let user = sessions::user(&mut connection, &headers).await?;
-    let (time, id) = page.after;
-    let query = sqlx::query_as::<_, Entry>(BY_USER).bind(user.id).bind(time).bind(id).bind(page.rows());
-    let mut activity = connection.all("activity.list", query).await?;
-    let next_cursor = page.cut(&mut activity, |entry| (entry.timestamp, entry.id));
+    let query = sqlx::query_as(BY_USER).bind(user.id);
+    let (activity, next_cursor) = page.read(&mut connection, "activity.list", query).await?;
     Ok(Json(Entries { activity, next_cursor }))
 }

@@ -13,7 +13,7 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-use crate::observe::Metrics;
+use crate::{numbers::UserId, observe::Metrics};
 
 /// Events in memory at most, a few hundred bytes each.
 const QUEUE: usize = 8_192;
@@ -31,7 +31,7 @@ pub(crate) const INSERT: &str = "
 pub(crate) struct Event {
     at: Instant,
     action: &'static str,
-    user: Option<i64>,
+    user: Option<UserId>,
     subject: Option<String>,
 }
 
@@ -40,7 +40,7 @@ impl Event {
         Self { at: Instant::now(), action, user: None, subject: None }
     }
 
-    pub(crate) fn by(self, user: i64) -> Self {
+    pub(crate) fn by(self, user: UserId) -> Self {
         Self { user: Some(user), ..self }
     }
 

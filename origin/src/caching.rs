@@ -10,7 +10,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
-use crate::problem::Problem;
+use crate::{numbers::ProductId, problem::Problem};
 
 /// The catalogue: five minutes in a browser, ten in the edge; stale while one request refreshes it, or while we are down.
 pub const CATALOGUE: HeaderValue = HeaderValue::from_static(
@@ -33,7 +33,7 @@ pub enum Tag<'a> {
     /// Lists of one category, by its slug, and the products in it, which show its name.
     Category(&'a str),
     /// Whatever shows one product by itself.
-    Product(i64),
+    Product(ProductId),
     /// Pages with the row of categories, whose names and order an administrator may change.
     Categories,
     /// What comes with the binary and not out of the database.

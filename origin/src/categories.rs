@@ -10,6 +10,7 @@ use crate::{
     caching::{self, CATALOGUE, EntityTag, Keeping, Tag},
     catalogue::{self, Catalogue, Listed},
     database::Connection,
+    numbers::CategoryId,
     parameters::{NoParameters, Parameters},
     problem::Problem,
     shop::Shop,
@@ -42,7 +43,7 @@ struct Categories {
 /// One category as the interface shows it.
 #[derive(Debug, FromRow, Serialize, ToSchema)]
 pub(crate) struct Category {
-    id: i64,
+    id: CategoryId,
     slug: String,
     name: String,
     product_count: i64,
@@ -90,6 +91,6 @@ pub(crate) async fn names(connection: &mut Connection) -> Result<Vec<Aisle>, sql
 /// Whether there is a category with this slug.
 pub(crate) async fn exists(connection: &mut Connection, slug: &str) -> Result<bool, sqlx::Error> {
     let query =
-        sqlx::query_as::<_, (i64,)>("SELECT id FROM categories WHERE slug = $1").bind(slug.to_owned());
+        sqlx::query_as::<_, (CategoryId,)>("SELECT id FROM categories WHERE slug = $1").bind(slug.to_owned());
     Ok(connection.optional("categories.find", query).await?.is_some())
 }

@@ -186,7 +186,8 @@ enum State {
 }
 
 type Pooled = (PoolConnection<Postgres>, OwnedSemaphorePermit);
-type Rows<'q, T> = QueryAs<'q, Postgres, T, PgArguments>;
+/// A statement with its parameters, of which rows are read.
+pub(crate) type Rows<'q, T> = QueryAs<'q, Postgres, T, PgArguments>;
 type Statement<'q> = Query<'q, Postgres, PgArguments>;
 
 impl Connection {

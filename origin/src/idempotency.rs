@@ -28,6 +28,7 @@ use utoipa::IntoParams;
 use crate::{
     database::Connection,
     input::{self, Checked},
+    numbers::UserId,
     problem::Problem,
 };
 
@@ -132,7 +133,7 @@ pub(crate) enum Begun {
 /// The first request with its key, under way in a transaction that holds the key.
 #[derive(Debug)]
 pub(crate) struct Attempt {
-    user: i64,
+    user: UserId,
     key: String,
     fingerprint: Fingerprint,
 }
@@ -149,7 +150,7 @@ impl IdempotencyKey {
     pub(crate) async fn replay(
         &self,
         connection: &mut Connection,
-        user: i64,
+        user: UserId,
         fingerprint: &Fingerprint,
     ) -> Result<Response, Problem> {
         let known = sqlx::query_as::<_, Answer>(BY_KEY).bind(user).bind(&self.key);
@@ -163,7 +164,7 @@ impl IdempotencyKey {
     pub(crate) async fn refuse(
         &self,
         connection: &mut Connection,
-        user: i64,
+        user: UserId,
         fingerprint: &Fingerprint,
         refusal: Problem,
     ) -> Result<Response, Problem> {
@@ -181,7 +182,7 @@ impl IdempotencyKey {
     pub(crate) async fn begin(
         self,
         connection: &mut Connection,
-        user: i64,
+        user: UserId,
         fingerprint: Fingerprint,
     ) -> Result<Begun, Problem> {
         connection.begin().await?;
@@ -275,7 +276,7 @@ impl Answer {
     }
 
     /// How many rows were written: none when the key has an answer.
-    async fn keep(&self, connection: &mut Connection, user: i64, key: &str) -> Result<u64, sqlx::Error> {
+    async fn keep(&self, connection: &mut Connection, user: UserId, key: &str) -> Result<u64, sqlx::Error> {
         let keep = sqlx::query(KEEP)
             .bind(user)
             .bind(key)

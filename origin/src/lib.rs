@@ -16,6 +16,7 @@ mod cookies;
 mod cross_site;
 mod idempotency;
 mod input;
+pub mod numbers;
 mod openapi;
 mod pagination;
 mod parameters;

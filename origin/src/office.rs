@@ -18,9 +18,10 @@ use crate::{
     caching::Tag,
     database::Connection,
     input::{self, Checked, Input, Wrong},
-    orders::{self, WholeOrder},
+    numbers::{CategoryId, Cents, OrderId, ProductId, UserId},
+    orders::{self, OrderStatus, WholeOrder},
     outbox,
-    pagination::newest_first::{Page, Parameters},
+    pagination::newest_first::{Page, Parameters, Placed},
     problem::Problem,
     products::{
         Slug,
@@ -59,12 +60,12 @@ const UPDATE_CATEGORY: &str = "
 /// A product as it is kept, offered or not.
 #[derive(Debug, FromRow, Serialize, ToSchema)]
 struct KeptProduct {
-    id: i64,
+    id: ProductId,
     slug: String,
     name: String,
     /// The category's slug.
     category: String,
-    price_cents: i64,
+    price_cents: Cents,
     currency: String,
     stock: i32,
     /// Whether it is offered.
@@ -72,6 +73,12 @@ struct KeptProduct {
     #[serde(with = "time::serde::rfc3339")]
     #[schema(value_type = String, format = DateTime)]
     created_at: OffsetDateTime,
+}
+
+impl Placed for KeptProduct {
+    fn place(&self) -> (OffsetDateTime, i64) {
+        (self.created_at, self.id.into())
+    }
 }
 
 /// A page of them.
@@ -99,10 +106,8 @@ pub(crate) async fn products(
 ) -> Result<Json<KeptProducts>, Problem> {
     let mut connection = shop.reads.acquire(&headers).await?;
     sessions::administrator(&mut connection, &headers).await?;
-    let (time, id) = page.after;
-    let query = sqlx::query_as::<_, KeptProduct>(PRODUCTS).bind(time).bind(id).bind(page.rows());
-    let mut products = connection.all("office.products", query).await?;
-    let next_cursor = page.cut(&mut products, |product| (product.created_at, product.id));
+    let query = sqlx::query_as(PRODUCTS);
+    let (products, next_cursor) = page.read(&mut connection, "office.products", query).await?;
     Ok(Json(KeptProducts { products, next_cursor }))
 }
 
@@ -182,17 +187,22 @@ pub(crate) async fn correct(
 /// An order with whose it is.
 #[derive(Debug, FromRow, Serialize, ToSchema)]
 struct PlacedOrder {
-    id: i64,
-    /// `placed` or `cancelled`.
-    status: String,
-    total_cents: i64,
+    id: OrderId,
+    status: OrderStatus,
+    total_cents: Cents,
     currency: String,
     #[serde(with = "time::serde::rfc3339")]
     #[schema(value_type = String, format = DateTime)]
     created_at: OffsetDateTime,
     /// The customer's number and address.
-    customer: i64,
+    customer: UserId,
     email: String,
+}
+
+impl Placed for PlacedOrder {
+    fn place(&self) -> (OffsetDateTime, i64) {
+        (self.created_at, self.id.into())
+    }
 }
 
 /// A page of everybody's orders.
@@ -220,10 +230,8 @@ pub(crate) async fn placed_orders(
 ) -> Result<Json<PlacedOrders>, Problem> {
     let mut connection = shop.reads.acquire(&headers).await?;
     sessions::administrator(&mut connection, &headers).await?;
-    let (time, id) = page.after;
-    let query = sqlx::query_as::<_, PlacedOrder>(ORDERS).bind(time).bind(id).bind(page.rows());
-    let mut orders = connection.all("office.orders", query).await?;
-    let next_cursor = page.cut(&mut orders, |order| (order.created_at, order.id));
+    let query = sqlx::query_as(ORDERS);
+    let (orders, next_cursor) = page.read(&mut connection, "office.orders", query).await?;
     Ok(Json(PlacedOrders { orders, next_cursor }))
 }
 
@@ -239,13 +247,13 @@ pub(crate) async fn placed_orders(
 )]
 pub(crate) async fn placed_order(
     State(shop): State<Shop>,
-    id: Result<Path<i64>, PathRejection>,
+    id: Result<Path<OrderId>, PathRejection>,
     headers: HeaderMap,
 ) -> Result<Json<WholeOrder>, Problem> {
     let mut connection = shop.reads.acquire(&headers).await?;
     sessions::administrator(&mut connection, &headers).await?;
     let id = orders::number(id)?;
-    let owner = connection.optional("office.owner", sqlx::query_as::<_, (i64,)>(OWNER).bind(id)).await?;
+    let owner = connection.optional("office.owner", sqlx::query_as::<_, (UserId,)>(OWNER).bind(id)).await?;
     let (owner,) = owner.ok_or_else(orders::no_such_order)?;
     Ok(Json(orders::find(&mut connection, id, owner).await?))
 }
@@ -253,7 +261,7 @@ pub(crate) async fn placed_order(
 /// A category as it is kept.
 #[derive(Debug, FromRow, Serialize, ToSchema)]
 pub(crate) struct KeptCategory {
-    id: i64,
+    id: CategoryId,
     slug: String,
     name: String,
     position: i32,

@@ -26,8 +26,9 @@ use crate::{
     database::Connection,
     idempotency::{Fingerprint, IdempotencyKey, Keyed},
     input::{self, Checked, LARGEST_INTEGER, Wrong},
+    numbers::{Cents, OrderId, ProductId, UserId},
     observe,
-    pagination::newest_first::{Page, Parameters},
+    pagination::newest_first::{Page, Parameters, Placed},
     problem::{FieldError, Problem},
     sessions,
     shop::Shop,
@@ -147,8 +148,8 @@ pub(crate) struct NewOrder {
     lines: Vec<NewLine>,
     /// What it is to cost; if prices have changed, the order is refused (409, `total-changed`). Left out: whatever it costs.
     #[serde(default, deserialize_with = "input::optional_integer")]
-    #[schema(minimum = 0, maximum = 9_007_199_254_740_991i64)]
-    expected_total_cents: Option<i64>,
+    #[schema(value_type = Option<i64>, minimum = 0, maximum = 9_007_199_254_740_991i64)]
+    expected_total_cents: Option<Cents>,
 }
 
 /// So many pieces of a product.
@@ -156,8 +157,8 @@ pub(crate) struct NewOrder {
 #[serde(deny_unknown_fields)]
 pub(crate) struct NewLine {
     #[serde(deserialize_with = "input::integer")]
-    #[schema(minimum = 1, maximum = 9_007_199_254_740_991i64)]
-    product_id: i64,
+    #[schema(value_type = i64, minimum = 1, maximum = 9_007_199_254_740_991i64)]
+    product_id: ProductId,
     #[serde(deserialize_with = "input::integer")]
     #[schema(minimum = 1, maximum = 1_000)]
     quantity: i32,
@@ -166,27 +167,36 @@ pub(crate) struct NewLine {
 impl Checked for NewOrder {
     fn check(&self, wrong: &mut Wrong) {
         wrong.unless((1..=MOST_LINES).contains(&self.lines.len()), "lines", "1 to 50 lines");
-        let total = self.expected_total_cents.is_none_or(|cents| (0..=LARGEST_INTEGER).contains(&cents));
+        let total =
+            self.expected_total_cents.is_none_or(|cents| (0..=LARGEST_INTEGER).contains(&i64::from(cents)));
         wrong.unless(total, "expected_total_cents", "a sum in cents");
         let mut products = BTreeSet::new();
         for (index, line) in self.lines.iter().take(MOST_LINES).enumerate() {
             let quantity = (1..=MOST_PIECES).contains(&line.quantity);
             wrong.unless(quantity, format!("lines[{index}].quantity"), "a number from 1 to 1000");
             let product = format!("lines[{index}].product_id");
-            let id = (1..=LARGEST_INTEGER).contains(&line.product_id);
+            let id = (1..=LARGEST_INTEGER).contains(&i64::from(line.product_id));
             wrong.unless(id, product.clone(), "the number of a product");
             wrong.unless(products.insert(line.product_id), product, "each product once");
         }
     }
 }
 
+/// What has become of an order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, sqlx::Type, ToSchema)]
+#[serde(rename_all = "lowercase")]
+#[sqlx(type_name = "text", rename_all = "lowercase")]
+pub(crate) enum OrderStatus {
+    Placed,
+    Cancelled,
+}
+
 /// An order as its customer reads it.
 #[derive(Debug, FromRow, Serialize, ToSchema)]
 pub(crate) struct Order {
-    id: i64,
-    /// `placed` or `cancelled`.
-    status: String,
-    total_cents: i64,
+    id: OrderId,
+    status: OrderStatus,
+    total_cents: Cents,
     currency: String,
     #[serde(with = "time::serde::rfc3339")]
     #[schema(value_type = String, format = DateTime)]
@@ -194,6 +204,12 @@ pub(crate) struct Order {
     #[serde(with = "time::serde::rfc3339::option")]
     #[schema(value_type = Option<String>, format = DateTime)]
     cancelled_at: Option<OffsetDateTime>,
+}
+
+impl Placed for Order {
+    fn place(&self) -> (OffsetDateTime, i64) {
+        (self.created_at, self.id.into())
+    }
 }
 
 /// The same with its lines.
@@ -207,11 +223,11 @@ pub(crate) struct WholeOrder {
 /// A line of an order.
 #[derive(Debug, FromRow, Serialize, ToSchema)]
 pub(crate) struct Line {
-    product_id: i64,
+    product_id: ProductId,
     /// Name and price of a piece as they were when the order was placed.
     name: String,
     quantity: i32,
-    price_cents: i64,
+    price_cents: Cents,
 }
 
 /// A page of orders.
@@ -252,7 +268,7 @@ pub(crate) async fn place(
     let placing = match connection.optional("orders.place", query).await {
         Ok(placing) => placing.ok_or_else(Problem::not_signed_in)?,
         Err(error) if error.as_database_error().is_some_and(DatabaseError::is_unique_violation) => {
-            let session = sqlx::query_as::<_, (i64,)>(BUYER).bind(cookies::digest(session));
+            let session = sqlx::query_as::<_, (UserId,)>(BUYER).bind(cookies::digest(session));
             let (buyer,) =
                 connection.optional("orders.buyer", session).await?.ok_or_else(Problem::not_signed_in)?;
             return key.replay(&mut connection, buyer, &fingerprint).await;
@@ -280,14 +296,14 @@ pub(crate) async fn place(
 /// What has become of an order. No row: nobody is signed in.
 #[derive(Debug, FromRow)]
 struct Placing {
-    buyer: i64,
+    buyer: UserId,
     /// Null: the key is known. False: another request has it.
     free: Option<bool>,
     currencies: Option<i64>,
-    total: Option<i64>,
+    total: Option<Cents>,
     /// The numbers of the lines that can be had, from 1.
     there: Vec<i64>,
-    order_id: Option<i64>,
+    order_id: Option<OrderId>,
     response_body: Option<Vec<u8>>,
 }
 
@@ -328,10 +344,8 @@ pub(crate) async fn list(
 ) -> Result<Json<Orders>, Problem> {
     let mut connection = shop.reads.acquire(&headers).await?;
     let user = sessions::user(&mut connection, &headers).await?;
-    let (time, id) = page.after;
-    let query = sqlx::query_as::<_, Order>(LIST).bind(user.id).bind(time).bind(id).bind(page.rows());
-    let mut orders = connection.all("orders.list", query).await?;
-    let next_cursor = page.cut(&mut orders, |order| (order.created_at, order.id));
+    let query = sqlx::query_as(LIST).bind(user.id);
+    let (orders, next_cursor) = page.read(&mut connection, "orders.list", query).await?;
     Ok(Json(Orders { orders, next_cursor }))
 }
 
@@ -347,7 +361,7 @@ pub(crate) async fn list(
 )]
 pub(crate) async fn show(
     State(shop): State<Shop>,
-    id: Result<Path<i64>, PathRejection>,
+    id: Result<Path<OrderId>, PathRejection>,
     headers: HeaderMap,
 ) -> Result<Json<WholeOrder>, Problem> {
     let mut connection = shop.reads.acquire(&headers).await?;
@@ -368,14 +382,15 @@ pub(crate) async fn show(
 )]
 pub(crate) async fn cancel(
     State(shop): State<Shop>,
-    id: Result<Path<i64>, PathRejection>,
+    id: Result<Path<OrderId>, PathRejection>,
     headers: HeaderMap,
 ) -> Result<Json<WholeOrder>, Problem> {
     let session = cookies::session(&headers).ok_or_else(Problem::not_signed_in)?;
     let id = number(id)?;
     let mut connection = shop.database.acquire().await?;
     let cause = observe::traced_by().map(|request| request.header());
-    let query = sqlx::query_as::<_, (i64, bool)>(CANCEL).bind(cookies::digest(session)).bind(id).bind(cause);
+    let query =
+        sqlx::query_as::<_, (UserId, bool)>(CANCEL).bind(cookies::digest(session)).bind(id).bind(cause);
     let done = connection.optional("orders.cancel", query).await?;
     let (user, cancelled) = done.ok_or_else(Problem::not_signed_in)?;
     if cancelled {
@@ -385,14 +400,18 @@ pub(crate) async fn cancel(
     Ok(Json(find(&mut connection, id, user).await?))
 }
 
-pub(crate) async fn find(connection: &mut Connection, id: i64, user: i64) -> Result<WholeOrder, Problem> {
+pub(crate) async fn find(
+    connection: &mut Connection,
+    id: OrderId,
+    user: UserId,
+) -> Result<WholeOrder, Problem> {
     let query = sqlx::query_as(BY_ID).bind(id).bind(user);
     let order: Order = connection.optional("orders.show", query).await?.ok_or_else(no_such_order)?;
     let lines = connection.all("orders.lines", sqlx::query_as(LINES).bind(order.id)).await?;
     Ok(WholeOrder { order, lines })
 }
 
-pub(crate) fn number(id: Result<Path<i64>, PathRejection>) -> Result<i64, Problem> {
+pub(crate) fn number(id: Result<Path<OrderId>, PathRejection>) -> Result<OrderId, Problem> {
     id.map(|Path(id)| id).map_err(|_| no_such_order())
 }
 

@@ -17,6 +17,8 @@ use serde::Serialize;
 use tokio::time::Instant;
 use utoipa::ToSchema;
 
+use crate::numbers::Cents;
+
 /// What can be said about one field.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub(crate) struct FieldError {
@@ -37,7 +39,7 @@ pub struct Problem {
     retry_after: Option<Duration>,
     errors: Vec<FieldError>,
     /// What an order would cost now.
-    total_cents: Option<i64>,
+    total_cents: Option<Cents>,
 }
 
 impl Problem {
@@ -144,7 +146,7 @@ impl Problem {
     }
 
     /// 409: it costs another sum than was expected.
-    pub(crate) fn total_changed(total_cents: i64) -> Self {
+    pub(crate) fn total_changed(total_cents: Cents) -> Self {
         let problem = Self::new(StatusCode::CONFLICT, "total-changed", "It costs another sum now");
         Self { total_cents: Some(total_cents), ..problem }
     }
@@ -304,7 +306,7 @@ pub(crate) struct Members<'a> {
     errors: &'a [FieldError],
     /// Of `total-changed`: what the order would cost now.
     #[serde(skip_serializing_if = "Option::is_none")]
-    total_cents: Option<i64>,
+    total_cents: Option<Cents>,
 }
 
 /// An outage fails every request; one line a second tells as much as thousands.

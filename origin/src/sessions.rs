@@ -22,6 +22,7 @@ use crate::{
     cookies,
     database::Connection,
     input::{Checked, Input, Wrong},
+    numbers::UserId,
     problem::Problem,
     shop::Shop,
 };
@@ -88,11 +89,19 @@ impl Checked for Credentials {
 /// Somebody who has signed in.
 #[derive(Debug, Clone, FromRow, Serialize, ToSchema)]
 pub(crate) struct User {
-    pub(crate) id: i64,
+    pub(crate) id: UserId,
     pub(crate) email: String,
     pub(crate) name: String,
-    /// `customer` or `administrator`.
-    pub(crate) role: String,
+    pub(crate) role: Role,
+}
+
+/// What an account may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, sqlx::Type, ToSchema)]
+#[serde(rename_all = "lowercase")]
+#[sqlx(type_name = "text", rename_all = "lowercase")]
+pub(crate) enum Role {
+    Customer,
+    Administrator,
 }
 
 /// Who is signed in.
@@ -136,7 +145,7 @@ impl Confirmed {
         Ok(Self { user, password_hash: known.unwrap_or_default(), upgraded: verified.upgraded })
     }
 
-    /// Opens a session in place of the request's own, or of all that the account has; the answer that carries it.
+    /// Opens a session in place of others; the answer that carries it.
     ///
     /// # Errors
     /// 401 when the password has been changed since it was compared.
@@ -145,7 +154,7 @@ impl Confirmed {
         shop: &Shop,
         client: Client,
         headers: &HeaderMap,
-        alone: bool,
+        closed: Closed,
     ) -> Result<Response, Problem> {
         let token = new_token();
         let mut connection = shop.database.acquire().await?;
@@ -158,7 +167,7 @@ impl Confirmed {
             .bind(LIFETIME.as_secs_f64())
             .bind(cookies::session(headers).map(cookies::digest))
             .bind(self.upgraded)
-            .bind(alone);
+            .bind(closed == Closed::All);
         if connection.execute("sessions.open", query).await? == 0 {
             return Err(Problem::wrong_credentials());
         }
@@ -166,14 +175,23 @@ impl Confirmed {
     }
 }
 
+/// Which sessions end when one is opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Closed {
+    /// That of the request.
+    Own,
+    /// All that the account has.
+    All,
+}
+
 /// The answer to [`ATTEMPT`]; null but for the first when there is no such account, or no attempt left.
 #[derive(FromRow)]
 struct Attempt {
     wait: i64,
-    id: Option<i64>,
+    id: Option<UserId>,
     email: Option<String>,
     name: Option<String>,
-    role: Option<String>,
+    role: Option<Role>,
     password_hash: Option<String>,
 }
 
@@ -200,7 +218,7 @@ pub(crate) async fn sign_in(
     let Credentials { email, password } = credentials;
     let confirmed = Confirmed::by(&shop, client, &email, password).await?;
     shop.activity.record(Event::new("session.open").by(confirmed.user.id));
-    confirmed.open(&shop, client, &headers, false).await
+    confirmed.open(&shop, client, &headers, Closed::Own).await
 }
 
 /// `GET /api/session`: who is signed in. Nobody is no error: every page asks.
@@ -253,7 +271,7 @@ pub(crate) async fn user(connection: &mut Connection, headers: &HeaderMap) -> Re
 /// 401 without a session, 403 in a customer's.
 pub(crate) async fn administrator(connection: &mut Connection, headers: &HeaderMap) -> Result<User, Problem> {
     let user = user(connection, headers).await?;
-    if user.role == "administrator" { Ok(user) } else { Err(Problem::forbidden()) }
+    if user.role == Role::Administrator { Ok(user) } else { Err(Problem::forbidden()) }
 }
 
 /// Always a new one at signing in: one that was there before could be known to somebody else.

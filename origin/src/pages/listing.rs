@@ -27,6 +27,15 @@ const SORTS: [(Sort, &str); 4] = [
     (Sort::Name, "Name"),
 ];
 
+/// What a list is of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Of {
+    /// One category: it can be narrowed.
+    Category,
+    /// What words find.
+    Search,
+}
+
 #[derive(Debug)]
 pub(super) struct Listing {
     path: String,
@@ -46,10 +55,12 @@ struct Chosen {
 }
 
 impl Listing {
-    /// Reads the query of a search, or of the list of a category, which can be narrowed.
-    pub(super) fn read(path: String, query: &str, search: bool) -> Self {
-        let names: &[&str] =
-            if search { &["q", "sort", "cursor"] } else { &["sort", "price", "stock", "cursor"] };
+    /// Reads the query of a list's address.
+    pub(super) fn read(of: Of, path: String, query: &str) -> Self {
+        let names: &[&str] = match of {
+            Of::Search => &["q", "sort", "cursor"],
+            Of::Category => &["sort", "price", "stock", "cursor"],
+        };
         let sent: Vec<(String, String)> = serde_urlencoded::from_str(query).unwrap_or_default();
         let sent: Vec<_> = sent.into_iter().filter(|(name, _)| names.contains(&name.as_str())).collect();
         let value =
@@ -91,7 +102,14 @@ impl Listing {
     }
 
     pub(super) fn narrowed(&self) -> Narrowed {
-        Narrowed { prices: self.chosen.band.map(|band| BANDS[band].2), in_stock: self.chosen.in_stock }
+        Narrowed {
+            prices: self
+                .chosen
+                .band
+                .map(|band| BANDS[band].2)
+                .map(|(least, most)| (least.into(), most.into())),
+            in_stock: self.chosen.in_stock,
+        }
     }
 
     /// What a template shows of it: the choices, each with the address it leads to and what is found there.
@@ -170,7 +188,7 @@ mod tests {
     use super::*;
 
     fn read(query: &str) -> Listing {
-        Listing::read("/category/kitchen".to_owned(), query, false)
+        Listing::read(Of::Category, "/category/kitchen".to_owned(), query)
     }
 
     #[test]
@@ -186,7 +204,7 @@ mod tests {
         ] {
             assert_eq!(read(sent).other_spelling().as_deref(), address, "{sent}");
         }
-        let search = Listing::read("/search".to_owned(), "q=%20red%20%20kettle", true);
+        let search = Listing::read(Of::Search, "/search".to_owned(), "q=%20red%20%20kettle");
         assert_eq!(search.other_spelling().as_deref(), Some("/search?q=red+kettle"));
     }
 
@@ -194,7 +212,7 @@ mod tests {
     fn an_address_is_in_the_order_of_its_names() {
         let everything = "cursor=x&price=25-50&sort=name&stock=in";
         assert_eq!(read(everything).address(), format!("/category/kitchen?{everything}"));
-        let search = Listing::read("/search".to_owned(), "cursor=x&q=red&sort=name", true);
+        let search = Listing::read(Of::Search, "/search".to_owned(), "cursor=x&q=red&sort=name");
         assert_eq!(search.other_spelling(), None);
     }
 

@@ -18,7 +18,10 @@ use axum::{
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde_json::{Value, json};
 
-use self::{listing::Listing, site::Site};
+use self::{
+    listing::{Listing, Of},
+    site::Site,
+};
 use crate::{
     caching::{self, EntityTag, IfNoneMatch, Keeping, Tag},
     catalogue::{self, Catalogue},
@@ -70,7 +73,7 @@ async fn category(
         Spelled::Otherwise(slug) => return Ok(moved(&format!("/category/{slug}"))),
         Spelled::Never => return Err(Told::NotFound),
     };
-    let listing = Listing::read(format!("/category/{slug}"), uri.query().unwrap_or_default(), false);
+    let listing = Listing::read(Of::Category, format!("/category/{slug}"), uri.query().unwrap_or_default());
     if let Some(address) = listing.other_spelling() {
         return Ok(moved(&address));
     }
@@ -82,7 +85,8 @@ async fn category(
     }
     let aisles = categories::names(&mut asked.connection).await?;
     let Some(category) = aisles.iter().find(|aisle| aisle.slug == slug) else { return Err(Told::NotFound) };
-    let counted = products::count_bands(&mut asked.connection, &slug, &listing::BOUNDS).await?;
+    let counted =
+        products::count_bands(&mut asked.connection, &slug, &listing::BOUNDS.map(Into::into)).await?;
     let (_, page) = request.find(&mut asked.connection).await?;
     let count: i64 = counted.iter().map(|counted| counted.count).sum();
     let shown = json!({
@@ -141,7 +145,7 @@ async fn search(
     OriginalUri(uri): OriginalUri,
     headers: HeaderMap,
 ) -> Result<Response, Told> {
-    let listing = Listing::read("/search".to_owned(), uri.query().unwrap_or_default(), true);
+    let listing = Listing::read(Of::Search, "/search".to_owned(), uri.query().unwrap_or_default());
     if let Some(address) = listing.other_spelling() {
         return Ok(moved(&address));
     }

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use time::OffsetDateTime;
 use utoipa::ToSchema;
 
-use crate::problem::Problem;
+use crate::{numbers::Cents, problem::Problem};
 
 /// The end of year 9999 UTC, in microseconds.
 const LAST_MICROSECOND: i64 = 253_402_300_799_999_999;
@@ -44,7 +44,7 @@ impl Sort {
 pub(crate) enum Key {
     /// Microseconds, as exact as PostgreSQL is.
     CreatedAt(OffsetDateTime),
-    PriceCents(i64),
+    PriceCents(Cents),
     Name(String),
 }
 
@@ -88,7 +88,7 @@ impl Cursor {
                 )
             }
             Sort::PriceAsc | Sort::PriceDesc => {
-                Key::PriceCents(key.parse().ok().filter(|cents| *cents >= 0)?)
+                Key::PriceCents(key.parse::<i64>().ok().filter(|cents| *cents >= 0)?.into())
             }
             Sort::Name => Key::Name(Some(key).filter(|name| !name.contains('\0'))?.to_owned()),
         };
@@ -107,8 +107,8 @@ mod tests {
         let time = OffsetDateTime::from_unix_timestamp_nanos(1_760_000_000_123_456_000).expect("a time");
         for (sort, key) in [
             (Sort::Newest, Key::CreatedAt(time)),
-            (Sort::PriceAsc, Key::PriceCents(0)),
-            (Sort::PriceDesc, Key::PriceCents(129_900)),
+            (Sort::PriceAsc, Key::PriceCents(0.into())),
+            (Sort::PriceDesc, Key::PriceCents(129_900.into())),
             (Sort::Name, Key::Name("Bücher: eins".to_owned())),
         ] {
             let cursor = Cursor { key, id: 42 };

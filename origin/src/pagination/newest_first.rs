@@ -3,10 +3,12 @@
 use axum::extract::FromRequestParts;
 use http::request::Parts;
 use serde::Deserialize;
+use sqlx::{FromRow, postgres::PgRow};
 use time::OffsetDateTime;
 use utoipa::IntoParams;
 
 use crate::{
+    database::{Connection, Rows},
     pagination::{Cursor, Key, Sort, cut, limit},
     parameters,
     problem::Problem,
@@ -31,7 +33,7 @@ pub(crate) struct Parameters {
 pub(crate) struct Page {
     limit: u32,
     /// The time and id of the last row of the page before.
-    pub(crate) after: (OffsetDateTime, i64),
+    after: (OffsetDateTime, i64),
 }
 
 impl<S: Send + Sync> FromRequestParts<S> for Page {
@@ -49,20 +51,28 @@ impl<S: Send + Sync> FromRequestParts<S> for Page {
     }
 }
 
-impl Page {
-    /// Rows to ask for: one more than the page tells whether there is another.
-    pub(crate) fn rows(&self) -> i64 {
-        i64::from(self.limit) + 1
-    }
+/// A row of such a list.
+pub(crate) trait Placed: for<'r> FromRow<'r, PgRow> + Send + Unpin {
+    /// When it came to be, and its id.
+    fn place(&self) -> (OffsetDateTime, i64);
+}
 
-    /// Cuts the rows to the page; the cursor of the next, if there is one.
-    pub(crate) fn cut<T>(
+impl Page {
+    /// Asks for the page's rows; the last three parameters of the statement are the time and the id that they come after, and how
+    /// many are wanted. The rows, and the cursor of the next page, if there is one.
+    pub(crate) async fn read<T: Placed>(
         &self,
-        rows: &mut Vec<T>,
-        place: impl Fn(&T) -> (OffsetDateTime, i64),
-    ) -> Option<String> {
-        let (time, id) = cut(rows, self.limit).map(place)?;
-        Some(Cursor { key: Key::CreatedAt(time), id }.encode(Sort::Newest))
+        connection: &mut Connection,
+        name: &'static str,
+        query: Rows<'_, T>,
+    ) -> Result<(Vec<T>, Option<String>), sqlx::Error> {
+        let (time, id) = self.after;
+        // One more than the page tells whether there is another.
+        let query = query.bind(time).bind(id).bind(i64::from(self.limit) + 1);
+        let mut rows = connection.all(name, query).await?;
+        let last = cut(&mut rows, self.limit).map(Placed::place);
+        let next = last.map(|(time, id)| Cursor { key: Key::CreatedAt(time), id }.encode(Sort::Newest));
+        Ok((rows, next))
     }
 }
 

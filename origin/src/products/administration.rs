@@ -24,6 +24,7 @@ use crate::{
     database::Connection,
     idempotency::{Begun, Done, Fingerprint, IdempotencyKey, Keyed},
     input::{self, Checked, Input, Wrong},
+    numbers::{Cents, ProductId},
     outbox, pictures,
     problem::{FieldError, Problem},
     sessions,
@@ -82,8 +83,8 @@ pub(crate) struct NewProduct {
     #[schema(pattern = "^[^\\x00]*$", max_length = 10_000)]
     description: String,
     #[serde(deserialize_with = "input::integer")]
-    #[schema(minimum = 0, maximum = 1_000_000_000)]
-    price_cents: i64,
+    #[schema(value_type = i64, minimum = 0, maximum = 1_000_000_000)]
+    price_cents: Cents,
     #[serde(default = "euro")]
     #[schema(pattern = "^[A-Z]{3}$")]
     currency: String,
@@ -137,7 +138,7 @@ pub(crate) struct Change {
     description: Option<String>,
     #[serde(default, deserialize_with = "input::integer_not_null")]
     #[schema(value_type = i64, minimum = 0, maximum = 1_000_000_000)]
-    price_cents: Option<i64>,
+    price_cents: Option<Cents>,
     #[serde(default, deserialize_with = "input::not_null")]
     #[schema(value_type = bool)]
     active: Option<bool>,
@@ -185,8 +186,8 @@ fn check_category(slug: Option<&str>, wrong: &mut Wrong) {
     wrong.unless(slug.is_none_or(is_slug), "category", "the slug of one, such as `kitchen`");
 }
 
-fn check_price(cents: i64, wrong: &mut Wrong) {
-    wrong.unless((0..=DEAREST).contains(&cents), "price_cents", "a number from 0 to 1000000000");
+fn check_price(cents: Cents, wrong: &mut Wrong) {
+    wrong.unless((0..=DEAREST).contains(&i64::from(cents)), "price_cents", "a number from 0 to 1000000000");
 }
 
 fn check_image(stem: Option<&str>, wrong: &mut Wrong) {
@@ -222,7 +223,7 @@ pub(crate) struct Changed {
     #[sqlx(flatten)]
     #[serde(skip)]
     state: ProductVersion,
-    id: i64,
+    id: ProductId,
     slug: String,
     version: i64,
     active: bool,
@@ -241,7 +242,7 @@ impl Changed {
         connection.optional("products.kept", sqlx::query_as(KEPT_BY_SLUG).bind(slug)).await?.ok_or_else(none)
     }
 
-    pub(crate) fn id(&self) -> i64 {
+    pub(crate) fn id(&self) -> ProductId {
         self.id
     }
 
@@ -273,7 +274,7 @@ pub(crate) async fn create(
     let administrator = sessions::administrator(&mut connection, &headers).await?;
     pictures::check(&mut connection, new.image.as_deref()).await?;
     connection.begin().await?;
-    let query = sqlx::query_as::<_, (i64,)>(INSERT)
+    let query = sqlx::query_as::<_, (ProductId,)>(INSERT)
         .bind(new.category.clone())
         .bind(new.slug.clone())
         .bind(new.name)

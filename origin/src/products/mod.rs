@@ -25,6 +25,7 @@ use crate::{
     categories,
     client::Client,
     database::Connection,
+    numbers::{Cents, ProductId},
     pagination::{self, Cursor, Key, LARGEST_LIMIT, Sort},
     parameters::{NoParameters, Parameters},
     pictures,
@@ -207,7 +208,7 @@ pub(crate) struct ListRequest {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Narrowed {
     /// The least and the highest, in cents.
-    pub(crate) prices: Option<(i64, i64)>,
+    pub(crate) prices: Option<(Cents, Cents)>,
     pub(crate) in_stock: bool,
 }
 
@@ -302,7 +303,7 @@ impl ListedProduct {
             Sort::PriceAsc | Sort::PriceDesc => Key::PriceCents(self.price_cents),
             Sort::Name => Key::Name(self.name.clone()),
         };
-        Cursor { key, id: self.id }
+        Cursor { key, id: self.id.into() }
     }
 }
 
@@ -335,12 +336,12 @@ impl From<i64> for Found {
 /// A product in a list.
 #[derive(Debug, FromRow, Serialize, ToSchema)]
 pub(crate) struct ListedProduct {
-    id: i64,
+    id: ProductId,
     pub(crate) slug: String,
     name: String,
     /// The category's slug.
     category: String,
-    price_cents: i64,
+    price_cents: Cents,
     currency: String,
     /// A path below the origin, or null.
     #[sqlx(try_from = "Option<String>")]
@@ -412,7 +413,7 @@ async fn page(shop: &Shop, headers: &HeaderMap, request: &ListRequest) -> Result
 #[derive(Debug, FromRow)]
 pub(crate) struct ProductVersion {
     epoch: String,
-    id: i64,
+    id: ProductId,
     version: i64,
     category: String,
     category_version: i64,
@@ -462,7 +463,7 @@ pub(crate) struct Counted {
 pub(crate) async fn count_bands(
     connection: &mut Connection,
     category: &str,
-    bounds: &[i64],
+    bounds: &[Cents],
 ) -> Result<Vec<Counted>, sqlx::Error> {
     let query = sqlx::query_as(BANDS).bind(category.to_owned()).bind(bounds.to_vec());
     connection.all("products.bands", query).await
@@ -477,7 +478,7 @@ pub(crate) const WITHDRAWN: &str = "SELECT id FROM products WHERE slug = $1 AND 
 
 /// Whether a product was offered under this slug, and is not any more.
 pub(crate) async fn is_withdrawn(connection: &mut Connection, slug: &str) -> Result<bool, sqlx::Error> {
-    let query = sqlx::query_as::<_, (i64,)>(WITHDRAWN).bind(slug.to_owned());
+    let query = sqlx::query_as::<_, (ProductId,)>(WITHDRAWN).bind(slug.to_owned());
     Ok(connection.optional("products.withdrawn", query).await?.is_some())
 }
 
@@ -487,13 +488,13 @@ pub(crate) struct Product {
     #[sqlx(flatten)]
     #[serde(skip)]
     state: ProductVersion,
-    pub(crate) id: i64,
+    pub(crate) id: ProductId,
     slug: String,
     name: String,
     pub(crate) category: String,
     category_name: String,
     description: String,
-    price_cents: i64,
+    price_cents: Cents,
     currency: String,
     #[sqlx(try_from = "Option<String>")]
     #[schema(value_type = Option<String>)]
@@ -537,7 +538,7 @@ struct Stock {
     #[serde(skip)]
     epoch: String,
     #[serde(skip)]
-    id: i64,
+    id: ProductId,
     stock: i32,
 }
 
