@@ -26,6 +26,7 @@ mod schema;
 mod search;
 mod slow_queries;
 mod traces;
+mod typed_statements;
 
 use std::time::Duration;
 
