@@ -6,7 +6,7 @@ use super::{Resolver, Span, bytes, duration};
 use crate::settings::{
     Command, CommandListen,
     file::WrittenCommand,
-    value::{Ready, Text},
+    value::{Ready, Text, Written},
 };
 
 impl Resolver<'_> {
@@ -59,7 +59,7 @@ impl Resolver<'_> {
     }
 
     fn admin_port(&mut self, written: Written<Text>, listen: CommandListen) -> Option<String> {
-        let place = written.span();
+        let place = written.span.clone();
         let name = self.value(written)?.0;
         let message = if name == listen.variable() {
             format!("{name} tells instances already where to listen for requests")

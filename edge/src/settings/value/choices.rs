@@ -383,6 +383,14 @@ impl Value for IgnoredCookies {
     }
 }
 
+impl Value for SecurityFields {
+    const EXPECTED: &'static str = "\"strict\" or \"off\"";
+
+    fn from_text(text: &str) -> Result<Self, Unreadable> {
+        choose(text, &[("off", SecurityFields::Off), ("strict", SecurityFields::Strict)])
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -438,13 +446,5 @@ mod tests {
         assert_eq!(pattern("/caf%c3%a9/*"), Some(PathPattern::Prefix("/caf%C3%A9/".into())));
         assert_eq!(pattern("/%7Ea|b"), Some(PathPattern::Exact("/~a%7Cb".into())));
         assert_eq!(pattern("/a%2fb"), Some(PathPattern::Exact("/a%2Fb".into())));
-    }
-}
-
-impl Value for SecurityFields {
-    const EXPECTED: &'static str = "\"strict\" or \"off\"";
-
-    fn from_text(text: &str) -> Result<Self, Unreadable> {
-        choose(text, &[("off", SecurityFields::Off), ("strict", SecurityFields::Strict)])
     }
 }
