@@ -89,9 +89,9 @@ fn the_demo_is_right_and_puts_no_limit_on_pages() {
     assert_eq!(settings.log.format, LogFormat::Pretty);
     let limited: Vec<(&str, bool)> =
         settings.routes.iter().map(|route| (&*route.name, !route.limits.is_empty())).collect();
-    let api = ["categories", "products", "stock", "product", "suggestions", "api", "search"]
+    let api = ["categories", "products", "stock", "product", "suggestions", "uploads", "api", "search"]
         .map(|name| (name, true));
-    let files = [("assets", false), ("pictures", false)];
+    let files = [("to-tls", false), ("assets", false), ("pictures", false)];
     assert_eq!(limited, [&files[..], &api, &[("pages", false)]].concat());
 }
 

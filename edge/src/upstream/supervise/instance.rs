@@ -21,7 +21,7 @@ use super::{
     Surroundings,
     board::{BoardEntry, InstanceState, LastFailure},
     failures::{Course, FailuresInARow, HEALTHY_AFTER, Recovery, Setback},
-    place::Places,
+    place::InstancePlaces,
     probe::{NotReady, Probe},
     process::{Process, Start},
     program::prepare,
@@ -232,7 +232,7 @@ impl Life {
         }
     }
 
-    fn start(&self) -> Result<(Process, Places), Vec<String>> {
+    fn start(&self) -> Result<(Process, InstancePlaces), Vec<String>> {
         let prepared = prepare(&self.command)?;
         let (name, endpoints) = (self.name.clone(), Arc::clone(&self.endpoints));
         if let CommandOutput::File(path) = &self.command.output
@@ -251,7 +251,7 @@ impl Life {
         };
         let (Surroundings { launcher, ports, guard, .. }, identity) =
             (&*self.surroundings, prepared.identity.as_ref());
-        let places = Places::claim(&self.command, ports, &self.sockets, identity);
+        let places = InstancePlaces::claim(&self.command, ports, &self.sockets, identity);
         let started = places.and_then(|places| {
             let with = Start { launcher, guard, places: &places, identity, variables: &prepared.variables };
             Ok((Process::start(&self.command, &with, print)?, places))

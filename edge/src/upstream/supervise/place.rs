@@ -13,13 +13,13 @@ use crate::{
 };
 
 /// Where an instance is told to listen, its own until this is dropped.
-pub(super) struct Places {
+pub(super) struct InstancePlaces {
     pub(super) listen: ListenPlace,
     /// For what clients must not reach.
     admin: Option<Port>,
 }
 
-impl Places {
+impl InstancePlaces {
     pub(super) fn claim(
         command: &Command,
         ports: &Arc<Ports>,

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, io, os::fd::OwnedFd, process::Stdio, sync::Arc,
 use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::{net::unix::pipe, process::Child, task::JoinHandle, time::timeout};
 
-use super::{guard::Guard, identity::Identity, launcher::Launcher, output::relay, place::Places};
+use super::{guard::Guard, identity::Identity, launcher::Launcher, output::relay, place::InstancePlaces};
 use crate::settings::Command;
 
 /// How long the last output of an instance that has ended is waited for: a child of it may hold the pipe.
@@ -24,7 +24,7 @@ pub(super) struct Process {
 pub(super) struct Start<'a> {
     pub(super) launcher: &'a Launcher,
     pub(super) guard: &'a Arc<Guard>,
-    pub(super) places: &'a Places,
+    pub(super) places: &'a InstancePlaces,
     pub(super) identity: Option<&'a Identity>,
     pub(super) variables: &'a BTreeMap<String, String>,
 }
