@@ -1,6 +1,6 @@
 //! The whole project: the edge with the settings of `config/demo.toml`, the origin it runs, and its private PostgreSQL.
 
-use std::{net::SocketAddr, path::Path};
+use std::path::Path;
 
 use crate::{
     address,
@@ -47,18 +47,6 @@ pub fn start_with(change: impl FnOnce(String) -> String) -> Edge {
     let origin = replace(&read("config/origin.toml"), "127.0.0.1:9900", &admin);
     folder.write("origin.toml", &replace(&origin, "127.0.0.1:9001", &address::own().to_string()));
     Edge::start_in(folder)
-}
-
-/// Where its origin shows its metrics; of several instances one does.
-///
-/// # Panics
-/// When the origin's settings name no address.
-#[track_caller]
-#[must_use]
-pub fn admin_of_origin(shop: &Edge) -> SocketAddr {
-    let settings = std::fs::read_to_string(shop.folder().join("origin.toml")).expect("the folder is ours");
-    let admin = settings.lines().find_map(|line| line.strip_prefix("admin = "));
-    admin.and_then(|text| text.trim_matches('"').parse().ok()).expect("the shop's settings name it")
 }
 
 /// Replaces what must be there.

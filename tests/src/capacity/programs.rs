@@ -15,7 +15,6 @@ use crate::{
     edge::Edge,
     origin,
     process::{cpu_seconds, own_cpu_seconds, proportional_kib_of_tree},
-    shop,
 };
 
 /// Between two looks at the connections, and so many of them between two looks at the memory, which cost more.
@@ -45,7 +44,8 @@ pub struct Cpu {
 pub struct Programs {
     edge: u32,
     postgres: u32,
-    origin_admin: SocketAddr,
+    /// The edge's, by which it hands on what an origin tells.
+    admin: SocketAddr,
     database: PgConnectOptions,
 }
 
@@ -82,7 +82,7 @@ impl Programs {
         Self {
             edge: shop.id(),
             postgres: shop.running("postgres").expect("the shop runs a PostgreSQL of its own"),
-            origin_admin: shop::admin_of_origin(shop),
+            admin: shop.admin(),
             database: origin::database(shop.folder()),
         }
     }
@@ -108,7 +108,7 @@ impl Programs {
     #[track_caller]
     #[must_use]
     pub fn queries(&self) -> Queries {
-        Queries::parse(&Curl::clear(self.origin_admin, "/metrics").send().text())
+        Queries::parse(&Curl::clear(self.admin, "/commands/origin/1/metrics").send().text())
     }
 
     /// Begins to look; to be called within a runtime.
