@@ -62,7 +62,7 @@ pub(crate) const PLACE: &str = "
                 FOR NO KEY UPDATE OF p),
          judged AS MATERIALIZED (
              SELECT count(*) = cardinality($4) AND min(currency) = max(currency)
-                    AND coalesce(sum(price_cents * quantity) = $6, true) AS good,
+                    AND coalesce(sum(price_cents * quantity) = $6::bigint, true) AS good,
                     count(DISTINCT currency) AS currencies, min(currency) AS currency,
                     sum(price_cents * quantity)::bigint AS total, array_agg(number) AS there
                FROM shelf),
