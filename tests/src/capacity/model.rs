@@ -23,8 +23,9 @@ use crate::wait;
 
 /// Visitors that take the same step at the same time while its cost is measured.
 const AT_ONCE: usize = 2;
-/// How often one of them takes it before another comes: few enough for every limit on clients.
-const REPEATS: u32 = 5;
+/// How often one of them takes it before another comes: few enough for every limit on clients, also where the origin takes two of
+/// them for one (the rate of searches).
+const REPEATS: u32 = 3;
 /// How much of the processors the guide lets be used.
 pub(super) const BUSY: f64 = 0.7;
 
