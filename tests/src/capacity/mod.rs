@@ -47,6 +47,9 @@ pub const SCREENS: [(&str, u32, u32); 2] = [("telephone", 412, 823), ("desk", 12
 /// A telephone on a slow line.
 const SLOW: Slowness =
     Slowness { bits_per_second: 1_600_000, latency: Duration::from_millis(150), processor: 4 };
+/// A desk.
+const QUICK: Slowness =
+    Slowness { bits_per_second: 100_000_000, latency: Duration::from_millis(5), processor: 1 };
 
 /// How the shop runs. The guide's row with Redis is one more of these, once the programs have it.
 #[derive(Clone, Copy, Debug)]
@@ -76,6 +79,8 @@ pub struct Scale {
     pub cost: Duration,
     /// How often each page is painted.
     pub paints: usize,
+    /// Over what line, and with what processor.
+    pub slowness: Slowness,
     /// Clients of ab and Artillery, and requests of each of Artillery's.
     pub clients: u32,
     /// See `clients`.
@@ -95,6 +100,7 @@ impl Scale {
             measure: Duration::from_secs(30),
             cost: Duration::from_secs(3),
             paints: 5,
+            slowness: SLOW,
             clients: 200,
             requests: 10,
             customers: 2_000,
@@ -111,6 +117,7 @@ impl Scale {
             measure: Duration::from_secs(2),
             cost: Duration::from_millis(300),
             paints: 1,
+            slowness: QUICK,
             clients: 10,
             requests: 2,
             customers: 20,
@@ -199,8 +206,6 @@ pub fn measure(scale: Scale, mut tell: impl FnMut(&str)) -> Result<Results> {
         if deployment.instances == 1 {
             tell("ab and Artillery");
             guide = ask_as_the_guide(&shop, &scale);
-            tell("the paint of the pages");
-            paints = paint(&shop, &scale);
             tell("what each step costs");
             let few = Arc::new(scene.with_few_products());
             costs = Some(runtime.block_on(model::measure(&programs, &few, scale.cost))?);
@@ -211,6 +216,10 @@ pub fn measure(scale: Scale, mut tell: impl FnMut(&str)) -> Result<Results> {
                 Plan { users, think: scale.think.clone(), settle: scale.settle, measure: scale.measure };
             let run = run(&runtime, &programs, &scene, &plan).with_context(|| format!("{users} users"))?;
             runs.push(Run { deployment, ..run });
+        }
+        if deployment.instances == 1 {
+            tell("the paint of the pages");
+            paints = paint(&shop, &scale);
         }
     }
     let costs = costs.context("one deployment has one instance")?;
@@ -288,7 +297,7 @@ fn paint(shop: &Edge, scale: &Scale) -> Vec<Paint> {
                     // A browser that has been nowhere yet.
                     let mut browser = Browser::start();
                     browser.resize(width, height);
-                    browser.slow_down(SLOW);
+                    browser.slow_down(scale.slowness);
                     browser.open(&format!("https://localhost:{}{path}", shop.tls().port()));
                     browser.largest_paint()
                 })

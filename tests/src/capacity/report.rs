@@ -10,6 +10,7 @@ use super::{
     programs::Cpu,
     visitor::Step,
 };
+use crate::browser::Slowness;
 
 /// What the document keeps between these lines is written anew.
 const FROM: &str = "<!-- make load writes what follows -->\n";
@@ -163,9 +164,12 @@ impl Results {
     }
 
     fn paints(&self) -> String {
+        let Slowness { bits_per_second, latency, processor } = self.scale.slowness;
         let mut text = format!(
-            "### The largest paint\n\nChromium, 1.6 Mbit/s, 150 ms, a processor 4 times slower; nothing kept of an earlier visit; median of {}.\n\n\
-             | page | screen | measured | aim |\n{}",
+            "### The largest paint\n\nChromium, {} Mbit/s, {} ms, a processor {processor} times slower than this machine's; nothing kept of an \
+             earlier visit; median of {}.\n\n| page | screen | measured | aim |\n{}",
+            f64::from(bits_per_second) / 1e6,
+            latency.as_millis(),
             self.scale.paints,
             rule(4)
         );
