@@ -201,7 +201,7 @@ pub fn measure(scale: Scale, mut tell: impl FnMut(&str)) -> Result<Results> {
     for deployment in DEPLOYMENTS {
         tell(&format!("{}: starting the shop", deployment.name));
         let shop = start(deployment);
-        let programs = Programs::of(&shop);
+        let programs = Programs::of(&shop, deployment.instances);
         let scene = Arc::new(runtime.block_on(prepare(&shop, &programs, &scale))?);
         if deployment.instances == 1 {
             tell("ab and Artillery");

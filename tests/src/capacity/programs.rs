@@ -44,12 +44,13 @@ pub struct Cpu {
 pub struct Programs {
     edge: u32,
     postgres: u32,
-    /// The edge's, by which it hands on what an origin tells.
+    /// Where the edge shows what it and the instances of the origin count.
     admin: SocketAddr,
+    instances: u32,
     database: PgConnectOptions,
 }
 
-/// How long named queries took, of one instance of the origin: for each, how many took no longer than so many seconds.
+/// How long named queries took, of all instances of the origin: for each, how many took no longer than so many seconds.
 #[derive(Debug, Default)]
 pub struct Queries(BTreeMap<String, Vec<(f64, f64)>>);
 
@@ -72,17 +73,18 @@ pub struct Watch {
 }
 
 impl Programs {
-    /// Those of this shop.
+    /// Those of this shop, which has so many instances of the origin.
     ///
     /// # Panics
     /// When they do not run.
     #[track_caller]
     #[must_use]
-    pub fn of(shop: &Edge) -> Self {
+    pub fn of(shop: &Edge, instances: u32) -> Self {
         Self {
             edge: shop.id(),
             postgres: shop.running("postgres").expect("the shop runs a PostgreSQL of its own"),
             admin: shop.admin(),
+            instances,
             database: origin::database(shop.folder()),
         }
     }
@@ -101,14 +103,21 @@ impl Programs {
         Cpu { edge, origin: all - edge - postgres, postgres }
     }
 
-    /// What the origin has counted so far: one instance of it, where there are several.
+    /// What the instances of the origin have counted so far.
     ///
     /// # Panics
-    /// When it does not answer.
+    /// When one does not answer.
     #[track_caller]
     #[must_use]
     pub fn queries(&self) -> Queries {
-        Queries::parse(&Curl::clear(self.admin, "/commands/origin/1/metrics").send().text())
+        let mut all = Queries::default();
+        for number in 1..=self.instances {
+            let path = format!("/commands/origin/{number}/metrics");
+            let answer = Curl::clear(self.admin, &path).send();
+            assert_eq!(answer.status, 200, "{path}: {answer:#?}");
+            all.add(&answer.text());
+        }
+        all
     }
 
     /// Begins to look; to be called within a runtime.
@@ -153,9 +162,9 @@ async fn look(
 }
 
 impl Queries {
-    /// Of the text of `/metrics`.
-    fn parse(page: &str) -> Self {
-        let mut all: BTreeMap<String, Vec<(f64, f64)>> = BTreeMap::new();
+    /// Adds those of the text of an instance's `/metrics`.
+    fn add(&mut self, page: &str) {
+        let mut own: BTreeMap<&str, Vec<(f64, f64)>> = BTreeMap::new();
         let buckets =
             page.lines().filter_map(|line| line.strip_prefix("origin_query_duration_seconds_bucket{"));
         for (labels, count) in buckets.filter_map(|line| line.split_once("} ")) {
@@ -166,10 +175,18 @@ impl Queries {
             let Some((query, bound)) = label("query").zip(label("le")) else { continue };
             let bound = bound.trim_start_matches('+').parse();
             if let Some((bound, count)) = bound.ok().zip(count.parse().ok()) {
-                all.entry(query.to_owned()).or_default().push((bound, count));
+                own.entry(query).or_default().push((bound, count));
             }
         }
-        Self(all)
+        for (query, buckets) in own {
+            let Some(known) = self.0.get_mut(query) else {
+                self.0.insert(query.to_owned(), buckets);
+                continue;
+            };
+            for ((_, sum), (_, count)) in known.iter_mut().zip(buckets) {
+                *sum += count;
+            }
+        }
     }
 
     /// The query whose 95th percentile is the longest of those that were made often enough since `before`, and that percentile,
@@ -279,7 +296,13 @@ mod tests {
 
     #[test]
     fn percentiles_are_of_what_has_come_since_and_as_prometheus_computes_them() {
-        let (before, after) = (Queries::parse(&page(1000, 0)), Queries::parse(&page(1000, 100)));
+        let of = |pages: &[String]| {
+            let mut all = Queries::default();
+            pages.iter().for_each(|page| all.add(page));
+            all
+        };
+        let before = of(&[page(500, 0), page(500, 0)]);
+        let after = of(&[page(500, 40), page(500, 60)]);
         let (query, percentile) = after.slowest_since(&before).unwrap();
         assert_eq!(query, "orders.place");
         assert!((percentile.as_secs_f64() - 0.048).abs() < 1e-6, "{percentile:?}");

@@ -93,7 +93,7 @@ impl Results {
         let mut text = format!(
             "### Crowds\n\n{cores} processors, which the visitors use as well; load average before the run: {load_before}. Each crowd was \
              measured for {} s, with {} to {} s of thinking between two steps, and every visitor buys. Processors, memory and connections are \
-             those of edge, origin and PostgreSQL together; with several instances the queries are those of one.\n\n",
+             those of edge, origin and PostgreSQL together.\n\n",
             scale.measure.as_secs(),
             scale.think.start.as_secs_f64(),
             scale.think.end.as_secs_f64(),
