@@ -376,6 +376,8 @@ pub enum CommandListen {
     Port,
     /// The path of a Unix socket, in `SOCKET`.
     Unix,
+    /// One socket for all of them, which the edge has bound: its descriptor's number, in `LISTEN_FD`.
+    Shared,
 }
 
 impl CommandListen {
@@ -384,6 +386,7 @@ impl CommandListen {
         match self {
             Self::Port => "PORT",
             Self::Unix => "SOCKET",
+            Self::Shared => "LISTEN_FD",
         }
     }
 
@@ -392,6 +395,7 @@ impl CommandListen {
         match self {
             Self::Port => "{port}",
             Self::Unix => "{socket}",
+            Self::Shared => "{fd}",
         }
     }
 }

@@ -117,6 +117,18 @@ fn a_cluster_of_node() {
     is_replaced_under_load(&served(&tool::find(&["node"], "nodejs"), &["cluster.js"], ""));
 }
 
+/// Each instance leaves what it has not accepted to the others, and no connection is refused meanwhile.
+#[test]
+fn instances_that_share_a_socket() {
+    let node = tool::find(&["node"], "nodejs");
+    is_replaced_under_load(&served(&node, &["shared.js", "{fd}"], "listen = \"shared\""));
+    let uvicorn = installed("uvicorn");
+    is_replaced_under_load(&served(&uvicorn, &["--fd", "{fd}", "app:asgi"], "listen = \"shared\""));
+    let gunicorn = installed("gunicorn");
+    let words = ["--workers", "2", "--bind", "fd://{fd}", "app:wsgi"];
+    is_replaced_under_load(&served(&gunicorn, &words, "listen = \"shared\""));
+}
+
 #[test]
 fn phps_own_server() {
     let php = tool::find(&["php"], "php-cli");

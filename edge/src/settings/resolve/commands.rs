@@ -74,15 +74,12 @@ impl Resolver<'_> {
 
     /// Whether a word of `run` names a place that the instance does not have: the program would get it as it is written.
     fn check_placeholders(&mut self, place: Span, word: &str, listen: CommandListen) {
-        let other = match listen {
-            CommandListen::Port => CommandListen::Unix,
-            CommandListen::Unix => CommandListen::Port,
-        };
-        if word.contains(other.placeholder()) {
-            let message =
-                format!("{} stands for nothing: instances have a {}", other.placeholder(), listen.variable());
+        let all = [CommandListen::Port, CommandListen::Unix, CommandListen::Shared];
+        let others = all.into_iter().filter(|other| *other != listen).map(CommandListen::placeholder);
+        for other in others.filter(|other| word.contains(other)) {
+            let message = format!("{other} stands for nothing: instances have a {}", listen.variable());
             let help = format!("write {}, or change `listen`", listen.placeholder());
-            self.fault(place, message, help);
+            self.fault(place.clone(), message, help);
         }
     }
 }

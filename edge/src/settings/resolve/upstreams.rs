@@ -1,14 +1,14 @@
 //! Where misses go.
 
-use std::{collections::BTreeMap, num::NonZeroU32, sync::Arc};
+use std::{collections::BTreeMap, num::NonZeroU32, sync::Arc, time::Duration};
 
 use http::HeaderName;
 use toml::Spanned;
 
 use super::{Resolver, Span, count, duration, map};
 use crate::settings::{
-    Check, Command, Location, RequestField, RequestFields, Server, UpstreamSettings, UpstreamTlsSettings,
-    Verification,
+    Check, Command, CommandListen, Location, RequestField, RequestFields, Server, UpstreamSettings,
+    UpstreamTlsSettings, Verification,
     file::{WrittenCheck, WrittenUpstream, WrittenUpstreamTls},
     upstreams::TUNNELS_PER_CONNECTION,
     value::{Count, Percent, Positive, Table, Written, WrittenServer},
@@ -63,6 +63,14 @@ impl Resolver<'_> {
         upstream.overload = self.or(written.overload, upstream.overload);
         upstream.proxy_protocol = self.or(written.proxy_protocol, upstream.proxy_protocol);
         upstream.request_fields = self.request_fields(written.request_fields);
+        let shared = |server: &Server| {
+            let Location::Command(name) = &server.location else { return false };
+            commands.get(&**name).is_some_and(|command| command.listen == CommandListen::Shared)
+        };
+        if upstream.servers.iter().any(shared) {
+            // A connection is whichever instance's has accepted it, and that may end at any time: each carries one request.
+            upstream.connection_age = Duration::ZERO;
+        }
         upstream
     }
 

@@ -169,7 +169,14 @@ impl Value for CommandListen {
     const EXPECTED: &'static str = "where instances listen";
 
     fn from_text(text: &str) -> Result<Self, Unreadable> {
-        choose(text, &[("port", CommandListen::Port), ("unix", CommandListen::Unix)])
+        choose(
+            text,
+            &[
+                ("port", CommandListen::Port),
+                ("unix", CommandListen::Unix),
+                ("shared", CommandListen::Shared),
+            ],
+        )
     }
 }
 

@@ -21,12 +21,11 @@ use super::{
     Surroundings,
     board::{BoardEntry, InstanceState, LastFailure},
     failures::{Course, FailuresInARow, HEALTHY_AFTER, Recovery, Setback},
-    place::InstancePlaces,
+    place::{CommandSockets, InstancePlaces, ListenPlace},
     probe::{NotReady, Probe},
     process::{Process, Start},
     program::prepare,
     roster::{Endpoints, Listed},
-    sockets::SocketFolder,
 };
 use crate::{
     settings::{ByteSize, Command, CommandOutput, StopSignal},
@@ -49,7 +48,7 @@ pub(super) struct Life {
     pub(super) name: String,
     pub(super) command: Arc<Command>,
     pub(super) surroundings: Arc<Surroundings>,
-    pub(super) sockets: Arc<SocketFolder>,
+    pub(super) sockets: Arc<CommandSockets>,
     pub(super) endpoints: Arc<Endpoints>,
     pub(super) entry: BoardEntry,
     pub(super) vitals: Arc<Mutex<Vitals>>,
@@ -183,10 +182,17 @@ impl Life {
         let probe = Probe { address, path: command.ready.as_deref(), patience };
         let tell = |refusal: &NotReady| info!("{name} is not ready yet: {probe} is asked for; {refusal}");
         let limit = command.ready_timeout;
+        let (group, readings) = (process.group(), &self.surroundings.roster.memory);
+        let ready = async {
+            if let (ListenPlace::Shared(listener), Some(group)) = (&places.listen, group) {
+                listener.taken_up(group, readings).await;
+            }
+            probe.until_ready(tell).await;
+        };
         tokio::select! {
             _ = &mut *stop => return self.stop(process, None).await,
             status = process.child.wait() => return self.exited(process, status, Duration::ZERO).await,
-            () = probe.until_ready(tell) => {}
+            () = ready => {}
             () = sleep(limit) => {
                 error!("{name} does not answer {probe} within {limit:.0?}; stopping it");
                 self.stop(process, None).await;
@@ -222,6 +228,8 @@ impl Life {
         *self.vitals.lock() = Vitals::default();
         let address = watch.probe.address.clone();
         match end {
+            // Requests to a shared socket are any instance's; each finishes its own when it is told to stop.
+            End::Stop if matches!(places.listen, ListenPlace::Shared(_)) => self.stop(process, None).await,
             End::Stop => self.stop(process, Some(&address)).await,
             End::Exited(status) => self.exited(process, status, since.elapsed()).await,
             End::Lifeless => {

@@ -15,16 +15,16 @@ use super::{
     changed_files::tell_changes,
     instance::{Life, Vitals},
     memory::Replacements,
+    place::CommandSockets,
     restart::{RestartNews, RestartOrder, Roll},
     roster::Endpoints,
-    sockets::SocketFolder,
 };
 use crate::settings::Command;
 
 /// Brings the instances of one command to the settings.
 pub(super) struct Keeper {
     surroundings: Arc<Surroundings>,
-    sockets: Arc<SocketFolder>,
+    sockets: Arc<CommandSockets>,
     endpoints: Arc<Endpoints>,
     /// Restarts that are asked for.
     orders: mpsc::Receiver<RestartOrder>,

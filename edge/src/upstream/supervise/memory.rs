@@ -24,16 +24,18 @@ impl MemoryReadings {
     /// Bytes of memory that the processes of this group use: the sum of what each has resident, so that what they share
     /// counts for each. `None` when there is no such process.
     pub(super) fn of_group(&self, group: Pid) -> Option<u64> {
+        let each = self.processes_of(group).into_iter().filter_map(resident);
+        each.reduce(|sum, more| sum + more)
+    }
+
+    /// The processes of this group, as they were a moment ago.
+    pub(super) fn processes_of(&self, group: Pid) -> Vec<u32> {
         let mut reading = self.0.lock();
         if reading.as_ref().is_none_or(|(at, _)| at.elapsed() >= READING) {
             *reading = Some((Instant::now(), processes_by_group()));
         }
-        let (_, by_group) = reading.as_ref()?;
-        by_group
-            .get(&group.as_raw_pid())?
-            .iter()
-            .filter_map(|id| resident(*id))
-            .reduce(|sum, more| sum + more)
+        let by_group = reading.as_ref().map(|(_, by_group)| by_group);
+        by_group.and_then(|by_group| by_group.get(&group.as_raw_pid()).cloned()).unwrap_or_default()
     }
 }
 

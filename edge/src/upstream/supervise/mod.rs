@@ -51,6 +51,7 @@ mod program;
 mod restart;
 mod roster;
 mod scrape;
+mod shared;
 mod sockets;
 mod tail;
 
@@ -72,6 +73,7 @@ pub use program::obstacles;
 pub use restart::RestartNews;
 pub use roster::{CommandReport, Endpoints, InstanceReport, RequestsUnderWay, Roster};
 pub use scrape::{NotScraped, Scraped};
+pub use shared::SHARED_DESCRIPTOR;
 pub use tail::Tail;
 
 /// Keeps the programs of the settings running. Dropped without [`Supervisor::stop`], it stops them all the same, as long

@@ -5,6 +5,7 @@ use std::{io, sync::Arc};
 use super::{
     identity::Identity,
     ports::{Port, Ports},
+    shared::{SHARED_DESCRIPTOR, SharedListener, SharedSocket},
     sockets::{SocketFolder, SocketName},
 };
 use crate::{
@@ -23,7 +24,7 @@ impl InstancePlaces {
     pub(super) fn claim(
         command: &Command,
         ports: &Arc<Ports>,
-        sockets: &SocketFolder,
+        sockets: &CommandSockets,
         identity: Option<&Identity>,
     ) -> io::Result<Self> {
         let listen = ListenPlace::claim(command, ports, sockets, identity)?;
@@ -59,19 +60,29 @@ pub(super) enum ListenPlace {
     Port(Port),
     /// The second is the user as whom the instance runs, if it is not the edge's own.
     Socket(SocketName, Option<u32>),
+    /// One for all instances.
+    Shared(Arc<SharedListener>),
+}
+
+/// The sockets of one command.
+#[derive(Debug, Default)]
+pub(super) struct CommandSockets {
+    folder: SocketFolder,
+    shared: SharedSocket,
 }
 
 impl ListenPlace {
     fn claim(
         command: &Command,
         ports: &Arc<Ports>,
-        sockets: &SocketFolder,
+        sockets: &CommandSockets,
         identity: Option<&Identity>,
     ) -> io::Result<Self> {
         Ok(match command.listen {
+            CommandListen::Shared => Self::Shared(sockets.shared.claim()?),
             CommandListen::Port => Self::Port(ports.claim()?),
             CommandListen::Unix => {
-                Self::Socket(sockets.claim(&command.name, identity)?, identity.map(|who| who.user))
+                Self::Socket(sockets.folder.claim(&command.name, identity)?, identity.map(|who| who.user))
             }
         })
     }
@@ -81,6 +92,7 @@ impl ListenPlace {
         match self {
             Self::Port(port) => port.0.to_string(),
             Self::Socket(name, _) => name.0.display().to_string(),
+            Self::Shared(_) => SHARED_DESCRIPTOR.to_string(),
         }
     }
 
@@ -88,6 +100,7 @@ impl ListenPlace {
     pub(super) fn address(&self) -> Address {
         match self {
             Self::Port(port) => port.address(),
+            Self::Shared(listener) => Address::Socket(listener.address),
             Self::Socket(name, None) => Address::Unix(Arc::clone(&name.0)),
             Self::Socket(name, Some(user)) => Address::UnixOf(Arc::clone(&name.0), *user),
         }

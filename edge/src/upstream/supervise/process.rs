@@ -5,7 +5,13 @@ use std::{collections::BTreeMap, io, os::fd::OwnedFd, process::Stdio, sync::Arc,
 use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::{net::unix::pipe, process::Child, task::JoinHandle, time::timeout};
 
-use super::{guard::Guard, identity::Identity, launcher::Launcher, output::relay, place::InstancePlaces};
+use super::{
+    guard::Guard,
+    identity::Identity,
+    launcher::Launcher,
+    output::relay,
+    place::{InstancePlaces, ListenPlace},
+};
 use crate::settings::Command;
 
 /// How long the last output of an instance that has ended is waited for: a child of it may hold the pipe.
@@ -42,7 +48,9 @@ impl Process {
         let words = command.run.iter().map(|word| word.replace(command.listen.placeholder(), &value));
         let mut start = tokio::process::Command::new(&with.launcher.program);
         start
-            .args(["supervised", "--parent", &std::process::id().to_string(), "--"])
+            .args(["supervised", "--parent", &std::process::id().to_string()])
+            .args(matches!(with.places.listen, ListenPlace::Shared(_)).then_some("--listener"))
+            .arg("--")
             .args(words)
             .envs(
                 with.identity
@@ -52,7 +60,10 @@ impl Process {
             )
             .envs(with.variables)
             .envs(with.places.variables(command))
-            .stdin(Stdio::null())
+            .stdin(match &with.places.listen {
+                ListenPlace::Shared(listener) => Stdio::from(listener.descriptor()?),
+                _ => Stdio::null(),
+            })
             .stdout(writer.try_clone()?)
             .stderr(writer)
             .process_group(0)

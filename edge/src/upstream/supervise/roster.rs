@@ -79,7 +79,12 @@ impl Roster {
 
 impl crate::upstream::Commands for Roster {
     fn ready(&self, command: &str) -> Arc<[Address]> {
-        self.get(command).map_or_else(|| Arc::from([]), |endpoints| endpoints.snapshot())
+        let ready = self.get(command).map_or_else(|| Arc::from([]), |endpoints| endpoints.snapshot());
+        // Instances that share a socket are one server.
+        match ready.iter().enumerate().any(|(index, address)| ready[..index].contains(address)) {
+            true => ready.iter().take(1).cloned().collect(),
+            false => ready,
+        }
     }
 }
 
@@ -279,7 +284,11 @@ pub(super) struct Listed {
 
 impl Drop for Listed {
     fn drop(&mut self) {
-        self.endpoints.edit(|ready| ready.retain(|address| *address != self.address));
+        // Of instances that share an address each is listed once.
+        self.endpoints.edit(|ready| {
+            let own = ready.iter().position(|address| *address == self.address);
+            own.into_iter().for_each(|own| drop(ready.remove(own)));
+        });
     }
 }
 
@@ -298,6 +307,21 @@ mod tests {
         assert_eq!(*endpoints.snapshot(), [two]);
         drop(second);
         assert_eq!(*endpoints.snapshot(), []);
+    }
+
+    #[test]
+    fn instances_that_share_an_address_are_one_server_while_any_is_ready() {
+        let roster = Roster::default();
+        let (endpoints, _) = Endpoints::new();
+        roster.commands.store(Arc::new([("app".into(), Arc::clone(&endpoints))].into()));
+        let ready = || crate::upstream::Commands::ready(&roster, "app").len();
+        let shared = Address::Socket(([127, 0, 0, 1], 1).into());
+        let [first, second] = [(); 2].map(|()| endpoints.publish(shared.clone()));
+        assert_eq!((endpoints.snapshot().len(), ready()), (2, 1));
+        drop(first);
+        assert_eq!((endpoints.snapshot().len(), ready()), (1, 1));
+        drop(second);
+        assert_eq!(ready(), 0);
     }
 
     #[test]
