@@ -52,12 +52,18 @@ impl Curl {
     /// A GET of `path` from `localhost` over TLS; the certificate must hold against the authority in `ca`.
     #[must_use]
     pub fn tls(address: SocketAddr, ca: &Path, path: &str) -> Self {
+        Self::tls_to("localhost", address, ca, path)
+    }
+
+    /// As [`tls`](Self::tls), from a host of another name.
+    #[must_use]
+    pub fn tls_to(name: &str, address: SocketAddr, ca: &Path, path: &str) -> Self {
         let port = address.port();
-        Self::new(["--http1.1"], &format!("https://localhost:{port}{path}"))
+        Self::new(["--http1.1"], &format!("https://{name}:{port}{path}"))
             .argument("--cacert")
             .argument(ca)
             .argument("--connect-to")
-            .argument(format!("localhost:{port}:{}:{port}", address.ip()))
+            .argument(format!("{name}:{port}:{}:{port}", address.ip()))
     }
 
     fn new<const N: usize>(first: [&str; N], url: &str) -> Self {

@@ -10,6 +10,7 @@
 
 pub mod address;
 pub mod attack;
+pub mod authority;
 pub mod besieged;
 pub mod binaries;
 pub mod browser;

@@ -62,7 +62,7 @@ reasons! {
     /// The request carries a cookie that the route does not ignore, and no response that says `public`, `s-maxage` or `immutable`, and
     /// sets no cookie itself, is there for it.
     RequestCookie => "request-cookie",
-    /// The request carries Authorization and the stored response is not marked as shareable (§3.5).
+    /// The request carries Authorization, or comes with a client certificate that the upstream is told of, and the stored response is not marked as shareable (§3.5).
     Authorization => "authorization",
     /// `If-Match` or `If-Unmodified-Since`: only the origin can answer (RFC 9110 §13.1.1, §13.1.4).
     OriginPrecondition => "origin-precondition",

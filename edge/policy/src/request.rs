@@ -70,12 +70,12 @@ impl RequestFacts {
         }
     }
 
-    /// Whether the request carries credentials (RFC 9110 §11.6.2).
+    /// Whether the request carries credentials (RFC 9110 §11.6.2), or is as good as if it did.
     pub fn is_authorized(&self) -> bool {
         self.authorization
     }
 
-    /// The facts of a request that carries credentials in other fields than Authorization: to a cache it is no other.
+    /// The facts of a request that carries credentials in other fields than Authorization, or in a certificate that the upstream is told of: to a cache it is no other.
     #[must_use]
     pub fn with_credentials(mut self) -> RequestFacts {
         self.authorization = true;

@@ -26,6 +26,7 @@ pub fn run(path: &Path) -> ExitCode {
     };
     warnings.iter().for_each(say::complaint);
     let findings = findings(&settings, Clock::system().wall());
+    findings.certificates.iter().for_each(say::result);
     findings.warnings.iter().for_each(say::complaint);
     if findings.faults.is_empty() {
         say::result(format_args!("{}: ok: {}", path.display(), summary(&settings)));
@@ -40,14 +41,19 @@ pub fn run(path: &Path) -> ExitCode {
 struct Findings {
     /// The edge would not start, would have nobody to ask, or clients would turn away.
     faults: Vec<String>,
+    /// Which certificates there are.
+    certificates: Vec<String>,
     warnings: Vec<String>,
 }
 
 fn findings(settings: &Settings, now: SystemTime) -> Findings {
     let mut findings = Findings::default();
     for listen in &settings.listeners {
-        for finding in listen.tls.iter().flat_map(|source| tls::inspect(source, now)) {
+        for finding in listen.tls.iter().flat_map(|tls| tls::inspect(tls, now)) {
             match finding {
+                Finding::Certificate(told) => {
+                    findings.certificates.push(format!("listener {}: {told}", listen.address));
+                }
                 Finding::Fault(fault) => {
                     findings.faults.push(format!("listener {}: {fault}", listen.address));
                 }

@@ -38,10 +38,12 @@ use crate::{
         places::Places,
         proxy_protocol::Introducers,
         socket::{ConnectionPermit, Watched},
+        tls::CurrentCertificates,
         unread,
     },
     message::{
         body_error::BodyError,
+        certified::Acquaintance,
         client_shares::ClientShare,
         content::Content,
         interim::Interim,
@@ -75,6 +77,8 @@ pub struct Entrance {
 #[derive(Clone)]
 pub struct TlsEntrance {
     pub acceptor: TlsAcceptor,
+    /// Those that it shows.
+    pub certificates: Arc<CurrentCertificates>,
     /// The places of handshakes under way, of all listeners.
     pub handshakes: Arc<Places>,
 }
@@ -129,7 +133,8 @@ pub async fn serve(
     let scheme = if encrypted { Scheme::Https } else { Scheme::Http };
     // Unknown where the client has gone already.
     let reached = stream.local_addr().unwrap_or(SocketAddr::from(([0; 4], 0)));
-    let mut peer = Peer { address: address.ip().to_canonical(), port: address.port(), reached, scheme };
+    let own = address.ip().to_canonical();
+    let mut peer = Peer { address: own, port: address.port(), reached, scheme, acquaintance: None };
     if let Some(introducers) = introducers {
         // Boxed: most listeners have none, and their connections should not carry the room for reading a header.
         let met = Box::pin(introducers.meet(&edge, &mut stream, address, timeouts.header)).await;
@@ -149,14 +154,18 @@ pub async fn serve(
     // A child token: checking the shared one takes a lock that all connections share.
     let drain = leave.child_token();
     let hsts = hsts.filter(|_| peer.scheme == Scheme::Https);
-    let client = ClientConnection { edge, peer, timeouts, bounds, stall, hsts, leave, drain };
+    let mut client =
+        ClientConnection { edge, peer, timeouts, bounds, stall, hsts, leave, drain, acquaintance: None };
     let Some(tls) = tls else { return client.http1(stream, place).await };
+    let certificates = Arc::clone(&tls.certificates);
     // Boxed: it is over when the connection has hardly begun.
     match Box::pin(client.handshake(tls, stream, &place)).await {
-        Some(stream) if stream.get_ref().1.alpn_protocol() == Some(b"h2") => {
-            client.http2(stream, place).await;
+        Some(stream) => {
+            let session = stream.get_ref().1;
+            let is_http2 = session.alpn_protocol() == Some(b"h2");
+            client.acquaintance = certificates.acquaintance(session, is_http2).map(Arc::new);
+            if is_http2 { client.http2(stream, place).await } else { client.http1(stream, place).await }
         }
-        Some(stream) => client.http1(stream, place).await,
         None => client.edge.metrics.handshake_failed(),
     }
 }
@@ -164,11 +173,13 @@ pub async fn serve(
 /// What a connection needs beside its socket.
 struct ClientConnection {
     edge: Arc<Edge>,
-    peer: Peer,
+    peer: Peer<'static>,
     timeouts: Timeouts,
     bounds: Bounds,
     stall: Duration,
     hsts: Option<HeaderValue>,
+    /// What is known by certificates.
+    acquaintance: Option<Arc<Acquaintance>>,
     /// The listener's, which all its connections share.
     leave: CancellationToken,
     /// This connection's own.
@@ -179,7 +190,7 @@ impl ClientConnection {
     /// `None` where it fails, or takes too long; or where others need its place, among all connections or among handshakes.
     async fn handshake(
         &self,
-        TlsEntrance { acceptor, handshakes }: TlsEntrance,
+        TlsEntrance { acceptor, handshakes, .. }: TlsEntrance,
         stream: TcpStream,
         place: &ConnectionPermit,
     ) -> Option<TlsStream<TcpStream>> {
@@ -208,6 +219,10 @@ impl ClientConnection {
             () = self.gives_way() => tracing::debug!(%client, reason = CONNECTIONS, "a TLS handshake makes room"),
         }
         None
+    }
+
+    fn peer(&self) -> Peer<'_> {
+        Peer { acquaintance: self.acquaintance.as_deref(), ..self.peer }
     }
 
     /// Waits until a newcomer needs the connection's place.
@@ -326,7 +341,7 @@ impl ClientConnection {
         let interim = (request.version() == Version::HTTP_11).then_some(&**interim);
         let mut response = handle(
             &self.edge,
-            self.peer,
+            self.peer(),
             interim,
             request.map(|incoming| Content::in_turn(incoming, deadlines.activity(), turn)),
         )
@@ -343,7 +358,9 @@ impl ClientConnection {
         let _seat = place.seat(&deadlines, self.drain.clone());
         let io = Watched::new(stream, Arc::clone(&deadlines), Arc::default(), place);
         let edge = Arc::clone(&self.edge);
-        let shared = http2::ConnectionShared::new(edge, self.peer, self.hsts.clone(), Arc::clone(&deadlines));
+        let met =
+            http2::Met { peer: self.peer, acquaintance: self.acquaintance.clone(), hsts: self.hsts.clone() };
+        let shared = http2::ConnectionShared::new(edge, met, Arc::clone(&deadlines));
         let mut connection = http2::Connection::new(io, &self.bounds, shared);
         self.watch(&deadlines, |context, close| {
             if close {

@@ -45,6 +45,7 @@ use crate::{
     },
     message::{
         body_error::BodyError,
+        certified::Acquaintance,
         content::{Content, ContinueGate, expects_continue},
         hop_by_hop::strip_hop_by_hop,
         interim::Interim,
@@ -81,18 +82,30 @@ enum Phase<S> {
 #[derive(Clone)]
 pub struct ConnectionShared {
     edge: Arc<Edge>,
-    peer: Peer,
-    /// `Strict-Transport-Security` of every answer.
-    hsts: Option<HeaderValue>,
+    met: Met,
     deadlines: Arc<Deadlines>,
     unsent: Arc<SendBudget>,
 }
 
+/// Who is at the other end, what is known of it, and what it is told.
+#[derive(Clone)]
+pub struct Met {
+    pub peer: Peer<'static>,
+    /// What is known by certificates.
+    pub acquaintance: Option<Arc<Acquaintance>>,
+    /// `Strict-Transport-Security` of every answer.
+    pub hsts: Option<HeaderValue>,
+}
+
 impl ConnectionShared {
     /// Of a connection with nothing on its way yet.
-    pub fn new(edge: Arc<Edge>, peer: Peer, hsts: Option<HeaderValue>, deadlines: Arc<Deadlines>) -> Self {
+    pub fn new(edge: Arc<Edge>, met: Met, deadlines: Arc<Deadlines>) -> Self {
         let unsent = SendBudget::new(&edge.unsent);
-        Self { edge, peer, hsts, deadlines, unsent }
+        Self { edge, met, deadlines, unsent }
+    }
+
+    fn peer(&self) -> Peer<'_> {
+        Peer { acquaintance: self.met.acquaintance.as_deref(), ..self.met.peer }
     }
 }
 
@@ -102,7 +115,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// A connection whose client is about to send its preface.
     pub fn new(io: S, bounds: &Bounds, shared: ConnectionShared) -> Self {
         let out = CoalescedWrites::new(io);
-        let trusted = shared.edge.state.load().settings.clients.trusts(shared.peer.address);
+        let trusted = shared.edge.state.load().settings.clients.trusts(shared.met.peer.address);
         let most = if trusted { u32::MAX } else { bounds.streams_per_second };
         let handshake = Builder::new()
             .max_concurrent_streams(bounds.streams)
@@ -169,7 +182,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             let edge = &self.shared.edge;
             if !self.rate.bears(self.arrived.len(), edge.clock.now()) {
                 edge.metrics.cut_off(STREAM_RATE);
-                let client = self.shared.peer.address;
+                let client = self.shared.met.peer.address;
                 tracing::debug!(%client, reason = STREAM_RATE, "a connection is closed");
                 // Whoever begins so many is not waited for: all its streams end.
                 connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
@@ -245,7 +258,7 @@ async fn exchange(shared: ConnectionShared, (request, mut respond): Arrived) {
     let Some(response) = answer(&shared, request, &mut respond, wanted).await else { return };
     let (mut head, body) = response.into_parts();
     fields::date(&mut head.headers, &shared.edge.clock);
-    fields::strict_transport(&mut head.headers, shared.hsts.as_ref());
+    fields::strict_transport(&mut head.headers, shared.met.hsts.as_ref());
     let ends = is_head || has_no_content(head.status) || body.is_end_stream();
     if !ends && let Some(length) = body.size_hint().exact() {
         head.headers.entry(header::CONTENT_LENGTH).or_insert_with(|| HeaderValue::from(length));
@@ -290,7 +303,7 @@ async fn answer(
     mut wanted: Option<ContinueGate>,
 ) -> Option<Response<Recorded<Body>>> {
     let interim = Interim::default();
-    let mut answer = pin!(handle(&shared.edge, shared.peer, Some(&interim), request));
+    let mut answer = pin!(handle(&shared.edge, shared.peer(), Some(&interim), request));
     let mut left = MOST_INTERIM;
     poll_fn(|context| {
         if let Poll::Ready(response) = answer.as_mut().poll(context) {

@@ -357,7 +357,7 @@ struct Explained<'a> {
 impl Explained<'_> {
     fn as_sent(&self) -> AsSent<'_> {
         let Self { head, target, client, route, upstream } = self;
-        AsSent { head, target, client, route, upstream }
+        AsSent { head, target, client, told: &[], route, upstream }
     }
 }
 

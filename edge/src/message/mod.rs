@@ -4,6 +4,7 @@ pub mod affinity;
 pub mod body_error;
 pub mod byte_budget;
 pub mod byte_stream;
+pub mod certified;
 pub mod client_shares;
 pub mod content;
 pub mod entity_tag;

@@ -46,7 +46,8 @@ pub(super) async fn ask(
     }
     let (route, settings) = (&found.on.route, upstream.settings());
     let within = route.times.total;
-    let asked = AsSent { head, target: &found.target, client: &found.client, route, upstream: settings };
+    let (target, client, told) = (&found.target, &found.client, found.told);
+    let asked = AsSent { head, target, client, told, route, upstream: settings };
     let errand = Errand {
         request_id: id.to_field(),
         first_byte: settings.response_timeout,

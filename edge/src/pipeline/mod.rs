@@ -48,6 +48,7 @@ use crate::{
     fetch::want::{self, Want},
     message::{
         affinity::Affinity,
+        certified::Acquaintance,
         content::Content,
         hop_by_hop::{strip_hop_by_hop, strip_nominated},
         interim::{self, Interim, Relay, RelayedHeads},
@@ -86,7 +87,7 @@ use crate::{
 
 /// The client's end of a connection.
 #[derive(Clone, Copy, Debug)]
-pub struct Peer {
+pub struct Peer<'c> {
     pub address: IpAddr,
     /// 0 where it is not known.
     pub port: u16,
@@ -94,6 +95,8 @@ pub struct Peer {
     pub reached: SocketAddr,
     /// Whether the connection is encrypted.
     pub scheme: Scheme,
+    /// What is known by certificates.
+    pub acquaintance: Option<&'c Acquaintance>,
 }
 
 /// Answers one request. Dropped when the client leaves: a fetch for the cache goes on without it.
@@ -101,7 +104,7 @@ pub struct Peer {
 /// `interim` takes interim responses, where the connection supports them.
 pub async fn handle(
     edge: &Arc<Edge>,
-    peer: Peer,
+    peer: Peer<'_>,
     interim: Option<&Interim>,
     mut request: Request<Content>,
 ) -> Response<Recorded<Body>> {
@@ -195,7 +198,7 @@ pub async fn handle(
 async fn purged(
     edge: &Arc<Edge>,
     state: &State,
-    peer: Peer,
+    peer: Peer<'_>,
     (head, id): (&request::Parts, &RequestId),
     mut record: Record,
 ) -> Response<Recorded<Body>> {
@@ -211,7 +214,12 @@ async fn purged(
 }
 
 /// Answers a head that could not be read as a request. It is told like every other refusal.
-pub fn refuse(edge: &Edge, peer: Peer, head: &request::Parts, refusal: &Refusal) -> Response<Recorded<Body>> {
+pub fn refuse(
+    edge: &Edge,
+    peer: Peer<'_>,
+    head: &request::Parts,
+    refusal: &Refusal,
+) -> Response<Recorded<Body>> {
     let id = RequestId::next();
     let mut record = Record::begin(head, &id, (peer.address, peer.scheme), edge.clock.now(), &edge.sink);
     let state = edge.state.load();
@@ -236,6 +244,8 @@ struct OnRoute<'a> {
     target: Target,
     client: Client,
     ends: Ends,
+    /// What upstreams are told of the client's certificate.
+    told: &'a [(HeaderName, HeaderValue)],
     /// How long the trusted proxy that asks waits for the answer's head, where it says so.
     patience: Option<Duration>,
     on: &'a RouteState,
@@ -245,7 +255,7 @@ struct OnRoute<'a> {
 /// Reads the head: target, client and route.
 fn find_route<'a>(
     state: &'a State,
-    peer: Peer,
+    peer: Peer<'a>,
     head: &request::Parts,
     record: &mut Record,
 ) -> Result<OnRoute<'a>, Refusal> {
@@ -257,11 +267,17 @@ fn find_route<'a>(
     let ends = Ends { source: SocketAddr::new(client.address, port), destination: peer.reached };
     record.client(client.address, client.scheme);
     let mut target = inbound::read(head, client.scheme)?;
+    // A proxy that may speak for clients asks for all hosts by one name.
+    let shown = peer.acquaintance.and_then(|known| known.shown.as_ref());
+    if shown.is_some_and(|shown| shown.is_not_for(&target.host)) && !settings.clients.trusts(peer.address) {
+        return Err(Refusal::OtherCertificate);
+    }
     let found = route::find(&state.routes, &mut target, head)?;
     let on = found.ok_or_else(|| route::refusal(&state.routes, &target))?;
     record.route(&on.route.name, &on.metrics);
     let patience = by_proxy::patience(peer.address, &head.headers, &settings.clients);
-    Ok(OnRoute { target, client, ends, patience, on, limited: None })
+    let told = peer.acquaintance.map_or(&[][..], |known| &known.told);
+    Ok(OnRoute { target, client, ends, told, patience, on, limited: None })
 }
 
 /// Asks whether the client may have an answer: by the operator's switch, by its address, and by how often it has asked.
@@ -309,7 +325,7 @@ fn ask<'a>(
     found: OnRoute<'a>,
     arrived: Moment,
 ) -> Result<Asked<'a>, Refusal> {
-    let OnRoute { target, client, ends, patience, on, limited } = found;
+    let OnRoute { target, client, ends, told, patience, on, limited } = found;
     let RouteState { route, upstream, canary, places, .. } = on;
     let Some(upstream) = upstream else {
         let stated = stated::answer(&route.action, &head.method, &target, &route.paths);
@@ -322,17 +338,22 @@ fn ask<'a>(
     let side = canary::side(route.canary.as_ref(), &head.headers, &client);
     let upstream = canary.as_ref().filter(|_| side != RouteSide::Stable).unwrap_or(upstream);
     declared_length(head, route.bounds.body)?;
+    let mut facts = route::facts(head, route);
+    if !told.is_empty() {
+        facts = facts.with_credentials();
+    }
     Ok(Asked::Forward(Exchange {
         edge,
         settings,
         upstream,
         head,
         id,
-        facts: route::facts(head, route),
+        facts,
         key: Key::on_route(&target, &route.query),
         target,
         client,
         ends,
+        told,
         route,
         side,
         limited,
@@ -380,6 +401,8 @@ struct Exchange<'a> {
     client: Client,
     /// Of the client's connection, as far as they are known.
     ends: Ends,
+    /// What upstreams are told of the client's certificate.
+    told: &'a [(HeaderName, HeaderValue)],
     route: &'a Arc<Route>,
     side: RouteSide,
     /// The strictest of the route's limits.
@@ -553,7 +576,7 @@ impl Exchange<'_> {
     /// The request as its upstream sees it.
     fn as_sent(&self) -> AsSent<'_> {
         let (target, client, upstream) = (&self.target, &self.client, self.upstream.settings());
-        AsSent { head: self.head, target, client, route: self.route, upstream }
+        AsSent { head: self.head, target, client, told: self.told, route: self.route, upstream }
     }
 
     /// Answers where the cache alone cannot, within the request's time.

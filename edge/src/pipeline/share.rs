@@ -7,7 +7,7 @@ use cache_policy::{
     Decision, Forward, Meta, Moment, Plan, Reason, UpstreamError, bars_sharing, decide, may_combine_requests,
     may_share, variant_key,
 };
-use http::{HeaderMap, HeaderName, Request, StatusCode, header, request};
+use http::{HeaderMap, HeaderName, Request, StatusCode, header};
 use tokio::sync::oneshot;
 
 use super::{Answer, Exchange, Next, Wanted};
@@ -434,7 +434,7 @@ impl Exchange<'_> {
             let variant = match &learnt.filling {
                 Some(filling) if !filling.facts.vary.is_empty() => {
                     let values = variant_key(&filling.facts.vary, &self.as_sent());
-                    with_part_and_credentials(values, self.head, want)
+                    with_part_and_credentials(values, &self.as_sent(), want)
                 }
                 _ => collapse_variant(&self.as_sent(), wanted.resource.as_deref(), want),
             };
@@ -520,16 +520,16 @@ const WITH_COOKIES: &str = "\0cookies ";
 /// What requests for one resource must agree on to share a fetch, as far as it is known before the answer.
 fn collapse_variant(sent: &AsSent<'_>, resource: Option<&Resource>, want: &Want) -> Box<str> {
     let values = resource.map_or_else(Box::default, |resource| resource.collapse_key(sent));
-    with_part_and_credentials(values, sent.head, want)
+    with_part_and_credentials(values, sent, want)
 }
 
 /// The request's values of `Vary`, with the part that it asks for and whether it has credentials.
-fn with_part_and_credentials(mut variant: Box<str>, head: &request::Parts, want: &Want) -> Box<str> {
-    if let Some(part) = want::collapse_key(want, head) {
+fn with_part_and_credentials(mut variant: Box<str>, sent: &AsSent<'_>, want: &Want) -> Box<str> {
+    if let Some(part) = want::collapse_key(want, sent.head) {
         // No variant holds a NUL.
         variant = format!("{variant}\0{part}").into();
     }
-    if head.headers.contains_key(header::AUTHORIZATION) {
+    if sent.head.headers.contains_key(header::AUTHORIZATION) || !sent.told.is_empty() {
         // A response to a request with credentials is usually not shared: nobody without them waits for it.
         return format!("\0authorized {variant}").into();
     }

@@ -15,7 +15,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, header, request};
 use crate::{
     message::{hop_by_hop::is_hop_by_hop, target::Target, trailers::keep_trailers},
     request::client::Client,
-    settings::{RequestField, RequestFields, Route, UpstreamSettings},
+    settings::{RequestField, Route, UpstreamSettings},
 };
 
 /// A request on its way to its route's upstream. Its [`SentFields`] are those of a fetch for the cache.
@@ -24,6 +24,8 @@ pub struct AsSent<'a> {
     pub head: &'a request::Parts,
     pub target: &'a Target,
     pub client: &'a Client,
+    /// What is told of the client's certificate.
+    pub told: &'a [(HeaderName, HeaderValue)],
     pub route: &'a Route,
     /// The route's, or its canary.
     pub upstream: &'a Arc<UpstreamSettings>,
@@ -72,6 +74,9 @@ impl AsSent<'_> {
                 fields.append(name, value.clone());
             }
         }
+        for (name, value) in self.told.iter().filter(|(name, _)| said.of(name).is_none()) {
+            fields.insert(name, value.clone());
+        }
         fields
     }
 
@@ -88,7 +93,11 @@ impl AsSent<'_> {
             Some(RequestField::Kept) if audience == Audience::Client => return true,
             Some(RequestField::Kept) | None => {}
         }
-        if is_hop_by_hop(name) || is_impostor(name.as_str()) || *name == header::EXPECT {
+        if is_hop_by_hop(name)
+            || is_impostor(name.as_str())
+            || *name == header::EXPECT
+            || self.upstream.identity_fields.contains(name)
+        {
             return false;
         }
         audience == Audience::Client
@@ -113,7 +122,7 @@ impl AsSent<'_> {
             "host" | X_FORWARDED_HOST => self.authority(),
             X_FORWARDED_FOR | X_REAL_IP => Some(self.address()),
             X_FORWARDED_PROTO => Some(HeaderValue::from_static(self.target.scheme.as_str())),
-            _ => None,
+            _ => self.told.iter().find(|(told, _)| told == name).map(|(_, value)| value.clone()),
         }
     }
 
@@ -160,12 +169,13 @@ impl SentFields for AsSent<'_> {
 
 /// Leaves of a client's trailer fields those that go upstream: none that the edge states itself or removes from heads, since
 /// an upstream may take them for fields of the head (RFC 9110 §6.5.1).
-pub fn keep_sent_trailers(trailers: &mut HeaderMap, said: &RequestFields) {
+pub fn keep_sent_trailers(trailers: &mut HeaderMap, upstream: &UpstreamSettings) {
     keep_trailers(trailers, |name| {
-        let said = said.of(name);
+        let said = upstream.request_fields.of(name);
         said.is_none_or(|said| matches!(said, RequestField::Kept))
             && !REPLACED.contains(name)
             && !METHOD_OVERRIDES.contains(name)
+            && !upstream.identity_fields.contains(name)
             && (said.is_some() || !is_impostor(name.as_str()))
     });
 }
@@ -266,6 +276,9 @@ names! {
     "x-rewrite-url",
     "x-request-deadline",
     "x-request-id",
+    // What a proxy tells of client certificates (RFC 9440 §2.4).
+    "client-cert",
+    "client-cert-chain",
     "http2-settings",
     "x-envoy-original-path",
     // Becomes HTTP_PROXY in CGI programs ("httpoxy").
@@ -293,7 +306,7 @@ mod tests {
         let client = Client { address: [192, 0, 2, 1].into(), scheme: Scheme::Https };
         let route = &settings.routes[0];
         let upstream = route.action.upstream().expect("it forwards");
-        then(AsSent { head: &head, target: &target, client: &client, route, upstream })
+        then(AsSent { head: &head, target: &target, client: &client, told: &[], route, upstream })
     }
 
     #[test]

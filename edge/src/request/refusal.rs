@@ -69,6 +69,10 @@ pub enum Refusal {
     /// No route is for this host: a client with a connection for another one may try a new one (RFC 9110 §15.5.20).
     #[error("no route is for this host")]
     Misdirected,
+    /// The connection's certificate is not for this host, which another connection would be shown another certificate for
+    /// (RFC 9110 §15.5.20).
+    #[error("the certificate of this connection is not for this host: ask by a connection of its own")]
+    OtherCertificate,
     /// `Cache-Control: only-if-cached`, and nothing usable is stored (RFC 9111 §5.2.1.7).
     #[error("only-if-cached, and nothing usable is stored")]
     OnlyIfCached,
@@ -107,7 +111,7 @@ impl Refusal {
             Self::AddressDenied => StatusCode::FORBIDDEN,
             Self::Unauthorized(_) => StatusCode::UNAUTHORIZED,
             Self::PasswordsBusy | Self::Maintenance { .. } => StatusCode::SERVICE_UNAVAILABLE,
-            Self::Misdirected => StatusCode::MISDIRECTED_REQUEST,
+            Self::Misdirected | Self::OtherCertificate => StatusCode::MISDIRECTED_REQUEST,
             Self::OnlyIfCached | Self::Deadline { .. } => StatusCode::GATEWAY_TIMEOUT,
             Self::RouteBusy => StatusCode::SERVICE_UNAVAILABLE,
             Self::Upstream(failure) => failure.status(),
@@ -161,6 +165,7 @@ impl Refusal {
             Self::PasswordsBusy => "passwords-busy",
             Self::Maintenance { .. } => "maintenance",
             Self::Misdirected => "misdirected",
+            Self::OtherCertificate => "other-certificate",
             Self::OnlyIfCached => "only-if-cached",
             Self::RouteBusy => "route-busy",
             Self::ClientBusy => "client-busy",

@@ -98,12 +98,8 @@ impl Listeners {
         // Addresses are bound last: who connects to one that is then given up after all is cut off.
         let mut read = Vec::with_capacity(wanted.len());
         for (loaded, index) in certificates.into_iter().zip(&goes_on_as) {
-            let tls = match (loaded, index.and_then(|index| self.open[index].terminator.as_ref())) {
-                (None, _) => PreparedTls::Clear,
-                (Some(loaded), Some(_)) => PreparedTls::Renewed(loaded),
-                (Some(loaded), None) => PreparedTls::Begins(self.terminators.make(loaded)?),
-            };
-            read.push(tls);
+            let before = index.and_then(|index| self.open[index].terminator.as_ref());
+            read.push(self.prepare_tls(loaded, before)?);
         }
         let mut prepared = Vec::with_capacity(wanted.len());
         for ((listen, index), tls) in wanted.iter().zip(goes_on_as).zip(read) {
@@ -118,6 +114,21 @@ impl Listeners {
             });
         }
         Ok(PreparedListeners(prepared))
+    }
+
+    /// `before`: what terminates TLS there now.
+    fn prepare_tls(
+        &self,
+        loaded: Option<Loaded>,
+        before: Option<&Terminator>,
+    ) -> Result<PreparedTls, tls::TlsError> {
+        Ok(match (loaded, before) {
+            (None, _) => PreparedTls::Clear,
+            (Some(loaded), Some(terminator)) if terminator.goes_on_with(&loaded) => {
+                PreparedTls::Renewed(loaded)
+            }
+            (Some(loaded), _) => PreparedTls::Begins(self.terminators.make(loaded)?),
+        })
     }
 
     /// Puts in force what has been prepared from these listeners. Returns those that close, and which certificates are others
@@ -166,13 +177,23 @@ impl Listeners {
     }
 
     /// Puts certificates in force that have been read for those that are open.
-    pub(super) fn renew(&self, certificates: Vec<Option<Loaded>>, metrics: &Metrics) {
+    ///
+    /// # Errors
+    /// About the first that cannot be had. Nothing has changed then.
+    pub(super) fn renew(
+        &mut self,
+        certificates: Vec<Option<Loaded>>,
+        serving: &Serving,
+    ) -> Result<(), tls::TlsError> {
+        let mut prepared = Vec::with_capacity(self.open.len());
         for (listener, loaded) in self.open.iter().zip(certificates) {
-            if let (Some(terminator), Some(loaded)) = (&listener.terminator, loaded) {
-                terminator.renew(loaded);
-            }
+            prepared.push(self.prepare_tls(loaded, listener.terminator.as_ref())?);
         }
-        self.tell_certificates(metrics);
+        for (listener, tls) in self.open.iter_mut().zip(prepared) {
+            listener.go_on(listener.listen.clone(), tls, serving);
+        }
+        self.tell_certificates(&serving.edge.metrics);
+        Ok(())
     }
 }
 
@@ -216,7 +237,11 @@ impl Listener {
                 true
             }
             PreparedTls::Clear => self.terminator.take().is_none(),
-            PreparedTls::Begins(terminator) => self.terminator.replace(terminator).is_some(),
+            // Another manner of shaking hands is another listener to those who come, and whoever came by the old one leaves.
+            PreparedTls::Begins(terminator) => {
+                self.terminator = Some(terminator);
+                false
+            }
         };
         if !(same_tls && before.proxy_protocol == self.listen.proxy_protocol) {
             let terms = Terms::new(&self.listen, self.terminator.as_ref(), &self.closing, serving);
@@ -277,6 +302,7 @@ impl Terms {
         let kind = if terminator.is_some() { ListenerKind::Tls } else { ListenerKind::Clear };
         let tls = terminator.map(|terminator| TlsEntrance {
             acceptor: TlsAcceptor::from(terminator.server_config()),
+            certificates: terminator.certificates(),
             handshakes: Arc::clone(&serving.handshakes),
         });
         let introducers = Introducers::new(&listen.proxy_protocol).map(Arc::new);
@@ -312,11 +338,10 @@ const CLOSED_WITHIN: Duration = LAST_NEWCOMERS.saturating_mul(2);
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::settings::Certificate;
+    use crate::settings::{Certificate, ListenTls};
 
     fn listen(port: u16, files: Option<&str>) -> Listen {
-        let tls =
-            files.map(|file| Certificate { certificate: file.into(), key: file.into(), local_ca: false });
+        let tls = files.map(|file| ListenTls::with(Certificate::of_files(file.into(), file.into())));
         Listen { address: ([127, 0, 0, 1], port).into(), tls, proxy_protocol: Vec::new(), hsts: None }
     }
 

@@ -160,12 +160,15 @@ impl Running {
     }
 
     /// Reads the certificates again, so that one that was renewed on disk, or a local one about to expire, is replaced.
-    pub(super) async fn renew(&self) {
+    pub(super) async fn renew(&mut self) {
         let (open, now) = (self.listeners.settings(), self.serving.edge.clock.wall());
         let read = self.reader.read(move || read_certificates(&open, now)).await;
-        match read.and_then(|read| read.map_err(|error| error.to_string())) {
-            Ok(certificates) => self.listeners.renew(certificates, &self.serving.edge.metrics),
-            Err(error) => tracing::error!("the certificates in use stay: {error}"),
+        let read = read.and_then(|read| read.map_err(|error| error.to_string()));
+        let renewed = read.and_then(|certificates| {
+            self.listeners.renew(certificates, &self.serving).map_err(|error| error.to_string())
+        });
+        if let Err(error) = renewed {
+            tracing::error!("the certificates in use stay: {error}");
         }
     }
 }

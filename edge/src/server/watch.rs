@@ -5,14 +5,14 @@
 //! looks agree, so that a file that is being written is not read half; and once, however it turns out.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs,
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     time::Duration,
 };
 
-use crate::settings::Settings;
+use crate::settings::{Settings, folders_within};
 
 /// What has been read, and what it looks like now.
 pub(super) struct FileWatch {
@@ -65,7 +65,8 @@ impl FileWatch {
     /// have been why.
     pub(super) fn in_force(&mut self, settings: &Settings) {
         let Self { file, read, .. } = self;
-        read.retain(|path, _| path == file || named(settings).any(|named| named == *path));
+        let named: BTreeSet<PathBuf> = named(settings).collect();
+        read.retain(|path, _| path == file || named.contains(path));
     }
 
     /// Whether a file is other than it was read, and the same as at the last call.
@@ -87,9 +88,15 @@ fn named(settings: &Settings) -> impl Iterator<Item = PathBuf> {
     let token = settings.admin.as_ref().and_then(|admin| admin.token_file.as_deref());
     let of_purges = settings.purge.as_ref().and_then(|purge| purge.token_file.as_deref());
     let token = token.into_iter().chain(of_purges);
-    let files = tls.flat_map(|tls| [&*tls.certificate, &*tls.key]).chain(upstreams).chain(token);
+    let clients = tls.clone().filter_map(|tls| Some(&*tls.client_certificates.as_ref()?.ca));
+    let folders = tls.clone().filter_map(|tls| tls.folder.as_deref()).flat_map(folders_within);
+    // Of folders that cannot be read, or hold half of a pair, what they are to hold is not known yet.
+    let pairs = tls.flat_map(|tls| tls.all().unwrap_or_else(|_| tls.written().cloned().collect()));
+    let pairs = pairs.flat_map(|pair| [pair.certificate, pair.key]);
+    let files = upstreams.chain(token).chain(clients);
     let users = settings.routes.iter().filter_map(|route| Some(&*route.basic_auth.as_ref()?.file));
-    files.chain(users).map(Path::to_owned).chain(settings.error_pages.files())
+    let files = files.chain(users).map(Path::to_owned).chain(settings.error_pages.files());
+    files.chain(folders).chain(pairs)
 }
 
 fn stamp(path: &Path) -> Option<FileStamp> {

@@ -16,13 +16,13 @@ use toml::{
 
 use super::{
     AdminAddress, AllowedOrigins, Balance, CommandListen, CommandOutput, EncodedSlash, ForwardedBy,
-    HostPattern, Hsts, LogFormat, MediaRange, OverloadControl, ProxyProtocol, RequestField,
-    RequestIdInAnswers, ResponseField, SecurityFields, StopSignal,
+    HostPattern, Hsts, IdentityPart, LogFormat, MediaRange, OverloadControl, ProxyProtocol, RequestField,
+    RequestIdInAnswers, ResponseField, SecurityFields, StopSignal, TlsVersion, UnknownNames,
     error::Fault,
     value::{
         ByteSize, CertificateName, CheckPath, CookieSign, Count, Deadline, FieldSign, Host, Instances,
         Lifetimes, LimitNames, PathPrefix, Paths, Percent, Positive, PositiveSize, ProxyPeers, Rate, Ready,
-        ServerError, Table, Text, Threads, UnsafeMethod, WellStatus, Written, WrittenFiles,
+        ServedName, ServerError, Table, Text, Threads, UnsafeMethod, WellStatus, Written, WrittenFiles,
         WrittenMaintenance, WrittenRedirect, WrittenRespond, WrittenServer, nearest_or_list,
     },
 };
@@ -65,17 +65,42 @@ pub(super) type Named<T> = BTreeMap<Spanned<String>, Table<T>>;
 pub(super) struct WrittenListen {
     pub(super) address: Option<Written<SocketAddr>>,
     pub(super) tls: Option<Table<WrittenTls>>,
+    #[serde(default)]
+    pub(super) certificates: Vec<Table<WrittenCertificate>>,
     pub(super) proxy_protocol: Option<Written<ProxyPeers>>,
     pub(super) hsts: Option<Written<Hsts>>,
 }
 
 /// `tls = { .. }` of a listener.
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct WrittenTls {
     pub(super) certificate: Option<Written<PathBuf>>,
     pub(super) key: Option<Written<PathBuf>>,
     pub(super) local_ca: Option<Written<bool>>,
+    pub(super) folder: Option<Written<PathBuf>>,
+    pub(super) default: Option<Written<ServedName>>,
+    pub(super) unknown_names: Option<Written<UnknownNames>>,
+    pub(super) minimum_version: Option<Written<TlsVersion>>,
+    pub(super) client_certificates: Option<Table<WrittenClientCertificates>>,
+}
+
+/// `client_certificates = { .. }` of a listener's `tls`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct WrittenClientCertificates {
+    pub(super) ca: Option<Written<PathBuf>>,
+    pub(super) required: Option<Written<bool>>,
+    #[serde(default)]
+    pub(super) fields: BTreeMap<Spanned<String>, Written<IdentityPart>>,
+}
+
+/// `[[listen.certificates]]`
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct WrittenCertificate {
+    pub(super) certificate: Option<Written<PathBuf>>,
+    pub(super) key: Option<Written<PathBuf>>,
 }
 
 /// `[purge]`
@@ -495,6 +520,8 @@ pub(super) fn known_keys() -> Vec<String> {
         of::<WrittenFile>(""),
         of::<WrittenListen>("listen."),
         of::<WrittenTls>("listen.tls."),
+        of::<WrittenClientCertificates>("listen.tls.client_certificates."),
+        of::<WrittenCertificate>("listen.certificates."),
         of::<WrittenAdmin>("admin."),
         of::<WrittenCache>("cache."),
         of::<WrittenClients>("clients."),

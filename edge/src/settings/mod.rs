@@ -12,6 +12,7 @@
 //! `new` of the resolved types, and in `config/edge.toml`; a test holds the two together.
 
 mod actions;
+mod certificates;
 pub mod credentials;
 mod doubt;
 mod error;
@@ -44,6 +45,10 @@ use ipnet::IpNet;
 pub use actions::{
     AddressRules, ForwardAuth, INTERNAL, LocationPart, LocationTemplate, MaintenanceSettings, PathRewrite,
     PathSubstitution, Redirect, RedirectFrom, ResponseField, ResponseFields, RouteAction, StatedAnswer,
+};
+pub use certificates::{
+    Certificate, ClientCertificates, FolderError, IdentityPart, ListenTls, MOST_CERTIFICATES, TlsVersion,
+    UnknownNames, folders_within,
 };
 pub use error::{Faults, SettingsError, Warning};
 pub use matching::{Asks, HostPattern, PathPattern, Sign};
@@ -139,8 +144,8 @@ pub struct Settings {
 pub struct Listen {
     /// Address and port; port 0 lets the system choose (the port is printed at start).
     pub address: SocketAddr,
-    /// Certificate to terminate TLS with; `None` for clear text.
-    pub tls: Option<Certificate>,
+    /// How TLS is terminated; `None` for clear text.
+    pub tls: Option<ListenTls>,
     /// From whom connections must begin with a PROXY header, and nobody else may connect; empty for no headers.
     pub proxy_protocol: Vec<IpNet>,
     /// What every answer over TLS says of clear text.
@@ -228,17 +233,6 @@ impl fmt::Display for AdminAddress {
             Self::Unix(path) => write!(formatter, "unix:{}", path.display()),
         }
     }
-}
-
-/// Where a certificate chain and its key lie, both PEM.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Certificate {
-    /// Certificate chain, leaf first.
-    pub certificate: PathBuf,
-    /// Private key: PKCS#8, SEC1 or PKCS#1.
-    pub key: PathBuf,
-    /// Whether the edge makes a local CA and this certificate when both files are missing.
-    pub local_ca: bool,
 }
 
 /// The memory tier's budget.

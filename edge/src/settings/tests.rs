@@ -76,7 +76,12 @@ fn the_demo_is_right_and_puts_no_limit_on_pages() {
     };
     assert_eq!(
         settings.listeners[1],
-        Listen { address: address("[::]:8443"), tls: Some(tls), proxy_protocol: Vec::new(), hsts: None }
+        Listen {
+            address: address("[::]:8443"),
+            tls: Some(ListenTls::with(tls)),
+            proxy_protocol: Vec::new(),
+            hsts: None
+        }
     );
     assert_eq!(
         settings.admin,

@@ -62,6 +62,8 @@ pub struct UpstreamSettings {
     pub tunnel: Duration,
     /// The largest head of an answer: `bounds.head` and `bounds.fields`.
     pub heads: HeadBounds,
+    /// The fields by which any listener tells of client certificates: no client's own go upstream.
+    pub identity_fields: Arc<[HeaderName]>,
 }
 
 impl UpstreamSettings {
@@ -95,6 +97,7 @@ impl UpstreamSettings {
             proxy_protocol: ProxyProtocol::Off,
             tunnel: Timeouts::default().tunnel,
             heads: Bounds::default().of_heads(),
+            identity_fields: Arc::default(),
         }
     }
 

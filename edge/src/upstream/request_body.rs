@@ -372,7 +372,7 @@ impl ClientContent {
                 self.patience.rest();
                 if let Some(trailers) = frame.trailers_mut() {
                     match &self.upstream {
-                        Some(upstream) => keep_sent_trailers(trailers, &upstream.request_fields),
+                        Some(upstream) => keep_sent_trailers(trailers, upstream),
                         None => trailers.clear(),
                     }
                 }

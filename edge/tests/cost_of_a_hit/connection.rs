@@ -87,7 +87,8 @@ impl Http2 {
         let socket = Watched::new(accepted, Arc::clone(&deadlines), Arc::default(), permit(edge));
         let bounds = edge.state.load().settings.bounds.clone();
         let edge = Arc::clone(edge);
-        let shared = http2::ConnectionShared::new(edge, page::PEER, None, deadlines);
+        let met = http2::Met { peer: page::PEER, acquaintance: None, hsts: None };
+        let shared = http2::ConnectionShared::new(edge, met, deadlines);
         let mut connection = http2::Connection::new(socket, &bounds, shared);
         tokio::spawn(async move { poll_fn(|context| connection.poll(context)).await });
         stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await.unwrap();

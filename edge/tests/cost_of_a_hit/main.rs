@@ -105,7 +105,7 @@ fn variants_of_the_same_fields_cost_one_key() {
     let state = edge.state.load();
     let route = &state.settings.routes[0];
     let upstream = route.action.upstream().unwrap();
-    let sent = AsSent { head: &head, target: &target, client: &client, route, upstream };
+    let sent = AsSent { head: &head, target: &target, client: &client, told: &[], route, upstream };
     let key = Key::new(&target);
     let selecting = |variants: usize| {
         edge.memory.invalidate(&key);

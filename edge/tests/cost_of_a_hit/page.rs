@@ -42,8 +42,13 @@ pub(crate) const FIELDS: [(HeaderName, &str); 3] = [
 ];
 /// What a page may vary on.
 pub(crate) const VARY: [HeaderName; 1] = [header::ACCEPT];
-pub(crate) const PEER: Peer =
-    Peer { address: LOCAL, port: 1, reached: std::net::SocketAddr::new(LOCAL, 80), scheme: Scheme::Http };
+pub(crate) const PEER: Peer<'static> = Peer {
+    address: LOCAL,
+    port: 1,
+    reached: std::net::SocketAddr::new(LOCAL, 80),
+    scheme: Scheme::Http,
+    acquaintance: None,
+};
 const LOCAL: std::net::IpAddr = std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
 /// Bytes of the page as the origin sent it, and coded.
 const IDENTITY: usize = 10 * 1024;

@@ -142,8 +142,13 @@ impl Commands for NoCommand {
     }
 }
 
-pub(crate) const PEER: Peer =
-    Peer { address: HOST, port: 1, reached: std::net::SocketAddr::new(HOST, 80), scheme: Scheme::Http };
+pub(crate) const PEER: Peer<'static> = Peer {
+    address: HOST,
+    port: 1,
+    reached: std::net::SocketAddr::new(HOST, 80),
+    scheme: Scheme::Http,
+    acquaintance: None,
+};
 const HOST: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 /// Bytes of an answer.
 pub(crate) const LENGTH: usize = 1024;

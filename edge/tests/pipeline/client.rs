@@ -6,7 +6,7 @@ use bytes::Bytes;
 use edge::{
     downstream::{
         deadlines::{Deadlines, Protocol},
-        http2::{Connection, ConnectionShared},
+        http2::{Connection, ConnectionShared, Met},
     },
     message::target::Scheme,
     pipeline::Peer,
@@ -43,9 +43,10 @@ pub(crate) async fn client_with(front: &Front, builder: &h2::client::Builder) ->
             port: 1234,
             reached: ([10, 0, 0, 1], 443).into(),
             scheme: Scheme::Https,
+            acquaintance: None,
         };
         let bounds = Bounds { ..edge.state.load().settings.bounds.clone() };
-        let shared = ConnectionShared::new(edge, peer, None, deadlines);
+        let shared = ConnectionShared::new(edge, Met { peer, acquaintance: None, hsts: None }, deadlines);
         let mut connection = Connection::new(far, &bounds, shared);
         async move {
             loop {

@@ -211,6 +211,7 @@ impl Front {
                     port: 1234,
                     reached: ([10, 0, 0, 1], 443).into(),
                     scheme: Scheme::Https,
+                    acquaintance: None,
                 };
                 async move {
                     let request = request.map(|incoming| Content::http1(incoming, &Activity::default()));

@@ -3,6 +3,8 @@
 
 mod bounds;
 mod caching;
+mod certificates;
+mod client_certificates;
 mod codings;
 mod collapse;
 mod commands;

@@ -1,14 +1,16 @@
 //! TLS of the public listeners: versions, key exchange, certificates, session tickets.
 //!
-//! Owns: what a handshake is answered with, for every listener. Promises: TLS 1.3 and 1.2 only, X25519MLKEM768 first, HTTP/2 before HTTP/1.1;
+//! Owns: what a handshake is answered with, for every listener. Promises: TLS 1.3 and, where the listener does not say otherwise, 1.2;
+//! X25519MLKEM768 first, HTTP/2 before HTTP/1.1; of several certificates the one for the name that is asked for (SNI, RFC 6066 §3);
 //! a reload swaps certificates for handshakes to come and touches no connection; a reload that fails changes nothing;
 //! tickets work on every thread and listener, and after a reload. Never does I/O during a handshake.
 
+mod client_auth;
+mod error;
 pub mod local_ca;
 
 use std::{
-    collections::HashMap,
-    fmt, io,
+    fmt,
     path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -16,44 +18,29 @@ use std::{
 
 use arc_swap::ArcSwap;
 use rustls::{
-    ServerConfig,
+    ServerConfig, ServerConnection, SupportedProtocolVersion,
     crypto::{CryptoProvider, aws_lc_rs},
-    server::{ClientHello, NoServerSessionStorage, ProducesTickets, ResolvesServerCert},
+    server::{
+        ClientHello, NoServerSessionStorage, ProducesTickets, ResolvesServerCert, WebPkiClientVerifier,
+    },
     sign::CertifiedKey,
     version::{TLS12, TLS13},
 };
 use x509_parser::{certificate::X509Certificate, extensions::GeneralName, prelude::FromDer as _};
 
-use crate::settings::{
-    Certificate,
-    credentials::{self, CredentialError, provider},
+use crate::{
+    message::certified::{Acquaintance, CertifiedNames, ShownCertificate},
+    settings::{
+        Certificate, ListenTls, MOST_CERTIFICATES, TlsVersion, UnknownNames,
+        credentials::{self, CredentialError, provider},
+    },
 };
-use local_ca::{LocalCaError, Provision};
+use client_auth::ClientAuthority;
+pub use error::TlsError;
+use local_ca::Provision;
 
 /// An operator is warned when a certificate ends sooner than this.
 const WARN_BEFORE: Duration = Duration::from_secs(14 * 86_400);
-
-/// Why there is no TLS. The message names the file and ends with what to do about it.
-#[derive(Debug, thiserror::Error)]
-pub enum TlsError {
-    /// A file cannot be read.
-    #[error("cannot read {}: {source}; correct the path, or let the edge make a local certificate (`local_ca = true`)", path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
-    /// A certificate or a key cannot be used.
-    #[error(transparent)]
-    Credential(CredentialError),
-    /// The local certificate could not be made.
-    #[error(transparent)]
-    LocalCa(#[from] LocalCaError),
-    /// rustls takes no configuration at all: no randomness, or a broken provider.
-    #[error("TLS cannot be set up: {0}")]
-    Setup(#[source] rustls::Error),
-}
 
 /// Makes the [`Terminator`]s of all listeners.
 #[derive(Debug)]
@@ -80,78 +67,163 @@ impl Terminators {
     }
 }
 
-/// Reads a listener's certificate and key, and makes those that are to be made here ([`local_ca`]). What clients will dislike
+/// Reads a listener's certificates and keys, and makes those that are to be made here ([`local_ca`]). What clients will dislike
 /// about a certificate, and how to trust a new local authority, is logged.
 ///
 /// # Errors
 /// [`TlsError`] about a file that cannot be used. A certificate that has ended is no error.
-pub fn read(source: &Certificate, now: SystemTime) -> Result<Loaded, TlsError> {
-    if source.local_ca
-        && let Provision::NewAuthority(trust) = local_ca::ensure(source, now)?
-    {
-        tracing::info!("{trust}");
+pub fn read(tls: &ListenTls, now: SystemTime) -> Result<Loaded, TlsError> {
+    for source in tls.written().filter(|source| source.local_ca) {
+        if let Provision::NewAuthority(trust) = local_ca::ensure(source, now)? {
+            tracing::info!("{trust}");
+        }
     }
-    let loaded = Loaded::read(source, &[])?;
+    let loaded = Loaded::read(tls, &tls.all()?)?;
     for warning in loaded.warnings(now) {
         tracing::warn!("{warning}");
     }
     Ok(loaded)
 }
 
-/// What is to be said of a listener's certificate and key.
+/// What is to be said of a listener's certificates and keys.
 #[derive(Debug)]
 pub enum Finding {
     /// They cannot be used, or clients refuse them now.
     Fault(String),
     /// They are of use for now.
     Warning(String),
+    /// What one of them is.
+    Certificate(String),
 }
 
-/// Looks at a listener's certificate and key as [`read`] would, and makes nothing.
+/// Looks at a listener's certificates and keys as [`read`] would, and makes nothing.
 #[must_use]
-pub fn inspect(source: &Certificate, now: SystemTime) -> Vec<Finding> {
-    if source.local_ca && !source.certificate.exists() && !source.key.exists() {
+pub fn inspect(tls: &ListenTls, now: SystemTime) -> Vec<Finding> {
+    let fault = |error: &TlsError| vec![Finding::Fault(error.to_string())];
+    let mut sources = match tls.all() {
+        Ok(sources) => sources,
+        Err(error) => return fault(&error.into()),
+    };
+    let is_made =
+        |source: &Certificate| source.local_ca && !source.certificate.exists() && !source.key.exists();
+    let before = sources.len();
+    sources.retain(|source| !is_made(source));
+    if sources.is_empty() && before > 0 {
         return Vec::new();
     }
-    let loaded = match Loaded::read(source, &[]) {
+    let loaded = match Loaded::read(tls, &sources) {
         Ok(loaded) => loaded,
-        Err(error) => return vec![Finding::Fault(error.to_string())],
+        Err(error) => return fault(&error),
     };
     // A local certificate that has ended is made anew at the start.
     let finding = |validity: &Validity| {
         let warning = validity.warning(now)?;
-        let refused = !validity.holds(now) && !source.local_ca;
+        let refused = !validity.holds(now) && !sources[validity.number].local_ca;
         Some(if refused { Finding::Fault(warning) } else { Finding::Warning(warning) })
     };
+    let told = loaded.pairs.iter().zip(&sources).enumerate().filter_map(|(number, (pair, source))| {
+        let default = number == loaded.default && loaded.unknown == UnknownNames::Default;
+        let default = if default && sources.len() > 1 { "; for unknown names, too" } else { "" };
+        Some(Finding::Certificate(format!("{}{default}", described(pair, &source.certificate, now)?)))
+    });
+    let overlaps =
+        loaded.names.overlaps().into_iter().take(MOST_OVERLAPS_TOLD).map(|(name, first, other)| {
+            let [first, other] = [first, other].map(|number| sources[number].certificate.display());
+            Finding::Warning(format!(
+                "{name} is in {first} and in {other}: the first is used; take it out of one"
+            ))
+        });
     let doubts = loaded.doubts.iter().cloned().map(Finding::Warning);
-    loaded.validities.iter().filter_map(finding).chain(doubts).collect()
+    told.chain(loaded.validities.iter().filter_map(finding)).chain(doubts).chain(overlaps).collect()
 }
+
+/// Names that are told to be in more than one certificate.
+const MOST_OVERLAPS_TOLD: usize = 20;
+
+/// What a certificate is for, and until when.
+fn described(pair: &CertifiedKey, path: &Path, now: SystemTime) -> Option<String> {
+    let (_, leaf) = X509Certificate::from_der(pair.end_entity_cert().ok()?).ok()?;
+    let mut names: Vec<String> = dns_names(&leaf).iter().map(ToString::to_string).collect();
+    let more = names.len().saturating_sub(MOST_NAMES_TOLD);
+    names.truncate(MOST_NAMES_TOLD);
+    if more > 0 {
+        names.push(format!("and {more} more"));
+    }
+    let names = if names.is_empty() { "no host name".to_owned() } else { names.join(", ") };
+    let end = leaf.validity().not_after;
+    let days = (end.timestamp() - seconds(now)).div_euclid(86_400);
+    let chain = match pair.cert.len() {
+        1 => "no chain".to_owned(),
+        length => format!("chain of {length}"),
+    };
+    Some(format!("{}: {names}; until {} ({days} days); {chain}", path.display(), end.to_datetime().date()))
+}
+
+/// Of one certificate.
+const MOST_NAMES_TOLD: usize = 8;
 
 /// TLS of one listener.
 #[derive(Debug)]
 pub struct Terminator {
-    certificates: Arc<Current>,
+    certificates: Arc<CurrentCertificates>,
     config: Arc<ServerConfig>,
+    manner: Manner,
 }
+
+/// What all handshakes of a listener have in common, whichever certificate is shown.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Manner {
+    minimum_version: TlsVersion,
+    clients: Option<ClientAuthority>,
+}
+
+impl Manner {
+    fn versions(&self) -> &'static [&'static SupportedProtocolVersion] {
+        match self.minimum_version {
+            TlsVersion::V1_2 => FROM_1_2,
+            TlsVersion::V1_3 => FROM_1_3,
+        }
+    }
+}
+
+const FROM_1_2: &[&SupportedProtocolVersion] = &[&TLS13, &TLS12];
+const FROM_1_3: &[&SupportedProtocolVersion] = &[&TLS13];
 
 impl Terminator {
     fn new(loaded: Loaded, tickets: &Arc<dyn ProducesTickets>) -> Result<Self, TlsError> {
-        let certificates = Arc::new(Current(ArcSwap::from_pointee(loaded)));
+        let manner = loaded.manner.clone();
+        let certificates = Arc::new(CurrentCertificates(ArcSwap::from_pointee(loaded)));
         let mut config = ServerConfig::builder_with_provider(provider())
-            .with_protocol_versions(&[&TLS13, &TLS12])
+            .with_protocol_versions(manner.versions())
             .map_err(TlsError::Setup)?
-            .with_no_client_auth()
+            .with_client_cert_verifier(match &manner.clients {
+                Some(clients) => clients.verifier()?,
+                None => WebPkiClientVerifier::no_client_auth(),
+            })
             .with_cert_resolver(Arc::clone(&certificates) as Arc<dyn ResolvesServerCert>);
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-        config.ticketer = Arc::clone(tickets);
+        if manner.clients.is_some() {
+            // A ticket would stand for a certificate that has ended since, and would be good where none is asked for.
+            config.send_tls13_tickets = 0;
+        } else {
+            config.ticketer = Arc::clone(tickets);
+        }
         // Tickets leave nothing to store here, and the default store has a lock that all threads would share.
         config.session_storage = Arc::new(NoServerSessionStorage {});
-        Ok(Self { certificates, config: Arc::new(config) })
+        Ok(Self { certificates, config: Arc::new(config), manner })
     }
 
-    /// Puts in force what has been read, for the handshakes to come. Whether it is another certificate.
+    /// Whether what has been read differs in its certificates at most, so that [`Terminator::renew`] puts all of it in force.
+    #[must_use]
+    pub fn goes_on_with(&self, loaded: &Loaded) -> bool {
+        self.manner == loaded.manner
+    }
+
+    /// Puts in force what has been read, for the handshakes to come. Whether there are other certificates.
     pub fn renew(&self, loaded: Loaded) -> bool {
-        let other = self.certificates.0.load().default.cert != loaded.default.cert;
+        let before = self.certificates.0.load();
+        let chains = |loaded: &Loaded| loaded.pairs.iter().map(|pair| pair.cert.clone()).collect::<Vec<_>>();
+        let other = chains(&before) != chains(&loaded);
         self.certificates.0.store(Arc::new(loaded));
         other
     }
@@ -168,29 +240,58 @@ impl Terminator {
     pub fn server_config(&self) -> Arc<ServerConfig> {
         Arc::clone(&self.config)
     }
-}
 
-/// The certificates of one listener as of now.
-struct Current(ArcSwap<Loaded>);
-
-impl fmt::Debug for Current {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_tuple("Current").field(&self.0.load().by_name.keys()).finish()
+    /// The certificates that handshakes are answered with.
+    #[must_use]
+    pub fn certificates(&self) -> Arc<CurrentCertificates> {
+        Arc::clone(&self.certificates)
     }
 }
 
-impl ResolvesServerCert for Current {
+/// The certificates of one listener as of now.
+pub struct CurrentCertificates(ArcSwap<Loaded>);
+
+impl CurrentCertificates {
+    /// What is known by the handshake of a connection beyond that it is encrypted. What the client was shown counts where it
+    /// `may_ask_for_any_host`.
+    #[must_use]
+    pub fn acquaintance(
+        &self,
+        connection: &ServerConnection,
+        may_ask_for_any_host: bool,
+    ) -> Option<Acquaintance> {
+        let loaded = self.0.load();
+        let shown = may_ask_for_any_host.then(|| loaded.shown_to(connection.server_name()?)).flatten();
+        let told = match (&loaded.manner.clients, connection.peer_certificates()) {
+            (Some(clients), Some(chain)) => clients.told(chain),
+            _ => Vec::new(),
+        };
+        (shown.is_some() || !told.is_empty()).then_some(Acquaintance { shown, told })
+    }
+}
+
+impl fmt::Debug for CurrentCertificates {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_tuple("CurrentCertificates").field(&self.0.load().names).finish()
+    }
+}
+
+impl ResolvesServerCert for CurrentCertificates {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        Some(self.0.load().choose(hello.server_name()))
+        self.0.load().choose(hello.server_name())
     }
 }
 
 /// Certificates, chosen by the name a client asks for (SNI, RFC 6066 §3).
 pub struct Loaded {
-    /// For clients that ask for no name, or for another one.
-    default: Arc<CertifiedKey>,
-    /// By lower-case name; a wildcard stands without its star: `.example.com`.
-    by_name: HashMap<Box<str>, Arc<CertifiedKey>>,
+    /// At least one.
+    pairs: Vec<Arc<CertifiedKey>>,
+    /// By the same numbers.
+    names: Arc<CertifiedNames>,
+    /// The number of the one for clients that ask for no name, or for one that none has.
+    default: usize,
+    unknown: UnknownNames,
+    manner: Manner,
     /// Of every certificate of every chain.
     validities: Vec<Validity>,
     /// What some clients will not understand of the chains.
@@ -198,39 +299,41 @@ pub struct Loaded {
 }
 
 impl Loaded {
-    fn read(first: &Certificate, others: &[Certificate]) -> Result<Self, TlsError> {
+    fn read(tls: &ListenTls, sources: &[Certificate]) -> Result<Self, TlsError> {
         let provider = provider();
-        let mut loaded = Self {
-            default: Arc::new(read_pair(first, &provider)?),
-            by_name: HashMap::new(),
-            validities: Vec::new(),
-            doubts: Vec::new(),
-        };
-        loaded.add(first, &Arc::clone(&loaded.default))?;
-        for other in others {
-            loaded.add(other, &Arc::new(read_pair(other, &provider)?))?;
-        }
-        Ok(loaded)
-    }
-
-    fn add(&mut self, source: &Certificate, pair: &Arc<CertifiedKey>) -> Result<(), TlsError> {
-        let unreadable = || CredentialError::Certificate { path: source.certificate.clone() };
-        let leaf = pair.end_entity_cert().map_err(|_| unreadable())?;
-        let (_, leaf) = X509Certificate::from_der(leaf).map_err(|_| unreadable())?;
-        let chain: Vec<X509Certificate<'_>> =
-            pair.cert.iter().filter_map(|der| Some(X509Certificate::from_der(der).ok()?.1)).collect();
-        if chain.len() != pair.cert.len() {
-            return Err(unreadable().into());
-        }
-        for (place, certificate) in chain.iter().enumerate() {
-            self.validities.push(Validity::of(certificate, &source.certificate, place));
-        }
-        self.doubts.extend(disorder(&chain, &source.certificate));
-        for name in dns_names(&leaf) {
+        let mut names = CertifiedNames::default();
+        let (mut validities, mut doubts, mut pairs) = (Vec::new(), Vec::new(), Vec::new());
+        bounded(sources.len(), MOST_CERTIFICATES, "certificates")?;
+        for (number, source) in sources.iter().enumerate() {
+            let pair = read_pair(source, &provider)?;
+            let unreadable = || CredentialError::Certificate { path: source.certificate.clone() };
+            let leaf = pair.end_entity_cert().map_err(|_| unreadable())?;
+            let (_, leaf) = X509Certificate::from_der(leaf).map_err(|_| unreadable())?;
+            let chain: Vec<X509Certificate<'_>> =
+                pair.cert.iter().filter_map(|der| Some(X509Certificate::from_der(der).ok()?.1)).collect();
+            if chain.len() != pair.cert.len() {
+                return Err(unreadable().into());
+            }
+            for (place, certificate) in chain.iter().enumerate() {
+                validities.push(Validity::of(certificate, &source.certificate, (number, place)));
+            }
+            doubts.extend(disorder(&chain, &source.certificate));
             // Of two certificates for one name, the first in the settings counts.
-            self.by_name.entry(name).or_insert_with(|| Arc::clone(pair));
+            names.add(dns_names(&leaf));
+            bounded(names.names(), MOST_NAMES, "names in its certificates")?;
+            pairs.push(Arc::new(pair));
         }
-        Ok(())
+        if pairs.is_empty() {
+            return Err(TlsError::NoCertificate { path: tls.folder.clone().unwrap_or_default() });
+        }
+        let default = match &tls.default {
+            Some(name) => names.find(name).ok_or_else(|| TlsError::NoDefault { name: name.clone() })?,
+            None => 0,
+        };
+        let clients = tls.client_certificates.as_ref().map(ClientAuthority::read).transpose()?;
+        let manner = Manner { minimum_version: tls.minimum_version, clients };
+        let names = Arc::new(names);
+        Ok(Self { pairs, names, default, unknown: tls.unknown_names, manner, validities, doubts })
     }
 
     /// A sentence about each certificate that clients refuse now or will within two weeks, and about each chain that they may
@@ -240,15 +343,30 @@ impl Loaded {
         warnings.chain(self.doubts.iter().cloned()).collect()
     }
 
-    fn choose(&self, name: Option<&str>) -> Arc<CertifiedKey> {
-        let found = name.and_then(|name| {
-            let name = name.to_ascii_lowercase();
-            let wildcard = || self.by_name.get(&name[name.find('.')?..]);
-            self.by_name.get(name.as_str()).or_else(wildcard)
-        });
-        Arc::clone(found.unwrap_or(&self.default))
+    /// The certificate for a client that asks for this name, where others are shown others, or none.
+    fn shown_to(&self, name: &str) -> Option<ShownCertificate> {
+        if self.pairs.len() < 2 && self.unknown == UnknownNames::Default {
+            return None;
+        }
+        let name: Box<str> = name.to_ascii_lowercase().into();
+        let number = self.names.find(&name).unwrap_or(self.default);
+        Some(ShownCertificate { of: Arc::clone(&self.names), number, name, unknown: self.unknown })
+    }
+
+    /// `None` where the handshake is to fail.
+    fn choose(&self, name: Option<&str>) -> Option<Arc<CertifiedKey>> {
+        let found = name.and_then(|name| self.names.find(&name.to_ascii_lowercase()));
+        let default = (self.unknown == UnknownNames::Default).then_some(self.default);
+        found.or(default).map(|number| Arc::clone(&self.pairs[number]))
     }
 }
+
+fn bounded(found: usize, most: usize, what: &'static str) -> Result<(), TlsError> {
+    if found > most { Err(TlsError::TooMany { found, most, what }) } else { Ok(()) }
+}
+
+/// Names in the certificates of one listener.
+const MOST_NAMES: usize = 100_000;
 
 /// What is wrong with the order of a chain: each certificate is to certify the one before it (RFC 5246 §7.4.2; RFC 8446 §4.4.2
 /// allows any order, and many clients do not).
@@ -274,9 +392,7 @@ fn disorder(chain: &[X509Certificate<'_>], path: &Path) -> Option<String> {
 fn dns_names(leaf: &X509Certificate<'_>) -> Vec<Box<str>> {
     let Ok(Some(names)) = leaf.subject_alternative_name() else { return Vec::new() };
     let dns = names.value.general_names.iter().filter_map(|name| match name {
-        GeneralName::DNSName(name) => {
-            Some(name.strip_prefix('*').unwrap_or(name).to_ascii_lowercase().into())
-        }
+        GeneralName::DNSName(name) => Some(name.to_ascii_lowercase().into()),
         _ => None,
     });
     dns.collect()
@@ -286,18 +402,11 @@ fn read_pair(source: &Certificate, provider: &CryptoProvider) -> Result<Certifie
     Ok(credentials::pair(&source.certificate, &source.key, provider)?)
 }
 
-impl From<CredentialError> for TlsError {
-    fn from(error: CredentialError) -> Self {
-        match error {
-            CredentialError::Read { path, source } => Self::Read { path, source },
-            other => Self::Credential(other),
-        }
-    }
-}
-
 /// When a certificate is valid, in seconds since 1970.
 struct Validity {
     path: PathBuf,
+    /// The certificate's among those of the listener.
+    number: usize,
     /// 0 for the server's own; those that certify it come after.
     place: usize,
     from: i64,
@@ -305,10 +414,11 @@ struct Validity {
 }
 
 impl Validity {
-    fn of(certificate: &X509Certificate<'_>, path: &Path, place: usize) -> Self {
+    fn of(certificate: &X509Certificate<'_>, path: &Path, (number, place): (usize, usize)) -> Self {
         let validity = certificate.validity();
         Self {
             path: path.to_owned(),
+            number,
             place,
             from: validity.not_before.timestamp(),
             to: validity.not_after.timestamp(),
@@ -443,8 +553,12 @@ mod tests {
         UNIX_EPOCH + Duration::from_secs(20_000 * 86_400)
     }
 
+    fn loaded(source: &Certificate) -> Loaded {
+        read(&ListenTls::with(source.clone()), now()).unwrap()
+    }
+
     fn terminator(terminators: &Terminators, source: &Certificate) -> Terminator {
-        terminators.make(read(source, now()).unwrap()).unwrap()
+        terminators.make(loaded(source)).unwrap()
     }
 
     fn serve(source: &Certificate) -> (Terminator, Arc<ServerConfig>) {
@@ -454,7 +568,7 @@ mod tests {
     }
 
     fn error(source: &Certificate) -> String {
-        read(source, now()).err().unwrap().to_string()
+        read(&ListenTls::with(source.clone()), now()).err().unwrap().to_string()
     }
 
     const BOTH: &[&SupportedProtocolVersion] = &[&TLS13, &TLS12];
@@ -547,7 +661,7 @@ mod tests {
             let client = Arc::new(client(&[&source], versions));
             let (_, server) = shake(&client, &one.server_config(), "localhost").unwrap();
             assert_ne!(server.handshake_kind(), Some(HandshakeKind::Resumed));
-            assert!(!other.renew(read(&source, now()).unwrap()), "it is the same");
+            assert!(!other.renew(loaded(&source)), "it is the same");
             let (_, server) = shake(&client, &other.server_config(), "localhost").unwrap();
             assert_eq!(server.handshake_kind(), Some(HandshakeKind::Resumed), "{versions:?}");
         }
@@ -561,15 +675,92 @@ mod tests {
             files.pair("second", &["second.test", "*.wild.test"]),
             files.pair("third", &["second.test", "exact.wild.test"]),
         ];
-        let loaded = Loaded::read(&sources[0], &sources[1..]).unwrap();
-        let chosen = |name| loaded.choose(name).end_entity_cert().unwrap().clone().into_owned();
-        assert_eq!(chosen(Some("first.test")), der(&sources[0]));
-        assert_eq!(chosen(Some("SECOND.test")), der(&sources[1]));
-        assert_eq!(chosen(Some("any.wild.test")), der(&sources[1]));
-        assert_eq!(chosen(Some("exact.wild.test")), der(&sources[2]));
-        for other in [None, Some("unknown.test"), Some("wild.test"), Some("a.b.wild.test"), Some("test")] {
-            assert_eq!(chosen(other), der(&sources[0]), "{other:?}");
+        let with = |default: Option<&str>, unknown_names| ListenTls {
+            certificates: sources.to_vec(),
+            default: default.map(Into::into),
+            unknown_names,
+            ..ListenTls::default()
+        };
+        let names = ["first.test", "SECOND.test", "any.wild.test", "exact.wild.test"];
+        let others = [None, Some("unknown.test"), Some("wild.test"), Some("a.b.wild.test"), Some("test")];
+        for (default, stands_in) in [(None, 0), (Some("exact.wild.test"), 2)] {
+            let loaded = read(&with(default, UnknownNames::Default), now()).unwrap();
+            let chosen = |name| loaded.choose(name).unwrap().end_entity_cert().unwrap().clone().into_owned();
+            for (name, number) in names.iter().zip([0, 1, 1, 2]) {
+                assert_eq!(chosen(Some(name)), der(&sources[number]), "{name}");
+            }
+            for other in others {
+                assert_eq!(chosen(other), der(&sources[stands_in]), "{other:?}");
+            }
         }
+        let refusing = read(&with(None, UnknownNames::Refuse), now()).unwrap();
+        assert!(names.iter().all(|name| refusing.choose(Some(name)).is_some()));
+        assert!(others.iter().all(|name| refusing.choose(*name).is_none()));
+        let nobody =
+            read(&with(Some("unknown.test"), UnknownNames::Default), now()).err().unwrap().to_string();
+        assert!(nobody.contains("is for unknown.test, which is `default`"), "{nobody}");
+    }
+
+    /// The certificates of a folder come behind those of the file; another look finds what has been put there.
+    #[test]
+    fn a_folder_is_read_again_at_a_reload() {
+        let files = Files::new();
+        let folder = files.0.path().join("live");
+        fs::create_dir(&folder).unwrap();
+        let tls = ListenTls { folder: Some(folder.clone()), ..ListenTls::default() };
+        let empty = read(&tls, now()).err().unwrap().to_string();
+        assert!(empty.contains("live holds no certificate") && empty.contains("NAME.crt"), "{empty}");
+        let put = |name: &str| {
+            let source = files.pair(name, &[name]);
+            fs::rename(&source.certificate, folder.join(format!("{name}.crt"))).unwrap();
+            fs::rename(&source.key, folder.join(format!("{name}.key"))).unwrap();
+        };
+        put("one.test");
+        let terminator = Terminators::new().unwrap().make(read(&tls, now()).unwrap()).unwrap();
+        let knows = |name: &str| terminator.certificates.0.load().names.find(name).is_some();
+        assert!(knows("one.test") && !knows("two.test"));
+        put("two.test");
+        assert!(terminator.renew(read(&tls, now()).unwrap()), "there is one more");
+        assert!(knows("one.test") && knows("two.test"));
+        let ends = terminator.ends();
+        assert!(ends.len() == 2 && ends[0].0.ends_with("one.test.crt"), "{ends:?}");
+    }
+
+    #[test]
+    fn a_listener_may_ask_for_tls_1_3() {
+        let files = Files::new();
+        let source = files.pair("a", &["localhost"]);
+        let tls = ListenTls { minimum_version: TlsVersion::V1_3, ..ListenTls::with(source.clone()) };
+        let terminator = Terminators::new().unwrap().make(read(&tls, now()).unwrap()).unwrap();
+        let server = terminator.server_config();
+        let shake = |versions| shake(&Arc::new(client(&[&source], versions)), &server, "localhost");
+        const OLD: &[&SupportedProtocolVersion] = &[&TLS12];
+        assert!(shake(OLD).is_err());
+        let (client, _) = shake(BOTH).unwrap();
+        assert_eq!(client.protocol_version(), Some(ProtocolVersion::TLSv1_3));
+        assert!(!terminator.goes_on_with(&loaded(&source)), "its connections and newcomers have other terms");
+    }
+
+    #[test]
+    fn an_inspection_lists_certificates_and_what_two_of_them_are_for() {
+        let files = Files::new();
+        let one = files.pair("one", &["a.test", "*.b.test"]);
+        let two = files.pair("two", &["a.test", "c.test"]);
+        let tls = ListenTls { certificates: vec![one, two], ..ListenTls::default() };
+        let found = inspect(&tls, now());
+        let told: Vec<&str> = found
+            .iter()
+            .map(|finding| match finding {
+                Finding::Certificate(told) | Finding::Warning(told) | Finding::Fault(told) => told.as_str(),
+            })
+            .collect();
+        assert!(told[0].contains("one.pem: a.test, *.b.test; until 4096-01-01 ("), "{told:?}");
+        assert!(
+            told[0].ends_with("no chain; for unknown names, too") && told[1].ends_with("no chain"),
+            "{told:?}"
+        );
+        assert!(told[2].starts_with("a.test is in ") && told[2].contains("the first is used"), "{told:?}");
+        assert_eq!(told.len(), 3);
     }
 
     #[test]
@@ -579,7 +770,7 @@ mod tests {
         let (terminator, server) = serve(&old);
         let client = Arc::new(client(&[&old, &new], BOTH));
         let (client_before, _) = shake(&client, &server, "localhost").unwrap();
-        assert!(terminator.renew(read(&new, now()).unwrap()), "it is another");
+        assert!(terminator.renew(loaded(&new)), "it is another");
         let fresh = Arc::new(self::client(&[&old, &new], BOTH));
         let (client_after, _) = shake(&fresh, &server, "localhost").unwrap();
         assert_eq!(client_before.peer_certificates().unwrap()[0], der(&old));
@@ -701,10 +892,10 @@ mod tests {
         let said = |days: u64, chain: &[&rcgen::Certificate]| {
             let pem: String = chain.iter().map(|certificate| certificate.pem()).collect();
             let certificate = files.write("chain.pem", &pem);
-            let source = Certificate { certificate, key: key.clone(), local_ca: false };
+            let source = ListenTls::with(Certificate { certificate, key: key.clone(), local_ca: false });
             let now = UNIX_EPOCH + Duration::from_secs(days * 86_400);
-            let mut said = Loaded::read(&source, &[]).unwrap().warnings(now);
-            assert_eq!(inspect(&source, now).len(), said.len(), "`check` says as much");
+            let mut said = read(&source, now).unwrap().warnings(now);
+            assert_eq!(inspect(&source, now).len(), 1 + said.len(), "`check` says as much");
             said.pop().unwrap_or_default()
         };
         for right in [&[&leaf][..], &[&leaf, &middle], &[&leaf, &middle, &root]] {
@@ -724,22 +915,23 @@ mod tests {
     #[test]
     fn an_inspection_calls_an_ended_certificate_a_fault() {
         let files = Files::new();
-        let source = of_the_year_2020(&files);
+        let listen = ListenTls::with(of_the_year_2020(&files));
         let days = |days: u64| UNIX_EPOCH + Duration::from_secs(days * 86_400);
         assert!(
-            matches!(&inspect(&source, days(18_637))[..], [Finding::Fault(why)] if why.contains("ended"))
+            matches!(&inspect(&listen, days(18_637))[1..], [Finding::Fault(why)] if why.contains("ended"))
         );
         assert!(
-            matches!(&inspect(&source, days(18_623))[..], [Finding::Warning(why)] if why.contains("ends in"))
+            matches!(&inspect(&listen, days(18_623))[1..], [Finding::Warning(why)] if why.contains("ends in"))
         );
-        assert!(inspect(&source, days(18_414)).is_empty());
+        assert!(
+            matches!(&inspect(&listen, days(18_414))[..], [Finding::Certificate(told)] if told.contains("until 2020-12-31"))
+        );
     }
 
     #[test]
     fn a_certificate_that_has_ended_is_used_with_a_warning() {
         let files = Files::new();
-        let source = of_the_year_2020(&files);
-        let loaded = Loaded::read(&source, &[]).unwrap();
+        let loaded = loaded(&of_the_year_2020(&files));
         // 2021-01-10, 2020-12-27, 2020-06-01, 2019-12-22 (all UTC).
         let warning = |days: u64| loaded.warnings(UNIX_EPOCH + Duration::from_secs(days * 86_400));
         assert!(warning(18_637)[0].contains("ended 10 days ago"), "{:?}", warning(18_637));

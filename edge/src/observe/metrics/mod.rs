@@ -188,9 +188,14 @@ impl Metrics {
         *self.counts.cut_off.lock().entry(reason).or_default() += 1;
     }
 
-    /// Remembers which certificates are in use, by the file they come from, and when they end in seconds since 1970.
+    /// Remembers which certificates are in use, by the file they come from, and when they end in seconds since 1970: of a chain the
+    /// first to end.
     pub fn certificates_in_use(&self, ends: impl IntoIterator<Item = (String, i64)>) {
-        *self.counts.certificates.lock() = ends.into_iter().collect();
+        let mut first = BTreeMap::new();
+        for (file, end) in ends {
+            first.entry(file).and_modify(|known: &mut i64| *known = end.min(*known)).or_insert(end);
+        }
+        *self.counts.certificates.lock() = first;
     }
 
     /// Counts a reload, and remembers what became of the last one.

@@ -10,11 +10,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::settings::{
     Admin, AllowedFields, AllowedOrigins, BasicAuth, Bounds, ByteSize, CacheSettings, Canary, Certificate,
-    Check, ClientSettings, Command, CommandOutput, CrossOrigin, FilesFolder, ForwardAuth, Limit, Listen,
-    Location, LogSettings, MaintenanceSettings, MediaRange, PathPattern, PurgeAccess, Redirect, RedirectFrom,
-    RequestFields, ResendRules, ResponseField, ResponseFields, Route, RouteAction, RouteBounds, RouteTimes,
-    Server, ServerProtocol, Settings, Sign, StatedAnswer, Timeouts, UpstreamSettings, UpstreamTlsSettings,
-    Verification,
+    Check, ClientCertificates, ClientSettings, Command, CommandOutput, CrossOrigin, FilesFolder, ForwardAuth,
+    Limit, Listen, ListenTls, Location, LogSettings, MaintenanceSettings, MediaRange, PathPattern,
+    PurgeAccess, Redirect, RedirectFrom, RequestFields, ResendRules, ResponseField, ResponseFields, Route,
+    RouteAction, RouteBounds, RouteTimes, Server, ServerProtocol, Settings, Sign, StatedAnswer, Timeouts,
+    UpstreamSettings, UpstreamTlsSettings, Verification,
 };
 
 /// One thing that is other than it was. Shown as `cache.memory: 64 MiB -> 128 MiB`.
@@ -172,7 +172,7 @@ impl Changes {
             }
             None => true,
         });
-        let gist = |listen: &Listen| listen.tls.as_ref().map_or("clear text".to_owned(), certificate);
+        let gist = |listen: &Listen| listen.tls.as_ref().map_or("clear text".to_owned(), certificates);
         for before in gone {
             let Listen { address, tls, proxy_protocol, hsts } = before;
             match other.iter().position(|after| after.address == *address) {
@@ -185,8 +185,8 @@ impl Changes {
                         maybe(hsts, |hsts| hsts.to_field().to_str().unwrap_or_default().to_owned())
                     });
                     match (tls, &after.tls) {
-                        (Some(old), Some(new)) => self.certificate(&format!("{table}.tls"), (old, new)),
-                        (old, new) => self.key(&table, "tls", (old, new), |tls| maybe(tls, certificate)),
+                        (Some(old), Some(new)) => self.listen_tls(&table, (old, new)),
+                        (old, new) => self.key(&table, "tls", (old, new), |tls| maybe(tls, certificates)),
                     }
                 }
                 None => self.tell("listen", &address.to_string(), Some(gist(before)), None),
@@ -194,6 +194,46 @@ impl Changes {
         }
         for after in other {
             self.tell("listen", &after.address.to_string(), None, Some(gist(after)));
+        }
+    }
+
+    fn listen_tls(&mut self, listener: &str, values: (&ListenTls, &ListenTls)) {
+        let table = format!("{listener}.tls");
+        each_field!(
+            self, &table, values,
+            ListenTls {
+                folder: |folder| maybe(folder, path),
+                default: |name| maybe(name, plain),
+                unknown_names: word,
+                minimum_version: plain,
+            },
+            apart certificate certificates client_certificates
+        );
+        let (old, new) = values;
+        match (&old.certificate, &new.certificate) {
+            (Some(old), Some(new)) => self.certificate(&table, (old, new)),
+            (old, new) => self.key(&table, "certificate", (old, new), |one| maybe(one, certificate)),
+        }
+        let (before, after) = (&old.certificates, &new.certificates);
+        let both = |pair: &Certificate| format!("{} with {}", path(&pair.certificate), path(&pair.key));
+        self.key(listener, "certificates", (before, after), |all| list(all, both));
+        match (&old.client_certificates, &new.client_certificates) {
+            (Some(old), Some(new)) => each_field!(
+                self,
+                &format!("{table}.client_certificates"),
+                (old, new),
+                ClientCertificates {
+                    ca: path,
+                    required: plain,
+                    fields: |fields| list(fields, |(name, part)| format!("{name} = {}", word(part))),
+                },
+                apart
+            ),
+            (old, new) => {
+                self.key(&table, "client_certificates", (old, new), |clients| {
+                    maybe(clients, |it| path(&it.ca))
+                });
+            }
         }
     }
 
@@ -328,7 +368,7 @@ impl Changes {
                 overload: word,
                 proxy_protocol: word,
             },
-            apart name tls check request_fields heads tunnel
+            apart name tls check request_fields heads tunnel identity_fields
         );
         let (old, new) = values;
         self.upstream_tls(&format!("{table}.tls"), (&old.tls, &new.tls));
@@ -770,6 +810,11 @@ fn rate(interval: &Duration) -> String {
 
 fn path(path: &impl AsRef<Path>) -> String {
     path.as_ref().display().to_string()
+}
+
+/// The first of them, or where they lie.
+fn certificates(tls: &ListenTls) -> String {
+    tls.written().next().map(certificate).or(tls.folder.as_ref().map(path)).unwrap_or_default()
 }
 
 fn certificate(certificate: &Certificate) -> String {

@@ -52,6 +52,27 @@ mod tests {
         ("listen.tls.certificate", "\"a.pem\"", "\"b.pem\"", InFlight),
         ("listen.tls.key", "\"a.key\"", "\"b.key\"", InFlight),
         ("listen.tls.local_ca", "true", "false", InFlight),
+        ("listen.tls.folder", "\"a\"", "\"b\"", InFlight),
+        ("listen.tls.default", "\"a.test\"", "\"b.test\"", InFlight),
+        ("listen.tls.unknown_names", "\"default\"", "\"refuse\"", InFlight),
+        ("listen.tls.minimum_version", "\"1.2\"", "\"1.3\"", NextConnection),
+        ("listen.tls.client_certificates", "{ ca = \"a\" }", "", NextConnection),
+        ("listen.tls.client_certificates.ca", "\"a\"", "\"b\"", NextConnection),
+        ("listen.tls.client_certificates.required", "true", "false", NextConnection),
+        (
+            "listen.tls.client_certificates.fields",
+            "{ A = \"subject\" }",
+            "{ A = \"issuer\" }",
+            NextConnection,
+        ),
+        (
+            "listen.certificates",
+            "[{ certificate = \"a\", key = \"b\" }]",
+            "[{ certificate = \"c\", key = \"d\" }]",
+            InFlight,
+        ),
+        ("listen.certificates.certificate", "\"a.pem\"", "\"b.pem\"", InFlight),
+        ("listen.certificates.key", "\"a.key\"", "\"b.key\"", InFlight),
         ("listen.proxy_protocol", "true", "[\"10.0.0.0/8\"]", InFlight),
         ("listen.hsts", "\"1d\"", "\"365d includeSubDomains\"", NextConnection),
         ("admin.address", "\"127.0.0.1:9900\"", "\"127.0.0.1:9901\"", InFlight),
@@ -253,10 +274,20 @@ mod tests {
             true => format!("{name} = {value}\n"),
             false => String::new(),
         };
-        let tls = if key.starts_with("listen.tls.") {
+        let tls = if let Some(name) = key.strip_prefix("listen.tls.client_certificates.") {
+            let ca = if name == "ca" { "" } else { "ca = \"f\", " };
+            format!(
+                "tls = {{ certificate = \"f\", key = \"f\", client_certificates = {{ {ca}{name} = {value} }} }}\n"
+            )
+        } else if key == "listen.tls.client_certificates" && value.is_empty() {
+            "tls = { certificate = \"f\", key = \"f\" }\n".to_owned()
+        } else if key.starts_with("listen.tls.") {
             let rest = ["certificate", "key"].into_iter().filter(|other| *other != name);
             let rest: String = rest.map(|other| format!(", {other} = \"f\"")).collect();
             format!("tls = {{ {name} = {value}{rest} }}\n")
+        } else if key.starts_with("listen.certificates.") {
+            let other = if name == "key" { "certificate" } else { "key" };
+            format!("certificates = [{{ {name} = {value}, {other} = \"f\" }}]\n")
         } else if key == "listen.hsts" {
             "tls = { certificate = \"f\", key = \"f\" }\n".to_owned()
         } else {
@@ -417,10 +448,12 @@ mod tests {
                 Some(("routes", rest)) => format!("routes.r.{rest}"),
                 _ => (*key).to_owned(),
             };
-            let name = match name.split_once(".servers.") {
-                Some((upstream, _)) => format!("{upstream}.servers"),
-                None => name,
-            };
+            // What stands in a list is told with all of it.
+            let list = [".servers.", ".certificates."].iter().find_map(|list| {
+                let (table, _) = name.split_once(list)?;
+                Some(format!("{table}{}", list.trim_end_matches('.')))
+            });
+            let name = list.unwrap_or(name);
             // What a route leads to is told whole.
             let whole = [".redirect.", ".respond.", ".files.", ".rewrite."].iter().find_map(|action| {
                 let (route, _) = name.split_once(action)?;

@@ -1,10 +1,15 @@
 //! Where clients and the operator come in.
 
-use super::{Resolver, Span};
+use std::path::PathBuf;
+
+use http::{HeaderName, header};
+
+use super::{Resolver, Span, upstreams::not_settable};
 use crate::settings::{
-    Admin, AdminAddress, Certificate, Listen, clash,
-    file::{WrittenAdmin, WrittenListen, WrittenTls},
-    value::{ProxyPeers, Table},
+    Admin, AdminAddress, Certificate, ClientCertificates, IdentityPart, Listen, ListenTls, RequestField,
+    clash,
+    file::{WrittenAdmin, WrittenCertificate, WrittenClientCertificates, WrittenListen, WrittenTls},
+    value::{ProxyPeers, Table, Written},
 };
 
 impl Resolver<'_> {
@@ -19,7 +24,7 @@ impl Resolver<'_> {
         let mut listeners: Vec<(Span, Listen)> = Vec::new();
         for table in written {
             let Table { span, value: table } = table;
-            let tls = table.tls.and_then(|tls| self.certificate(tls));
+            let tls = self.listen_tls(&span, table.tls, table.certificates);
             let place = table.address.as_ref().map(|address| address.span.clone());
             let Some(address) = self.need(table.address, &span, "address", "\"[::]:8080\"") else { continue };
             let place = place.unwrap_or(span);
@@ -46,12 +51,67 @@ impl Resolver<'_> {
         listeners
     }
 
-    fn certificate(&mut self, tls: Table<WrittenTls>) -> Option<Certificate> {
-        let Table { span, value: tls } = tls;
-        let local_ca = self.or(tls.local_ca, false);
-        let certificate = self.need(tls.certificate, &span, "certificate", "\"certs/localhost.pem\"");
-        let key = self.need(tls.key, &span, "key", "\"certs/localhost.key\"");
-        Some(Certificate { certificate: certificate?, key: key?, local_ca })
+    /// `None` for clear text.
+    fn listen_tls(
+        &mut self,
+        listener: &Span,
+        written: Option<Table<WrittenTls>>,
+        certificates: Vec<Table<WrittenCertificate>>,
+    ) -> Option<ListenTls> {
+        if written.is_none() && certificates.is_empty() {
+            return None;
+        }
+        let (span, tls) = match written {
+            Some(Table { span, value }) => (span, value),
+            None => (listener.clone(), WrittenTls::default()),
+        };
+        let folder = tls.folder.and_then(|folder| self.value(folder));
+        let others = !certificates.is_empty() || folder.is_some();
+        let local_ca = tls.local_ca.and_then(|local_ca| self.value(local_ca));
+        let mut certificate = None;
+        if !others || local_ca.is_some() || tls.certificate.is_some() || tls.key.is_some() {
+            let (certificate_file, key) = self.pair(&span, tls.certificate, tls.key)?;
+            certificate =
+                Some(Certificate { certificate: certificate_file, key, local_ca: local_ca.unwrap_or(false) });
+        }
+        let pair = |it: &mut Self, Table { span, value }: Table<WrittenCertificate>| {
+            let (certificate, key) = it.pair(&span, value.certificate, value.key)?;
+            Some(Certificate::of_files(certificate, key))
+        };
+        let certificates: Vec<_> = certificates.into_iter().filter_map(|table| pair(self, table)).collect();
+        Some(ListenTls {
+            certificate,
+            certificates,
+            folder,
+            default: tls.default.and_then(|name| self.value(name)).map(|name| name.0),
+            unknown_names: self.or(tls.unknown_names, Default::default()),
+            minimum_version: self.or(tls.minimum_version, Default::default()),
+            client_certificates: tls
+                .client_certificates
+                .and_then(|clients| self.client_certificates(clients)),
+        })
+    }
+
+    fn client_certificates(
+        &mut self,
+        Table { span, value }: Table<WrittenClientCertificates>,
+    ) -> Option<ClientCertificates> {
+        let WrittenClientCertificates { ca, required, fields } = value;
+        let ca = self.need(ca, &span, "ca", "\"certs/clients-ca.pem\"");
+        let required = self.or(required, true);
+        let fields = self.fields(fields, not_told);
+        Some(ClientCertificates { ca: ca?, required, fields })
+    }
+
+    fn pair(
+        &mut self,
+        table: &Span,
+        certificate: Option<Written<PathBuf>>,
+        key: Option<Written<PathBuf>>,
+    ) -> Option<(PathBuf, PathBuf)> {
+        let certificate = self.need(certificate, table, "certificate", "\"certs/localhost.pem\"");
+        let key = self.need(key, table, "key", "\"certs/localhost.key\"");
+        Some((certificate?, key?))
     }
 
     pub(super) fn admin(
@@ -75,4 +135,10 @@ impl Resolver<'_> {
         }
         Some(Admin { address, token_file, hosts })
     }
+}
+
+/// What to do in place of telling of a client's certificate by a field.
+fn not_told(name: &HeaderName, _: &IdentityPart) -> Option<&'static str> {
+    let taken = not_settable(name, &RequestField::Kept).is_some() || *name == header::AUTHORIZATION;
+    taken.then_some("choose a field of its own, such as Client-Cert or X-Client-Subject")
 }

@@ -19,10 +19,12 @@ use std::{
     time::Duration,
 };
 
+use http::HeaderName;
 use toml::Spanned;
 
 use super::{
-    Bounds, ErrorPages, Limit, LogSettings, MaintenanceSettings, Settings, Timeouts, UpstreamSettings, doubt,
+    Bounds, ErrorPages, Limit, Listen, LogSettings, MaintenanceSettings, RequestField, Settings, Timeouts,
+    UpstreamSettings, doubt,
     error::{Fault, Span, TextPosition},
     file::{Named, WrittenFile},
     value::{Deadline, Positive, PositiveSize, Table, Threads, Written, nearest_or_list},
@@ -66,13 +68,22 @@ impl Resolver<'_> {
         let listeners = self.listeners(file.listen);
         let over_tls = listeners.iter().find(|(_, listen)| listen.tls.is_some());
         let tls_port = over_tls.map(|(_, listen)| listen.address.port());
+        let identity_fields = identity_fields(&listeners);
         let limits = self.named(file.limits, Resolver::limit);
         let commands = self.named(file.commands, Resolver::command);
         let bounds = self.bounds(file.bounds);
         let timeouts = self.timeouts(file.timeouts);
         let upstreams = self.named(file.upstreams, |resolver, name, span, upstream| {
-            let upstream = resolver.upstream(name, span, upstream, &commands);
-            UpstreamSettings { heads: bounds.of_heads(), tunnel: timeouts.tunnel, ..upstream }
+            let upstream = resolver.upstream(name, span.clone(), upstream, &commands);
+            let kept = |name: &&HeaderName| upstream.request_fields.of(name) == Some(&RequestField::Kept);
+            if let Some(name) = identity_fields.iter().find(kept) {
+                let message =
+                    format!("a client's own {name} would pass for what a listener tells of its certificate");
+                resolver.fault(span, message, format!("take {name} out of `request_fields`"));
+            }
+            let identity_fields = Arc::clone(&identity_fields);
+            let (heads, tunnel) = (bounds.of_heads(), timeouts.tunnel);
+            UpstreamSettings { heads, tunnel, identity_fields, ..upstream }
         });
         let maintenance = file.maintenance.and_then(|written| self.maintenance(written));
         let known = Known {
@@ -239,6 +250,20 @@ impl Resolver<'_> {
     fn line(&self, span: &Span) -> usize {
         TextPosition::find(self.text, span.start).line
     }
+}
+
+/// The fields by which upstreams are told of client certificates, of all listeners: what one of them tells is believed, and
+/// no client may say it by another one.
+fn identity_fields(listeners: &[(Span, Listen)]) -> Arc<[HeaderName]> {
+    let clients =
+        listeners.iter().filter_map(|(_, listen)| listen.tls.as_ref()?.client_certificates.as_ref());
+    let mut names: Vec<HeaderName> = Vec::new();
+    for (name, _) in clients.flat_map(|clients| &clients.fields) {
+        if !names.contains(name) {
+            names.push(name.clone());
+        }
+    }
+    names.into()
 }
 
 pub(super) fn inner<T: Default>(table: Option<Table<T>>) -> T {

@@ -217,7 +217,7 @@ impl Resolver<'_> {
 const HEAVIEST: u32 = 1000;
 
 /// Why nothing may be said of a field, and what to do.
-fn not_settable(name: &HeaderName, field: &RequestField) -> Option<&'static str> {
+pub(super) fn not_settable(name: &HeaderName, field: &RequestField) -> Option<&'static str> {
     match (name.as_str(), field) {
         (
             "connection" | "keep-alive" | "proxy-connection" | "te" | "trailer" | "transfer-encoding"

@@ -5,8 +5,9 @@ use http::{HeaderName, HeaderValue, Method};
 
 use super::{Unreadable, Value, nearest_or_list, unexpected};
 use crate::settings::{
-    CommandListen, CommandOutput, EncodedSlash, ForwardedBy, LogFormat, MediaRange, OverloadControl,
-    PathPattern, ProxyProtocol, RequestIdInAnswers, SecurityFields, StopSignal,
+    CommandListen, CommandOutput, EncodedSlash, ForwardedBy, IdentityPart, LogFormat, MediaRange,
+    OverloadControl, PathPattern, ProxyProtocol, RequestIdInAnswers, SecurityFields, StopSignal, TlsVersion,
+    UnknownNames,
 };
 
 impl Value for MediaRange {
@@ -284,6 +285,38 @@ impl Value for ProxyProtocol {
 
     fn from_text(text: &str) -> Result<Self, Unreadable> {
         choose(text, &[("off", Self::Off), ("v1", Self::V1), ("v2", Self::V2)])
+    }
+}
+
+impl Value for TlsVersion {
+    const EXPECTED: &'static str = "\"1.2\" or \"1.3\"";
+
+    fn from_text(text: &str) -> Result<Self, Unreadable> {
+        choose(text, &[("1.2", Self::V1_2), ("1.3", Self::V1_3)])
+    }
+}
+
+impl Value for IdentityPart {
+    const EXPECTED: &'static str = "a part of the client's certificate";
+
+    fn from_text(text: &str) -> Result<Self, Unreadable> {
+        let choices = [
+            ("certificate", Self::Certificate),
+            ("chain", Self::Chain),
+            ("subject", Self::Subject),
+            ("issuer", Self::Issuer),
+            ("serial", Self::Serial),
+            ("fingerprint", Self::Fingerprint),
+        ];
+        choose(text, &choices)
+    }
+}
+
+impl Value for UnknownNames {
+    const EXPECTED: &'static str = "\"default\" or \"refuse\"";
+
+    fn from_text(text: &str) -> Result<Self, Unreadable> {
+        choose(text, &[("default", Self::Default), ("refuse", Self::Refuse)])
     }
 }
 

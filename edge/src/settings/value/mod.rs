@@ -30,7 +30,9 @@ pub(super) use choices::{PathPrefix, Paths, Ready, UnsafeMethod};
 pub(super) use places::{Host, ProxyPeers};
 #[cfg(test)]
 pub(super) use servers::ServerTable;
-pub(super) use servers::{CertificateName, CheckPath, CookieSign, FieldSign, WellStatus, WrittenServer};
+pub(super) use servers::{
+    CertificateName, CheckPath, CookieSign, FieldSign, ServedName, WellStatus, WrittenServer,
+};
 
 /// Why a value is refused, and what to write instead.
 #[derive(Clone, Debug, PartialEq, Eq)]

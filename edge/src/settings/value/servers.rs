@@ -240,6 +240,24 @@ impl Value for CertificateName {
     }
 }
 
+/// The name of a host that clients ask for by SNI (RFC 6066 §3): lower case, never an address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::settings) struct ServedName(pub(in crate::settings) Box<str>);
+
+impl Value for ServedName {
+    const EXPECTED: &'static str = "a host name such as \"shop.example\"";
+
+    fn from_text(text: &str) -> Result<Self, Unreadable> {
+        match rustls_pki_types::DnsName::try_from(text) {
+            Ok(_) if !text.ends_with('.') => Ok(Self(text.to_ascii_lowercase().into())),
+            _ => Err(Unreadable::new(
+                format!("{text:?} is no host name"),
+                "write a name without scheme, port and star: \"shop.example\"",
+            )),
+        }
+    }
+}
+
 impl Value for RequestField {
     const EXPECTED: &'static str = "a value, or false for none";
 
