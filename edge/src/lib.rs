@@ -49,6 +49,7 @@ pub mod pipeline;
 pub mod fetch;
 pub mod state;
 
+pub mod acme;
 pub mod response;
 
 pub mod cache;

@@ -1,7 +1,7 @@
 //! State shared by all threads. [`Edge`] lives as long as the process; [`State`] is one generation of settings and
 //! everything built for them, swapped whole by a reload.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
 use cache_policy::Moment;
@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     cache::{Collapser, Memory, Tiers},
     clock::Clock,
-    message::{byte_budget::ByteBudget, client_shares::ClientShares},
+    message::{byte_budget::ByteBudget, challenges::Challenges, client_shares::ClientShares},
     observe::{
         metrics::{Metrics, RouteMetrics},
         record::Sink,
@@ -45,6 +45,8 @@ pub struct Edge {
     pub unsent: Arc<ByteBudget>,
     /// Contents of requests that are received before they are sent on, or held to be sent again.
     pub held_content: Arc<ByteBudget>,
+    /// What certificate authorities find here, where certificates are had from them.
+    pub challenges: OnceLock<Arc<Challenges>>,
     dial: Arc<dyn Dial>,
     commands: Arc<dyn Commands>,
 }
@@ -192,6 +194,7 @@ impl Edge {
             requests_by_client,
             unsent,
             held_content,
+            challenges: OnceLock::new(),
             dial,
             commands,
         }))

@@ -49,12 +49,15 @@ impl Authority {
         self.folder.path().join(file)
     }
 
-    /// Certifies these host names into two files of its folder.
+    /// Certifies these host names or addresses into two files of its folder.
     ///
     /// # Panics
     /// When a name is none.
     pub fn certify(&self, names: &[&str], certificate: &str, key: &str) {
-        let name = |name: &&str| SanType::DnsName((*name).try_into().expect("a host name"));
+        let name = |name: &&str| match name.parse() {
+            Ok(address) => SanType::IpAddress(address),
+            Err(_) => SanType::DnsName((*name).try_into().expect("a host name")),
+        };
         let mut params = CertificateParams::default();
         params.subject_alt_names = names.iter().map(name).collect();
         self.sign(&params, certificate, key);

@@ -24,6 +24,7 @@ pub mod load;
 pub mod metrics;
 pub mod npm;
 pub mod origin;
+pub mod pebble;
 pub mod process;
 pub mod python;
 pub mod raw;

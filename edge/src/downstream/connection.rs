@@ -44,6 +44,7 @@ use crate::{
     message::{
         body_error::BodyError,
         certified::Acquaintance,
+        challenges::ACME_TLS,
         client_shares::ClientShare,
         content::Content,
         interim::Interim,
@@ -157,13 +158,16 @@ pub async fn serve(
     let mut client =
         ClientConnection { edge, peer, timeouts, bounds, stall, hsts, leave, drain, acquaintance: None };
     let Some(tls) = tls else { return client.http1(stream, place).await };
-    let certificates = Arc::clone(&tls.certificates);
     // Boxed: it is over when the connection has hardly begun.
-    match Box::pin(client.handshake(tls, stream, &place)).await {
+    match Box::pin(client.handshake(&tls, stream, &place)).await {
         Some(stream) => {
             let session = stream.get_ref().1;
             let is_http2 = session.alpn_protocol() == Some(b"h2");
-            client.acquaintance = certificates.acquaintance(session, is_http2).map(Arc::new);
+            // An authority has seen what it asked for.
+            if session.alpn_protocol() == Some(ACME_TLS) {
+                return;
+            }
+            client.acquaintance = tls.certificates.acquaintance(session, is_http2).map(Arc::new);
             if is_http2 { client.http2(stream, place).await } else { client.http1(stream, place).await }
         }
         None => client.edge.metrics.handshake_failed(),
@@ -190,7 +194,7 @@ impl ClientConnection {
     /// `None` where it fails, or takes too long; or where others need its place, among all connections or among handshakes.
     async fn handshake(
         &self,
-        TlsEntrance { acceptor, handshakes, .. }: TlsEntrance,
+        TlsEntrance { acceptor, handshakes, .. }: &TlsEntrance,
         stream: TcpStream,
         place: &ConnectionPermit,
     ) -> Option<TlsStream<TcpStream>> {

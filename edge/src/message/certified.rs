@@ -16,7 +16,7 @@ pub struct CertifiedNames {
 
 impl CertifiedNames {
     /// Adds a certificate for these names, in lower case. Of several for one name the first counts.
-    pub fn add(&mut self, names: Vec<Box<str>>) {
+    pub fn add(&mut self, names: &[Box<str>]) {
         let number = self.of_each.len();
         let names: Box<[Box<str>]> =
             names.iter().map(|name| name.strip_prefix('*').unwrap_or(name).into()).collect();
@@ -51,15 +51,15 @@ impl CertifiedNames {
 
     /// The names that more than one certificate has, each with the first two of these.
     pub fn overlaps(&self) -> Vec<(String, usize, usize)> {
-        let twice = |(number, names): (usize, &Box<[Box<str>]>)| {
-            let mut sorted: Vec<&Box<str>> = names.iter().collect();
+        let twice = |(number, names): (usize, &[Box<str>])| {
+            let mut sorted: Vec<&str> = names.iter().map(|name| &**name).collect();
             sorted.sort();
             sorted.dedup();
-            let other = |name: &&Box<str>| self.by_name.get(*name).copied().filter(|first| *first != number);
+            let other = |name: &&str| self.by_name.get(*name).copied().filter(|first| *first != number);
             let found = sorted.iter().filter_map(|name| Some((written(name), other(name)?, number)));
             found.collect::<Vec<_>>()
         };
-        self.of_each.iter().enumerate().flat_map(twice).collect()
+        self.of_each.iter().map(|names| &**names).enumerate().flat_map(twice).collect()
     }
 }
 
@@ -108,7 +108,8 @@ mod tests {
     fn names(certificates: &[&[&str]]) -> CertifiedNames {
         let mut all = CertifiedNames::default();
         for names in certificates {
-            all.add(names.iter().map(|name| (*name).into()).collect());
+            let names: Vec<Box<str>> = names.iter().map(|name| (*name).into()).collect();
+            all.add(&names);
         }
         all
     }

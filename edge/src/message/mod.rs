@@ -5,6 +5,7 @@ pub mod body_error;
 pub mod byte_budget;
 pub mod byte_stream;
 pub mod certified;
+pub mod challenges;
 pub mod client_shares;
 pub mod content;
 pub mod entity_tag;

@@ -27,6 +27,7 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use cache_policy::{Decision, Moment, Plan, Reason, RequestFacts, UpstreamError, list_elements};
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Version, header, request};
 use http_body::Body as _;
@@ -109,6 +110,10 @@ pub async fn handle(
     mut request: Request<Content>,
 ) -> Response<Recorded<Body>> {
     let state = edge.state.load();
+    if let Some(proof) = edge.challenges.get().and_then(|challenges| challenges.at_path(request.uri().path()))
+    {
+        return prove(edge, peer, &request.into_parts().0, proof);
+    }
     let upgrade = Upgrade::wanted(&mut request);
     let (mut head, content) = request.into_parts();
     inbound::join_cookies(&mut head.headers);
@@ -211,6 +216,19 @@ async fn purged(
     };
     record.answered(answer.status.verdict, answer.status.word(), answer.upstream);
     record.travel(answer.finish(id, settings.clients.request_id_in_answers))
+}
+
+/// Answers a certificate authority that asks whether the name is served here (RFC 8555 §8.3), whatever routes say.
+fn prove(edge: &Edge, peer: Peer<'_>, head: &request::Parts, proof: Bytes) -> Response<Recorded<Body>> {
+    let id = RequestId::next();
+    let mut record = Record::begin(head, &id, (peer.address, peer.scheme), edge.clock.now(), &edge.sink);
+    let mut response = Response::new(Body::Whole(proof));
+    let kind = HeaderValue::from_static("application/octet-stream");
+    response.headers_mut().insert(header::CONTENT_TYPE, kind);
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    let answer = Answer::stated(response, "acme-challenge");
+    record.answered(answer.status.verdict, answer.status.word(), answer.upstream);
+    record.travel(answer.finish(&id, edge.state.load().settings.clients.request_id_in_answers))
 }
 
 /// Answers a head that could not be read as a request. It is told like every other refusal.

@@ -27,6 +27,7 @@ use crate::{
         proxy_protocol::Introducers,
         tls::{self, Loaded, Terminator, Terminators},
     },
+    message::challenges::Challenges,
     observe::metrics::{ListenerKind, Metrics},
     settings::{Hsts, Listen, clash, reload::Change},
 };
@@ -76,8 +77,8 @@ struct Bound {
 
 impl Listeners {
     /// None yet.
-    pub(super) fn new() -> anyhow::Result<Self> {
-        Ok(Self { terminators: Terminators::new()?, open: Vec::new() })
+    pub(super) fn new(challenges: Arc<Challenges>) -> anyhow::Result<Self> {
+        Ok(Self { terminators: Terminators::new(challenges)?, open: Vec::new() })
     }
 
     /// Binds every new address, for certificates as [`read_certificates`] returns them.

@@ -41,6 +41,7 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
+    acme::{self, Means, WantedCertificates},
     admin::{
         self, Readiness,
         reload::Reloads,
@@ -49,7 +50,7 @@ use crate::{
     cache::Tiers,
     clock::Clock,
     downstream::places::Places,
-    message::reasons::reasons,
+    message::{challenges::Challenges, reasons::reasons},
     observe::{
         access_log::AccessLog,
         metrics::{CacheObserved, CommandObserved, Metrics, Observed},
@@ -116,10 +117,12 @@ async fn serve(
     let tls = TlsByUpstream::load(&settings.upstreams)?;
     let stop = Stop::default();
     let workers = Workers::start(settings.threads, &stop.end)?;
-    let listeners = Listeners::new()?;
+    let challenges = Arc::<Challenges>::default();
+    let listeners = Listeners::new(Arc::clone(&challenges))?;
     let certificates = listeners::read_certificates(&settings.listeners, clock.wall())?;
     let bound = listeners.prepare(&settings.listeners, certificates, &workers)?;
     let (reloads, mut asked) = mpsc::channel(1);
+    let (wanted, wants) = tokio::sync::watch::channel(WantedCertificates::of(&settings));
 
     let metrics = Arc::new(Metrics::new());
     let log = AccessLog::start(settings.log.format).context("no thread for the access log")?;
@@ -137,9 +140,17 @@ async fn serve(
     }
     let places = Places::new(descriptors::connections_within(&settings, descriptors::limit()));
     let handshakes = Places::new(settings.bounds.handshakes);
+    let means = Means {
+        dial: Arc::clone(&dial),
+        challenges: Arc::clone(&challenges),
+        clock: clock.clone(),
+        metrics: Arc::clone(&metrics),
+    };
     let servers = Servers { dial, commands, tls };
     let edge = Edge::new(settings, Tiers::default(), Arc::clone(&sink), servers)
         .context("no thread for content codings")?;
+    // It is set once: a start is the only one to do so.
+    let _ = edge.challenges.set(challenges);
     observe(&edge, &roster, own_log);
     roster.wait_for({
         let edge = Arc::downgrade(&edge);
@@ -155,13 +166,26 @@ async fn serve(
     let operator = Operator::new(service, stop.end.clone());
     let log = Arc::clone(own_log);
     let reader = FileReader::new();
-    let mut running =
-        Running { serving, workers, listeners, operator, token, names, log, supervisor, watch, reader };
+    let mut running = Running {
+        serving,
+        workers,
+        listeners,
+        operator,
+        token,
+        names,
+        log,
+        supervisor,
+        watch,
+        reader,
+        wanted,
+    };
     running.listeners.apply(bound, &running.serving, &running.workers);
     running.operator.apply(admin);
     tracing::info!(threads = running.workers.runtimes().len(), "serving");
     let ready = tokio::spawn(announce_ready(Arc::clone(&roster)));
     let mut certificates_due = edge.clock.now() + RENEWAL;
+    let (made, mut newly_made) = mpsc::channel(1);
+    let keeper = tokio::spawn(acme::keep(means, wants, made));
 
     let mut orphans = Orphans::default();
     // An interval, because a new sleep after each reload might never end.
@@ -185,6 +209,7 @@ async fn serve(
                 // Who asked may have left.
                 let _ = tell.send(outcome);
             }
+            Some(()) = newly_made.recv() => running.renew().await,
             _ = looks.tick() => {
                 edge.state.load().closures.iter().for_each(Closure::look_aside);
                 if watches && running.watch.has_changed() {
@@ -211,6 +236,7 @@ async fn serve(
         }
     }
     ready.abort();
+    keeper.abort();
     // Whoever still asks for a reload is told that it is too late.
     drop(asked);
     drain(&edge, &stop, &mut signals).await;

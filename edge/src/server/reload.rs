@@ -11,7 +11,10 @@ use super::{
     watch::FileWatch,
     workers::Workers,
 };
+use tokio::sync::watch;
+
 use crate::{
+    acme::WantedCertificates,
     admin::{
         reload::{MOST_TOLD, ReloadAnswer},
         token::{self, TokenInForce},
@@ -42,6 +45,8 @@ pub(super) struct Running {
     pub(super) supervisor: Supervisor,
     pub(super) watch: FileWatch,
     pub(super) reader: FileReader,
+    /// The certificates that are to be had.
+    pub(super) wanted: watch::Sender<WantedCertificates>,
 }
 
 /// What the settings name, as it has been read.
@@ -129,6 +134,8 @@ impl Running {
         seat(&self.serving.handshakes, running.settings.bounds.handshakes, wanted.bounds.handshakes);
         self.watch.in_force(&wanted);
         self.names.ask(name_servers);
+        // Also where nothing has changed: what has failed is tried again.
+        self.wanted.send_replace(WantedCertificates::of(&wanted));
         edge.reload(wanted, tls);
         let (closing, renewed) = self.listeners.apply(listeners, &self.serving, &self.workers);
         changes.extend(renewed);

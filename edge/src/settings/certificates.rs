@@ -7,6 +7,8 @@ use std::{
 
 use http::HeaderName;
 
+use super::Domain;
+
 /// How a listener terminates TLS.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ListenTls {
@@ -16,6 +18,10 @@ pub struct ListenTls {
     pub certificates: Vec<Certificate>,
     /// A folder of more, which come behind these by their names.
     pub folder: Option<PathBuf>,
+    /// Names whose certificates the edge sees to; they come last.
+    pub domains: Vec<Domain>,
+    /// What becomes of requests in clear text for these.
+    pub clear_text: ClearText,
     /// The name whose certificate is for clients that ask for no name, or for one that no certificate has: that of the first
     /// certificate where it is `None`.
     pub default: Option<Box<str>>,
@@ -33,6 +39,16 @@ pub enum UnknownNames {
     Default,
     /// Their handshakes fail.
     Refuse,
+}
+
+/// What becomes of requests in clear text for a name that the edge sees to the certificate of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ClearText {
+    /// They are sent to https.
+    #[default]
+    Redirect,
+    /// Routes decide.
+    Serve,
 }
 
 /// A version of TLS.

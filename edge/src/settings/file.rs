@@ -15,15 +15,17 @@ use toml::{
 };
 
 use super::{
-    AdminAddress, AllowedOrigins, Balance, CommandListen, CommandOutput, EncodedSlash, ForwardedBy,
-    HostPattern, Hsts, IdentityPart, LogFormat, MediaRange, OverloadControl, ProxyProtocol, RequestField,
-    RequestIdInAnswers, ResponseField, SecurityFields, StopSignal, TlsVersion, UnknownNames,
+    AdminAddress, AllowedOrigins, Balance, ClearText, CommandListen, CommandOutput, EncodedSlash,
+    ForwardedBy, HostPattern, Hsts, IdentityPart, KeyType, LogFormat, MediaRange, OverloadControl,
+    ProxyProtocol, RequestField, RequestIdInAnswers, ResponseField, SecurityFields, StopSignal, TlsVersion,
+    UnknownNames,
     error::Fault,
     value::{
-        ByteSize, CertificateName, CheckPath, CookieSign, Count, Deadline, FieldSign, Host, Instances,
-        Lifetimes, LimitNames, PathPrefix, Paths, Percent, Positive, PositiveSize, ProxyPeers, Rate, Ready,
-        ServedName, ServerError, Table, Text, Threads, UnsafeMethod, WellStatus, Written, WrittenFiles,
-        WrittenMaintenance, WrittenRedirect, WrittenRespond, WrittenServer, nearest_or_list,
+        ByteSize, CertificateName, CheckPath, CookieSign, Count, Deadline, Directory, Email, FieldSign, Host,
+        Instances, Lifetimes, LimitNames, PathPrefix, Paths, Percent, Positive, PositiveSize, ProxyPeers,
+        Rate, Ready, ServedName, ServedNames, ServerError, Table, Text, Threads, UnsafeMethod, WellStatus,
+        Written, WrittenFiles, WrittenMaintenance, WrittenRedirect, WrittenRespond, WrittenServer,
+        nearest_or_list,
     },
 };
 
@@ -36,6 +38,7 @@ pub(super) struct WrittenFile {
     #[serde(default)]
     pub(super) listen: Vec<Table<WrittenListen>>,
     pub(super) admin: Option<Table<WrittenAdmin>>,
+    pub(super) acme: Option<Table<WrittenAcme>>,
     pub(super) cache: Option<Table<WrittenCache>>,
     pub(super) clients: Option<Table<WrittenClients>>,
     pub(super) purge: Option<Table<WrittenPurgeAccess>>,
@@ -67,6 +70,8 @@ pub(super) struct WrittenListen {
     pub(super) tls: Option<Table<WrittenTls>>,
     #[serde(default)]
     pub(super) certificates: Vec<Table<WrittenCertificate>>,
+    pub(super) domain: Option<Written<ServedNames>>,
+    pub(super) clear_text: Option<Written<ClearText>>,
     pub(super) proxy_protocol: Option<Written<ProxyPeers>>,
     pub(super) hsts: Option<Written<Hsts>>,
 }
@@ -109,6 +114,28 @@ pub(super) struct WrittenCertificate {
 pub(super) struct WrittenPurgeAccess {
     pub(super) allow: Option<Spanned<Vec<Written<IpNet>>>>,
     pub(super) token_file: Option<Written<PathBuf>>,
+}
+
+/// `[acme]`
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct WrittenAcme {
+    pub(super) directory: Option<Written<Directory>>,
+    pub(super) email: Option<Written<Email>>,
+    pub(super) terms_agreed: Option<Written<bool>>,
+    pub(super) profile: Option<Written<Text>>,
+    pub(super) key_type: Option<Written<KeyType>>,
+    pub(super) eab: Option<Table<WrittenEab>>,
+    pub(super) folder: Option<Written<PathBuf>>,
+    pub(super) ca: Option<Written<PathBuf>>,
+}
+
+/// `eab = { .. }` of `[acme]`
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct WrittenEab {
+    pub(super) key_id: Option<Written<Text>>,
+    pub(super) key_file: Option<Written<PathBuf>>,
 }
 
 /// `[admin]`
@@ -522,6 +549,8 @@ pub(super) fn known_keys() -> Vec<String> {
         of::<WrittenTls>("listen.tls."),
         of::<WrittenClientCertificates>("listen.tls.client_certificates."),
         of::<WrittenCertificate>("listen.certificates."),
+        of::<WrittenAcme>("acme."),
+        of::<WrittenEab>("acme.eab."),
         of::<WrittenAdmin>("admin."),
         of::<WrittenCache>("cache."),
         of::<WrittenClients>("clients."),

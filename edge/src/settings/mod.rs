@@ -11,6 +11,7 @@
 //! Relative paths in the file are relative to the edge's working directory. The defaults stand here, as `Default` or
 //! `new` of the resolved types, and in `config/edge.toml`; a test holds the two together.
 
+mod acme;
 mod actions;
 mod certificates;
 pub mod credentials;
@@ -42,13 +43,14 @@ use cache_policy::{QueryRules, Rules};
 use http::{HeaderValue, Method};
 use ipnet::IpNet;
 
+pub use acme::{Acme, Domain, ExternalAccount, KeyType, LETS_ENCRYPT, LETS_ENCRYPT_STAGING};
 pub use actions::{
     AddressRules, ForwardAuth, INTERNAL, LocationPart, LocationTemplate, MaintenanceSettings, PathRewrite,
     PathSubstitution, Redirect, RedirectFrom, ResponseField, ResponseFields, RouteAction, StatedAnswer,
 };
 pub use certificates::{
-    Certificate, ClientCertificates, FolderError, IdentityPart, ListenTls, MOST_CERTIFICATES, TlsVersion,
-    UnknownNames, folders_within,
+    Certificate, ClearText, ClientCertificates, FolderError, IdentityPart, ListenTls, MOST_CERTIFICATES,
+    TlsVersion, UnknownNames, folders_within,
 };
 pub use error::{Faults, SettingsError, Warning};
 pub use matching::{Asks, HostPattern, PathPattern, Sign};
@@ -112,6 +114,8 @@ pub struct Settings {
     pub listeners: Vec<Listen>,
     /// The operator's listener; `None` when the file has no `[admin]`.
     pub admin: Option<Admin>,
+    /// Whom certificates are had from.
+    pub acme: Acme,
     pub cache: CacheSettings,
     /// Trusted proxies, and how many clients are remembered.
     pub clients: ClientSettings,

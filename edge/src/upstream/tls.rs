@@ -130,7 +130,11 @@ pub enum HttpVersion {
 }
 
 impl ClientTls {
-    fn load(settings: &UpstreamTlsSettings) -> Result<Self, TlsReason> {
+    /// Reads what the settings name.
+    ///
+    /// # Errors
+    /// [`TlsReason`] about the first file that cannot be used.
+    pub fn load(settings: &UpstreamTlsSettings) -> Result<Self, TlsReason> {
         let roots = match (&settings.ca, settings.verification) {
             (_, Verification::Off) => Vec::new(),
             (Some(path), _) => credentials::certificates(path)?,

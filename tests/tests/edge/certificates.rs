@@ -18,7 +18,7 @@ fn with_listener(upstream: &Upstream, address: SocketAddr, lines: &str) -> Setup
 }
 
 fn upstream() -> Upstream {
-    Upstream::start(|seen| Reply::ok(seen.header("host")).cache_control("no-store"))
+    Upstream::start(|seen| Reply::ok(seen.header("host").to_owned()).cache_control("no-store"))
 }
 
 /// `shop.test` in `tls`, `api.test` and `*.tenant.test` in tables of their own, and a folder of whatever else.
@@ -112,7 +112,7 @@ fn a_reload_puts_all_certificates_of_a_folder_in_force_or_none() {
     assert!(ask("two.test").argument("-k").send().status == 200, "the first stands in");
     // Watched, the folder needs no signal.
     fs::rename(authority.path("two.key"), authority.path("live/two.key")).unwrap();
-    wait::until("the new certificate is in force", || ask("two.test").result().ok());
+    wait::until("the new certificate is in force", || ask("two.test").start().result().ok());
     assert_eq!(ask("one.test").send().status, 200);
     let until = edge.metrics();
     for file in ["one.crt", "two.crt"] {
@@ -121,7 +121,7 @@ fn a_reload_puts_all_certificates_of_a_folder_in_force_or_none() {
     }
     fs::remove_file(authority.path("live/one.crt")).unwrap();
     fs::remove_file(authority.path("live/one.key")).unwrap();
-    wait::until("what is gone is shown no more", || ask("one.test").result().err());
+    wait::until("what is gone is shown no more", || ask("one.test").start().result().err());
 }
 
 #[test]

@@ -70,7 +70,8 @@ fn only_clients_with_a_certificate_of_the_authority_come_in() {
             "nothing is told unless it is asked for"
         );
         for version in ["1.2", "1.3"] {
-            let refused = site.curl("/").argument(protocol).argument("--tls-max").argument(version).result();
+            let refused =
+                site.curl("/").argument(protocol).argument("--tls-max").argument(version).start().result();
             assert!(refused.is_err(), "{protocol} {version}: {refused:?}");
         }
     }
@@ -78,7 +79,7 @@ fn only_clients_with_a_certificate_of_the_authority_come_in() {
     let other = Authority::new("site");
     other.certify_client("ann", &[(DnType::CommonName, "ann")]);
     let impostor = site.curl("/").argument("--cert").argument(other.path("ann.pem"));
-    let refused = impostor.argument("--key").argument(other.path("ann.key")).result();
+    let refused = impostor.argument("--key").argument(other.path("ann.key")).start().result();
     assert!(refused.is_err(), "{refused:?}");
     assert_eq!(upstream.count(), 2);
     assert_eq!(edge.curl_tls("/").send().status, 200, "other listeners ask for nothing");
@@ -159,7 +160,7 @@ fn every_connection_shows_its_certificate_anew() {
         .header("Connection: close")
         .argument("--connect-to")
         .argument(format!("open.test:443:{}", edge.tls()));
-    let refused = without.argument("https://open.test/").result();
+    let refused = without.argument("https://open.test/").start().result();
     assert!(refused.is_err(), "{refused:?}");
 }
 
@@ -183,7 +184,7 @@ fn other_authorities_are_in_force_after_a_reload_for_who_is_connected_too() {
             .argument("--key")
             .argument(key)
     };
-    assert!(ask(site.authority.path("ann.pem"), site.authority.path("ann.key")).result().is_err());
+    assert!(ask(site.authority.path("ann.pem"), site.authority.path("ann.key")).start().result().is_err());
     assert!(ask(other.path("cid.pem"), other.path("cid.key")).send().text().starts_with("CN=cid|"));
     // A file that is none changes nothing.
     std::fs::write(site.authority.file(), "nothing").unwrap();

@@ -1,6 +1,7 @@
 //! The edge alone, over a scripted upstream: real program, real sockets, real clients.
 #![expect(clippy::unwrap_used, reason = "a test that panics has failed")]
 
+mod acme;
 mod bounds;
 mod caching;
 mod certificates;

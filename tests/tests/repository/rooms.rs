@@ -17,7 +17,7 @@ const FLOORS: [&[&str]; 13] = [
     &["message"],
     &["request", "observe"],
     &["cache", "upstream"],
-    &["response"],
+    &["acme", "response"],
     &["state"],
     &["fetch"],
     &["pipeline", "explain"],

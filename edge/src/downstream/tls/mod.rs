@@ -8,6 +8,7 @@
 mod client_auth;
 mod error;
 pub mod local_ca;
+mod stand_in;
 
 use std::{
     fmt,
@@ -29,9 +30,12 @@ use rustls::{
 use x509_parser::{certificate::X509Certificate, extensions::GeneralName, prelude::FromDer as _};
 
 use crate::{
-    message::certified::{Acquaintance, CertifiedNames, ShownCertificate},
+    message::{
+        certified::{Acquaintance, CertifiedNames, ShownCertificate},
+        challenges::{ACME_TLS, Challenges},
+    },
     settings::{
-        Certificate, ListenTls, MOST_CERTIFICATES, TlsVersion, UnknownNames,
+        Certificate, Domain, ListenTls, MOST_CERTIFICATES, TlsVersion, UnknownNames,
         credentials::{self, CredentialError, provider},
     },
 };
@@ -46,6 +50,7 @@ const WARN_BEFORE: Duration = Duration::from_secs(14 * 86_400);
 #[derive(Debug)]
 pub struct Terminators {
     tickets: Arc<dyn ProducesTickets>,
+    challenges: Arc<Challenges>,
 }
 
 impl Terminators {
@@ -54,8 +59,8 @@ impl Terminators {
     ///
     /// # Errors
     /// [`TlsError::Setup`], when the system gives no random numbers.
-    pub fn new() -> Result<Self, TlsError> {
-        Ok(Self { tickets: aws_lc_rs::Ticketer::new().map_err(TlsError::Setup)? })
+    pub fn new(challenges: Arc<Challenges>) -> Result<Self, TlsError> {
+        Ok(Self { tickets: aws_lc_rs::Ticketer::new().map_err(TlsError::Setup)?, challenges })
     }
 
     /// TLS of one more listener.
@@ -63,7 +68,7 @@ impl Terminators {
     /// # Errors
     /// [`TlsError::Setup`].
     pub fn make(&self, loaded: Loaded) -> Result<Terminator, TlsError> {
-        Terminator::new(loaded, &self.tickets)
+        Terminator::new(loaded, self)
     }
 }
 
@@ -78,11 +83,21 @@ pub fn read(tls: &ListenTls, now: SystemTime) -> Result<Loaded, TlsError> {
             tracing::info!("{trust}");
         }
     }
-    let loaded = Loaded::read(tls, &tls.all()?)?;
+    let loaded = Loaded::read(tls, &sources(tls)?)?;
     for warning in loaded.warnings(now) {
         tracing::warn!("{warning}");
     }
     Ok(loaded)
+}
+
+/// The certificates of files, and of the names that the edge sees to those that it has.
+fn sources(tls: &ListenTls) -> Result<Vec<Certificate>, TlsError> {
+    let mut sources = tls.all()?;
+    // What cannot be used is had anew, and no start or reload fails for it.
+    let had = |domain: &&Domain| credentials::pair(&domain.file, &domain.file, &provider()).is_ok();
+    let had = tls.domains.iter().filter(had);
+    sources.extend(had.map(|domain| Certificate::of_files(domain.file.clone(), domain.file.clone())));
+    Ok(sources)
 }
 
 /// What is to be said of a listener's certificates and keys.
@@ -100,9 +115,9 @@ pub enum Finding {
 #[must_use]
 pub fn inspect(tls: &ListenTls, now: SystemTime) -> Vec<Finding> {
     let fault = |error: &TlsError| vec![Finding::Fault(error.to_string())];
-    let mut sources = match tls.all() {
+    let mut sources = match sources(tls) {
         Ok(sources) => sources,
-        Err(error) => return fault(&error.into()),
+        Err(error) => return fault(&error),
     };
     let is_made =
         |source: &Certificate| source.local_ca && !source.certificate.exists() && !source.key.exists();
@@ -134,7 +149,16 @@ pub fn inspect(tls: &ListenTls, now: SystemTime) -> Vec<Finding> {
             ))
         });
     let doubts = loaded.doubts.iter().cloned().map(Finding::Warning);
-    told.chain(loaded.validities.iter().filter_map(finding)).chain(doubts).chain(overlaps).collect()
+    let awaited =
+        tls.domains.iter().filter(|domain| !sources.iter().any(|source| source.certificate == domain.file));
+    let awaited = awaited.map(|domain| {
+        Finding::Certificate(format!("{}: is to be had from the authority of [acme]", domain.name))
+    });
+    told.chain(awaited)
+        .chain(loaded.validities.iter().filter_map(finding))
+        .chain(doubts)
+        .chain(overlaps)
+        .collect()
 }
 
 /// Names that are told to be in more than one certificate.
@@ -175,6 +199,8 @@ pub struct Terminator {
 struct Manner {
     minimum_version: TlsVersion,
     clients: Option<ClientAuthority>,
+    /// Whether an authority may ask by handshakes whether names are served here.
+    proves_names: bool,
 }
 
 impl Manner {
@@ -190,9 +216,11 @@ const FROM_1_2: &[&SupportedProtocolVersion] = &[&TLS13, &TLS12];
 const FROM_1_3: &[&SupportedProtocolVersion] = &[&TLS13];
 
 impl Terminator {
-    fn new(loaded: Loaded, tickets: &Arc<dyn ProducesTickets>) -> Result<Self, TlsError> {
+    fn new(loaded: Loaded, Terminators { tickets, challenges }: &Terminators) -> Result<Self, TlsError> {
         let manner = loaded.manner.clone();
-        let certificates = Arc::new(CurrentCertificates(ArcSwap::from_pointee(loaded)));
+        let challenges = manner.proves_names.then(|| Arc::clone(challenges));
+        let certificates =
+            Arc::new(CurrentCertificates { loaded: ArcSwap::from_pointee(loaded), challenges });
         let mut config = ServerConfig::builder_with_provider(provider())
             .with_protocol_versions(manner.versions())
             .map_err(TlsError::Setup)?
@@ -202,6 +230,9 @@ impl Terminator {
             })
             .with_cert_resolver(Arc::clone(&certificates) as Arc<dyn ResolvesServerCert>);
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        if manner.proves_names {
+            config.alpn_protocols.push(ACME_TLS.to_vec());
+        }
         if manner.clients.is_some() {
             // A ticket would stand for a certificate that has ended since, and would be good where none is asked for.
             config.send_tls13_tickets = 0;
@@ -221,17 +252,20 @@ impl Terminator {
 
     /// Puts in force what has been read, for the handshakes to come. Whether there are other certificates.
     pub fn renew(&self, loaded: Loaded) -> bool {
-        let before = self.certificates.0.load();
-        let chains = |loaded: &Loaded| loaded.pairs.iter().map(|pair| pair.cert.clone()).collect::<Vec<_>>();
+        let before = self.certificates.loaded.load();
+        // Those that stand in are made at each look.
+        let chains = |loaded: &Loaded| {
+            loaded.pairs[..loaded.of_files].iter().map(|pair| pair.cert.clone()).collect::<Vec<_>>()
+        };
         let other = chains(&before) != chains(&loaded);
-        self.certificates.0.store(Arc::new(loaded));
+        self.certificates.loaded.store(Arc::new(loaded));
         other
     }
 
     /// The files of the certificates in use, and when these end, in seconds since 1970.
     #[must_use]
     pub fn ends(&self) -> Vec<(String, i64)> {
-        let loaded = self.certificates.0.load();
+        let loaded = self.certificates.loaded.load();
         loaded.validities.iter().map(|validity| (validity.path.display().to_string(), validity.to)).collect()
     }
 
@@ -249,7 +283,11 @@ impl Terminator {
 }
 
 /// The certificates of one listener as of now.
-pub struct CurrentCertificates(ArcSwap<Loaded>);
+pub struct CurrentCertificates {
+    loaded: ArcSwap<Loaded>,
+    /// Where an authority may ask for proofs.
+    challenges: Option<Arc<Challenges>>,
+}
 
 impl CurrentCertificates {
     /// What is known by the handshake of a connection beyond that it is encrypted. What the client was shown counts where it
@@ -260,7 +298,7 @@ impl CurrentCertificates {
         connection: &ServerConnection,
         may_ask_for_any_host: bool,
     ) -> Option<Acquaintance> {
-        let loaded = self.0.load();
+        let loaded = self.loaded.load();
         let shown = may_ask_for_any_host.then(|| loaded.shown_to(connection.server_name()?)).flatten();
         let told = match (&loaded.manner.clients, connection.peer_certificates()) {
             (Some(clients), Some(chain)) => clients.told(chain),
@@ -272,13 +310,18 @@ impl CurrentCertificates {
 
 impl fmt::Debug for CurrentCertificates {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_tuple("CurrentCertificates").field(&self.0.load().names).finish()
+        formatter.debug_tuple("CurrentCertificates").field(&self.loaded.load().names).finish()
     }
 }
 
 impl ResolvesServerCert for CurrentCertificates {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        self.0.load().choose(hello.server_name())
+        if let Some(challenges) = &self.challenges
+            && hello.alpn().is_some_and(|mut offered| offered.any(|protocol| protocol == ACME_TLS))
+        {
+            return challenges.of_name(hello.server_name()?);
+        }
+        self.loaded.load().choose(hello.server_name())
     }
 }
 
@@ -286,6 +329,8 @@ impl ResolvesServerCert for CurrentCertificates {
 pub struct Loaded {
     /// At least one.
     pairs: Vec<Arc<CertifiedKey>>,
+    /// How many of them are of files; those behind stand in for certificates that are yet to be had.
+    of_files: usize,
     /// By the same numbers.
     names: Arc<CertifiedNames>,
     /// The number of the one for clients that ask for no name, or for one that none has.
@@ -319,9 +364,18 @@ impl Loaded {
             }
             doubts.extend(disorder(&chain, &source.certificate));
             // Of two certificates for one name, the first in the settings counts.
-            names.add(dns_names(&leaf));
+            names.add(&dns_names(&leaf));
             bounded(names.names(), MOST_NAMES, "names in its certificates")?;
             pairs.push(Arc::new(pair));
+        }
+        let of_files = pairs.len();
+        for domain in tls
+            .domains
+            .iter()
+            .filter(|domain| !sources.iter().any(|source| source.certificate == domain.file))
+        {
+            names.add(std::slice::from_ref(&domain.name));
+            pairs.push(Arc::new(stand_in::make(&domain.name, &provider)?));
         }
         if pairs.is_empty() {
             return Err(TlsError::NoCertificate { path: tls.folder.clone().unwrap_or_default() });
@@ -331,9 +385,10 @@ impl Loaded {
             None => 0,
         };
         let clients = tls.client_certificates.as_ref().map(ClientAuthority::read).transpose()?;
-        let manner = Manner { minimum_version: tls.minimum_version, clients };
+        let proves_names = !tls.domains.is_empty();
+        let manner = Manner { minimum_version: tls.minimum_version, clients, proves_names };
         let names = Arc::new(names);
-        Ok(Self { pairs, names, default, unknown: tls.unknown_names, manner, validities, doubts })
+        Ok(Self { pairs, of_files, names, default, unknown: tls.unknown_names, manner, validities, doubts })
     }
 
     /// A sentence about each certificate that clients refuse now or will within two weeks, and about each chain that they may
@@ -562,7 +617,7 @@ mod tests {
     }
 
     fn serve(source: &Certificate) -> (Terminator, Arc<ServerConfig>) {
-        let terminator = terminator(&Terminators::new().unwrap(), source);
+        let terminator = terminator(&Terminators::new(Arc::default()).unwrap(), source);
         let config = terminator.server_config();
         (terminator, config)
     }
@@ -656,7 +711,7 @@ mod tests {
         for versions in [&[&TLS13][..], &[&TLS12][..]] {
             let files = Files::new();
             let source = files.pair("a", &["localhost"]);
-            let terminators = Terminators::new().unwrap();
+            let terminators = Terminators::new(Arc::default()).unwrap();
             let [one, other] = [(); 2].map(|()| terminator(&terminators, &source));
             let client = Arc::new(client(&[&source], versions));
             let (_, server) = shake(&client, &one.server_config(), "localhost").unwrap();
@@ -716,8 +771,8 @@ mod tests {
             fs::rename(&source.key, folder.join(format!("{name}.key"))).unwrap();
         };
         put("one.test");
-        let terminator = Terminators::new().unwrap().make(read(&tls, now()).unwrap()).unwrap();
-        let knows = |name: &str| terminator.certificates.0.load().names.find(name).is_some();
+        let terminator = Terminators::new(Arc::default()).unwrap().make(read(&tls, now()).unwrap()).unwrap();
+        let knows = |name: &str| terminator.certificates.loaded.load().names.find(name).is_some();
         assert!(knows("one.test") && !knows("two.test"));
         put("two.test");
         assert!(terminator.renew(read(&tls, now()).unwrap()), "there is one more");
@@ -731,7 +786,7 @@ mod tests {
         let files = Files::new();
         let source = files.pair("a", &["localhost"]);
         let tls = ListenTls { minimum_version: TlsVersion::V1_3, ..ListenTls::with(source.clone()) };
-        let terminator = Terminators::new().unwrap().make(read(&tls, now()).unwrap()).unwrap();
+        let terminator = Terminators::new(Arc::default()).unwrap().make(read(&tls, now()).unwrap()).unwrap();
         let server = terminator.server_config();
         let shake = |versions| shake(&Arc::new(client(&[&source], versions)), &server, "localhost");
         const OLD: &[&SupportedProtocolVersion] = &[&TLS12];

@@ -45,6 +45,8 @@ struct Counts {
     cut_off: Mutex<BTreeMap<&'static str, u64>>,
     /// Those in use by the file they come from, and when they end.
     certificates: Mutex<BTreeMap<String, i64>>,
+    /// By name: those that were made, and attempts that failed.
+    certificate_orders: Mutex<BTreeMap<Box<str>, [u64; 2]>>,
     reloads_applied: AtomicU64,
     reloads_refused: AtomicU64,
     /// What the settings' file says is not what is in force.
@@ -196,6 +198,11 @@ impl Metrics {
             first.entry(file).and_modify(|known: &mut i64| *known = end.min(*known)).or_insert(end);
         }
         *self.counts.certificates.lock() = first;
+    }
+
+    /// Counts an attempt to have a certificate for a name made, and whether it came to one.
+    pub fn certificate_ordered(&self, name: &str, made: bool) {
+        self.counts.certificate_orders.lock().entry(name.into()).or_default()[usize::from(!made)] += 1;
     }
 
     /// Counts a reload, and remembers what became of the last one.

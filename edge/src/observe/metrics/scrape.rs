@@ -149,6 +149,14 @@ impl Scrape {
         for (path, until) in &*self.0.certificates.lock() {
             expires.0.encode_family(&[("certificate", path.as_str())])?.encode_gauge(until)?;
         }
+        let mut orders = page.counter(
+            "gatehouse_edge_certificate_orders",
+            "Attempts to have a certificate made by an authority, by the name and what became of them",
+        )?;
+        for (name, [made, failed]) in &*self.0.certificate_orders.lock() {
+            orders.with(&[("name", &**name), ("outcome", "made")], *made)?;
+            orders.with(&[("name", &**name), ("outcome", "failed")], *failed)?;
+        }
         let mut reloads =
             page.counter("gatehouse_edge_reloads", "Reloads of the settings by what became of them")?;
         reloads.with(&[("outcome", "applied")], self.0.reloads_applied.load(Relaxed))?;

@@ -9,12 +9,13 @@ use http::HeaderValue;
 use serde::{Deserialize, Serialize};
 
 use crate::settings::{
-    Admin, AllowedFields, AllowedOrigins, BasicAuth, Bounds, ByteSize, CacheSettings, Canary, Certificate,
-    Check, ClientCertificates, ClientSettings, Command, CommandOutput, CrossOrigin, FilesFolder, ForwardAuth,
-    Limit, Listen, ListenTls, Location, LogSettings, MaintenanceSettings, MediaRange, PathPattern,
-    PurgeAccess, Redirect, RedirectFrom, RequestFields, ResendRules, ResponseField, ResponseFields, Route,
-    RouteAction, RouteBounds, RouteTimes, Server, ServerProtocol, Settings, Sign, StatedAnswer, Timeouts,
-    UpstreamSettings, UpstreamTlsSettings, Verification,
+    Acme, Admin, AllowedFields, AllowedOrigins, BasicAuth, Bounds, ByteSize, CacheSettings, Canary,
+    Certificate, Check, ClientCertificates, ClientSettings, Command, CommandOutput, CrossOrigin, Domain,
+    ExternalAccount, FilesFolder, ForwardAuth, Limit, Listen, ListenTls, Location, LogSettings,
+    MaintenanceSettings, MediaRange, PathPattern, PurgeAccess, Redirect, RedirectFrom, RequestFields,
+    ResendRules, ResponseField, ResponseFields, Route, RouteAction, RouteBounds, RouteTimes, Server,
+    ServerProtocol, Settings, Sign, StatedAnswer, Timeouts, UpstreamSettings, UpstreamTlsSettings,
+    Verification,
 };
 
 /// One thing that is other than it was. Shown as `cache.memory: 64 MiB -> 128 MiB`.
@@ -59,6 +60,7 @@ pub fn changes(old: &Settings, new: &Settings) -> Vec<Change> {
         watch,
         listeners,
         admin,
+        acme,
         cache,
         clients,
         limits,
@@ -77,6 +79,7 @@ pub fn changes(old: &Settings, new: &Settings) -> Vec<Change> {
     changes.key("", "watch", (watch, &new.watch), plain);
     changes.listeners(listeners, &new.listeners);
     changes.admin(admin.as_ref(), new.admin.as_ref());
+    changes.acme(acme, &new.acme);
     changes.cache(cache, &new.cache);
     changes.clients(clients, &new.clients);
     changes.named("limits", (limits, &new.limits), |limit| rate(&limit.interval), Changes::limit);
@@ -207,8 +210,12 @@ impl Changes {
                 unknown_names: word,
                 minimum_version: plain,
             },
-            apart certificate certificates client_certificates
+            apart certificate certificates client_certificates domains clear_text
         );
+        let names = |domains: &Vec<Domain>| list(domains, |domain| domain.name.to_string());
+        let (before, after) = (names(&values.0.domains), names(&values.1.domains));
+        self.key(listener, "domain", (&before, &after), plain);
+        self.key(listener, "clear_text", (&values.0.clear_text, &values.1.clear_text), word);
         let (old, new) = values;
         match (&old.certificate, &new.certificate) {
             (Some(old), Some(new)) => self.certificate(&table, (old, new)),
@@ -263,6 +270,32 @@ impl Changes {
             ),
             (None, None) => {}
             (old, new) => self.tell("", "admin", gist(old), gist(new)),
+        }
+    }
+
+    fn acme(&mut self, old: &Acme, new: &Acme) {
+        each_field!(
+            self,
+            "acme",
+            (old, new),
+            Acme {
+                directory: plain,
+                email: |email| maybe(email, plain),
+                terms_agreed: plain,
+                profile: |profile| maybe(profile, plain),
+                key_type: word,
+                folder: path,
+                ca: |file| maybe(file, path),
+            },
+            apart eab
+        );
+        let part = |eab: &Option<ExternalAccount>, of: fn(&ExternalAccount) -> String| eab.as_ref().map(of);
+        let id: fn(&ExternalAccount) -> String = |eab| eab.key_id.to_string();
+        let file: fn(&ExternalAccount) -> String = |eab| path(&eab.key_file);
+        for (key, of) in [("key_id", id), ("key_file", file)] {
+            self.key("acme.eab", key, (&part(&old.eab, of), &part(&new.eab, of)), |shown| {
+                maybe(shown, plain)
+            });
         }
     }
 
@@ -814,7 +847,8 @@ fn path(path: &impl AsRef<Path>) -> String {
 
 /// The first of them, or where they lie.
 fn certificates(tls: &ListenTls) -> String {
-    tls.written().next().map(certificate).or(tls.folder.as_ref().map(path)).unwrap_or_default()
+    let domain = tls.domains.first().map(|domain| domain.name.to_string());
+    tls.written().next().map(certificate).or(tls.folder.as_ref().map(path)).or(domain).unwrap_or_default()
 }
 
 fn certificate(certificate: &Certificate) -> String {

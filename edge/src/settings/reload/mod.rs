@@ -48,6 +48,17 @@ mod tests {
         ("threads", "2", "3", Restart),
         ("watch", "false", "true", InFlight),
         ("listen.address", "\"[::]:8080\"", "\"[::]:8081\"", InFlight),
+        ("listen.domain", "\"a.test\"", "[\"b.test\", \"c.test\"]", InFlight),
+        ("listen.clear_text", "\"redirect\"", "\"serve\"", InFlight),
+        ("acme.directory", "\"letsencrypt\"", "\"letsencrypt-staging\"", InFlight),
+        ("acme.email", "\"a@a.test\"", "\"b@a.test\"", InFlight),
+        ("acme.terms_agreed", "true", "false", InFlight),
+        ("acme.profile", "\"a\"", "\"b\"", InFlight),
+        ("acme.key_type", "\"p256\"", "\"p384\"", InFlight),
+        ("acme.eab.key_id", "\"a\"", "\"b\"", InFlight),
+        ("acme.eab.key_file", "\"a\"", "\"b\"", InFlight),
+        ("acme.folder", "\"a\"", "\"b\"", InFlight),
+        ("acme.ca", "\"a\"", "\"b\"", InFlight),
         ("listen.tls", "{ certificate = \"a\", key = \"b\" }", "", InFlight),
         ("listen.tls.certificate", "\"a.pem\"", "\"b.pem\"", InFlight),
         ("listen.tls.key", "\"a.key\"", "\"b.key\"", InFlight),
@@ -288,6 +299,8 @@ mod tests {
         } else if key.starts_with("listen.certificates.") {
             let other = if name == "key" { "certificate" } else { "key" };
             format!("certificates = [{{ {name} = {value}, {other} = \"f\" }}]\n")
+        } else if key == "listen.clear_text" {
+            "domain = \"a.test\"\n".to_owned()
         } else if key == "listen.hsts" {
             "tls = { certificate = \"f\", key = \"f\" }\n".to_owned()
         } else {
@@ -314,6 +327,17 @@ mod tests {
                 "[[listen]]\n{}{}{tls}",
                 line("listen"),
                 if key == "listen.address" { "" } else { "address = \"[::]:80\"\n" }
+            ),
+            format!(
+                "[acme]\n{}{}",
+                line("acme"),
+                match table {
+                    "acme.eab" => {
+                        let other = if name == "key_id" { "key_file" } else { "key_id" };
+                        format!("eab = {{ {name} = {value}, {other} = \"f\" }}\n")
+                    }
+                    _ => String::new(),
+                }
             ),
             format!(
                 "[admin]\n{}{}",

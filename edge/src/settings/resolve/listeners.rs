@@ -6,14 +6,20 @@ use http::{HeaderName, header};
 
 use super::{Resolver, Span, upstreams::not_settable};
 use crate::settings::{
-    Admin, AdminAddress, Certificate, ClientCertificates, IdentityPart, Listen, ListenTls, RequestField,
-    clash,
-    file::{WrittenAdmin, WrittenCertificate, WrittenClientCertificates, WrittenListen, WrittenTls},
+    Acme, Admin, AdminAddress, Certificate, ClearText, ClientCertificates, Domain, ExternalAccount,
+    IdentityPart, Listen, ListenTls, RequestField, clash,
+    file::{
+        WrittenAcme, WrittenAdmin, WrittenCertificate, WrittenClientCertificates, WrittenListen, WrittenTls,
+    },
     value::{ProxyPeers, Table, Written},
 };
 
 impl Resolver<'_> {
-    pub(super) fn listeners(&mut self, written: Vec<Table<WrittenListen>>) -> Vec<(Span, Listen)> {
+    pub(super) fn listeners(
+        &mut self,
+        written: Vec<Table<WrittenListen>>,
+        acme: &Acme,
+    ) -> Vec<(Span, Listen)> {
         if written.is_empty() {
             self.fault(
                 0..0,
@@ -24,7 +30,13 @@ impl Resolver<'_> {
         let mut listeners: Vec<(Span, Listen)> = Vec::new();
         for table in written {
             let Table { span, value: table } = table;
-            let tls = self.listen_tls(&span, table.tls, table.certificates);
+            let domains =
+                table.domain.and_then(|names| self.value(names)).map(|names| names.0).unwrap_or_default();
+            let domain = |name: Box<str>| Domain { file: acme.file_of(&name), name };
+            let domains: Vec<Domain> = domains.into_iter().map(domain).collect();
+            let clear_text = self.or(table.clear_text, ClearText::default());
+            let tls = self.listen_tls(&span, table.tls, (table.certificates, domains));
+            let tls = tls.map(|tls| ListenTls { clear_text, ..tls });
             let place = table.address.as_ref().map(|address| address.span.clone());
             let Some(address) = self.need(table.address, &span, "address", "\"[::]:8080\"") else { continue };
             let place = place.unwrap_or(span);
@@ -56,9 +68,9 @@ impl Resolver<'_> {
         &mut self,
         listener: &Span,
         written: Option<Table<WrittenTls>>,
-        certificates: Vec<Table<WrittenCertificate>>,
+        (certificates, domains): (Vec<Table<WrittenCertificate>>, Vec<Domain>),
     ) -> Option<ListenTls> {
-        if written.is_none() && certificates.is_empty() {
+        if written.is_none() && certificates.is_empty() && domains.is_empty() {
             return None;
         }
         let (span, tls) = match written {
@@ -66,7 +78,7 @@ impl Resolver<'_> {
             None => (listener.clone(), WrittenTls::default()),
         };
         let folder = tls.folder.and_then(|folder| self.value(folder));
-        let others = !certificates.is_empty() || folder.is_some();
+        let others = !certificates.is_empty() || folder.is_some() || !domains.is_empty();
         let local_ca = tls.local_ca.and_then(|local_ca| self.value(local_ca));
         let mut certificate = None;
         if !others || local_ca.is_some() || tls.certificate.is_some() || tls.key.is_some() {
@@ -83,6 +95,8 @@ impl Resolver<'_> {
             certificate,
             certificates,
             folder,
+            domains,
+            clear_text: ClearText::default(),
             default: tls.default.and_then(|name| self.value(name)).map(|name| name.0),
             unknown_names: self.or(tls.unknown_names, Default::default()),
             minimum_version: self.or(tls.minimum_version, Default::default()),
@@ -112,6 +126,38 @@ impl Resolver<'_> {
         let certificate = self.need(certificate, table, "certificate", "\"certs/localhost.pem\"");
         let key = self.need(key, table, "key", "\"certs/localhost.key\"");
         Some((certificate?, key?))
+    }
+
+    /// `wanted`: whether any certificate is to be had.
+    pub(super) fn acme(&mut self, written: Option<Table<WrittenAcme>>, wanted: bool) -> Acme {
+        let mut acme = Acme::default();
+        let Some(Table { value: written, .. }) = written else { return acme };
+        if let Some(agreed) = written.terms_agreed {
+            let place = agreed.span.clone();
+            acme.terms_agreed = self.or(Some(agreed), true);
+            if !acme.terms_agreed && wanted {
+                self.fault(
+                    place,
+                    "authorities certify for those alone who agree to their terms",
+                    "read them and write true, or take `domain` out of the listeners",
+                );
+            }
+        }
+        if let Some(directory) = written.directory.and_then(|directory| self.value(directory)) {
+            acme.directory = directory.0;
+        }
+        acme.email = written.email.and_then(|email| self.value(email)).map(|email| email.0);
+        acme.profile =
+            written.profile.and_then(|profile| self.value(profile)).map(|profile| profile.0.into());
+        acme.key_type = self.or(written.key_type, acme.key_type);
+        acme.eab = written.eab.and_then(|Table { span, value }| {
+            let key_id = self.need(value.key_id, &span, "key_id", "\"..\"");
+            let key_file = self.need(value.key_file, &span, "key_file", "\"/etc/gatehouse/eab.key\"");
+            Some(ExternalAccount { key_id: key_id?.0.into(), key_file: key_file? })
+        });
+        acme.folder = self.or(written.folder, acme.folder);
+        acme.ca = written.ca.and_then(|ca| self.value(ca));
+        acme
     }
 
     pub(super) fn admin(

@@ -23,10 +23,10 @@ use http::HeaderName;
 use toml::Spanned;
 
 use super::{
-    Bounds, ErrorPages, Limit, Listen, LogSettings, MaintenanceSettings, RequestField, Settings, Timeouts,
-    UpstreamSettings, doubt,
+    Bounds, ClearText, ErrorPages, Limit, Listen, LogSettings, MaintenanceSettings, RequestField, Settings,
+    Timeouts, UpstreamSettings, doubt,
     error::{Fault, Span, TextPosition},
-    file::{Named, WrittenFile},
+    file::{Named, WrittenFile, WrittenRoute},
     value::{Deadline, Positive, PositiveSize, Table, Threads, Written, nearest_or_list},
 };
 
@@ -65,8 +65,12 @@ struct Resolver<'a> {
 
 impl Resolver<'_> {
     fn settings(&mut self, file: WrittenFile) -> Settings {
-        let listeners = self.listeners(file.listen);
-        let over_tls = listeners.iter().find(|(_, listen)| listen.tls.is_some());
+        let wanted = file.listen.iter().any(|listen| listen.value.domain.is_some());
+        let acme = self.acme(file.acme, wanted);
+        let listeners = self.listeners(file.listen, &acme);
+        let has_domains = |listen: &Listen| listen.tls.as_ref().is_some_and(|tls| !tls.domains.is_empty());
+        let over_tls = listeners.iter().find(|(_, listen)| has_domains(listen));
+        let over_tls = over_tls.or_else(|| listeners.iter().find(|(_, listen)| listen.tls.is_some()));
         let tls_port = over_tls.map(|(_, listen)| listen.address.port());
         let identity_fields = identity_fields(&listeners);
         let limits = self.named(file.limits, Resolver::limit);
@@ -94,7 +98,7 @@ impl Resolver<'_> {
             tls_port,
             maintenance: maintenance.as_ref(),
         };
-        let routes = self.routes(file.routes, &known);
+        let routes = self.routes(to_https(&listeners).into_iter().chain(file.routes).collect(), &known);
         // Those of folders stand in no table of the file.
         let named = |upstream: &Arc<UpstreamSettings>| (Arc::clone(&upstream.name), Arc::clone(upstream));
         let mut upstreams = upstreams;
@@ -104,6 +108,7 @@ impl Resolver<'_> {
             watch: self.or(file.watch, false),
             admin: self.admin(file.admin, &listeners),
             listeners: listeners.into_iter().map(|(_, listen)| listen).collect(),
+            acme,
             cache: self.cache(file.cache),
             clients: self.clients(file.clients),
             name_servers: file.name_servers.into_iter().filter_map(|server| self.value(server)).collect(),
@@ -251,6 +256,26 @@ impl Resolver<'_> {
         TextPosition::find(self.text, span.start).line
     }
 }
+
+/// The route by which requests in clear text are sent to https, for names that the edge sees to certificates of: before all that
+/// the file has.
+fn to_https(listeners: &[(Span, Listen)]) -> Option<Table<WrittenRoute>> {
+    let redirects =
+        |listen: &&Listen| listen.tls.as_ref().is_some_and(|tls| tls.clear_text == ClearText::Redirect);
+    let listens = || listeners.iter().map(|(_, listen)| listen);
+    let names =
+        listens().filter(redirects).filter_map(|listen| listen.tls.as_ref()).flat_map(|tls| &tls.domains);
+    let names: Vec<&str> = names.map(|domain| &*domain.name).collect();
+    if names.is_empty() || listens().all(|listen| listen.tls.is_some()) {
+        return None;
+    }
+    let text = format!("name = \"{TO_HTTPS}\"\npath = \"/*\"\nhosts = {names:?}\nredirect = \"https\"\n");
+    let value = toml::from_str(&text).ok()?;
+    Some(Table { span: 0..0, value })
+}
+
+/// The name of that route.
+const TO_HTTPS: &str = "domain-to-https";
 
 /// The fields by which upstreams are told of client certificates, of all listeners: what one of them tells is believed, and
 /// no client may say it by another one.

@@ -226,7 +226,7 @@ impl Value for HeaderValue {
 }
 
 /// One of a few words; the refusal of a near miss names the nearest.
-fn choose<T: Value + Copy>(text: &str, choices: &[(&str, T)]) -> Result<T, Unreadable> {
+pub(super) fn choose<T: Value + Copy>(text: &str, choices: &[(&str, T)]) -> Result<T, Unreadable> {
     if let Some((_, choice)) = choices.iter().find(|(name, _)| *name == text) {
         return Ok(*choice);
     }

@@ -5,6 +5,7 @@
 
 mod actions;
 mod amounts;
+mod authorities;
 mod choices;
 mod places;
 mod servers;
@@ -26,6 +27,7 @@ pub(super) use amounts::{
     Count, Deadline, Instances, Lifetime, Lifetimes, Percent, Positive, PositiveSize, Rate, ServerError,
     Threads,
 };
+pub(super) use authorities::{Directory, Email, ServedNames};
 pub(super) use choices::{PathPrefix, Paths, Ready, UnsafeMethod};
 pub(super) use places::{Host, ProxyPeers};
 #[cfg(test)]
