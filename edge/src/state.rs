@@ -169,6 +169,7 @@ impl Edge {
         let (clock, metrics) = (sink.clock.clone(), Arc::clone(&sink.metrics));
         let (budget, variants) = (settings.cache.memory, settings.cache.variants);
         let memory = Arc::new(Memory::new(budget, variants, Arc::new(tiers)));
+        memory.attach_tiers();
         let coder = Coder::start(Arc::clone(&memory))?;
         let upstreams = {
             let (dial, commands, clock) = (Arc::clone(&dial), Arc::clone(&commands), clock.clone());

@@ -455,7 +455,12 @@ impl World {
 
     /// As `Memory::purge_all_tiers`.
     fn purge_all_tiers(&self, rule: Rule) {
-        let purge = tier::Purge { rules: vec![rule.clone()], force: Force::Hard, at: SystemTime::UNIX_EPOCH };
+        let purge = tier::Purge {
+            rules: vec![rule.clone()],
+            force: Force::Hard,
+            at: SystemTime::UNIX_EPOCH,
+            hearing: tier::Hearing::Everyone,
+        };
         let purge = Arc::new(purge);
         let ticket = self.underway.begin(&purge);
         self.purge_and(rule, Force::Hard, || {

@@ -82,7 +82,9 @@ impl Forward {
             | Reason::RequestMaxAge
             | Reason::RequestMinFresh
             | Reason::RequestNoStore => Forward::Request,
-            Reason::Stale | Reason::NoCache | Reason::MustRevalidate => Forward::Stale,
+            Reason::Stale | Reason::NoCache | Reason::MustRevalidate | Reason::PurgesUnheard => {
+                Forward::Stale
+            }
             _ => Forward::Bypass,
         }
     }

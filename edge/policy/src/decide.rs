@@ -68,6 +68,12 @@ pub fn decide(request: &RequestFacts, stored: Option<&Meta>, rules: &Rules, now:
     }
 }
 
+/// Decides about a request that the stored response would answer, were it not for something outside this crate that makes
+/// it uncertain (`reason`): the upstream is asked first.
+pub fn validate_first(request: &RequestFacts, stored: &Meta, reason: Reason) -> Decision {
+    fetch(request, reason, Some(stored))
+}
+
 /// May `stored` be served in place of this failure (RFC 5861 §4, RFC 9111 §4.2.4)?
 ///
 /// A client's `no-cache` and `max-age` do not stand against it: they are preferences (§5.2.1), and the origin has been

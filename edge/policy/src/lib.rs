@@ -61,7 +61,7 @@ pub use coding::{Coding, Codings, choose_coding, for_each_weighted};
 pub use date::{format as format_date, parse as parse_date};
 pub use decide::{
     Decision, Plan, UpstreamError, bars_sharing, decide, displaces, may_combine_requests, may_replace,
-    may_share, stale_on_error,
+    may_share, stale_on_error, validate_first,
 };
 pub use directives::{forbids_transforming, is_legible, list_elements};
 pub use freshen::{Newer, conditional_fields, freshen, freshen_by_head};

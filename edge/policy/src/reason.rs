@@ -53,6 +53,8 @@ reasons! {
     RequestMinFresh => "request-min-fresh",
     /// What is stored covers only a part of what the request asks for (§3.4).
     PartialMiss => "partial-miss",
+    /// This edge has lost touch with the others: they may have purged what is stored without its hearing of it.
+    PurgesUnheard => "purges-unheard",
 
     // Why a request passes by the cache.
     /// The method is none that this cache answers (§4).

@@ -586,8 +586,8 @@ mod tests {
 
     use super::*;
     use crate::cache::{
-        Key, StoredBody, Tiers,
-        tier::{self, Found, Kept, Tier, TierFuture},
+        Key, Tiers,
+        tier::{self, Found, Offered, Tier, TierFuture},
         tiers::TierBounds,
     };
 
@@ -726,11 +726,11 @@ mod tests {
             Box::pin(async { Ok(None) })
         }
 
-        fn offer(&self, _: &Key, _: Kept, _: StoredBody) {}
+        fn offer(&self, _: &Key, _: Offered) {}
 
         fn forget(&self, _: &Key) {}
 
-        fn purge<'a>(&'a self, _: &'a tier::Purge) -> TierFuture<'a, u64> {
+        fn purge<'a>(&'a self, _: &'a tier::Purge) -> TierFuture<'a, Option<u64>> {
             Box::pin(async { Err("read-only file system".into()) })
         }
     }

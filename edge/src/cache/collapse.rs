@@ -151,6 +151,13 @@ pub enum FetchOutcome {
     ErrorStatus(StatusCode),
 }
 
+impl FetchOutcome {
+    /// Whether it is a response for all who share the fetch.
+    pub fn brings(&self) -> bool {
+        matches!(self, Self::Filling(_) | Self::Stored(_) | Self::Found(..))
+    }
+}
+
 /// A response that is being filled.
 #[derive(Debug)]
 pub struct Filling {

@@ -6,8 +6,9 @@
 use std::{
     cell::Cell,
     collections::HashSet,
+    pin::Pin,
     sync::{
-        Arc,
+        Arc, Weak,
         atomic::{AtomicU64, AtomicUsize, Ordering},
     },
 };
@@ -27,8 +28,10 @@ use super::{
     purge::{Answers, Fate, Force, Gate, Generation, Purgeable, Rule},
     reservation::Reservation,
     rule_set::RuleSet,
+    standing::EdgeStanding,
     stored::StoredId,
     stored_body::Detached,
+    tier::{Hearing, Hears, Purge},
     tiers::Purged,
     withdrawn::Withdrawn,
 };
@@ -181,6 +184,7 @@ pub struct Memory {
     not_stored: LastNotStored,
     markers: Markers,
     withdrawn: Withdrawn,
+    standing: Arc<EdgeStanding>,
     /// Responses stored in memory are offered to these tiers.
     tiers: Arc<Tiers>,
     /// What a resource may have and weigh: [`Memory::resize`] changes both.
@@ -224,6 +228,7 @@ impl Memory {
             not_stored: LastNotStored::default(),
             markers: Markers::default(),
             withdrawn: Withdrawn::default(),
+            standing: Arc::default(),
             tiers,
             variants: AtomicUsize::new(variants),
             largest: AtomicU64::new(largest(budget)),
@@ -305,7 +310,20 @@ impl Memory {
 
     /// Whether the response of a fetch that began at `began` may have been purged since.
     pub fn outdated(&self, began: Generation, key: &Key) -> bool {
-        self.gate.outdated(began, key)
+        self.standing.doubts(began) || self.gate.outdated(began, key)
+    }
+
+    /// Whether this edge has heard of the purges of others.
+    pub fn standing(&self) -> &EdgeStanding {
+        &self.standing
+    }
+
+    /// Lets the tiers behind memory tell it what other edges do. Until a tier that others share has granted a lease,
+    /// nothing stored is served before it is validated.
+    pub fn attach_tiers(self: &Arc<Self>) {
+        let hears: Arc<dyn Hears> =
+            Arc::new(HearingMemory { memory: Arc::downgrade(self), standing: Arc::clone(&self.standing) });
+        self.tiers.attach(&hears);
     }
 
     /// The tiers behind this one.
@@ -430,7 +448,7 @@ impl Memory {
     /// of its own: what a purge finds may be much. If the future is dropped, memory is purged all the same, and the
     /// tiers when they catch up.
     pub async fn purge_all_tiers(self: &Arc<Self>, rules: Vec<Rule>, force: Force, now: Moment) -> Purged {
-        let telling = self.tiers().begin(|| rules.clone(), force, now);
+        let telling = self.tiers().begin(|| rules.clone(), (force, Hearing::Everyone), now);
         let memory = self.purge_aside(rules, force, now).await;
         Purged { memory, tiers: telling.finish().await }
     }
@@ -683,6 +701,38 @@ impl Memory {
     /// How many resources are stored.
     pub fn resources(&self) -> usize {
         self.cache.len()
+    }
+}
+
+/// The way in for a tier that other edges share.
+#[derive(Debug)]
+struct HearingMemory {
+    memory: Weak<Memory>,
+    standing: Arc<EdgeStanding>,
+}
+
+impl Hears for HearingMemory {
+    fn purge(&self, purge: Purge, now: Moment) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+        let memory = self.memory.upgrade();
+        Box::pin(async move {
+            if let Some(memory) = memory {
+                memory.purge_aside(purge.rules, purge.force, now).await;
+            }
+        })
+    }
+
+    fn generation(&self) -> Generation {
+        self.memory.upgrade().map_or_else(Generation::default, |memory| memory.generation())
+    }
+
+    fn doubt(&self) {
+        if let Some(memory) = self.memory.upgrade() {
+            self.standing.doubt(memory.gate.advance());
+        }
+    }
+
+    fn standing(&self) -> &EdgeStanding {
+        &self.standing
     }
 }
 

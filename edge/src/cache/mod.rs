@@ -5,10 +5,13 @@
 //! it for fetches under way, and [`carriers`] finds what is stored. [`no_vary_search`] finds equivalent queries;
 //! [`not_stored`] remembers why a response was not stored; [`recording`] is a body while it is being filled;
 //! [`collapse`] lets one fetch answer many requests. [`tier`] is the contract of the tiers behind memory, [`tiers`]
-//! uses them, [`pending_purges`] holds the purges that a tier has not acknowledged. Nothing in here knows an upstream
-//! or a client.
+//! uses them, [`pending_purges`] holds the purges that a tier has not acknowledged, [`breaker`] leaves a failing one alone,
+//! [`codec`] writes what outlives the process, and [`standing`] says whether this edge has heard of the purges of others.
+//! Nothing in here knows an upstream or a client.
 
+pub mod breaker;
 pub mod carriers;
+pub mod codec;
 pub mod collapse;
 pub mod held;
 pub mod key;
@@ -25,6 +28,7 @@ pub mod rule;
 pub mod rule_set;
 pub mod select;
 pub mod stamps;
+pub mod standing;
 pub mod stored;
 pub mod stored_body;
 pub mod tier;

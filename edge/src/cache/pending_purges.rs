@@ -17,7 +17,7 @@ use super::{
     locking::{Locking, ParkingLot},
     rule::{Force, Rule},
     rule_set::RuleSet,
-    tier::Purge,
+    tier::{Hearing, Purge},
 };
 
 /// The purges that one tier has not acknowledged.
@@ -57,8 +57,12 @@ impl<L: Locking> PendingPurges<L> {
         L::locked(&self.noted, |noted| {
             let rules = noted.purges.iter().map(|note| note.purge.rules.len()).sum::<usize>();
             if noted.purges.len() >= MOST || rules >= MOST_RULES {
-                let everything =
-                    Purge { rules: vec![Rule::Everything], force: Force::Hard, at: SystemTime::UNIX_EPOCH };
+                let everything = Purge {
+                    rules: vec![Rule::Everything],
+                    force: Force::Hard,
+                    at: SystemTime::UNIX_EPOCH,
+                    hearing: Hearing::Everyone,
+                };
                 noted.last += 1;
                 let ticket = Ticket(noted.last);
                 let about = RuleSet::new(everything.rules.clone());
@@ -116,7 +120,8 @@ mod tests {
     use super::*;
 
     fn purge(rule: Rule) -> Arc<Purge> {
-        Arc::new(Purge { rules: vec![rule], force: Force::Hard, at: SystemTime::UNIX_EPOCH })
+        let (force, at, hearing) = (Force::Hard, SystemTime::UNIX_EPOCH, Hearing::Everyone);
+        Arc::new(Purge { rules: vec![rule], force, at, hearing })
     }
 
     #[test]

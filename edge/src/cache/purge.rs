@@ -60,6 +60,11 @@ impl<L: Locking> Gate<L> {
         Generation(self.current.get())
     }
 
+    /// A generation after all that have begun, which is no purge: what begins from now on is told apart.
+    pub fn advance(&self) -> Generation {
+        Generation(self.current.up())
+    }
+
     /// Runs a write for a key, alone among the writes of its stripe. Every fate it reads holds until it has returned: no
     /// purge completes in between.
     pub fn write<R>(&self, key: &Key, write: impl FnOnce() -> R) -> R {

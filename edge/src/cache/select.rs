@@ -13,6 +13,7 @@ use crate::{
         Key, Memory, Resource, Stored,
         held::{self, Held},
         markers::Marker,
+        purge::Generation,
     },
     message::hop_by_hop::upgrade_wanted,
     request::as_sent::AsSent,
@@ -41,12 +42,14 @@ pub struct Selection<'a> {
     pub key: &'a Key,
     /// The moment of the look-up.
     pub now: Moment,
+    /// What began before is validated before it is served: see [`super::standing`]. Asked before anything was looked up.
+    pub confirmed: Generation,
 }
 
 impl<'a> Selection<'a> {
     /// Finds a stored response: exact matches first, then equivalent ones, then parts.
     pub fn find<'r>(&self, memory: &Memory, resource: Option<&'r Resource>) -> Option<Candidate<'r>> {
-        let Self { sent, facts, key, now } = *self;
+        let Self { sent, facts, key, now, confirmed } = *self;
         let (head, rules) = (sent.head, self.rules());
         if let Some(stored) = resource.and_then(|resource| resource.select(&sent)) {
             return Some(Candidate::Variant(stored));
@@ -66,20 +69,30 @@ impl<'a> Selection<'a> {
         }
         let (key, stored) = memory.look_up_equivalent(key, &sent)?;
         let fresh = cache_policy::decide(facts, Some(&stored.meta), rules, now);
-        (fresh == Decision::Serve { stale: None }).then(|| Candidate::Query(Box::new(key), stored))
+        // What is not confirmed cannot be validated under this key: its validators are of another.
+        (fresh == Decision::Serve { stale: None } && stored.began >= confirmed)
+            .then(|| Candidate::Query(Box::new(key), stored))
     }
 
     /// Decides about the candidate.
     pub fn decide(&self, resource: Option<&Resource>, candidate: Option<&Candidate<'_>>) -> Decision {
-        let Self { facts, now, .. } = *self;
+        let Self { facts, now, confirmed, .. } = *self;
         let rules = self.rules();
-        match candidate {
+        let decision = match candidate {
             Some(Candidate::Part(part, held)) => held::decide(part, held, facts, rules, now),
             Some(candidate) => cache_policy::decide(facts, Some(&candidate.stored().meta), rules, now),
             None => match cache_policy::decide(facts, None, rules, now) {
                 Decision::Fetch(plan) => Decision::Fetch(Plan { reason: self.missed(resource), ..plan }),
                 decision => decision,
             },
+        };
+        match (candidate, decision) {
+            (Some(candidate), Decision::Serve { .. } | Decision::ServeAndRefresh { .. })
+                if candidate.stored().began < confirmed =>
+            {
+                cache_policy::validate_first(facts, &candidate.stored().meta, Reason::PurgesUnheard)
+            }
+            _ => decision,
         }
     }
 
@@ -101,6 +114,11 @@ impl<'a> Selection<'a> {
             let partly = self.facts.asks_for_range() || CONDITIONS.iter().any(asks_with);
             (marker.is_some() && partly).then_some(Reason::RequestPart)
         }
+    }
+
+    /// Whether this edge had heard of all purges at the look-up.
+    pub fn is_confirmed(&self) -> bool {
+        self.confirmed != Generation::MAX
     }
 
     pub fn rules(&self) -> &'a Rules {

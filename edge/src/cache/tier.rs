@@ -15,11 +15,20 @@
 //! A [`Generation`] counts purges within one process and is not stored in a tier. A response found gets the generation
 //! of the fetch that asked: a purge that comes while the tier is looking outdates it like any other fetch under way.
 //!
+//! Where **several edges share a tier**, each of them purges it, and an acknowledged purge binds all:
+//! - An offer says at which generation its fetch began. The tier knows which purges of others this edge had heard of by
+//!   then, and refuses what may have been fetched before one that it had not.
+//! - What others purge comes in by [`Hears`]. The tier acknowledges a purge only when every edge has heard it, or has
+//!   lost its lease.
+//! - A lease is granted by [`Hears::standing`]. An edge without one serves nothing that is stored before it has validated
+//!   it, as [`super::standing`] says.
+//!
 //! Moments are those of one process's monotonic clock. [`Kept`] has wall-clock times in their place; [`Kept::revived`]
 //! converts them under another clock.
 
 use std::{
     pin::Pin,
+    sync::Arc,
     time::{Duration, SystemTime},
 };
 
@@ -29,13 +38,19 @@ use http::{HeaderMap, HeaderName};
 use super::{
     Key, Stored, StoredBody,
     no_vary_search::mean_the_same,
-    purge::{Force, Generation, Rule},
+    rule::{Force, Generation, Rule},
     rule_set::path_of,
+    standing::EdgeStanding,
     stored::Facts,
 };
 
 /// Why a tier failed: for the log.
 pub type TierError = Box<dyn std::error::Error + Send + Sync>;
+
+/// A tier has not answered within a time of its own, shorter than the edge's for the whole look-up.
+#[derive(Debug, thiserror::Error)]
+#[error("no answer in time")]
+pub struct LateAnswer;
 
 /// A tier's operation. Dropping it withdraws a look-up; a purge that has begun may still complete.
 pub type TierFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, TierError>> + Send + 'a>>;
@@ -53,13 +68,41 @@ pub trait Tier: Send + Sync + 'static {
     /// Offers a response that has just been stored in memory, in place of any with the same `vary` and `variant`. The
     /// tier writes it from a queue of its own, bounded in bytes: until it is written, the body's memory counts against
     /// no budget. If the tier declines, it forgets the stored response of that variant, which is older.
-    fn offer(&self, key: &Key, kept: Kept, body: StoredBody);
+    fn offer(&self, key: &Key, offered: Offered);
 
     /// Forgets a resource that a response of the upstream contradicts. Nobody waits for it.
     fn forget(&self, key: &Key);
 
-    /// Removes every response that a purge matches, or makes it stale; returns how many matched.
-    fn purge<'a>(&'a self, purge: &'a Purge) -> TierFuture<'a, u64>;
+    /// Removes every response that a purge matches, or makes it stale; returns how many matched, where that is known.
+    fn purge<'a>(&'a self, purge: &'a Purge) -> TierFuture<'a, Option<u64>>;
+
+    /// Begins to tell this edge what others do. Called once, before anything else; for a tier that nobody shares nothing
+    /// is to be told.
+    fn attach(&self, _edge: Arc<dyn Hears>) {}
+}
+
+/// What a tier that several edges share tells one of them.
+pub trait Hears: std::fmt::Debug + Send + Sync + 'static {
+    /// Another edge has purged. When it is done, this one serves nothing that the purge matches.
+    fn purge(&self, purge: Purge, now: Moment) -> Pin<Box<dyn Future<Output = ()> + Send + '_>>;
+
+    /// The generation of a fetch that begins now.
+    fn generation(&self) -> Generation;
+
+    /// Purges may have been lost: from now on, what began before is validated before it is served.
+    fn doubt(&self);
+
+    /// The lease of this edge.
+    fn standing(&self) -> &EdgeStanding;
+}
+
+/// A response that has just been stored.
+#[derive(Debug)]
+pub struct Offered {
+    pub kept: Kept,
+    pub body: StoredBody,
+    /// The generation when its fetch began.
+    pub began: Generation,
 }
 
 /// A response found in a tier.
@@ -81,6 +124,16 @@ pub struct Purge {
     /// When the purge was requested. A soft purge sets `fresh_until` to the earlier of itself and this; the stale windows
     /// are counted from then.
     pub at: SystemTime,
+    pub hearing: Hearing,
+}
+
+/// For whom a purge waits, where several edges share a tier.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hearing {
+    /// It is acknowledged when every edge has heard it.
+    Everyone,
+    /// When the tier has it, and the others have had a moment to hear it: the client of an unsafe request waits.
+    Briefly,
 }
 
 impl Purge {

@@ -2,7 +2,7 @@
 //! purged before a purge is acknowledged.
 //!
 //! Requests go on whatever a tier does: a look-up that takes too long, fails or finds all places taken counts as a
-//! miss. A purge that a tier does not acknowledge is reported, and the tier is not asked for responses it matches until
+//! miss. A tier that keeps failing is not asked for a while ([`super::breaker`]). A purge that a tier does not acknowledge is reported, and the tier is not asked for responses it matches until
 //! the tier has acknowledged a repeated purge ([`Tiers::catch_up`]).
 
 use std::{sync::Arc, time::Duration};
@@ -14,10 +14,11 @@ use tokio::sync::Semaphore;
 
 use super::{
     Key, Stored,
+    breaker::Breaker,
     pending_purges::{PendingPurges, Ticket},
-    purge::{Force, Generation, Rule},
     reservation::Reservation,
-    tier::{Found, Kept, Purge, Tier, TierError},
+    rule::{Force, Generation, Rule},
+    tier::{Found, Hearing, Hears, Kept, LateAnswer, Offered, Purge, Tier, TierError},
 };
 use crate::{
     clock::Clock,
@@ -55,6 +56,7 @@ struct Link {
     bounds: TierBounds,
     places: Semaphore,
     underway: PendingPurges,
+    breaker: Breaker,
     metrics: Arc<TierMetrics>,
     clock: Clock,
 }
@@ -74,8 +76,8 @@ pub struct TierQuery<'a> {
 pub struct Purged {
     /// Responses in memory that matched.
     pub memory: usize,
-    /// Each tier's result, in order: how many responses matched, or why it has not acknowledged.
-    pub tiers: Vec<(&'static str, Result<u64, Unacknowledged>)>,
+    /// Each tier's result, in order: how many responses matched, where it knows, or why it has not acknowledged.
+    pub tiers: Vec<(&'static str, Result<Option<u64>, Unacknowledged>)>,
 }
 
 /// Why a tier has not acknowledged a purge. The purge is repeated; until it is acknowledged, the tier is not asked for
@@ -111,6 +113,7 @@ impl Tiers {
             places: Semaphore::new(bounds.look_ups),
             bounds,
             underway: PendingPurges::default(),
+            breaker: Breaker::default(),
             clock: clock.clone(),
         };
         Self { links: tiers.into_iter().map(link).collect(), catching_up: tokio::sync::Mutex::default() }
@@ -118,6 +121,13 @@ impl Tiers {
 
     pub fn is_empty(&self) -> bool {
         self.links.is_empty()
+    }
+
+    /// Lets the tiers tell this edge what others do.
+    pub fn attach(&self, edge: &Arc<dyn Hears>) {
+        for link in &self.links {
+            link.tier.attach(Arc::clone(edge));
+        }
     }
 
     /// The first tier's response that is `wanted` at this moment, with the tier's name. `reserve` provides the room it
@@ -147,7 +157,8 @@ impl Tiers {
     pub(super) fn offer(&self, key: &Key, stored: &Stored) {
         for link in &self.links {
             let Some(kept) = Kept::of(stored, |moment| link.clock.wall_at(moment)) else { return };
-            link.tier.offer(key, kept, stored.identity().body.clone());
+            let body = stored.identity().body.clone();
+            link.tier.offer(key, Offered { kept, body, began: stored.began });
         }
     }
 
@@ -160,9 +171,14 @@ impl Tiers {
 
     /// Begins a purge: from now on no tier is asked for what it may match. The caller stamps and sweeps memory next,
     /// and then calls [`Telling::finish`] to purge the tiers.
-    pub fn begin(self: &Arc<Self>, rules: impl FnOnce() -> Vec<Rule>, force: Force, at: Moment) -> Telling {
+    pub fn begin(
+        self: &Arc<Self>,
+        rules: impl FnOnce() -> Vec<Rule>,
+        (force, hearing): (Force, Hearing),
+        at: Moment,
+    ) -> Telling {
         let Some(first) = self.links.first() else { return Telling(None) };
-        let purge = Arc::new(Purge { rules: rules(), force, at: first.clock.wall_at(at) });
+        let purge = Arc::new(Purge { rules: rules(), force, at: first.clock.wall_at(at), hearing });
         let tickets = self.links.iter().map(|link| Some(link.underway.begin(&purge))).collect();
         Telling(Some(Noted { tiers: Arc::clone(self), purge, tickets }))
     }
@@ -200,6 +216,9 @@ impl Link {
             return Err(NotFound::OutOfStep);
         }
         let _place = self.places.try_acquire().map_err(|_| NotFound::Busy)?;
+        if !self.breaker.admits(self.clock.now()) {
+            return Err(NotFound::LeftAlone);
+        }
         let read = async {
             let found = self.tier.look_up(sought.key, sought.request).await.map_err(NotFound::Failed)?;
             let Found { kept, length, body } = found.ok_or(NotFound::Nothing)?;
@@ -216,11 +235,28 @@ impl Link {
             }
             Ok(Stored::new(facts, &head, body))
         };
-        tokio::time::timeout(self.bounds.look_up, read).await.unwrap_or(Err(NotFound::Late))
+        let ended = match tokio::time::timeout(self.bounds.look_up, read).await {
+            Ok(Err(NotFound::Failed(error))) if error.is::<LateAnswer>() => Err(NotFound::Late),
+            Ok(ended) => ended,
+            Err(_) => Err(NotFound::Late),
+        };
+        match &ended {
+            Err(NotFound::Late | NotFound::Failed(_)) => self.failed(),
+            _ => self.breaker.succeeded(),
+        }
+        ended
+    }
+
+    fn failed(&self) {
+        let before = self.breaker.is_open();
+        self.breaker.failed(self.clock.now());
+        if !before && self.breaker.is_open() {
+            tracing::warn!(tier = self.tier.name(), "a tier keeps failing, and is left alone for a while");
+        }
     }
 
     /// Sends a purge to the tier, and counts the result.
-    async fn tell(&self, purge: &Purge) -> Result<u64, Unacknowledged> {
+    async fn tell(&self, purge: &Purge) -> Result<Option<u64>, Unacknowledged> {
         let told = tokio::time::timeout(self.bounds.purge, self.tier.purge(purge)).await;
         let told = told.map_or(Err(Unacknowledged::Late), |told| told.map_err(Unacknowledged::Failed));
         self.metrics.purged(told.as_ref().map_or_else(Unacknowledged::word, |_| "acknowledged"));
@@ -243,6 +279,8 @@ enum NotFound {
     Busy,
     NoRoom,
     OutOfStep,
+    /// It has failed too often of late.
+    LeftAlone,
     Failed(TierError),
 }
 
@@ -255,6 +293,7 @@ impl NotFound {
             Self::Busy => "busy",
             Self::NoRoom => "no-room",
             Self::OutOfStep => "out-of-step",
+            Self::LeftAlone => "left-alone",
             Self::Failed(_) => "failed",
         }
     }
@@ -275,7 +314,7 @@ struct Noted {
 
 impl Telling {
     /// Sends the purge to all tiers at once, and waits for their answers.
-    pub async fn finish(self) -> Vec<(&'static str, Result<u64, Unacknowledged>)> {
+    pub async fn finish(self) -> Vec<(&'static str, Result<Option<u64>, Unacknowledged>)> {
         let Some(mut underway) = self.0 else { return Vec::new() };
         let Noted { tiers, purge, tickets } = &mut underway;
         let told = tiers.links.iter().zip(tickets).map(async |(link, ticket)| {

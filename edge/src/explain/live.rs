@@ -43,7 +43,8 @@ pub fn live(
     let rules = &route.rules;
     let facts = route::facts(head, route);
     let key = Key::on_route(target, &route.query);
-    let selection = Selection { sent: asked.as_sent(), facts: &facts, key: &key, now };
+    let confirmed = memory.standing().confirmed(now);
+    let selection = Selection { sent: asked.as_sent(), facts: &facts, key: &key, now, confirmed };
     let resource = memory.look_up(&key);
     let resource = resource.as_deref();
     let candidate = selection.find(memory, resource);

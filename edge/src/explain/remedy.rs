@@ -51,6 +51,10 @@ pub(super) fn remedy(reason: Reason, supply: Option<Supply>, rules: &Rules) -> O
         Reason::NotUnderstood => {
             "let the origin leave `must-understand` away, or send it with statuses of RFC 9110 only"
         }
+        Reason::PurgesUnheard => {
+            "see why this edge cannot reach Redis (its log, and gatehouse_edge_tier_in_touch of /metrics); until then what is stored is \
+             validated, or served unseen with `unheard = \"serve\"` in [redis]"
+        }
         Reason::RouteFields => {
             "where its answers are to be stored, tell the route apart by host or path in place of `headers`"
         }

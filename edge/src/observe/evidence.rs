@@ -155,7 +155,7 @@ fn names(reason: Option<Reason>, meta: Option<&Meta>) -> DecidingFields {
         Reason::RequestCookie => request(&[header::COOKIE]),
         Reason::OriginPrecondition => request(&[header::IF_MATCH, header::IF_UNMODIFIED_SINCE]),
         Reason::Canary => request(&[header::COOKIE]),
-        Reason::RouteFields => request(&[]),
+        Reason::RouteFields | Reason::PurgesUnheard => request(&[]),
         Reason::RequestContent => request(&[header::CONTENT_LENGTH, header::TRANSFER_ENCODING]),
         Reason::RequestPart => {
             request(&[header::RANGE, header::IF_RANGE, header::IF_NONE_MATCH, header::IF_MODIFIED_SINCE])

@@ -9,6 +9,7 @@ use crate::{
     cache::{
         Key, Memory, Stored,
         purge::{Force, Rule},
+        tier::Hearing,
         tiers::Telling,
     },
     fetch::freshen::{Freshening, freshened},
@@ -60,7 +61,7 @@ pub async fn invalidate<T: AsRef<Route>>(memory: &Arc<Memory>, changed: Changed<
         .map(|group| Rule::Group { origin: origin.clone(), group })
         .collect();
     let rules = || keys.iter().map(|key| Rule::Key(key.as_str().into())).chain(groups.iter().cloned());
-    let telling = memory.tiers().begin(|| rules().collect(), Force::Hard, at);
+    let telling = memory.tiers().begin(|| rules().collect(), (Force::Hard, Hearing::Briefly), at);
     for key in &keys {
         memory.invalidate(key);
     }

@@ -463,6 +463,17 @@ struct Wanted {
     plan: Plan,
     /// The octets to fetch.
     want: Want,
+    /// This edge had a lease when it looked up: what others fetch is as good as what it fetches itself.
+    heard: Heard,
+}
+
+/// Whether this edge had heard of all purges when a request looked up: see [`crate::cache::standing`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Heard {
+    All,
+    /// There may be some that it does not know of. A fetch that began before the request came may bring what was purged
+    /// before it came.
+    Perhaps,
 }
 
 /// The result of a turn of the loop below.
@@ -513,14 +524,16 @@ impl Exchange<'_> {
                 if want::is_too_large(&want, self.settings.cache.largest_object) {
                     return Ok(LookUp::Pass(Reason::TooLarge));
                 }
-                LookUp::Fetch(Wanted { resource, stored, plan, want })
+                let heard = if selection.is_confirmed() { Heard::All } else { Heard::Perhaps };
+                LookUp::Fetch(Wanted { resource, stored, plan, want, heard })
             }
         })
     }
 
     fn selection(&self) -> Selection<'_> {
         let now = self.edge.clock.now();
-        Selection { sent: self.as_sent(), facts: &self.facts, key: &self.key, now }
+        let confirmed = self.edge.memory.standing().confirmed(now);
+        Selection { sent: self.as_sent(), facts: &self.facts, key: &self.key, now, confirmed }
     }
 
     /// This request, on its way upstream for its client alone.

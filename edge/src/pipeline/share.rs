@@ -10,7 +10,7 @@ use cache_policy::{
 use http::{HeaderMap, HeaderName, Request, StatusCode, header};
 use tokio::sync::oneshot;
 
-use super::{Answer, Exchange, Next, Wanted};
+use super::{Answer, Exchange, Heard, Next, Wanted};
 use crate::{
     cache::{
         FetchOutcome, Filling, Joined, Lead, Published, Resource, Stored,
@@ -197,6 +197,10 @@ impl Exchange<'_> {
     async fn use_outcome(&self, mut fetched: Fetched, wanted: &Wanted) -> Result<Next, Refusal> {
         let stored = wanted.stored.as_ref();
         let published = fetched.published.clone();
+        if wanted.heard == Heard::Perhaps && published.began < self.arrived && published.outcome.brings() {
+            // Whatever was acknowledged before this request came, that fetch may have begun before it.
+            return Ok(Next::LookAgain);
+        }
         Ok(match &published.outcome {
             FetchOutcome::Filling(filling) => {
                 self.read_along(filling, fetched.own.take(), &published, wanted).await

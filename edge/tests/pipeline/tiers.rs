@@ -14,8 +14,8 @@ use cache_policy::Tag;
 use edge::{
     cache::{
         Key, StoredBody,
-        purge::{Force, Rule},
-        tier::{Found, Kept, Purge, Tier, TierFuture},
+        purge::{Force, Generation, Rule},
+        tier::{Found, Hearing, Hears, Kept, Offered, Purge, Tier, TierFuture},
         tiers::TierBounds,
     },
     pipeline::purge::{NotPurged, PurgeRequest as Posted},
@@ -38,6 +38,8 @@ struct Shelf {
     acts: Mutex<Act>,
     looked_up: AtomicUsize,
     offered: AtomicUsize,
+    /// The way in for others who share it.
+    hears: Mutex<Option<Arc<dyn Hears>>>,
 }
 
 /// How it answers when it is asked for something.
@@ -82,7 +84,8 @@ impl Tier for Shelf {
         })
     }
 
-    fn offer(&self, key: &Key, kept: Kept, body: StoredBody) {
+    fn offer(&self, key: &Key, offered: Offered) {
+        let Offered { kept, body, began: _ } = offered;
         self.offered.fetch_add(1, Relaxed);
         self.kept.lock().unwrap().insert(key.as_str().to_owned(), (kept, body));
     }
@@ -91,7 +94,11 @@ impl Tier for Shelf {
         self.kept.lock().unwrap().remove(key.as_str());
     }
 
-    fn purge<'a>(&'a self, purge: &'a Purge) -> TierFuture<'a, u64> {
+    fn attach(&self, edge: Arc<dyn Hears>) {
+        *self.hears.lock().unwrap() = Some(edge);
+    }
+
+    fn purge<'a>(&'a self, purge: &'a Purge) -> TierFuture<'a, Option<u64>> {
         let act = self.acts.lock().unwrap().clone();
         Box::pin(async move {
             act.perform().await?;
@@ -104,12 +111,17 @@ impl Tier for Shelf {
                 }
                 !matches || purge.force == Force::Soft
             });
-            Ok(purged)
+            Ok(Some(purged))
         })
     }
 }
 
 impl Shelf {
+    /// What the edge in front of it is told by whoever shares it.
+    fn hears(&self) -> Arc<dyn Hears> {
+        Arc::clone(self.hears.lock().unwrap().as_ref().unwrap())
+    }
+
     fn acts(&self, act: Act) {
         *self.acts.lock().unwrap() = act;
     }
@@ -308,10 +320,10 @@ async fn a_body_that_is_not_as_long_as_the_tier_says_is_not_served() {
                     .map(|found| Found { length: found.length + 1, ..found }))
             })
         }
-        fn offer(&self, _: &Key, _: Kept, _: StoredBody) {}
+        fn offer(&self, _: &Key, _: Offered) {}
         fn forget(&self, _: &Key) {}
-        fn purge<'a>(&'a self, _: &'a Purge) -> TierFuture<'a, u64> {
-            Box::pin(async { Ok(0) })
+        fn purge<'a>(&'a self, _: &'a Purge) -> TierFuture<'a, Option<u64>> {
+            Box::pin(async { Ok(Some(0)) })
         }
     }
     let tier: Arc<dyn Tier> = Arc::new(Torn(shelf));
@@ -451,4 +463,156 @@ async fn a_change_is_answered_when_the_tier_has_forgotten_what_it_made_untrue() 
     assert_eq!(front.edge.clock.now(), began, "nor anybody else while it is out of step");
     shelf.acts(Act::AtOnce);
     assert_eq!(front.get("/other").await.cache(), "fwd=uri-miss");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_tier_that_hangs_holds_up_five_look_ups_and_is_then_left_alone_for_ever_longer() {
+    let upstream = Upstream::start(saying(FRESH, "hello"));
+    let shelf = Arc::<Shelf>::default();
+    let front = front(&shelf, &upstream);
+    shelf.acts(Act::Late);
+    let mut held_up = 0;
+    for number in 0..60 {
+        let began = front.edge.clock.now();
+        assert_eq!(front.get(&format!("/{number}")).await.cache(), "fwd=uri-miss");
+        held_up += usize::from(front.edge.clock.now() != began);
+    }
+    assert_eq!((held_up, shelf.looked_up()), (5, 5));
+    for (seconds, tried) in [(1, 6), (1, 6), (1, 7), (3, 7), (1, 8)] {
+        pass(seconds).await;
+        front.get(&format!("/after/{tried}/{seconds}")).await;
+        front.get(&format!("/again/{tried}/{seconds}")).await;
+        assert_eq!(shelf.looked_up(), tried, "one look-up tries after each pause");
+    }
+    shelf.acts(Act::AtOnce);
+    pass(30).await;
+    for number in 0..5 {
+        front.get(&format!("/well/{number}")).await;
+    }
+    assert_eq!(shelf.looked_up(), 13, "and once it answers it is asked as ever");
+}
+
+/// What another edge that shares the tier has purged.
+async fn purged_elsewhere(front: &Front, shelf: &Shelf, rule: Rule, force: Force) {
+    let purge = Purge { rules: vec![rule], force, at: start(), hearing: Hearing::Everyone };
+    shelf.hears().purge(purge, front.edge.clock.now()).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_another_edge_purges_goes_from_memory_and_from_fetches_under_way() {
+    let upstream = Upstream::start(saying(FRESH, "old"));
+    let shelf = Arc::<Shelf>::default();
+    let front = front(&shelf, &upstream);
+    front.get("/a").await;
+    upstream.change(|_| Reply::ok("old").fields(FRESH).late(Duration::from_secs(5)));
+    let under_way = front.ask("/b");
+    settle().await;
+    upstream.change(|_| Reply::ok("new").fields(FRESH));
+    purged_elsewhere(&front, &shelf, Rule::Tag(Tag::Key("shoe".into())), Force::Hard).await;
+    shelf.kept.lock().unwrap().clear();
+    for target in ["/a", "/b"] {
+        let got = front.get(target).await;
+        assert_eq!((got.text(), got.cache()), ("new", "fwd=uri-miss"), "{target}");
+    }
+    assert_eq!(under_way.await.unwrap().text(), "old", "it asked before");
+    assert_eq!(front.get("/b").await.text(), "new");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_offer_says_when_its_fetch_began() {
+    struct Noted(Mutex<Vec<Generation>>, Mutex<Option<Arc<dyn Hears>>>);
+    impl Tier for Noted {
+        fn name(&self) -> &'static str {
+            "shelf"
+        }
+        fn look_up<'a>(&'a self, _: &'a Key, _: &'a HeaderMap) -> TierFuture<'a, Option<Found>> {
+            Box::pin(async { Ok(None) })
+        }
+        fn offer(&self, _: &Key, offered: Offered) {
+            self.0.lock().unwrap().push(offered.began);
+        }
+        fn forget(&self, _: &Key) {}
+        fn purge<'a>(&'a self, _: &'a Purge) -> TierFuture<'a, Option<u64>> {
+            Box::pin(async { Ok(None) })
+        }
+        fn attach(&self, edge: Arc<dyn Hears>) {
+            *self.1.lock().unwrap() = Some(edge);
+        }
+    }
+    let noted = Arc::new(Noted(Mutex::default(), Mutex::default()));
+    let tier: Arc<dyn Tier> = Arc::clone(&noted) as Arc<dyn Tier>;
+    let upstream = Upstream::start(|_| Reply::ok("x").fields(FRESH).late(Duration::from_secs(5)));
+    let front =
+        front_before(vec![(tier, TierBounds::default())], start(), Arc::new(upstream.clone()), CACHED);
+    let hears = Arc::clone(noted.1.lock().unwrap().as_ref().unwrap());
+    let began = hears.generation();
+    let waits = front.ask("/a");
+    settle().await;
+    // Of something else, while it is under way.
+    purge(&front, Rule::Host("other.example".into()), Force::Hard).await;
+    waits.await.unwrap();
+    assert!(hears.generation() > began);
+    assert_eq!(*noted.0.lock().unwrap(), [began], "and not when it was stored");
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_a_lease_what_is_stored_is_validated_before_it_is_served() {
+    let upstream = Upstream::start(|seen| match seen.headers.get("if-none-match") {
+        Some(_) => Reply::status(304).fields(FRESH),
+        None => Reply::ok("hello").fields(FRESH),
+    });
+    let shelf = Arc::<Shelf>::default();
+    let front = front(&shelf, &upstream);
+    let now = || front.edge.clock.now();
+    shelf.hears().standing().grant(now() + Duration::from_secs(2));
+    front.get("/").await;
+    assert_eq!((front.get("/").await.cache(), upstream.count()), ("hit", 1));
+    // The process stands still, and goes on.
+    tokio::time::advance(Duration::from_secs(10)).await;
+    let got = front.get("/").await;
+    assert_eq!((got.text(), got.cache(), upstream.count()), ("hello", "fwd=stale", 2));
+    assert_eq!(
+        front.metric_lines("gatehouse_edge_reasons_total{route=\"all\",reason=\"purges-unheard\"} "),
+        ["1"]
+    );
+    assert_eq!(front.get_with("/", &[("cache-control", "only-if-cached")]).await.status, 504);
+    shelf.hears().standing().grant(now() + Duration::from_secs(2));
+    assert_eq!((front.get("/").await.cache(), upstream.count()), ("hit", 2));
+    shelf.hears().doubt();
+    assert_eq!(
+        (front.get("/").await.cache(), upstream.count()),
+        ("fwd=stale", 3),
+        "purges may have been lost"
+    );
+    assert_eq!((front.get("/").await.cache(), upstream.count()), ("hit", 3), "and once is enough");
+    tokio::time::advance(Duration::from_secs(10)).await;
+    upstream.stop();
+    let got = front.get("/").await;
+    assert_eq!((got.status, got.text()), (200, "hello"));
+    assert!(got.field("cache-status").contains("fresh-on-error"), "{got:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_a_lease_a_request_uses_no_fetch_that_began_before_it_came() {
+    let version = Arc::<AtomicUsize>::default();
+    let upstream = Upstream::start({
+        let version = Arc::clone(&version);
+        move |_| {
+            let text = version.load(Relaxed).to_string();
+            Reply::ok(&text).fields(FRESH).late(Duration::from_secs(1))
+        }
+    });
+    let shelf = Arc::<Shelf>::default();
+    let front = front(&shelf, &upstream);
+    shelf.hears().standing().end();
+    let first = front.ask("/");
+    settle().await;
+    // Another edge purges what has changed, and this one does not hear of it.
+    version.store(1, Relaxed);
+    let later: Vec<_> = (0..100).map(|_| front.ask("/")).collect();
+    assert_eq!(first.await.unwrap().text(), "0");
+    for request in later {
+        assert_eq!(request.await.unwrap().text(), "1");
+    }
+    assert_eq!(upstream.count(), 2, "they share the next fetch");
 }

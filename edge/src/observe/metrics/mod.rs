@@ -350,6 +350,37 @@ impl UpstreamMetrics {
 pub struct TierMetrics {
     looked_up: Mutex<BTreeMap<&'static str, u64>>,
     purged: Mutex<BTreeMap<&'static str, u64>>,
+    offered: Mutex<BTreeMap<&'static str, u64>>,
+    /// Only of a tier that several edges share.
+    shared: OnceLock<SharedTierMetrics>,
+}
+
+/// The numbers of a tier that several edges share.
+#[derive(Debug, Default)]
+pub struct SharedTierMetrics {
+    in_touch: AtomicBool,
+    lapses: AtomicU64,
+    heard: AtomicU64,
+    epochs: AtomicU64,
+}
+
+impl SharedTierMetrics {
+    /// Sets whether this edge has a lease; one that has run out is counted.
+    pub fn in_touch(&self, is: bool) {
+        if self.in_touch.swap(is, Relaxed) && !is {
+            self.lapses.fetch_add(1, Relaxed);
+        }
+    }
+
+    /// Counts purges of other edges.
+    pub fn heard(&self, purges: u64) {
+        self.heard.fetch_add(purges, Relaxed);
+    }
+
+    /// Counts a beginning from which on nothing older is trusted.
+    pub fn epoch(&self) {
+        self.epochs.fetch_add(1, Relaxed);
+    }
 }
 
 impl TierMetrics {
@@ -361,6 +392,16 @@ impl TierMetrics {
     /// Counts a purge; `outcome` is one word.
     pub fn purged(&self, outcome: &'static str) {
         *self.purged.lock().entry(outcome).or_default() += 1;
+    }
+
+    /// Counts an offer; `outcome` is one word.
+    pub fn offered(&self, outcome: &'static str) {
+        *self.offered.lock().entry(outcome).or_default() += 1;
+    }
+
+    /// The numbers of a tier that several edges share; from now on `/metrics` shows them.
+    pub fn shared(&self) -> &SharedTierMetrics {
+        self.shared.get_or_init(SharedTierMetrics::default)
     }
 }
 

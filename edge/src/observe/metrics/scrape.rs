@@ -3,8 +3,12 @@
 //! Owns the names and the help texts of all series, and nothing that lasts between two scrapes.
 
 use std::{
+    collections::BTreeMap,
     fmt,
-    sync::{Arc, atomic::Ordering::Relaxed},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
@@ -15,7 +19,9 @@ use prometheus_client::{
     registry::Unit,
 };
 
-use super::{BOUNDS, CLASSES, Counts, Durations, Observed, ServerState, UNROUTED};
+use super::{
+    BOUNDS, CLASSES, Counts, Durations, Observed, ServerState, SharedTierMetrics, TierMetrics, UNROUTED,
+};
 use crate::observe::verdict::Verdict;
 
 static BYTES: Unit = Unit::Bytes;
@@ -260,8 +266,46 @@ impl Scrape {
                 purges.with(&[("tier", &**tier), ("outcome", outcome)], *count)?;
             }
         }
-        Ok(())
+        let mut offers =
+            page.counter("gatehouse_edge_tier_offers", "Stored responses offered to a tier behind memory")?;
+        for (tier, numbers) in &*tiers {
+            for (outcome, count) in &*numbers.offered.lock() {
+                offers.with(&[("tier", &**tier), ("outcome", outcome)], *count)?;
+            }
+        }
+        shared_tiers(page, &tiers)
     }
+}
+
+/// What several edges share.
+fn shared_tiers(page: &mut Page<'_>, tiers: &BTreeMap<Arc<str>, Arc<TierMetrics>>) -> fmt::Result {
+    let shared: Vec<_> =
+        tiers.iter().filter_map(|(tier, numbers)| Some((tier, numbers.shared.get()?))).collect();
+    if shared.is_empty() {
+        return Ok(());
+    }
+    let help = "Whether this edge hears of the purges of others; without, what is stored is validated before it is served";
+    let mut in_touch = page.family("gatehouse_edge_tier_in_touch", help, None, MetricType::Gauge)?;
+    for (tier, numbers) in &shared {
+        let is = u64::from(numbers.in_touch.load(Relaxed));
+        in_touch.0.encode_family(&[("tier", &***tier)])?.encode_gauge(&is)?;
+    }
+    let counters: [(_, _, fn(&SharedTierMetrics) -> &AtomicU64); 3] = [
+        ("gatehouse_edge_tier_lapses", "Times that touch with the other edges was lost", |of| &of.lapses),
+        ("gatehouse_edge_tier_purges_heard", "Purges of other edges", |of| &of.heard),
+        (
+            "gatehouse_edge_tier_epochs",
+            "Times that the tier was found to have lost purges, so that nothing older is trusted",
+            |of| &of.epochs,
+        ),
+    ];
+    for (name, help, of) in counters {
+        let mut counter = page.counter(name, help)?;
+        for (tier, numbers) in &shared {
+            counter.with(&[("tier", &***tier)], of(numbers).load(Relaxed))?;
+        }
+    }
+    Ok(())
 }
 
 fn observed(page: &mut Page<'_>, observed: &Observed) -> fmt::Result {

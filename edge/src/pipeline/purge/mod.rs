@@ -8,7 +8,7 @@
 //! Once the answer is sent, no look-up that begins finds a purged response, and no fetch under way stores one. If a
 //! tier behind memory has not acknowledged the purge, the answer is an error: this edge does not ask that tier for
 //! purged responses until the tier has acknowledged a repeated purge, but the purge would not survive a restart, and
-//! does not bind other edges that share the tier.
+//! does not bind other edges that share the tier. A tier that others share acknowledges when all of them have heard.
 
 pub mod dialect;
 pub mod plugin;
