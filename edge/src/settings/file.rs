@@ -17,8 +17,8 @@ use toml::{
 use super::{
     AdminAddress, AllowedOrigins, Balance, ClearText, CommandListen, CommandOutput, EncodedSlash,
     ForwardedBy, HostPattern, Hsts, IdentityPart, KeyType, LogFormat, MediaRange, OverloadControl,
-    ProxyProtocol, RequestField, RequestIdInAnswers, ResponseField, SecurityFields, StopSignal, TlsVersion,
-    UnknownNames,
+    ProxyProtocol, RedisUrl, RequestField, RequestIdInAnswers, ResponseField, SecurityFields, StopSignal,
+    TlsVersion, Unheard, UnknownNames,
     error::Fault,
     value::{
         ByteSize, CertificateName, CheckPath, CookieSign, Count, Deadline, Directory, Email, FieldSign, Host,
@@ -40,6 +40,7 @@ pub(super) struct WrittenFile {
     pub(super) admin: Option<Table<WrittenAdmin>>,
     pub(super) acme: Option<Table<WrittenAcme>>,
     pub(super) cache: Option<Table<WrittenCache>>,
+    pub(super) redis: Option<Table<WrittenRedis>>,
     pub(super) clients: Option<Table<WrittenClients>>,
     pub(super) purge: Option<Table<WrittenPurgeAccess>>,
     #[serde(default)]
@@ -155,6 +156,21 @@ pub(super) struct WrittenCache {
     pub(super) memory: Option<Written<PositiveSize>>,
     pub(super) largest_object: Option<Written<PositiveSize>>,
     pub(super) variants: Option<Written<Positive>>,
+}
+
+/// `[redis]`
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct WrittenRedis {
+    pub(super) url: Option<Written<RedisUrl>>,
+    pub(super) password_file: Option<Written<PathBuf>>,
+    pub(super) ca: Option<Written<PathBuf>>,
+    pub(super) namespace: Option<Written<Text>>,
+    pub(super) look_up_timeout: Option<Written<Deadline>>,
+    pub(super) collapse_timeout: Option<Written<Deadline>>,
+    pub(super) largest_object: Option<Written<PositiveSize>>,
+    pub(super) max_ttl: Option<Written<Deadline>>,
+    pub(super) unheard: Option<Written<Unheard>>,
 }
 
 /// `[clients]`
@@ -553,6 +569,7 @@ pub(super) fn known_keys() -> Vec<String> {
         of::<WrittenEab>("acme.eab."),
         of::<WrittenAdmin>("admin."),
         of::<WrittenCache>("cache."),
+        of::<WrittenRedis>("redis."),
         of::<WrittenClients>("clients."),
         of::<WrittenPurgeAccess>("purge."),
         of::<WrittenLimit>("limits."),

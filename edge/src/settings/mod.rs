@@ -20,6 +20,7 @@ mod error;
 mod file;
 mod matching;
 mod pages;
+mod redis;
 pub mod reload;
 mod resolve;
 mod sharing;
@@ -55,6 +56,7 @@ pub use certificates::{
 pub use error::{Faults, SettingsError, Warning};
 pub use matching::{Asks, HostPattern, PathPattern, Sign};
 pub use pages::{ErrorPages, PagePart, PageTemplate};
+pub use redis::{RedisSettings, RedisUrl, Unheard};
 pub use sharing::{
     AllowedFields, AllowedOrigins, CrossOrigin, OriginPattern, STRICT, STRICT_TRANSPORT, SecurityFields,
 };
@@ -117,6 +119,8 @@ pub struct Settings {
     /// Whom certificates are had from.
     pub acme: Acme,
     pub cache: CacheSettings,
+    /// What several edges share; `None` for one that stands alone.
+    pub redis: Option<RedisSettings>,
     /// Trusted proxies, and how many clients are remembered.
     pub clients: ClientSettings,
     /// Rate limits by name.

@@ -12,9 +12,9 @@ use crate::settings::{
     Acme, Admin, AllowedFields, AllowedOrigins, BasicAuth, Bounds, ByteSize, CacheSettings, Canary,
     Certificate, Check, ClientCertificates, ClientSettings, Command, CommandOutput, CrossOrigin, Domain,
     ExternalAccount, FilesFolder, ForwardAuth, Limit, Listen, ListenTls, Location, LogSettings,
-    MaintenanceSettings, MediaRange, PathPattern, PurgeAccess, Redirect, RedirectFrom, RequestFields,
-    ResendRules, ResponseField, ResponseFields, Route, RouteAction, RouteBounds, RouteTimes, Server,
-    ServerProtocol, Settings, Sign, StatedAnswer, Timeouts, UpstreamSettings, UpstreamTlsSettings,
+    MaintenanceSettings, MediaRange, PathPattern, PurgeAccess, Redirect, RedirectFrom, RedisSettings,
+    RequestFields, ResendRules, ResponseField, ResponseFields, Route, RouteAction, RouteBounds, RouteTimes,
+    Server, ServerProtocol, Settings, Sign, StatedAnswer, Timeouts, UpstreamSettings, UpstreamTlsSettings,
     Verification,
 };
 
@@ -62,6 +62,7 @@ pub fn changes(old: &Settings, new: &Settings) -> Vec<Change> {
         admin,
         acme,
         cache,
+        redis,
         clients,
         limits,
         commands,
@@ -81,6 +82,7 @@ pub fn changes(old: &Settings, new: &Settings) -> Vec<Change> {
     changes.admin(admin.as_ref(), new.admin.as_ref());
     changes.acme(acme, &new.acme);
     changes.cache(cache, &new.cache);
+    changes.redis(redis.as_ref(), new.redis.as_ref());
     changes.clients(clients, &new.clients);
     changes.named("limits", (limits, &new.limits), |limit| rate(&limit.interval), Changes::limit);
     changes.named("commands", (commands, &new.commands), program, Changes::command);
@@ -307,6 +309,34 @@ impl Changes {
             CacheSettings { memory: size, largest_object: size, variants: plain },
             apart
         );
+    }
+
+    fn redis(&mut self, old: Option<&RedisSettings>, new: Option<&RedisSettings>) {
+        let gist = |redis: Option<&RedisSettings>| redis.map(|redis| redis.url.to_string());
+        match (old, new) {
+            (Some(old), Some(new)) if old.url != new.url && old.url.to_string() == new.url.to_string() => {
+                self.0.push(Change::of_content("redis.url".to_owned()));
+            }
+            (Some(old), Some(new)) => each_field!(
+                self,
+                "redis",
+                (old, new),
+                RedisSettings {
+                    url: plain,
+                    password_file: |file| maybe(file, path),
+                    ca: |file| maybe(file, path),
+                    namespace: plain,
+                    look_up_timeout: duration,
+                    collapse_timeout: duration,
+                    largest_object: size,
+                    max_ttl: duration,
+                    unheard: word,
+                },
+                apart
+            ),
+            (None, None) => {}
+            (old, new) => self.tell("", "redis", gist(old), gist(new)),
+        }
     }
 
     fn clients(&mut self, old: &ClientSettings, new: &ClientSettings) {

@@ -29,12 +29,24 @@ impl fmt::Display for FixedSetting {
 /// Compares the running settings with those of a reload; empty means that the reload may go ahead.
 ///
 /// The number of threads is the number of sockets on each address: those of a thread that ends could not close without
-/// refusing clients on their way in.
+/// refusing clients on their way in. An edge that changed the Redis which it shares with others would have to be another edge
+/// to both.
 #[must_use]
 pub fn needs_restart(running: &Settings, wanted: &Settings) -> Vec<FixedSetting> {
     let (before, after) = (running.threads, wanted.threads);
     let how = format!("changed from {before} to {after}");
-    (before != after).then(|| FixedSetting { key: "threads".to_owned(), how }).into_iter().collect()
+    let threads = (before != after).then(|| FixedSetting { key: "threads".to_owned(), how });
+    let of_redis = changes(running, wanted).into_iter().filter(|Change { key, .. }| key.starts_with("redis"));
+    let redis = of_redis.map(|Change { key, old, new }| FixedSetting {
+        key,
+        how: match (old, new) {
+            (Some(old), Some(new)) => format!("changed from {old} to {new}"),
+            (None, Some(_)) => "is new".to_owned(),
+            (Some(_), None) => "is gone".to_owned(),
+            (None, None) => "has changed".to_owned(),
+        },
+    });
+    threads.into_iter().chain(redis).collect()
 }
 
 #[cfg(test)]
@@ -92,6 +104,15 @@ mod tests {
         ("cache.memory", "\"64 MiB\"", "\"128 MiB\"", InFlight),
         ("cache.largest_object", "\"1 MiB\"", "\"2 MiB\"", InFlight),
         ("cache.variants", "4", "5", InFlight),
+        ("redis.url", "\"redis://a\"", "\"redis://b\"", Restart),
+        ("redis.password_file", "\"a\"", "\"b\"", Restart),
+        ("redis.ca", "\"a\"", "\"b\"", Restart),
+        ("redis.namespace", "\"a\"", "\"b\"", Restart),
+        ("redis.look_up_timeout", "\"50ms\"", "\"60ms\"", Restart),
+        ("redis.collapse_timeout", "\"100ms\"", "\"60ms\"", Restart),
+        ("redis.largest_object", "\"1 MiB\"", "\"2 MiB\"", Restart),
+        ("redis.max_ttl", "\"1d\"", "\"2d\"", Restart),
+        ("redis.unheard", "\"validate\"", "\"serve\"", Restart),
         ("clients.trusted_proxies", "[]", "[\"10.0.0.0/8\"]", InFlight),
         ("clients.forwarded_by", "\"x-forwarded-for\"", "\"forwarded\"", InFlight),
         ("clients.request_id_in_answers", "\"errors\"", "\"always\"", InFlight),
@@ -353,6 +374,11 @@ mod tests {
                 _ => String::new(),
             },
             format!("[cache]\n{}[clients]\n{}", line("cache"), line("clients")),
+            format!(
+                "[redis]\n{}{}",
+                line("redis"),
+                if name == "url" { "" } else { "url = \"rediss://s\"\n" }
+            ),
             format!(
                 "[limits.x]\n{}{}",
                 line("limits.x"),

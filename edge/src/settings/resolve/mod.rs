@@ -8,6 +8,7 @@ mod bounds;
 mod clients;
 mod commands;
 mod listeners;
+mod redis;
 mod routes;
 mod upstreams;
 
@@ -103,13 +104,15 @@ impl Resolver<'_> {
         let named = |upstream: &Arc<UpstreamSettings>| (Arc::clone(&upstream.name), Arc::clone(upstream));
         let mut upstreams = upstreams;
         upstreams.extend(routes.iter().filter_map(|route| route.action.upstream()).map(named));
+        let cache = self.cache(file.cache);
         Settings {
             threads: self.threads(file.threads),
             watch: self.or(file.watch, false),
             admin: self.admin(file.admin, &listeners),
             listeners: listeners.into_iter().map(|(_, listen)| listen).collect(),
             acme,
-            cache: self.cache(file.cache),
+            redis: self.redis(file.redis, cache.largest_object),
+            cache,
             clients: self.clients(file.clients),
             name_servers: file.name_servers.into_iter().filter_map(|server| self.value(server)).collect(),
             routes,

@@ -6,8 +6,8 @@ use http::{HeaderName, HeaderValue, Method};
 use super::{Unreadable, Value, nearest_or_list, unexpected};
 use crate::settings::{
     CommandListen, CommandOutput, EncodedSlash, ForwardedBy, IdentityPart, LogFormat, MediaRange,
-    OverloadControl, PathPattern, ProxyProtocol, RequestIdInAnswers, SecurityFields, StopSignal, TlsVersion,
-    UnknownNames,
+    OverloadControl, PathPattern, ProxyProtocol, RedisUrl, RequestIdInAnswers, SecurityFields, StopSignal,
+    TlsVersion, Unheard, UnknownNames,
 };
 
 impl Value for MediaRange {
@@ -371,6 +371,48 @@ impl Value for ForwardedBy {
             &text,
             &[("x-forwarded-for", ForwardedBy::XForwardedFor), ("forwarded", ForwardedBy::Forwarded)],
         )
+    }
+}
+
+impl Value for Unheard {
+    const EXPECTED: &'static str = "what becomes of what is stored while other edges are not heard";
+
+    fn from_text(text: &str) -> Result<Self, Unreadable> {
+        choose(text, &[("validate", Unheard::Validate), ("serve", Unheard::Serve)])
+    }
+}
+
+impl Value for RedisUrl {
+    const EXPECTED: &'static str = "a URL such as \"redis://127.0.0.1:6379\"";
+
+    fn from_text(text: &str) -> Result<Self, Unreadable> {
+        let scheme = text.split_once("://").map_or("", |(scheme, _)| scheme);
+        let one = "name one server, or the address at which the one that takes writes is found: redis://redis.internal:6379";
+        if scheme.contains("sentinel") {
+            return Err(Unreadable::new("Sentinel is not asked who takes writes", one));
+        }
+        if scheme.contains("cluster") {
+            return Err(Unreadable::new("a cluster is not supported: what is purged lies in one place", one));
+        }
+        if !["redis", "rediss", "unix"].contains(&scheme) || text.contains(['#', '?']) {
+            return Err(Unreadable::new(
+                format!("{:?} is no URL of a Redis", text.split('@').next_back().unwrap_or_default()),
+                "write redis://HOST:PORT, rediss://HOST:PORT for TLS, or unix:///PATH",
+            ));
+        }
+        RedisUrl::new(text).ok_or_else(|| {
+            Unreadable::new(
+                "the URL of the Redis cannot be read",
+                "write redis://USER:PASSWORD@HOST:PORT/DATABASE; what is not a letter or digit of the password as %XX",
+            )
+        })
+    }
+
+    fn from_list(_list: Vec<String>) -> Result<Self, Unreadable> {
+        Err(Unreadable::new(
+            "several servers are not supported",
+            "name one server: \"redis://127.0.0.1:6379\"",
+        ))
     }
 }
 
