@@ -5,6 +5,7 @@ set -euo pipefail
 
 # need | how to see that it is here | Debian packages | Homebrew formula
 compiler='a C compiler|command -v cc|gcc libc6-dev|(run: xcode-select --install)'
+redis='Redis server, or Valkey under its name|command -v redis-server|redis-server|redis'
 postgres='PostgreSQL server|postgres_binaries|postgresql|postgresql@17'
 curl='curl|command -v curl|curl|curl'
 nghttp2='nghttp2 clients|command -v nghttp && command -v h2load|nghttp2-client|nghttp2'
@@ -26,7 +27,7 @@ nginx='nginx|command -v nginx || test -x /usr/sbin/nginx|nginx-light|nginx'
 case "${1:-}" in
   build) needs=("$compiler") ;;
   run)   needs=("$compiler" "$postgres") ;;
-  test)  needs=("$compiler" "$postgres" "$curl" "$nghttp2" "$ab" "$browser" "$git" "$node" "$python" "$php" "$fpm" "$nginx" "$valgrind" "$haproxy" "$prometheus" "$caddy" "$pebble") ;;
+  test)  needs=("$compiler" "$postgres" "$curl" "$nghttp2" "$ab" "$browser" "$git" "$node" "$python" "$php" "$fpm" "$nginx" "$valgrind" "$haproxy" "$prometheus" "$caddy" "$pebble" "$redis") ;;
   bench) needs=("$compiler" "$nghttp2" "$wrk" "$nginx" "$haproxy") ;;
   bench-shop) needs=("$compiler" "$postgres" "$curl" "$wrk") ;;
   load) needs=("$compiler" "$postgres" "$curl" "$ab" "$browser" "$node") ;;

@@ -61,3 +61,4 @@ pub mod request;
 pub mod clock;
 pub mod message;
 pub mod settings;
+pub mod shared_cache;

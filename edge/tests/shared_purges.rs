@@ -1,5 +1,5 @@
 //! An acknowledged purge holds at every edge: every state that the protocol of leases, log and epoch can come to is looked at
-//! (docs/decisions/0013), with one edge that may stand still, one that purges, messages that take their time, and a Redis that
+//! (docs/decisions/0016), with one edge that may stand still, one that purges, messages that take their time, and a Redis that
 //! may lose everything.
 //!
 //! This is a model: the edge's own lease is the real [`EdgeStanding`], Redis and the two edges are written here as

@@ -5,8 +5,8 @@
 //! panics. A program that is missing fails the test and is named with the package that holds it.
 //!
 //! A scenario reads: an [`upstream::Upstream`] with a script (or [`faulty`] servers, a [`recorder`], or the real [`shop`]), an
-//! [`edge::Edge`] over it, clients ([`curl`], [`raw`], [`load`], [`steady`], [`browser`]), attackers ([`attack`]), and what must be
-//! true of the answers. [`capacity`] measures how many users the shop bears.
+//! [`edge::Edge`] over it (several over a [`redis`]), clients ([`curl`], [`raw`], [`load`], [`steady`], [`browser`]), attackers
+//! ([`attack`]), and what must be true of the answers. [`capacity`] measures how many users the shop bears.
 
 pub mod address;
 pub mod attack;
@@ -29,6 +29,7 @@ pub mod process;
 pub mod python;
 pub mod raw;
 pub mod recorder;
+pub mod redis;
 pub mod shop;
 pub mod steady;
 pub mod tool;

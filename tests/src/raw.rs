@@ -5,6 +5,7 @@ use std::{
     net::{Shutdown, SocketAddr, TcpStream},
     path::Path,
     sync::Arc,
+    time::Duration,
 };
 
 use rustls::{
@@ -146,6 +147,18 @@ impl Raw {
             String::from_utf8_lossy(&self.read)
         );
         answer
+    }
+
+    /// Reads one response over clear text, or `None` when nothing of it has come within this time, or the connection ends.
+    ///
+    /// # Panics
+    /// When the time is zero.
+    pub fn answer_within(&mut self, patience: Duration) -> Option<RawAnswer> {
+        let until = |time| self.socket.set_read_timeout(Some(time)).expect("the deadline is not zero");
+        until(patience);
+        let begins = self.socket.peek(&mut [0]).is_ok_and(|read| read > 0);
+        until(wait::PATIENCE);
+        if begins { self.next_answer(false) } else { None }
     }
 
     /// Reads bytes up to and including `end`.

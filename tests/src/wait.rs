@@ -37,6 +37,12 @@ pub fn now() -> Instant {
     Instant::now()
 }
 
+/// Lets time pass where time is what a test is about: a delay on a wire, a process that stands still.
+pub fn pass(time: Duration) {
+    #[expect(clippy::disallowed_methods, reason = "it stands for something slow; no runtime on this thread")]
+    std::thread::sleep(time);
+}
+
 #[expect(
     clippy::disallowed_methods,
     reason = "between two probes of the same condition; no runtime on this thread"

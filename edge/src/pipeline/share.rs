@@ -56,6 +56,16 @@ struct Fetched {
     published: Published,
     /// The share of the leader, where this request leads and its own fetch was the one that answered.
     own: Option<LeaderShare>,
+    /// When its own fetch began, where this request leads one.
+    led: Option<Moment>,
+}
+
+impl Fetched {
+    /// Whether the fetch that answered began after a request had arrived then.
+    fn began_after(&self, arrived: Moment) -> bool {
+        let began = self.published.began;
+        began > arrived || self.led == Some(began)
+    }
 }
 
 /// What a request has learnt from a fetch whose answer does not suit it.
@@ -164,7 +174,7 @@ impl Exchange<'_> {
             let due = (follow.began() + patience).since(self.edge.clock.now());
             let waited = tokio::time::timeout(due, follow.outcome(self.relay.as_ref())).await;
             if let Ok(published) = waited {
-                return Some((follow.group(), Fetched { published, own: None }));
+                return Some((follow.group(), Fetched { published, own: None, led: None }));
             }
             if self.cookies().is_some() && !follow.variant().starts_with(WITH_COOKIES) {
                 // It waits beside requests without cookies. What it would be answered is none to them, so it goes on for
@@ -197,7 +207,8 @@ impl Exchange<'_> {
     async fn use_outcome(&self, mut fetched: Fetched, wanted: &Wanted) -> Result<Next, Refusal> {
         let stored = wanted.stored.as_ref();
         let published = fetched.published.clone();
-        if wanted.heard == Heard::Perhaps && published.began < self.arrived && published.outcome.brings() {
+        if wanted.heard == Heard::Perhaps && published.outcome.brings() && !fetched.began_after(self.arrived)
+        {
             // Whatever was acknowledged before this request came, that fetch may have begun before it.
             return Ok(Next::LookAgain);
         }
@@ -361,7 +372,7 @@ impl Exchange<'_> {
         mut own: oneshot::Receiver<LeaderShare>,
         mut follow: Follow,
     ) -> (Group, Fetched) {
-        let group = follow.group();
+        let (group, led) = (follow.group(), Some(follow.began()));
         let published = {
             let mut outcome = pin!(follow.outcome(self.relay.as_ref()));
             poll_fn(|context| {
@@ -372,7 +383,7 @@ impl Exchange<'_> {
         };
         // The fetch hands the leader's share over before it publishes; also where another of the group was faster.
         let own = own.try_recv().ok().filter(|own| own.is_of(&published.outcome));
-        (group, Fetched { published, own })
+        (group, Fetched { published, own, led })
     }
 
     /// What is asked of the upstream for the cache where a client waits.

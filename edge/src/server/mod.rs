@@ -47,7 +47,7 @@ use crate::{
         reload::Reloads,
         token::{self, TokenInForce},
     },
-    cache::Tiers,
+    cache::{Tiers, tier::Tier},
     clock::Clock,
     downstream::places::Places,
     message::{challenges::Challenges, reasons::reasons},
@@ -59,6 +59,7 @@ use crate::{
     },
     request::maintenance::Closure,
     settings::{self, Settings},
+    shared_cache::SharedCache,
     state::{Edge, Servers},
     upstream::{
         Commands,
@@ -147,8 +148,15 @@ async fn serve(
         metrics: Arc::clone(&metrics),
     };
     let servers = Servers { dial, commands, tls };
-    let edge = Edge::new(settings, Tiers::default(), Arc::clone(&sink), servers)
-        .context("no thread for content codings")?;
+    let shared_cache = settings
+        .redis
+        .clone()
+        .map(|redis| SharedCache::new(redis, settings.cache.variants, &clock, &metrics));
+    let tiers: Vec<(Arc<dyn Tier>, _)> =
+        shared_cache.iter().map(|cache| (Arc::clone(cache) as Arc<dyn Tier>, cache.bounds())).collect();
+    let tiers = Tiers::new(tiers, &clock, &metrics);
+    let edge =
+        Edge::new(settings, tiers, Arc::clone(&sink), servers).context("no thread for content codings")?;
     // It is set once: a start is the only one to do so.
     let _ = edge.challenges.set(challenges);
     observe(&edge, &roster, own_log);
@@ -241,6 +249,9 @@ async fn serve(
     drop(asked);
     drain(&edge, &stop, &mut signals).await;
     running.workers.join();
+    if let Some(shared_cache) = shared_cache {
+        shared_cache.leave();
+    }
     running.supervisor.stop().await;
     Ok(())
 }

@@ -599,7 +599,7 @@ async fn without_a_lease_a_request_uses_no_fetch_that_began_before_it_came() {
         let version = Arc::clone(&version);
         move |_| {
             let text = version.load(Relaxed).to_string();
-            Reply::ok(&text).fields(FRESH).late(Duration::from_secs(1))
+            Reply::ok(text).fields(FRESH).late(Duration::from_secs(1))
         }
     });
     let shelf = Arc::<Shelf>::default();

@@ -34,6 +34,7 @@ mod reload;
 mod representation;
 mod resume;
 mod routes;
+mod several;
 mod siege;
 mod streaming;
 mod tls;

@@ -17,7 +17,7 @@ const FLOORS: [&[&str]; 13] = [
     &["message"],
     &["request", "observe"],
     &["cache", "upstream"],
-    &["acme", "response"],
+    &["acme", "response", "shared_cache"],
     &["state"],
     &["fetch"],
     &["pipeline", "explain"],
