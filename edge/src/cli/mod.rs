@@ -6,6 +6,7 @@
 
 mod admin;
 pub mod check;
+mod examples;
 pub mod explain;
 pub mod guard;
 pub mod logs;
@@ -32,20 +33,28 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 enum Verb {
     /// Serve until SIGTERM; SIGHUP reloads the settings and certificates
+    #[command(after_help = examples::RUN)]
     Run(File),
     /// Say whether a file of settings is right, and if not, what is wrong where
+    #[command(after_help = examples::CHECK)]
     Check(File),
     /// Say why a request is answered as it is, or what would become of a response
+    #[command(after_help = examples::EXPLAIN)]
     Explain(explain::ExplainArguments),
     /// Serve something no more: by URL, tag, prefix or host
+    #[command(after_help = examples::PURGE)]
     Purge(purge::PurgeArguments),
     /// Show the programs that a running edge runs
+    #[command(after_help = examples::PS)]
     Ps(File),
     /// Show what a program that a running edge runs has printed
+    #[command(after_help = examples::LOGS)]
     Logs(logs::LogsArguments),
     /// Replace the instances of a program, one after the other, each once the new one is ready
+    #[command(after_help = examples::RESTART)]
     Restart(restart::RestartArguments),
     /// Read the settings, certificates and keys again, and say what changed
+    #[command(after_help = examples::RELOAD)]
     Reload(reload::ReloadArguments),
     #[command(hide = true)]
     Supervised(supervised::Supervised),
@@ -88,6 +97,33 @@ mod tests {
     use clap::CommandFactory;
 
     use super::*;
+
+    #[test]
+    fn every_command_has_examples_that_it_takes() {
+        for command in Cli::command().get_subcommands().filter(|command| !command.is_hide_set()) {
+            let name = command.get_name();
+            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            let lines: Vec<&str> = help.lines().filter_map(|line| line.strip_prefix("  ")).collect();
+            assert!(help.starts_with("Examples:\n") && !lines.is_empty(), "{name} has no examples: {help:?}");
+            for line in lines {
+                let words = words(line);
+                assert_eq!(words.get(1).map(String::as_str), Some(name), "{line}");
+                Cli::try_parse_from(words).unwrap_or_else(|error| panic!("{line}: {error}"));
+            }
+        }
+    }
+
+    /// As a shell parts them; of its quotes the single ones.
+    fn words(line: &str) -> Vec<String> {
+        let mut words = Vec::new();
+        for (number, part) in line.split('\'').enumerate() {
+            match number % 2 {
+                0 => words.extend(part.split_whitespace().map(str::to_owned)),
+                _ => words.push(part.to_owned()),
+            }
+        }
+        words
+    }
 
     #[test]
     fn the_arguments_are_consistent() {
