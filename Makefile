@@ -1,7 +1,7 @@
 # `make` alone lists the targets. Each finds what is missing and installs it where it can, or says what to install.
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check components format lint docs deny deny-offline bench bench-shop bench-faults bench-micro load siege fuzz dist
+.PHONY: help run test check components format lint docs pages book deny deny-offline bench bench-shop bench-faults bench-micro load siege fuzz dist
 .NOTPARALLEL:
 
 SHELL := /bin/bash
@@ -39,6 +39,17 @@ lint: components
 
 docs:
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --workspace --no-deps
+
+# tests/tests/repository/book/ compares these pages with what they are made of; here it writes them.
+pages: ## write the pages of docs/ that are made from the code and the settings
+	@tests/requirements.sh build
+	GATEHOUSE_WRITE=1 $(CARGO) test --release --locked --workspace --test repository -- the_page_of
+
+# No part of `check`: what would break it (links, pages that are missing or behind) are tests.
+book: ## render docs/ into target/book (installs mdbook)
+	@mdbook --version >/dev/null 2>&1 || $(CARGO) install mdbook --locked
+	mdbook build docs
+	@echo "target/book/index.html"
 
 # The advisory database lives on the network, so it is no part of `check`; building cargo-deny takes minutes, so
 # `check` uses it only where it is installed. tests/tests/repository/ holds the rule on single versions either way.

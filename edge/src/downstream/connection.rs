@@ -84,9 +84,11 @@ pub struct TlsEntrance {
     pub handshakes: Arc<Places>,
 }
 
-/// The words for what somebody took too much of.
+/// A connection gave its place to a newcomer, or found none: `bounds.connections` are open.
 pub const CONNECTIONS: &str = "connections";
+/// The same among those of one client: `bounds.connections_per_client`.
 const PER_CLIENT: &str = "connections-per-client";
+/// A handshake gave its place to a newcomer: `bounds.handshakes` are under way.
 const HANDSHAKES: &str = "handshakes";
 
 /// One of the connections that a client may have. Where it has them all, the longest idle of them makes room. `None` for a

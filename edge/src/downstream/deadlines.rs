@@ -273,7 +273,7 @@ impl Drop for InFlight {
     }
 }
 
-/// The word for what is given up because its client takes nothing of it.
+/// An answer of which its client takes nothing for `timeouts.body`.
 pub const STALLED: &str = "stalled";
 
 /// Fewer bytes at once than this may be nothing but HTTP/2's PING or WINDOW_UPDATE, which keep no connection alive.

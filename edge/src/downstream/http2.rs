@@ -580,7 +580,7 @@ const STREAM_WINDOW: u32 = 256 * 1024;
 const LARGEST_WINDOW: u32 = (1 << 31) - 1;
 /// Bytes of a response that one stream may hand to the socket ahead of it.
 const SEND_BUFFER: usize = 256 * 1024;
-/// The word for a connection on which more streams begin than may.
+/// A connection on which more streams begin than `bounds.streams_per_second` lets.
 const STREAM_RATE: &str = "streams-per-second";
 /// Bytes of one answer that are read although its client gives no window for them: most answers are no longer, and their
 /// upstreams are free at once. And pieces, which may be crumbs.

@@ -279,14 +279,21 @@ impl Travel {
         };
     }
 
+    /// The comments that begin with a field's name are what the book says of it.
     fn json(&self, line: &mut String, wall: SystemTime, took: Duration) -> std::fmt::Result {
         let record = &self.record;
+        // time: when the request's head arrived, in UTC, to the millisecond.
         line.push_str("{\"time\":\"");
         timestamp(line, wall)?;
+        // client: the client's address: the peer's own, or what a trusted proxy or a PROXY header says.
         write!(line, "\",\"client\":\"{}\"", record.client.unwrap_or(record.peer))?;
         if record.client.is_some_and(|client| client != record.peer) {
+            // peer: the address of the connection, where that is not the client's.
             write!(line, ",\"peer\":\"{}\"", record.peer)?;
         }
+        // method: of the request.
+        // scheme: `https` or `http`: the client's own connection, as far as trusted proxies tell.
+        // host: as the client asked for it, with its port.
         write!(
             line,
             ",\"method\":\"{}\",\"scheme\":\"{}\",\"host\":\"",
@@ -294,35 +301,49 @@ impl Travel {
             record.scheme.as_str()
         )?;
         escape(line, &record.host);
+        // target: path and query as the client sent them.
         line.push_str("\",\"target\":\"");
         escape(line, &record.target);
+        // version: of HTTP, between the client and the edge: `1.0`, `1.1` or `2`.
+        // status: of the answer; 499 where the client left before one began.
         write!(line, "\",\"version\":\"{}\",\"status\":{}", version(record.version), self.status.as_u16())?;
+        // bytes: of the answer's content, as sent.
+        // cache: how the cache took part; one of the words of [the page of reasons](reasons.md#what-the-cache-did).
         write!(line, ",\"bytes\":{},\"cache\":\"{}\"", self.bytes, record.verdict.as_str())?;
         if let Some(detail) = record.detail {
+            // detail: why, in [one word](reasons.md), where it was no plain hit.
             write!(line, ",\"detail\":\"{detail}\"")?;
         }
         if let Some(phase) = record.phase {
+            // phase: [how far the request to an upstream had come](reasons.md#phases-of-a-request-to-an-upstream), where it failed.
             write!(line, ",\"phase\":\"{phase}\"")?;
         }
         if let Some((route, _)) = &record.route {
+            // route: the name of the route, where one took the request.
             line.push_str(",\"route\":\"");
             escape(line, route);
             line.push('"');
         }
+        // head_ms: milliseconds from the request's head to the head of its answer.
         line.push_str(",\"head_ms\":");
         milliseconds(line, self.head_at)?;
+        // total_ms: milliseconds from the request's head to the end of its answer.
         line.push_str(",\"total_ms\":");
         milliseconds(line, took)?;
         if let Some(upstream) = record.upstream {
+            // upstream_ms: milliseconds that the upstream took to the head of its answer, where it was asked.
             line.push_str(",\"upstream_ms\":");
             milliseconds(line, upstream)?;
         }
         if self.broke {
+            // broke: `true` where the answer did not reach its end, at the client's will or for the upstream's failure.
             line.push_str(",\"broke\":true");
         }
         if let Some(cut) = self.cut {
+            // cut: why the edge gave the answer up, where it did: [a word](reasons.md#what-is-cut-off).
             write!(line, ",\"cut\":\"{cut}\"")?;
         }
+        // request_id: the request's id: a trusted proxy's, or a new one; it goes upstream as X-Request-Id.
         write!(line, ",\"request_id\":\"{}\"", record.id)?;
         line.push_str("}\n");
         Ok(())
