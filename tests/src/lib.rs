@@ -28,6 +28,7 @@ pub mod pebble;
 pub mod process;
 pub mod python;
 pub mod raw;
+pub mod recipe;
 pub mod recorder;
 pub mod redis;
 pub mod shop;

@@ -3,11 +3,7 @@
 use std::process::Command;
 
 use gatehouse_tests::{
-    binaries::repository,
-    edge::{Edge, Setup},
-    folder::Folder,
-    process::Process,
-    python, tool,
+    binaries::repository, edge::Edge, folder::Folder, process::Process, python, recipe, tool,
 };
 use rcgen::{CertificateParams, KeyPair};
 
@@ -29,9 +25,18 @@ fn calls_and_streams_of_calls_go_through_with_their_trailers() {
         CertificateParams::new(vec!["localhost".to_owned()]).unwrap().self_signed(&key).unwrap();
     folder.write("own.pem", &certificate.pem());
     folder.write("own.key", &key.serialize_pem());
-    let settings = Setup::over_server(&format!("h2c://127.0.0.1:{port}")).text();
-    let own = settings.replace("certs/localhost.", "own.").replace("local_ca = true", "local_ca = false");
-    folder.write("edge.toml", &own);
+    // The recipe of the book, between addresses of this test.
+    let listen = "[[listen]]\naddress = \"127.0.0.1:0\"";
+    let settings = recipe::settings(
+        "grpc",
+        &[
+            ("[[listen]]\naddress = \"[::]:443\"", &format!("{listen}\n\n{listen}")),
+            ("127.0.0.1:9900", "127.0.0.1:0"),
+            ("certs/shop.", "own."),
+            ("127.0.0.1:50051", &format!("127.0.0.1:{port}")),
+        ],
+    );
+    folder.write("edge.toml", &settings);
     let edge = Edge::start_in(folder);
     let address = format!("localhost:{}", edge.tls().port());
     let told = tool::run_command(&mut calls(&[

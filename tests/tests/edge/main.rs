@@ -30,6 +30,7 @@ mod programs;
 mod proxy_protocol;
 mod purge;
 mod reach;
+mod recipes;
 mod reload;
 mod representation;
 mod resume;
