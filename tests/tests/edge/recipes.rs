@@ -139,12 +139,11 @@ fn visitors_of_wordpress_are_hits_and_who_has_signed_in_is_none() {
     ];
     folder.write("edge.toml", &recipe::settings("wordpress", &instead));
     let edge = Edge::start_in(folder);
-    let page =
-        |cookie: &str| edge.curl_h2("/about/?utm_source=x").header(&format!("Cookie: {cookie}")).send();
+    let page = |path: &str, cookie: &str| edge.curl_h2(path).header(&format!("Cookie: {cookie}")).send();
     assert_eq!(edge.curl_h2("/about/").send().text(), "page 1");
-    let visitor = page("_ga_123=1; _gid=2");
+    let visitor = page("/about/?utm_source=x", "_ga_123=1; _gid=2");
     assert!(visitor.is_hit() && visitor.must("cache-control") == "no-cache", "{visitor:#?}");
-    let author = page("wordpress_logged_in_1a=x");
+    let author = page("/about/", "wordpress_logged_in_1a=x");
     assert!(!author.is_hit() && author.text() == "page 2", "{author:#?}");
     assert!(edge.curl_h2("/about/").send().text() == "page 1", "what the author saw is nobody else's");
     let purged =
