@@ -2,5 +2,6 @@
 //! user's may come to another.
 
 mod django;
+mod express;
 mod grpc;
 mod programs;
