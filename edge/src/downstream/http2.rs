@@ -40,6 +40,7 @@ use tokio_util::sync::ReusableBoxFuture;
 use crate::{
     downstream::{
         coalesce::CoalescedWrites,
+        control_frames::{CountedFrames, FrameAllowance},
         deadlines::{Deadlines, InFlight, STALLED},
         unsent::{Reading, SendBudget, UnsentOctets},
     },
@@ -62,9 +63,11 @@ use crate::{
 /// A client's HTTP/2 connection.
 pub struct Connection<S> {
     state: Phase<S>,
-    out: CoalescedWrites<S>,
+    out: CoalescedWrites<CountedFrames<S>>,
     shared: ConnectionShared,
     closing: bool,
+    /// Whether its client has been told to calm down.
+    cut_off: bool,
     rate: StreamRate,
     /// Requests that have come and are not begun yet.
     arrived: Vec<Arrived>,
@@ -74,9 +77,11 @@ pub struct Connection<S> {
 }
 
 enum Phase<S> {
-    Handshake(Handshake<CoalescedWrites<S>, UnsentOctets>),
-    Open(h2::server::Connection<CoalescedWrites<S>, UnsentOctets>),
+    Handshake(Handshake<CoalescedWrites<CountedFrames<S>>, UnsentOctets>),
+    Open(H2Connection<S>),
 }
+
+type H2Connection<S> = h2::server::Connection<CoalescedWrites<CountedFrames<S>>, UnsentOctets>;
 
 /// The state that all requests of a connection share.
 #[derive(Clone)]
@@ -85,6 +90,7 @@ pub struct ConnectionShared {
     met: Met,
     deadlines: Arc<Deadlines>,
     unsent: Arc<SendBudget>,
+    frames: Arc<FrameAllowance>,
 }
 
 /// Who is at the other end, what is known of it, and what it is told.
@@ -101,11 +107,27 @@ impl ConnectionShared {
     /// Of a connection with nothing on its way yet.
     pub fn new(edge: Arc<Edge>, met: Met, deadlines: Arc<Deadlines>) -> Self {
         let unsent = SendBudget::new(&edge.unsent);
-        Self { edge, met, deadlines, unsent }
+        let state = edge.state.load();
+        let trusted = state.settings.clients.trusts(met.peer.address);
+        let most = if trusted { u32::MAX } else { state.settings.bounds.control_frames_per_second };
+        let frames = FrameAllowance::new(&edge.clock, most);
+        drop(state);
+        Self { edge, met, deadlines, unsent, frames }
     }
 
     fn peer(&self) -> Peer<'_> {
         Peer { acquaintance: self.met.acquaintance.as_deref(), ..self.met.peer }
+    }
+
+    /// Ends a connection whose client does too much of something: all its streams end, and it is told why.
+    fn calm_down<S: AsyncRead + AsyncWrite + Unpin>(
+        &self,
+        connection: &mut H2Connection<S>,
+        reason: &'static str,
+    ) {
+        self.edge.metrics.cut_off(reason);
+        tracing::debug!(client = %self.met.peer.address, reason, "a connection is closed");
+        connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
     }
 }
 
@@ -114,7 +136,7 @@ type Arrived = (Request<RecvStream>, SendResponse<UnsentOctets>);
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// A connection whose client is about to send its preface.
     pub fn new(io: S, bounds: &Bounds, shared: ConnectionShared) -> Self {
-        let out = CoalescedWrites::new(io);
+        let out = CoalescedWrites::new(CountedFrames::new(io, Arc::clone(&shared.frames)));
         let trusted = shared.edge.state.load().settings.clients.trusts(shared.met.peer.address);
         let most = if trusted { u32::MAX } else { bounds.streams_per_second };
         let handshake = Builder::new()
@@ -132,6 +154,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             out,
             shared,
             closing: false,
+            cut_off: false,
             rate: StreamRate { most, second: 0, begun: 0 },
             arrived: Vec::new(),
             next: nothing(),
@@ -176,18 +199,22 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                     Poll::Ready(None) => return Poll::Ready(Ok(())),
                 }
             }
-            if self.arrived.is_empty() {
-                return Poll::Pending;
-            }
-            let edge = &self.shared.edge;
-            if !self.rate.bears(self.arrived.len(), edge.clock.now()) {
-                edge.metrics.cut_off(STREAM_RATE);
-                let client = self.shared.met.peer.address;
-                tracing::debug!(%client, reason = STREAM_RATE, "a connection is closed");
-                // Whoever begins so many is not waited for: all its streams end.
-                connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
+            let arrived = self.arrived.len();
+            let too_much = if arrived > 0 && !self.rate.bears(arrived, self.shared.edge.clock.now()) {
+                Some(STREAM_RATE)
+            } else {
+                self.shared.frames.is_used_up().then_some(CONTROL_FRAMES)
+            };
+            if let Some(reason) = too_much
+                && !mem::replace(&mut self.cut_off, true)
+            {
+                self.shared.calm_down(connection, reason);
                 self.arrived.clear();
                 self.under_way.clear();
+                continue;
+            }
+            if arrived == 0 {
+                return Poll::Pending;
             }
             for arrived in self.arrived.drain(..) {
                 // A panic drops the stream's future, which resets the stream. Combinators, because an `async fn` around
@@ -407,7 +434,7 @@ impl<'a> Sending<'a> {
     }
 
     async fn run(mut self, shared: &ConnectionShared, pauses: bool) {
-        let sent = poll_fn(|context| match self.poll(&shared.unsent, context) {
+        let sent = poll_fn(|context| match self.poll(shared, context) {
             Poll::Ready(sent) => Poll::Ready(sent),
             Poll::Pending if self.stream.poll_reset(context).is_ready() => Poll::Ready(Err(Broken::Reset)),
             Poll::Pending => self.poll_stalled(shared, pauses, context),
@@ -427,9 +454,9 @@ impl<'a> Sending<'a> {
         });
     }
 
-    fn poll(&mut self, budget: &Arc<SendBudget>, context: &mut Context<'_>) -> Poll<Result<(), Broken>> {
+    fn poll(&mut self, shared: &ConnectionShared, context: &mut Context<'_>) -> Poll<Result<(), Broken>> {
         loop {
-            let starved = match self.poll_send(context) {
+            let starved = match self.poll_send(&shared.frames, context) {
                 Poll::Ready(Ok(true)) => return Poll::Ready(Ok(())),
                 Poll::Ready(Ok(false)) => false,
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
@@ -438,7 +465,7 @@ impl<'a> Sending<'a> {
             if !starved && let Some(end) = self.end.take() {
                 return Poll::Ready(self.finish(end));
             }
-            match self.look(budget, starved, context) {
+            match self.look(&shared.unsent, starved, context) {
                 Looked::Read => {}
                 Looked::ForUpstream if !starved => {
                     (self.stall, self.waits_for_client) = (None, false);
@@ -453,7 +480,11 @@ impl<'a> Sending<'a> {
     }
 
     /// Sends what has been read, as far as the client's window takes it; whether that was all, with the end.
-    fn poll_send(&mut self, context: &mut Context<'_>) -> Poll<Result<bool, Broken>> {
+    fn poll_send(
+        &mut self,
+        frames: &FrameAllowance,
+        context: &mut Context<'_>,
+    ) -> Poll<Result<bool, Broken>> {
         while let Some(piece) = &mut self.piece {
             let window = ready!(poll_window(&mut self.stream, context))?;
             // h2 receives no more than may be sent at once.
@@ -463,6 +494,7 @@ impl<'a> Sending<'a> {
                 self.piece = self.more.pop_front();
             }
             self.taken += part.len();
+            frames.answered(part.len());
             let ends = self.piece.is_none() && matches!(self.end, Some(ContentEnd::Whole));
             self.stream.send_data(part, ends)?;
             if ends {
@@ -582,6 +614,8 @@ const LARGEST_WINDOW: u32 = (1 << 31) - 1;
 const SEND_BUFFER: usize = 256 * 1024;
 /// A connection on which more streams begin than `bounds.streams_per_second` lets.
 const STREAM_RATE: &str = "streams-per-second";
+/// And on which more frames come that carry nothing.
+const CONTROL_FRAMES: &str = "control-frames";
 /// Bytes of one answer that are read although its client gives no window for them: most answers are no longer, and their
 /// upstreams are free at once. And pieces, which may be crumbs.
 const READ_AHEAD: usize = 64 * 1024;

@@ -9,6 +9,7 @@
 
 pub mod coalesce;
 pub mod connection;
+pub mod control_frames;
 pub mod deadlines;
 pub mod http2;
 pub mod listen;

@@ -448,6 +448,7 @@ pub(super) struct WrittenBounds {
     pub(super) streams_per_second: Option<Written<Positive>>,
     pub(super) head: Option<Written<PositiveSize>>,
     pub(super) fields: Option<Written<Positive>>,
+    pub(super) control_frames_per_second: Option<Written<Positive>>,
     pub(super) body: Option<Written<ByteSize>>,
     pub(super) body_rate: Option<Written<ByteSize>>,
     pub(super) unsent: Option<Written<ByteSize>>,

@@ -713,6 +713,8 @@ impl Bounds {
     pub const fn of_heads(&self) -> HeadBounds {
         HeadBounds { head: self.head, fields: self.fields }
     }
+    /// Frames that carry nothing, in a second on one HTTP/2 connection, beside those for its requests and answers.
+    pub control_frames_per_second: u32,
 }
 
 /// How large a head may be, either way.
@@ -776,6 +778,7 @@ pub enum LogFormat {
     /// One JSON object a line.
     Json,
     /// For people.
+            control_frames_per_second: 1000,
     Pretty,
     /// No access log.
     Off,

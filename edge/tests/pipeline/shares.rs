@@ -305,6 +305,25 @@ async fn a_connection_on_which_too_many_streams_begin_is_told_to_calm_down() {
     assert_eq!(front.metric_lines("gatehouse_edge_cut_off_total"), ["{reason=\"streams-per-second\"} 1"]);
 }
 
+/// Who reads with a small window sends thousands of WINDOW_UPDATEs for one answer.
+#[tokio::test(start_paused = true)]
+async fn frames_that_a_large_answer_needs_count_for_nothing() {
+    let content = Bytes::from(vec![b'x'; 8 << 20]);
+    let upstream = Upstream::start(move |_: &Seen| Reply::ok(content.clone()).cache_control("max-age=600"));
+    let front = front_with(
+        &upstream,
+        "[[routes]]\nname = \"all\"\npath = \"/*\"\nupstream = \"origin\"\n[bounds]\ncontrol_frames_per_second = 10\n",
+    );
+    let mut narrow = h2::client::Builder::new();
+    narrow.initial_window_size(4096).initial_connection_window_size(65_535);
+    let mut client = client_with(&front, &narrow).await;
+    for _ in 0..2 {
+        let mut answer = client.get("/").await.unwrap();
+        assert_eq!(read(answer.body_mut()).await.unwrap().0.len(), 8 << 20);
+    }
+    assert!(front.metric_lines("gatehouse_edge_cut_off_total").is_empty());
+}
+
 /// Once, addresses of which nothing may be stored pushed out nearly all that had been asked for once.
 #[tokio::test(start_paused = true)]
 async fn what_may_not_be_stored_pushes_out_nothing_that_is() {

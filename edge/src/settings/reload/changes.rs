@@ -795,6 +795,7 @@ impl Changes {
                 streams: plain,
                 streams_per_second: plain,
                 head: |bytes| size(&(*bytes as u64)),
+                control_frames_per_second: plain,
                 fields: plain,
                 body: size,
                 body_rate: size,

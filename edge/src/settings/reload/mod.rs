@@ -280,6 +280,7 @@ mod tests {
         ("bounds.streams_per_second", "10", "11", NextConnection),
         ("bounds.head", "\"8 KiB\"", "\"9 KiB\"", NextConnection),
         ("bounds.fields", "10", "11", NextConnection),
+        ("bounds.control_frames_per_second", "10", "11", NextConnection),
         ("bounds.body", "\"1 MiB\"", "\"2 MiB\"", InFlight),
         ("bounds.body_rate", "\"1 KiB\"", "\"2 KiB\"", InFlight),
         ("bounds.held_content", "\"1 MiB\"", "\"2 MiB\"", InFlight),

@@ -75,6 +75,10 @@ impl Resolver<'_> {
                 .or(written.streams_per_second, positive(defaults.streams_per_second))
                 .0
                 .get(),
+            control_frames_per_second: self
+                .or(written.control_frames_per_second, positive(defaults.control_frames_per_second))
+                .0
+                .get(),
             head: usize::try_from(head).unwrap_or(usize::MAX),
             fields: self.at_most(written.fields, defaults.fields, MOST_FIELDS, "header lines"),
             body: self.or(written.body.map(|body| map(body, |size| size.0)), defaults.body),

@@ -191,10 +191,11 @@ fn with_few_file_descriptors_fewer_connections_are_taken_and_the_operator_is_tol
     assert_eq!(told_of("cannot accept connections"), 0, "{told:#?}");
 }
 
+/// RFC 9113 §7.
+const ENHANCE_YOUR_CALM: u32 = 0xb;
+
 #[test]
 fn who_begins_too_many_streams_is_told_to_calm_down() {
-    // RFC 9113 §7.
-    const ENHANCE_YOUR_CALM: u32 = 0xb;
     let upstream = Upstream::start(|_| Reply::ok("text").cache_control("max-age=60"));
     let edge = Edge::over(&upstream).tables("[bounds]\nstreams_per_second = 10").start();
     let mut frames = edge.frames();
@@ -204,4 +205,26 @@ fn who_begins_too_many_streams_is_told_to_calm_down() {
     let outcome = (0..60).map(|stream| frames.outcome(2 * stream + 1)).find(|one| *one != Outcome::Answered);
     assert_eq!(outcome, Some(Outcome::Ended(Some(ENHANCE_YOUR_CALM))));
     assert!(cut_off(&edge, "streams-per-second"));
+}
+
+/// Once, they were answered for as long as they came.
+#[test]
+fn who_sends_frames_without_end_that_carry_nothing_is_told_to_calm_down() {
+    let upstream = Upstream::start(|_| Reply::ok("text").cache_control("max-age=60"));
+    let edge = Edge::over(&upstream).start();
+    // PRIORITY, SETTINGS, PING, WINDOW_UPDATE, PRIORITY_UPDATE (RFC 9218 §7.1), and a type that nobody knows.
+    for (kind, payload) in [(2, 5), (4, 0), (6, 8), (8, 4), (16, 5), (200, 0)] {
+        let mut octets = vec![0, 0, payload, kind, 0, 0, 0, 0, u8::from(kind == 2)];
+        octets.resize(9 + usize::from(payload), 1);
+        let mut frames = edge.frames();
+        frames.request(1, &get("/"));
+        assert_eq!(frames.outcome(1), Outcome::Answered);
+        frames.send_octets(&octets.repeat(500));
+        frames.request(3, &get("/"));
+        assert_eq!(frames.outcome(3), Outcome::Answered, "{kind}: a burst is borne");
+        frames.send_octets(&octets.repeat(50_000));
+        assert_eq!(frames.outcome(5), Outcome::Ended(Some(ENHANCE_YOUR_CALM)), "{kind}");
+    }
+    assert_eq!(edge.metric("gatehouse_edge_cut_off_total{reason=\"control-frames\"}"), 6);
+    assert_eq!(edge.get("/").status, 200);
 }
