@@ -178,14 +178,18 @@ impl Deadlines {
         Lateness::Stalled
     }
 
-    /// Notes that the socket was read.
+    /// Notes that a part of a head has been read, where one is awaited.
     pub fn bytes_came(&self) {
-        if self.protocol == Protocol::Http1
-            && self.requests.load(Ordering::Relaxed) == 0
-            && self.head_since.load(Ordering::Relaxed) == 0
-        {
+        if self.awaits_a_head() {
             self.head_since.store(self.now(), Ordering::Relaxed);
         }
+    }
+
+    /// Whether the next octet begins a head.
+    pub fn awaits_a_head(&self) -> bool {
+        self.protocol == Protocol::Http1
+            && self.requests.load(Ordering::Relaxed) == 0
+            && self.head_since.load(Ordering::Relaxed) == 0
     }
 
     /// Notes that the socket took bytes. Bytes given to hyper or h2 may take long to be sent. In HTTP/2 this counts

@@ -10,7 +10,7 @@
 
 use std::borrow::Cow;
 
-use crate::message::turn::{Incoming, Turn};
+use crate::message::turn::{Incoming, LastOctets, Turn};
 
 /// The request lines of a connection, one after the other.
 #[derive(Debug, Default)]
@@ -18,15 +18,17 @@ pub struct RequestLines {
     line: RequestLine,
     /// The head that `line` is about, by the number of those before it.
     head: usize,
-    /// The last octets that came.
-    last: [u8; 3],
+    last: LastOctets,
 }
 
 impl RequestLines {
     /// The next octets of a connection, as hyper shall see them.
     pub fn read<'b>(&mut self, octets: &'b [u8], turn: &Turn) -> Cow<'b, [u8]> {
-        let nothing_left = ends_with_empty_line(&self.last);
-        self.note(octets);
+        // hyper, which asks for more, then holds no part of a head: a head ends with the first empty line. Anything else may be
+        // one that came in one piece with what was before it, and what comes now its fields or even its content, of which
+        // nothing may change: one octet more, and the end of that content would be taken for a request (RFC 9112 §11.2).
+        let nothing_left = self.last.is_empty_line();
+        self.last.add(octets);
         if turn.incoming() != Incoming::Whole {
             return Cow::Borrowed(octets);
         }
@@ -38,21 +40,10 @@ impl RequestLines {
         self.line.read(octets)
     }
 
-    fn note(&mut self, octets: &[u8]) {
-        let from = octets.len().saturating_sub(self.last.len());
-        for octet in &octets[from..] {
-            self.last.rotate_left(1);
-            self.last[2] = *octet;
-        }
+    /// Whether a part of a head lies behind the last whole message: it came in one piece with it.
+    pub fn holds_part_of_a_head(&self, turn: &Turn) -> bool {
+        turn.heads() > 0 && turn.incoming() == Incoming::Whole && !turn.ends_with(self.last)
     }
-}
-
-/// Whether these octets end with an empty line. hyper, which asks for more, then holds no part of a head: a head ends
-/// with the first empty line. Anything else may be one that came in one piece with what was before it, and what comes
-/// now its fields or even its content, of which nothing may change: one octet more, and the end of that content would be
-/// taken for a request (RFC 9112 §11.2).
-fn ends_with_empty_line(octets: &[u8; 3]) -> bool {
-    matches!(octets, [_, b'\n', b'\n'] | [b'\n', b'\r', b'\n'])
 }
 
 /// How far a request line has been read. It may come in several pieces.

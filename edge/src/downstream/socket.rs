@@ -242,7 +242,15 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
         }
         let before = buffer.filled().len();
         let room = buffer.remaining();
-        let read = ready!(Pin::new(&mut this.stream).poll_read(context, buffer));
+        let Poll::Ready(read) = Pin::new(&mut this.stream).poll_read(context, buffer) else {
+            if let Some(http1) = &this.http1
+                && this.deadlines.awaits_a_head()
+                && http1.lines.holds_part_of_a_head(&http1.turn)
+            {
+                this.deadlines.bytes_came();
+            }
+            return Poll::Pending;
+        };
         if buffer.filled().len() > before {
             this.deadlines.bytes_came();
             if let Some(http1) = &mut this.http1

@@ -167,11 +167,16 @@ impl Body for Content {
         let frame = match &mut this.source {
             Source::None => None,
             Source::Http1(incoming, report) => {
+                let is_declared = incoming.size_hint().exact().is_some();
                 let frame = ready!(Pin::new(&mut *incoming).poll_frame(context));
-                if let Some(report) = report
-                    && (frame.is_none() || incoming.is_end_stream())
-                {
-                    report.whole();
+                if let Some(report) = report {
+                    let piece = frame.as_ref().and_then(|frame| frame.as_ref().ok()?.data_ref());
+                    if let Some(piece) = piece.filter(|_| is_declared) {
+                        report.piece(piece);
+                    }
+                    if frame.is_none() || incoming.is_end_stream() {
+                        report.whole();
+                    }
                 }
                 frame.map(|frame| frame.map_err(ContentError::Http1))
             }

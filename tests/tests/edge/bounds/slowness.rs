@@ -152,3 +152,35 @@ fn a_client_that_is_slow_with_its_content_gets_408() {
     raw.read_to_close();
     assert_eq!(upstream.count(), 0, "the upstream never gets it whole");
 }
+
+/// Once, a head that began in one piece with the request before it had the time of an idle connection.
+#[test]
+fn a_head_that_came_together_with_a_request_has_the_time_of_a_head() {
+    let upstream = echo_or_never();
+    let edge = Edge::over(&upstream).tables("[timeouts]\nheader = \"500ms\"\nidle = \"1h\"").start();
+    let requests = [
+        "GET /1 HTTP/1.1\r\nHost: a\r\n\r\n",
+        "POST /2 HTTP/1.1\r\nHost: a\r\nContent-Length: 11\r\n\r\nhello there",
+        "POST /3 HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\na",
+        "POST /4 HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
+    ];
+    let mut idle: Vec<Raw> = requests
+        .iter()
+        .map(|request| {
+            let mut raw = edge.raw();
+            assert_eq!(raw.send(request).answer().status, 200);
+            raw
+        })
+        .collect();
+    for request in requests {
+        let mut raw = edge.raw();
+        raw.send(format!("{request}{request}GET /next HT"));
+        assert_eq!((raw.answer().status, raw.answer().status), (200, 200), "{request}");
+        assert_eq!(raw.answer().status, 408, "{request}");
+        assert!(raw.read_to_close().is_empty(), "{request}");
+    }
+    // Four times as long has passed for those who have begun nothing.
+    for raw in &mut idle {
+        assert_eq!(raw.send(requests[0]).answer().status, 200);
+    }
+}
