@@ -15,7 +15,7 @@ use crate::{
         markers::Marker,
         purge::Generation,
     },
-    message::hop_by_hop::upgrade_wanted,
+    message::hop_by_hop::{is_upgrade_to, upgrade_asked},
     request::as_sent::AsSent,
 };
 
@@ -106,7 +106,8 @@ impl<'a> Selection<'a> {
     pub fn bypass_reason(&self, marker: Option<Marker>) -> Option<Reason> {
         let head = self.sent.head;
         let asks_with = |name| head.headers.contains_key(name);
-        if upgrade_wanted(head.version, &head.headers).is_some() {
+        let upgrade = upgrade_asked(head.version, &head.headers);
+        if upgrade.is_some_and(|protocol| is_upgrade_to(protocol, &self.sent.route.upgrades)) {
             Some(Reason::Upgrade)
         } else if head.method != Method::GET {
             Some(Reason::Method)

@@ -3,6 +3,8 @@
 use cache_policy::list_elements;
 use http::{HeaderMap, HeaderName, HeaderValue, Version, header};
 
+use crate::settings::UpgradeProtocol;
+
 /// The edge's own entry in `Via` (RFC 9110 §7.6.3) for a message received in this version.
 pub fn via(received: Version) -> HeaderValue {
     HeaderValue::from_static(match received {
@@ -49,13 +51,16 @@ pub fn is_hop_by_hop(name: &HeaderName) -> bool {
     HOP_BY_HOP.contains(name)
 }
 
-/// The protocol an HTTP/1.1 client asks to switch to (RFC 9110 §7.8), if it is one the edge passes on: WebSocket. Anything
-/// else is ignored, as a server may; h2c would open a way round every stage above.
-pub fn upgrade_wanted(version: Version, headers: &HeaderMap) -> Option<HeaderValue> {
+/// What an HTTP/1.1 client asks to switch to (RFC 9110 §7.8), on a connection that can.
+pub fn upgrade_asked(version: Version, headers: &HeaderMap) -> Option<&HeaderValue> {
     let protocol = headers.get(header::UPGRADE)?;
     let named = list_elements(headers, &header::CONNECTION).any(|name| name.eq_ignore_ascii_case(b"upgrade"));
-    let websocket = protocol.as_bytes().eq_ignore_ascii_case(b"websocket");
-    (version == Version::HTTP_11 && named && websocket).then(|| protocol.clone())
+    (version == Version::HTTP_11 && named).then_some(protocol)
+}
+
+/// Whether it is one of these alone: a list, or anything else, is ignored, as a server may.
+pub fn is_upgrade_to(protocol: &HeaderValue, allowed: &[UpgradeProtocol]) -> bool {
+    allowed.iter().any(|allowed| allowed.is(protocol.as_bytes()))
 }
 
 const HOP_BY_HOP: [HeaderName; 6] = [

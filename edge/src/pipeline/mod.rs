@@ -114,7 +114,7 @@ pub async fn handle(
     {
         return prove(edge, peer, &request.into_parts().0, proof);
     }
-    let upgrade = Upgrade::wanted(&mut request);
+    let upgrade = Upgrade::asked(&mut request);
     let (mut head, content) = request.into_parts();
     inbound::join_cookies(&mut head.headers);
     strip_nominated(&mut head.headers);
@@ -158,6 +158,7 @@ pub async fn handle(
             Ok(LookUp::Answered(answer)) => Ok(exchange.limited(answer)),
             Err(refusal) => Err(refusal),
             Ok(looked) => {
+                let upgrade = upgrade.filter(|upgrade| upgrade.is_to(&exchange.route.upgrades));
                 // A client that is slow with its content takes nothing that others need.
                 let content = match exchange.is_received_first(&content, upgrade.as_ref()) {
                     true => Box::pin(exchange.receive(content)).await,

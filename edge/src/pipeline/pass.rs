@@ -99,6 +99,7 @@ impl Exchange<'_> {
         };
         let (via, upstream) = (Some(answer.version()), Some(received_at.since(requested_at)));
         let response = if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
+            let upgrade = upgrade.filter(|upgrade| upgrade.is_agreed_to(answer.headers()));
             self.switch(answer, upgrade.ok_or(Failure::Unasked)?)
         } else {
             let cookie = self.sticky_cookie(&answer);

@@ -4,7 +4,7 @@
 
 use std::{io, time::Duration};
 
-use http::{HeaderValue, Request};
+use http::{HeaderMap, HeaderValue, Request, header};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use tokio::{
@@ -14,7 +14,11 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    message::{hop_by_hop::upgrade_wanted, websocket},
+    message::{
+        hop_by_hop::{is_upgrade_to, upgrade_asked},
+        websocket,
+    },
+    settings::UpgradeProtocol,
     upstream::ResponseBody,
 };
 
@@ -26,10 +30,24 @@ pub struct Upgrade {
 }
 
 impl Upgrade {
-    /// The upgrade that a request asks for, if the edge forwards it.
-    pub fn wanted<B>(request: &mut Request<B>) -> Option<Self> {
-        let protocol = upgrade_wanted(request.version(), request.headers())?;
+    /// The upgrade that a request asks for, whether or not its route passes it on.
+    pub fn asked<B>(request: &mut Request<B>) -> Option<Self> {
+        let protocol = upgrade_asked(request.version(), request.headers())?.clone();
         Some(Self { protocol, downstream: hyper::upgrade::on(request) })
+    }
+
+    /// Whether an answer of 101 switches to what was asked for, and to nothing else (RFC 9110 §7.8).
+    pub fn is_agreed_to(&self, answer: &HeaderMap) -> bool {
+        let mut protocols = answer.get_all(header::UPGRADE).iter();
+        let agreed = protocols
+            .next()
+            .is_some_and(|protocol| protocol.as_bytes().eq_ignore_ascii_case(self.protocol.as_bytes()));
+        agreed && protocols.next().is_none()
+    }
+
+    /// Whether it is to one of these.
+    pub fn is_to(&self, allowed: &[UpgradeProtocol]) -> bool {
+        is_upgrade_to(&self.protocol, allowed)
     }
 }
 
@@ -54,7 +72,8 @@ pub enum Spoken {
 impl Upgrade {
     /// What its protocol is.
     pub fn spoken(&self) -> Spoken {
-        let is_websocket = self.protocol.as_bytes().eq_ignore_ascii_case(b"websocket");
+        let is_websocket =
+            self.protocol.as_bytes().eq_ignore_ascii_case(UpgradeProtocol::WEBSOCKET.as_bytes());
         if is_websocket { Spoken::WebSocket } else { Spoken::Other }
     }
 }

@@ -15,10 +15,7 @@ use toml::{
 };
 
 use super::{
-    AdminAddress, AllowedOrigins, Balance, ClearText, CommandListen, CommandOutput, EncodedSlash,
-    ForwardedBy, HostPattern, Hsts, IdentityPart, KeyType, LogFormat, MediaRange, OverloadControl,
-    ProxyProtocol, RedisUrl, RequestField, RequestIdInAnswers, ResponseField, SecurityFields, StopSignal,
-    TlsVersion, Unheard, UnknownNames,
+    AdminAddress, AllowedOrigins, Balance, ClearText, CommandListen, CommandOutput, EncodedSlash, ForwardedBy, HostPattern, Hsts, IdentityPart, KeyType, LogFormat, MediaRange, OverloadControl, ProxyProtocol, RedisUrl, RequestField, RequestIdInAnswers, ResponseField, SecurityFields, StopSignal, TlsVersion, Unheard, UnknownNames, UpgradeProtocol,
     error::Fault,
     value::{
         ByteSize, CertificateName, CheckPath, CookieSign, Count, Deadline, Directory, Email, FieldSign, Host,
@@ -303,6 +300,7 @@ pub(super) struct WrittenRoute {
     pub(super) canary: Option<Table<WrittenCanary>>,
     pub(super) resend: Option<Table<WrittenResend>>,
     pub(super) receive_first: Option<Written<ByteSize>>,
+    pub(super) upgrades: Option<Spanned<Vec<Written<UpgradeProtocol>>>>,
     pub(super) limit: Option<Written<LimitNames>>,
     pub(super) compress: Option<Written<bool>>,
     pub(super) compress_types: Option<Spanned<Vec<Written<MediaRange>>>>,

@@ -484,6 +484,8 @@ pub struct Route {
     pub resend: ResendRules,
     /// Bytes of a request's content up to which all of it is received before the upstream is asked.
     pub receive_first: u64,
+    /// What connections may be upgraded to.
+    pub upgrades: Arc<[UpgradeProtocol]>,
     /// How often a client may ask: each of them has to admit a request.
     pub limits: Vec<Arc<Limit>>,
     /// What is stored and for how long.
@@ -566,6 +568,31 @@ pub struct ResendRules {
     pub content: u64,
     /// Methods that are not idempotent and may be sent again all the same.
     pub methods: Vec<Method>,
+}
+
+/// A protocol for which a client's HTTP/1.1 connection may become a tunnel to the upstream (RFC 9110 §7.8), in lower case.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UpgradeProtocol(Box<str>);
+
+impl UpgradeProtocol {
+    /// The one that browsers speak (RFC 6455).
+    pub const WEBSOCKET: &'static str = "websocket";
+
+    /// Whether this is its name.
+    pub fn is(&self, name: &[u8]) -> bool {
+        name.eq_ignore_ascii_case(self.0.as_bytes())
+    }
+
+    /// What routes pass on unless they say otherwise.
+    pub fn defaults() -> Arc<[Self]> {
+        Arc::new([Self(Self::WEBSOCKET.into())])
+    }
+}
+
+impl fmt::Display for UpgradeProtocol {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.0)
+    }
 }
 
 /// Media types as the file writes them: `text/css`, or with one `*` for any text, as in `text/*` and `application/*+json`.

@@ -60,3 +60,38 @@ fn tunnels_take_no_place_from_requests_and_have_a_bound_of_their_own() {
     assert!(refused.starts_with("HTTP/1.1 503"), "{refused}");
     assert!(refused.to_ascii_lowercase().contains("retry-after: 1"), "{refused}");
 }
+
+#[test]
+fn a_route_says_what_connections_may_become() {
+    let upstream = Upstream::start(|seen| match seen.header("upgrade") {
+        "" => Reply::ok("no tunnel").cache_control("no-store"),
+        _ => Reply::echo_upgrade(),
+    });
+    let edge = Edge::over(&upstream)
+        .route("path = \"/none\"\nupgrades = []")
+        .route("path = \"/other\"\nupgrades = [\"x-tunnel/2\"]")
+        .route("path = \"/both\"\nupgrades = [\"WebSocket\", \"x-tunnel/2\"]")
+        .start();
+    let status = |path: &str, protocol: &str| {
+        let mut raw = edge.raw();
+        raw.send(format!(
+            "GET {path} HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: {protocol}\r\n\r\n"
+        ));
+        let head = String::from_utf8(raw.read_until(b"\r\n\r\n")).unwrap();
+        head[9..12].to_owned()
+    };
+    for (path, protocol, expected) in [
+        ("/none", "websocket", "200"),
+        ("/other", "websocket", "200"),
+        ("/both", "websocket", "101"),
+        ("/both", "x-tunnel", "200"),
+        ("/both", "websocket, x-tunnel/2", "200"),
+    ] {
+        assert_eq!(status(path, protocol), expected, "{path} {protocol}");
+    }
+    // The upstream switches to WebSocket, which was not asked for.
+    for path in ["/other", "/both"] {
+        assert_eq!(status(path, "x-tunnel/2"), "502", "{path}");
+        assert_eq!(upstream.seen().last().unwrap().header("upgrade"), "x-tunnel/2");
+    }
+}

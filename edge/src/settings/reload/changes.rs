@@ -536,6 +536,7 @@ impl Changes {
                 decompress: plain,
                 early_hints: plain,
                 receive_first: size,
+                upgrades: |protocols| list(protocols, plain),
                 encoded_slash: word,
                 security: word,
             },

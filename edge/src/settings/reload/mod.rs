@@ -220,6 +220,7 @@ mod tests {
         ("routes.resend.content", "\"1 KiB\"", "\"2 KiB\"", InFlight),
         ("routes.resend.methods", "[\"POST\"]", "[\"PATCH\"]", InFlight),
         ("routes.receive_first", "\"1 KiB\"", "\"2 KiB\"", InFlight),
+        ("routes.upgrades", "[\"websocket\"]", "[]", InFlight),
         ("routes.canary.upstream", "\"y\"", "\"z\"", InFlight),
         ("routes.canary.share", "\"1%\"", "\"2%\"", InFlight),
         ("routes.canary.header", "\"a\"", "\"b\"", InFlight),

@@ -12,7 +12,7 @@ use crate::settings::{
     AddressRules, Asks, Balance, BasicAuth, Canary, EncodedSlash, FilesFolder, HostPattern, INTERNAL, Limit,
     Location, LocationTemplate, MediaRange, PathPattern, PathRewrite, Redirect, RedirectFrom, ResendRules,
     ResponseField, ResponseFields, Route, RouteAction, RouteBounds, RouteTimes, SecurityFields, StatedAnswer,
-    Timeouts, UpstreamSettings, Users,
+    Timeouts, UpgradeProtocol, UpstreamSettings, Users,
     file::{
         WrittenBasicAuth, WrittenCanary, WrittenQuery, WrittenResend, WrittenRoute, WrittenRouteCache,
         WrittenRouteTimeouts,
@@ -130,6 +130,7 @@ impl Resolver<'_> {
         let canary = table.canary.and_then(|canary| self.canary(canary, upstream.as_deref(), known));
         let resend = self.resend(inner(table.resend));
         let receive_first = self.receive_first(table.receive_first);
+        let upgrades = self.upgrades(table.upgrades);
         let limits = table.limit.map(|names| self.limits(names, known)).unwrap_or_default();
         let compress = self.or(table.compress, true);
         if !compress && let Some(written) = &table.compress_types {
@@ -176,6 +177,7 @@ impl Resolver<'_> {
             canary,
             resend,
             receive_first,
+            upgrades,
             limits,
             rules,
             query,
@@ -457,6 +459,14 @@ impl Resolver<'_> {
         most
     }
 
+    fn upgrades(
+        &mut self,
+        written: Option<Spanned<Vec<Written<UpgradeProtocol>>>>,
+    ) -> Arc<[UpgradeProtocol]> {
+        let Some(written) = written else { return UpgradeProtocol::defaults() };
+        written.into_inner().into_iter().filter_map(|written| self.value(written)).collect()
+    }
+
     fn limits(&mut self, written: Written<LimitNames>, known: &Known<'_>) -> Vec<Arc<Limit>> {
         let place = written.span.clone();
         let mut limits: Vec<Arc<Limit>> = Vec::new();
@@ -597,6 +607,7 @@ fn useless_without_upstream(table: &WrittenRoute) -> Vec<(&'static str, Span)> {
     let keys = [
         ("canary", table.canary.as_ref().map(|it| it.span.clone())),
         ("receive_first", table.receive_first.as_ref().map(|it| it.span.clone())),
+        ("upgrades", table.upgrades.as_ref().map(Spanned::span)),
         ("resend", table.resend.as_ref().map(|it| it.span.clone())),
         ("compress", table.compress.as_ref().map(|it| it.span.clone())),
         ("compress_types", table.compress_types.as_ref().map(Spanned::span)),

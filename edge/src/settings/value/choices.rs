@@ -5,9 +5,7 @@ use http::{HeaderName, HeaderValue, Method};
 
 use super::{Unreadable, Value, nearest_or_list, unexpected};
 use crate::settings::{
-    CommandListen, CommandOutput, EncodedSlash, ForwardedBy, IdentityPart, LogFormat, MediaRange,
-    OverloadControl, PathPattern, ProxyProtocol, RedisUrl, RequestIdInAnswers, SecurityFields, StopSignal,
-    TlsVersion, Unheard, UnknownNames,
+    CommandListen, CommandOutput, EncodedSlash, ForwardedBy, IdentityPart, LogFormat, MediaRange, OverloadControl, PathPattern, ProxyProtocol, RedisUrl, RequestIdInAnswers, SecurityFields, StopSignal, TlsVersion, Unheard, UnknownNames, UpgradeProtocol,
 };
 
 impl Value for MediaRange {
@@ -30,6 +28,26 @@ impl Value for MediaRange {
                 "write a type and a subtype, with one * for any text: \"text/*\", \"application/*+json\"",
             )),
         }
+    }
+}
+
+impl Value for UpgradeProtocol {
+    const EXPECTED: &'static str = "a protocol such as \"websocket\"";
+
+    fn from_text(text: &str) -> Result<Self, Unreadable> {
+        let lower = text.to_ascii_lowercase();
+        let (name, version) = lower.split_once('/').unwrap_or((&lower, "1"));
+        let is_token = |word: &str| HeaderName::from_bytes(word.as_bytes()).is_ok();
+        if !is_token(name) || !is_token(version) {
+            let help = "write its name, as Upgrade has it: \"websocket\"";
+            return Err(Unreadable::new(format!("{text:?} is no protocol"), help));
+        }
+        // What is spoken then the edge would not read: requests past every rule of the file, and no tunnel of one client's.
+        if matches!(name, "http" | "h2c" | "h2" | "h3" | "tls") {
+            let message = format!("{text} would let requests by that nobody looks at");
+            return Err(Unreadable::new(message, "leave it out: HTTP/2 is spoken over TLS, by ALPN"));
+        }
+        Ok(UpgradeProtocol(lower.into()))
     }
 }
 
