@@ -1,7 +1,7 @@
 # `make` alone lists the targets. Each finds what is missing and installs it where it can, or says what to install.
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check components format lint docs pages book deny deny-offline bench bench-shop bench-faults bench-micro load siege fuzz dist
+.PHONY: help run test check components format lint docs pages book deny deny-offline bench bench-shop bench-faults bench-micro load siege readings fuzz dist
 .NOTPARALLEL:
 
 SHELL := /bin/bash
@@ -87,6 +87,11 @@ siege: ## what a good client notices of sixteen attacks, beside nginx and HAProx
 	@tests/requirements.sh siege
 	$(CARGO) build --release --locked --bins -p edge -p gatehouse-tests
 	$(CARGO) run --release --locked -p gatehouse-tests --bin siege
+
+readings: ## how the edge, nginx and HAProxy read some hundred requests, octet by octet, where they differ (5 minutes)
+	@tests/requirements.sh siege
+	$(CARGO) build --release --locked --bins -p edge -p gatehouse-tests
+	$(CARGO) run --release --locked -p gatehouse-tests --bin readings
 
 fuzz: ## each parser of ours under libFuzzer for SECONDS each (30); says what is missing for it
 	@tests/fuzz.sh $(or $(SECONDS),30)

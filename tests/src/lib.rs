@@ -4,7 +4,7 @@
 //! never for time to pass, prints the programs' output when it fails, and leaves no process behind, also when it
 //! panics. A program that is missing fails the test and is named with the package that holds it.
 //!
-//! A scenario reads: an [`upstream::Upstream`] with a script (or [`faulty`] servers, a [`recorder`], or the real [`shop`]), an
+//! A scenario reads: an [`upstream::Upstream`] with a script (or [`faulty`] servers, a [`recorder`] for the [`readings`], or the real [`shop`]), an
 //! [`edge::Edge`] over it (several over a [`redis`]), clients ([`curl`], [`raw`], [`load`], [`steady`], [`browser`]), attackers
 //! ([`attack`]), and what must be true of the answers. [`capacity`] measures how many users the shop bears.
 
@@ -28,6 +28,7 @@ pub mod pebble;
 pub mod process;
 pub mod python;
 pub mod raw;
+pub mod readings;
 pub mod recipe;
 pub mod recorder;
 pub mod redis;

@@ -201,6 +201,27 @@ impl Raw {
         std::mem::take(&mut self.read)
     }
 
+    /// Reads until the other side closes, or is silent for so long: what came, and whether it has closed.
+    pub fn read_until_silent(&mut self, silence: Duration) -> (Vec<u8>, bool) {
+        let _ = self.socket.set_read_timeout(Some(silence));
+        let mut buffer = [0; 64 << 10];
+        loop {
+            let read = match &mut self.tls {
+                Some(tls) => tls.read(&mut buffer),
+                None => self.socket.read(&mut buffer),
+            };
+            let closed = match read {
+                Ok(0) => true,
+                Ok(length) => {
+                    self.read.extend_from_slice(&buffer[..length]);
+                    continue;
+                }
+                Err(error) => is_end(error.kind()),
+            };
+            return (std::mem::take(&mut self.read), closed);
+        }
+    }
+
     fn next_answer(&mut self, to_head: bool) -> Option<RawAnswer> {
         while find(&self.read, b"\r\n\r\n").is_none() {
             if !self.fill() {

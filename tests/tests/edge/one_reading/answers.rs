@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 use gatehouse_tests::{
     edge::{Edge, Setup},
     recorder::{Heard, Recorder},
+    upstream::{Octets, RawUpstream},
 };
 
 struct Case {
@@ -346,4 +347,26 @@ fn trailers_of_answers_say_nothing_that_belongs_into_a_head() {
     let octets = String::from_utf8_lossy(&raw.read_to_close()).to_ascii_lowercase();
     assert!(octets.contains("x-digest: 1"), "{octets}");
     assert!(!octets.contains("evil"), "{octets}");
+}
+
+/// RFC 9112 §6.3: nobody can tell such a content's end but by its connection's, and so it has no other.
+#[test]
+fn content_of_a_coding_that_means_nothing_lasts_as_long_as_its_connection() {
+    let upstream = RawUpstream::scripted(|head| {
+        let coding = head.split(['/', ' ']).nth(2).unwrap_or_default().to_owned();
+        let octets = ok(&format!("Transfer-Encoding: {coding}\r\n"), "5\r\nhello\r\n0\r\n\r\n");
+        Octets::of(octets).then("to the end").then_close()
+    });
+    let edge = Edge::over_raw(&upstream).start();
+    for coding in ["x", "banana", "Foo7"] {
+        for _ in 0..2 {
+            let answer = edge.get(&format!("/{coding}"));
+            let expected = "5\r\nhello\r\n0\r\n\r\nto the end";
+            assert_eq!((answer.status, answer.text().as_str()), (200, expected), "{coding}");
+            assert!(answer.all("transfer-encoding").iter().all(|value| *value == "chunked"), "{coding}");
+        }
+    }
+    for coding in ["xchunked", "my-coding", "gzip7"] {
+        assert_eq!(edge.get(&format!("/{coding}")).status, 502, "{coding}");
+    }
 }
