@@ -83,7 +83,7 @@ load: ## the capacity guide's load tests and targets on the whole shop, into doc
 	$(CARGO) build --release --locked --workspace --bins
 	$(CARGO) run --release --locked -p gatehouse-tests --bin load -- --write docs/capacity.md
 
-siege: ## what a good client notices of sixteen attacks, beside nginx and HAProxy, in one run (14 minutes)
+siege: ## what a good client notices of seventeen attacks, beside nginx and HAProxy, in one run (15 minutes)
 	@tests/requirements.sh siege
 	$(CARGO) build --release --locked --bins -p edge -p gatehouse-tests
 	$(CARGO) run --release --locked -p gatehouse-tests --bin siege

@@ -711,6 +711,8 @@ pub struct Bounds {
     pub streams: u32,
     /// HTTP/2 streams begun in a second on one connection.
     pub streams_per_second: u32,
+    /// Frames that carry nothing, in a second on one HTTP/2 connection, beside those for its requests and answers.
+    pub control_frames_per_second: u32,
     /// Bytes of one head, a request's or an upstream's answer's.
     pub head: usize,
     /// Header lines of one head, either way.
@@ -740,8 +742,6 @@ impl Bounds {
     pub const fn of_heads(&self) -> HeadBounds {
         HeadBounds { head: self.head, fields: self.fields }
     }
-    /// Frames that carry nothing, in a second on one HTTP/2 connection, beside those for its requests and answers.
-    pub control_frames_per_second: u32,
 }
 
 /// How large a head may be, either way.
@@ -776,6 +776,7 @@ impl Default for Bounds {
             requests_per_client: None,
             streams: 128,
             streams_per_second: 20_000,
+            control_frames_per_second: 1000,
             head: 64 << 10,
             fields: 100,
             body: 64 << 20,
@@ -805,7 +806,6 @@ pub enum LogFormat {
     /// One JSON object a line.
     Json,
     /// For people.
-            control_frames_per_second: 1000,
     Pretty,
     /// No access log.
     Off,

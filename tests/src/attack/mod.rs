@@ -59,11 +59,13 @@ pub enum Attack {
     UniqueVariants,
     /// TLS handshakes, and no request.
     Handshakes,
+    /// ClientHellos that are refused: they ask by ALPN for what nobody speaks.
+    RefusedHellos,
 }
 
 impl Attack {
     /// All of them.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::SlowHeads,
         Self::IdleKeepAlives,
         Self::SilentTls,
@@ -80,6 +82,7 @@ impl Attack {
         Self::UniqueUrls,
         Self::UniqueVariants,
         Self::Handshakes,
+        Self::RefusedHellos,
     ];
 
     /// Its name, in a word or three.
@@ -102,6 +105,7 @@ impl Attack {
             Self::UniqueUrls => "unique URLs",
             Self::UniqueVariants => "unique Vary",
             Self::Handshakes => "TLS handshakes",
+            Self::RefusedHellos => "refused TLS",
         }
     }
 
@@ -122,7 +126,7 @@ impl Attack {
             Self::Pings | Self::EmptyData => (4, 100_000, 400),
             Self::Ranges | Self::UniqueUrls | Self::UniqueVariants => (8, 5_000, 16),
             Self::BigHeads => (8, 1_000, 400),
-            Self::Handshakes => (4, 2_000, 8),
+            Self::Handshakes | Self::RefusedHellos => (4, 2_000, 8),
         };
         Force { connections, each, again, pace }
     }
@@ -267,7 +271,7 @@ impl Assault {
     pub fn start(attack: Attack, target: Target, force: Force) -> Self {
         let shared = Arc::new(Shared {
             attack,
-            tls: wire::Tls::trusting(&target.authority),
+            tls: wire::Tls::trusting(&target.authority, attack),
             target,
             force,
             ends: Mutex::default(),
@@ -352,7 +356,7 @@ async fn strike(shared: &Shared, stop: &mut watch::Receiver<bool>) -> How {
             Attack::BigHeads => over_http1::big_heads(shared).await,
             Attack::UniqueUrls => over_http1::unique_urls(shared).await,
             Attack::UniqueVariants => over_http1::unique_variants(shared).await,
-            Attack::Handshakes => wire::handshakes(shared).await,
+            Attack::Handshakes | Attack::RefusedHellos => wire::handshakes(shared).await,
             Attack::UnreadAnswers => unreachable!("it sees to its end itself"),
         }
     };

@@ -29,7 +29,7 @@ impl fmt::Debug for Tls {
 }
 
 impl Tls {
-    pub(super) fn trusting(authority: &Path) -> Self {
+    pub(super) fn trusting(authority: &Path, attack: Attack) -> Self {
         let mut roots = RootCertStore::empty();
         let authority =
             CertificateDer::from_pem_file(authority).expect("the authority's certificate is there");
@@ -38,7 +38,8 @@ impl Tls {
         let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
         let builder = builder.expect("the provider knows TLS 1.2 and 1.3");
         let mut config = builder.with_root_certificates(roots).with_no_client_auth();
-        config.alpn_protocols = vec![b"h2".to_vec()];
+        let protocol: &[u8] = if attack == Attack::RefusedHellos { b"nobody-speaks-this/1" } else { b"h2" };
+        config.alpn_protocols = vec![protocol.to_vec()];
         config.resumption = Resumption::disabled();
         Self(TlsConnector::from(Arc::new(config)))
     }

@@ -17,7 +17,7 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use gatehouse_tests::{
     address,
-    attack::{Assault, Attack, Target},
+    attack::{Assault, Attack, How, Target},
     besieged::{self, Besieged},
     binaries,
     edge::{Edge, Setup},
@@ -154,14 +154,23 @@ fn run(options: &Options, certificates: &Certificates, attack: Attack, (name, st
         })
         .fold(before, f64::max);
     hits.reaches(ends * HITS);
+    let used = cpu_seconds(proxy.id()) - cpu;
     #[expect(clippy::cast_precision_loss, reason = "some seconds")]
-    let cpu = (cpu_seconds(proxy.id()) - cpu) / options.during as f64;
+    let cpu = used / options.during as f64;
     let cut_off = assault.stop();
+    #[expect(clippy::cast_precision_loss, reason = "some thousands")]
+    let hellos = cut_off.count(|how| matches!(how, How::Taken | How::Refused)) as f64;
+    let each = match attack {
+        Attack::Handshakes | Attack::RefusedHellos if hellos > 0.0 => {
+            format!("; CPU {:.0} µs each", used * 1e6 / hellos)
+        }
+        _ => String::new(),
+    };
     let (hits, misses) =
         (Phases::new(hits.finish(), HITS, options), Phases::new(misses.finish(), MISSES, options));
     let after = memory(&*proxy);
     println!(
-        "{:<17}{name:<9}{:<19}{:<24}{:<19}{:<24}{:>9}  {:<18}{:>4.0}%  {cut_off}",
+        "{:<17}{name:<9}{:<19}{:<24}{:<19}{:<24}{:>9}  {:<18}{:>4.0}%  {cut_off}{each}",
         attack.name(),
         hits.quantiles(50),
         hits.judged(BEARABLE[0]),

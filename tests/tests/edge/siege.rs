@@ -192,6 +192,11 @@ fn handshakes_without_requests_leave_nothing() {
 }
 
 #[test]
+fn hellos_that_are_refused_leave_nothing() {
+    withstands(Attack::RefusedHellos, (2, 50), patient, |ends| ends.count(|how| how == How::Refused) >= 100);
+}
+
+#[test]
 fn slow_uploads_give_their_places_back() {
     // More uploads than there are places, each below the floor.
     let floor = |server: &Besieged| hasty(server).tables("[bounds]\nbody_rate = \"100 KiB\"");
