@@ -731,6 +731,15 @@ impl Hears for HearingMemory {
         }
     }
 
+    fn catch_up(&self) {
+        if let Some(memory) = self.memory.upgrade()
+            && memory.tiers.out_of_step()
+        {
+            let tiers = Arc::clone(&memory.tiers);
+            tokio::spawn(async move { tiers.catch_up().await });
+        }
+    }
+
     fn standing(&self) -> &EdgeStanding {
         &self.standing
     }

@@ -92,6 +92,9 @@ pub trait Hears: std::fmt::Debug + Send + Sync + 'static {
     /// Purges may have been lost: from now on, what began before is validated before it is served.
     fn doubt(&self);
 
+    /// The tier can be told again what it has missed. To be called within a runtime.
+    fn catch_up(&self);
+
     /// The lease of this edge.
     fn standing(&self) -> &EdgeStanding;
 }

@@ -98,8 +98,8 @@ fn client(settings: &RedisSettings) -> Result<Client, TierError> {
 }
 
 const OLDEST: u32 = 7;
-const CONNECT: Duration = Duration::from_millis(250);
-const RESPONSE: Duration = Duration::from_secs(1);
+const CONNECT: Duration = Duration::from_secs(1);
+const RESPONSE: Duration = Duration::from_secs(2);
 
 #[cfg(test)]
 mod tests {

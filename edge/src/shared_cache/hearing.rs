@@ -149,6 +149,7 @@ impl Hearer<'_> {
             since: self.since,
         };
         self.shared.live.store(Some(Arc::new(live)));
+        self.hears.catch_up();
         loop {
             if !self.say(connections).await? {
                 self.shared.live.store(None);
