@@ -99,7 +99,10 @@ impl Resolver<'_> {
             tls_port,
             maintenance: maintenance.as_ref(),
         };
-        let routes = self.routes(to_https(&listeners).into_iter().chain(file.routes).collect(), &known);
+        let mut routes = self.routes(file.routes, &known);
+        if let Some(route) = to_https(&listeners).and_then(|table| self.route(table, &known)) {
+            routes.insert(0, Arc::new(route));
+        }
         // Those of folders stand in no table of the file.
         let named = |upstream: &Arc<UpstreamSettings>| (Arc::clone(&upstream.name), Arc::clone(upstream));
         let mut upstreams = upstreams;

@@ -65,7 +65,7 @@ impl Resolver<'_> {
     }
 
     /// `None` after a fault without which it is unknown what the route matches or where it leads.
-    fn route(&mut self, table: Table<WrittenRoute>, known: &Known<'_>) -> Option<Route> {
+    pub(super) fn route(&mut self, table: Table<WrittenRoute>, known: &Known<'_>) -> Option<Route> {
         let Table { span, value: table } = table;
         let useless = useless_without_upstream(&table);
         let route_name = table.name.as_ref().and_then(|name| name.value.clone().ok());
