@@ -6,7 +6,6 @@
 //! `shared_cache/` has them, each step that Redis takes in one piece being one. Its claim in every state: **while the edge's
 //! lease runs, it has heard every purge that was acknowledged.** That the search would find a hole is shown by protocols with
 //! one: each is a rule left out.
-#![expect(clippy::unwrap_used, reason = "a test that panics has failed")]
 
 use std::{
     collections::{HashSet, VecDeque},
@@ -243,7 +242,7 @@ impl State {
                 }
                 state.purge = Purge::Waits { seq, epoch, seen: None };
             }),
-            Purge::Heard { epoch } => {
+            Purge::Heard { .. } => {
                 let waited = !rules.waits_for_old || self.purger.1 > LEASE;
                 if waited {
                     may(&|state| {

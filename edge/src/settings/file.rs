@@ -15,7 +15,10 @@ use toml::{
 };
 
 use super::{
-    AdminAddress, AllowedOrigins, Balance, ClearText, CommandListen, CommandOutput, EncodedSlash, ForwardedBy, HostPattern, Hsts, IdentityPart, KeyType, LogFormat, MediaRange, OverloadControl, ProxyProtocol, RedisUrl, RequestField, RequestIdInAnswers, ResponseField, SecurityFields, StopSignal, TlsVersion, Unheard, UnknownNames, UpgradeProtocol,
+    AdminAddress, AllowedOrigins, Balance, ClearText, CommandListen, CommandOutput, EncodedSlash,
+    ForwardedBy, HostPattern, Hsts, IdentityPart, KeyType, LogFormat, MediaRange, OverloadControl,
+    ProxyProtocol, RedisUrl, RequestField, RequestIdInAnswers, ResponseField, SecurityFields, StopSignal,
+    TlsVersion, Unheard, UnknownNames, UpgradeProtocol,
     error::Fault,
     value::{
         ByteSize, CertificateName, CheckPath, CookieSign, Count, Deadline, Directory, Email, FieldSign, Host,

@@ -277,6 +277,9 @@ impl Scrape {
     }
 }
 
+/// One of the counts of a tier that several edges share.
+type CounterOf = fn(&SharedTierMetrics) -> &AtomicU64;
+
 /// What several edges share.
 fn shared_tiers(page: &mut Page<'_>, tiers: &BTreeMap<Arc<str>, Arc<TierMetrics>>) -> fmt::Result {
     let shared: Vec<_> =
@@ -290,7 +293,7 @@ fn shared_tiers(page: &mut Page<'_>, tiers: &BTreeMap<Arc<str>, Arc<TierMetrics>
         let is = u64::from(numbers.in_touch.load(Relaxed));
         in_touch.0.encode_family(&[("tier", &***tier)])?.encode_gauge(&is)?;
     }
-    let counters: [(_, _, fn(&SharedTierMetrics) -> &AtomicU64); 3] = [
+    let counters: [(_, _, CounterOf); 3] = [
         ("gatehouse_edge_tier_lapses", "Times that touch with the other edges was lost", |of| &of.lapses),
         ("gatehouse_edge_tier_purges_heard", "Purges of other edges", |of| &of.heard),
         (

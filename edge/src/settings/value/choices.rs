@@ -5,7 +5,9 @@ use http::{HeaderName, HeaderValue, Method};
 
 use super::{Unreadable, Value, nearest_or_list, unexpected};
 use crate::settings::{
-    CommandListen, CommandOutput, EncodedSlash, ForwardedBy, IdentityPart, LogFormat, MediaRange, OverloadControl, PathPattern, ProxyProtocol, RedisUrl, RequestIdInAnswers, SecurityFields, StopSignal, TlsVersion, Unheard, UnknownNames, UpgradeProtocol,
+    CommandListen, CommandOutput, EncodedSlash, ForwardedBy, IdentityPart, LogFormat, MediaRange,
+    OverloadControl, PathPattern, ProxyProtocol, RedisUrl, RequestIdInAnswers, SecurityFields, StopSignal,
+    TlsVersion, Unheard, UnknownNames, UpgradeProtocol,
 };
 
 impl Value for MediaRange {

@@ -216,6 +216,9 @@ fn what_coding_on_the_fly_may_take_is_bounded() {
     }
 }
 
+/// What a connection has said, how it is made, and the bytes that it may hold when it has nothing to do.
+type IdleKind<'a> = (&'a str, &'a dyn Fn(&Edge) -> Client, u64);
+
 #[test]
 fn a_connection_that_has_nothing_to_do_holds_little() {
     const CONNECTIONS: u64 = 400;
@@ -225,7 +228,7 @@ fn a_connection_that_has_nothing_to_do_holds_little() {
         Client::Http1(raw)
     };
     let over_tls = |edge: &Edge| Raw::connect_tls(edge.tls(), &edge.authority(), "http/1.1");
-    let kinds: [(&str, &dyn Fn(&Edge) -> Client, u64); 4] = [
+    let kinds: [IdleKind<'_>; 4] = [
         ("silent", &|edge| Client::Http1(edge.raw()), 24),
         ("idle after a hit", &|edge| ask(edge.raw()), 40),
         ("idle after a hit over TLS", &|edge| ask(over_tls(edge)), 64),

@@ -256,12 +256,11 @@ fn redis_fails_over_to_a_replica_that_lags_and_back() {
 
 #[test]
 fn redis_is_slow() {
-    Audit::start(&[]).run(|audit, number, of| match at_thirds(number, of) {
-        Some(slow) => {
+    Audit::start(&[]).run(|audit, number, of| {
+        if let Some(slow) = at_thirds(number, of) {
             let delay = if slow { 200 } else { 0 };
             audit.ways.iter().for_each(|way| way.delay(Duration::from_millis(delay)));
         }
-        None => {}
     });
 }
 
@@ -269,12 +268,11 @@ fn redis_is_slow() {
 fn redis_is_full() {
     for policy in ["noeviction", "allkeys-random"] {
         let mut audit = Audit::start(&["--maxmemory-policy", policy]);
-        audit.run(|audit, number, of| match at_thirds(number, of) {
-            Some(full) => {
+        audit.run(|audit, number, of| {
+            if let Some(full) = at_thirds(number, of) {
                 let most = if full { "1" } else { "0" };
                 audit.redis.ask(&["CONFIG", "SET", "maxmemory", most]);
             }
-            None => {}
         });
     }
 }

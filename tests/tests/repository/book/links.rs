@@ -69,7 +69,7 @@ fn clean(path: &Path) -> PathBuf {
 }
 
 /// Every page of the repository, by its path.
-pub fn pages() -> BTreeMap<PathBuf, String> {
+pub(super) fn pages() -> BTreeMap<PathBuf, String> {
     let mut pages = BTreeMap::new();
     collect(&repository(), &mut pages);
     pages
@@ -92,7 +92,7 @@ fn collect(folder: &Path, pages: &mut BTreeMap<PathBuf, String>) {
 }
 
 /// Where the links of a page lead.
-pub fn links(text: &str) -> Vec<String> {
+pub(super) fn links(text: &str) -> Vec<String> {
     let mut links = Vec::new();
     for line in prose(text) {
         let without_code: String = line.split('`').step_by(2).collect::<Vec<_>>().join("`");
@@ -118,7 +118,7 @@ fn anchors(text: &str) -> Vec<String> {
 }
 
 /// The name of one heading.
-pub fn anchor(heading: &str) -> String {
+pub(super) fn anchor(heading: &str) -> String {
     // Of a link the words count.
     let mut words = String::new();
     let mut rest = heading;

@@ -3,7 +3,7 @@
 
 /// From the line that holds `signature` to the brace that closes it.
 #[track_caller]
-pub fn body_of<'a>(text: &'a str, signature: &str) -> &'a str {
+pub(super) fn body_of<'a>(text: &'a str, signature: &str) -> &'a str {
     let at =
         text.find(signature).unwrap_or_else(|| panic!("no {signature:?} in the source: say where it is now"));
     let from = text[..at].rfind('\n').map_or(0, |end| end + 1);
@@ -15,14 +15,14 @@ pub fn body_of<'a>(text: &'a str, signature: &str) -> &'a str {
 
 /// A variant of an enum, and what its comment says, or else its error's text.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Variant {
+pub(super) struct Variant {
     pub name: String,
     pub meaning: String,
 }
 
 /// All variants of an enum.
 #[track_caller]
-pub fn variants(text: &str, declaration: &str) -> Vec<Variant> {
+pub(super) fn variants(text: &str, declaration: &str) -> Vec<Variant> {
     let mut variants = Vec::new();
     let (mut comment, mut error) = (String::new(), String::new());
     for line in body_of(text, declaration).lines().skip(1) {
@@ -50,7 +50,7 @@ pub fn variants(text: &str, declaration: &str) -> Vec<Variant> {
 
 /// The arms of a `match self` in a function: the variants that an arm is for, and its value.
 #[track_caller]
-pub fn arms(text: &str, signature: &str) -> Vec<(Vec<String>, String)> {
+pub(super) fn arms(text: &str, signature: &str) -> Vec<(Vec<String>, String)> {
     let body = body_of(text, signature);
     let start = body.find("match self {").unwrap_or_else(|| panic!("{signature:?} has no match")) + 12;
     let mut arms = Vec::new();
@@ -67,7 +67,7 @@ pub fn arms(text: &str, signature: &str) -> Vec<(Vec<String>, String)> {
 }
 
 /// What a call is given, from behind its opening parenthesis.
-pub fn arguments(text: &str) -> Vec<&str> {
+pub(super) fn arguments(text: &str) -> Vec<&str> {
     let mut arguments = Vec::new();
     let mut rest = text;
     loop {
@@ -102,12 +102,12 @@ fn end_of_argument(text: &str) -> usize {
 }
 
 /// A string literal's text.
-pub fn literal(text: &str) -> Option<&str> {
+pub(super) fn literal(text: &str) -> Option<&str> {
     text.strip_prefix('"')?.strip_suffix('"')
 }
 
 /// Adds words behind others.
-pub fn join(text: &mut String, words: &str) {
+pub(super) fn join(text: &mut String, words: &str) {
     if !text.is_empty() {
         text.push(' ');
     }
@@ -115,7 +115,7 @@ pub fn join(text: &mut String, words: &str) {
 }
 
 /// With a capital at its beginning.
-pub fn capitalized(text: &str) -> String {
+pub(super) fn capitalized(text: &str) -> String {
     let mut characters = text.chars();
     characters.next().map_or_else(String::new, |first| first.to_uppercase().chain(characters).collect())
 }
