@@ -45,7 +45,7 @@ pub fn start_with(change: impl FnOnce(String) -> String) -> Edge {
     .fold(demo, |text, (from, to)| replace(&text, from, to));
     folder.write("edge.toml", &change(settings));
     let origin = replace(&read("config/origin.toml"), "127.0.0.1:9900", &admin);
-    folder.write("origin.toml", &replace(&origin, "127.0.0.1:9001", &address::own().to_string()));
+    folder.write("origin.toml", &origin);
     Edge::start_in(folder)
 }
 

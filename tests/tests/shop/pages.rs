@@ -262,12 +262,13 @@ fn the_shelves_can_be_walked_without_scripts_and_grow_with_them() {
     assert!(browser.evaluate(cards).as_u64().unwrap() >= first, "the shelf is there as it came");
 }
 
-/// What has moved without anybody's doing, in the browser's own account.
+/// What has moved without anybody's doing, in the browser's own account. Fractions of a pixel, which it rounds in another way when
+/// it lays out again, are no movement.
 const SHIFTS: &str = "new Promise((told) => {
     const shifts = [];
     const watch = (list) => shifts.push(...list.getEntries().map((one) => [one.value, ...one.sources.map(({ node }) => node?.outerHTML?.slice(0, 200))]));
     new PerformanceObserver(watch).observe({ type: 'layout-shift', buffered: true });
-    requestAnimationFrame(() => setTimeout(() => told(shifts), 50));
+    requestAnimationFrame(() => setTimeout(() => told(shifts.filter(([value]) => value >= 0.0005)), 50));
 })";
 
 fn signal(id: u32, signal: Signal) {
