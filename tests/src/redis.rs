@@ -99,18 +99,6 @@ impl Redis {
         ask(self.address, command).expect("Redis answers")
     }
 
-    /// A number of what INFO says.
-    ///
-    /// # Panics
-    /// When it says none.
-    #[track_caller]
-    #[must_use]
-    pub fn number(&self, name: &str) -> u64 {
-        let told = self.ask(&["INFO", "everything"]);
-        let line = told.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
-        line.and_then(|value| value.trim().parse().ok()).unwrap_or_else(|| panic!("no {name} in {told}"))
-    }
-
     /// Stops its process where it stands.
     pub fn pause(&self) {
         self.process.signal(Signal::STOP);

@@ -240,7 +240,9 @@ impl Listener {
             PreparedTls::Clear => self.terminator.take().is_none(),
             // Another manner of shaking hands is another listener to those who come, and whoever came by the old one leaves.
             PreparedTls::Begins(terminator) => {
-                self.terminator = Some(terminator);
+                let other = self.terminator.replace(terminator).is_some();
+                renewed = (other && before == self.listen)
+                    .then(|| Change::of_content(format!("listen.{}.tls", self.listen.address)));
                 false
             }
         };

@@ -264,9 +264,17 @@ mod tests {
         // Of the three the origins are the bottleneck: 2 ms a step on three servers, against half a one on the first.
         let three = model.users(Servers::Three { cores: 2 }, 1.0);
         assert!((three / one - 3.0 * 2.5 / 2.0).abs() < 1e-9, "{three}");
-        assert!(
-            model.users(Servers::One { cores: 2 }, 0.1) > one,
-            "who only looks costs less in the same time"
-        );
+    }
+
+    #[test]
+    fn who_only_looks_leaves_room_where_buying_is_dear() {
+        let mut costs = costs();
+        for cost in costs.steps.iter_mut().filter(|cost| !cost.step.is_looking()) {
+            cost.hit.origin *= 10.0;
+            cost.miss.origin *= 10.0;
+        }
+        let model = Model { costs: &costs, hit_shares: vec![0.5; 9], think: Duration::from_secs(5) };
+        let of_buyers = |share| model.users(Servers::One { cores: 2 }, share);
+        assert!(of_buyers(0.1) > of_buyers(1.0));
     }
 }

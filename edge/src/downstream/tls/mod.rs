@@ -132,7 +132,7 @@ pub fn inspect(tls: &ListenTls, now: SystemTime) -> Vec<Finding> {
     };
     // A local certificate that has ended is made anew at the start.
     let finding = |validity: &Validity| {
-        let warning = validity.warning(now)?;
+        let warning = validity.warning(now).filter(|_| loaded.is_worth_a_word(validity, now))?;
         let refused = !validity.holds(now) && !sources[validity.number].local_ca;
         Some(if refused { Finding::Fault(warning) } else { Finding::Warning(warning) })
     };
@@ -331,6 +331,8 @@ pub struct Loaded {
     pairs: Vec<Arc<CertifiedKey>>,
     /// How many of them are of files; those behind stand in for certificates that are yet to be had.
     of_files: usize,
+    /// How many of those the operator sees to; the edge itself to the others, which come behind them.
+    of_operator: usize,
     /// By the same numbers.
     names: Arc<CertifiedNames>,
     /// The number of the one for clients that ask for no name, or for one that none has.
@@ -369,6 +371,8 @@ impl Loaded {
             pairs.push(Arc::new(pair));
         }
         let of_files = pairs.len();
+        let had = |source: &Certificate| tls.domains.iter().any(|domain| domain.file == source.certificate);
+        let of_operator = sources.iter().filter(|source| !had(source)).count();
         for domain in tls
             .domains
             .iter()
@@ -388,14 +392,30 @@ impl Loaded {
         let proves_names = !tls.domains.is_empty();
         let manner = Manner { minimum_version: tls.minimum_version, clients, proves_names };
         let names = Arc::new(names);
-        Ok(Self { pairs, of_files, names, default, unknown: tls.unknown_names, manner, validities, doubts })
+        Ok(Self {
+            pairs,
+            of_files,
+            of_operator,
+            names,
+            default,
+            unknown: tls.unknown_names,
+            manner,
+            validities,
+            doubts,
+        })
     }
 
     /// A sentence about each certificate that clients refuse now or will within two weeks, and about each chain that they may
     /// not follow.
     fn warnings(&self, now: SystemTime) -> Vec<String> {
-        let warnings = self.validities.iter().filter_map(|validity| validity.warning(now));
+        let warnings = self.validities.iter().filter(|validity| self.is_worth_a_word(validity, now));
+        let warnings = warnings.filter_map(|validity| validity.warning(now));
         warnings.chain(self.doubts.iter().cloned()).collect()
+    }
+
+    /// Whether an operator could do anything about a certificate that ends soon: those that the edge sees to are renewed.
+    fn is_worth_a_word(&self, validity: &Validity, now: SystemTime) -> bool {
+        validity.number < self.of_operator || !validity.holds(now)
     }
 
     /// The certificate for a client that asks for this name, where others are shown others, or none.

@@ -379,7 +379,12 @@ mod tests {
             format!(
                 "[redis]\n{}{}",
                 line("redis"),
-                if name == "url" { "" } else { "url = \"rediss://s\"\n" }
+                match key {
+                    "redis.url" => "largest_object = \"1 MiB\"\n",
+                    "redis.largest_object" => "url = \"rediss://s\"\n",
+                    // It follows `cache.largest_object` where it is not written.
+                    _ => "url = \"rediss://s\"\nlargest_object = \"1 MiB\"\n",
+                }
             ),
             format!(
                 "[limits.x]\n{}{}",
