@@ -55,7 +55,7 @@ fn a_domain_is_all_that_is_written() {
     let pebble = pebble.start();
     let mut edge = shop.setup(&upstream, &acme).start();
     shop.until_believed(&pebble);
-    assert_eq!(made(&mut edge), 1);
+    wait::until("it is told", || (made(&mut edge) == 1).then_some(()));
     let metrics = edge.metrics();
     let counted = "gatehouse_edge_certificate_orders_total{name=\"shop.test\",outcome=\"made\"} 1";
     assert!(metrics.contains(counted), "{metrics}");

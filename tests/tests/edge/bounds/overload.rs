@@ -215,7 +215,9 @@ fn who_sends_frames_without_end_that_carry_nothing_is_told_to_calm_down() {
     // PRIORITY, SETTINGS, PING, WINDOW_UPDATE, PRIORITY_UPDATE (RFC 9218 §7.1), and a type that nobody knows.
     for (kind, payload) in [(2, 5), (4, 0), (6, 8), (8, 4), (16, 5), (200, 0)] {
         let mut octets = vec![0, 0, payload, kind, 0, 0, 0, 0, u8::from(kind == 2)];
-        octets.resize(9 + usize::from(payload), 1);
+        octets.resize(9 + usize::from(payload), 0);
+        // A WINDOW_UPDATE by nothing would be an error (RFC 9113 §6.9), and by much soon another.
+        octets.last_mut().into_iter().filter(|_| payload > 0).for_each(|octet| *octet = 1);
         let mut frames = edge.frames();
         frames.request(1, &get("/"));
         assert_eq!(frames.outcome(1), Outcome::Answered);
