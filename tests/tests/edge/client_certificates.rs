@@ -136,7 +136,7 @@ fn what_is_made_for_a_client_reaches_no_other() {
     assert!(site.curl("/public").send().is_hit());
 }
 
-/// A session would stand for a certificate that has ended since, or that another listener had asked for.
+/// A session would stand for a certificate that has ended since.
 #[test]
 fn every_connection_shows_its_certificate_anew() {
     let (site, upstream) = (Site::new(), telling());
@@ -153,15 +153,6 @@ fn every_connection_shows_its_certificate_anew() {
         let text = twice.send().text();
         assert_eq!(text.matches("CN=ann,O=Shop").count(), 2, "{text}");
     }
-    // A session of a listener that asks for nothing is none here.
-    let without = site
-        .curl("/")
-        .argument("-k")
-        .header("Connection: close")
-        .argument("--connect-to")
-        .argument(format!("open.test:443:{}", edge.tls()));
-    let refused = without.argument("https://open.test/").start().result();
-    assert!(refused.is_err(), "{refused:?}");
 }
 
 #[test]
