@@ -167,10 +167,11 @@ impl Reader {
         said.extend(prose(&std::mem::take(&mut self.pending)));
         // A table within another is another way to write what stands above it.
         let (name, around) = (self.tables[self.at].name.clone(), &mut self.tables[around]);
-        if is_off && name.strip_prefix(&around.name).is_some_and(|rest| rest.starts_with('.')) {
-            if let Some(before) = around.entries.last_mut() {
-                before.prose.append(&mut said);
-            }
+        if is_off
+            && name.strip_prefix(&around.name).is_some_and(|rest| rest.starts_with('.'))
+            && let Some(before) = around.entries.last_mut()
+        {
+            before.prose.append(&mut said);
         }
         let table = &mut self.tables[self.at];
         for prose in said {

@@ -16,8 +16,8 @@ pub(super) fn body_of<'a>(text: &'a str, signature: &str) -> &'a str {
 /// A variant of an enum, and what its comment says, or else its error's text.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Variant {
-    pub name: String,
-    pub meaning: String,
+    pub(super) name: String,
+    pub(super) meaning: String,
 }
 
 /// All variants of an enum.
