@@ -614,7 +614,7 @@ const LARGEST_WINDOW: u32 = (1 << 31) - 1;
 const SEND_BUFFER: usize = 256 * 1024;
 /// A connection on which more streams begin than `bounds.streams_per_second` lets.
 const STREAM_RATE: &str = "streams-per-second";
-/// And on which more frames come that carry nothing.
+/// A connection on which more frames that carry nothing come than `bounds.control_frames_per_second` lets.
 const CONTROL_FRAMES: &str = "control-frames";
 /// Bytes of one answer that are read although its client gives no window for them: most answers are no longer, and their
 /// upstreams are free at once. And pieces, which may be crumbs.

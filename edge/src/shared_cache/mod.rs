@@ -11,9 +11,9 @@
 //! ```
 //!
 //! Nothing here is in the way of a hit, and nothing that fails here fails a request: a look-up that finds no Redis finds
-//! nothing. [`digest`] names things, [`scripts`] are what runs within Redis, [`connection`] is the way there, [`hearing`]
-//! follows the log and keeps the [`lease`], [`positions`] sets this process's count of purges beside Redis's, [`offers`] writes
-//! from the [`queue`], [`reading`] looks up, [`purging`] waits.
+//! nothing. `digest` names things, `scripts` are what runs within Redis, `connection` is the way there, `hearing`
+//! follows the log and keeps the `lease`, `positions` sets this process's count of purges beside Redis's, `offers` writes
+//! from the `queue`, `reading` looks up, `purging` waits.
 
 mod connection;
 mod digest;

@@ -140,7 +140,7 @@ fn what_is_made_for_a_client_reaches_no_other() {
 #[test]
 fn every_connection_shows_its_certificate_anew() {
     let (site, upstream) = (Site::new(), telling());
-    let edge = site.setup(&upstream, &format!("required = true, {TOLD}")).start();
+    let _edge = site.setup(&upstream, &format!("required = true, {TOLD}")).start();
     // Two connections, since each is closed after its answer.
     for version in ["1.2", "1.3"] {
         let twice = site

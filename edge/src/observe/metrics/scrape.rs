@@ -5,10 +5,7 @@
 use std::{
     collections::BTreeMap,
     fmt,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering::Relaxed},
-    },
+    sync::{Arc, atomic::Ordering::Relaxed},
     time::Duration,
 };
 
@@ -19,9 +16,7 @@ use prometheus_client::{
     registry::Unit,
 };
 
-use super::{
-    BOUNDS, CLASSES, Counts, Durations, Observed, ServerState, SharedTierMetrics, TierMetrics, UNROUTED,
-};
+use super::{BOUNDS, CLASSES, Counts, Durations, Observed, ServerState, TierMetrics, UNROUTED};
 use crate::observe::verdict::Verdict;
 
 static BYTES: Unit = Unit::Bytes;
@@ -277,9 +272,6 @@ impl Scrape {
     }
 }
 
-/// One of the counts of a tier that several edges share.
-type CounterOf = fn(&SharedTierMetrics) -> &AtomicU64;
-
 /// What several edges share.
 fn shared_tiers(page: &mut Page<'_>, tiers: &BTreeMap<Arc<str>, Arc<TierMetrics>>) -> fmt::Result {
     let shared: Vec<_> =
@@ -287,26 +279,31 @@ fn shared_tiers(page: &mut Page<'_>, tiers: &BTreeMap<Arc<str>, Arc<TierMetrics>
     if shared.is_empty() {
         return Ok(());
     }
-    let help = "Whether this edge hears of the purges of others; without, what is stored is validated before it is served";
-    let mut in_touch = page.family("gatehouse_edge_tier_in_touch", help, None, MetricType::Gauge)?;
+    let mut in_touch = page.family(
+        "gatehouse_edge_tier_in_touch",
+        "Whether this edge hears of the purges of others; without, what is stored is validated before it is served",
+        None,
+        MetricType::Gauge,
+    )?;
     for (tier, numbers) in &shared {
         let is = u64::from(numbers.in_touch.load(Relaxed));
         in_touch.0.encode_family(&[("tier", &***tier)])?.encode_gauge(&is)?;
     }
-    let counters: [(_, _, CounterOf); 3] = [
-        ("gatehouse_edge_tier_lapses", "Times that touch with the other edges was lost", |of| &of.lapses),
-        ("gatehouse_edge_tier_purges_heard", "Purges of other edges", |of| &of.heard),
-        (
-            "gatehouse_edge_tier_epochs",
-            "Times that the tier was found to have lost purges, so that nothing older is trusted",
-            |of| &of.epochs,
-        ),
-    ];
-    for (name, help, of) in counters {
-        let mut counter = page.counter(name, help)?;
-        for (tier, numbers) in &shared {
-            counter.with(&[("tier", &***tier)], of(numbers).load(Relaxed))?;
-        }
+    let mut lapses =
+        page.counter("gatehouse_edge_tier_lapses", "Times that touch with the other edges was lost")?;
+    for (tier, numbers) in &shared {
+        lapses.with(&[("tier", &***tier)], numbers.lapses.load(Relaxed))?;
+    }
+    let mut heard = page.counter("gatehouse_edge_tier_purges_heard", "Purges of other edges")?;
+    for (tier, numbers) in &shared {
+        heard.with(&[("tier", &***tier)], numbers.heard.load(Relaxed))?;
+    }
+    let mut epochs = page.counter(
+        "gatehouse_edge_tier_epochs",
+        "Times that the tier was found to have lost purges, so that nothing older is trusted",
+    )?;
+    for (tier, numbers) in &shared {
+        epochs.with(&[("tier", &***tier)], numbers.epochs.load(Relaxed))?;
     }
     Ok(())
 }

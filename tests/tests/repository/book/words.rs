@@ -28,6 +28,7 @@ edge explain --config edge.toml https://shop.example/products          # the wor
 
 /// Words that are no variant of an enum.
 const OTHERS: &[(&str, &str)] = &[
+    ("acme-challenge", "The proof that an authority asks for before it certifies a name; the edge answered."),
     (
         "cors",
         "A browser asked beforehand whether a script of another site may send a request; the edge answered.",
@@ -207,6 +208,8 @@ fn cut_off() -> String {
         .flat_map(|(_, text)| text.split(".cut_off(").skip(1))
         .filter_map(|rest| rest.split(')').next())
         .filter(|name| name.chars().all(|c| c.is_ascii_uppercase() || c == '_') && !name.is_empty())
+        // These two are told by one call, which has either.
+        .chain(["STREAM_RATE", "CONTROL_FRAMES"])
         .collect();
     let mut words = BTreeMap::new();
     for name in names {
