@@ -15,16 +15,8 @@ use crate::settings::{
 };
 
 impl Resolver<'_> {
-    pub(super) fn substitution(
-        &mut self,
-        written: Table<WrittenSubstitution>,
-        prefixed: bool,
-    ) -> Option<PathSubstitution> {
+    pub(super) fn substitution(&mut self, written: Table<WrittenSubstitution>) -> Option<PathSubstitution> {
         let Table { span, value: written } = written;
-        if prefixed {
-            let message = "this route has \"rewrite\" beside strip_prefix or add_prefix";
-            self.fault(span.clone(), message, "let the expression do it all, or leave it out");
-        }
         let (place_of_from, place_of_to) =
             (written.from.as_ref().map(|it| it.span.clone()), written.to.as_ref().map(|it| it.span.clone()));
         let from = self.need(written.from, &span, "from", "\"/p/([0-9]+)\"");

@@ -93,11 +93,15 @@ impl Resolver<'_> {
         };
         let paths = self.need(table.path, &span, "path", "\"/*\"");
         let asks = self.asks(&span, table.methods, table.headers);
-        let prefixed = table.strip_prefix.is_some() || table.add_prefix.is_some();
+        if let Some(written) = &table.rewrite
+            && (table.strip_prefix.is_some() || table.add_prefix.is_some())
+        {
+            let message = "this route has \"rewrite\" beside strip_prefix or add_prefix";
+            self.fault(written.span.clone(), message, "let the expression do it all, or leave it out");
+        }
         let written = (table.strip_prefix, table.add_prefix);
         let mut rewrite = self.rewrite(written, paths.as_ref().map_or(&[], |paths| &paths.0));
-        rewrite.replace =
-            table.rewrite.and_then(|written| self.substitution(written, prefixed)).map(Arc::new);
+        rewrite.replace = table.rewrite.and_then(|written| self.substitution(written)).map(Arc::new);
         let action = self.action(
             &span,
             WrittenActions {
