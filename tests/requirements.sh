@@ -22,12 +22,13 @@ haproxy='HAProxy|command -v haproxy || test -x /usr/sbin/haproxy|haproxy|haproxy
 prometheus='Prometheus|command -v prometheus && command -v promtool|prometheus|prometheus'
 caddy='Caddy|command -v caddy|caddy|caddy'
 pebble='Pebble|command -v pebble && command -v pebble-challtestsrv|pebble|(see https://github.com/letsencrypt/pebble)'
+openssl='OpenSSL|command -v openssl|openssl|openssl@3'
 nginx='nginx|command -v nginx || test -x /usr/sbin/nginx|nginx-light|nginx'
 
 case "${1:-}" in
   build) needs=("$compiler") ;;
   run)   needs=("$compiler" "$postgres") ;;
-  test)  needs=("$compiler" "$postgres" "$curl" "$nghttp2" "$ab" "$browser" "$git" "$node" "$python" "$php" "$fpm" "$nginx" "$valgrind" "$haproxy" "$prometheus" "$caddy" "$pebble" "$redis") ;;
+  test)  needs=("$compiler" "$postgres" "$curl" "$nghttp2" "$ab" "$browser" "$git" "$node" "$python" "$php" "$fpm" "$nginx" "$valgrind" "$haproxy" "$prometheus" "$caddy" "$pebble" "$redis" "$openssl") ;;
   bench) needs=("$compiler" "$nghttp2" "$wrk" "$nginx" "$haproxy") ;;
   bench-shop) needs=("$compiler" "$postgres" "$curl" "$wrk") ;;
   load) needs=("$compiler" "$postgres" "$curl" "$ab" "$browser" "$node") ;;

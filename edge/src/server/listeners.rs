@@ -171,6 +171,19 @@ impl Listeners {
         self.open.iter().map(|listener| listener.listen.clone()).collect()
     }
 
+    /// How long certificates are good for without being read again, as of now: another program renews what an authority says
+    /// of one, and after its time it may not be sent.
+    pub(super) fn renewal(&self, now: SystemTime) -> Duration {
+        let any = |is: &dyn Fn(&Terminator) -> bool| {
+            self.open.iter().filter_map(|listener| listener.terminator.as_ref()).any(is)
+        };
+        match any(&Terminator::staples) {
+            true if any(&|terminator| terminator.lacks_a_staple(now)) => RENEWAL_OF_LATE_STAPLES,
+            true => RENEWAL_OF_STAPLES,
+            false => RENEWAL,
+        }
+    }
+
     fn tell_certificates(&self, metrics: &Metrics) {
         metrics.certificates_in_use(
             self.open.iter().filter_map(|listener| listener.terminator.as_ref()).flat_map(Terminator::ends),
@@ -335,6 +348,12 @@ fn assign(open: &[&Listen], wanted: &[Listen]) -> Vec<Option<usize>> {
     assigned
 }
 
+/// How often certificates are read again without a signal.
+const RENEWAL: Duration = Duration::from_secs(24 * 60 * 60);
+/// And where an authority's word is sent with one.
+const RENEWAL_OF_STAPLES: Duration = Duration::from_secs(60 * 60);
+/// And where one is not sent that should be: the program that fetches it may be late.
+const RENEWAL_OF_LATE_STAPLES: Duration = Duration::from_secs(60);
 /// How long a reload waits for a socket to be closed: longer than a newcomer there may wait for a place.
 const CLOSED_WITHIN: Duration = LAST_NEWCOMERS.saturating_mul(2);
 

@@ -191,7 +191,7 @@ async fn serve(
     running.operator.apply(admin);
     tracing::info!(threads = running.workers.runtimes().len(), "serving");
     let ready = tokio::spawn(announce_ready(Arc::clone(&roster)));
-    let mut certificates_due = edge.clock.now() + RENEWAL;
+    let mut certificates_read = edge.clock.now();
     let (made, mut newly_made) = mpsc::channel(1);
     let keeper = tokio::spawn(acme::keep(means, wants, made));
 
@@ -236,8 +236,8 @@ async fn serve(
                 if tiers.out_of_step() {
                     tokio::spawn(async move { tiers.catch_up().await });
                 }
-                if now >= certificates_due {
-                    certificates_due = now + RENEWAL;
+                if now.since(certificates_read) >= running.listeners.renewal(edge.clock.wall()) {
+                    certificates_read = now;
                     running.renew().await;
                 }
             }
@@ -395,5 +395,3 @@ enum Signal {
 
 /// How often idle upstream connections are swept and the wall clock is corrected.
 const HOUSEKEEPING: Duration = Duration::from_secs(5);
-/// How often certificates are read again without a signal.
-const RENEWAL: Duration = Duration::from_secs(24 * 60 * 60);

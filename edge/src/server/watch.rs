@@ -92,7 +92,7 @@ fn named(settings: &Settings) -> impl Iterator<Item = PathBuf> {
     let folders = tls.clone().filter_map(|tls| tls.folder.as_deref()).flat_map(folders_within);
     // Of folders that cannot be read, or hold half of a pair, what they are to hold is not known yet.
     let pairs = tls.flat_map(|tls| tls.all().unwrap_or_else(|_| tls.written().cloned().collect()));
-    let pairs = pairs.flat_map(|pair| [pair.certificate, pair.key]);
+    let pairs = pairs.flat_map(|pair| [pair.certificate, pair.key].into_iter().chain(pair.ocsp));
     let files = upstreams.chain(token).chain(clients);
     let users = settings.routes.iter().filter_map(|route| Some(&*route.basic_auth.as_ref()?.file));
     let files = files.chain(users).map(Path::to_owned).chain(settings.error_pages.files());

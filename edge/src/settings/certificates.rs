@@ -105,12 +105,14 @@ pub struct Certificate {
     pub key: PathBuf,
     /// Whether the edge makes a local CA and this certificate when both files are missing.
     pub local_ca: bool,
+    /// What the certificate's authority says of it, to be sent along: an OCSP response in DER.
+    pub ocsp: Option<PathBuf>,
 }
 
 impl Certificate {
     /// A pair of files that the operator sees to.
     pub fn of_files(certificate: PathBuf, key: PathBuf) -> Self {
-        Self { certificate, key, local_ca: false }
+        Self { certificate, key, local_ca: false, ocsp: None }
     }
 }
 

@@ -84,6 +84,7 @@ pub(super) struct WrittenTls {
     pub(super) certificate: Option<Written<PathBuf>>,
     pub(super) key: Option<Written<PathBuf>>,
     pub(super) local_ca: Option<Written<bool>>,
+    pub(super) ocsp: Option<Written<PathBuf>>,
     pub(super) folder: Option<Written<PathBuf>>,
     pub(super) default: Option<Written<ServedName>>,
     pub(super) unknown_names: Option<Written<UnknownNames>>,
@@ -107,6 +108,7 @@ pub(super) struct WrittenClientCertificates {
 pub(super) struct WrittenCertificate {
     pub(super) certificate: Option<Written<PathBuf>>,
     pub(super) key: Option<Written<PathBuf>>,
+    pub(super) ocsp: Option<Written<PathBuf>>,
 }
 
 /// `[purge]`

@@ -73,6 +73,7 @@ fn the_demo_is_right_and_puts_no_limit_on_pages() {
         certificate: "certs/localhost.pem".into(),
         key: "certs/localhost.key".into(),
         local_ca: true,
+        ocsp: None,
     };
     assert_eq!(
         settings.listeners[1],

@@ -3,13 +3,19 @@
 use std::{
     io::{Read as _, Write as _},
     net::TcpStream,
+    path::Path,
+    process::{Command, Stdio},
     sync::Arc,
     time::Duration,
 };
 
 use gatehouse_tests::{
-    edge::Edge,
+    address, binaries,
+    edge::{Edge, Setup},
+    folder::Folder,
+    python,
     raw::{self, Raw},
+    tool,
     upstream::{RawUpstream, Reply, Upstream},
     wait,
 };
@@ -170,4 +176,112 @@ fn refused_handshakes_cost_little() {
         "{by_alpn:?} {no_tls:?}"
     );
     assert_eq!(upstream.count(), 0);
+}
+
+/// An authority of OpenSSL's, and a certificate of its for localhost: `ca.pem`, `leaf.pem`, `leaf.key`.
+fn openssl_authority() -> Folder {
+    let folder = Folder::new();
+    for arguments in [
+        "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout ca.key -out ca.pem -subj /CN=authority",
+        "req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout leaf.key -out leaf.csr -subj /CN=localhost",
+        "x509 -req -in leaf.csr -CA ca.pem -CAkey ca.key -set_serial 0x0102aabb -days 30 -out leaf.pem",
+        "x509 -req -in leaf.csr -CA ca.pem -CAkey ca.key -set_serial 0x0102aabc -days 30 -out other.pem",
+    ] {
+        openssl(&folder, arguments);
+    }
+    let known = ["0102AABB", "0102AABC"]
+        .map(|serial| format!("V\t300101000000Z\t\t{serial}\tunknown\t/CN=localhost\n"));
+    folder.write("index.txt", &known.concat());
+    folder
+}
+
+#[track_caller]
+fn openssl(folder: &Folder, arguments: &str) -> String {
+    let mut command = Command::new(tool::find(&["openssl"], "openssl"));
+    tool::run_command(command.args(arguments.split(' ')).current_dir(folder.path()).stdin(Stdio::null()))
+}
+
+/// What the authority says of a certificate, for a day, becomes `staple.der`.
+#[track_caller]
+fn ask_authority(folder: &Folder, certificate: &str) {
+    let arguments = format!(
+        "ocsp -index index.txt -CA ca.pem -rsigner ca.pem -rkey ca.key -issuer ca.pem -cert {certificate} -noverify \
+         -ndays 1 -respout staple.der"
+    );
+    openssl(folder, &arguments);
+}
+
+/// RFC 6066 §8: clients need not ask the authority themselves.
+#[test]
+fn what_its_authority_says_of_a_certificate_is_sent_along_as_long_as_it_may_be() {
+    let authority = openssl_authority();
+    ask_authority(&authority, "leaf.pem");
+    let upstream = echo();
+    let address = address::own();
+    let file = |name: &str| authority.path().join(name).display().to_string();
+    let [certificate, key, ocsp] = ["leaf.pem", "leaf.key", "staple.der"].map(file);
+    let tls = format!("tls = {{ certificate = {certificate:?}, key = {key:?}, ocsp = {ocsp:?} }}");
+    let setup: Setup = Edge::over(&upstream).listener(address, &tls);
+    let mut edge = setup.start();
+    let asked = |version: &str| {
+        openssl(
+            &authority,
+            &format!("s_client -connect {address} -status -CAfile ca.pem -verify_return_error {version}"),
+        )
+    };
+    // What it warns of is on standard error.
+    let check = |folder: &Path| {
+        let mut command = Command::new(binaries::edge());
+        let output = command.args(["check", "--config", "edge.toml"]).current_dir(folder).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8([output.stdout, output.stderr].concat()).unwrap()
+    };
+    for version in ["-tls1_3", "-tls1_2"] {
+        let said = asked(version);
+        assert!(
+            said.contains("OCSP Response Status: successful") && said.contains("Cert Status: good"),
+            "{said}"
+        );
+    }
+    assert!(!check(edge.folder()).contains("staple.der"));
+    for (spoil, why) in [("other.pem", "is about another certificate"), ("none", "is no OCSP response")] {
+        match spoil {
+            "none" => authority.write("staple.der", "-----BEGIN"),
+            other => ask_authority(&authority, other),
+        }
+        let told = edge.reload(&setup.text());
+        assert!(told.contains("reloaded"), "{told}");
+        let said = asked("-tls1_3");
+        assert!(said.contains("OCSP response: no response sent"), "{said}");
+        let warnings = edge.process().lines();
+        assert!(
+            warnings.iter().any(|line| line.contains(why) && line.contains("staple.der")),
+            "{warnings:#?}"
+        );
+        let checked = check(edge.folder());
+        assert!(checked.contains(why) && checked.contains("warning"), "{checked}");
+    }
+    ask_authority(&authority, "leaf.pem");
+    edge.reload(&setup.text());
+    assert!(asked("-tls1_3").contains("Cert Status: good"));
+}
+
+/// Mozilla's recommendation for servers of all the world: versions, suites, curves, kinds of certificates, known weaknesses.
+#[test]
+fn an_outside_judge_finds_mozillas_intermediate_profile() {
+    let requirements = Path::new(env!("CARGO_MANIFEST_DIR")).join("tls/requirements.txt");
+    let python = python::environment("sslyze", &requirements).join("bin/python");
+    let authority = openssl_authority();
+    let upstream = echo();
+    let address = address::own();
+    let [certificate, key] =
+        ["leaf.pem", "leaf.key"].map(|name| authority.path().join(name).display().to_string());
+    let tls = format!("tls = {{ certificate = {certificate:?}, key = {key:?} }}");
+    let edge = Edge::over(&upstream).listener(address, &tls).start();
+    let judged =
+        tool::run(&python, ["-m", "sslyze", "--mozilla_config", "intermediate", &address.to_string()]);
+    let verdict = judged.lines().filter(|line| line.contains("compliant")).collect::<Vec<_>>().join("\n");
+    println!("{verdict}");
+    assert!(judged.contains("OK - Compliant"), "{judged}");
+    assert_eq!(edge.get("/").status, 200);
 }

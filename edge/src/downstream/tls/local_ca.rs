@@ -387,6 +387,7 @@ mod tests {
             certificate: certs.join("localhost.pem"),
             key: certs.join("localhost.key"),
             local_ca: true,
+            ocsp: None,
         }
     }
 

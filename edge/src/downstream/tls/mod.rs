@@ -8,6 +8,7 @@
 mod client_auth;
 mod error;
 pub mod local_ca;
+mod ocsp;
 mod stand_in;
 
 use std::{
@@ -42,6 +43,7 @@ use crate::{
 use client_auth::ClientAuthority;
 pub use error::TlsError;
 use local_ca::Provision;
+use ocsp::{Staple, StapleError};
 
 /// An operator is warned when a certificate ends sooner than this.
 const WARN_BEFORE: Duration = Duration::from_secs(14 * 86_400);
@@ -83,7 +85,7 @@ pub fn read(tls: &ListenTls, now: SystemTime) -> Result<Loaded, TlsError> {
             tracing::info!("{trust}");
         }
     }
-    let loaded = Loaded::read(tls, &sources(tls)?)?;
+    let loaded = Loaded::read(tls, &sources(tls)?, now)?;
     for warning in loaded.warnings(now) {
         tracing::warn!("{warning}");
     }
@@ -126,7 +128,7 @@ pub fn inspect(tls: &ListenTls, now: SystemTime) -> Vec<Finding> {
     if sources.is_empty() && before > 0 {
         return Vec::new();
     }
-    let loaded = match Loaded::read(tls, &sources) {
+    let loaded = match Loaded::read(tls, &sources, now) {
         Ok(loaded) => loaded,
         Err(error) => return fault(&error),
     };
@@ -269,6 +271,19 @@ impl Terminator {
         loaded.validities.iter().map(|validity| (validity.path.display().to_string(), validity.to)).collect()
     }
 
+    /// Whether what an authority says of a certificate may no longer be sent, or could not be.
+    #[must_use]
+    pub fn lacks_a_staple(&self, now: SystemTime) -> bool {
+        let loaded = self.certificates.loaded.load();
+        loaded.staples.iter().any(|staple| staple.is_none_or(|until| until <= seconds(now)))
+    }
+
+    /// Whether anything is to be sent of what authorities say.
+    #[must_use]
+    pub fn staples(&self) -> bool {
+        !self.certificates.loaded.load().staples.is_empty()
+    }
+
     /// What handshakes are answered with, the same on every thread. Later [`Terminator::renew`]als take effect in it.
     #[must_use]
     pub fn server_config(&self) -> Arc<ServerConfig> {
@@ -341,18 +356,22 @@ pub struct Loaded {
     manner: Manner,
     /// Of every certificate of every chain.
     validities: Vec<Validity>,
-    /// What some clients will not understand of the chains.
+    /// What some clients will not understand of the chains, and why nothing is sent of what an authority says.
     doubts: Vec<String>,
+    /// For each certificate that one is to be sent with, until when the authority's word is good, in seconds since 1970: `None`
+    /// where it is not sent.
+    staples: Vec<Option<i64>>,
 }
 
 impl Loaded {
-    fn read(tls: &ListenTls, sources: &[Certificate]) -> Result<Self, TlsError> {
+    fn read(tls: &ListenTls, sources: &[Certificate], now: SystemTime) -> Result<Self, TlsError> {
         let provider = provider();
         let mut names = CertifiedNames::default();
         let (mut validities, mut doubts, mut pairs) = (Vec::new(), Vec::new(), Vec::new());
+        let mut staples = Vec::new();
         bounded(sources.len(), MOST_CERTIFICATES, "certificates")?;
         for (number, source) in sources.iter().enumerate() {
-            let pair = read_pair(source, &provider)?;
+            let (pair, stapled) = read_pair(source, &provider, now)?;
             let unreadable = || CredentialError::Certificate { path: source.certificate.clone() };
             let leaf = pair.end_entity_cert().map_err(|_| unreadable())?;
             let (_, leaf) = X509Certificate::from_der(leaf).map_err(|_| unreadable())?;
@@ -368,6 +387,14 @@ impl Loaded {
             // Of two certificates for one name, the first in the settings counts.
             names.add(&dns_names(&leaf));
             bounded(names.names(), MOST_NAMES, "names in its certificates")?;
+            match stapled {
+                Some(Ok(until)) => staples.push(Some(until)),
+                Some(Err(why)) => {
+                    staples.push(None);
+                    doubts.push(format!("{why}. Until then it is not sent with the certificate"));
+                }
+                None => {}
+            }
             pairs.push(Arc::new(pair));
         }
         let of_files = pairs.len();
@@ -402,6 +429,7 @@ impl Loaded {
             manner,
             validities,
             doubts,
+            staples,
         })
     }
 
@@ -473,8 +501,26 @@ fn dns_names(leaf: &X509Certificate<'_>) -> Vec<Box<str>> {
     dns.collect()
 }
 
-fn read_pair(source: &Certificate, provider: &CryptoProvider) -> Result<CertifiedKey, TlsError> {
-    Ok(credentials::pair(&source.certificate, &source.key, provider)?)
+/// Until when an authority's word is sent with its certificate, or why it is not.
+type Stapled = Result<i64, StapleError>;
+
+fn read_pair(
+    source: &Certificate,
+    provider: &CryptoProvider,
+    now: SystemTime,
+) -> Result<(CertifiedKey, Option<Stapled>), TlsError> {
+    let mut pair = credentials::pair(&source.certificate, &source.key, provider)?;
+    let staple = match (&source.ocsp, pair.end_entity_cert()) {
+        (Some(path), Ok(leaf)) => Some(ocsp::read(path, leaf, now)),
+        _ => None,
+    };
+    let stapled = staple.map(|staple| {
+        staple.map(|Staple { der, until }| {
+            pair.ocsp = Some(der);
+            until
+        })
+    });
+    Ok((pair, stapled))
 }
 
 /// When a certificate is valid, in seconds since 1970.
@@ -561,6 +607,7 @@ mod tests {
                 certificate: self.write(&format!("{file}.pem"), &certificate.pem()),
                 key: self.write(&format!("{file}.key"), &key.serialize_pem()),
                 local_ca: false,
+                ocsp: None,
             }
         }
 
@@ -860,6 +907,7 @@ mod tests {
             certificate: certs.join("localhost.pem"),
             key: certs.join("localhost.key"),
             local_ca: true,
+            ocsp: None,
         };
         let (_, server) = serve(&source);
         let authority = Certificate { certificate: certs.join("ca.pem"), ..source };
@@ -937,6 +985,7 @@ mod tests {
             certificate: files.write("a.pem", &params.self_signed(&key).unwrap().pem()),
             key: files.write("a.key", &key.serialize_pem()),
             local_ca: false,
+            ocsp: None,
         }
     }
 
@@ -967,7 +1016,8 @@ mod tests {
         let said = |days: u64, chain: &[&rcgen::Certificate]| {
             let pem: String = chain.iter().map(|certificate| certificate.pem()).collect();
             let certificate = files.write("chain.pem", &pem);
-            let source = ListenTls::with(Certificate { certificate, key: key.clone(), local_ca: false });
+            let source =
+                ListenTls::with(Certificate { certificate, key: key.clone(), local_ca: false, ocsp: None });
             let now = UNIX_EPOCH + Duration::from_secs(days * 86_400);
             let mut said = read(&source, now).unwrap().warnings(now);
             assert_eq!(inspect(&source, now).len(), 1 + said.len(), "`check` says as much");

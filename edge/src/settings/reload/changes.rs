@@ -251,7 +251,7 @@ impl Changes {
             self,
             table,
             values,
-            Certificate { certificate: path, key: path, local_ca: plain },
+            Certificate { certificate: path, key: path, local_ca: plain, ocsp: |file| maybe(file, path) },
             apart
         );
     }

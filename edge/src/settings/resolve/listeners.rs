@@ -81,14 +81,17 @@ impl Resolver<'_> {
         let others = !certificates.is_empty() || folder.is_some() || !domains.is_empty();
         let local_ca = tls.local_ca.and_then(|local_ca| self.value(local_ca));
         let mut certificate = None;
-        if !others || local_ca.is_some() || tls.certificate.is_some() || tls.key.is_some() {
+        let own = local_ca.is_some() || tls.certificate.is_some() || tls.key.is_some() || tls.ocsp.is_some();
+        if !others || own {
             let (certificate_file, key) = self.pair(&span, tls.certificate, tls.key)?;
-            certificate =
-                Some(Certificate { certificate: certificate_file, key, local_ca: local_ca.unwrap_or(false) });
+            let ocsp = tls.ocsp.and_then(|ocsp| self.value(ocsp));
+            let local_ca = local_ca.unwrap_or(false);
+            certificate = Some(Certificate { certificate: certificate_file, key, local_ca, ocsp });
         }
         let pair = |it: &mut Self, Table { span, value }: Table<WrittenCertificate>| {
             let (certificate, key) = it.pair(&span, value.certificate, value.key)?;
-            Some(Certificate::of_files(certificate, key))
+            let ocsp = value.ocsp.and_then(|ocsp| it.value(ocsp));
+            Some(Certificate { ocsp, ..Certificate::of_files(certificate, key) })
         };
         let certificates: Vec<_> = certificates.into_iter().filter_map(|table| pair(self, table)).collect();
         Some(ListenTls {
