@@ -10,7 +10,7 @@ use crate::{
     downstream::tls::{self, Finding},
     observe::say,
     server::descriptors,
-    settings::{self, ByteSize, Listen, Settings, UpstreamSettings},
+    settings::{self, ByteSize, Settings},
     upstream::{supervise::obstacles, tls::TlsByUpstream},
 };
 
@@ -30,7 +30,6 @@ pub fn run(path: &Path) -> ExitCode {
     findings.warnings.iter().for_each(say::complaint);
     if findings.faults.is_empty() {
         say::result(format_args!("{}: ok: {}", path.display(), summary(&settings)));
-        hint(&settings).iter().for_each(say::result);
         return ExitCode::SUCCESS;
     }
     findings.faults.iter().for_each(say::complaint);
@@ -72,27 +71,6 @@ fn findings(settings: &Settings, now: SystemTime) -> Findings {
     findings
 }
 
-/// What only the operator can decide, where it is not decided: how much of an upstream one client may have. Off is right where
-/// many share an address, and nobody here can tell.
-fn hint(settings: &Settings) -> Option<String> {
-    let is_public = |listen: &Listen| !listen.address.ip().to_canonical().is_loopback();
-    if settings.bounds.requests_per_client.is_some() || !settings.listeners.iter().any(is_public) {
-        return None;
-    }
-    let places = |upstream: &UpstreamSettings| upstream.connections.saturating_mul(upstream.servers.len());
-    let (name, fewest) = settings
-        .upstreams
-        .values()
-        .map(|upstream| (&upstream.name, places(upstream)))
-        .min_by_key(|of| of.1)?;
-    Some(format!(
-        "hint: one client may have all {fewest} places of the upstream {name}; `requests_per_client = {}` in [bounds] leaves \
-         half of them to others. Leave it off where many clients come from one address: through a proxy that \
-         `clients.trusted_proxies` does not name, or from a large network behind one address",
-        (fewest / 2).max(1)
-    ))
-}
-
 fn summary(settings: &Settings) -> String {
     let counted =
         |count: usize, one: &str, more: &str| format!("{count} {}", if count == 1 { one } else { more });
@@ -125,23 +103,5 @@ mod tests {
             summary(&settings),
             "2 listeners, 1 route, 1 upstream, 0 commands, 0 limits, 1 thread, 256 MiB of cache"
         );
-    }
-
-    #[test]
-    fn an_operator_whose_listeners_are_public_is_told_of_the_bound_that_only_he_can_set() {
-        let hint = |listen: &str, bounds: &str| {
-            let text = format!(
-                "listen = [{{ address = \"{listen}\" }}]\nroutes = [{{ name = \"all\", path = \"/*\", upstream = \"a\" }}]\n\
-                 [upstreams.a]\nservers = [\"http://a\", \"http://b\"]\nconnections = 50\n{bounds}"
-            );
-            hint(&settings::parse(&text, "test").unwrap())
-        };
-        let told = hint("[::]:8080", "").unwrap();
-        assert!(
-            told.contains("all 100 places of the upstream a") && told.contains("requests_per_client = 50"),
-            "{told}"
-        );
-        assert_eq!(hint("127.0.0.1:8080", ""), None);
-        assert_eq!(hint("[::]:8080", "[bounds]\nrequests_per_client = 10"), None);
     }
 }

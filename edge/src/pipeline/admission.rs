@@ -50,6 +50,7 @@ pub(super) async fn ask(
     let asked = AsSent { head, target, client, told, route, upstream: settings };
     let errand = Errand {
         request_id: id.to_field(),
+        client: found.client.own_number(&edge.state.load().settings.clients),
         first_byte: settings.response_timeout,
         between_bytes: settings.idle_timeout,
         until: Some(edge.clock.now() + within),
@@ -68,7 +69,8 @@ pub(super) async fn ask(
                 head.headers.append(name, value.clone());
             }
         }
-        finish(body).await;
+        // Within the same time: what is late is dropped with its connection.
+        let _ = tokio::time::timeout(within.saturating_sub(took), finish(body)).await;
         return Ok(Admission::Admitted);
     }
     strip_hop_by_hop(&mut parts.headers);

@@ -542,6 +542,7 @@ impl Exchange<'_> {
         let times = &self.route.times;
         Errand {
             request_id: self.id.to_field(),
+            client: self.client.own_number(&self.settings.clients),
             first_byte: self.patient(times.first_byte),
             between_bytes: times.between_bytes,
             until: self.within.map(|within| self.arrived + within),
@@ -566,9 +567,9 @@ impl Exchange<'_> {
     fn take_places(&self) -> Result<RequestPlaces, Refusal> {
         let mut taken = RequestPlaces::default();
         if self.settings.bounds.requests_per_client.is_some()
-            && !self.settings.clients.trusts(self.client.address)
+            && let Some(client) = self.client.own_number(&self.settings.clients)
         {
-            let share = self.edge.requests_by_client.try_take(self.client.key().own_number());
+            let share = self.edge.requests_by_client.try_take(client);
             taken.of_client = Some(share.ok_or(Refusal::ClientBusy)?);
         }
         if let Some(places) = self.places {

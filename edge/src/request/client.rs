@@ -30,6 +30,11 @@ impl Client {
     pub fn key(&self) -> ClientKey {
         ClientKey::from(self.address)
     }
+
+    /// A number that no other client has. A trusted proxy that names no client has none: it stands for many.
+    pub fn own_number(&self, settings: &ClientSettings) -> Option<u128> {
+        (!settings.trusts(self.address)).then(|| self.key().own_number())
+    }
 }
 
 /// What limits count a client under: an IPv4 address, or the /64 that one IPv6 subscriber has at least.

@@ -5,17 +5,17 @@ use std::{sync::Arc, time::Duration};
 use cache_policy::{Moment, list_elements};
 use http::{HeaderMap, HeaderName};
 use parking_lot::Mutex;
-use tokio::sync::OwnedSemaphorePermit;
 
 use super::{
     health::{Blame, Health, PutAsideRules},
+    places::FairPlace,
     request_body::{Errand, Progress},
     sender::{Http2Connection, Sender},
 };
 use crate::{clock::Clock, message::body_error::BodyError};
 
 /// The connections to one server that may take another request: idle ones of HTTP/1.1, the one used last at the end, and those
-/// of HTTP/2, which many share. Bounded by the permits of those who made them.
+/// of HTTP/2, which many share. Bounded by the places of those who made them.
 #[derive(Default)]
 pub struct IdleConnections {
     http1: Mutex<Vec<Idle>>,
@@ -74,7 +74,7 @@ pub struct UpstreamConnection {
     /// How far the request's body has come.
     pub progress: Arc<Progress>,
     /// Its place among the server's connections, or among its tunnels.
-    pub permit: OwnedSemaphorePermit,
+    pub place: FairPlace,
     /// When it is too old for another request: its server's name may stand for another address by then.
     pub retires: Moment,
 }
@@ -115,8 +115,8 @@ impl Lease {
     }
 
     /// Moves it to another share of the server's connections.
-    pub fn change_place(&mut self, permit: OwnedSemaphorePermit) {
-        self.connection.permit = permit;
+    pub fn change_place(&mut self, place: FairPlace) {
+        self.connection.place = place;
     }
 
     /// The response goes on for as long as its reader likes: it need not end to have done its server credit, nor is its
@@ -165,7 +165,7 @@ impl Lease {
         if let Some(watch) = &self.watch {
             watch.health.completed(now);
         }
-        let UpstreamConnection { sender, progress, retires, permit: _permit } = self.connection;
+        let UpstreamConnection { sender, progress, retires, place: _place } = self.connection;
         if !progress.ended() {
             // What is left of the content might wait for ever in the connection's own queue, before those of others.
             return sender.retire();

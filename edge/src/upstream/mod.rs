@@ -18,6 +18,7 @@ pub mod introduction;
 pub mod names;
 pub mod outbound;
 pub mod overload;
+pub mod places;
 pub mod pool;
 pub mod request_body;
 pub mod response_body;

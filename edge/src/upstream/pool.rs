@@ -1,7 +1,7 @@
 //! The requests to one server: how many, which of them wait for a place, and on which connection each goes.
 //!
 //! Exchanges and tunnels have places of their own: a WebSocket that lasts for hours takes none from requests. Of the exchanges
-//! at most half are requests whose clients are still sending.
+//! at most half are requests whose clients are still sending. Of each kind no client has all ([`FairPlaces`]).
 //!
 //! Shared by all threads: a request may use a connection that another thread opened, so that few connections serve many
 //! threads. HTTP/1.1 carries one request at a time, so such a connection is either idle in the list or owned by one request;
@@ -16,7 +16,6 @@ use cache_policy::Moment;
 use http::{HeaderMap, HeaderValue, Request, StatusCode, Version, header};
 use http_body::Body as _;
 use http_body_util::BodyExt as _;
-use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore};
 
 use super::{
     RequestBody, ResponseBody,
@@ -26,6 +25,7 @@ use super::{
     connector::{Connector, Opened, asks_for_tunnel},
     health::{self, Blame, Health, Repeat, Stands},
     idle::{Lease, UpstreamConnection, Watch},
+    places::{FairPlace, FairPlaces, Waiting},
     request_body::Errand,
     response_body::UpstreamResponse,
     retry::Again,
@@ -51,11 +51,11 @@ pub struct Pool {
     /// A number of its own, the same in every edge and after every start.
     id: u64,
     settings: Arc<settings::UpstreamSettings>,
-    exchanges: Arc<Semaphore>,
-    tunnels: Arc<Semaphore>,
+    exchanges: FairPlaces,
+    tunnels: FairPlaces,
     /// Of the exchanges those whose clients are still sending: half of the places, so that the other half is for everybody
     /// else, however slowly clients send.
-    uploads: Arc<Semaphore>,
+    uploads: FairPlaces,
     waiting: AtomicUsize,
     /// A look is under way.
     looked_at: AtomicBool,
@@ -87,11 +87,11 @@ pub struct Unsent {
 
 /// A request's place at a server.
 struct ServerPlace {
-    exchange: OwnedSemaphorePermit,
+    exchange: FairPlace,
     /// Where it asks for a tunnel: one is promised before it is sent.
-    tunnel: Option<OwnedSemaphorePermit>,
+    tunnel: Option<FairPlace>,
     /// Where its client is still sending: until the answer begins.
-    upload: Option<OwnedSemaphorePermit>,
+    upload: Option<FairPlace>,
 }
 
 impl Pool {
@@ -106,9 +106,9 @@ impl Pool {
             id: number_of(endpoint.to_string().as_bytes()),
             connector: Connector::new(endpoint, settings, tls),
             settings: Arc::clone(settings),
-            exchanges: Arc::new(Semaphore::new(settings.connections)),
-            tunnels: Arc::new(Semaphore::new(settings.tunnels)),
-            uploads: Arc::new(Semaphore::new(settings.connections.div_ceil(2))),
+            exchanges: FairPlaces::new(settings.connections),
+            tunnels: FairPlaces::new(settings.tunnels),
+            uploads: FairPlaces::new(settings.connections.div_ceil(2)),
             waiting: AtomicUsize::new(0),
             looked_at: AtomicBool::new(false),
             health,
@@ -127,7 +127,7 @@ impl Pool {
 
     /// Has its requests counted.
     pub fn count_in(&self, traffic: &Traffic) {
-        traffic.count(&self.endpoint().address, self.settings.connections, &self.exchanges);
+        traffic.count(&self.endpoint().address, self.exchanges.all(), self.exchanges.free());
     }
 
     /// What is remembered of the server.
@@ -154,12 +154,8 @@ impl Pool {
 
     /// Requests now under way; for one that asks for a tunnel also the tunnels, which are shared out too.
     fn busy(&self, headers: &HeaderMap) -> usize {
-        let exchanges = self.settings.connections - self.exchanges.available_permits();
-        let tunnels = match asks_for_tunnel(headers) {
-            true => self.settings.tunnels - self.tunnels.available_permits(),
-            false => 0,
-        };
-        exchanges + tunnels + self.waiting.load(Ordering::Relaxed)
+        let tunnels = if asks_for_tunnel(headers) { self.tunnels.taken() } else { 0 };
+        self.exchanges.taken() + tunnels + self.waiting.load(Ordering::Relaxed)
     }
 
     /// Sends one request on an idle connection or a new one; on an idle one that turns out closed, `again` is sent once
@@ -215,9 +211,9 @@ impl Pool {
             let closed_early = sender.is_http1() && is_kept && repeats > 0;
             match self.exchange(&mut sender, request).await {
                 Ok(response) => {
-                    let ServerPlace { exchange: permit, tunnel, upload } = place;
+                    let ServerPlace { exchange: place, tunnel, upload } = place;
                     drop(upload);
-                    let connection = UpstreamConnection { sender, progress, permit, retires };
+                    let connection = UpstreamConnection { sender, progress, place, retires };
                     return self.answer(response, self.lease(connection, clock), tunnel, again);
                 }
                 Err(Unsent { failure, request: None })
@@ -251,38 +247,33 @@ impl Pool {
     }
 
     async fn place(&self, request: &Request<RequestBody>) -> Result<ServerPlace, Queue> {
+        let client = request.body().errand().client;
         let tunnel = match asks_for_tunnel(request.headers()) {
-            true => Some(Arc::clone(&self.tunnels).try_acquire_owned().map_err(|_| Queue::Full)?),
+            true => Some(self.tunnels.try_take(client).ok_or(Queue::Full)?),
             false => None,
         };
         let is_upload = request.body().is_streamed() && !self.is_call(request.headers());
-        let upload = || Arc::clone(&self.uploads).try_acquire_owned().ok();
-        let at_once = if is_upload { upload().map(Some) } else { Some(None) };
+        let at_once = if is_upload { self.uploads.try_take(client).map(Some) } else { Some(None) };
         if let Some(upload) = at_once
-            && let Ok(exchange) = Arc::clone(&self.exchanges).try_acquire_owned()
+            && let Some(exchange) = self.exchanges.try_take(client)
         {
             return Ok(ServerPlace { exchange, tunnel, upload });
         }
-        let place = Waiting::enter(&self.waiting);
-        if place.before >= self.settings.waiting {
+        let waiting = Waiting::enter(&self.waiting);
+        // The last quarter of the queue, too, is for those who have no more than their share.
+        let longest = match self.exchanges.is_over_its_share(client) {
+            true => self.settings.waiting - self.settings.waiting / 4,
+            false => self.settings.waiting,
+        };
+        if waiting.before >= longest {
             return Err(Queue::Full);
         }
         // An upload waits for its share first: else it would keep others from the place that it cannot use yet.
         let taken = async {
-            let upload = match is_upload {
-                true => Some(Arc::clone(&self.uploads).acquire_owned().await?),
-                false => None,
-            };
-            Ok((Arc::clone(&self.exchanges).acquire_owned().await?, upload))
+            let upload = if is_upload { Some(self.uploads.take(client).await) } else { None };
+            ServerPlace { exchange: self.exchanges.take(client).await, tunnel, upload }
         };
-        match tokio::time::timeout(self.settings.waiting_timeout, taken).await {
-            Ok(taken) => {
-                let taken: Result<_, AcquireError> = taken;
-                let (exchange, upload) = taken.expect("the semaphores are never closed");
-                Ok(ServerPlace { exchange, tunnel, upload })
-            }
-            Err(_) => Err(Queue::TooLong),
-        }
+        tokio::time::timeout(self.settings.waiting_timeout, taken).await.map_err(|_| Queue::TooLong)
     }
 
     /// Whether it is a remote procedure call: only HTTP/2 carries those.
@@ -406,7 +397,7 @@ impl Pool {
         &self,
         mut response: http::Response<hyper::body::Incoming>,
         mut lease: Lease,
-        tunnel: Option<OwnedSemaphorePermit>,
+        tunnel: Option<FairPlace>,
         again: Option<&Again>,
     ) -> Result<UpstreamResponse, Unsent> {
         if response.version() == Version::HTTP_2 && !response.headers().keys().all(is_token) {
@@ -426,7 +417,7 @@ impl Pool {
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             // The connection is no longer HTTP's: it keeps its place among the tunnels until the tunnel ends.
             match tunnel {
-                Some(permit) => lease.change_place(permit),
+                Some(place) => lease.change_place(place),
                 None => return Err(Unsent { failure: Failure::Unasked, request: None }),
             }
             lease.lasts();
@@ -437,12 +428,12 @@ impl Pool {
         let pause = if is_rpc { self.settings.tunnel } else { pause };
         if (is_rpc || is_event_stream(response.headers())) && !response.body().is_end_stream() {
             // It goes on for as long as its client likes, as a tunnel does.
-            match Arc::clone(&self.tunnels).try_acquire_owned() {
-                Ok(permit) => lease.change_place(permit),
+            match self.tunnels.try_take(lease.errand().client) {
+                Some(place) => lease.change_place(place),
                 // It has been acted on, and 503 would have the client send it once more: the stream keeps the place that
                 // the request had (RFC 9110 §9.2.2).
-                Err(_) if !again.is_some_and(Again::is_safe) => {}
-                Err(_) => return Err(Unsent { failure: Failure::Busy, request: None }),
+                None if !again.is_some_and(Again::is_safe) => {}
+                None => return Err(Unsent { failure: Failure::Busy, request: None }),
             }
             lease.lasts();
         }
@@ -517,24 +508,6 @@ fn one_framing(status: StatusCode, headers: &mut HeaderMap) -> Result<(), Failur
 enum Queue {
     Full,
     TooLong,
-}
-
-/// A place in the queue for a connection.
-struct Waiting<'a> {
-    count: &'a AtomicUsize,
-    before: usize,
-}
-
-impl<'a> Waiting<'a> {
-    fn enter(count: &'a AtomicUsize) -> Self {
-        Self { count, before: count.fetch_add(1, Ordering::Relaxed) }
-    }
-}
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        self.count.fetch_sub(1, Ordering::Relaxed);
-    }
 }
 
 /// Bytes of an answer's content in which a check looks for its text.

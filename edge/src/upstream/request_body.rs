@@ -39,6 +39,8 @@ use crate::{
 pub struct Errand {
     /// The id of the client's request for which it is sent: of one that several wait for, the first one's.
     pub request_id: HeaderValue,
+    /// A number of the client's own: `None` for the edge itself, and for a proxy that names no client.
+    pub client: Option<u128>,
     /// From the request's end to the head of its answer.
     pub first_byte: Duration,
     /// Between two pieces of its answer.
@@ -54,7 +56,7 @@ impl Errand {
     pub fn of_edge(id: &RequestId, settings: &UpstreamSettings) -> Self {
         let (first_byte, between_bytes) = (settings.response_timeout, settings.idle_timeout);
         let introduction = introduction(settings.proxy_protocol, None);
-        Self { request_id: id.to_field(), first_byte, between_bytes, until: None, introduction }
+        Self { request_id: id.to_field(), client: None, first_byte, between_bytes, until: None, introduction }
     }
 
     /// How long the answer's head is waited for, of a request that is sent now, in milliseconds. Work for an answer that comes

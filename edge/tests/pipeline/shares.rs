@@ -284,6 +284,44 @@ async fn a_client_has_so_many_requests_under_way_and_others_have_theirs() {
     );
 }
 
+/// Once, who waited for slow answers or read none of his kept all others from the upstream.
+#[tokio::test(start_paused = true)]
+async fn one_client_leaves_places_at_the_upstream_to_others_and_a_proxy_is_many() {
+    for (trusted, greedy) in [("192.0.2.1", "198.51.100.1"), ("192.0.2.0/24", "192.0.2.2")] {
+        let gate = scripted_upstream::Gate::closed();
+        let held = gate.clone();
+        let upstream = Upstream::start(move |seen| {
+            let reply = Reply::ok("text").cache_control("no-store");
+            if seen.target == "/quick" { reply } else { reply.after(&held) }
+        });
+        let settings = format!(
+            "connections = 16\nwaiting = 8\n[[routes]]\nname = \"all\"\npath = \"/*\"\nupstream = \"origin\"\n\
+             [clients]\ntrusted_proxies = [\"{trusted}\", \"192.0.2.1\"]"
+        );
+        let front = front_with(&upstream, &settings);
+        let ask = |client: &'static str, path: String| {
+            let front = front.clone();
+            tokio::spawn(async move { front.get_with(&path, &[("x-forwarded-for", client)]).await })
+        };
+        let all: Vec<_> = (0..40).map(|number| ask(greedy, format!("/slow/{number}"))).collect();
+        settle().await;
+        let is_many = trusted.ends_with("24");
+        let (taken, refused) = if is_many { (16, 40 - 16 - 8) } else { (14, 40 - 14 - 6) };
+        assert_eq!(upstream.count(), taken, "{greedy}");
+        assert_eq!(
+            all.iter().filter(|asked| asked.is_finished()).count(),
+            refused,
+            "{greedy}: those beyond the queue"
+        );
+        let other = ask("203.0.113.9", "/quick".to_owned()).await.unwrap();
+        assert_eq!(other.status, if is_many { 503 } else { 200 });
+        gate.open();
+        let answered = futures_util::future::join_all(all).await;
+        let served = answered.iter().filter(|answer| answer.as_ref().unwrap().status == 200).count();
+        assert_eq!(served, 40 - refused);
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_connection_on_which_too_many_streams_begin_is_told_to_calm_down() {
     let upstream = answering(4, "max-age=60");

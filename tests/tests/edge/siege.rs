@@ -24,9 +24,9 @@ const PACE: Duration = Duration::from_millis(100);
 
 /// An edge whose deadlines are short, and which has fewer places upstream than attackers take.
 fn hasty(server: &Besieged) -> Setup {
-    Setup::over_address(server.address())
-        .upstream(&format!("connections = {PLACES}\nwaiting_timeout = \"20s\""))
-        .tables("[log]\nformat = \"off\"\n[timeouts]\nhandshake = \"500ms\"\nheader = \"500ms\"\nbody = \"500ms\"")
+    Setup::over_address(server.address()).upstream(&format!("connections = {PLACES}")).tables(
+        "[log]\nformat = \"off\"\n[timeouts]\nhandshake = \"500ms\"\nheader = \"500ms\"\nbody = \"500ms\"",
+    )
 }
 
 /// An edge whose deadlines are not reached.

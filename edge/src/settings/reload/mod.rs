@@ -322,8 +322,9 @@ mod tests {
             let rest: String = rest.map(|other| format!(", {other} = \"f\"")).collect();
             format!("tls = {{ {name} = {value}{rest} }}\n")
         } else if key.starts_with("listen.certificates.") {
-            let other = if name == "key" { "certificate" } else { "key" };
-            format!("certificates = [{{ {name} = {value}, {other} = \"f\" }}]\n")
+            let rest = ["certificate", "key"].into_iter().filter(|other| *other != name);
+            let rest: String = rest.map(|other| format!(", {other} = \"f\"")).collect();
+            format!("certificates = [{{ {name} = {value}{rest} }}]\n")
         } else if key == "listen.clear_text" {
             "domain = \"a.test\"\n".to_owned()
         } else if key == "listen.hsts" {
