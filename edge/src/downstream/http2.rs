@@ -38,6 +38,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::ReusableBoxFuture;
 
 use crate::{
+    clock::Clock,
     downstream::{
         coalesce::CoalescedWrites,
         control_frames::{CountedFrames, FrameAllowance},
@@ -70,7 +71,7 @@ pub struct Connection<S> {
     cut_off: bool,
     rate: StreamRate,
     /// Requests that have come and are not begun yet.
-    arrived: Vec<Arrived>,
+    arrived: VecDeque<Arrived>,
     /// Room for the next request's future. A request that answers at once passes it on to the next.
     next: ReusableBoxFuture<'static, ()>,
     under_way: FuturesUnordered<ReusableBoxFuture<'static, ()>>,
@@ -156,7 +157,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             closing: false,
             cut_off: false,
             rate: StreamRate { most, second: 0, begun: 0 },
-            arrived: Vec::new(),
+            arrived: VecDeque::new(),
             next: nothing(),
             under_way: FuturesUnordered::new(),
         }
@@ -189,17 +190,24 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         if mem::take(&mut self.closing) {
             connection.graceful_shutdown();
         }
+        let mut turn = PollTurn::default();
         loop {
-            while let Poll::Ready(Some(())) = Pin::new(&mut self.under_way).poll_next(context) {}
+            while let Poll::Ready(Some(())) = Pin::new(&mut self.under_way).poll_next(context) {
+                if turn.is_over(&self.shared.edge.clock) {
+                    context.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
+            }
             // All requests that have come are taken before any is answered, so that their answers are sent together.
+            let before = self.arrived.len();
             loop {
                 match connection.poll_accept(context) {
                     Poll::Pending => break,
-                    Poll::Ready(Some(arrived)) => self.arrived.push(arrived?),
+                    Poll::Ready(Some(arrived)) => self.arrived.push_back(arrived?),
                     Poll::Ready(None) => return Poll::Ready(Ok(())),
                 }
             }
-            let arrived = self.arrived.len();
+            let arrived = self.arrived.len() - before;
             let too_much = if arrived > 0 && !self.rate.bears(arrived, self.shared.edge.clock.now()) {
                 Some(STREAM_RATE)
             } else {
@@ -213,10 +221,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 self.under_way.clear();
                 continue;
             }
-            if arrived == 0 {
+            if self.arrived.is_empty() {
                 return Poll::Pending;
             }
-            for arrived in self.arrived.drain(..) {
+            while let Some(arrived) = self.arrived.pop_front() {
                 // A panic drops the stream's future, which resets the stream. Combinators, because an `async fn` around
                 // it would hold the future twice, and all of it is copied.
                 let exchange = AssertUnwindSafe(exchange(self.shared.clone(), arrived));
@@ -227,9 +235,30 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 }));
                 if self.next.poll(context).is_pending() {
                     self.under_way.push(mem::replace(&mut self.next, nothing()));
+                    turn.begun += 1;
+                }
+                if !self.arrived.is_empty() && turn.is_over(&self.shared.edge.clock) {
+                    context.waker().wake_by_ref();
+                    return Poll::Pending;
                 }
             }
         }
+    }
+}
+
+/// How long a connection has its thread for: others of the thread go on, however many streams one client has begun at once.
+#[derive(Default)]
+struct PollTurn {
+    /// `None` before there was any reason to ask.
+    until: Option<Moment>,
+    /// Requests that are not answered at once: each has work done elsewhere, which others of the thread wait behind.
+    begun: usize,
+}
+
+impl PollTurn {
+    fn is_over(&mut self, clock: &Clock) -> bool {
+        let now = clock.now();
+        now >= *self.until.get_or_insert(now + TURN) || self.begun >= BEGUN_IN_A_TURN
     }
 }
 
@@ -612,6 +641,9 @@ const STREAM_WINDOW: u32 = 256 * 1024;
 const LARGEST_WINDOW: u32 = (1 << 31) - 1;
 /// Bytes of a response that one stream may hand to the socket ahead of it.
 const SEND_BUFFER: usize = 256 * 1024;
+/// How long a connection keeps its thread where there is more to do: some tens of hits.
+const TURN: Duration = Duration::from_micros(250);
+const BEGUN_IN_A_TURN: usize = 8;
 /// A connection on which more streams begin than `bounds.streams_per_second` lets.
 const STREAM_RATE: &str = "streams-per-second";
 /// A connection on which more frames that carry nothing come than `bounds.control_frames_per_second` lets.
