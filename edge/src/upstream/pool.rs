@@ -260,9 +260,9 @@ impl Pool {
             return Ok(ServerPlace { exchange, tunnel, upload });
         }
         let waiting = Waiting::enter(&self.waiting);
-        // The last quarter of the queue, too, is for those who have no more than their share.
+        // The last eighth of the queue, too, is for those who have no more than their share.
         let longest = match self.exchanges.is_over_its_share(client) {
-            true => self.settings.waiting - self.settings.waiting / 4,
+            true => self.settings.waiting - self.settings.waiting / 8,
             false => self.settings.waiting,
         };
         if waiting.before >= longest {

@@ -306,7 +306,7 @@ async fn one_client_leaves_places_at_the_upstream_to_others_and_a_proxy_is_many(
         let all: Vec<_> = (0..40).map(|number| ask(greedy, format!("/slow/{number}"))).collect();
         settle().await;
         let is_many = trusted.ends_with("24");
-        let (taken, refused) = if is_many { (16, 40 - 16 - 8) } else { (14, 40 - 14 - 6) };
+        let (taken, refused) = if is_many { (16, 40 - 16 - 8) } else { (14, 40 - 14 - 7) };
         assert_eq!(upstream.count(), taken, "{greedy}");
         assert_eq!(
             all.iter().filter(|asked| asked.is_finished()).count(),
