@@ -276,8 +276,10 @@ impl Upstream {
         affinity: Affinity,
         clock: &Clock,
     ) -> Result<UpstreamResponse, Failure> {
-        let asked = AskedServer::default();
-        self.counted(self.bounded(request, affinity, &asked, clock), clock).await
+        let (asked, sent) = (AskedServer::default(), clock.now());
+        let answer = self.bounded(request, affinity, &asked, clock).await;
+        self.count(&answer, sent, clock);
+        answer
     }
 
     /// As [`send`](Self::send), for a GET of the cache: asked of a second server too when the first is later than 95 of 100
@@ -305,7 +307,10 @@ impl Upstream {
         let Some((patience, again)) = hedged else {
             return self.send(request, affinity, clock).await;
         };
-        self.counted(Box::pin(self.hedged(request, (&again, patience), affinity, clock)), clock).await
+        let sent = clock.now();
+        let answer = Box::pin(self.hedged(request, (&again, patience), affinity, clock)).await;
+        self.count(&answer, sent, clock);
+        answer
     }
 
     async fn hedged(
@@ -337,14 +342,8 @@ impl Upstream {
         }
     }
 
-    async fn counted(
-        &self,
-        answer: impl Future<Output = Result<UpstreamResponse, Failure>>,
-        clock: &Clock,
-    ) -> Result<UpstreamResponse, Failure> {
-        let sent = clock.now();
-        let answer = answer.await;
-        match &answer {
+    fn count(&self, answer: &Result<UpstreamResponse, Failure>, sent: Moment, clock: &Clock) {
+        match answer {
             Ok(_) => {
                 let took = clock.now().since(sent);
                 self.metrics.answered(took);
@@ -354,7 +353,6 @@ impl Upstream {
             }
             Err(failure) => self.metrics.failed(failure.phase(), failure.detail()),
         }
-        answer
     }
 
     /// Tries the servers, where the upstream bears another request.
