@@ -11,7 +11,10 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     cache::{Collapser, Memory, Tiers},
     clock::Clock,
-    message::{byte_budget::ByteBudget, challenges::Challenges, client_shares::ClientShares},
+    message::{
+        byte_budget::ByteBudget, challenges::Challenges, client_budget::ClientBudget,
+        client_shares::ClientShares,
+    },
     observe::{
         metrics::{Metrics, RouteMetrics},
         record::Sink,
@@ -42,7 +45,7 @@ pub struct Edge {
     /// The requests of each client that need an upstream.
     pub requests_by_client: Arc<ClientShares>,
     /// What waits for clients over HTTP/2.
-    pub unsent: Arc<ByteBudget>,
+    pub unsent: Arc<ClientBudget>,
     /// Contents of requests that are received before they are sent on, or held to be sent again.
     pub held_content: Arc<ByteBudget>,
     /// What certificate authorities find here, where certificates are had from them.
@@ -179,7 +182,7 @@ impl Edge {
         let limiters = Limiters::new(&settings);
         let connections_by_client = ClientShares::new(settings.bounds.connections_per_client);
         let requests_by_client = ClientShares::new(settings.bounds.requests_per_client());
-        let unsent = ByteBudget::new(settings.bounds.unsent);
+        let unsent = ClientBudget::new(settings.bounds.unsent);
         let held_content = ByteBudget::new(settings.bounds.held_content);
         let state = State::new(settings, upstreams, limiters, &metrics, None);
         Ok(Arc::new(Self {

@@ -56,6 +56,7 @@ use crate::{
     },
     observe::record::Recorded,
     pipeline::{Peer, handle},
+    request::client::Client,
     response::{body::Body, fields},
     settings::Bounds,
     state::Edge,
@@ -107,10 +108,11 @@ pub struct Met {
 impl ConnectionShared {
     /// Of a connection with nothing on its way yet.
     pub fn new(edge: Arc<Edge>, met: Met, deadlines: Arc<Deadlines>) -> Self {
-        let unsent = SendBudget::new(&edge.unsent);
         let state = edge.state.load();
-        let trusted = state.settings.clients.trusts(met.peer.address);
-        let most = if trusted { u32::MAX } else { state.settings.bounds.control_frames_per_second };
+        let client = Client { address: met.peer.address, scheme: met.peer.scheme };
+        let client = client.own_number(&state.settings.clients);
+        let unsent = SendBudget::new(&edge.unsent, client);
+        let most = if client.is_none() { u32::MAX } else { state.settings.bounds.control_frames_per_second };
         let frames = FrameAllowance::new(&edge.clock, most);
         drop(state);
         Self { edge, met, deadlines, unsent, frames }

@@ -8,8 +8,8 @@
 //! What there is no room for stays in the cache or with its upstream. Small answers are read although their client gives
 //! no window, so that their upstream is free for others: half of the budget is for that, and half for what moves.
 //!
-//! Where the edge's budget is used up, each connection still has `LEAST`: clients that read go on, and those that do not
-//! cannot keep others from it. So nobody waits for another connection.
+//! Where the edge's budget is used up, or the client's part of it by its other connections, each connection still has `LEAST`:
+//! clients that read go on, and those that do not cannot keep others from it. So nobody waits for another connection.
 
 use std::{
     mem,
@@ -20,12 +20,13 @@ use std::{
 use bytes::{Buf, Bytes};
 use parking_lot::Mutex;
 
-use crate::message::byte_budget::ByteBudget;
+use crate::message::client_budget::ClientBudget;
 
 /// One connection's part.
 #[derive(Debug)]
 pub struct SendBudget {
-    edge: Arc<ByteBudget>,
+    edge: Arc<ClientBudget>,
+    client: Option<u128>,
     now: Mutex<HeldUnsent>,
 }
 
@@ -41,19 +42,20 @@ struct HeldUnsent {
 
 impl SendBudget {
     /// A connection's, of which nothing is used.
-    pub fn new(edge: &Arc<ByteBudget>) -> Arc<Self> {
-        Arc::new(Self { edge: Arc::clone(edge), now: Mutex::default() })
+    pub fn new(edge: &Arc<ClientBudget>, client: Option<u128>) -> Arc<Self> {
+        Arc::new(Self { edge: Arc::clone(edge), client, now: Mutex::default() })
     }
 
     /// Whether a stream may read a piece of its answer. Where it may not, it is woken when that is worth asking again.
     pub fn has_room(&self, reading: Reading, context: &Context<'_>) -> bool {
-        let allowed = self.allowed();
         let mut now = self.now.lock();
         // Apart from each other: what waits for window may do so for long.
-        let room = match reading {
-            Reading::ToSend => now.bytes - now.ahead < allowed,
-            Reading::Ahead => now.ahead < allowed,
+        let held = match reading {
+            Reading::ToSend => now.bytes - now.ahead,
+            Reading::Ahead => now.ahead,
         };
+        // So much each has: nothing that all share is looked at.
+        let room = held < LEAST / 2 || held < self.allowed();
         let known = |waker: &Waker| waker.will_wake(context.waker());
         let mut too_many = Vec::new();
         if !room && !now.waiting.iter().any(known) {
@@ -75,7 +77,7 @@ impl SendBudget {
 
     /// Of either kind.
     fn allowed(&self) -> usize {
-        if self.edge.has_room() { MOST / 2 } else { LEAST / 2 }
+        if self.edge.has_room(self.client) { MOST / 2 } else { LEAST / 2 }
     }
 
     fn take(&self, bytes: usize) {
@@ -86,7 +88,7 @@ impl SendBudget {
         let beyond = beyond_least(now.bytes) - beyond_least(before);
         drop(now);
         if beyond > 0 {
-            self.edge.charge(beyond);
+            self.edge.charge(self.client, beyond);
         }
     }
 
@@ -114,7 +116,7 @@ impl SendBudget {
         };
         drop(now);
         if beyond > 0 {
-            self.edge.give_back(beyond);
+            self.edge.give_back(self.client, beyond);
         }
         waiting.into_iter().for_each(Waker::wake);
     }
@@ -203,7 +205,7 @@ impl Buf for UnsentOctets {
 
 /// Bytes that a connection may have waiting: half for the socket, half for window.
 const MOST: usize = 1 << 20;
-/// And where the edge's budget is used up.
+/// And where the edge's budget, or the client's part of it, is used up.
 const LEAST: usize = 128 << 10;
 /// More have not waited since anybody was woken.
 const MOST_WAITING: usize = 1024;
@@ -249,8 +251,8 @@ mod tests {
         let woken = Arc::<Woken>::default();
         let waker = waker(Arc::clone(&woken));
         let context = Context::from_waker(&waker);
-        let edge = ByteBudget::new(u64::MAX);
-        let budget = SendBudget::new(&edge);
+        let edge = ClientBudget::new(u64::MAX);
+        let budget = SendBudget::new(&edge, None);
         let mut held = fill(&budget, Reading::ToSend, &context);
         assert_eq!(held.len() * PIECE, MOST / 2);
         assert_eq!(edge.held(), (MOST / 2 - LEAST) as u64);
@@ -265,7 +267,7 @@ mod tests {
     #[test]
     fn what_waits_for_window_leaves_room_for_what_moves() {
         let context = Context::from_waker(Waker::noop());
-        let budget = SendBudget::new(&ByteBudget::new(u64::MAX));
+        let budget = SendBudget::new(&ClientBudget::new(u64::MAX), Some(1));
         let starved = fill(&budget, Reading::Ahead, &context);
         assert_eq!(starved.len() * PIECE, MOST / 2);
         assert_eq!(fill(&budget, Reading::ToSend, &context).len() * PIECE, MOST / 2);
@@ -276,15 +278,30 @@ mod tests {
     #[test]
     fn where_the_edge_has_no_room_each_connection_still_has_a_little() {
         let context = Context::from_waker(Waker::noop());
-        let edge = ByteBudget::new((MOST / 2 - LEAST) as u64);
-        let first = SendBudget::new(&edge);
+        let edge = ClientBudget::new((MOST / 2 - LEAST) as u64);
+        let first = SendBudget::new(&edge, None);
         let held = fill(&first, Reading::ToSend, &context);
         for _ in 0..3 {
-            let other = SendBudget::new(&edge);
+            let other = SendBudget::new(&edge, None);
             let held = fill(&other, Reading::ToSend, &context);
             assert_eq!(held.len() * PIECE, LEAST / 2);
             assert_eq!(fill(&other, Reading::Ahead, &context).len() * PIECE, LEAST / 2);
         }
+        drop(held);
+        assert_eq!(edge.held(), 0);
+    }
+
+    #[test]
+    fn a_client_of_many_connections_leaves_the_edges_budget_to_others() {
+        let context = Context::from_waker(Waker::noop());
+        let edge = ClientBudget::new(8 * (MOST / 2 - LEAST) as u64);
+        let room = |client| {
+            let connection = SendBudget::new(&edge, Some(client));
+            (fill(&connection, Reading::ToSend, &context), client)
+        };
+        let held = [room(1), room(1), room(1), room(2)];
+        let bytes = held.each_ref().map(|(pieces, _)| pieces.len() * PIECE);
+        assert_eq!(bytes, [MOST / 2, LEAST / 2, LEAST / 2, MOST / 2]);
         drop(held);
         assert_eq!(edge.held(), 0);
     }

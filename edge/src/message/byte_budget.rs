@@ -31,9 +31,14 @@ impl ByteBudget {
         self.held.load(Ordering::Relaxed)
     }
 
+    /// Bytes that may be held.
+    pub fn most(&self) -> u64 {
+        self.most.load(Ordering::Relaxed)
+    }
+
     /// Whether fewer are held than may be.
     pub fn has_room(&self) -> bool {
-        self.held() < self.most.load(Ordering::Relaxed)
+        self.held() < self.most()
     }
 
     /// Counts bytes that are held whether there is room for them or not.
@@ -62,7 +67,7 @@ pub struct ByteShare {
 impl ByteShare {
     /// Takes so many bytes more, where there is room for them.
     pub fn grow(&mut self, bytes: u64) -> bool {
-        let most = self.budget.most.load(Ordering::Relaxed);
+        let most = self.budget.most();
         let more = |held: u64| held.checked_add(bytes).filter(|held| *held <= most);
         let grown = self.budget.held.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok();
         if grown {

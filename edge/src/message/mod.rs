@@ -6,6 +6,7 @@ pub mod byte_budget;
 pub mod byte_stream;
 pub mod certified;
 pub mod challenges;
+pub mod client_budget;
 pub mod client_shares;
 pub mod content;
 pub mod entity_tag;
