@@ -25,6 +25,7 @@ use tokio::{
 
 use super::{
     address::Endpoint,
+    bounded_reads::BoundedReads,
     connect::{Dial, NoAddress},
     idle::IdleConnections,
     sender::{Http2Connection, Sender, UNSAID},
@@ -183,7 +184,7 @@ impl Connector {
                     .max_buf_size(self.settings.heads.head.max(READ_BUFFER))
                     .max_header_size(self.settings.heads.head)
                     .max_headers(self.settings.heads.fields)
-                    .handshake(TokioIo::new(stream))
+                    .handshake(TokioIo::new(BoundedReads::new(stream)))
                     .await
                     .map_err(|error| Failure::Malformed(Arc::new(error)))?;
                 let task = tokio::spawn(async move {

@@ -6,6 +6,7 @@
 //! the whole of it for a caller.
 
 pub mod address;
+mod bounded_reads;
 mod check;
 pub mod choose;
 pub mod connect;
