@@ -2,12 +2,13 @@
 
 use std::{
     io::{ErrorKind, Read, Write},
-    net::{Shutdown, SocketAddr, TcpStream},
+    net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream},
     path::Path,
     sync::Arc,
     time::Duration,
 };
 
+use rustix::net;
 use rustls::{
     ClientConfig, ClientConnection, RootCertStore, StreamOwned,
     pki_types::{CertificateDer, ServerName, pem::PemObject},
@@ -61,6 +62,21 @@ impl Raw {
     #[must_use]
     pub fn connect(address: SocketAddr) -> Self {
         Self::try_connect(address).expect("the edge listens")
+    }
+
+    /// Connects from an address of this machine.
+    ///
+    /// # Panics
+    /// When nobody listens there.
+    #[must_use]
+    pub fn connect_from(source: Ipv4Addr, address: SocketAddr) -> Self {
+        let socket =
+            net::socket(net::AddressFamily::INET, net::SocketType::STREAM, None).expect("there are sockets");
+        net::bind(&socket, &SocketAddr::from((source, 0))).expect("the address is this machine's");
+        net::connect(&socket, &address).expect("the edge listens");
+        let socket = TcpStream::from(socket);
+        socket.set_read_timeout(Some(wait::PATIENCE)).expect("the deadline is not zero");
+        Self { socket, tls: None, read: Vec::new() }
     }
 
     /// Connects if somebody listens there.
@@ -272,7 +288,7 @@ impl Raw {
     fn fill(&mut self) -> bool {
         let mut buffer = [0; 64 << 10];
         let read = match &mut self.tls {
-            Some(tls) => tls.read(&mut buffer),
+            Some(tls) => read_although_nothing_can_be_written(tls, &mut buffer),
             None => self.socket.read(&mut buffer),
         };
         match read {
@@ -284,6 +300,21 @@ impl Raw {
             Err(error) if is_end(error.kind()) => false,
             Err(error) => panic!("nothing came and the connection stayed open: {error}"),
         }
+    }
+}
+
+/// What came before the other side closed, while this one was still sending: the stream's own reading sends first, and fails.
+fn read_although_nothing_can_be_written(
+    tls: &mut StreamOwned<ClientConnection, TcpStream>,
+    buffer: &mut [u8],
+) -> std::io::Result<usize> {
+    loop {
+        match tls.conn.reader().read(buffer) {
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+            read => return read,
+        }
+        tls.conn.read_tls(&mut tls.sock)?;
+        tls.conn.process_new_packets().map_err(std::io::Error::other)?;
     }
 }
 

@@ -181,16 +181,17 @@ fn refused_handshakes_cost_little() {
 /// An authority of OpenSSL's, and a certificate of its for localhost: `ca.pem`, `leaf.pem`, `leaf.key`.
 fn openssl_authority() -> Folder {
     let folder = Folder::new();
+    folder.write("names", "subjectAltName = DNS:localhost\n");
     for arguments in [
-        "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout ca.key -out ca.pem -subj /CN=authority",
+        "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout ca.key -out ca.pem -subj /CN=authority -addext keyUsage=critical,keyCertSign",
         "req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout leaf.key -out leaf.csr -subj /CN=localhost",
-        "x509 -req -in leaf.csr -CA ca.pem -CAkey ca.key -set_serial 0x0102aabb -days 30 -out leaf.pem",
-        "x509 -req -in leaf.csr -CA ca.pem -CAkey ca.key -set_serial 0x0102aabc -days 30 -out other.pem",
+        "x509 -req -in leaf.csr -CA ca.pem -CAkey ca.key -extfile names -set_serial 0x0102aabb -days 30 -out leaf.pem",
+        "x509 -req -in leaf.csr -CA ca.pem -CAkey ca.key -extfile names -set_serial 0x0102aabc -days 30 -out other.pem",
     ] {
         openssl(&folder, arguments);
     }
     let known = ["0102AABB", "0102AABC"]
-        .map(|serial| format!("V\t300101000000Z\t\t{serial}\tunknown\t/CN=localhost\n"));
+        .map(|serial| format!("V\t300101000000Z\t\t{serial}\tunknown\t/CN={serial}\n"));
     folder.write("index.txt", &known.concat());
     folder
 }
@@ -278,8 +279,19 @@ fn an_outside_judge_finds_mozillas_intermediate_profile() {
         ["leaf.pem", "leaf.key"].map(|name| authority.path().join(name).display().to_string());
     let tls = format!("tls = {{ certificate = {certificate:?}, key = {key:?} }}");
     let edge = Edge::over(&upstream).listener(address, &tls).start();
-    let judged =
-        tool::run(&python, ["-m", "sslyze", "--mozilla_config", "intermediate", &address.to_string()]);
+    let authority = authority.path().join("ca.pem").display().to_string();
+    let target = format!("localhost:{}{{{}}}", address.port(), address.ip());
+    let arguments = [
+        "-m",
+        "sslyze",
+        "--mozilla_config",
+        "intermediate",
+        "--certinfo",
+        "--certinfo_ca_file",
+        &authority,
+        &target,
+    ];
+    let judged = tool::run(&python, arguments);
     let verdict = judged.lines().filter(|line| line.contains("compliant")).collect::<Vec<_>>().join("\n");
     println!("{verdict}");
     assert!(judged.contains("OK - Compliant"), "{judged}");
