@@ -25,7 +25,11 @@ const PACE: Duration = Duration::from_millis(100);
 
 /// An edge whose deadlines are short, and which has fewer places upstream than attackers take.
 fn hasty(server: &Besieged) -> Setup {
-    Setup::over_address(server.address()).upstream(&format!("connections = {PLACES}")).tables(
+    hasty_with(server, "")
+}
+
+fn hasty_with(server: &Besieged, upstream: &str) -> Setup {
+    Setup::over_address(server.address()).upstream(&format!("connections = {PLACES}\n{upstream}")).tables(
         "[log]\nformat = \"off\"\n[timeouts]\nhandshake = \"500ms\"\nheader = \"500ms\"\nbody = \"500ms\"",
     )
 }
@@ -203,6 +207,9 @@ fn hellos_that_are_refused_leave_nothing() {
 #[test]
 fn slow_uploads_give_their_places_back() {
     // More uploads than there are places, each below the floor.
-    let floor = |server: &Besieged| hasty(server).tables("[bounds]\nbody_rate = \"100 KiB\"");
+    let floor = |server: &Besieged| {
+        let waits = hasty_with(server, "waiting_timeout = \"20s\"");
+        waits.tables("[bounds]\nbody_rate = \"100 KiB\"")
+    };
     withstands(Attack::SlowUploads, (2, 20), floor, |ends| ends.count(|how| how == How::Answered(408)) >= 20);
 }
