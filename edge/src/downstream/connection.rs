@@ -122,8 +122,54 @@ pub struct OverShare;
 /// Serves a connection until it closes, a deadline passes, or it has been drained.
 pub async fn serve(
     edge: Arc<Edge>,
-    mut stream: TcpStream,
+    stream: TcpStream,
     address: SocketAddr,
+    entrance: Entrance,
+    place: ConnectionPermit,
+) {
+    let opened = edge.clock.now();
+    if speaks(&edge, &stream, &entrance, &place).await {
+        let waited = edge.clock.now().since(opened);
+        // Boxed: a connection that says nothing should not carry the room for what it could say.
+        Box::pin(converse(edge, Speaking { stream, address, waited }, entrance, place)).await;
+    }
+}
+
+/// Waits until the client says something, or closes: `false` where it does not in time, or another needs its place.
+async fn speaks(edge: &Edge, stream: &TcpStream, entrance: &Entrance, place: &ConnectionPermit) -> bool {
+    let Entrance { introducers, tls, leave, .. } = entrance;
+    let timeouts = edge.state.load().settings.timeouts.clone();
+    let encrypted = tls.is_some() && introducers.is_none();
+    let patience = if encrypted { timeouts.handshake } else { timeouts.header };
+    let deadlines = Deadlines::new(&edge.clock, Protocol::Http1, patience);
+    let drain = leave.child_token();
+    let _seat = place.seat(&deadlines, drain.clone());
+    let leaves = async {
+        drain.cancelled().await;
+        if leave.is_cancelled() {
+            tokio::time::sleep(FIRST_HEAD).await;
+        }
+    };
+    let mut first = [0];
+    tokio::select! {
+        // Not `readable`, which is true of each new connection until something is read.
+        peeked = stream.peek(&mut first) => peeked.is_ok(),
+        () = tokio::time::sleep(patience) => false,
+        () = leaves => false,
+    }
+}
+
+/// A connection on which something has come.
+struct Speaking {
+    stream: TcpStream,
+    address: SocketAddr,
+    /// How long it took.
+    waited: Duration,
+}
+
+async fn converse(
+    edge: Arc<Edge>,
+    Speaking { mut stream, address, waited }: Speaking,
     Entrance { introducers, tls, hsts, leave }: Entrance,
     mut place: ConnectionPermit,
 ) {
@@ -157,8 +203,18 @@ pub async fn serve(
     // A child token: checking the shared one takes a lock that all connections share.
     let drain = leave.child_token();
     let hsts = hsts.filter(|_| peer.scheme == Scheme::Https);
-    let mut client =
-        ClientConnection { edge, peer, timeouts, bounds, stall, hsts, leave, drain, acquaintance: None };
+    let mut client = ClientConnection {
+        edge,
+        peer,
+        timeouts,
+        bounds,
+        stall,
+        hsts,
+        leave,
+        drain,
+        waited,
+        acquaintance: None,
+    };
     let Some(tls) = tls else { return client.http1(stream, place).await };
     // Boxed: it is over when the connection has hardly begun.
     match Box::pin(client.handshake(&tls, stream, &place)).await {
@@ -169,6 +225,7 @@ pub async fn serve(
             if session.alpn_protocol() == Some(ACME_TLS) {
                 return;
             }
+            client.waited = Duration::ZERO;
             client.acquaintance = tls.certificates.acquaintance(session, is_http2).map(Arc::new);
             if is_http2 { client.http2(stream, place).await } else { client.http1(stream, place).await }
         }
@@ -190,6 +247,8 @@ struct ClientConnection {
     leave: CancellationToken,
     /// This connection's own.
     drain: CancellationToken,
+    /// How much of the time for what comes next is over.
+    waited: Duration,
 }
 
 impl ClientConnection {
@@ -216,7 +275,7 @@ impl ClientConnection {
             acceptor.accept(stream).await
         };
         tokio::select! {
-            accepted = tokio::time::timeout(self.timeouts.handshake, accepted) => match accepted {
+            accepted = tokio::time::timeout(self.timeouts.handshake.saturating_sub(self.waited), accepted) => match accepted {
                 Ok(Ok(stream)) => return Some(stream),
                 Ok(Err(error)) => tracing::debug!(%error, %client, "a TLS handshake failed"),
                 Err(_) => tracing::debug!(%client, "a TLS handshake took too long"),
@@ -245,6 +304,7 @@ impl ClientConnection {
         place: ConnectionPermit,
     ) {
         let deadlines = Deadlines::new(&self.edge.clock, Protocol::Http1, self.stall);
+        deadlines.has_waited(self.waited);
         let _seat = place.seat(&deadlines, self.drain.clone());
         let (interim, turn) = (Arc::<Interim>::default(), Arc::<Turn>::default());
         let socket = Watched::new(stream, Arc::clone(&deadlines), Arc::clone(&interim), place);

@@ -86,6 +86,12 @@ impl Deadlines {
         Arc::new(deadlines)
     }
 
+    /// Notes that the first head has been waited for: it is due so much sooner.
+    pub fn has_waited(&self, waited: Duration) {
+        let waited = u64::try_from(waited.as_millis()).unwrap_or(u64::MAX);
+        self.head_since.store(self.now().saturating_sub(waited).max(1), Ordering::Relaxed);
+    }
+
     fn now(&self) -> u64 {
         let since = self.clock.now().since(Moment::from_epoch(Duration::ZERO));
         u64::try_from(since.as_millis()).unwrap_or(u64::MAX - 1) + 1

@@ -150,14 +150,20 @@ fn a_trusted_proxy_has_as_many_connections_as_it_likes() {
     }
 }
 
-/// Once, those who began a handshake and said nothing kept their places until its time was over.
+/// Once, those who began a handshake and said no more kept their places until its time was over.
 #[test]
 fn silent_tls_clients_make_room() {
     for (bounds, reason) in [("connections = 4", "connections"), ("handshakes = 2", "handshakes")] {
         let upstream = Upstream::start(|_| Reply::ok("text").cache_control("no-store"));
         let tables = format!("[bounds]\n{bounds}\n[timeouts]\nhandshake = \"1h\"");
         let edge = Edge::over(&upstream).tables(&tables).start();
-        let silent: Vec<Raw> = (0..4).map(|_| Raw::connect(edge.tls())).collect();
+        let silent: Vec<Raw> = (0..4)
+            .map(|_| {
+                let mut raw = Raw::connect(edge.tls());
+                raw.send(b"\x16\x03\x01");
+                raw
+            })
+            .collect();
         assert_eq!(edge.curl_tls("/").send().status, 200, "{bounds}");
         assert!(cut_off(&edge, reason), "{bounds}");
         drop(silent);
