@@ -215,7 +215,8 @@ async fn converse(
         waited,
         acquaintance: None,
     };
-    let Some(tls) = tls else { return client.http1(stream, place).await };
+    // Boxed, each of them: a connection should not carry the room for what it does not speak.
+    let Some(tls) = tls else { return Box::pin(client.http1(stream, place)).await };
     // Boxed: it is over when the connection has hardly begun.
     match Box::pin(client.handshake(&tls, stream, &place)).await {
         Some(stream) => {
@@ -227,7 +228,11 @@ async fn converse(
             }
             client.waited = Duration::ZERO;
             client.acquaintance = tls.certificates.acquaintance(session, is_http2).map(Arc::new);
-            if is_http2 { client.http2(stream, place).await } else { client.http1(stream, place).await }
+            if is_http2 {
+                Box::pin(client.http2(stream, place)).await;
+            } else {
+                Box::pin(client.http1(stream, place)).await;
+            }
         }
         None => client.edge.metrics.handshake_failed(),
     }
@@ -338,7 +343,8 @@ impl ClientConnection {
         deadlines.no_more_heads();
         // Of a head that is too large more is to come, also where none of it is there yet.
         let goes_on = matches!(refusal, Some(Refusal::HeadTooLarge(_) | Refusal::TargetTooLong));
-        let closing = async {
+        // Boxed: it takes place once, and is no part of what an open connection holds.
+        let closing = Box::pin(async {
             if let Some(refusal) = refusal {
                 socket.release();
                 let head = unread::head(&parts.read_buf);
@@ -361,7 +367,7 @@ impl ClientConnection {
             if left_over {
                 drop(tokio::time::timeout(LINGERING, socket.linger(MOST_LEFT_OVER)).await);
             }
-        };
+        });
         tokio::select! {
             () = closing => {}
             () = self.hurried() => {}

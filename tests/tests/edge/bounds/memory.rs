@@ -233,8 +233,8 @@ fn a_connection_that_has_nothing_to_do_holds_little() {
     let over_tls = |edge: &Edge| Raw::connect_tls(edge.tls(), &edge.authority(), "http/1.1");
     let kinds: [IdleKind<'_>; 4] = [
         ("silent", &|edge| Client::Http1(edge.raw()), 6),
-        ("idle after a hit", &|edge| ask(edge.raw()), 40),
-        ("idle after a hit over TLS", &|edge| ask(over_tls(edge)), 64),
+        ("idle after a hit", &|edge| ask(edge.raw()), 32),
+        ("idle after a hit over TLS", &|edge| ask(over_tls(edge)), 48),
         (
             "idle after a hit over TLS and HTTP/2",
             &|edge| {
@@ -243,7 +243,7 @@ fn a_connection_that_has_nothing_to_do_holds_little() {
                 assert_eq!(frames.outcome(1), Outcome::Answered);
                 Client::Http2(frames)
             },
-            80,
+            56,
         ),
     ];
     for (what, connect, allowed) in kinds {
