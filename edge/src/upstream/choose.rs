@@ -8,7 +8,12 @@ use std::{
     sync::atomic::{AtomicU64, Ordering},
 };
 
+use smallvec::SmallVec;
+
 use crate::message::affinity::mixed;
+
+/// As many as most upstreams have servers, without room of their own elsewhere.
+pub type Few<T> = SmallVec<[T; 8]>;
 
 /// How a server stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,7 +89,7 @@ pub fn choose(servers: &[ServerFacts], draw: Draw) -> Option<usize> {
     };
     let is_aside = |index: &usize| standing(*index) == Standing::Aside;
     let drawn = |group: &dyn Fn(&usize) -> bool| {
-        let group: Vec<usize> = all.clone().filter(untried).filter(|index| group(index)).collect();
+        let group: Few<usize> = all.clone().filter(untried).filter(|index| group(index)).collect();
         drawn_of(servers, &group, draw)
     };
     drawn(&|index| primary(index) && open(index))
@@ -132,7 +137,7 @@ fn by_lot(servers: &[ServerFacts], group: &[usize], mut place: u64) -> Option<us
 fn less_loaded(servers: &[ServerFacts], group: &[usize], random: u64) -> Option<usize> {
     let share = |part: u64, of: u64| ((u128::from(part) * u128::from(of)) >> 32) as u64;
     let first = by_lot(servers, group, share(random >> 32, total(servers, group)))?;
-    let others: Vec<usize> = group.iter().copied().filter(|index| *index != first).collect();
+    let others: Few<usize> = group.iter().copied().filter(|index| *index != first).collect();
     let second = by_lot(servers, &others, share(random & 0xffff_ffff, total(servers, &others)))?;
     let load = |index: usize, other: usize| {
         u128::from(servers[index].load) * u128::from(servers[other].weight.max(1))

@@ -430,7 +430,7 @@ impl Upstream {
         let progress = request.body().progress();
         let is_safe = again.as_ref().is_some_and(Again::is_safe);
         let repeat = if several && is_safe { Repeat::Safe } else { Repeat::Never };
-        let mut tried: Vec<bool> = servers.iter().map(|server| asked.is(server.pool.id())).collect();
+        let mut tried: choose::Few<bool> = servers.iter().map(|server| asked.is(server.pool.id())).collect();
         if tried.iter().all(|tried| *tried) {
             tried.fill(false);
         }
@@ -714,7 +714,7 @@ fn choose(
         let weight = facts.weight * member.weight;
         choose::ServerFacts { tried: *tried, weight, backup: member.backup, ..facts }
     };
-    let mut candidates: Vec<_> = servers.iter().zip(tried).map(facts).collect();
+    let mut candidates: choose::Few<_> = servers.iter().zip(tried).map(facts).collect();
     loop {
         let index = choose::choose(&candidates, draw)?;
         if candidates[index].standing != Standing::Due {
