@@ -33,8 +33,8 @@ use crate::{
     },
     response::{coding, stated},
     settings::{
-        AddressRules, AllowedOrigins, ForwardAuth, MaintenanceSettings, PathSubstitution, Route, RouteAction,
-        SecurityFields, Settings, Sign, UpstreamSettings,
+        AddressRules, AllowedOrigins, CountedBy, ForwardAuth, Limit, MaintenanceSettings, PathSubstitution,
+        Route, RouteAction, SecurityFields, Settings, Sign, UpstreamSettings,
     },
 };
 
@@ -257,10 +257,30 @@ const MOST_ROUTES_TOLD: usize = 32;
 /// What a client may ask of this route, where that is limited.
 fn limits(route: &Route) -> impl Iterator<Item = String> {
     route.limits.iter().map(|limit| {
-        let (name, burst, interval) = (&limit.name, limit.burst, limit.interval);
-        format!(
-            "limit {name}: each client may make {burst} requests at once, then one every {interval:?}; 429 beyond"
-        )
+        let Limit { name, interval, burst, key, cost, except, dry_run } = &**limit;
+        let who = match key {
+            CountedBy::Client => "each client may make".to_owned(),
+            CountedBy::Path => "for each path all clients together may make".to_owned(),
+            CountedBy::ClientAndPath => "for each path each client may make".to_owned(),
+            CountedBy::Header(name) => format!("those of one {name} (without it, each client) may make"),
+            CountedBy::All => "all clients together may make".to_owned(),
+        };
+        let mut told = format!("limit {name}: {who} {burst} requests at once, then one every {interval:?}");
+        for (method, cost) in &cost.by_method {
+            told += &format!("; {method} counts for {cost}");
+        }
+        for (status, cost) in &cost.by_status {
+            told += &format!("; one that is answered with {} counts for {cost}", status.as_u16());
+        }
+        if !except.is_empty() {
+            told.push_str("; clients of `except` are not counted");
+        }
+        told.push_str(if *dry_run {
+            "; it is on trial (dry_run) and refuses nobody"
+        } else {
+            "; 429 beyond"
+        });
+        told
     })
 }
 

@@ -67,7 +67,7 @@ use crate::{
         canary::{self, RouteSide},
         client::{self, Client},
         inbound::{self, Forwards},
-        limit::{self, Limiter, RateLimited, WithinLimit},
+        limit::{self, CountedRequest, Limiter, Owing, RateLimited, WithinLimit},
         refusal::Refusal,
         route,
     },
@@ -125,12 +125,12 @@ pub async fn handle(
     if state.settings.purge.is_some() && Dialect::is_method(&head.method) {
         return Box::pin(purged(edge, &state, peer, (&head, &id), record)).await;
     }
-    let (mut on, mut stated) = (None, None);
+    let (mut on, mut stated, mut owing) = (None, None, None);
     let mut found = find_route(&state, peer, &head, &mut record);
     if let Ok(of_route) = &mut found {
         let RouteState { route, gatekeeper, admits, .. } = of_route.on;
         on = Some((route, of_route.client.scheme));
-        let mut let_in = admit(edge, of_route);
+        let mut let_in = admit(edge, of_route, &head).map(|rest| owing = rest);
         if let_in.is_ok()
             && let Some(cors) = &route.cors
         {
@@ -187,6 +187,11 @@ pub async fn handle(
         answered.unwrap_or_else(|refusal| Answer::refused(&refusal, &head, &id, &state.settings.error_pages));
     record.answered(answer.status.verdict, answer.status.word(), answer.upstream);
     let mut response = answer.finish(&id, clients.request_id_in_answers);
+    if let Some(owing) = &owing
+        && let Some((limiter, within)) = owing.charge(response.status())
+    {
+        fields::limit(response.headers_mut(), limiter, &Ok(within));
+    }
     if let Some((route, scheme)) = on {
         let headers = response.headers_mut();
         if route.security == SecurityFields::Strict {
@@ -300,18 +305,26 @@ fn find_route<'a>(
 }
 
 /// Asks whether the client may have an answer: by the operator's switch, by its address, and by how often it has asked.
-fn admit(edge: &Edge, found: &mut OnRoute<'_>) -> Result<(), Refusal> {
+/// Returns what it will count for besides.
+fn admit(edge: &Edge, found: &mut OnRoute<'_>, head: &request::Parts) -> Result<Option<Owing>, Refusal> {
     if let Some(closure) = &found.on.closure {
         closure.admit(found.client.address)?;
     }
     if !found.on.route.addresses.admit(found.client.address) {
         return Err(Refusal::AddressDenied);
     }
-    found.limited = limit::admit(&found.on.limiters, found.client.key()).map_err(|(limiter, exceeded)| {
+    let limiters = &found.on.limiters;
+    if limiters.is_empty() {
+        return Ok(None);
+    }
+    let counted = CountedRequest { client: found.client, head, path: found.target.path() };
+    let admitted = limit::admit(limiters, &counted, |limit| edge.metrics.would_have_limited(&limit.name));
+    let owing = admitted.is_ok().then(|| Owing::of(limiters, &counted)).flatten();
+    found.limited = admitted.map_err(|(limiter, exceeded)| {
         edge.metrics.limited(&limiter.limit().name);
         Refusal::TooManyRequests(Box::new(RateLimited::new(limiter, exceeded)))
     })?;
-    Ok(())
+    Ok(owing)
 }
 
 /// Asks for a name and a password, and then whether an upstream admits the request, where the route does. An answer of that upstream

@@ -1,26 +1,32 @@
 //! How often a client may ask: one limiter for each limit of the settings, shared by all threads.
 //!
+//! A limit counts requests that have something in common ([`LimitKey`]), most often their client. A request counts for what its
+//! method costs when it comes, and for the rest of what its answer's status costs once it is answered ([`Owing`]): that may be
+//! more than is left, and then is owed.
+//!
 //! Owns the clients' states. The arithmetic is governor's GCRA; the store below is ours, because a limiter that
 //! remembers every address it has seen is itself an attack on memory. Promises: memory is fixed when a limiter is made,
-//! admitting allocates nothing and takes one uncontended lock; a limit whose rate and burst a reload leaves alone keeps
+//! admitting allocates nothing and takes one uncontended lock; a limit that a reload leaves alone keeps
 //! what it knows of every client. No background task.
 
-use std::{collections::BTreeMap, hash::BuildHasher, io::Write, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, hash::BuildHasher, io::Write, num::NonZeroU32, sync::Arc, time::Duration};
 
+use cache_policy::one_spelling;
 use foldhash::quality::RandomState;
 use governor::{
     Quota, RateLimiter,
-    clock::{Clock, MonotonicClock},
+    clock::{Clock, MonotonicClock, Reference},
     middleware::StateInformationMiddleware,
     nanos::Nanos,
     state::{StateStore, keyed::ShrinkableKeyedStateStore},
 };
-use http::HeaderValue;
+use http::{HeaderValue, StatusCode, request};
 use parking_lot::Mutex;
 
 use crate::{
-    request::client::ClientKey,
-    settings::{Limit, Settings},
+    message::affinity::{mixed, number_of},
+    request::client::{Client, ClientKey},
+    settings::{CountedBy, Limit, Settings},
 };
 
 /// The limiters of one snapshot of the settings.
@@ -63,30 +69,83 @@ impl<C: Clock + Clone> Limiters<C> {
     }
 }
 
+/// A request, as far as limits count it.
+#[derive(Clone, Copy, Debug)]
+pub struct CountedRequest<'r> {
+    pub client: Client,
+    pub head: &'r request::Parts,
+    pub path: &'r str,
+}
+
+/// What requests have in common that count together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum LimitKey {
+    Client(ClientKey),
+    /// Of a path, or of a client and a path.
+    Path(u64),
+    /// Of a field's values. Whoever finds other values of one number could send these as well.
+    Field(u64),
+    All,
+}
+
+impl LimitKey {
+    fn of(by: &CountedBy, request: &CountedRequest<'_>) -> Self {
+        // However it is spelled.
+        let path = || number_of(one_spelling(request.path).as_bytes());
+        let client = request.client.key();
+        match by {
+            CountedBy::Client => Self::Client(client),
+            CountedBy::Path => Self::Path(path()),
+            CountedBy::ClientAndPath => Self::Path(mixed(path() ^ client.number())),
+            CountedBy::Header(name) => {
+                let lines = request.head.headers.get_all(name).iter();
+                let all = lines.map(|line| number_of(line.as_bytes()));
+                all.reduce(|all, line| mixed(all).wrapping_add(line))
+                    .map_or(Self::Client(client), Self::Field)
+            }
+            CountedBy::All => Self::All,
+        }
+    }
+}
+
 /// What one of several limits says of a request.
 pub type StateOf<'a, C, S> = (&'a Arc<Limiter<C>>, S);
 
-/// A request that several limits admit or refuse together. Returns the strictest: the one that has least left.
+/// A request that several limits admit or refuse together. Returns the strictest: the one that has least left. Those that only
+/// try say to `would_refuse` whom they would have refused.
 ///
 /// # Errors
 /// The limit that refuses it for longest. It counts for none then.
-pub fn admit<C: Clock + Clone>(
-    limiters: &[Arc<Limiter<C>>],
-    client: ClientKey,
-) -> Result<Option<StateOf<'_, C, WithinLimit>>, StateOf<'_, C, Exceeded>> {
+pub fn admit<'l, C: Clock + Clone>(
+    limiters: &'l [Arc<Limiter<C>>],
+    request: &CountedRequest<'_>,
+    would_refuse: impl Fn(&Limit),
+) -> Result<Option<StateOf<'l, C, WithinLimit>>, StateOf<'l, C, Exceeded>> {
     let mut strictest: Option<StateOf<'_, C, WithinLimit>> = None;
     let mut refused: Option<StateOf<'_, C, Exceeded>> = None;
+    let counts = |limiter: &&Arc<Limiter<C>>| !limiter.limit.spares(request.client.address);
+    let give_back = |limiter: &Arc<Limiter<C>>| {
+        let (key, cost) = limiter.counts(request);
+        limiter.give_back(key, cost);
+    };
     for (index, limiter) in limiters.iter().enumerate() {
-        match limiter.admit(client) {
+        if !counts(&limiter) {
+            continue;
+        }
+        let (key, cost) = limiter.counts(request);
+        match limiter.admit(key, cost) {
+            Ok(_) if limiter.limit.dry_run => {}
+            Err(_) if limiter.limit.dry_run => would_refuse(&limiter.limit),
             Ok(within) if refused.is_none() => {
                 if strictest.is_none_or(|(_, other)| within.is_stricter_than(other)) {
                     strictest = Some((limiter, within));
                 }
             }
-            Ok(_) => limiter.give_back(client),
+            Ok(_) => limiter.give_back(key, cost),
             Err(exceeded) => {
                 if refused.is_none() {
-                    limiters[..index].iter().for_each(|limiter| limiter.give_back(client));
+                    let earlier = limiters[..index].iter().filter(counts);
+                    earlier.filter(|limiter| !limiter.limit.dry_run).for_each(give_back);
                 }
                 if refused.is_none_or(|(_, other)| exceeded.retry_after > other.retry_after) {
                     refused = Some((limiter, exceeded));
@@ -97,6 +156,41 @@ pub fn admit<C: Clock + Clone>(
     refused.map_or(Ok(strictest), Err)
 }
 
+/// What an admitted request will count for besides, by the status of its answer.
+#[derive(Debug)]
+pub struct Owing<C: Clock = MonotonicClock>(Vec<(Arc<Limiter<C>>, LimitKey, NonZeroU32)>);
+
+impl<C: Clock + Clone> Owing<C> {
+    /// `None` where no limit asks for a status.
+    pub fn of(limiters: &[Arc<Limiter<C>>], request: &CountedRequest<'_>) -> Option<Self> {
+        let asks = |limiter: &&Arc<Limiter<C>>| {
+            !limiter.limit.cost.by_status.is_empty() && !limiter.limit.spares(request.client.address)
+        };
+        let mut asking = limiters.iter().filter(asks).peekable();
+        asking.peek()?;
+        let owing = asking.map(|limiter| {
+            let (key, paid) = limiter.counts(request);
+            (Arc::clone(limiter), key, paid)
+        });
+        Some(Self(owing.collect()))
+    }
+
+    /// Counts the rest of what a request costs that is answered with this status. Returns the strictest of the limits that this has
+    /// changed.
+    pub fn charge(&self, status: StatusCode) -> Option<(&Arc<Limiter<C>>, WithinLimit)> {
+        let mut strictest: Option<(&Arc<Limiter<C>>, WithinLimit)> = None;
+        for (limiter, key, paid) in &self.0 {
+            let cost = limiter.limit.cost.of_status(status).map_or(0, NonZeroU32::get);
+            let Some(rest) = NonZeroU32::new(cost.saturating_sub(paid.get())) else { continue };
+            let within = limiter.charge(*key, rest);
+            if !limiter.limit.dry_run && strictest.is_none_or(|(_, other)| within.is_stricter_than(other)) {
+                strictest = Some((limiter, within));
+            }
+        }
+        strictest
+    }
+}
+
 /// One limit at work.
 #[derive(Debug)]
 pub struct Limiter<C: Clock = MonotonicClock> {
@@ -104,8 +198,10 @@ pub struct Limiter<C: Clock = MonotonicClock> {
     remembered: usize,
     /// Those of the engine.
     clients: Clients,
-    engine: RateLimiter<ClientKey, Clients, C, StateInformationMiddleware>,
+    engine: RateLimiter<LimitKey, Clients, C, StateInformationMiddleware>,
     clock: C,
+    /// From when on the engine counts.
+    start: C::Instant,
     policy: HeaderValue,
     item: Box<[u8]>,
 }
@@ -140,22 +236,38 @@ impl<C: Clock + Clone> Limiter<C> {
         let quota =
             Quota::with_period(interval).expect("the interval was raised to 1 ns").allow_burst(limit.burst);
         let clients = Clients::new(remembered);
+        let start = clock.now();
         let engine = RateLimiter::new(quota, clients.clone(), clock.clone());
         let item = policy_item(&limit.name);
         let policy = policy(&item, limit);
-        Limiter { limit: limit.clone(), remembered, clients, engine, clock, policy, item }
+        Limiter { limit: limit.clone(), remembered, clients, engine, clock, start, policy, item }
     }
 
     fn serves(&self, limit: &Limit, remembered: usize) -> bool {
         self.limit == *limit && self.remembered == remembered
     }
 
-    /// Counts one request of a client.
+    /// As what a request counts, and for how much.
+    fn counts(&self, request: &CountedRequest<'_>) -> (LimitKey, NonZeroU32) {
+        (LimitKey::of(&self.limit.key, request), self.limit.cost.of_method(&request.head.method))
+    }
+
+    /// Counts one request, for so much.
     ///
     /// # Errors
-    /// [`Exceeded`] when the client has used up its burst; the request is not counted then.
-    pub fn admit(&self, client: ClientKey) -> Admission {
-        match self.engine.check_key(&client) {
+    /// [`Exceeded`] when so much of the burst is not left; the request is not counted then.
+    pub fn admit(&self, key: LimitKey, cost: NonZeroU32) -> Admission {
+        let checked = match cost {
+            NonZeroU32::MIN => self.engine.check_key(&key),
+            // The settings let no method cost more than the burst.
+            cost => match self.engine.check_key_n(&key, cost) {
+                Ok(checked) => checked,
+                Err(_) => {
+                    return Err(Exceeded { retry_after: self.limit.interval.saturating_mul(cost.get()) });
+                }
+            },
+        };
+        match checked {
             Ok(state) => {
                 let remaining = state.remaining_burst_capacity();
                 let spent = self.limit.burst.get().saturating_sub(remaining);
@@ -165,9 +277,29 @@ impl<C: Clock + Clone> Limiter<C> {
         }
     }
 
-    /// Takes back what a request of the client has counted that another limit refuses.
-    fn give_back(&self, client: ClientKey) {
-        self.clients.give_back(&client, self.limit.interval);
+    /// Counts so much more, whether it is left or not. No more is ever owed than the burst and this.
+    fn charge(&self, key: LimitKey, cost: NonZeroU32) -> WithinLimit {
+        let (interval, burst) = (self.limit.interval, self.limit.burst.get());
+        let nanos = |count: u32| in_nanos(interval.saturating_mul(count));
+        let now = self.clock.now().duration_since(self.start).as_u64();
+        let most = now.saturating_add(nanos(burst)).saturating_add(nanos(cost.get()));
+        let charge = |recovered_at: Option<Nanos>| {
+            let before = recovered_at.map_or(now, Nanos::as_u64).max(now);
+            let after = before.saturating_add(nanos(cost.get())).min(most.max(before));
+            Ok::<_, std::convert::Infallible>((after, Nanos::new(after)))
+        };
+        let Ok(recovered_at) = self.clients.measure_and_replace(&key, charge);
+        let spent = recovered_at.saturating_sub(now);
+        let counted = spent.div_ceil(in_nanos(interval).max(1));
+        WithinLimit {
+            remaining: burst.saturating_sub(u32::try_from(counted).unwrap_or(u32::MAX)),
+            recovered_in: Duration::from_nanos(spent),
+        }
+    }
+
+    /// Takes back what a request has counted for that another limit refuses.
+    fn give_back(&self, key: LimitKey, cost: NonZeroU32) {
+        self.clients.give_back(&key, self.limit.interval.saturating_mul(cost.get()));
     }
 
     /// The limit as the settings have it.
@@ -240,6 +372,10 @@ fn with_parameters(item: &[u8], one: char, first: u32, other: char, second: u64)
     HeaderValue::try_from(value).expect("the item is quoted visible ASCII, the rest letters and digits")
 }
 
+fn in_nanos(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}
+
 fn whole_seconds(duration: Duration) -> u64 {
     duration.as_secs() + u64::from(duration.subsec_nanos() > 0)
 }
@@ -260,7 +396,7 @@ const PLACES: usize = 16;
 
 /// Each place holds a client and when, in nanoseconds from the limiter's start, its burst is back (GCRA's theoretical
 /// arrival time).
-type Set = [Option<(ClientKey, u64)>; PLACES];
+type Set = [Option<(LimitKey, u64)>; PLACES];
 
 impl Clients {
     /// Room for `remembered` clients, rounded up to whole sets.
@@ -272,7 +408,7 @@ impl Clients {
         }
     }
 
-    fn set(&self, client: &ClientKey) -> &Mutex<Set> {
+    fn set(&self, client: &LimitKey) -> &Mutex<Set> {
         let hash = u128::from(self.hasher.hash_one(client));
         &self.sets[((hash * self.sets.len() as u128) >> 64) as usize]
     }
@@ -280,8 +416,8 @@ impl Clients {
 
 impl Clients {
     /// Has a client's burst back so much earlier.
-    fn give_back(&self, client: &ClientKey, interval: Duration) {
-        let interval = u64::try_from(interval.as_nanos()).unwrap_or(u64::MAX);
+    fn give_back(&self, client: &LimitKey, time: Duration) {
+        let interval = in_nanos(time);
         let mut set = self.set(client).lock();
         let known = set.iter_mut().flatten().find(|(key, _)| key == client);
         if let Some((_, recovered_at)) = known {
@@ -291,9 +427,9 @@ impl Clients {
 }
 
 impl StateStore for Clients {
-    type Key = ClientKey;
+    type Key = LimitKey;
 
-    fn measure_and_replace<T, F, E>(&self, client: &ClientKey, measure: F) -> Result<T, E>
+    fn measure_and_replace<T, F, E>(&self, client: &LimitKey, measure: F) -> Result<T, E>
     where
         F: Fn(Option<Nanos>) -> Result<(T, Nanos), E>,
     {
@@ -310,7 +446,7 @@ impl StateStore for Clients {
     }
 }
 
-impl ShrinkableKeyedStateStore<ClientKey> for Clients {
+impl ShrinkableKeyedStateStore<LimitKey> for Clients {
     fn retain_recent(&self, drop_below: Nanos) {
         for set in &*self.sets {
             for place in &mut *set.lock() {
@@ -335,7 +471,7 @@ mod tests {
     use governor::clock::FakeRelativeClock;
 
     use super::*;
-    use crate::settings::parse;
+    use crate::{message::target::Scheme, settings::parse};
 
     fn settings(rate: &str, burst: u32, remembered: u32) -> Settings {
         let text = format!(
@@ -359,48 +495,67 @@ mod tests {
         &limiters.by_name["api"]
     }
 
-    fn client(number: u32) -> ClientKey {
-        ClientKey::V4(number)
+    fn client(number: u32) -> LimitKey {
+        LimitKey::Client(ClientKey::V4(number))
     }
+
+    impl<C: Clock + Clone> Limiter<C> {
+        fn admit_one(&self, key: LimitKey) -> Admission {
+            self.admit(key, NonZeroU32::MIN)
+        }
+    }
+
+    /// A request of client 1, to be counted by these limiters.
+    fn admit_of_one<C: Clock + Clone>(
+        limiters: &[Arc<Limiter<C>>],
+    ) -> Result<Option<StateOf<'_, C, WithinLimit>>, StateOf<'_, C, Exceeded>> {
+        let (head, ()) = http::Request::get("/").body(()).unwrap().into_parts();
+        admit(limiters, &CountedRequest { client: ONE, head: &head, path: "/" }, |_| {
+            panic!("none only tries")
+        })
+    }
+
+    const ONE: Client =
+        Client { address: IpAddr::V4(std::net::Ipv4Addr::from_bits(1)), scheme: Scheme::Http };
 
     #[test]
     fn a_burst_is_admitted_and_then_the_rate() {
         let (limiters, clock) = limiters(&settings("50/s", 100, 1000));
         let limiter = only(&limiters);
         for spent in 1..=100 {
-            let admitted = limiter.admit(client(1)).unwrap();
+            let admitted = limiter.admit_one(client(1)).unwrap();
             assert_eq!(admitted.remaining, 100 - spent);
             assert_eq!(admitted.recovered_in, Duration::from_millis(20) * spent);
         }
-        assert_eq!(limiter.admit(client(1)), Err(Exceeded { retry_after: Duration::from_millis(20) }));
+        assert_eq!(limiter.admit_one(client(1)), Err(Exceeded { retry_after: Duration::from_millis(20) }));
         clock.advance(Duration::from_millis(15));
-        assert_eq!(limiter.admit(client(1)), Err(Exceeded { retry_after: Duration::from_millis(5) }));
+        assert_eq!(limiter.admit_one(client(1)), Err(Exceeded { retry_after: Duration::from_millis(5) }));
         clock.advance(Duration::from_millis(5));
-        assert!(limiter.admit(client(1)).is_ok());
-        assert!(limiter.admit(client(1)).is_err());
+        assert!(limiter.admit_one(client(1)).is_ok());
+        assert!(limiter.admit_one(client(1)).is_err());
         clock.advance(Duration::from_secs(2));
-        assert_eq!(limiter.admit(client(1)).unwrap().remaining, 99);
+        assert_eq!(limiter.admit_one(client(1)).unwrap().remaining, 99);
     }
 
     #[test]
     fn clients_do_not_share_a_limit() {
         let (limiters, _) = limiters(&settings("1/m", 1, 1000));
-        assert!(only(&limiters).admit(client(1)).is_ok());
-        assert!(only(&limiters).admit(client(1)).is_err());
-        assert!(only(&limiters).admit(client(2)).is_ok());
+        assert!(only(&limiters).admit_one(client(1)).is_ok());
+        assert!(only(&limiters).admit_one(client(1)).is_err());
+        assert!(only(&limiters).admit_one(client(2)).is_ok());
     }
 
     #[test]
     fn a_million_ipv6_subscribers_stay_within_the_bound_and_wash_no_offender_out() {
         let (limiters, _) = limiters(&settings("50/s", 100, 1000));
         let limiter = only(&limiters);
-        while limiter.admit(client(1)).is_ok() {}
+        while limiter.admit_one(client(1)).is_ok() {}
         for subscriber in 0..1_000_000u64 {
             let address = Ipv6Addr::from_bits((0x2001_0db8_u128 << 96) | (u128::from(subscriber) << 64) | 1);
-            assert!(limiter.admit(IpAddr::V6(address).into()).is_ok());
+            assert!(limiter.admit_one(LimitKey::Client(IpAddr::V6(address).into())).is_ok());
         }
         assert!(limiter.engine.len() <= 1008, "{} clients are held", limiter.engine.len());
-        assert!(limiter.admit(client(1)).is_err());
+        assert!(limiter.admit_one(client(1)).is_err());
     }
 
     /// The table is made with its limit, and a million addresses make it no larger.
@@ -426,45 +581,49 @@ mod tests {
         let of_route: Vec<_> =
             settings.routes[0].limits.iter().filter_map(|limit| limiters.get(limit)).cloned().collect();
         for left in [2, 1, 0] {
-            let (limiter, within) = admit(&of_route, client(1)).unwrap().unwrap();
+            let (limiter, within) = admit_of_one(&of_route).unwrap().unwrap();
             assert_eq!((&*limiter.limit().name, within.remaining), ("seldom", left));
         }
         for _ in 0..100 {
-            let (limiter, exceeded) = admit(&of_route, client(1)).unwrap_err();
+            let (limiter, exceeded) = admit_of_one(&of_route).unwrap_err();
             assert_eq!((&*limiter.limit().name, exceeded.retry_after_seconds()), ("seldom", 60));
         }
-        assert_eq!(of_route[0].admit(client(1)).unwrap().remaining, 6, "it has admitted three, and this one");
-        while of_route[0].admit(client(1)).is_ok() {}
+        assert_eq!(
+            of_route[0].admit_one(client(1)).unwrap().remaining,
+            6,
+            "it has admitted three, and this one"
+        );
+        while of_route[0].admit_one(client(1)).is_ok() {}
         clock.advance(Duration::from_secs(60));
-        assert!(admit(&of_route, client(1)).is_ok());
-        assert!(admit::<FakeRelativeClock>(&[], client(1)).unwrap().is_none());
+        assert!(admit_of_one(&of_route).is_ok());
+        assert!(admit_of_one::<FakeRelativeClock>(&[]).unwrap().is_none());
     }
 
     #[test]
     fn whoever_has_recovered_makes_room_first() {
         let (limiters, clock) = limiters(&settings("1/s", 10, PLACES as u32));
         let limiter = only(&limiters);
-        assert!(limiter.admit(client(0)).is_ok());
+        assert!(limiter.admit_one(client(0)).is_ok());
         clock.advance(Duration::from_secs(5));
         for number in 1..PLACES as u32 {
-            while limiter.admit(client(number)).is_ok() {}
+            while limiter.admit_one(client(number)).is_ok() {}
         }
-        assert!(limiter.admit(client(100)).is_ok());
-        assert!((1..PLACES as u32).all(|number| limiter.admit(client(number)).is_err()));
+        assert!(limiter.admit_one(client(100)).is_ok());
+        assert!((1..PLACES as u32).all(|number| limiter.admit_one(client(number)).is_err()));
     }
 
     #[test]
     fn an_unchanged_limit_keeps_its_clients_over_a_reload() {
         let before = settings("1/m", 1, 1000);
         let (limiters, _) = limiters(&before);
-        assert!(only(&limiters).admit(client(1)).is_ok());
+        assert!(only(&limiters).admit_one(client(1)).is_ok());
 
         let unchanged = limiters.for_reload(&before.clone());
-        assert!(only(&unchanged).admit(client(1)).is_err());
+        assert!(only(&unchanged).admit_one(client(1)).is_err());
         assert!(unchanged.get(&before.limits["api"]).is_some());
 
         let changed = limiters.for_reload(&settings("2/m", 1, 1000));
-        assert!(only(&changed).admit(client(1)).is_ok());
+        assert!(only(&changed).admit_one(client(1)).is_ok());
     }
 
     #[test]
@@ -473,15 +632,15 @@ mod tests {
         let limiter = only(&limiters);
         assert_eq!(limiter.policy(), "\"api\";q=100;w=2");
         let state = |admission| limiter.state(&admission).to_str().unwrap().to_owned();
-        assert_eq!(state(limiter.admit(client(1))), "\"api\";r=99;t=1");
+        assert_eq!(state(limiter.admit_one(client(1))), "\"api\";r=99;t=1");
         for _ in 0..42 {
-            limiter.admit(client(1)).unwrap();
+            limiter.admit_one(client(1)).unwrap();
         }
         clock.advance(Duration::from_millis(20));
-        assert_eq!(state(limiter.admit(client(1))), "\"api\";r=57;t=1");
-        while limiter.admit(client(1)).is_ok() {}
-        assert_eq!(state(limiter.admit(client(1))), "\"api\";r=0;t=1");
-        let Err(exceeded) = limiter.admit(client(1)) else { panic!("admitted") };
+        assert_eq!(state(limiter.admit_one(client(1))), "\"api\";r=57;t=1");
+        while limiter.admit_one(client(1)).is_ok() {}
+        assert_eq!(state(limiter.admit_one(client(1))), "\"api\";r=0;t=1");
+        let Err(exceeded) = limiter.admit_one(client(1)) else { panic!("admitted") };
         assert_eq!(exceeded.retry_after_seconds(), 1);
     }
 
@@ -489,8 +648,113 @@ mod tests {
     fn the_longest_limits_do_not_overflow() {
         let (limiters, clock) = limiters(&settings("1/d", 365, 1000));
         assert_eq!(only(&limiters).policy(), "\"api\";q=365;w=31536000");
-        while only(&limiters).admit(client(1)).is_ok() {}
+        while only(&limiters).admit_one(client(1)).is_ok() {}
         clock.advance(Duration::from_secs(10 * 365 * 86_400));
-        assert_eq!(only(&limiters).admit(client(1)).unwrap().remaining, 364);
+        assert_eq!(only(&limiters).admit_one(client(1)).unwrap().remaining, 364);
+    }
+    fn of_text(limits: &str, limit: &str) -> (Vec<Arc<Limiter<FakeRelativeClock>>>, FakeRelativeClock) {
+        let text = format!(
+            "{limits}\nlisten = [{{ address = \"[::]:0\" }}]\nupstreams = {{ a = {{ servers = [\"http://a\"] }} }}\n\
+             routes = [{{ name = \"all\", path = \"/*\", upstream = \"a\", limit = {limit} }}]\n"
+        );
+        let settings = parse(&text, "test").unwrap_or_else(|error| panic!("{error}"));
+        let (limiters, clock) = limiters(&settings);
+        (settings.routes[0].limits.iter().filter_map(|limit| limiters.get(limit)).cloned().collect(), clock)
+    }
+
+    /// Asks `count` times; how many are admitted.
+    fn admitted(
+        limiters: &[Arc<Limiter<FakeRelativeClock>>],
+        (client, request, count): (u32, http::request::Builder, u32),
+    ) -> usize {
+        let (head, ()) = request.body(()).unwrap().into_parts();
+        let client = Client { address: IpAddr::V4(std::net::Ipv4Addr::from_bits(client)), ..ONE };
+        let request = CountedRequest { client, head: &head, path: head.uri.path() };
+        (0..count).filter(|_| admit(limiters, &request, |_| ()).is_ok()).count()
+    }
+
+    fn get(target: &str) -> http::request::Builder {
+        http::Request::get(target)
+    }
+
+    #[test]
+    fn requests_count_together_by_what_the_limit_says() {
+        let by = |key: &str| {
+            of_text(&format!("limits = {{ x = {{ rate = \"1/h\", burst = 2, key = \"{key}\" }} }}"), "\"x\"")
+                .0
+        };
+        let path = by("path");
+        assert_eq!(admitted(&path, (1, get("/a~b"), 1)), 1);
+        assert_eq!(admitted(&path, (2, get("/a%7eb"), 2)), 1, "another client, and another spelling");
+        assert_eq!(admitted(&path, (1, get("/b"), 2)), 2);
+        let both = by("client path");
+        assert_eq!(admitted(&both, (1, get("/a"), 3)), 2);
+        assert_eq!([admitted(&both, (2, get("/a"), 3)), admitted(&both, (1, get("/b"), 3))], [2, 2]);
+        let all = by("all");
+        assert_eq!(admitted(&all, (1, get("/a"), 1)) + admitted(&all, (2, get("/b"), 2)), 2);
+        let key = by("header x-key");
+        let with = |value: &str| get("/a").header("x-key", value);
+        assert_eq!(admitted(&key, (1, with("one"), 1)), 1);
+        assert_eq!(admitted(&key, (2, with("one"), 2)), 1);
+        assert_eq!(admitted(&key, (2, with("two"), 3)), 2);
+        assert_eq!(admitted(&key, (3, get("/a"), 3)), 2, "without the field by the client");
+        assert_eq!(admitted(&key, (4, get("/a"), 3)), 2);
+    }
+
+    #[test]
+    fn whoever_is_excepted_is_neither_counted_nor_refused() {
+        let text = "limits = { x = { rate = \"1/h\", burst = 1, key = \"all\", except = [\"0.0.0.8/29\"] } }";
+        let (limiters, _) = of_text(text, "\"x\"");
+        assert_eq!(admitted(&limiters, (9, get("/"), 50)), 50);
+        assert_eq!(admitted(&limiters, (1, get("/"), 50)), 1);
+    }
+
+    #[test]
+    fn what_costs_more_is_admitted_less_often_and_given_back_whole() {
+        let text = "limits = { x = { rate = \"1/h\", burst = 10, cost = { POST = 4 } }, y = { rate = \"1/h\", burst = 2, key = \"all\" } }";
+        let (limiters, _) = of_text(text, "[\"x\", \"y\"]");
+        let post = || http::Request::post("/");
+        assert_eq!(admitted(&limiters, (1, post(), 5)), 2);
+        assert_eq!(admitted(&limiters[..1], (1, get("/"), 5)), 2, "what `y` has refused has cost nothing");
+    }
+
+    #[test]
+    fn the_answers_status_is_charged_and_may_be_owed() {
+        let text = "limits = { login = { rate = \"60/h\", burst = 5, cost = { 401 = 10 } } }";
+        let (limiters, clock) = of_text(text, "\"login\"");
+        let (head, ()) = http::Request::post("/login").body(()).unwrap().into_parts();
+        let request = CountedRequest { client: ONE, head: &head, path: "/login" };
+        let owing = Owing::of(&limiters, &request).unwrap();
+        assert_eq!(admitted(&limiters, (1, http::Request::post("/login"), 1)), 1);
+        assert!(owing.charge(StatusCode::OK).is_none(), "it was right");
+        let (_, within) = owing.charge(StatusCode::UNAUTHORIZED).unwrap();
+        assert_eq!((within.remaining, within.recovered_in), (0, Duration::from_secs(600)));
+        clock.advance(Duration::from_secs(5 * 60));
+        assert_eq!(admitted(&limiters, (1, http::Request::post("/login"), 1)), 0, "five are still owed");
+        clock.advance(Duration::from_secs(61));
+        assert_eq!(admitted(&limiters, (1, http::Request::post("/login"), 1)), 1);
+        for _ in 0..1000 {
+            owing.charge(StatusCode::UNAUTHORIZED);
+        }
+        clock.advance(Duration::from_secs(15 * 60));
+        assert_eq!(
+            admitted(&limiters, (1, http::Request::post("/login"), 9)),
+            5,
+            "no more is owed than that"
+        );
+    }
+
+    #[test]
+    fn a_limit_on_trial_refuses_nobody_and_says_whom_it_would() {
+        let text = "limits = { x = { rate = \"1/h\", burst = 2, dry_run = true }, y = { rate = \"1/h\", burst = 9 } }";
+        let (limiters, _) = of_text(text, "[\"x\", \"y\"]");
+        let (head, ()) = http::Request::get("/").body(()).unwrap().into_parts();
+        let request = CountedRequest { client: ONE, head: &head, path: "/" };
+        let told = std::cell::RefCell::new(Vec::new());
+        for _ in 0..5 {
+            let within = admit(&limiters, &request, |limit| told.borrow_mut().push(limit.name.to_string()));
+            assert_eq!(&*within.unwrap().unwrap().0.limit.name, "y", "fields are those of a limit in force");
+        }
+        assert_eq!(told.into_inner(), ["x", "x", "x"]);
     }
 }

@@ -15,7 +15,7 @@ use toml::{
 };
 
 use super::{
-    AdminAddress, AllowedOrigins, Balance, ClearText, CommandListen, CommandOutput, EncodedSlash,
+    AdminAddress, AllowedOrigins, Balance, ClearText, CommandListen, CommandOutput, CountedBy, EncodedSlash,
     ForwardedBy, HostPattern, Hsts, IdentityPart, KeyType, LogFormat, MediaRange, OverloadControl,
     ProxyProtocol, RedisUrl, RequestField, RequestIdInAnswers, ResponseField, SecurityFields, StopSignal,
     TlsVersion, Unheard, UnknownNames, UpgradeProtocol,
@@ -192,6 +192,11 @@ pub(super) struct WrittenClients {
 pub(super) struct WrittenLimit {
     pub(super) rate: Option<Written<Rate>>,
     pub(super) burst: Option<Written<Positive>>,
+    pub(super) key: Option<Written<CountedBy>>,
+    #[serde(default)]
+    pub(super) cost: BTreeMap<Spanned<String>, Written<Positive>>,
+    pub(super) except: Option<Spanned<Vec<Written<IpNet>>>>,
+    pub(super) dry_run: Option<Written<bool>>,
 }
 
 /// `[commands.NAME]`

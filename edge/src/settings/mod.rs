@@ -18,6 +18,7 @@ pub mod credentials;
 mod doubt;
 mod error;
 mod file;
+mod limits;
 mod matching;
 mod pages;
 mod redis;
@@ -33,7 +34,6 @@ use std::{
     collections::BTreeMap,
     fmt, fs,
     net::{IpAddr, SocketAddr},
-    num::NonZeroU32,
     path::{Path, PathBuf},
     str::FromStr,
     sync::Arc,
@@ -54,6 +54,7 @@ pub use certificates::{
     TlsVersion, UnknownNames, folders_within,
 };
 pub use error::{Faults, SettingsError, Warning};
+pub use limits::{CountedBy, Limit, RequestCosts};
 pub use matching::{Asks, HostPattern, PathPattern, Sign};
 pub use pages::{ErrorPages, PagePart, PageTemplate};
 pub use redis::{RedisSettings, RedisUrl, Unheard};
@@ -317,16 +318,6 @@ pub enum RequestIdInAnswers {
     Errors,
     Always,
     Never,
-}
-
-/// A rate every client of a route may use.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Limit {
-    pub name: Arc<str>,
-    /// Time in which one request is earned back (the inverse of the rate).
-    pub interval: Duration,
-    /// Requests at once before the rate applies.
-    pub burst: NonZeroU32,
 }
 
 /// A program that the edge starts, watches and stops.

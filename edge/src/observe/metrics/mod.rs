@@ -38,6 +38,8 @@ struct Counts {
     upstreams: ByName<UpstreamMetrics>,
     tiers: ByName<TierMetrics>,
     limited: ByName<AtomicU64>,
+    /// By limits that only try.
+    would_have_limited: ByName<AtomicU64>,
     clear: Arc<ConnectionMetrics>,
     tls: Arc<ConnectionMetrics>,
     handshakes_failed: AtomicU64,
@@ -173,6 +175,11 @@ impl Metrics {
     /// Counts a request refused because its client used up the limit of this name.
     pub fn limited(&self, limit: &Arc<str>) {
         named(&self.counts.limited, limit).fetch_add(1, Relaxed);
+    }
+
+    /// Counts a request that a limit would have refused, were it not on trial (`dry_run`).
+    pub fn would_have_limited(&self, limit: &Arc<str>) {
+        named(&self.counts.would_have_limited, limit).fetch_add(1, Relaxed);
     }
 
     /// Counts a failed TLS handshake.

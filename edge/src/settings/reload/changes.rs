@@ -355,7 +355,15 @@ impl Changes {
     }
 
     fn limit(&mut self, table: &str, values: (&Limit, &Limit)) {
-        each_field!(self, table, values, Limit { burst: plain, }, apart name interval);
+        each_field!(
+            self, table, values,
+            Limit {
+                burst: plain, key: plain, cost: plain,
+                except: |networks| list(networks, plain),
+                dry_run: plain,
+            },
+            apart name interval
+        );
         self.key(table, "rate", (&values.0.interval, &values.1.interval), rate);
     }
 

@@ -1,12 +1,15 @@
 //! Who the client is, and how often one may ask.
 
-use std::{num::NonZeroU32, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, num::NonZeroU32, sync::Arc, time::Duration};
+
+use http::{Method, StatusCode};
+use toml::Spanned;
 
 use super::{Resolver, Span, inner};
 use crate::settings::{
-    ClientSettings, ForwardedBy, Limit, RequestIdInAnswers,
+    ClientSettings, CountedBy, ForwardedBy, Limit, RequestCosts, RequestIdInAnswers,
     file::{WrittenClients, WrittenLimit},
-    value::{Positive, Table},
+    value::{Positive, Table, Written},
 };
 
 impl Resolver<'_> {
@@ -29,6 +32,8 @@ impl Resolver<'_> {
     }
 
     pub(super) fn limit(&mut self, name: &Arc<str>, span: Span, written: WrittenLimit) -> Limit {
+        let except = self.networks(written.except, &span, "except");
+        let (key, dry_run) = (self.or(written.key, CountedBy::default()), self.or(written.dry_run, false));
         let interval = self.need(written.rate, &span, "rate", "\"50/s\"").map(|rate| rate.0);
         let interval = interval.unwrap_or(Duration::from_secs(1));
         let place = written.burst.as_ref().map_or(span, |burst| burst.span.clone());
@@ -39,7 +44,47 @@ impl Resolver<'_> {
             let message = format!("a burst of {burst} takes more than a year to earn back");
             self.fault(place, message, "write a smaller burst or a higher rate");
         }
-        Limit { name: Arc::clone(name), interval, burst }
+        let cost = self.cost(written.cost, (interval, burst));
+        Limit { name: Arc::clone(name), interval, burst, key, cost, except, dry_run }
+    }
+
+    fn cost(
+        &mut self,
+        written: BTreeMap<Spanned<String>, Written<Positive>>,
+        (interval, burst): (Duration, NonZeroU32),
+    ) -> RequestCosts {
+        let mut costs = RequestCosts::default();
+        for (name, cost) in written {
+            let (place, place_of_cost) = (name.span(), cost.span.clone());
+            let Some(Positive(cost)) = self.value(cost) else { continue };
+            let name = name.into_inner();
+            let is_status = name.starts_with(|first: char| first.is_ascii_digit());
+            match (name.parse::<StatusCode>(), name.parse::<Method>()) {
+                (Ok(status), _) if (200..600).contains(&status.as_u16()) => {
+                    if status == StatusCode::TOO_MANY_REQUESTS {
+                        let help = "leave it out: what a limit refuses counts for nothing";
+                        self.fault(place, "429 would cost even those who are told to wait", help);
+                    }
+                    if interval.checked_mul(cost.get()).is_none_or(|recovery| recovery > LONGEST_RECOVERY) {
+                        let message = format!("a cost of {cost} takes more than a year to earn back");
+                        self.fault(place_of_cost, message, "write a lower cost or a higher rate");
+                    }
+                    costs.by_status.push((status, cost));
+                }
+                (_, Ok(method)) if !is_status && name.bytes().all(|octet| octet.is_ascii_uppercase()) => {
+                    if cost > burst {
+                        let message = format!("{method} is never admitted at {cost}: the burst is {burst}");
+                        self.fault(place_of_cost, message, "write a lower cost or a larger burst");
+                    }
+                    costs.by_method.push((method, cost));
+                }
+                _ => {
+                    let help = "write a method in capitals, or a status of an answer: { POST = 5, 401 = 10 }";
+                    self.fault(place, format!("{name:?} is neither a method nor a status"), help);
+                }
+            }
+        }
+        costs
     }
 }
 

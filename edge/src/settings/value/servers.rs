@@ -6,7 +6,7 @@ use http::{HeaderName, HeaderValue, Uri, uri::Authority};
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor, value::MapAccessDeserializer};
 
 use super::{Positive, Read, ReadVisitor, Unreadable, Value, Written, unexpected};
-use crate::settings::{Balance, HashKey, Location, RequestField, ServerProtocol, Sign};
+use crate::settings::{Balance, CountedBy, HashKey, Location, RequestField, ServerProtocol, Sign};
 
 /// A server as its address, or as a table around it.
 #[derive(Debug)]
@@ -137,6 +137,26 @@ impl Value for Balance {
             }
             ["hash", "cookie", name] if is_cookie_name(name) => Ok(Self::Hash(HashKey::Cookie(name.into()))),
             ["sticky", name] if is_cookie_name(name) => Ok(Self::Sticky(name.into())),
+            _ => Err(bad()),
+        }
+    }
+}
+
+impl Value for CountedBy {
+    const EXPECTED: &'static str = "\"client\", \"path\", \"client path\", \"header NAME\" or \"all\"";
+
+    fn from_text(text: &str) -> Result<Self, Unreadable> {
+        let bad = || {
+            let help = "write \"client\", \"path\", \"client path\", \"header NAME\", or \"all\" for one count of all requests";
+            Unreadable::new(format!("{text:?} is nothing by which requests are counted"), help)
+        };
+        let words: Vec<&str> = text.split_ascii_whitespace().collect();
+        match words[..] {
+            ["client"] => Ok(Self::Client),
+            ["path"] => Ok(Self::Path),
+            ["client", "path"] | ["path", "client"] => Ok(Self::ClientAndPath),
+            ["all"] => Ok(Self::All),
+            ["header", name] => name.parse::<HeaderName>().map(Self::Header).map_err(|_| bad()),
             _ => Err(bad()),
         }
     }
