@@ -81,7 +81,7 @@ pub use range::{MOST_RANGES, RangeAnswer, range};
 pub use reason::Reason;
 pub use reference::ResourceName;
 pub use request::RequestFacts;
-pub use rules::{ClientDirectives, Cookies, IgnoredCookies, Ranges, Rules, SetCookie, Ttl};
+pub use rules::{ClientDirectives, Cookies, IgnoredCookies, Ranges, Rules, SetCookie, Ttl, covers};
 pub use spelling::{one_host, one_spelling};
 pub use tags::{LONGEST_TAG, MOST_TAGS, NoTag, Tag, invalidated_groups, tags};
 pub use targeted::targeted_field;

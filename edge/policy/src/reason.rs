@@ -76,6 +76,8 @@ reasons! {
     Canary => "canary",
     /// The request is on its route by its header fields, and what is stored for its URL is for requests without them.
     RouteFields => "route-fields",
+    /// The request has a field by which the route has it go past the cache (`bypass`).
+    Bypass => "bypass",
     /// The client asks to switch to another protocol (RFC 9110 §7.8).
     Upgrade => "upgrade",
 
@@ -158,6 +160,7 @@ impl Reason {
                 | Reason::RequestContent
                 | Reason::Canary
                 | Reason::RouteFields
+                | Reason::Bypass
                 | Reason::Authorization
                 | Reason::NotShared
                 | Reason::RangeAnswer

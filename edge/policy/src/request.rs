@@ -209,6 +209,10 @@ mod tests {
         assert!(!minds(&[(COOKIE, "a=1; _ga_x=2;")], &ignore(&["a", "_ga*"])));
         assert!(minds(&[(COOKIE, "a=1"), (COOKIE, "session=2")], &ignore(&["a"])));
         assert!(minds(&[(COOKIE, "A=1")], &ignore(&["a"])), "cookie names have case");
+        let but = IgnoredCookies::AllBut(vec!["session".to_owned(), "wp_*".to_owned()]);
+        let but = Rules { ignored_cookies: but, cookies: Cookies::Bypass, ..Rules::default() };
+        assert!(!minds(&[(COOKIE, "a=1; sessions=2")], &but));
+        assert!(minds(&[(COOKIE, "a=1; session=2")], &but) && minds(&[(COOKIE, "wp_logged_in=1")], &but));
         let all = Rules { ignored_cookies: IgnoredCookies::All, ..Rules::default() };
         assert!(!minds(&[(COOKIE, "a=1")], &all));
         let bypass = Rules { cookies: Cookies::Bypass, ..ignore(&["a"]) };

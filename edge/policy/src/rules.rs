@@ -126,15 +126,19 @@ pub enum IgnoredCookies {
 
 impl IgnoredCookies {
     /// Whether a request carries a cookie that is not ignored.
+    /// All but those of these names.
+    AllBut(Vec<String>),
     pub fn matter_in(&self, request: &HeaderMap) -> bool {
-        match self {
-            IgnoredCookies::All => false,
-            IgnoredCookies::Named(names) if names.is_empty() => request.contains_key(COOKIE),
-            IgnoredCookies::Named(names) => request.get_all(COOKIE).iter().any(|line| {
-                let mut pairs = line.as_bytes().split(|&byte| byte == b';').map(cookie_name);
-                pairs.any(|name| !name.is_empty() && !names.iter().any(|ignored| covers(ignored, name)))
-            }),
-        }
+        let (names, named) = match self {
+            IgnoredCookies::All => return false,
+            IgnoredCookies::Named(names) if names.is_empty() => return request.contains_key(COOKIE),
+            IgnoredCookies::Named(names) => (names, true),
+            IgnoredCookies::AllBut(names) => (names, false),
+        };
+        request.get_all(COOKIE).iter().any(|line| {
+            let mut pairs = line.as_bytes().split(|&byte| byte == b';').map(cookie_name);
+            pairs.any(|name| !name.is_empty() && names.iter().any(|pattern| covers(pattern, name)) != named)
+        })
     }
 }
 
@@ -143,10 +147,11 @@ fn cookie_name(pair: &[u8]) -> &[u8] {
     pair[..end].trim_ascii()
 }
 
-fn covers(ignored: &str, name: &[u8]) -> bool {
-    match ignored.strip_suffix('*') {
+/// Whether a name, or one that ends in `*` for all that begin so, is that of a cookie.
+pub fn covers(pattern: &str, name: &[u8]) -> bool {
+    match pattern.strip_suffix('*') {
         Some(prefix) => name.starts_with(prefix.as_bytes()),
-        None => name == ignored.as_bytes(),
+        None => name == pattern.as_bytes(),
     }
 }
 

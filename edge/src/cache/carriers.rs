@@ -1,4 +1,5 @@
-//! Who carries what: from a tag, a group, or a query that means the same as others, to the keys stored with it. So a purge
+//! Who carries what: from a tag, a group, a query that means the same as others, or a URL whose responses are for requests with
+//! further parts, to the keys stored with it. So a purge
 //! costs what it finds, not what is stored.
 //!
 //! Exact in one direction: whatever is stored is found here. A [`Carried`] is made before its response is stored and
@@ -25,7 +26,8 @@ pub struct Carriers<L: Locking = ParkingLot> {
     shards: Vec<L::Mutex<FacetEntries>>,
     /// By path, the No-Vary-Search of what is stored there, each with how often.
     rules: Vec<L::Mutex<RuleCounts>>,
-    /// How many responses with No-Vary-Search have been about to be stored: most origins never send it.
+    /// How many responses with No-Vary-Search, or under keys with parts, have been about to be stored: most origins never send it,
+    /// and most routes have no such keys.
     equivalents: L::Counter,
 }
 
@@ -70,10 +72,13 @@ impl<L: Locking> Carriers<L> {
         tags: &[Tag],
         rules: Option<NoVarySearch>,
     ) -> Option<Carried<L>> {
-        if tags.is_empty() && rules.is_none() {
+        if tags.is_empty() && rules.is_none() && key.parts().is_empty() {
             return None;
         }
         let mut facets: Vec<u64> = tags.iter().map(|tag| self.hash(tag_facet(key.origin(), tag))).collect();
+        if !key.parts().is_empty() {
+            facets.push(self.parted(key));
+        }
         if let Some(rules) = &rules {
             facets.push(self.equivalent(key, rules));
             let path = key.without_query();
@@ -85,6 +90,7 @@ impl<L: Locking> Carriers<L> {
                 }
             });
         }
+        // Only to spread them.
         let hash = self.hash(Facet::Key(key.as_str()));
         for facet in &facets {
             L::locked(self.shard(*facet), |places| {
@@ -94,13 +100,13 @@ impl<L: Locking> Carriers<L> {
         Some(Carried { carriers: Arc::clone(self), key: key.clone(), hash, facets: facets.into(), rules })
     }
 
-    /// A response with No-Vary-Search is about to be stored. To be said before its fate is asked, so that either it
+    /// A response with No-Vary-Search, or under a key with parts, is about to be stored. To be said before its fate is asked, so that either it
     /// learns of an invalidation, or [`Carriers::any_equivalents`] says so to the one who invalidates.
     pub fn expect_equivalents(&self) {
         self.equivalents.raise(1);
     }
 
-    /// Whether any response may answer for a query under which it is not stored.
+    /// Whether any response may answer for a URL that is not the whole of its key.
     pub fn any_equivalents(&self) -> bool {
         self.equivalents.get() > 0
     }
@@ -108,6 +114,11 @@ impl<L: Locking> Carriers<L> {
     /// All keys with this tag; a group's only of this origin (`scheme://host:port`).
     pub fn with_tag(&self, origin: &str, tag: &Tag) -> u64 {
         self.hash(tag_facet(origin, tag))
+    }
+
+    /// The facet under which keys with parts are found by their URL.
+    pub fn parted(&self, key: &Key) -> u64 {
+        self.hash(Facet::Key(key.url()))
     }
 
     /// The facets under which responses are found that answer for this key by their No-Vary-Search.

@@ -1,4 +1,5 @@
-//! The primary cache key (RFC 9111 §2): everything of a request's target that can change the response.
+//! The primary cache key (RFC 9111 §2): everything of a request's target that can change the response, and what else of a
+//! request its route makes part of it ([`super::key_parts`]).
 //!
 //! A key has one spelling of host, path and query (RFC 3986 §6.2.2), whatever spelling the client chose; purges and
 //! invalidations name keys, so they find what is stored under any. Whoever fetches for the cache asks the upstream for
@@ -28,6 +29,8 @@ pub struct Key {
     origin: usize,
     /// Where the path ends.
     path: usize,
+    /// Where the URL ends, which a space follows, and what else of the request makes another response. No URL holds one.
+    url: usize,
 }
 
 /// Comparing the text is enough; the lengths follow from it.
@@ -83,12 +86,18 @@ impl Key {
             }
             Arc::from(text.as_str())
         });
-        Self { text, origin, path }
+        Self { text, origin, path, url: length }
+    }
+
+    /// The key of the same URL for requests that have these parts. They hold no space, unless between two of them.
+    #[must_use]
+    pub fn with_parts(&self, parts: &str) -> Self {
+        Self { text: format!("{} {parts}", self.url()).into(), ..*self }
     }
 
     /// Before all others; the key of nothing.
     pub(super) fn least() -> Self {
-        Self { text: "".into(), origin: 0, path: 0 }
+        Self { text: "".into(), origin: 0, path: 0, url: 0 }
     }
 
     /// The key of this text: see [`Key::as_str`]. `None` for what is no key.
@@ -96,8 +105,9 @@ impl Key {
         let authority = text.find("://")? + 3;
         // No host holds a `/`.
         let origin = authority + text[authority..].find('/')?;
-        let path = origin + text[origin..].find('?').unwrap_or(text.len() - origin);
-        Some(Self { text: text.into(), origin, path })
+        let url = url_of(text).len();
+        let path = origin + text.get(origin..url)?.find('?').unwrap_or(url - origin);
+        Some(Self { text: text.into(), origin, path, url })
     }
 
     /// The key of another resource of the same origin.
@@ -105,7 +115,8 @@ impl Key {
         let origin = self.origin();
         let path_and_query = one_spelling(path_and_query);
         let path = origin.len() + path_and_query.find('?').unwrap_or(path_and_query.len());
-        Self { text: format!("{origin}{path_and_query}").into(), origin: origin.len(), path }
+        let url = origin.len() + path_and_query.len();
+        Self { text: format!("{origin}{path_and_query}").into(), origin: origin.len(), path, url }
     }
 
     /// Scheme, host and port, with which every key of the origin begins.
@@ -123,7 +134,17 @@ impl Key {
     /// Path and query for the request to the origin. Nothing that the key omits is sent, so it cannot change the
     /// response.
     pub fn path_and_query(&self) -> &str {
-        &self.text[self.origin..]
+        &self.text[self.origin..self.url]
+    }
+
+    /// The URL that it is of, by which it is purged.
+    pub fn url(&self) -> &str {
+        &self.text[..self.url]
+    }
+
+    /// What else of a request its response is for; empty where that is nothing.
+    pub fn parts(&self) -> &str {
+        self.text.get(self.url + 1..).unwrap_or_default()
     }
 
     /// Everything up to the query.
@@ -133,13 +154,18 @@ impl Key {
 
     /// The query, without its `?`; empty where there is none.
     pub fn query(&self) -> &str {
-        self.text.get(self.path + 1..).unwrap_or_default()
+        self.text.get(self.path + 1..self.url).unwrap_or_default()
     }
 
-    /// As text: an absolute URI that always names its port.
+    /// As text: an absolute URI that always names its port, and the parts behind it.
     pub fn as_str(&self) -> &str {
         &self.text
     }
+}
+
+/// The URL of a key's text.
+pub(super) fn url_of(key: &str) -> &str {
+    key.split_once(' ').map_or(key, |(url, _)| url)
 }
 
 thread_local! {
@@ -212,6 +238,21 @@ mod tests {
         };
         assert_eq!(key("/x?utm_source=y"), key("/x"));
         assert_eq!(key("/x?b&utm_a=1&a=2").path_and_query(), "/x?a=2&b");
+    }
+
+    #[test]
+    fn what_else_makes_another_response_stands_behind_the_url() {
+        let plain = key("/a?b", "shop", Scheme::Http);
+        let one = plain.with_parts("x-country=DE cookie:currency=EUR");
+        assert_eq!(one.as_str(), "http://shop:80/a?b x-country=DE cookie:currency=EUR");
+        assert_eq!((one.url(), one.query(), one.path_and_query()), (plain.as_str(), "b", "/a?b"));
+        assert_eq!((one.parts(), plain.parts()), ("x-country=DE cookie:currency=EUR", ""));
+        assert_ne!(one, plain);
+        for key in [one.clone(), plain, key("/a", "shop", Scheme::Http).with_parts("x?=1")] {
+            let read = Key::of_text(key.as_str()).unwrap();
+            assert_eq!((read.url(), read.parts(), read.query()), (key.url(), key.parts(), key.query()));
+            assert_eq!(read.without_query(), key.without_query());
+        }
     }
 
     #[test]

@@ -23,7 +23,7 @@ use super::{
     Key, Stored, StoredBody, Tiers,
     carriers::{Carried, Carriers, Cursor},
     markers::{Marker, Markers, Whose},
-    no_vary_search::{NoVarySearchIndex, mean_the_same},
+    no_vary_search::{NoVarySearchIndex, answers, mean_the_same},
     not_stored::LastNotStored,
     purge::{Answers, Fate, Force, Gate, Generation, Purgeable, Rule},
     reservation::Reservation,
@@ -294,7 +294,7 @@ impl Memory {
     pub fn look_up_equivalent(&self, key: &Key, request: &impl SentFields) -> Option<(Key, Arc<Stored>)> {
         self.equivalents.find(key).into_iter().find_map(|other| {
             let stored = Arc::clone(self.look_up(&other)?.select(request)?);
-            mean_the_same(key, &other, &stored.identity().head).then_some((other, stored))
+            answers(key, &other, &stored.identity().head).then_some((other, stored))
         })
     }
 
@@ -358,7 +358,7 @@ impl Memory {
         if stored.parts().is_none() {
             self.equivalents.learn(key, &stored.identity().head);
         }
-        self.expect(&stored);
+        self.expect(key, &stored);
         self.change(key, |variants| {
             if !place.is_there(variants) || self.withdrawn.concerns(key, stored.meta.received_at) {
                 return;
@@ -547,6 +547,11 @@ impl Memory {
     }
 
     fn sweep_equivalents(&self, named: &Key, sweep: &mut Sweep) {
+        if self.carriers.any_equivalents() {
+            self.each_carrier(self.carriers.parted(named), |key| {
+                self.visit(key, sweep, |_| key.url() == named.url());
+            });
+        }
         for facet in self.carriers.equivalents_of(named) {
             self.each_carrier(facet, |key| {
                 self.visit(key, sweep, |stored| mean_the_same(named, key, &stored.identity().head));
@@ -643,8 +648,8 @@ impl Memory {
     }
 
     /// Says that a response is about to be written, before the write asks its fate.
-    fn expect(&self, stored: &Stored) {
-        if answers_for(stored).is_some() {
+    fn expect(&self, key: &Key, stored: &Stored) {
+        if !key.parts().is_empty() || answers_for(stored).is_some() {
             self.carriers.expect_equivalents();
         }
     }

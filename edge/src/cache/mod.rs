@@ -15,6 +15,7 @@ pub mod codec;
 pub mod collapse;
 pub mod held;
 pub mod key;
+mod key_parts;
 pub mod locking;
 pub mod markers;
 pub mod memory;

@@ -40,12 +40,12 @@ impl NoVarySearchIndex {
     /// Learns the No-Vary-Search of a response.
     pub fn learn(&self, key: &Key, head: &HeaderMap) {
         let Some(rules) = NoVarySearch::read(head) else { return };
-        let (path, query) = split(key);
+        let path = key.without_query();
         let known = self.rules.get(path);
         let others = known.iter().flat_map(|known| known.iter()).filter(|other| **other != rules);
         let all: Arc<[NoVarySearch]> =
             std::iter::once(&rules).chain(others).take(MOST_RULES).cloned().collect();
-        self.keys.insert(name(path, &rules, query), key.clone());
+        self.keys.insert(name(key, &rules), key.clone());
         self.rules.insert(path.into(), all);
         self.any.store(true, Ordering::Release);
     }
@@ -55,14 +55,20 @@ impl NoVarySearchIndex {
         if !self.any.load(Ordering::Acquire) {
             return Vec::new();
         }
-        let (path, query) = split(key);
-        let rules = self.rules.get(path);
-        let names = rules.iter().flat_map(|rules| rules.iter()).map(|rules| name(path, rules, query));
+        let rules = self.rules.get(key.without_query());
+        let names = rules.iter().flat_map(|rules| rules.iter()).map(|rules| name(key, rules));
         names.filter_map(|name| self.keys.get(&name)).filter(|found| found != key).collect()
     }
 }
 
-/// Whether the response to one URL, by its own No-Vary-Search, answers the other (draft-ietf-httpbis-no-vary-search).
+/// Whether the response to one request, by its own No-Vary-Search, answers the other (draft-ietf-httpbis-no-vary-search), which has
+/// the same of all that is part of the keys beside.
+pub fn answers(one: &Key, other: &Key, head: &HeaderMap) -> bool {
+    one.parts() == other.parts() && mean_the_same(one, other, head)
+}
+
+/// Whether the response to one URL, by its own No-Vary-Search, is one to the other, whatever else is part of their keys: a purge
+/// asks.
 pub fn mean_the_same(one: &Key, other: &Key, head: &HeaderMap) -> bool {
     let ((path, query), (other_path, other_query)) = (split(one), split(other));
     path == other_path
@@ -73,8 +79,9 @@ fn split(key: &Key) -> (&str, &str) {
     (key.without_query(), key.query())
 }
 
-fn name(path: &str, rules: &NoVarySearch, query: &str) -> Box<str> {
-    format!("{path}?{}", rules.key(query)).into()
+fn name(key: &Key, rules: &NoVarySearch) -> Box<str> {
+    let (path, query) = split(key);
+    format!("{path}?{} {}", rules.key(query), key.parts()).into()
 }
 
 #[derive(Clone, Debug)]

@@ -68,7 +68,7 @@ impl<L: Locking> Gate<L> {
     /// Runs a write for a key, alone among the writes of its stripe. Every fate it reads holds until it has returned: no
     /// purge completes in between.
     pub fn write<R>(&self, key: &Key, write: impl FnOnce() -> R) -> R {
-        let hash = self.hash(Facet::Key(key.as_str()));
+        let hash = self.hash(Facet::Key(key.url()));
         let stripe = (hash >> 32) as usize % self.stripes.len();
         L::locked(&self.stripes[stripe], |()| write())
     }
@@ -79,7 +79,7 @@ impl<L: Locking> Gate<L> {
             return Fate::Alive;
         }
         let Purgeable { key, tags, answers } = response;
-        let mut newest = self.newest_of_place(began, key).or(self.newest(Facet::Key(key.as_str())));
+        let mut newest = self.newest_of_place(began, key).or(self.newest(Facet::Key(key.url())));
         for tag in tags {
             newest = newest.or(self.newest(tag_facet(key.origin(), tag)));
         }
@@ -108,7 +108,7 @@ impl<L: Locking> Gate<L> {
         }
         let newest = self
             .newest_of_place(began, key)
-            .or(self.newest(Facet::Key(key.as_str())))
+            .or(self.newest(Facet::Key(key.url())))
             .or(self.newest(Facet::SomeGroupOf(key.origin())));
         self.newest_tag.get() > began.0 || fate_of(newest, began) != Fate::Alive
     }
@@ -118,7 +118,7 @@ impl<L: Locking> Gate<L> {
     /// answers for it under other keys is the caller's, after [`Gate::wait_for_writers`].
     pub fn invalidate<R>(&self, key: &Key, drop_stored: impl FnOnce(Generation) -> R) -> R {
         let generation = Generation(self.current.up());
-        self.stamp_key(key.as_str(), Stamp { generation, force: Force::Hard, at: Moment::default() });
+        self.stamp_key(key.url(), Stamp { generation, force: Force::Hard, at: Moment::default() });
         drop_stored(generation)
     }
 

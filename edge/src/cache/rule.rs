@@ -2,7 +2,7 @@
 
 use cache_policy::{Moment, Tag};
 
-use super::Key;
+use super::{Key, key::url_of};
 
 /// Counts purges.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -37,7 +37,8 @@ pub enum Rule {
     /// Every resource whose key begins with this text; a key is `scheme://host:port/path?query`. Where the text ends within
     /// a query, also what is stored of that path and answers for other queries than its own (No-Vary-Search).
     Prefix(Box<str>),
-    /// One resource in all its variants, and what answers for it by No-Vary-Search.
+    /// One URL: all that is stored for it, in all variants and by whatever else of requests, and what answers for it by
+    /// No-Vary-Search.
     Key(Box<str>),
     /// Every response that carries this tag (Surrogate-Key, Cache-Tag).
     Tag(Tag),
@@ -57,7 +58,7 @@ impl Rule {
             Self::Everything => true,
             Self::Host(host) => host_of(key).is_some_and(|of_key| *of_key == **host),
             Self::Prefix(prefix) => key.starts_with(&**prefix),
-            Self::Key(one) => **one == *key,
+            Self::Key(one) => **one == *url_of(key),
             Self::Tag(tag) => tags.binary_search(tag).is_ok(),
             Self::Group { origin, group } => key.starts_with(&**origin) && tags.binary_search(group).is_ok(),
         }

@@ -5,7 +5,10 @@ use std::collections::{HashMap, HashSet};
 
 use cache_policy::Tag;
 
-use super::rule::{Rule, host_of};
+use super::{
+    key::url_of,
+    rule::{Rule, host_of},
+};
 
 /// The rules of one purge.
 #[derive(Clone, Debug, Default)]
@@ -67,7 +70,7 @@ impl RuleSet {
 
     /// Whether one of them matches the response stored under `key` with `tags`.
     pub fn matches(&self, key: &str, tags: &[Tag]) -> bool {
-        self.keys.contains(key)
+        self.keys.contains(url_of(key))
             || self.match_place(key)
             || (!self.tags.is_empty() && tags.iter().any(|tag| self.tags.contains(tag)))
             || self.groups_of(key).is_some_and(|groups| tags.iter().any(|tag| groups.contains(tag)))
@@ -113,7 +116,8 @@ impl RuleSet {
 
 /// A key's text without its query.
 pub(super) fn path_of(key: &str) -> &str {
-    key.split_once('?').map_or(key, |(path, _)| path)
+    let url = url_of(key);
+    url.split_once('?').map_or(url, |(path, _)| path)
 }
 
 #[cfg(test)]
@@ -142,7 +146,7 @@ mod tests {
         #[test]
         fn a_set_matches_what_one_of_its_rules_matches(
             rules in proptest::collection::vec(rule(), 0..8),
-            key in "http://[ab]{1,2}:80/[ab/?]{0,5}",
+            key in "http://[ab]{1,2}:80/[ab/?]{0,5}( [ab?]{1,2})?",
             words in proptest::collection::vec("[ab]{1,2}", 0..3),
         ) {
             let mut tags: Vec<_> =

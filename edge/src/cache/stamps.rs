@@ -25,7 +25,7 @@ use super::{
 pub enum Facet<'a> {
     Everything,
     Host(&'a str),
-    /// One resource.
+    /// One URL.
     Key(&'a str),
     /// Some resource of this path with a query: one whose response means the same as others may be concerned
     /// (No-Vary-Search).

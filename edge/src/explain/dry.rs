@@ -16,7 +16,7 @@ use crate::{
     cache::Key,
     fetch::want::{self, Want},
     observe::evidence,
-    request::route,
+    request::{canary, route},
     settings::{Route, Settings},
 };
 
@@ -35,14 +35,16 @@ pub fn dry(
         Ok(asked) => asked,
         Err(undecided) => return undecided.told(),
     };
-    let super::Explained { head, target, route, .. } = &asked;
+    let super::Explained { head, route, .. } = &asked;
     let rules = &route.rules;
     let facts = route::facts(head, route);
     let moment = Moment::from_epoch(Duration::from_secs(1));
     let arrival = Arrival { requested_at: moment, received_at: moment, wall: now };
-    let key = Key::on_route(target, &route.query);
+    let key = Key::of_request(&asked.as_sent());
     let wants_part = matches!(want::want(head, None, &facts, rules), Want::Part);
+    let past = route.bypass.iter().any(|sign| canary::has_field(&head.headers, sign));
     let judged = match decide(&facts, None, rules, moment) {
+        _ if past => Err(Reason::Bypass),
         Decision::Pass(reason) => Err(reason),
         _ if wants_part && status == StatusCode::PARTIAL_CONTENT => {
             admit_part(&facts, response, arrival, rules).map(|(admitted, place)| (admitted, Some(place)))
@@ -114,7 +116,7 @@ fn fits(
     if length.is_some_and(|length| length > settings.cache.largest_object) {
         return Err(Reason::TooLarge);
     }
-    let tags = tags(&admitted.head)?;
+    let tags = tags(&admitted.head, rules)?;
     Ok((admitted, place, tags))
 }
 

@@ -16,11 +16,7 @@ use crate::{
     },
     fetch::want::{self, Want},
     observe::{evidence, verdict::Verdict},
-    request::{
-        canary::{self, RouteSide},
-        refusal::Refusal,
-        route,
-    },
+    request::{canary, refusal::Refusal, route},
     response::fields::Handling,
     settings::{Route, Settings},
 };
@@ -39,10 +35,10 @@ pub fn live(
         Ok(asked) => asked,
         Err(undecided) => return undecided.told(),
     };
-    let super::Explained { head, target, route, .. } = &asked;
+    let super::Explained { head, route, .. } = &asked;
     let rules = &route.rules;
     let facts = route::facts(head, route);
-    let key = Key::on_route(target, &route.query);
+    let key = Key::of_request(&asked.as_sent());
     let confirmed = memory.standing().confirmed(now);
     let selection = Selection { sent: asked.as_sent(), facts: &facts, key: &key, now, confirmed };
     let resource = memory.look_up(&key);
@@ -57,10 +53,10 @@ pub fn live(
     };
     let largest = settings.cache.largest_object;
     let marker = marker.filter(|marker| want::concerns(marker, &wanted, head, largest));
-    let decision = match canary::side(route.canary.as_ref(), &head.headers, &asked.client) {
-        RouteSide::Asked => Decision::Pass(Reason::Canary),
-        _ if !route.asks.fields.is_empty() => Decision::Pass(Reason::RouteFields),
-        RouteSide::Stable | RouteSide::Share => selection.decide(resource, candidate),
+    let side = canary::side(route.canary.as_ref(), &head.headers, &asked.client);
+    let decision = match route::past_the_cache(side, route, &head.headers) {
+        Some(reason) => Decision::Pass(reason),
+        None => selection.decide(resource, candidate),
     };
     let (verdict, status, reason) = match decision {
         Decision::Serve { stale: None } => ("hit", Some(Verdict::Hit), None),

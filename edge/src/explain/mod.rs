@@ -600,10 +600,11 @@ fn cookie_note(request: &HeaderMap, rules: &Rules, for_everyone: Option<bool>) -
     }
     let told = match (rules.cookies, for_everyone) {
         _ if !rules.ignored_cookies.matter_in(request) => {
-            "`ignore_cookies` covers every cookie of this request: none counts, and none goes to the origin with a fetch for the cache"
+            "no cookie of this request counts, by `ignore_cookies`, `key` or `bypass`: to the origin go those with a fetch for the cache \
+             that are part of the key"
         }
         (Cookies::Bypass, _) => {
-            "`cookies = \"bypass\"`: any cookie that `ignore_cookies` does not name goes to the origin"
+            "`cookies = \"bypass\"` or `bypass`: a cookie that is not ignored has the request go past the cache"
         }
         (Cookies::Origin, Some(true)) => {
             "`cookies = \"origin\"`: the response says `public`, `s-maxage` or `immutable`, so that it is for requests with cookies too"

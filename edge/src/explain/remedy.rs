@@ -58,6 +58,7 @@ pub(super) fn remedy(reason: Reason, supply: Option<Supply>, rules: &Rules) -> O
         Reason::RouteFields => {
             "where its answers are to be stored, tell the route apart by host or path in place of `headers`"
         }
+        Reason::Bypass => "where its answers are to be stored, leave the field out of `bypass` of the route's cache",
         Reason::VaryAny | Reason::VaryTooWide => {
             "let the origin name in Vary only the fields it really looks at"
         }

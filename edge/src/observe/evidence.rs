@@ -155,7 +155,7 @@ fn names(reason: Option<Reason>, meta: Option<&Meta>) -> DecidingFields {
         Reason::RequestCookie => request(&[header::COOKIE]),
         Reason::OriginPrecondition => request(&[header::IF_MATCH, header::IF_UNMODIFIED_SINCE]),
         Reason::Canary => request(&[header::COOKIE]),
-        Reason::RouteFields | Reason::PurgesUnheard => request(&[]),
+        Reason::RouteFields | Reason::Bypass | Reason::PurgesUnheard => request(&[]),
         Reason::RequestContent => request(&[header::CONTENT_LENGTH, header::TRANSFER_ENCODING]),
         Reason::RequestPart => {
             request(&[header::RANGE, header::IF_RANGE, header::IF_NONE_MATCH, header::IF_MODIFIED_SINCE])
@@ -191,7 +191,7 @@ const EXPIRES: &[HeaderName] = &[header::EXPIRES, header::DATE];
 const HEURISTIC: &[HeaderName] = &[header::LAST_MODIFIED, header::DATE];
 const ANY_LIFETIME: &[HeaderName] =
     &[header::CACHE_CONTROL, header::EXPIRES, header::LAST_MODIFIED, header::ETAG];
-static TAGS: [HeaderName; 3] = [
+static TAGS: [HeaderName; 6] = [
     HeaderName::from_static("surrogate-key"),
     HeaderName::from_static("cache-tag"),
     HeaderName::from_static("cache-groups"),

@@ -130,6 +130,12 @@ pub async fn handle(
     if let Ok(of_route) = &mut found {
         let RouteState { route, gatekeeper, admits, .. } = of_route.on;
         on = Some((route, of_route.client.scheme));
+        if let Some(country) = &route.key.country
+            && !clients.trusts(peer.address)
+        {
+            // Nobody chooses where he is.
+            head.headers.remove(country);
+        }
         let mut let_in = admit(edge, of_route, &head).map(|rest| owing = rest);
         if let_in.is_ok()
             && let Some(cors) = &route.cors
@@ -374,6 +380,8 @@ fn ask<'a>(
     if !told.is_empty() {
         facts = facts.with_credentials();
     }
+    let sent = AsSent { head, target: &target, client: &client, told, route, upstream: upstream.settings() };
+    let key = Key::of_request(&sent);
     Ok(Asked::Forward(Exchange {
         edge,
         settings,
@@ -381,7 +389,7 @@ fn ask<'a>(
         head,
         id,
         facts,
-        key: Key::on_route(&target, &route.query),
+        key,
         target,
         client,
         ends,
@@ -504,11 +512,8 @@ enum Next {
 impl Exchange<'_> {
     /// Looks up, decides, and answers where the cache can answer at once.
     fn look_up(&self) -> Result<LookUp, Refusal> {
-        if self.side == RouteSide::Asked {
-            return Ok(LookUp::Pass(Reason::Canary));
-        }
-        if !self.route.asks.fields.is_empty() {
-            return Ok(LookUp::Pass(Reason::RouteFields));
+        if let Some(reason) = self.goes_past() {
+            return Ok(LookUp::Pass(reason));
         }
         let selection = self.selection();
         let resource = self.edge.memory.look_up(&self.key);
@@ -542,6 +547,11 @@ impl Exchange<'_> {
                 LookUp::Fetch(Wanted { resource, stored, plan, want, heard })
             }
         })
+    }
+
+    /// Why the request has nothing to do with what is stored, whatever that is.
+    fn goes_past(&self) -> Option<Reason> {
+        route::past_the_cache(self.side, self.route, &self.head.headers)
     }
 
     fn selection(&self) -> Selection<'_> {
@@ -594,6 +604,9 @@ impl Exchange<'_> {
 
     /// A stale answer in place of a refusal for want of one from the upstream, if policy permits.
     fn stale_or(&self, refusal: Refusal) -> Result<Answer, Refusal> {
+        if self.goes_past().is_some() {
+            return Err(refusal);
+        }
         let resource = self.edge.memory.look_up(&self.key);
         let candidate = self.selection().find(&self.edge.memory, resource.as_deref());
         let stored = candidate.as_ref().map(Candidate::stored);

@@ -69,6 +69,9 @@ impl Exchange<'_> {
                     request.headers_mut().remove(name);
                 }
             }
+            if let Some(cookies) = self.as_sent().keyed_cookies() {
+                request.headers_mut().insert(header::COOKIE, cookies);
+            }
         }
 
         let began = self.edge.memory.generation();

@@ -77,7 +77,31 @@ impl AsSent<'_> {
         for (name, value) in self.told.iter().filter(|(name, _)| said.of(name).is_none()) {
             fields.insert(name, value.clone());
         }
+        if audience == Audience::Cache
+            && let Some(cookies) = self.keyed_cookies()
+        {
+            fields.insert(header::COOKIE, cookies);
+        }
         fields
+    }
+
+    /// The cookies that a fetch for the cache brings, where none of the request matters: those that are part of the key.
+    pub fn keyed_cookies(&self) -> Option<HeaderValue> {
+        let (headers, names) = (&self.head.headers, &self.route.key.cookies);
+        if names.is_empty()
+            || !headers.contains_key(header::COOKIE)
+            || self.route.rules.ignored_cookies.matter_in(headers)
+        {
+            return None;
+        }
+        let mut line = Vec::new();
+        for name in names {
+            for value in cookie_values(headers, name) {
+                let before: &[u8] = if line.is_empty() { b"" } else { b"; " };
+                line.extend([before, name.as_bytes(), b"=", value].concat());
+            }
+        }
+        if line.is_empty() { None } else { HeaderValue::from_bytes(&line).ok() }
     }
 
     /// Whether a fetch for the cache brings the client's own lines of a field.
@@ -122,6 +146,7 @@ impl AsSent<'_> {
             "host" | X_FORWARDED_HOST => self.authority(),
             X_FORWARDED_FOR | X_REAL_IP => Some(self.address()),
             X_FORWARDED_PROTO => Some(HeaderValue::from_static(self.target.scheme.as_str())),
+            "cookie" => self.keyed_cookies(),
             _ => self.told.iter().find(|(told, _)| told == name).map(|(_, value)| value.clone()),
         }
     }
@@ -165,6 +190,13 @@ impl SentFields for AsSent<'_> {
             None => FieldLines::NONE,
         }
     }
+}
+
+/// The values of all cookies of a name, in the order in which they stand.
+pub fn cookie_values<'h>(headers: &'h HeaderMap, name: &str) -> impl Iterator<Item = &'h [u8]> {
+    let lines = headers.get_all(header::COOKIE).iter();
+    let pairs = lines.flat_map(|line| line.as_bytes().split(|octet| *octet == b';')).map(<[u8]>::trim_ascii);
+    pairs.filter_map(move |pair| pair.strip_prefix(name.as_bytes())?.strip_prefix(b"="))
 }
 
 /// Leaves of a client's trailer fields those that go upstream: none that the edge states itself or removes from heads, since

@@ -4,12 +4,15 @@
 //! A request takes a route only where both ways lead to the same one, so that no spelling gets by a route's limit or rules
 //! whatever stands behind it; `encoded_slash` of a route says more of `%2F`.
 
-use cache_policy::RequestFacts;
-use http::{Method, request};
+use cache_policy::{Reason, RequestFacts};
+use http::{HeaderMap, Method, request};
 
 use crate::{
     message::target::{Scheme, Target},
-    request::{canary::has_field, refusal::Refusal},
+    request::{
+        canary::{RouteSide, has_field},
+        refusal::Refusal,
+    },
     settings::{Asks, EncodedSlash, RedirectFrom, Route, RouteAction},
 };
 
@@ -36,6 +39,17 @@ pub fn facts(head: &request::Parts, route: &Route) -> RequestFacts {
         // Who asks stands in its head, in fields of any name.
         Some(auth) if !auth.copy.is_empty() => facts.with_credentials(),
         _ => facts,
+    }
+}
+
+/// Why a request on its route has nothing to do with what is stored, whatever that is.
+pub fn past_the_cache(side: RouteSide, route: &Route, headers: &HeaderMap) -> Option<Reason> {
+    if side == RouteSide::Asked {
+        Some(Reason::Canary)
+    } else if !route.asks.fields.is_empty() {
+        Some(Reason::RouteFields)
+    } else {
+        route.bypass.iter().any(|sign| has_field(headers, sign)).then_some(Reason::Bypass)
     }
 }
 

@@ -21,7 +21,7 @@ use super::{
     TlsVersion, Unheard, UnknownNames, UpgradeProtocol,
     error::Fault,
     value::{
-        ByteSize, CertificateName, CheckPath, CookieSign, Count, Deadline, Directory, Email, FieldSign, Host,
+        ByteSize, CertificateName, CheckPath, CookieNames, CookieSign, Count, Deadline, Directory, Email, FieldSign, Host,
         Instances, Lifetimes, LimitNames, PathPrefix, Paths, Percent, Positive, PositiveSize, ProxyPeers,
         Rate, Ready, ServedName, ServedNames, ServerError, Table, Text, Threads, UnsafeMethod, WellStatus,
         Written, WrittenFiles, WrittenMaintenance, WrittenRedirect, WrittenRespond, WrittenServer,
@@ -419,6 +419,25 @@ pub(super) struct WrittenRouteCache {
     pub(super) undated_unmodified: Option<Written<bool>>,
     pub(super) query: Option<Table<WrittenQuery>>,
 }
+    pub(super) key: Option<Table<WrittenKeyParts>>,
+    pub(super) bypass: Option<Table<WrittenBypass>>,
+}
+
+/// `key = { .. }` of a route's cache.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct WrittenKeyParts {
+    pub(super) headers: Option<Spanned<Vec<Written<HeaderName>>>>,
+    pub(super) cookies: Option<Spanned<Vec<Written<Text>>>>,
+    pub(super) country: Option<Written<HeaderName>>,
+}
+
+/// `bypass = { .. }` of a route's cache.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct WrittenBypass {
+    pub(super) headers: Option<Spanned<Vec<Written<FieldSign>>>>,
+    pub(super) cookies: Option<Written<CookieNames>>,
 
 /// `query = { .. }` of a route's cache.
 #[derive(Default, Deserialize)]
@@ -604,6 +623,8 @@ pub(super) fn known_keys() -> Vec<String> {
         of::<WrittenRouteCache>("routes.cache."),
         of::<WrittenQuery>("routes.cache.query."),
         of::<WrittenTimeouts>("timeouts."),
+        of::<WrittenKeyParts>("routes.cache.key."),
+        of::<WrittenBypass>("routes.cache.bypass."),
         of::<WrittenBounds>("bounds."),
         of::<WrittenLog>("log."),
     ]

@@ -18,6 +18,7 @@ pub mod credentials;
 mod doubt;
 mod error;
 mod file;
+mod key_parts;
 mod limits;
 mod matching;
 mod pages;
@@ -54,6 +55,7 @@ pub use certificates::{
     TlsVersion, UnknownNames, folders_within,
 };
 pub use error::{Faults, SettingsError, Warning};
+pub use key_parts::KeyParts;
 pub use limits::{CountedBy, Limit, RequestCosts};
 pub use matching::{Asks, HostPattern, PathPattern, Sign};
 pub use pages::{ErrorPages, PagePart, PageTemplate};
@@ -483,6 +485,10 @@ pub struct Route {
     pub rules: Rules,
     /// Which differences of the query make another resource.
     pub query: QueryRules,
+    /// What else of a request makes another answer.
+    pub key: KeyParts,
+    /// Fields that have a request go past the cache.
+    pub bypass: Vec<Sign>,
     /// `Cache-Control` sent downstream in place of the origin's, for successful cacheable answers.
     pub browser: Option<HeaderValue>,
     /// Whether answers are coded (gzip, br, zstd) for clients that accept it.

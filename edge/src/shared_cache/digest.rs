@@ -21,7 +21,7 @@ pub(super) fn variant(vary: &str, variant: &str) -> Vec<u8> {
 
 /// What a stored response can be purged by, but for prefixes: as [`crate::cache::purge::Gate`] asks it.
 pub(super) fn facets_of_response(key: &Key, tags: &[Tag], head: &HeaderMap) -> Vec<u8> {
-    let mut facets = vec![everything(), host(key.host()), named(key.as_str())];
+    let mut facets = vec![everything(), host(key.host()), named(key.url())];
     facets.extend(tags.iter().map(|tag| of_tag(key.origin(), tag)));
     if NoVarySearch::read(head).is_some() {
         // It may answer for any query of its path.

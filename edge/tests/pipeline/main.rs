@@ -21,6 +21,7 @@ mod http2;
 mod interim;
 mod invalidation;
 mod lifetimes;
+mod keys;
 mod limits;
 mod parts;
 mod pass;

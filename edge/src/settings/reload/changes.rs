@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::settings::{
     Acme, Admin, AllowedFields, AllowedOrigins, BasicAuth, Bounds, ByteSize, CacheSettings, Canary,
     Certificate, Check, ClientCertificates, ClientSettings, Command, CommandOutput, CrossOrigin, Domain,
-    ExternalAccount, FilesFolder, ForwardAuth, Limit, Listen, ListenTls, Location, LogSettings,
+    ExternalAccount, FilesFolder, ForwardAuth, KeyParts, Limit, Listen, ListenTls, Location, LogSettings,
     MaintenanceSettings, MediaRange, PathPattern, PurgeAccess, Redirect, RedirectFrom, RedisSettings,
     RequestFields, ResendRules, ResponseField, ResponseFields, Route, RouteAction, RouteBounds, RouteTimes,
     Server, ServerProtocol, Settings, Sign, StatedAnswer, Timeouts, UpstreamSettings, UpstreamTlsSettings,
@@ -548,7 +548,7 @@ impl Changes {
                 encoded_slash: word,
                 security: word,
             },
-            apart name paths asks addresses basic_auth forward_auth maintenance action rewrite response_fields cors canary resend limits times bounds rules query browser
+            apart name paths asks addresses basic_auth forward_auth maintenance action rewrite response_fields cors canary resend limits times bounds rules query key bypass browser
         );
         let (old, new) = values;
         match (&old.canary, &new.canary) {
@@ -662,6 +662,18 @@ impl Changes {
         self.rules(&table, (&old.rules, &new.rules));
         each_field!(
             self,
+            &format!("{table}.key"),
+            (&old.key, &new.key),
+            KeyParts {
+                headers: |names| list(names, plain),
+                cookies: |names| list(names, plain),
+                country: |name| maybe(name, plain),
+            },
+            apart
+        );
+        self.key(&format!("{table}.bypass"), "headers", (&old.bypass, &new.bypass), |signs| list(signs, sign));
+        each_field!(
+            self,
             &format!("{table}.query"),
             (&old.query, &new.query),
             QueryRules {
@@ -769,6 +781,7 @@ impl Changes {
                 IgnoredCookies::All => "true".to_owned(),
                 IgnoredCookies::Named(names) => words(names),
             }
+                IgnoredCookies::AllBut(names) => format!("all but {}", words(names)),
         });
     }
 

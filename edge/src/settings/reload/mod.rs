@@ -265,6 +265,11 @@ mod tests {
         ("routes.cache.query.drop", "[\"a\"]", "[\"b\"]", InFlight),
         ("routes.cache.query.sort", "true", "false", InFlight),
         ("purge.allow", "[\"10.0.0.1\"]", "[\"10.0.0.2\"]", InFlight),
+        ("routes.cache.key.headers", "[\"X-A\"]", "[\"X-B\"]", InFlight),
+        ("routes.cache.key.cookies", "[\"a\"]", "[\"b\"]", InFlight),
+        ("routes.cache.key.country", "\"X-A\"", "\"X-B\"", InFlight),
+        ("routes.cache.bypass.headers", "[\"X-A\"]", "[\"X-B\"]", InFlight),
+        ("routes.cache.bypass.cookies", "[\"a\"]", "[\"b\"]", InFlight),
         ("purge.token_file", "\"tests/users.htpasswd\"", "", InFlight),
         ("maintenance", "\"a\"", "\"b\"", InFlight),
         ("maintenance.file", "\"a\"", "\"b\"", InFlight),
@@ -475,7 +480,10 @@ mod tests {
                     line("routes.bounds"),
                     line("routes.cache"),
                     line("routes.cache.query")
-                )
+                ) + &match table {
+                    "routes.cache.key" | "routes.cache.bypass" => format!("[{table}]\n{}", line(table)),
+                    _ => String::new(),
+                }
             },
             format!("[timeouts]\n{}[bounds]\n{}[log]\n{}", line("timeouts"), line("bounds"), line("log")),
         ]

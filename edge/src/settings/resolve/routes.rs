@@ -2,8 +2,8 @@
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use cache_policy::{IgnoredCookies, QueryRules, Rules, Ttl};
-use http::{HeaderName, HeaderValue, Method, StatusCode};
+use cache_policy::{Cookies, IgnoredCookies, QueryRules, Rules, Ttl, covers};
+use http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use ipnet::IpNet;
 use toml::Spanned;
 
@@ -13,8 +13,9 @@ use crate::settings::{
     Location, LocationTemplate, MediaRange, PathPattern, PathRewrite, Redirect, RedirectFrom, ResendRules,
     ResponseField, ResponseFields, Route, RouteAction, RouteBounds, RouteTimes, SecurityFields, StatedAnswer,
     Timeouts, UpgradeProtocol, UpstreamSettings, Users,
+    key_parts::not_keyed,
     file::{
-        WrittenBasicAuth, WrittenCanary, WrittenQuery, WrittenResend, WrittenRoute, WrittenRouteCache,
+        WrittenBasicAuth, WrittenCanary, WrittenKeyParts, WrittenQuery, WrittenResend, WrittenRoute, WrittenRouteCache,
         WrittenRouteTimeouts,
     },
     value::{
@@ -148,6 +149,11 @@ impl Resolver<'_> {
         let encoded_slash = self.or(table.encoded_slash, EncodedSlash::default());
         let browser = cache.browser.take().and_then(|browser| self.value(browser));
         let query = self.query(inner(cache.query.take()));
+        let key = cache.key.take().map(|key| self.key_parts(key, upstream.as_deref())).unwrap_or_default();
+        let bypass = cache.bypass.take();
+        let bypass_place = bypass.as_ref().map(|bypass| bypass.span.clone());
+        let said_otherwise = cache.cookies.as_ref().map(|cookies| cookies.span.clone());
+        let said_otherwise = said_otherwise.or(cache.ignore_cookies.as_ref().map(|names| names.span.clone()));
         // A route that does not code leaves the choice to the origin, and then it makes variants.
         let mut rules = Rules { edge_codes: compress, ..self.rules(cache) };
         if let Some(upstream) = &upstream
@@ -157,6 +163,26 @@ impl Resolver<'_> {
             // The edge's own, which changes no answer.
             names.push((&**cookie).into());
         }
+        let mut bypassed_by = Vec::new();
+        if let Some(Table { span, value: written }) = bypass {
+            if let Some(names) = written.cookies {
+                if let Some(place) = said_otherwise {
+                    let message = "`bypass` says which cookies count, and this does too";
+                    self.fault(place, message, "leave it out: other cookies are ignored");
+                }
+                rules.cookies = Cookies::Bypass;
+                let names = self.value(names).map(|names| names.0).unwrap_or_default();
+                rules.ignored_cookies = IgnoredCookies::AllBut(names);
+            } else if written.headers.is_none() {
+                let help = "write headers = [\"X-Preview\"] or cookies = [\"session\"]";
+                self.fault(span.clone(), "\"bypass\" has nothing go past the cache", help);
+            }
+            if written.headers.is_some() {
+                let signs = self.list(written.headers, &span, "headers", "[\"X-Preview\"], or leave it out");
+                bypassed_by = signs.into_iter().map(|(_, sign)| sign.0).collect();
+            }
+        }
+        self.keyed_cookies(&mut rules, &key, bypass_place);
         let (times, bounds) = (inner(table.timeouts), inner(table.bounds));
         let bounds = RouteBounds {
             body: self.or(bounds.body.map(|body| map(body, |size| size.0)), known.bounds.body),
@@ -185,6 +211,8 @@ impl Resolver<'_> {
             limits,
             rules,
             query,
+            key,
+            bypass: bypassed_by,
             browser,
             compress,
             compress_types,
@@ -510,6 +538,75 @@ impl Resolver<'_> {
         };
         let (keep, drop) = (written.keep.map(&mut names), names(written.drop));
         QueryRules { keep, drop, sort: self.or(written.sort, false) }
+    }
+
+    fn key_parts(
+        &mut self,
+        written: Table<WrittenKeyParts>,
+        upstream: Option<&UpstreamSettings>,
+    ) -> KeyParts {
+        let Table { span, value: written } = written;
+        let mut parts = KeyParts::default();
+        let mut named: Vec<(Span, HeaderName)> = Vec::new();
+        if written.headers.is_some() {
+            named = self.list(written.headers, &span, "headers", "[\"X-Currency\"], or leave it out");
+        }
+        let fields = named.len();
+        if let Some(country) = written.country {
+            let place = country.span.clone();
+            named.extend(self.value(country).map(|name| (place, name)));
+        }
+        for (index, (place, name)) in named.iter().enumerate() {
+            let stated = upstream.and_then(|upstream| upstream.request_fields.of(name));
+            if let Some(remedy) = not_keyed(name) {
+                self.fault(place.clone(), format!("{name} cannot be part of the key"), remedy);
+            } else if matches!(stated, Some(RequestField::Is(_) | RequestField::Absent)) {
+                let message = format!("{name} is what `request_fields` of the upstream says, whatever clients send");
+                self.fault(place.clone(), message, "leave it out of one of the two");
+            } else if named[..index].iter().any(|(_, other)| other == name) {
+                self.fault(place.clone(), format!("{name} is named twice"), "keep one of them");
+            } else if index < fields {
+                parts.headers.push(name.clone());
+            } else {
+                parts.country = Some(name.clone());
+            }
+        }
+        if written.cookies.is_some() {
+            for (place, Text(name)) in self.list(written.cookies, &span, "cookies", "[\"currency\"], or leave it out") {
+                let said = upstream.and_then(|upstream| upstream.request_fields.of(&header::COOKIE)).is_some();
+                if name.parse::<HeaderName>().is_err() || name.contains('*') {
+                    let help = "write a whole name, without a value";
+                    self.fault(place, format!("{name:?} is no name of a cookie"), help);
+                } else if said {
+                    let message = "Cookie is what `request_fields` of the upstream says, whatever clients send";
+                    self.fault(place, message, "leave it out of one of the two");
+                } else if parts.cookies.iter().any(|other| **other == *name) {
+                    self.fault(place, format!("{name} is named twice"), "keep one of them");
+                } else {
+                    parts.cookies.push(name.into());
+                }
+            }
+        }
+        if parts.is_nothing() && named.is_empty() {
+            let help = "write headers = [\"X-Currency\"], cookies = [\"currency\"] or country = \"CF-IPCountry\"";
+            self.fault(span, "\"key\" names nothing", help);
+        }
+        parts
+    }
+
+    /// Cookies that are part of the key are told apart by it, and make no request one with cookies.
+    fn keyed_cookies(&mut self, rules: &mut Rules, key: &KeyParts, bypass: Option<Span>) {
+        match &mut rules.ignored_cookies {
+            IgnoredCookies::Named(names) => names.extend(key.cookies.iter().map(ToString::to_string)),
+            IgnoredCookies::AllBut(names) => {
+                let both = key.cookies.iter().find(|name| names.iter().any(|other| covers(other, name.as_bytes())));
+                if let (Some(name), Some(place)) = (both, bypass) {
+                    let message = format!("the cookie {name} is part of the key, and has requests go past it");
+                    self.fault(place, message, "leave it out of `key` or of `bypass`");
+                }
+            }
+            IgnoredCookies::All => {}
+        }
     }
 
     fn rules(&mut self, written: WrittenRouteCache) -> Rules {

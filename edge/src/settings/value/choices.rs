@@ -465,6 +465,24 @@ impl Value for Cookies {
     }
 }
 
+/// Names of cookies; one that ends in `*` is every name that begins so.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::settings) struct CookieNames(pub(in crate::settings) Vec<String>);
+
+impl Value for CookieNames {
+    const EXPECTED: &'static str = "a list of cookie names";
+
+    fn from_list(names: Vec<String>) -> Result<Self, Unreadable> {
+        match IgnoredCookies::from_list(names)? {
+            IgnoredCookies::Named(names) if !names.is_empty() => Ok(Self(names)),
+            _ => Err(Unreadable::new(
+                "an empty list has no cookie go past the cache",
+                "name some, or write ignore_cookies = true",
+            )),
+        }
+    }
+}
+
 impl Value for IgnoredCookies {
     const EXPECTED: &'static str = "a list of cookie names, or true for all";
 

@@ -28,7 +28,7 @@ pub(super) use amounts::{
     Threads,
 };
 pub(super) use authorities::{Directory, Email, ServedNames};
-pub(super) use choices::{PathPrefix, Paths, Ready, UnsafeMethod};
+pub(super) use choices::{CookieNames, PathPrefix, Paths, Ready, UnsafeMethod};
 pub(super) use places::{Host, ProxyPeers};
 #[cfg(test)]
 pub(super) use servers::ServerTable;
