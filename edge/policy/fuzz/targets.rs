@@ -231,7 +231,7 @@ pub(crate) fn response(octets: &[u8]) {
             parts.add(&part);
         }
         let _ =
-            (tags(head), invalidated_groups(head), NoVarySearch::read(head).map(|rules| rules.key(query)));
+            (tags(head, &rules), invalidated_groups(head), NoVarySearch::read(head).map(|rules| rules.key(query)));
     }
     let _ = parts.answer(&HeaderMap::new());
 }

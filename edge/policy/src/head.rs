@@ -3,7 +3,7 @@
 use crate::date;
 use crate::directives::{ResponseDirectives, Scope, list_elements};
 use crate::rules::SetCookie;
-use crate::tags::{CACHE_GROUPS, CACHE_TAG, SURROGATE_KEY};
+use crate::tags::{CACHE_GROUPS, TAG_FIELDS};
 use http::HeaderName;
 use http::header::{
     AGE, CACHE_CONTROL, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, DATE, ETAG, HeaderMap,
@@ -34,7 +34,9 @@ const NEVER_STORED: [HeaderName; 10] = [
 
 /// What a later 304 is laid over decides by these again, and purges find it by its tags: a head that had lost them would
 /// permit more than the origin did, and stay when it was told to go.
-const DECIDING: [HeaderName; 5] = [CACHE_CONTROL, VARY, SURROGATE_KEY, CACHE_TAG, CACHE_GROUPS];
+fn decides(field: &HeaderName) -> bool {
+    [CACHE_CONTROL, VARY, CACHE_GROUPS].contains(field) || TAG_FIELDS.contains(field)
+}
 
 /// The fields by which the head sets cookies.
 pub(crate) fn cookie_fields(head: &HeaderMap) -> impl Iterator<Item = &'static HeaderName> {
@@ -60,7 +62,7 @@ pub(crate) fn as_stored(
         stored.remove(SET_COOKIE2);
     }
     let limited: [&Scope; 2] = [&directives.private, &directives.no_cache];
-    for field in limited.iter().flat_map(|scope| scope.fields()).filter(|field| !DECIDING.contains(field)) {
+    for field in limited.iter().flat_map(|scope| scope.fields()).filter(|field| !decides(field)) {
         stored.remove(field);
     }
     if date::of_field(stored.get(DATE), wall).is_none() {

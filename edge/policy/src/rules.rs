@@ -3,6 +3,7 @@
 //! The default is the RFC alone, with the two protections that the crate's head lists (cookies both ways).
 
 use crate::status;
+use crate::tags::MOST_TAGS;
 use http::header::{COOKIE, HeaderMap};
 use http::{HeaderName, StatusCode};
 use std::time::Duration;
@@ -45,6 +46,8 @@ pub struct Rules {
     pub edge_codes: bool,
     /// The targeted fields this cache obeys, first match first (RFC 9213 §2.2).
     pub targeted: Vec<HeaderName>,
+    /// Tags that one response may have; with more it is not stored, since not every purge would reach it.
+    pub max_tags: usize,
     /// What becomes of a request for a part of what is not stored.
     pub ranges: Ranges,
     /// Choose among stored variants by Content-Language where no variant matches; see [`crate::prefers_language`].
@@ -72,6 +75,7 @@ impl Default for Rules {
             client_directives: ClientDirectives::Honour,
             edge_codes: true,
             targeted: vec![HeaderName::from_static("cdn-cache-control")],
+            max_tags: MOST_TAGS,
             ranges: Ranges::Parts,
             by_language: false,
             undated_unmodified: false,
@@ -122,12 +126,12 @@ pub enum IgnoredCookies {
     Named(Vec<String>),
     /// All: RFC-literal behaviour.
     All,
+    /// All but those of these names.
+    AllBut(Vec<String>),
 }
 
 impl IgnoredCookies {
     /// Whether a request carries a cookie that is not ignored.
-    /// All but those of these names.
-    AllBut(Vec<String>),
     pub fn matter_in(&self, request: &HeaderMap) -> bool {
         let (names, named) = match self {
             IgnoredCookies::All => return false,

@@ -90,7 +90,7 @@ mod tests {
         variant_key(&FIELDS, head);
         forbids_transforming(head);
         Vary::read(head);
-        drop(tags(head));
+        drop(tags(head, &Rules::default()));
         drop(invalidated_groups(head));
         if let Some(Ok(query)) = head.get(COOKIE).map(HeaderValue::to_str) {
             let rules = QueryRules { drop: vec!["utm_*".to_owned()], sort: true, ..QueryRules::default() };

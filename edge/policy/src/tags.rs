@@ -1,12 +1,13 @@
-//! The tags a response is purged by: Surrogate-Key, Cache-Tag and Cache-Groups (RFC 9875).
+//! The tags a response is purged by: those of the fields that CDNs and content systems know, and Cache-Groups (RFC 9875).
 //!
 //! Promises that a response whose tags cannot all be remembered is not stored: a purge would not reach it.
 
 use crate::reason::Reason;
+use crate::rules::Rules;
 use http::{HeaderMap, HeaderName};
 use sfv::{BareItem, Item, List, ListEntry, Parser};
 
-/// More tags than this on one response keep it out of the cache.
+/// More tags than this on one response keep it out of the cache, unless the route says otherwise.
 pub const MOST_TAGS: usize = 256;
 
 /// A longer tag, in octets, keeps its response out of the cache. RFC 9875 §2.1 asks for 32 at least.
@@ -15,29 +16,39 @@ pub const LONGEST_TAG: usize = 1024;
 /// What a response is purged by.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Tag {
-    /// A word of Surrogate-Key or Cache-Tag; known to the whole cache.
+    /// A word of Surrogate-Key, Cache-Tag and the like; known to the whole cache.
     Key(Box<str>),
     /// A group of Cache-Groups; known within one origin (RFC 9875 §2).
     Group(Box<str>),
 }
 
-pub(crate) const SURROGATE_KEY: HeaderName = HeaderName::from_static("surrogate-key");
-pub(crate) const CACHE_TAG: HeaderName = HeaderName::from_static("cache-tag");
+/// The fields whose words are tags: of Fastly, Cloudflare, Varnish, and of the content systems that name their own.
+pub static TAG_FIELDS: [HeaderName; 5] = [SURROGATE_KEY, CACHE_TAG, XKEY, X_CACHE_TAGS, X_MAGENTO_TAGS];
+
+const SURROGATE_KEY: HeaderName = HeaderName::from_static("surrogate-key");
+const CACHE_TAG: HeaderName = HeaderName::from_static("cache-tag");
+const XKEY: HeaderName = HeaderName::from_static("xkey");
+const X_CACHE_TAGS: HeaderName = HeaderName::from_static("x-cache-tags");
+const X_MAGENTO_TAGS: HeaderName = HeaderName::from_static("x-magento-tags");
 pub(crate) const CACHE_GROUPS: HeaderName = HeaderName::from_static("cache-groups");
 const CACHE_GROUP_INVALIDATION: HeaderName = HeaderName::from_static("cache-group-invalidation");
 
 /// The tags of a response: sorted, each once.
 ///
 /// # Errors
-/// [`Reason::TagsUnusable`] where there are more, or longer ones, than a cache will remember.
-pub fn tags(head: &HeaderMap) -> Result<Vec<Tag>, Reason> {
-    let spaced = words(head, &SURROGATE_KEY, |byte| byte.is_ascii_whitespace());
-    let listed = words(head, &CACHE_TAG, |byte| byte == b',');
+/// [`Reason::TagsUnusable`] where there are more, or longer ones, than the route will remember.
+pub fn tags(head: &HeaderMap, rules: &Rules) -> Result<Vec<Tag>, Reason> {
+    let spaced = [&SURROGATE_KEY, &XKEY];
+    let spaced = spaced.into_iter().flat_map(|name| words(head, name, |byte| byte.is_ascii_whitespace()));
+    let listed = [&CACHE_TAG, &X_MAGENTO_TAGS];
+    let listed = listed.into_iter().flat_map(|name| words(head, name, |byte| byte == b','));
+    // Some write it with commas, some with spaces, and none has words that hold either.
+    let either = words(head, &X_CACHE_TAGS, |byte| byte == b',' || byte.is_ascii_whitespace());
     let groups = groups(head, &CACHE_GROUPS).into_iter().map(Tag::Group);
-    let mut tags: Vec<_> = spaced.chain(listed).chain(groups).collect();
+    let mut tags: Vec<_> = spaced.chain(listed).chain(either).chain(groups).collect();
     tags.sort_unstable();
     tags.dedup();
-    let remembered = tags.len() <= MOST_TAGS && tags.iter().all(|tag| tag.as_str().len() <= LONGEST_TAG);
+    let remembered = tags.len() <= rules.max_tags && tags.iter().all(|tag| tag.as_str().len() <= LONGEST_TAG);
     if remembered { Ok(tags) } else { Err(Reason::TagsUnusable) }
 }
 
@@ -142,7 +153,22 @@ mod tests {
         let key = |text: &str| Tag::Key(text.into());
         let group = |text: &str| Tag::Group(text.into());
         let wanted = [key("a"), key("b"), key("c"), key("d e"), group("b"), group("g h"), group("i")];
-        assert_eq!(tags(&head).unwrap(), wanted);
+        assert_eq!(tags(&head, &Rules::default()).unwrap(), wanted);
+    }
+
+    /// A content system's own fields named tags that no purge found.
+    #[test]
+    fn the_fields_of_content_systems_are_tags() {
+        let head = head(&[
+            (XKEY, "a b"),
+            (XKEY, "c"),
+            (X_MAGENTO_TAGS, "cat_p_1,cms b"),
+            (X_CACHE_TAGS, "node:1 node:2"),
+            (X_CACHE_TAGS, "page,post"),
+        ]);
+        let tags = tags(&head, &Rules::default()).unwrap();
+        let texts: Vec<_> = tags.iter().map(Tag::as_str).collect();
+        assert_eq!(texts, ["a", "b", "c", "cat_p_1", "cms b", "node:1", "node:2", "page", "post"]);
     }
 
     /// `Surrogate-Key: café` was read as Latin-1, and no purge named it.
@@ -150,7 +176,7 @@ mod tests {
     fn tags_are_read_as_utf_8_and_as_latin_1_where_they_are_none() {
         let carried = |octets: &[u8]| {
             let field = (SURROGATE_KEY, HeaderValue::from_bytes(octets).unwrap());
-            tags(&HeaderMap::from_iter([field])).unwrap()
+            tags(&HeaderMap::from_iter([field]), &Rules::default()).unwrap()
         };
         assert_eq!(carried("café".as_bytes()), [Tag::named("café").unwrap()]);
         assert_eq!(carried(b"caf\xe9"), [Tag::named("café").unwrap()]);
@@ -175,7 +201,7 @@ mod tests {
 
     #[test]
     fn a_broken_group_field_is_ignored() {
-        assert_eq!(tags(&head(&[(CACHE_GROUPS, "\"a\", &")])), Ok(vec![]));
+        assert_eq!(tags(&head(&[(CACHE_GROUPS, "\"a\", &")]), &Rules::default()), Ok(vec![]));
         assert_eq!(
             invalidated_groups(&head(&[(CACHE_GROUP_INVALIDATION, "\"a\"")])),
             [Tag::Group("a".into())]
@@ -185,14 +211,18 @@ mod tests {
     #[test]
     fn what_cannot_be_remembered_is_refused() {
         let many = (0..=MOST_TAGS).map(|n| n.to_string()).collect::<Vec<_>>().join(" ");
-        assert_eq!(tags(&head(&[(SURROGATE_KEY, &many)])), Err(Reason::TagsUnusable));
-        assert_eq!(tags(&head(&[(CACHE_TAG, &"x".repeat(LONGEST_TAG + 1))])), Err(Reason::TagsUnusable));
+        let of = |field, value: &str, rules: &Rules| tags(&head(&[(field, value)]), rules).map(|tags| tags.len());
+        assert_eq!(of(SURROGATE_KEY, &many, &Rules::default()), Err(Reason::TagsUnusable));
+        assert_eq!(of(X_CACHE_TAGS, &many, &Rules { max_tags: 257, ..Rules::default() }), Ok(257));
+        assert_eq!(of(CACHE_TAG, &"x".repeat(LONGEST_TAG + 1), &Rules::default()), Err(Reason::TagsUnusable));
     }
 
     proptest! {
         #[test]
         fn no_input_panics(text in "[ -~\u{80}-\u{ff}]{0,60}") {
-            let _ = tags(&head(&[(SURROGATE_KEY, &text), (CACHE_TAG, &text), (CACHE_GROUPS, &text)]));
+            let mut fields: Vec<_> = TAG_FIELDS.iter().map(|name| (name.clone(), &*text)).collect();
+            fields.push((CACHE_GROUPS, &text));
+            let _ = tags(&head(&fields), &Rules::default());
         }
     }
 }

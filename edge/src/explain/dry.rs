@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use cache_policy::{
-    Admitted, Arrival, ContentRange, Decision, Moment, Parts, Reason, Supply, Tag, Vary, admit,
+    Admitted, Arrival, ContentRange, Decision, Moment, Parts, Reason, Rules, Supply, Tag, Vary, admit,
     admit_instead_of_part, admit_part, decide, tags, variant_key,
 };
 use http::{HeaderMap, StatusCode, header};
@@ -54,7 +54,7 @@ pub fn dry(
         }
         _ => admit(&facts, status, response, arrival, rules).map(|admitted| (admitted, None)),
     };
-    let judged = judged.and_then(|judged| fits(judged, response, settings));
+    let judged = judged.and_then(|judged| fits(judged, response, (settings, rules)));
     let mut notes = notes(status, response, route);
     match &judged {
         Err(Reason::NoFreshness | Reason::TooLarge | Reason::TagsUnusable) | Ok(_) => {
@@ -109,7 +109,7 @@ type Assessed = (Admitted, Option<ContentRange>);
 fn fits(
     (admitted, place): Assessed,
     response: &HeaderMap,
-    settings: &Settings,
+    (settings, rules): (&Settings, &Rules),
 ) -> Result<(Admitted, Option<ContentRange>, Vec<Tag>), Reason> {
     let length =
         response.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());

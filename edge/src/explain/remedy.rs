@@ -65,7 +65,7 @@ pub(super) fn remedy(reason: Reason, supply: Option<Supply>, rules: &Rules) -> O
         Reason::VaryMiss => {
             "each other value of these fields is fetched once: let the origin name in Vary only what it really looks at"
         }
-        Reason::TagsUnusable => "let the origin send fewer or shorter tags",
+        Reason::TagsUnusable => "let the origin send fewer or shorter tags, or raise `max_tags` of the route's cache",
         Reason::PartialUnusable => {
             "let the origin answer ranges with one part, a Content-Range that agrees with its length, and a strong ETag; or \
              give the route `ranges = \"whole\"`"

@@ -292,7 +292,7 @@ impl Fill<'_> {
         let combined = combined_head(&held.identity().head, head, None);
         let (admitted, _) = admit_part(&parts.request, &combined, parts.arrival, &parts.route.rules).ok()?;
         let Admitted { meta, mut head, .. } = admitted;
-        let mut facts = Facts { meta, tags: tags(&head).ok()?.into(), ..facts.clone() };
+        let mut facts = Facts { meta, tags: tags(&head, &parts.route.rules).ok()?.into(), ..facts.clone() };
         let Some(length) = whole else { return Some(Stored::of_parts(facts, &head, body, held_now)) };
         head.remove(header::CONTENT_RANGE);
         head.insert(header::CONTENT_LENGTH, HeaderValue::from(length));

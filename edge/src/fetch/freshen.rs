@@ -27,7 +27,7 @@ pub struct Freshening<'a> {
 pub fn freshened(stored: &Stored, admitted: Admitted, freshening: &Freshening<'_>) -> Result<Stored, Reason> {
     let Admitted { meta, head, vary } = admitted;
     let &Freshening { fields, route, began } = freshening;
-    let tags: Box<[Tag]> = tags(&head)?.into();
+    let tags: Box<[Tag]> = tags(&head, &route.rules)?.into();
     let vary = fields_of(vary);
     let variant = match vary == stored.vary {
         // It was perhaps selected for a request that would make another variant.

@@ -164,7 +164,7 @@ impl Judge<'_> {
     /// The judgement of a part or a whole of which no codings are computed.
     fn judged(&self, admitted: Admitted, length: Option<u64>, room: Reservation) -> Result<Judged, Reason> {
         let Admitted { meta, head, vary } = admitted;
-        let tags: Box<[Tag]> = tags(&head)?.into();
+        let tags: Box<[Tag]> = tags(&head, &self.route.rules)?.into();
         let vary = fields_of(vary);
         let variant = variant_of(&vary, self.fields);
         let answered = meta.status;

@@ -194,6 +194,9 @@ const ANY_LIFETIME: &[HeaderName] =
 static TAGS: [HeaderName; 6] = [
     HeaderName::from_static("surrogate-key"),
     HeaderName::from_static("cache-tag"),
+    HeaderName::from_static("xkey"),
+    HeaderName::from_static("x-cache-tags"),
+    HeaderName::from_static("x-magento-tags"),
     HeaderName::from_static("cache-groups"),
 ];
 /// Characters of one value.

@@ -205,9 +205,12 @@ const LARGEST_EXPRESSION: usize = 1 << 20;
 pub struct ResponseFields(pub(super) Vec<(HeaderName, ResponseField)>);
 
 /// Fields that tell caches how to keep an answer, or the operator what it cost: they stop here unless they are kept.
-pub const INTERNAL: [HeaderName; 3] = [
+pub static INTERNAL: [HeaderName; 6] = [
     HeaderName::from_static("surrogate-key"),
     HeaderName::from_static("cache-tag"),
+    HeaderName::from_static("xkey"),
+    HeaderName::from_static("x-cache-tags"),
+    HeaderName::from_static("x-magento-tags"),
     HeaderName::from_static("server-timing"),
 ];
 

@@ -414,11 +414,11 @@ pub(super) struct WrittenRouteCache {
     pub(super) stale_on_disconnect: Option<Written<Duration>>,
     pub(super) stale_on_status: Option<Written<bool>>,
     pub(super) targeted: Option<Vec<Written<HeaderName>>>,
+    pub(super) max_tags: Option<Written<Positive>>,
     pub(super) ranges: Option<Written<Ranges>>,
     pub(super) by_language: Option<Written<bool>>,
     pub(super) undated_unmodified: Option<Written<bool>>,
     pub(super) query: Option<Table<WrittenQuery>>,
-}
     pub(super) key: Option<Table<WrittenKeyParts>>,
     pub(super) bypass: Option<Table<WrittenBypass>>,
 }
@@ -438,6 +438,7 @@ pub(super) struct WrittenKeyParts {
 pub(super) struct WrittenBypass {
     pub(super) headers: Option<Spanned<Vec<Written<FieldSign>>>>,
     pub(super) cookies: Option<Written<CookieNames>>,
+}
 
 /// `query = { .. }` of a route's cache.
 #[derive(Default, Deserialize)]
@@ -622,9 +623,9 @@ pub(super) fn known_keys() -> Vec<String> {
         of::<WrittenResend>("routes.resend."),
         of::<WrittenRouteCache>("routes.cache."),
         of::<WrittenQuery>("routes.cache.query."),
-        of::<WrittenTimeouts>("timeouts."),
         of::<WrittenKeyParts>("routes.cache.key."),
         of::<WrittenBypass>("routes.cache.bypass."),
+        of::<WrittenTimeouts>("timeouts."),
         of::<WrittenBounds>("bounds."),
         of::<WrittenLog>("log."),
     ]

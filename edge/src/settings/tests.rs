@@ -235,3 +235,9 @@ fn a_time_that_most_requests_never_have_is_doubted() {
     assert!(warning.contains("timeouts.total is 60s") && warning.contains("raise total"), "{warning}");
     assert!(told(&text.replace("90s", "60s")).is_empty());
 }
+
+/// A field of tags that nobody keeps back tells every client what the operator purges by.
+#[test]
+fn the_fields_of_tags_stop_at_the_edge() {
+    assert!(cache_policy::TAG_FIELDS.iter().all(|name| INTERNAL.contains(name)));
+}

@@ -768,6 +768,7 @@ impl Changes {
                 cookies: word,
                 client_directives: word,
                 targeted: |names| list(names, plain),
+                max_tags: plain,
                 ranges: word,
                 by_language: plain,
                 undated_unmodified: plain,
@@ -780,8 +781,8 @@ impl Changes {
             match ignored {
                 IgnoredCookies::All => "true".to_owned(),
                 IgnoredCookies::Named(names) => words(names),
-            }
                 IgnoredCookies::AllBut(names) => format!("all but {}", words(names)),
+            }
         });
     }
 

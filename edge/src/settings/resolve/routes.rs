@@ -9,8 +9,8 @@ use toml::Spanned;
 
 use super::{Known, Resolver, Span, count, duration, inner, map};
 use crate::settings::{
-    AddressRules, Asks, Balance, BasicAuth, Canary, EncodedSlash, FilesFolder, HostPattern, INTERNAL, Limit,
-    Location, LocationTemplate, MediaRange, PathPattern, PathRewrite, Redirect, RedirectFrom, ResendRules,
+    AddressRules, Asks, Balance, BasicAuth, Canary, EncodedSlash, FilesFolder, HostPattern, INTERNAL, KeyParts, Limit,
+    Location, LocationTemplate, MediaRange, PathPattern, PathRewrite, Redirect, RedirectFrom, RequestField, ResendRules,
     ResponseField, ResponseFields, Route, RouteAction, RouteBounds, RouteTimes, SecurityFields, StatedAnswer,
     Timeouts, UpgradeProtocol, UpstreamSettings, Users,
     key_parts::not_keyed,
@@ -637,6 +637,7 @@ impl Resolver<'_> {
                 Some(names) => names.into_iter().filter_map(|name| self.value(name)).collect(),
                 None => defaults.targeted,
             },
+            max_tags: self.at_most(written.max_tags, defaults.max_tags, MOST_OF_A_ROUTE, "tags"),
             ranges: self.or(written.ranges, defaults.ranges),
             by_language: self.or(written.by_language, defaults.by_language),
             undated_unmodified: self.or(written.undated_unmodified, defaults.undated_unmodified),
@@ -784,6 +785,8 @@ fn takes_asks(outer: &Asks, inner: &Asks) -> bool {
     methods && outer.fields.iter().all(|field| inner.fields.contains(field))
 }
 
+/// Tags of one answer: a head of 64 KiB hardly holds more.
+const MOST_OF_A_ROUTE: usize = 10_000;
 /// Content that is received whole first, where the file says nothing.
 const RECEIVED_FIRST: u64 = 1 << 20;
 /// The most for which memory is the place.
