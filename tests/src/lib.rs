@@ -34,6 +34,7 @@ pub mod recorder;
 pub mod redis;
 pub mod shop;
 pub mod steady;
+pub mod stub_authority;
 pub mod tool;
 pub mod upstream;
 pub mod wait;

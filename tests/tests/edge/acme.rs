@@ -2,11 +2,14 @@
 
 use std::{fs, net::SocketAddr, os::unix::fs::PermissionsExt as _, path::Path};
 
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD as BASE64};
 use gatehouse_tests::{
     address,
     curl::Curl,
     edge::{Edge, Setup},
+    folder::Folder,
     pebble::{Pebble, PebbleSetup},
+    stub_authority::StubAuthority,
     upstream::{Reply, Upstream},
     wait,
 };
@@ -147,4 +150,44 @@ fn a_certificate_is_renewed_in_time_and_served_at_once() {
         wait::until("one more certificate was made", || (made(&mut edge) >= certificates).then_some(()));
         shop.until_believed(&pebble);
     }
+}
+
+/// What Pebble does not do: an account that is bound to the operator's own, a profile, and a renewal when the authority would
+/// have it, by an order that names what it replaces.
+#[test]
+fn the_authoritys_account_profile_and_time_of_renewal_are_kept_to() {
+    let (upstream, shop) = (upstream(), Shop::new());
+    let authority = StubAuthority::start("brief");
+    let (id, key) = StubAuthority::ACCOUNT;
+    let folder = Folder::new();
+    folder.write("eab.key", &BASE64.encode(key));
+    let eab = format!("eab = {{ key_id = {id:?}, key_file = {:?} }}", folder.path().join("eab.key"));
+    let acme = authority.table(&format!("profile = \"brief\"\n{eab}"));
+    let mut edge = shop.setup(&upstream, &acme).start();
+    wait::until("the certificate was renewed at once", || (made(&mut edge) == 2).then_some(()));
+    wait::until("it is known when the next is due", || (authority.asked().renewals.len() == 2).then_some(()));
+    let asked = authority.asked();
+    assert_eq!(asked.accounts, [id]);
+    let first = asked.renewals[0].clone();
+    let brief = || Some("brief".to_owned());
+    assert_eq!(asked.orders, [(brief(), None), (brief(), Some(first.clone()))]);
+    assert_ne!(asked.renewals[1], first, "it is asked of the new one");
+    // Another start asks by the same account, and has nothing made before its time.
+    let mut edge = edge.restart();
+    wait::until("it is asked again", || (authority.asked().renewals.len() == 3).then_some(()));
+    assert_eq!(
+        (made(&mut edge), authority.asked().orders.len(), authority.asked().accounts.len()),
+        (0, 2, 1)
+    );
+}
+
+#[test]
+fn an_authority_that_wants_its_own_account_is_told_of_with_the_remedy() {
+    let (upstream, shop) = (upstream(), Shop::new());
+    let authority = StubAuthority::start("brief");
+    let mut edge = shop.setup(&upstream, &authority.table("")).start();
+    edge.process().wait_for_line("what to do", |line| {
+        line.contains("get a key id and a key from the authority, and write `eab` in [acme]").then_some(())
+    });
+    assert!(authority.asked().orders.is_empty());
 }
