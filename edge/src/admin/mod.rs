@@ -391,7 +391,9 @@ async fn purge_by_plugin(
         let http::request::Parts { method, uri, headers, .. } = &head;
         let foreign =
             ForeignPurge { method, uri, headers, content: &content, listeners: &settings.listeners };
-        foreign.read(dialect).map_err(|error| (StatusCode::BAD_REQUEST, error))
+        let purge = foreign.read(dialect).map_err(|error| (StatusCode::BAD_REQUEST, error))?;
+        let soft = purge.soft || settings.purge.as_ref().is_some_and(|access| access.soft);
+        Ok(PurgeRequest { soft, ..purge })
     });
     Ok(dialect.done(purged.await?.purged, &id.to_string()))
 }

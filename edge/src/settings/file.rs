@@ -117,6 +117,7 @@ pub(super) struct WrittenCertificate {
 pub(super) struct WrittenPurgeAccess {
     pub(super) allow: Option<Spanned<Vec<Written<IpNet>>>>,
     pub(super) token_file: Option<Written<PathBuf>>,
+    pub(super) soft: Option<Written<bool>>,
 }
 
 /// `[acme]`

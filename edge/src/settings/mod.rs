@@ -215,6 +215,8 @@ pub struct PurgeAccess {
     /// The file whose word lets others in.
     pub token_file: Option<PathBuf>,
     pub token: Option<Token>,
+    /// What their plugins purge becomes stale and is not removed.
+    pub soft: bool,
 }
 
 /// Where the operator's listener is; written `127.0.0.1:9900` or `unix:/run/gatehouse/admin.sock`.

@@ -413,3 +413,17 @@ async fn without_settings_for_it_nobody_purges_by_a_method() {
     assert_eq!(front.send(Request::builder().method("PURGE").uri("/")).await.text(), "x");
     assert_eq!(upstream.seen()[1].method, "PURGE");
 }
+
+/// Plugins that know no soft purge left nothing to stand in while the origin is away.
+#[tokio::test(start_paused = true)]
+async fn what_plugins_purge_becomes_stale_where_the_operator_says_so() {
+    for (soft, after) in [("true", "fwd=stale"), ("false", "fwd=uri-miss")] {
+        let upstream = Upstream::start(saying(&[("cache-control", "max-age=60"), ("etag", "\"a\"")], "text"));
+        let access = format!("[purge]\nallow = [\"192.0.2.0/24\"]\nsoft = {soft}\n{CACHED}");
+        let front = front_with(&upstream, &access);
+        front.get("/x").await;
+        let purged = front.send(Request::builder().method("PURGE").uri("/x")).await;
+        assert_eq!((purged.status, purged.text().trim()), (200, "{\"purged\":1}"));
+        assert_eq!(front.get("/x").await.cache(), after, "{soft}");
+    }
+}

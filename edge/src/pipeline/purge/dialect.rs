@@ -10,7 +10,7 @@
 //! | FOSHttpCache, Shopware, Drupal, for tags | `PURGE`, `PURGEKEYS` or `BAN` with `xkey-purge`, `xkey-softpurge`, `xkey`, `Surrogate-Key`, `Cache-Tags` or `Cache-Tag` |
 //! | FOSHttpCache, TYPO3, by expressions | `BAN` with `X-Host`, `X-Url`, `X-Cache-Tags` |
 //! | Magento | `PURGE` with `X-Magento-Tags-Pattern` |
-//! | Fastly's clients | `PURGE /path`; `POST /service/ID/purge/KEY`, `/purge` with Surrogate-Key, `/purge_all`; `Fastly-Soft-Purge: 1` |
+//! | Fastly's clients | `PURGE /path`; `POST /purge/HOST/PATH`, `/service/ID/purge/KEY`, `/service/ID/purge` with Surrogate-Key or JSON, `/service/ID/purge_all`; `Fastly-Soft-Purge: 1` |
 //! | Cloudflare's clients | `POST /client/v4/zones/ID/purge_cache` with JSON |
 
 use http::{HeaderMap, Method, Uri, header};
@@ -32,6 +32,9 @@ impl Dialect {
     pub fn of(method: &Method, path: &str) -> Option<Self> {
         if Self::is_method(method) {
             return Some(Self::Varnish);
+        }
+        if method == Method::POST && path.strip_prefix(SINGLE_URL).is_some_and(|url| !url.is_empty()) {
+            return Some(Self::Fastly);
         }
         let mut parts = path.trim_matches('/').split('/').skip_while(|part| matches!(*part, "client" | "v4"));
         match (method, parts.next()?, parts.next().is_some(), parts.next()?) {
@@ -76,7 +79,7 @@ impl ForeignPurge<'_> {
     pub fn read(&self, dialect: Dialect) -> Result<PurgeRequest, String> {
         let mut purge = match dialect {
             Dialect::Varnish => self.varnish()?,
-            Dialect::Fastly => self.fastly(),
+            Dialect::Fastly => self.fastly()?,
             Dialect::Cloudflare => return self.cloudflare(),
         };
         purge.soft |= self.text("fastly-soft-purge").is_some_and(|value| value.trim() == "1");
@@ -144,21 +147,32 @@ impl ForeignPurge<'_> {
         }
     }
 
-    fn fastly(&self) -> PurgeRequest {
+    fn fastly(&self) -> Result<PurgeRequest, String> {
         let mut purge = PurgeRequest { tags: self.words("surrogate-key"), ..PurgeRequest::default() };
+        if let Some(url) = self.uri.path().strip_prefix(SINGLE_URL) {
+            // Some clients encode all of it as one segment.
+            let url = if url.contains('/') { url.to_owned() } else { decoded(url)? };
+            let query = self.uri.query().map(|query| format!("?{query}")).unwrap_or_default();
+            purge.urls.extend(self.everywhere(bare(&format!("{url}{query}"))));
+            return Ok(purge);
+        }
         let mut parts = self.uri.path().trim_matches('/').split('/').skip(2);
         match (parts.next(), parts.next()) {
             (Some("purge_all"), _) => purge.everything = true,
-            (_, Some(key)) => purge.tags.push(key.to_owned()),
+            (_, Some(key)) => purge.tags.push(decoded(key)?),
+            _ if !self.content.is_empty() => {
+                let asked: FastlyPurge =
+                    serde_json::from_slice(self.content).map_err(|error| error.to_string())?;
+                purge.tags.extend(asked.surrogate_keys);
+            }
             _ => {}
         }
-        purge
+        Ok(purge)
     }
 
     fn cloudflare(&self) -> Result<PurgeRequest, String> {
         let asked: CloudflarePurge =
             serde_json::from_slice(self.content).map_err(|error| error.to_string())?;
-        let bare = |text: &str| text.split_once("://").map_or(text, |(_, rest)| rest).to_owned();
         let mut purge = PurgeRequest {
             tags: asked.tags,
             hosts: asked.hosts,
@@ -167,10 +181,10 @@ impl ForeignPurge<'_> {
         };
         for file in asked.files {
             let (CloudflareFile::Url(url) | CloudflareFile::WithFields { url }) = file;
-            purge.urls.extend(self.everywhere(&bare(&url)));
+            purge.urls.extend(self.everywhere(bare(&url)));
         }
         for prefix in &asked.prefixes {
-            purge.prefixes.extend(self.everywhere(&bare(prefix)));
+            purge.prefixes.extend(self.everywhere(bare(prefix)));
         }
         Ok(purge)
     }
@@ -223,6 +237,15 @@ const TAG_WORDS: [&str; 6] = ["xkey-purge", SOFT_KEYS, "xkey", "surrogate-key", 
 /// What has one of these is stale from now on, and not gone.
 const SOFT_KEYS: &str = "xkey-softpurge";
 
+/// Before one URL that Fastly's clients purge.
+const SINGLE_URL: &str = "/purge/";
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct FastlyPurge {
+    surrogate_keys: Vec<String>,
+}
+
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct CloudflarePurge {
@@ -241,6 +264,25 @@ enum CloudflareFile {
     WithFields {
         url: String,
     },
+}
+
+/// A URL without its scheme, which may be left out.
+fn bare(url: &str) -> &str {
+    url.split_once("://").map_or(url, |(_, rest)| rest)
+}
+
+/// A segment of a path with its percent-encoded octets as they are meant.
+fn decoded(segment: &str) -> Result<String, String> {
+    let mut octets = Vec::with_capacity(segment.len());
+    let mut rest = segment.as_bytes();
+    while let Some((&first, after)) = rest.split_first() {
+        let hexadecimal = (first == b'%').then(|| after.get(..2)).flatten();
+        let octet =
+            hexadecimal.and_then(|digits| u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok());
+        octets.push(octet.unwrap_or(first));
+        rest = if octet.is_some() { &after[2..] } else { after };
+    }
+    String::from_utf8(octets).map_err(|_| format!("{segment:?} is no UTF-8"))
 }
 
 /// The host without its port.
@@ -385,6 +427,16 @@ mod tests {
                 read(method, target, fields, "").unwrap_or_else(|error| panic!("{fields:?}: {error}"));
             assert_eq!(gist(&purge), named, "{method} {target} {fields:?}");
         }
+        // A tag with a colon reached the edge as `product%3A1`, which nothing carries.
+        for (target, content, named) in [
+            ("/purge/a.test/x?y", "", "u a.test:443/x?y"),
+            ("/purge/https:%2F%2Fa.test%2Fx", "", "u a.test:443/x"),
+            ("/service/ID/purge/product%3A1", "", "t product:1"),
+            ("/service/ID/purge", r#"{"surrogate_keys": ["a", "b c"]}"#, "t a b c"),
+        ] {
+            assert_eq!(gist(&read("POST", target, &[host], content).unwrap()), named, "{target} {content}");
+        }
+        assert!(read("POST", "/service/ID/purge", &[host], "{").is_err());
         assert!(read("PURGE", "/", &[], "").unwrap_err().contains("no Host"));
         assert!(read("PURGEKEYS", "/", &[host], "").unwrap_err().contains("xkey-purge"));
     }

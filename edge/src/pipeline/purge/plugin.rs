@@ -7,7 +7,7 @@ use serde_json::json;
 use tokio::{runtime::Handle, task::spawn_blocking};
 
 use super::{
-    NotPurged,
+    NotPurged, PurgeRequest,
     dialect::{Dialect, ForeignPurge},
 };
 use crate::{
@@ -38,7 +38,7 @@ pub async fn purge(
     let (method, uri, headers) = (&head.method, &head.uri, &head.headers);
     let foreign = ForeignPurge { method, uri, headers, content: &[], listeners };
     let purge = match foreign.read(dialect) {
-        Ok(purge) => purge,
+        Ok(purge) => PurgeRequest { soft: purge.soft || access.soft, ..purge },
         Err(error) => return Ok(answer(StatusCode::BAD_REQUEST, &json!({ "error": error }))),
     };
     // To find what begins so takes long, and this thread has other clients.

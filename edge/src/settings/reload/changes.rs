@@ -693,7 +693,11 @@ impl Changes {
         };
         each_field!(
             self, "purge", (old, new),
-            PurgeAccess { allow: |networks| list(networks, plain), token_file: |file| maybe(file, path) },
+            PurgeAccess {
+                allow: |networks| list(networks, plain),
+                token_file: |file| maybe(file, path),
+                soft: plain,
+            },
             apart token
         );
         if old.token_file == new.token_file && old.token != new.token {

@@ -274,6 +274,7 @@ mod tests {
         ("purge.token_file", "\"tests/users.htpasswd\"", "", InFlight),
         ("maintenance", "\"a\"", "\"b\"", InFlight),
         ("maintenance.file", "\"a\"", "\"b\"", InFlight),
+        ("purge.soft", "false", "true", InFlight),
         ("maintenance.except", "[\"10.0.0.1\"]", "[\"10.0.0.2\"]", InFlight),
         ("maintenance.retry_after", "\"1s\"", "\"2s\"", InFlight),
         ("error_pages", "\"../config/errors\"", "", InFlight),

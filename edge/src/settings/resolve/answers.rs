@@ -100,7 +100,8 @@ impl Resolver<'_> {
             let help = "write allow = [\"127.0.0.1\"], the addresses of the app's servers, or token_file = \"purge.token\"";
             self.fault(span, "[purge] lets nobody in", help);
         }
-        Some(PurgeAccess { allow, token_file, token })
+        let soft = self.or(written.soft, false);
+        Some(PurgeAccess { allow, token_file, token, soft })
     }
 
     pub(super) fn maintenance(
