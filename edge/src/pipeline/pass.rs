@@ -25,7 +25,7 @@ use crate::{
         content::{Content, ContinueGate, expects_continue},
         failure::Failure,
         hop_by_hop::strip_hop_by_hop,
-        long_lived::is_grpc,
+        long_lived::{is_grpc, is_incremental},
     },
     observe::verdict::Verdict,
     request::{
@@ -131,7 +131,7 @@ impl Exchange<'_> {
     }
 
     /// Whether the request has its content received before it takes a place anywhere. One that waits for 100 (Continue) goes on
-    /// at once, for its upstream may refuse it (RFC 9110 §10.1.1).
+    /// at once, for its upstream may refuse it (RFC 9110 §10.1.1), and so does one that asks for it (RFC 10036).
     pub(super) fn is_received_first(&self, content: &Content, upgrade: Option<&Upgrade>) -> bool {
         let declared = content.size_hint().exact().filter(|_| !content.is_end_stream());
         declared.is_some_and(|length| length <= self.route.receive_first)
@@ -144,6 +144,7 @@ impl Exchange<'_> {
     pub(super) async fn receive(&self, content: Content) -> Result<Content, Refusal> {
         let received = request_body::receive(content, self.content_bounds(), self.edge.held_content.share());
         let refused = |error| Refusal::Upstream(Failure::RequestBody(error));
+            && !is_incremental(&self.head.headers)
         match self.route.times.whole {
             None => received.await.map_err(refused),
             Some(within) => match tokio::time::timeout(within, received).await {

@@ -31,7 +31,7 @@ use tokio_util::io::StreamReader;
 
 use crate::{
     cache::{Key, Memory, Stored, StoredBody, stored_body::WeakStoredBody},
-    message::body_error::BodyError,
+    message::{body_error::BodyError, long_lived::is_incremental},
     settings::{MediaRange, Route},
 };
 
@@ -52,6 +52,8 @@ pub fn codable(types: &[MediaRange], status: StatusCode, head: &HeaderMap, lengt
         && !head.contains_key(header::TRAILER)
         && head.get(header::CONTENT_TYPE).is_some_and(|content_type| shrinks(types, content_type))
         && !forbids_transforming(head)
+        // A coder would hold back what is to be sent on as it comes.
+        && !is_incremental(head)
 }
 
 /// Whether a response may be decoded: a complete body in gzip and in nothing else, with no objection from the origin
@@ -373,6 +375,9 @@ mod tests {
         for content_type in ["image/webp", "application/zip", "video/mp4", "text/event-stream", "json", ""] {
             assert!(!codable(StatusCode::OK, &head(content_type), Some(1000)), "{content_type}");
         }
+        let mut incremental = head("text/plain");
+        incremental.insert("incremental", http::HeaderValue::from_static("?1"));
+        assert!(!codable(StatusCode::OK, &incremental, None), "a coder would hold it back (RFC 10036)");
     }
 
     /// A 404 page of any length went out as it was.

@@ -201,6 +201,23 @@ async fn uploads_that_are_not_received_first_take_half_of_the_places() {
     }
 }
 
+/// RFC 10036.
+#[tokio::test(start_paused = true)]
+async fn content_that_is_to_go_on_as_it_comes_is_not_received_first() {
+    for (field, asked) in [("?1", 1), ("?1;a", 1), ("?0", 0), ("1", 0)] {
+        let upstream = echo();
+        let front = four_places(&upstream, "");
+        let mut client = client(&front).await;
+        let request = Request::post("https://shop.example/").header("content-length", "6");
+        let (response, mut content) = client.send(request.header("incremental", field), false);
+        content.send_data("slo".into(), false).unwrap();
+        settle().await;
+        assert_eq!(upstream.connections(), asked, "{field}");
+        content.send_data("wly".into(), true).unwrap();
+        assert_eq!(read(response.await.unwrap().body_mut()).await.unwrap().0, "slowly");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn what_there_is_no_room_for_is_sent_on_as_it_comes() {
     let upstream = echo();
