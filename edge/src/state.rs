@@ -90,6 +90,8 @@ pub struct RouteState {
     pub metrics: Arc<RouteMetrics>,
     /// Places for requests that need the upstream, where they have a bound.
     pub places: Option<Arc<Semaphore>>,
+    /// Those of each client.
+    pub client_places: Option<Arc<ClientShares>>,
 }
 
 impl AsRef<Route> for RouteState {
@@ -115,6 +117,15 @@ impl State {
             let known = old.and_then(|old| old.routes.iter().find(same)?.places.clone());
             Some(known.unwrap_or_else(|| Arc::new(Semaphore::new(bound))))
         };
+        let client_places = |route: &Arc<Route>| {
+            let bound = route.bounds.requests_per_client?;
+            let same = |known: &&RouteState| known.route.name == route.name;
+            let known = old.and_then(|old| old.routes.iter().find(same)?.client_places.clone());
+            if let Some(known) = &known {
+                known.resize(bound);
+            }
+            Some(known.unwrap_or_else(|| ClientShares::new(bound)))
+        };
         // Who has shown a right password need not do so again after a reload that leaves the users as they are.
         let gatekeeper = |route: &Arc<Route>| {
             let wanted = route.basic_auth.as_ref()?;
@@ -139,6 +150,7 @@ impl State {
             admits: route.forward_auth.as_ref().map(|auth| Arc::clone(upstreams.get(&auth.upstream.name))),
             gatekeeper: gatekeeper(route),
             places: places(route),
+            client_places: client_places(route),
             route: Arc::clone(route),
             upstream: route.action.upstream().map(|upstream| Arc::clone(upstreams.get(&upstream.name))),
             canary: route.canary.as_ref().map(|canary| Arc::clone(upstreams.get(&canary.upstream.name))),

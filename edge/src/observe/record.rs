@@ -62,6 +62,8 @@ pub struct RequestPlaces {
     pub of_route: Option<OwnedSemaphorePermit>,
     /// Among those of its client.
     pub of_client: Option<ClientShare>,
+    /// Among those of its client on its route.
+    pub of_client_on_route: Option<ClientShare>,
 }
 
 impl Record {

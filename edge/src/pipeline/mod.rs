@@ -51,6 +51,7 @@ use crate::{
         affinity::Affinity,
         certified::Acquaintance,
         content::Content,
+        client_shares::ClientShares,
         hop_by_hop::{strip_hop_by_hop, strip_nominated},
         interim::{self, Interim, Relay, RelayedHeads},
         request_id::RequestId,
@@ -364,7 +365,7 @@ fn ask<'a>(
     arrived: Moment,
 ) -> Result<Asked<'a>, Refusal> {
     let OnRoute { target, client, ends, told, patience, on, limited } = found;
-    let RouteState { route, upstream, canary, places, .. } = on;
+    let RouteState { route, upstream, canary, places, client_places, .. } = on;
     let Some(upstream) = upstream else {
         let stated = stated::answer(&route.action, &head.method, &target, &route.paths);
         let (mut response, what) = stated.expect("what forwards has an upstream");
@@ -406,6 +407,7 @@ fn ask<'a>(
     }))
 }
 
+        client_places: client_places.as_ref(),
 /// Refuses a head with more or longer lines than the settings allow. hyper does so before it gives a head to us; h2
 /// knows no bound for the number of lines.
 fn head_within(head: &request::Parts, settings: &Settings) -> Result<(), Refusal> {
@@ -459,6 +461,8 @@ struct Exchange<'a> {
     /// How far the request has come that is under way to the upstream for this one.
     under_way: Mutex<Option<Arc<Progress>>>,
 }
+    /// Those of its client on the route.
+    client_places: Option<&'a Arc<ClientShares>>,
 
 /// The client's content and upgrade. Only a request that is forwarded takes them.
 struct ClientSide {
@@ -589,11 +593,16 @@ impl Exchange<'_> {
     /// that names no client has many.
     fn take_places(&self) -> Result<RequestPlaces, Refusal> {
         let mut taken = RequestPlaces::default();
-        if self.settings.bounds.requests_per_client.is_some()
+        let everywhere = self.settings.bounds.requests_per_client.map(|_| &self.edge.requests_by_client);
+        if (everywhere.is_some() || self.client_places.is_some())
             && let Some(client) = self.client.own_number(&self.settings.clients)
         {
-            let share = self.edge.requests_by_client.try_take(client);
-            taken.of_client = Some(share.ok_or(Refusal::ClientBusy)?);
+            let take = |shares: Option<&Arc<ClientShares>>| {
+                let share = shares.map(|shares| shares.try_take(client));
+                share.map(|share| share.ok_or(Refusal::ClientBusy)).transpose()
+            };
+            taken.of_client = take(everywhere)?;
+            taken.of_client_on_route = take(self.client_places)?;
         }
         if let Some(places) = self.places {
             let place = Arc::clone(places).try_acquire_owned();

@@ -80,7 +80,9 @@ pub enum Refusal {
     #[error("as many requests are under way on this route as its bounds.requests allows")]
     RouteBusy,
     /// As many requests of the client need an upstream as may.
-    #[error("as many requests of this client are under way as bounds.requests_per_client allows")]
+    #[error(
+        "as many requests of this client are under way as `requests_per_client` of bounds, or of the route's, allows"
+    )]
     ClientBusy,
     /// The upstream gave no response.
     #[error("the upstream gave no answer: {0}")]

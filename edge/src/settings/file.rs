@@ -384,6 +384,7 @@ pub(super) struct WrittenRouteTimeouts {
 pub(super) struct WrittenRouteBounds {
     pub(super) body: Option<Written<ByteSize>>,
     pub(super) requests: Option<Written<Positive>>,
+    pub(super) requests_per_client: Option<Written<Positive>>,
 }
 
 /// `canary = { .. }` of a route.

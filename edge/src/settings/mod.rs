@@ -560,6 +560,8 @@ pub struct RouteBounds {
     pub requests: Option<usize>,
 }
 
+    /// Those of one client.
+    pub requests_per_client: Option<usize>,
 /// Which requests may be sent again, beside those whose method is idempotent and that have no content.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ResendRules {

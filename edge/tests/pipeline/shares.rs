@@ -272,13 +272,18 @@ async fn only_where_http2_is_spoken_can_a_request_be_a_call() {
 
 #[tokio::test(start_paused = true)]
 async fn a_client_has_so_many_requests_under_way_and_others_have_theirs() {
+    for of_all_routes_or_one in
+        ["[bounds]\nrequests_per_client = 2\n", "bounds = { requests_per_client = 2 }\n"]
+    {
+        two_of_a_client(of_all_routes_or_one).await;
+    }
+}
+
+async fn two_of_a_client(bounds: &str) {
     let gate = scripted_upstream::Gate::closed();
     let held = gate.clone();
     let upstream = Upstream::start(move |_| Reply::ok("text").cache_control("no-store").after(&held));
-    let front = four_places(
-        &upstream,
-        "[bounds]\nrequests_per_client = 2\n[clients]\ntrusted_proxies = [\"192.0.2.1\"]",
-    );
+    let front = four_places(&upstream, &format!("{bounds}[clients]\ntrusted_proxies = [\"192.0.2.1\"]"));
     let from = |client: &'static str| {
         let front = front.clone();
         tokio::spawn(async move { front.get_with("/", &[("x-forwarded-for", client)]).await })

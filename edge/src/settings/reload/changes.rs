@@ -645,7 +645,11 @@ impl Changes {
             self,
             &format!("{table}.bounds"),
             (&old.bounds, &new.bounds),
-            RouteBounds { body: size, requests: |count| maybe(count, plain) },
+            RouteBounds {
+                body: size,
+                requests: |count| maybe(count, plain),
+                requests_per_client: |count| maybe(count, plain),
+            },
             apart
         );
         each_field!(

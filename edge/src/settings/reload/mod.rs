@@ -243,6 +243,7 @@ mod tests {
         ("routes.timeouts.whole", "\"1s\"", "\"2s\"", InFlight),
         ("routes.bounds.body", "\"1 MiB\"", "\"2 MiB\"", InFlight),
         ("routes.bounds.requests", "1", "2", InFlight),
+        ("routes.bounds.requests_per_client", "1", "2", InFlight),
         ("routes.cache.ttl", "\"1s\"", "{ 200 = \"2s\" }", InFlight),
         ("routes.cache.default_ttl", "\"1s\"", "\"2s\"", InFlight),
         ("routes.cache.min_ttl", "\"1s\"", "\"2s\"", InFlight),

@@ -189,6 +189,7 @@ impl Resolver<'_> {
             requests: bounds.requests.and_then(|requests| self.value(count(requests))),
         };
         Some(Route {
+            requests_per_client: bounds.requests_per_client.and_then(|requests| self.value(count(requests))),
             times: self.route_times(times, upstream.as_deref(), known.timeouts),
             bounds,
             name: name?.0.into(),
