@@ -230,8 +230,11 @@ pub(crate) fn response(octets: &[u8]) {
         if let Some(part) = ContentRange::read(head) {
             parts.add(&part);
         }
-        let _ =
-            (tags(head, &rules), invalidated_groups(head), NoVarySearch::read(head).map(|rules| rules.key(query)));
+        let _ = (
+            tags(head, &rules),
+            invalidated_groups(head),
+            NoVarySearch::read(head).map(|rules| rules.key(query)),
+        );
     }
     let _ = parts.answer(&HeaderMap::new());
 }

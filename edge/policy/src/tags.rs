@@ -211,7 +211,8 @@ mod tests {
     #[test]
     fn what_cannot_be_remembered_is_refused() {
         let many = (0..=MOST_TAGS).map(|n| n.to_string()).collect::<Vec<_>>().join(" ");
-        let of = |field, value: &str, rules: &Rules| tags(&head(&[(field, value)]), rules).map(|tags| tags.len());
+        let of =
+            |field, value: &str, rules: &Rules| tags(&head(&[(field, value)]), rules).map(|tags| tags.len());
         assert_eq!(of(SURROGATE_KEY, &many, &Rules::default()), Err(Reason::TagsUnusable));
         assert_eq!(of(X_CACHE_TAGS, &many, &Rules { max_tags: 257, ..Rules::default() }), Ok(257));
         assert_eq!(of(CACHE_TAG, &"x".repeat(LONGEST_TAG + 1), &Rules::default()), Err(Reason::TagsUnusable));

@@ -95,6 +95,12 @@ impl Key {
         Self { text: format!("{} {parts}", self.url()).into(), ..*self }
     }
 
+    /// The key with one part more.
+    #[must_use]
+    pub fn with_part(&self, part: &str) -> Self {
+        Self { text: format!("{} {part}", self.text).into(), ..*self }
+    }
+
     /// Before all others; the key of nothing.
     pub(super) fn least() -> Self {
         Self { text: "".into(), origin: 0, path: 0, url: 0 }

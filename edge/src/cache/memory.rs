@@ -21,7 +21,7 @@ use quick_cache::{Lifecycle, OptionsBuilder, Weighter, sync::Cache};
 
 use super::{
     Key, Stored, StoredBody, Tiers,
-    carriers::{Carried, Carriers, Cursor},
+    carriers::{CARRIED, Carried, Carriers, Cursor},
     markers::{Marker, Markers, Whose},
     no_vary_search::{NoVarySearchIndex, answers, mean_the_same},
     not_stored::LastNotStored,
@@ -812,7 +812,10 @@ struct ByWeight;
 
 impl Weighter<Key, Arc<Resource>> for ByWeight {
     fn weight(&self, key: &Key, resource: &Arc<Resource>) -> u64 {
+        // By its URL a key with parts is found as a response is by a tag.
+        let found = if key.parts().is_empty() { 0 } else { CARRIED };
         RESOURCE
+            + found
             + key.as_str().len() as u64
             + resource.variants.iter().map(|stored| stored.weight()).sum::<u64>()
     }

@@ -33,8 +33,8 @@ use crate::{
     },
     response::{coding, stated},
     settings::{
-        AddressRules, AllowedOrigins, CountedBy, ForwardAuth, Limit, MaintenanceSettings, PathSubstitution,
-        Route, RouteAction, SecurityFields, Settings, Sign, UpstreamSettings,
+        AddressRules, AllowedOrigins, BesideGet, CountedBy, ForwardAuth, Limit, MaintenanceSettings,
+        PathSubstitution, Route, RouteAction, SecurityFields, Settings, Sign, UpstreamSettings,
     },
 };
 
@@ -296,6 +296,23 @@ fn password(route: &Route) -> Option<String> {
 /// What else stands between a request and its answer.
 fn front(route: &Route) -> Vec<String> {
     let mut told = Vec::new();
+    if !route.also.is_empty() {
+        let kinds = route.also.iter().map(|kind| match kind {
+            BesideGet::Query => "QUERY",
+            BesideGet::GraphQl => "POSTs of GraphQL queries",
+            BesideGet::Options => "OPTIONS",
+        });
+        let kinds = kinds.collect::<Vec<_>>().join(", ");
+        told.push(format!(
+            "{kinds} are read from the cache too, each by its content, which is not asked about here"
+        ));
+    }
+    if !route.key.is_nothing() {
+        let fields = route.key.fields().map(ToString::to_string);
+        let cookies = route.key.cookies.iter().map(|name| format!("cookie {name}"));
+        let parts = fields.chain(cookies).collect::<Vec<_>>().join(", ");
+        told.push(format!("part of the key are {parts}: each value has an answer of its own"));
+    }
     if let Some(MaintenanceSettings { file, except, .. }) = route.maintenance.as_deref() {
         let others = if except.is_empty() { "" } else { ", but for the clients in `except`" };
         told.push(format!("503 while {} is there{others}", file.display()));

@@ -58,14 +58,18 @@ pub(super) fn remedy(reason: Reason, supply: Option<Supply>, rules: &Rules) -> O
         Reason::RouteFields => {
             "where its answers are to be stored, tell the route apart by host or path in place of `headers`"
         }
-        Reason::Bypass => "where its answers are to be stored, leave the field out of `bypass` of the route's cache",
+        Reason::Bypass => {
+            "where its answers are to be stored, leave the field out of `bypass` of the route's cache"
+        }
         Reason::VaryAny | Reason::VaryTooWide => {
             "let the origin name in Vary only the fields it really looks at"
         }
         Reason::VaryMiss => {
             "each other value of these fields is fetched once: let the origin name in Vary only what it really looks at"
         }
-        Reason::TagsUnusable => "let the origin send fewer or shorter tags, or raise `max_tags` of the route's cache",
+        Reason::TagsUnusable => {
+            "let the origin send fewer or shorter tags, or raise `max_tags` of the route's cache"
+        }
         Reason::PartialUnusable => {
             "let the origin answer ranges with one part, a Content-Range that agrees with its length, and a strong ETag; or \
              give the route `ranges = \"whole\"`"

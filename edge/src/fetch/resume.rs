@@ -76,7 +76,7 @@ impl<'a> Resume<'a> {
             .get_all(header::ACCEPT_RANGES)
             .iter()
             .any(|line| line.as_bytes().trim_ascii().eq_ignore_ascii_case(b"none"));
-        if answer.status != StatusCode::OK || knows_no_ranges {
+        if answer.status != StatusCode::OK || knows_no_ranges || !asked.question.is_get() {
             return None;
         }
         Some(Self { asked, validators, same: if_range_field(validators)?, length })

@@ -44,7 +44,7 @@ struct ReceivedContent {
     octets: Bytes,
     rest: Content,
     /// What the octets take of the room for such.
-    _room: ByteShare,
+    room: ByteShare,
 }
 
 /// The receiving half of an HTTP/2 stream.
@@ -102,7 +102,7 @@ impl Content {
     /// Content of which these octets have been received, and take this room; `rest` is what still comes.
     pub fn received(octets: Bytes, rest: Self, room: ByteShare) -> Self {
         let activity = rest.activity.clone();
-        Self { source: Source::Received(Box::new(ReceivedContent { octets, rest, _room: room })), activity }
+        Self { source: Source::Received(Box::new(ReceivedContent { octets, rest, room })), activity }
     }
 
     /// Whether its octets are the client's own no longer: they keep no buffer of its connection.
@@ -118,6 +118,28 @@ impl Content {
             }
             _ => self.is_end_stream(),
         }
+    }
+
+    /// Content that is these octets, as [`into_octets`](Self::into_octets) has it.
+    pub fn of_octets(octets: Bytes, room: Option<ByteShare>) -> Self {
+        match room {
+            Some(room) => Self::received(octets, Self::none(), room),
+            None => Self::none(),
+        }
+    }
+
+    /// Its octets, with what they take of the room for such, where all of it is here. Trailer fields, if any come, are left.
+    ///
+    /// # Errors
+    /// The content itself, where there is more of it.
+    pub fn into_octets(self) -> Result<(Bytes, Option<ByteShare>), Self> {
+        if !self.is_here() {
+            return Err(self);
+        }
+        Ok(match self.source {
+            Source::Received(content) => (content.octets, Some(content.room)),
+            _ => (Bytes::new(), None),
+        })
     }
 
     /// No content.

@@ -12,6 +12,7 @@
 
 mod admission;
 mod answer;
+mod beside_get;
 pub mod invalidate;
 mod pass;
 pub mod purge;
@@ -50,8 +51,8 @@ use crate::{
     message::{
         affinity::Affinity,
         certified::Acquaintance,
-        content::Content,
         client_shares::ClientShares,
+        content::Content,
         hop_by_hop::{strip_hop_by_hop, strip_nominated},
         interim::{self, Interim, Relay, RelayedHeads},
         request_id::RequestId,
@@ -83,7 +84,7 @@ use crate::{
     upstream::{
         Upstream, UpstreamResponse,
         introduction::{Ends, introduction},
-        request_body::{Errand, Progress, ReachedPhase},
+        request_body::{AskedContent, Errand, Progress, ReachedPhase},
     },
 };
 
@@ -161,6 +162,12 @@ pub async fn handle(
     let answered = match asked {
         Ok(Asked::Stated(answer)) => Ok(*answer),
         Ok(Asked::Forward(exchange)) if forwards == Forwards::End => Ok(exchange.limited(Answer::options())),
+        Ok(Asked::Forward(exchange))
+            if !exchange.route.also.is_empty()
+                && let Some(kind) = exchange.is_read_beside_get(&content, upgrade.as_ref()) =>
+        {
+            Box::pin(beside_get::answer(exchange, content, kind, &mut record, interim)).await
+        }
         Ok(Asked::Forward(exchange)) => match exchange.look_up() {
             Ok(LookUp::Answered(answer)) => Ok(exchange.limited(answer)),
             Err(refusal) => Err(refusal),
@@ -397,8 +404,10 @@ fn ask<'a>(
         told,
         route,
         side,
+        asked: None,
         limited,
         places: places.as_ref(),
+        client_places: client_places.as_ref(),
         patience,
         within: None,
         arrived,
@@ -407,7 +416,6 @@ fn ask<'a>(
     }))
 }
 
-        client_places: client_places.as_ref(),
 /// Refuses a head with more or longer lines than the settings allow. hyper does so before it gives a head to us; h2
 /// knows no bound for the number of lines.
 fn head_within(head: &request::Parts, settings: &Settings) -> Result<(), Refusal> {
@@ -447,10 +455,14 @@ struct Exchange<'a> {
     told: &'a [(HeaderName, HeaderValue)],
     route: &'a Arc<Route>,
     side: RouteSide,
+    /// Method and content, where `head` is that of the GET that stands for it.
+    asked: Option<&'a AskedContent>,
     /// The strictest of the route's limits.
     limited: Option<(&'a Arc<Limiter>, WithinLimit)>,
     /// Places for requests of the route that need its upstream.
     places: Option<&'a Arc<Semaphore>>,
+    /// Those of its client on the route.
+    client_places: Option<&'a Arc<ClientShares>>,
     /// How long the trusted proxy that asks waits for the answer's head, where it says so.
     patience: Option<Duration>,
     /// How long after its head the request's answer must have begun, once it goes upstream and where it must.
@@ -461,8 +473,6 @@ struct Exchange<'a> {
     /// How far the request has come that is under way to the upstream for this one.
     under_way: Mutex<Option<Arc<Progress>>>,
 }
-    /// Those of its client on the route.
-    client_places: Option<&'a Arc<ClientShares>>,
 
 /// The client's content and upgrade. Only a request that is forwarded takes them.
 struct ClientSide {

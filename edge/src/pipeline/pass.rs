@@ -55,11 +55,17 @@ impl Exchange<'_> {
         let is_repeatable = content.is_end_stream();
         let ResendRules { content: held, methods } = &self.route.resend;
         let resend = if methods.contains(&self.head.method) { Resend::Any } else { Resend::Idempotent };
-        let content = RequestBody::new(content, bounds, gate.clone(), self.errand());
+        let content = match self.asked {
+            Some(asked) => RequestBody::asking(asked.clone(), self.errand()),
+            None => RequestBody::new(content, bounds, gate.clone(), self.errand()),
+        };
         // A server of HTTP/2 may say that it has not acted upon a request, also when it goes away in good order.
         let speaks_http2 = self.upstream.settings().may_speak_http2();
         let held = if speaks_http2 { (*held).max(HELD_FOR_HTTP2) } else { *held };
-        let content = content.held(held, &self.edge.held_content).resend(resend);
+        let content = match self.asked {
+            Some(_) => content,
+            None => content.held(held, &self.edge.held_content).resend(resend),
+        };
         let mut request = self.passed_on(content, gate, upgrade.as_ref());
         if self.is_about_stored(reason) {
             // What is stored is of the identity form, where the edge codes, and of nobody's ignored cookies: only an answer
@@ -138,13 +144,13 @@ impl Exchange<'_> {
             && upgrade.is_none()
             && !expects_continue(&self.head.headers)
             && !self.is_call()
+            && !is_incremental(&self.head.headers)
     }
 
     /// The content, once it is here.
     pub(super) async fn receive(&self, content: Content) -> Result<Content, Refusal> {
         let received = request_body::receive(content, self.content_bounds(), self.edge.held_content.share());
         let refused = |error| Refusal::Upstream(Failure::RequestBody(error));
-            && !is_incremental(&self.head.headers)
         match self.route.times.whole {
             None => received.await.map_err(refused),
             Some(within) => match tokio::time::timeout(within, received).await {
@@ -171,7 +177,11 @@ impl Exchange<'_> {
 
     /// Asks once more, where the answer was a 304 that the client cannot use.
     async fn ask_again(&self) -> Result<upstream::UpstreamResponse, Refusal> {
-        let request = self.passed_on(RequestBody::empty(self.errand()), None, None);
+        let content = match self.asked {
+            Some(asked) => RequestBody::asking(asked.clone(), self.errand()),
+            None => RequestBody::empty(self.errand()),
+        };
+        let request = self.passed_on(content, None, None);
         let answer = self.upstream.send(request, self.affinity(), &self.edge.clock).await?;
         match fetch::is_unasked(answer.status(), &self.head.headers) {
             true => Err(Refusal::Upstream(Failure::NotModifiedUnasked)),
@@ -192,6 +202,9 @@ impl Exchange<'_> {
     ) -> Request<RequestBody> {
         *self.under_way.lock() = Some(content.progress());
         let mut request = outbound::passed_on(&self.as_sent(), content);
+        if let Some(asked) = self.asked {
+            *request.method_mut() = asked.method.clone();
+        }
         let headers = request.headers_mut();
         if gate.is_some() {
             headers.insert(header::EXPECT, HeaderValue::from_static("100-continue"));

@@ -419,10 +419,13 @@ impl Exchange<'_> {
             Occasion::Client => (self.facts, Wishes::Told),
             Occasion::Refresh => (self.facts.for_refresh(), Wishes::Untold),
         };
+        // Of other methods than GET and QUERY conditions mean something else (RFC 9110 §13.2).
+        let validated = validated.filter(|_| self.asked.is_none_or(|asked| asked.method.as_str() == "QUERY"));
         let conditions = want::fields(want, self.head, validated);
         let errand = self.errand_for_all();
         let question =
-            CacheQuestion::new(&self.as_sent(), self.key.path_and_query(), conditions, wishes, errand);
+            CacheQuestion::new(&self.as_sent(), self.key.path_and_query(), conditions, wishes, errand)
+                .asking(self.asked);
         let request = question.request();
         if occasion == Occasion::Client {
             *self.under_way.lock() = Some(request.body().progress());

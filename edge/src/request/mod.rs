@@ -3,9 +3,11 @@
 pub mod affinity;
 pub mod as_sent;
 pub mod basic_auth;
+pub mod beside_get;
 pub mod by_proxy;
 pub mod canary;
 pub mod client;
+pub mod graphql;
 pub mod inbound;
 pub mod limit;
 pub mod maintenance;

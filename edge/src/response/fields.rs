@@ -77,7 +77,8 @@ pub fn finish(headers: &mut HeaderMap, status: &Handling, via: Option<Version>) 
 /// Sends what a route's settings say of single fields, and keeps back what is for caches alone.
 pub fn of_route(headers: &mut HeaderMap, said: &ResponseFields) {
     // Many names are told apart by their length, which costs less than six look-ups.
-    let internal = |name: &HeaderName| matches!(name.as_str().len(), 4 | 9 | 12..=14) && INTERNAL.contains(name);
+    let internal =
+        |name: &HeaderName| matches!(name.as_str().len(), 4 | 9 | 12..=14) && INTERNAL.contains(name);
     if headers.keys().any(internal) {
         for name in INTERNAL.iter().filter(|name| !said.keep(name)) {
             headers.remove(name);

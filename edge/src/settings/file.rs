@@ -15,17 +15,17 @@ use toml::{
 };
 
 use super::{
-    AdminAddress, AllowedOrigins, Balance, ClearText, CommandListen, CommandOutput, CountedBy, EncodedSlash,
-    ForwardedBy, HostPattern, Hsts, IdentityPart, KeyType, LogFormat, MediaRange, OverloadControl,
-    ProxyProtocol, RedisUrl, RequestField, RequestIdInAnswers, ResponseField, SecurityFields, StopSignal,
-    TlsVersion, Unheard, UnknownNames, UpgradeProtocol,
+    AdminAddress, AllowedOrigins, Balance, BesideGet, ClearText, CommandListen, CommandOutput, CountedBy,
+    EncodedSlash, ForwardedBy, HostPattern, Hsts, IdentityPart, KeyType, LogFormat, MediaRange,
+    OverloadControl, ProxyProtocol, RedisUrl, RequestField, RequestIdInAnswers, ResponseField,
+    SecurityFields, StopSignal, TlsVersion, Unheard, UnknownNames, UpgradeProtocol,
     error::Fault,
     value::{
-        ByteSize, CertificateName, CheckPath, CookieNames, CookieSign, Count, Deadline, Directory, Email, FieldSign, Host,
-        Instances, Lifetimes, LimitNames, PathPrefix, Paths, Percent, Positive, PositiveSize, ProxyPeers,
-        Rate, Ready, ServedName, ServedNames, ServerError, Table, Text, Threads, UnsafeMethod, WellStatus,
-        Written, WrittenFiles, WrittenMaintenance, WrittenRedirect, WrittenRespond, WrittenServer,
-        nearest_or_list,
+        ByteSize, CertificateName, CheckPath, CookieNames, CookieSign, Count, Deadline, Directory, Email,
+        FieldSign, Host, Instances, Lifetimes, LimitNames, PathPrefix, Paths, Percent, Positive,
+        PositiveSize, ProxyPeers, Rate, Ready, ServedName, ServedNames, ServerError, Table, Text, Threads,
+        UnsafeMethod, WellStatus, Written, WrittenFiles, WrittenMaintenance, WrittenRedirect, WrittenRespond,
+        WrittenServer, nearest_or_list,
     },
 };
 
@@ -423,6 +423,7 @@ pub(super) struct WrittenRouteCache {
     pub(super) query: Option<Table<WrittenQuery>>,
     pub(super) key: Option<Table<WrittenKeyParts>>,
     pub(super) bypass: Option<Table<WrittenBypass>>,
+    pub(super) also: Option<Vec<Written<BesideGet>>>,
 }
 
 /// `key = { .. }` of a route's cache.

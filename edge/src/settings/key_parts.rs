@@ -39,9 +39,9 @@ pub(super) fn not_keyed(name: &HeaderName) -> Option<&'static str> {
     match *name {
         header::HOST => Some("leave it out: the host is always part of the key"),
         header::COOKIE => Some("name single cookies: key = { cookies = [\"currency\"] }"),
-        header::AUTHORIZATION | header::PROXY_AUTHORIZATION => {
-            Some("leave it out: answers to who signs in are stored where the origin says `public` or `s-maxage`")
-        }
+        header::AUTHORIZATION | header::PROXY_AUTHORIZATION => Some(
+            "leave it out: answers to who signs in are stored where the origin says `public` or `s-maxage`",
+        ),
         header::ACCEPT_ENCODING => {
             Some("leave it out: `compress` codes, or the origin says Vary: Accept-Encoding")
         }

@@ -119,6 +119,17 @@ impl Asks {
     }
 }
 
+/// A kind of requests that are read from the cache beside GET and HEAD.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BesideGet {
+    /// QUERY (RFC 10008).
+    Query,
+    /// A POST that asks a GraphQL service, by queries alone.
+    GraphQl,
+    /// OPTIONS.
+    Options,
+}
+
 /// A field or a cookie that asks for something by being there.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sign {

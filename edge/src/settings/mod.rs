@@ -57,7 +57,7 @@ pub use certificates::{
 pub use error::{Faults, SettingsError, Warning};
 pub use key_parts::KeyParts;
 pub use limits::{CountedBy, Limit, RequestCosts};
-pub use matching::{Asks, HostPattern, PathPattern, Sign};
+pub use matching::{Asks, BesideGet, HostPattern, PathPattern, Sign};
 pub use pages::{ErrorPages, PagePart, PageTemplate};
 pub use redis::{RedisSettings, RedisUrl, Unheard};
 pub use sharing::{
@@ -491,6 +491,8 @@ pub struct Route {
     pub key: KeyParts,
     /// Fields that have a request go past the cache.
     pub bypass: Vec<Sign>,
+    /// What is read from the cache beside GET and HEAD.
+    pub also: Vec<BesideGet>,
     /// `Cache-Control` sent downstream in place of the origin's, for successful cacheable answers.
     pub browser: Option<HeaderValue>,
     /// Whether answers are coded (gzip, br, zstd) for clients that accept it.
@@ -558,10 +560,10 @@ pub struct RouteBounds {
     pub body: u64,
     /// Requests under way that need the upstream, where that has a bound.
     pub requests: Option<usize>,
-}
-
     /// Those of one client.
     pub requests_per_client: Option<usize>,
+}
+
 /// Which requests may be sent again, beside those whose method is idempotent and that have no content.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ResendRules {

@@ -8,7 +8,10 @@ use std::{borrow::Cow, sync::Arc};
 use cache_policy::list_elements;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Uri, Version, header, request};
 
-use super::{RequestBody, request_body::Errand};
+use super::{
+    RequestBody,
+    request_body::{AskedContent, Errand},
+};
 use crate::{
     message::{entity_tag::uncoded_tag, hop_by_hop::via, request_id::X_REQUEST_ID, target::route_path},
     request::as_sent::{AsSent, Audience},
@@ -71,6 +74,8 @@ pub struct CacheQuestion {
     upstream: Arc<UpstreamSettings>,
     /// Whose question it is, and how long its answer may take.
     pub errand: Errand,
+    /// Method and content, where it is no GET.
+    asked: Option<AskedContent>,
 }
 
 /// Whether the client's directives go upstream with a question of the cache's.
@@ -101,7 +106,19 @@ impl CacheQuestion {
             received: head.version,
             upstream: Arc::clone(upstream),
             errand,
+            asked: None,
         }
+    }
+
+    /// The same question by another method, with content.
+    #[must_use]
+    pub fn asking(self, asked: Option<&AskedContent>) -> Self {
+        Self { asked: asked.cloned(), ..self }
+    }
+
+    /// Whether it is a GET, so that a part can be asked for.
+    pub fn is_get(&self) -> bool {
+        self.asked.is_none()
     }
 
     /// The request. What is stored is the answer to a GET, also where a HEAD is the occasion to ask for it.
@@ -116,7 +133,14 @@ impl CacheQuestion {
         for (name, value) in &self.conditions {
             headers.insert(name, value.clone());
         }
-        let mut request = Request::new(RequestBody::empty(self.errand.clone()));
+        let mut request = match &self.asked {
+            None => Request::new(RequestBody::empty(self.errand.clone())),
+            Some(asked) => {
+                let mut request = Request::new(RequestBody::asking(asked.clone(), self.errand.clone()));
+                *request.method_mut() = asked.method.clone();
+                request
+            }
+        };
         *request.uri_mut() = self.uri.clone();
         *request.headers_mut() = sent(headers, self.received, &self.errand, &self.upstream);
         request

@@ -16,7 +16,7 @@ use std::{
 
 use bytes::{Bytes, BytesMut};
 use cache_policy::Moment;
-use http::HeaderValue;
+use http::{HeaderValue, Method};
 use http_body::{Body, Frame, SizeHint};
 use parking_lot::Mutex;
 use tokio::{sync::Notify, time::Instant};
@@ -183,7 +183,18 @@ pub struct RequestBody {
     source: Option<Box<ClientContent>>,
     progress: Arc<Progress>,
     held: Option<Arc<HeldContent>>,
+    /// All of it, where it is that of a request that asks and changes nothing.
+    asked: Option<AskedContent>,
     resend: Resend,
+}
+
+/// Method and content of a request that asks and changes nothing: it can be sent as often as one likes.
+#[derive(Clone, Debug)]
+pub struct AskedContent {
+    pub method: Method,
+    pub octets: Bytes,
+    /// What the octets take of the room for such.
+    pub room: Option<Arc<ByteShare>>,
 }
 
 /// Which requests may be sent to a second server although the first may have seen them.
@@ -234,13 +245,42 @@ impl RequestBody {
             source: None,
             progress: Arc::new(progress),
             held: None,
+            asked: None,
             resend: Resend::default(),
         }
     }
 
     /// No body once more, of a request that is sent again.
     pub fn again(progress: Arc<Progress>) -> Self {
-        Self { again: VecDeque::new(), source: None, progress, held: None, resend: Resend::default() }
+        Self {
+            again: VecDeque::new(),
+            source: None,
+            progress,
+            held: None,
+            asked: None,
+            resend: Resend::default(),
+        }
+    }
+
+    /// All of the content of a request that asks and changes nothing.
+    pub fn asking(asked: AskedContent, errand: Errand) -> Self {
+        Self::asking_again(asked, Arc::new(Progress::of(errand)))
+    }
+
+    /// As [`asking`](Self::asking), once more.
+    pub fn asking_again(asked: AskedContent, progress: Arc<Progress>) -> Self {
+        progress.set_begun();
+        let again: VecDeque<Bytes> =
+            (!asked.octets.is_empty()).then(|| asked.octets.clone()).into_iter().collect();
+        if again.is_empty() {
+            progress.set_ended();
+        }
+        Self { again, source: None, progress, held: None, asked: Some(asked), resend: Resend::Any }
+    }
+
+    /// Its content, where the request asks and changes nothing.
+    pub fn asked(&self) -> Option<&AskedContent> {
+        self.asked.as_ref()
     }
 
     /// A client's body within these bounds. With a `gate`, nothing is read from the client before it opens.
@@ -254,6 +294,7 @@ impl RequestBody {
             source: Some(Box::new(ClientContent::new(content, bounds, gate))),
             progress: Arc::new(Progress::of(errand)),
             held: None,
+            asked: None,
             resend: Resend::default(),
         }
     }
@@ -532,6 +573,7 @@ impl HeldContent {
             source: rest,
             progress,
             held: Some(Arc::clone(self)),
+            asked: None,
             resend: Resend::Idempotent,
         };
         Some(again)

@@ -15,7 +15,7 @@ use http_body::Body as _;
 use super::{
     RequestBody,
     health::Repeat,
-    request_body::{HeldContent, Progress, Resend},
+    request_body::{AskedContent, HeldContent, Progress, Resend},
     savings::Savings,
 };
 
@@ -25,6 +25,7 @@ pub struct Again {
     repeat: Repeat,
     progress: Arc<Progress>,
     content: Option<Arc<HeldContent>>,
+    asked: Option<AskedContent>,
     resend: Resend,
 }
 
@@ -36,7 +37,8 @@ impl Again {
             Method::GET | Method::HEAD | Method::OPTIONS | Method::PUT | Method::DELETE
         );
         let (resend, content) = (request.body().may_be_resent(), request.body().content());
-        if content.is_none() && !request.body().is_end_stream() {
+        let asked = request.body().asked().cloned();
+        if content.is_none() && asked.is_none() && !request.body().is_end_stream() {
             return None;
         }
         let repeat = if idempotent || resend == Resend::Any { Repeat::Safe } else { Repeat::Never };
@@ -46,7 +48,7 @@ impl Again {
         *head.uri_mut() = request.uri().clone();
         *head.headers_mut() = request.headers().clone();
         *head.extensions_mut() = request.extensions().clone();
-        Some(Self { head, repeat, progress, content, resend })
+        Some(Self { head, repeat, progress, content, asked, resend })
     }
 
     /// Whether that is safe although a server may have acted upon it: it is idempotent (RFC 9110 §9.2.2), or of a method that
@@ -57,15 +59,16 @@ impl Again {
 
     /// Whether it has no content.
     pub fn is_empty(&self) -> bool {
-        self.content.is_none()
+        self.content.is_none() && self.asked.is_none()
     }
 
     /// The request once more, once the attempt before has let go of its content; `None` where that is not held whole.
     pub async fn request(&self) -> Option<Request<RequestBody>> {
         let progress = Arc::clone(&self.progress);
-        let body = match &self.content {
-            None => RequestBody::again(progress),
-            Some(content) => content.again(progress).await?,
+        let body = match (&self.content, &self.asked) {
+            (Some(content), _) => content.again(progress).await?,
+            (None, Some(asked)) => RequestBody::asking_again(asked.clone(), progress),
+            (None, None) => RequestBody::again(progress),
         };
         Some(self.head.clone().map(|()| body.resend(self.resend)))
     }

@@ -13,7 +13,8 @@ use crate::{
 /// Says what of the request it has seen, for everyone.
 fn echo(seen: &Seen) -> Reply {
     let of = |name| seen.header(name).to_owned();
-    let said = format!("{} country={} currency={} {}", seen.method, of("x-country"), of("x-currency"), of("cookie"));
+    let said =
+        format!("{} country={} currency={} {}", seen.method, of("x-country"), of("x-currency"), of("cookie"));
     Reply::ok(said).cache_control("max-age=60").header("surrogate-key", "page")
 }
 
@@ -59,7 +60,11 @@ async fn of_cookies_those_of_the_key_alone_reach_what_is_stored() {
     let again = said(&front, &with("currency=EUR; _ga=2; lang=de")).await;
     assert_eq!((again.0, &*again.1), (first.0, "hit"));
     assert_eq!(said(&front, &with("currency=USD; lang=de")).await.1, "fwd=uri-miss");
-    assert_eq!(said(&front, &with("xcurrency=EUR; lang=de")).await.1, "fwd=uri-miss", "a cookie that matters, and no currency");
+    assert_eq!(
+        said(&front, &with("xcurrency=EUR; lang=de")).await.1,
+        "fwd=uri-miss",
+        "a cookie that matters, and no currency"
+    );
     let (text, how) = said(&front, &[]).await;
     assert_eq!((text.ends_with("currency= "), &*how), (true, "fwd=uri-miss"), "no cookie at all");
     let asked = upstream.count();
@@ -86,7 +91,8 @@ async fn only_trusted_proxies_say_where_a_client_is() {
     let (text, _) = said(&untrusted, &[("x-country", "DE")]).await;
     assert!(text.contains("country= "), "{text}");
     assert_eq!(said(&untrusted, &[("x-country", "FR")]).await.1, "hit", "it is as if nothing was said");
-    let trusted = front_with(&upstream, &format!("[clients]\ntrusted_proxies = [\"0.0.0.0/0\", \"::/0\"]\n{route}"));
+    let trusted =
+        front_with(&upstream, &format!("[clients]\ntrusted_proxies = [\"0.0.0.0/0\", \"::/0\"]\n{route}"));
     for country in ["DE", "FR"] {
         assert!(said(&trusted, &[("x-country", country)]).await.0.contains(&format!("country={country} ")));
     }

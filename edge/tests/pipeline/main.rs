@@ -5,6 +5,7 @@
 mod admission;
 mod as_sent;
 mod balance;
+mod beside_get;
 mod caching;
 mod client;
 mod codings;
@@ -20,8 +21,8 @@ mod hostile;
 mod http2;
 mod interim;
 mod invalidation;
-mod lifetimes;
 mod keys;
+mod lifetimes;
 mod limits;
 mod parts;
 mod pass;

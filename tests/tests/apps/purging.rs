@@ -24,16 +24,17 @@ impl Clients {
         let mut node = Command::new(tool::find(&["node"], "nodejs"));
         node.arg(repository().join("tests/apps/purging/purge.js")).arg(format!("http://{}", edge.admin()));
         node.env("NODE_PATH", npm::packages("apps/purging")).stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut process = node.spawn().unwrap();
-        let (asked, answers) = (process.stdin.take().unwrap(), process.stdout.take().unwrap());
+        let mut process = node.spawn().expect("node starts");
+        let asked = process.stdin.take().expect("it is piped");
+        let answers = process.stdout.take().expect("it is piped");
         Self { process, asked, answers: BufReader::new(answers) }
     }
 
     fn purge(&mut self, what: &str) {
-        writeln!(self.asked, "{what}").unwrap();
+        writeln!(self.asked, "{what}").expect("it listens");
         let mut line = String::new();
-        self.answers.read_line(&mut line).unwrap();
-        let said: serde_json::Value = serde_json::from_str(&line).unwrap();
+        self.answers.read_line(&mut line).expect("it answers");
+        let said: serde_json::Value = serde_json::from_str(&line).expect("a line of JSON");
         assert!(said.get("answer").is_some(), "{line}");
     }
 }

@@ -548,7 +548,7 @@ impl Changes {
                 encoded_slash: word,
                 security: word,
             },
-            apart name paths asks addresses basic_auth forward_auth maintenance action rewrite response_fields cors canary resend limits times bounds rules query key bypass browser
+            apart name paths asks addresses basic_auth forward_auth maintenance action rewrite response_fields cors canary resend limits times bounds rules query key bypass also browser
         );
         let (old, new) = values;
         match (&old.canary, &new.canary) {
@@ -675,7 +675,10 @@ impl Changes {
             },
             apart
         );
-        self.key(&format!("{table}.bypass"), "headers", (&old.bypass, &new.bypass), |signs| list(signs, sign));
+        self.key(&table, "also", (&old.also, &new.also), |kinds| list(kinds, word));
+        self.key(&format!("{table}.bypass"), "headers", (&old.bypass, &new.bypass), |signs| {
+            list(signs, sign)
+        });
         each_field!(
             self,
             &format!("{table}.query"),

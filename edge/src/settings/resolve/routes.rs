@@ -9,15 +9,15 @@ use toml::Spanned;
 
 use super::{Known, Resolver, Span, count, duration, inner, map};
 use crate::settings::{
-    AddressRules, Asks, Balance, BasicAuth, Canary, EncodedSlash, FilesFolder, HostPattern, INTERNAL, KeyParts, Limit,
-    Location, LocationTemplate, MediaRange, PathPattern, PathRewrite, Redirect, RedirectFrom, RequestField, ResendRules,
-    ResponseField, ResponseFields, Route, RouteAction, RouteBounds, RouteTimes, SecurityFields, StatedAnswer,
-    Timeouts, UpgradeProtocol, UpstreamSettings, Users,
-    key_parts::not_keyed,
+    AddressRules, Asks, Balance, BasicAuth, BesideGet, Canary, EncodedSlash, FilesFolder, HostPattern,
+    INTERNAL, KeyParts, Limit, Location, LocationTemplate, MediaRange, PathPattern, PathRewrite, Redirect,
+    RedirectFrom, RequestField, ResendRules, ResponseField, ResponseFields, Route, RouteAction, RouteBounds,
+    RouteTimes, SecurityFields, StatedAnswer, Timeouts, UpgradeProtocol, UpstreamSettings, Users,
     file::{
-        WrittenBasicAuth, WrittenCanary, WrittenKeyParts, WrittenQuery, WrittenResend, WrittenRoute, WrittenRouteCache,
-        WrittenRouteTimeouts,
+        WrittenBasicAuth, WrittenCanary, WrittenKeyParts, WrittenQuery, WrittenResend, WrittenRoute,
+        WrittenRouteCache, WrittenRouteTimeouts,
     },
+    key_parts::not_keyed,
     value::{
         ByteSize, FieldSign, Lifetime, Lifetimes, LimitNames, PathPrefix, Percent, PlainOrTable,
         RedirectTarget, Table, Text, Written, WrittenFiles, WrittenRedirect, WrittenRespond,
@@ -150,6 +150,8 @@ impl Resolver<'_> {
         let browser = cache.browser.take().and_then(|browser| self.value(browser));
         let query = self.query(inner(cache.query.take()));
         let key = cache.key.take().map(|key| self.key_parts(key, upstream.as_deref())).unwrap_or_default();
+        let also = cache.also.take().unwrap_or_default();
+        let also = self.beside_get(also, (&asks, receive_first));
         let bypass = cache.bypass.take();
         let bypass_place = bypass.as_ref().map(|bypass| bypass.span.clone());
         let said_otherwise = cache.cookies.as_ref().map(|cookies| cookies.span.clone());
@@ -187,9 +189,9 @@ impl Resolver<'_> {
         let bounds = RouteBounds {
             body: self.or(bounds.body.map(|body| map(body, |size| size.0)), known.bounds.body),
             requests: bounds.requests.and_then(|requests| self.value(count(requests))),
+            requests_per_client: bounds.requests_per_client.and_then(|requests| self.value(count(requests))),
         };
         Some(Route {
-            requests_per_client: bounds.requests_per_client.and_then(|requests| self.value(count(requests))),
             times: self.route_times(times, upstream.as_deref(), known.timeouts),
             bounds,
             name: name?.0.into(),
@@ -214,6 +216,7 @@ impl Resolver<'_> {
             query,
             key,
             bypass: bypassed_by,
+            also,
             browser,
             compress,
             compress_types,
@@ -541,6 +544,35 @@ impl Resolver<'_> {
         QueryRules { keep, drop, sort: self.or(written.sort, false) }
     }
 
+    fn beside_get(
+        &mut self,
+        written: Vec<Written<BesideGet>>,
+        (asks, receive_first): (&Asks, u64),
+    ) -> Vec<BesideGet> {
+        let mut also = Vec::new();
+        for kind in written {
+            let place = kind.span.clone();
+            let Some(kind) = self.value(kind) else { continue };
+            let method = match kind {
+                BesideGet::Query => Method::from_bytes(b"QUERY").expect("it is a token"),
+                BesideGet::GraphQl => Method::POST,
+                BesideGet::Options => Method::OPTIONS,
+            };
+            if also.contains(&kind) {
+                self.fault(place, "it is named twice", "keep one of them");
+            } else if !asks.takes(&method) {
+                let message = format!("it comes by {method}, which is none of the route's `methods`");
+                self.fault(place, message, format!("add \"{method}\" to `methods`, or leave it out"));
+            } else if receive_first == 0 && kind != BesideGet::Options {
+                let message = "content is part of the key only where it is received first";
+                self.fault(place, message, "raise `receive_first`, or leave it out");
+            } else {
+                also.push(kind);
+            }
+        }
+        also
+    }
+
     fn key_parts(
         &mut self,
         written: Table<WrittenKeyParts>,
@@ -562,7 +594,8 @@ impl Resolver<'_> {
             if let Some(remedy) = not_keyed(name) {
                 self.fault(place.clone(), format!("{name} cannot be part of the key"), remedy);
             } else if matches!(stated, Some(RequestField::Is(_) | RequestField::Absent)) {
-                let message = format!("{name} is what `request_fields` of the upstream says, whatever clients send");
+                let message =
+                    format!("{name} is what `request_fields` of the upstream says, whatever clients send");
                 self.fault(place.clone(), message, "leave it out of one of the two");
             } else if named[..index].iter().any(|(_, other)| other == name) {
                 self.fault(place.clone(), format!("{name} is named twice"), "keep one of them");
@@ -573,13 +606,17 @@ impl Resolver<'_> {
             }
         }
         if written.cookies.is_some() {
-            for (place, Text(name)) in self.list(written.cookies, &span, "cookies", "[\"currency\"], or leave it out") {
-                let said = upstream.and_then(|upstream| upstream.request_fields.of(&header::COOKIE)).is_some();
+            for (place, Text(name)) in
+                self.list(written.cookies, &span, "cookies", "[\"currency\"], or leave it out")
+            {
+                let said =
+                    upstream.and_then(|upstream| upstream.request_fields.of(&header::COOKIE)).is_some();
                 if name.parse::<HeaderName>().is_err() || name.contains('*') {
                     let help = "write a whole name, without a value";
                     self.fault(place, format!("{name:?} is no name of a cookie"), help);
                 } else if said {
-                    let message = "Cookie is what `request_fields` of the upstream says, whatever clients send";
+                    let message =
+                        "Cookie is what `request_fields` of the upstream says, whatever clients send";
                     self.fault(place, message, "leave it out of one of the two");
                 } else if parts.cookies.iter().any(|other| **other == *name) {
                     self.fault(place, format!("{name} is named twice"), "keep one of them");
@@ -589,7 +626,8 @@ impl Resolver<'_> {
             }
         }
         if parts.is_nothing() && named.is_empty() {
-            let help = "write headers = [\"X-Currency\"], cookies = [\"currency\"] or country = \"CF-IPCountry\"";
+            let help =
+                "write headers = [\"X-Currency\"], cookies = [\"currency\"] or country = \"CF-IPCountry\"";
             self.fault(span, "\"key\" names nothing", help);
         }
         parts
@@ -600,9 +638,11 @@ impl Resolver<'_> {
         match &mut rules.ignored_cookies {
             IgnoredCookies::Named(names) => names.extend(key.cookies.iter().map(ToString::to_string)),
             IgnoredCookies::AllBut(names) => {
-                let both = key.cookies.iter().find(|name| names.iter().any(|other| covers(other, name.as_bytes())));
+                let both =
+                    key.cookies.iter().find(|name| names.iter().any(|other| covers(other, name.as_bytes())));
                 if let (Some(name), Some(place)) = (both, bypass) {
-                    let message = format!("the cookie {name} is part of the key, and has requests go past it");
+                    let message =
+                        format!("the cookie {name} is part of the key, and has requests go past it");
                     self.fault(place, message, "leave it out of `key` or of `bypass`");
                 }
             }

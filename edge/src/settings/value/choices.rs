@@ -5,7 +5,7 @@ use http::{HeaderName, HeaderValue, Method};
 
 use super::{Unreadable, Value, nearest_or_list, unexpected};
 use crate::settings::{
-    CommandListen, CommandOutput, EncodedSlash, ForwardedBy, IdentityPart, LogFormat, MediaRange,
+    BesideGet, CommandListen, CommandOutput, EncodedSlash, ForwardedBy, IdentityPart, LogFormat, MediaRange,
     OverloadControl, PathPattern, ProxyProtocol, RedisUrl, RequestIdInAnswers, SecurityFields, StopSignal,
     TlsVersion, Unheard, UnknownNames, UpgradeProtocol,
 };
@@ -254,6 +254,16 @@ pub(super) fn choose<T: Value + Copy>(text: &str, choices: &[(&str, T)]) -> Resu
         format!("expected {}, found {text:?}", T::EXPECTED),
         nearest_or_list(text, choices.iter().map(|(name, _)| *name)),
     ))
+}
+
+impl Value for BesideGet {
+    const EXPECTED: &'static str = "what is read from the cache beside GET";
+
+    fn from_text(text: &str) -> Result<Self, Unreadable> {
+        let choices =
+            [("query", BesideGet::Query), ("graphql", BesideGet::GraphQl), ("options", BesideGet::Options)];
+        choose(text, &choices)
+    }
 }
 
 impl Value for LogFormat {
