@@ -57,6 +57,41 @@ async fn hits_misses_and_what_was_stale_are_foretold() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_is_part_of_the_key_and_what_goes_past_the_cache_is_told() {
+    let rules = "key = { headers = [\"X-Currency\"], cookies = [\"lang\"] }, bypass = { headers = [\"X-Preview\"] }, also = [\"query\"]";
+    let front = front_with(&Upstream::start(saying(&[FRESH], "hello")), &cached(rules));
+    let fields = [("x-currency", "EUR a"), ("cookie", "lang=de")];
+    assert_eq!(foretold(&front, "/", &fields).await.verdict, "fetch");
+    let hit = foretold(&front, "/", &fields).await;
+    assert_eq!(
+        (hit.verdict.as_str(), &*hit.key),
+        ("hit", "https://shop.example:443/ x-currency=EUR%20a cookie:lang=de")
+    );
+    let notes = hit.notes.join("\n");
+    assert!(notes.contains("part of the key are x-currency, cookie lang"), "{notes}");
+    assert!(notes.contains("QUERY are read from the cache too"), "{notes}");
+    assert_eq!(foretold(&front, "/", &[("x-currency", "USD")]).await.verdict, "fetch");
+    let past = foretold(&front, "/", &[("x-currency", "EUR a"), ("x-preview", "1")]).await;
+    assert_eq!((past.verdict.as_str(), past.reason.as_deref()), ("pass", Some("bypass")));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_limits_count_and_for_how_much_is_told() {
+    let route = cached("").replace("cache =", "limit = \"login\"\ncache =");
+    let limit = "[limits.login]\nrate = \"60/h\"\nburst = 5\nkey = \"header X-Key\"\ncost = { POST = 2, 401 = 10 }\n\
+                 except = [\"10.0.0.0/8\"]\ndry_run = true\n";
+    let front = front_with(&Upstream::start(saying(&[FRESH], "hello")), &format!("{limit}{route}"));
+    let notes = explain(&front, "/", &[]).notes.join("\n");
+    for told in [
+        "limit login: those of one x-key (without it, each client) may make 5 requests at once, then one every 60s",
+        "POST counts for 2; one that is answered with 401 counts for 10",
+        "clients of `except` are not counted; it is on trial (dry_run) and refuses nobody",
+    ] {
+        assert!(notes.contains(told), "{told}: {notes}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn stored_parts_are_told_and_whether_they_answer() {
     let upstream = Upstream::start(|seen| {
         let (first, last) =
