@@ -99,8 +99,10 @@ impl Scrape {
         for (limit, count) in &*self.0.limited.read() {
             limited.with(&[("limit", &**limit)], count.load(Relaxed))?;
         }
-        const HELP: &str = "Requests that a limit with dry_run would have refused";
-        let mut trial = page.counter("gatehouse_edge_limit_dry_runs", HELP)?;
+        let mut trial = page.counter(
+            "gatehouse_edge_limit_dry_runs",
+            "Requests that a limit with dry_run would have refused",
+        )?;
         for (limit, count) in &*self.0.would_have_limited.read() {
             trial.with(&[("limit", &**limit)], count.load(Relaxed))?;
         }
