@@ -6,6 +6,7 @@ use axum::Router;
 use http::{Method, StatusCode};
 use origin::{
     activity_log::ActivityLog,
+    common_memory::CommonMemory,
     database::Database,
     observe::Metrics,
     replicas::Reads,
@@ -36,7 +37,8 @@ fn workers(server: &TestServer, edges: &[&EdgeDouble]) -> Workers {
     let database = Database::new(server.options.clone(), &settings.database, Arc::clone(&metrics));
     let reads = Reads::new(database, Vec::new(), Duration::from_secs(1), None);
     let tracer = Tracer::default();
-    let shared = Shared { activity: writer, reads, metrics, tracer, exporter: None };
+    let shared =
+        Shared { activity: writer, memory: CommonMemory::default(), reads, metrics, tracer, exporter: None };
     Workers::start(server.options.clone(), &settings, shared)
 }
 
