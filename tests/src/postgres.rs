@@ -177,6 +177,8 @@ fn command(programs: &Path, account: Option<Account>, program: &str) -> Command 
     command
 }
 
+const PROGRAMS: [&str; 4] = ["initdb", "postgres", "pg_basebackup", "psql"];
+
 /// Where the server's programs are, which Debian keeps out of `PATH`: the newest there is.
 #[track_caller]
 fn programs() -> PathBuf {
@@ -187,6 +189,6 @@ fn programs() -> PathBuf {
     folders.sort_by_key(|folder| {
         std::cmp::Reverse(folder.parent().and_then(Path::file_name).map(ToOwned::to_owned))
     });
-    let whole = folders.into_iter().find(|folder| folder.join("initdb").is_file());
+    let whole = folders.into_iter().find(|folder| PROGRAMS.iter().all(|name| folder.join(name).is_file()));
     whole.expect("PostgreSQL is not installed: `make test` installs it, or: apt-get install postgresql")
 }

@@ -21,6 +21,7 @@ mod link;
 
 use std::{
     hash::{BuildHasher as _, RandomState},
+    pin::pin,
     sync::Arc,
     time::Duration,
 };
@@ -160,6 +161,8 @@ impl CommonMemory {
         subject: &Subject<'_>,
         make: impl Future<Output = Result<Made<T>, E>>,
     ) -> Result<Made<T>, E> {
+        // Held once, whichever way it goes.
+        let make = pin!(make);
         let Some(inner) = self.believed() else { return make.await };
         let remembered = |value| Ok(Made { value, control: subject.control.clone(), to_keep: false });
         match inner.look_up(subject).await {

@@ -159,7 +159,7 @@ async fn search(
     if let Some(address) = listing.other_spelling() {
         return Ok(moved(&address));
     }
-    let page = searched(&shop, &site, &headers, &listing);
+    let page = Box::pin(searched(&shop, &site, &headers, &listing));
     if listing.words().is_empty() { page.await } else { shop.searches.within(client, page).await }
 }
 
