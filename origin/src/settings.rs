@@ -62,6 +62,9 @@ pub struct RedisSettings {
     /// How long a request waits for an answer before it asks the database.
     #[serde(deserialize_with = "duration")]
     pub timeout: Duration,
+    /// How long a request waits for another that is making the same list, before it makes it too.
+    #[serde(deserialize_with = "duration")]
+    pub collapse_timeout: Duration,
     /// How long it is remembered who has signed in; ten minutes at most.
     #[serde(deserialize_with = "ten_minutes")]
     pub sessions: Duration,
@@ -79,6 +82,7 @@ impl Default for RedisSettings {
             url: None,
             namespace: "shop".to_owned(),
             timeout: Duration::from_millis(50),
+            collapse_timeout: Duration::from_millis(300),
             sessions: Duration::from_secs(60),
             lists: Duration::from_secs(5 * 60),
             stock: Duration::from_secs(1),
@@ -582,6 +586,7 @@ mod tests {
             "edges",
             "one_for_all",
             "namespace",
+            "collapse_timeout",
             "sessions",
             "lists",
             "stock",

@@ -184,7 +184,8 @@ impl CommonMemory {
             Some(None) => {
                 let [turn, ..] = inner.digest.hash_one(subject.name()).to_le_bytes();
                 // Who has waited for long enough goes on without a turn.
-                let _turn = timeout(WAIT, inner.turns[usize::from(turn)].lock()).await;
+                let _turn =
+                    timeout(inner.settings.collapse_timeout, inner.turns[usize::from(turn)].lock()).await;
                 match inner.wait(subject).await {
                     Ok(value) => {
                         inner.count(subject.kind, "shared");
@@ -327,7 +328,7 @@ impl Inner {
             }
             pipe.cmd("MGET").arg(stamps);
             pipe.cmd("SET").arg(line.key(LEADS, subject.name())).arg(1);
-            pipe.arg("NX").arg("PX").arg(milliseconds(LEAD));
+            pipe.arg("NX").arg("PX").arg(milliseconds(self.settings.collapse_timeout.max(LEAD)));
             pipe.query_async::<(Vec<Option<String>>, bool)>(&mut line.connection).await
         });
         let (stamps, leads) = asked.await?;
@@ -344,7 +345,9 @@ impl Inner {
                 Some(None) => {}
             }
             let taken = self.take(subject).await;
-            if taken.as_ref().is_none_or(|taken| taken.leads) || began.elapsed() >= WAIT {
+            if taken.as_ref().is_none_or(|taken| taken.leads)
+                || began.elapsed() >= self.settings.collapse_timeout
+            {
                 return Err(taken);
             }
             sleep(LOOK_AGAIN).await;
@@ -431,8 +434,7 @@ pub(crate) const UNHEARD: Duration = LATE.saturating_add(TRUST).saturating_add(D
 const CHECK: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
-/// How long others wait for who makes something; and how long that one has before they try.
-const WAIT: Duration = Duration::from_millis(300);
+/// How long whoever makes something has before others try, or as long as they wait.
 const LEAD: Duration = Duration::from_secs(1);
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
 const FORGET: Duration = Duration::from_secs(1);

@@ -56,6 +56,7 @@ impl Instance {
             "url": redis,
             // More than a machine that does nothing else needs, and a count that does not go by itself meanwhile.
             "timeout": "300ms",
+            "collapse_timeout": "30s",
             "stock": "1m",
         }))
         .expect("settings");
