@@ -1,7 +1,7 @@
 # `make` alone lists the targets. Each finds what is missing and installs it where it can, or says what to install.
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check components format lint docs pages book deny deny-offline bench bench-shop bench-faults bench-micro load siege readings fuzz dist
+.PHONY: help run run-three test check components format lint docs pages book deny deny-offline bench bench-shop bench-faults bench-micro load siege readings fuzz dist
 .NOTPARALLEL:
 
 SHELL := /bin/bash
@@ -17,6 +17,11 @@ run: ## build and start the shop: https://localhost:8443 (CONFIG=FILE for other 
 	@tests/requirements.sh run
 	$(CARGO) build --release --locked --workspace --bins --target-dir target
 	exec target/release/edge run --config $(CONFIG)
+
+run-three: ## three edges that are one, three origins, PostgreSQL with a replica, Redis, on free ports, until Ctrl-C
+	@tests/requirements.sh run-three
+	$(CARGO) build --release --locked --workspace --bins
+	exec $(CARGO) run --release --locked --quiet -p gatehouse-tests --bin run_three
 
 test: ## install what the tests need and pass them
 	@tests/requirements.sh test
@@ -78,7 +83,7 @@ bench-faults: ## what clients notice when servers go wrong, beside HAProxy and n
 	$(CARGO) build --release --locked --bins -p edge -p gatehouse-tests
 	$(CARGO) run --release --locked -p gatehouse-tests --bin bench_faults
 
-load: ## the capacity guide's load tests and targets on the whole shop, into docs/capacity.md (12 minutes)
+load: ## the capacity guide's load tests and targets on the whole shop, into docs/capacity.md (17 minutes)
 	@tests/requirements.sh load
 	$(CARGO) build --release --locked --workspace --bins
 	$(CARGO) run --release --locked -p gatehouse-tests --bin load -- --write docs/capacity.md

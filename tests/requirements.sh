@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# tests/requirements.sh build|run|test|bench|bench-shop|bench-faults|load|siege: makes sure that the programs a make target needs are here.
+# tests/requirements.sh build|run|run-three|test|bench|bench-shop|bench-faults|load|siege: makes sure that the programs a make target needs are here.
 # Debian and its kin: installs the packages as root or with passwordless sudo. Elsewhere: says what to install and fails.
 set -euo pipefail
 
@@ -28,12 +28,13 @@ nginx='nginx|command -v nginx || test -x /usr/sbin/nginx|nginx-light|nginx'
 case "${1:-}" in
   build) needs=("$compiler") ;;
   run)   needs=("$compiler" "$postgres") ;;
+  run-three) needs=("$compiler" "$postgres" "$redis") ;;
   test)  needs=("$compiler" "$postgres" "$curl" "$nghttp2" "$ab" "$browser" "$git" "$node" "$python" "$php" "$fpm" "$nginx" "$valgrind" "$haproxy" "$prometheus" "$caddy" "$pebble" "$redis" "$openssl") ;;
   bench) needs=("$compiler" "$nghttp2" "$wrk" "$nginx" "$haproxy") ;;
   bench-shop) needs=("$compiler" "$postgres" "$curl" "$wrk") ;;
-  load) needs=("$compiler" "$postgres" "$curl" "$ab" "$browser" "$node") ;;
+  load) needs=("$compiler" "$postgres" "$redis" "$curl" "$ab" "$browser" "$node") ;;
   bench-faults|siege) needs=("$compiler" "$haproxy" "$nginx") ;;
-  *) echo "usage: $0 build|run|test|bench|bench-shop|bench-faults|load|siege" >&2; exit 2 ;;
+  *) echo "usage: $0 build|run|run-three|test|bench|bench-shop|bench-faults|load|siege" >&2; exit 2 ;;
 esac
 
 # Where the origin looks too: pg_config, PATH, Debian's and Homebrew's folders.

@@ -12,6 +12,7 @@ use axum::{
 };
 use http::{HeaderMap, StatusCode};
 use serde::Deserialize;
+use sqlx::FromRow;
 use utoipa::ToSchema;
 
 use crate::{
@@ -22,7 +23,7 @@ use crate::{
     input::{Checked, Input, Wrong},
     numbers::UserId,
     problem::Problem,
-    sessions::{self, Closed, Confirmed},
+    sessions::{self, Closed, Confirmed, Ended},
     shop::Shop,
     users::check_password,
 };
@@ -48,8 +49,9 @@ pub(crate) const RESET: &str = "
     WITH token AS (DELETE FROM password_resets WHERE token_hash = $1 AND expires_at > now() RETURNING user_id),
          others AS (DELETE FROM password_resets r USING token
                      WHERE r.user_id = token.user_id AND r.token_hash <> $1),
-         closed AS (DELETE FROM sessions s USING token WHERE s.user_id = token.user_id)
-    UPDATE users u SET password_hash = $2 FROM token WHERE u.id = token.user_id RETURNING u.id";
+         closed AS (DELETE FROM sessions s USING token WHERE s.user_id = token.user_id RETURNING s.token_hash)
+    UPDATE users u SET password_hash = $2 FROM token WHERE u.id = token.user_id
+    RETURNING u.id, (SELECT array_agg(token_hash) FROM closed) AS closed";
 
 /// Forgets who somebody was; their orders stay, and nobody can sign in to them.
 pub(crate) const FORGET: &str = "
@@ -57,11 +59,12 @@ pub(crate) const FORGET: &str = "
              UPDATE users SET email = 'deleted-' || id || '@invalid', name = '', password_hash = '!', role = 'customer'
               WHERE id = $1 AND password_hash = $2
              RETURNING id),
-         sessions AS (DELETE FROM sessions s USING account WHERE s.user_id = account.id),
+         closed AS (DELETE FROM sessions s USING account WHERE s.user_id = account.id RETURNING s.token_hash),
          tokens AS (DELETE FROM password_resets r USING account WHERE r.user_id = account.id),
          keys AS (DELETE FROM idempotency_keys k USING account WHERE k.user_id = account.id),
          log AS (UPDATE activity_logs l SET user_id = NULL FROM account WHERE l.user_id = account.id)
-    SELECT id FROM account";
+    SELECT array_agg(closed.token_hash) FILTER (WHERE closed.token_hash IS NOT NULL) AS closed
+      FROM account LEFT JOIN closed ON true GROUP BY account.id";
 
 /// Another password.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -97,7 +100,7 @@ pub(crate) async fn change_password(
     Input(NewPassword { current, new }): Input<NewPassword>,
 ) -> Result<Response, Problem> {
     let mut connection = shop.database.acquire().await?;
-    let user = sessions::user(&mut connection, &headers).await?;
+    let user = sessions::owner(&mut connection, &headers).await?;
     drop(connection);
     let mut confirmed = Confirmed::by(&shop, client, &user.email, current).await?;
     confirmed.upgraded = Some(shop.passwords.hash(new).await?);
@@ -136,12 +139,14 @@ pub(crate) async fn delete(
     Input(Farewell { password }): Input<Farewell>,
 ) -> Result<Response, Problem> {
     let mut connection = shop.database.acquire().await?;
-    let user = sessions::user(&mut connection, &headers).await?;
+    let user = sessions::owner(&mut connection, &headers).await?;
     drop(connection);
     let confirmed = Confirmed::by(&shop, client, &user.email, password).await?;
     let mut connection = shop.database.acquire().await?;
-    let query = sqlx::query_as::<_, (UserId,)>(FORGET).bind(user.id).bind(confirmed.password_hash);
-    connection.optional("account.forget", query).await?.ok_or_else(Problem::wrong_credentials)?;
+    let query = sqlx::query_as::<_, Ended>(FORGET).bind(user.id).bind(confirmed.password_hash);
+    let ended = connection.optional("account.forget", query).await?.ok_or_else(Problem::wrong_credentials)?;
+    drop(connection);
+    ended.everywhere(&shop).await;
     Ok((StatusCode::NO_CONTENT, sessions::set_cookie("", Duration::ZERO)).into_response())
 }
 
@@ -210,6 +215,14 @@ impl Checked for Reset {
     }
 }
 
+/// Whose password is new.
+#[derive(Debug, FromRow)]
+struct Renewed {
+    id: UserId,
+    #[sqlx(flatten)]
+    ended: Ended,
+}
+
 /// `PUT /api/account/forgotten-password`: a new password with the token from the mail. All sessions of the account end.
 #[utoipa::path(
     put,
@@ -229,8 +242,11 @@ pub(crate) async fn reset(
     drop(connection);
     let hash = shop.passwords.hash(new).await?;
     let mut connection = shop.database.acquire().await?;
-    let query = sqlx::query_as::<_, (UserId,)>(RESET).bind(cookies::digest(&token)).bind(hash);
-    let (user,) = connection.optional("account.reset", query).await?.ok_or_else(Problem::token_expired)?;
+    let query = sqlx::query_as::<_, Renewed>(RESET).bind(cookies::digest(&token)).bind(hash);
+    let Renewed { id: user, ended } =
+        connection.optional("account.reset", query).await?.ok_or_else(Problem::token_expired)?;
+    drop(connection);
+    ended.everywhere(&shop).await;
     shop.activity.record(Event::new("password.reset").by(user));
     Ok(StatusCode::NO_CONTENT)
 }

@@ -62,7 +62,7 @@ pub(crate) async fn list(
     page: Page,
 ) -> Result<Json<Entries>, Problem> {
     let mut connection = shop.reads.acquire(&headers).await?;
-    let user = sessions::user(&mut connection, &headers).await?;
+    let user = sessions::user(&shop, &mut connection, &headers).await?;
     let query = sqlx::query_as(BY_USER).bind(user.id);
     let (activity, next_cursor) = page.read(&mut connection, "activity.list", query).await?;
     Ok(Json(Entries { activity, next_cursor }))

@@ -36,6 +36,8 @@ pub enum Tag<'a> {
     Product(ProductId),
     /// Pages with the row of categories, whose names and order an administrator may change.
     Categories,
+    /// The number of pieces of the product with this slug. Known to the common memory alone: edges keep it for seconds.
+    Stock(&'a str),
     /// What comes with the binary and not out of the database.
     Storefront,
 }
@@ -48,6 +50,7 @@ impl fmt::Display for Tag<'_> {
             Self::Categories => formatter.write_str("categories"),
             Self::Storefront => formatter.write_str("storefront"),
             Self::Product(id) => write!(formatter, "product-{id}"),
+            Self::Stock(slug) => write!(formatter, "stock-{slug}"),
         }
     }
 }
@@ -157,15 +160,24 @@ pub fn page(keeping: &Keeping<'_>, html: String) -> Response {
 
 /// 200 with the value as JSON, or 304 if the request's condition turns out to be met.
 pub fn json(headers: &HeaderMap, keeping: &Keeping<'_>, value: &impl Serialize) -> Result<Response, Problem> {
-    if IfNoneMatch::of(headers).is_some_and(|condition| condition.any() || condition.lists(&keeping.entity)) {
-        return Ok(not_modified(keeping));
-    }
-    let body = serde_json::to_vec(value).map_err(|error| {
+    Ok(written(headers, keeping, write(value)?))
+}
+
+/// The value as JSON.
+pub(crate) fn write(value: &impl Serialize) -> Result<String, Problem> {
+    serde_json::to_string(value).map_err(|error| {
         tracing::error!(%error, "an answer cannot be written as JSON");
         Problem::internal()
-    })?;
+    })
+}
+
+/// As [`json`], of a body that is written already.
+pub(crate) fn written(headers: &HeaderMap, keeping: &Keeping<'_>, body: String) -> Response {
+    if IfNoneMatch::of(headers).is_some_and(|condition| condition.any() || condition.lists(&keeping.entity)) {
+        return not_modified(keeping);
+    }
     let kind = [(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))];
-    Ok((kind, keeping.fields(), body).into_response())
+    (kind, keeping.fields(), body).into_response()
 }
 
 #[cfg(test)]

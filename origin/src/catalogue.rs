@@ -3,34 +3,65 @@
 
 use axum::response::Response;
 use http::HeaderMap;
+use serde::{Deserialize, Serialize};
 use sqlx::{FromRow, Row as _, postgres::PgRow};
 
 use crate::{
-    caching::{self, IfNoneMatch, Keeping},
+    caching::{self, CATALOGUE, EntityTag, IfNoneMatch, Keeping, Tag},
+    common_memory::{Made, Subject},
     database::Connection,
     problem::Problem,
+    shop::Shop,
 };
 
 pub(crate) const STATE: &str = "SELECT epoch, version FROM catalogue_state";
 
 /// The database raises the version in the transaction of a change. The epoch differs between databases, so that equal versions
 /// of two of them are not taken for the same state.
-#[derive(Debug, FromRow)]
+#[derive(Debug, Default, FromRow, Serialize, Deserialize)]
 pub(crate) struct Catalogue {
     pub(crate) epoch: String,
     pub(crate) version: i64,
 }
 
-/// 304 if the request has the list as it is now. `keeping` makes the list's caching fields for a state of
-/// the catalogue.
-pub(crate) async fn unchanged<'a>(
-    connection: &mut Connection,
+/// A list that everybody may see.
+pub(crate) struct List<'a> {
+    /// Its entity tag for a state of the catalogue.
+    pub(crate) entity: &'a (dyn Fn(&Catalogue) -> EntityTag + Sync),
+    pub(crate) tags: &'a [Tag<'a>],
+}
+
+/// Answers with the list that `find` finds, or that was found before; 304 if the request has it as it is.
+pub(crate) async fn answer<T: Serialize, F>(
+    shop: &Shop,
     headers: &HeaderMap,
-    keeping: &impl Fn(&Catalogue) -> Keeping<'a>,
-) -> Result<Option<Response>, Problem> {
-    let Some(condition) = IfNoneMatch::of(headers) else { return Ok(None) };
-    let known = keeping(&connection.one("catalogue.version", sqlx::query_as(STATE)).await?);
-    Ok(condition.lists(&known.entity).then(|| caching::not_modified(&known)))
+    list: &List<'_>,
+    find: impl FnOnce(Connection) -> F,
+) -> Result<Response, Problem>
+where
+    F: Future<Output = Result<(Catalogue, T), Problem>>,
+{
+    let List { entity, tags } = list;
+    let subject = Subject::list(entity(&Catalogue::default()), tags);
+    let make = async {
+        let (mut connection, control) = shop.reads.acquire_public(headers, CATALOGUE).await?;
+        if let Some(condition) = IfNoneMatch::of(headers) {
+            let known = connection.one("catalogue.version", sqlx::query_as(STATE)).await?;
+            if condition.lists(&entity(&known)) {
+                return Ok(Made { value: (known, None), control, to_keep: false });
+            }
+        }
+        let (catalogue, value) = find(connection).await?;
+        let body = caching::write(&value)?;
+        Ok::<_, Problem>(Made { value: (catalogue, Some(body)), to_keep: control == CATALOGUE, control })
+    };
+    let Made { value: (catalogue, body), control, .. } =
+        shop.memory_for(headers).recall(&subject, make).await?;
+    let keeping = Keeping { control, entity: entity(&catalogue), tags };
+    Ok(match body {
+        Some(body) => caching::written(headers, &keeping, body),
+        None => caching::not_modified(&keeping),
+    })
 }
 
 /// A row of a list. There is always one, for the catalogue's state: the columns of the item are null when there is none.

@@ -7,8 +7,8 @@ use sqlx::FromRow;
 use utoipa::ToSchema;
 
 use crate::{
-    caching::{self, CATALOGUE, EntityTag, Keeping, Tag},
-    catalogue::{self, Catalogue, Listed},
+    caching::{EntityTag, Tag},
+    catalogue::{self, Catalogue, List, Listed},
     database::Connection,
     numbers::CategoryId,
     parameters::{NoParameters, Parameters},
@@ -62,19 +62,17 @@ pub(crate) async fn list(
     headers: HeaderMap,
     _: Parameters<NoParameters>,
 ) -> Result<Response, Problem> {
-    let (mut connection, control) = shop.reads.acquire_public(&headers, CATALOGUE).await?;
-    let keeping = |catalogue: &Catalogue| Keeping {
-        control: control.clone(),
-        entity: EntityTag::of(&["categories", &catalogue.epoch, &catalogue.version.to_string()]),
-        tags: &[Tag::Catalogue],
+    let entity = |catalogue: &Catalogue| {
+        EntityTag::of(&["categories", &catalogue.epoch, &catalogue.version.to_string()])
     };
-    if let Some(unchanged) = catalogue::unchanged(&mut connection, &headers, &keeping).await? {
-        return Ok(unchanged);
-    }
-    let rows = connection.all("categories.list", sqlx::query_as(LIST)).await?;
-    drop(connection);
-    let (catalogue, categories) = Listed::split(rows)?;
-    caching::json(&headers, &keeping(&catalogue), &Categories { categories })
+    let list = List { entity: &entity, tags: &[Tag::Catalogue] };
+    catalogue::answer(&shop, &headers, &list, async |mut connection| {
+        let rows = connection.all("categories.list", sqlx::query_as(LIST)).await?;
+        drop(connection);
+        let (catalogue, categories) = Listed::split(rows)?;
+        Ok((catalogue, Categories { categories }))
+    })
+    .await
 }
 
 /// All categories with their sizes.

@@ -9,8 +9,10 @@
 //! writes any more, is closed as well, and the others prove themselves before they are used again ([`crate::primary`]).
 
 use std::{
+    future::poll_fn,
     io,
     sync::{Arc, LazyLock},
+    task::Poll,
     time::Duration,
 };
 
@@ -136,13 +138,17 @@ impl Database {
         let backends = Arc::clone(&self.backends);
         let backend = backends.acquire_owned().await.map_err(|_| sqlx::Error::PoolClosed)?;
         let pool = self.pool.clone();
-        // A task of its own, which goes on when the request that asked has given up. If it ended with the request, the next
-        // one would begin a new connection, and the server, which forks a process for each, would fall behind.
-        let opened = tokio::spawn(async move {
+        let mut opening = Box::pin(async move {
             let opening = timeout(pool.options().get_acquire_timeout(), from_pool(&pool));
             Ok((opening.await.unwrap_or(Err(sqlx::Error::PoolTimedOut))?, backend))
         });
-        opened.await.unwrap_or(Err(sqlx::Error::WorkerCrashed))
+        // Most of the time there is one, which no other thread need be woken for.
+        if let Poll::Ready(there) = poll_fn(|context| Poll::Ready(opening.as_mut().poll(context))).await {
+            return there;
+        }
+        // A task of its own, which goes on when the request that asked has given up. If it ended with the request, the next
+        // one would begin a new connection, and the server, which forks a process for each, would fall behind.
+        tokio::spawn(opening).await.unwrap_or(Err(sqlx::Error::WorkerCrashed))
     }
 
     /// For gauges and for closing.

@@ -38,6 +38,7 @@ mod sessions;
 pub mod users;
 
 pub mod caching;
+pub mod common_memory;
 pub mod observe;
 pub mod problem;
 pub mod traces;

@@ -14,6 +14,7 @@ use axum::Router;
 use clap::{Parser, Subcommand};
 use origin::{
     activity_log::ActivityLog,
+    common_memory::CommonMemory,
     database::{self, Database},
     listener,
     observe::Metrics,
@@ -305,13 +306,16 @@ impl Service {
         let database = Database::new(server.servers.clone(), &settings.database, Arc::clone(&metrics));
         let replicas = replicas::pools(&settings.database, &metrics).context("the URL of a replica")?;
         let key = settings.database.cookie_key.as_ref().map(Secret::reveal);
-        let reads = Reads::new(database.clone(), replicas, settings.database.max_replica_lag, key);
+        let memory = CommonMemory::new(&settings.redis, &metrics).context("the URL of Redis")?;
+        let reads = Reads::new(database.clone(), replicas, settings.database.max_replica_lag, key)
+            .remembering(memory.is_there());
         let (activity, writer) = ActivityLog::new(Arc::clone(&metrics));
         let workers = Workers::start(
             server.servers.clone(),
             settings,
             Shared {
                 activity: writer,
+                memory: memory.clone(),
                 reads: reads.clone(),
                 metrics: Arc::clone(&metrics),
                 tracer: tracer.clone(),
@@ -321,6 +325,7 @@ impl Service {
         let shop = Shop {
             database: database.clone(),
             reads,
+            memory,
             passwords: Passwords::new(Arc::clone(&metrics)),
             searches: Searches::new(&settings.search),
             metrics,

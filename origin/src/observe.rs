@@ -46,6 +46,13 @@ struct PoolLabels {
     pool: String,
 }
 
+/// `list`, `stock` or `session`; and `hit`, `old`, `shared` or `miss`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct MemoryLabels {
+    kind: &'static str,
+    outcome: &'static str,
+}
+
 type Histograms<Labels> = Family<Labels, Histogram, fn() -> Histogram>;
 
 #[derive(Debug)]
@@ -61,6 +68,10 @@ pub struct Metrics {
     pub(crate) activity_lost: Counter,
     pub(crate) password_hashes: Counter,
     spans_lost: Counter,
+    memory: Family<MemoryLabels, Counter>,
+    pub(crate) memory_failures: Counter,
+    pub(crate) memory_full: Counter,
+    pub(crate) memory_believed: Gauge,
     connections: Family<PoolLabels, Gauge>,
     idle: Family<PoolLabels, Gauge>,
     limit: Family<PoolLabels, Gauge>,
@@ -90,6 +101,14 @@ impl Metrics {
             activity_lost: number(all, "activity_lost", "Events that found the queue full"),
             password_hashes: number(all, "password_hashes", "Passwords hashed, to keep or to compare"),
             spans_lost: number(all, "spans_lost", "Spans that the collector has not taken"),
+            memory: number(all, "memory_questions", "What Redis was asked for, and whether it was there"),
+            memory_failures: number(all, "memory_failures", "Questions to Redis without an answer in time"),
+            memory_full: number(all, "memory_full", "What Redis had no room for"),
+            memory_believed: number(
+                all,
+                "memory_believed",
+                "1: Redis is read from. 0: away, behind, or none",
+            ),
             connections: number(all, "connections", "Open database connections"),
             idle: number(all, "connections_idle", "Open database connections not in use"),
             limit: number(all, "connections_limit", "The most database connections of a pool"),
@@ -133,6 +152,10 @@ impl Metrics {
         Spent::add(|spent| &spent.waiting, elapsed);
         self.acquire.observe(elapsed.as_secs_f64());
         result
+    }
+
+    pub(crate) fn remembered(&self, kind: &'static str, outcome: &'static str) {
+        self.memory.get_or_create(&MemoryLabels { kind, outcome }).inc();
     }
 
     /// For [`Tracer::new`].

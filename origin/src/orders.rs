@@ -343,7 +343,7 @@ pub(crate) async fn list(
     page: Page,
 ) -> Result<Json<Orders>, Problem> {
     let mut connection = shop.reads.acquire(&headers).await?;
-    let user = sessions::user(&mut connection, &headers).await?;
+    let user = sessions::user(&shop, &mut connection, &headers).await?;
     let query = sqlx::query_as(LIST).bind(user.id);
     let (orders, next_cursor) = page.read(&mut connection, "orders.list", query).await?;
     Ok(Json(Orders { orders, next_cursor }))
@@ -365,7 +365,7 @@ pub(crate) async fn show(
     headers: HeaderMap,
 ) -> Result<Json<WholeOrder>, Problem> {
     let mut connection = shop.reads.acquire(&headers).await?;
-    let user = sessions::user(&mut connection, &headers).await?;
+    let user = sessions::user(&shop, &mut connection, &headers).await?;
     Ok(Json(find(&mut connection, number(id)?, user.id).await?))
 }
 

@@ -1,7 +1,7 @@
 //! What must be told to the edges, written in the transaction of the change that makes it true.
 //!
 //! ```text
-//!   handler ── INSERT ──▶ outbox ──(NOTIFY, or a poll)──▶ worker ── POST /purge ──▶ every edge
+//!   handler ── INSERT ──▶ outbox ──(NOTIFY, or a poll)──▶ worker ── replicas, common memory, POST /purge ──▶ every edge
 //!                          row locked, SKIP LOCKED           all have it: row deleted
 //!                                                            otherwise: due again later, without those that have it
 //! ```
@@ -26,11 +26,14 @@ use tokio::{
 
 use crate::{
     caching::Tag,
+    common_memory::{self, CommonMemory, UNHEARD},
     database::Connection,
     observe::{self, Metrics},
+    outgoing::PostError,
     purge::{Edge, Outdated},
     replicas::Reads,
-    traces::{self, Span, Tracer},
+    traces::{self, Parent, Span, Tracer},
+    workers::Shared,
 };
 
 /// A row whose notification was lost waits for as long as this at most.
@@ -46,7 +49,7 @@ pub(crate) const DUE: &str = "
     SELECT id, payload, delivered_to, attempts,
            extract(epoch FROM clock_timestamp() - created_at)::double precision AS age
       FROM outbox
-     WHERE due_at <= now() AND topic = 'purge'
+     WHERE due_at <= now() AND topic IN ('purge', 'sessions')
      ORDER BY due_at, id
      LIMIT $1
        FOR UPDATE SKIP LOCKED";
@@ -57,6 +60,13 @@ const POSTPONE: &str = "
     UPDATE outbox
        SET payload = $2, delivered_to = $3, attempts = $4, due_at = clock_timestamp() + make_interval(secs => $5)
      WHERE id = $1";
+
+/// Tried again soon; sessions are not remembered for as long as ten minutes.
+const NOT_YET: &str = "
+    WITH over AS (DELETE FROM outbox
+                   WHERE id = ANY($1) AND topic = 'sessions' AND created_at < now() - interval '15 minutes')
+    UPDATE outbox SET due_at = clock_timestamp() + interval '500 milliseconds'
+     WHERE id = ANY($1) AND NOT (topic = 'sessions' AND created_at < now() - interval '15 minutes')";
 
 /// Writes into the transaction that these tags are to be purged once it commits.
 pub(crate) async fn purge(connection: &mut Connection, tags: &[Tag<'_>]) -> Result<(), sqlx::Error> {
@@ -96,32 +106,58 @@ struct Row {
     age: f64,
 }
 
+impl Row {
+    /// Whether this receiver knows of it.
+    fn has(&self, receiver: &str) -> bool {
+        self.delivered_to.iter().any(|name| name == receiver)
+    }
+}
+
 /// Delivers what the outbox holds.
 #[derive(Debug)]
 pub struct Worker {
     pool: PgPool,
     edges: Vec<Receiver>,
+    memory: CommonMemory,
     reads: Reads,
     metrics: Arc<Metrics>,
     tracer: Tracer,
 }
 
+/// One edge, or several of which each tells the others.
 #[derive(Debug)]
 struct Receiver {
-    edge: Edge,
+    edges: Arc<[Edge]>,
     failures: u32,
     /// After a failure nothing is sent before this.
     pause_ends: Instant,
 }
 
+impl Receiver {
+    fn new(edges: impl IntoIterator<Item = Edge>) -> Self {
+        Self { edges: edges.into_iter().collect(), failures: 0, pause_ends: Instant::now() }
+    }
+
+    /// In the outbox and in logs.
+    fn name(&self) -> &str {
+        if let [edge] = &*self.edges { edge.name() } else { SEVERAL }
+    }
+}
+
+/// What edges that share are called together.
+const SEVERAL: &str = "edges";
+
 impl Worker {
-    /// A worker with connections of its own, so that full queues of requests do not hold up purges.
-    pub fn new(pool: PgPool, edges: Vec<Edge>, reads: Reads, metrics: Arc<Metrics>, tracer: Tracer) -> Self {
-        let edges = edges
-            .into_iter()
-            .map(|edge| Receiver { edge, failures: 0, pause_ends: Instant::now() })
-            .collect();
-        Self { pool, edges, reads, metrics, tracer }
+    /// A worker with connections of its own, so that full queues of requests do not hold up purges. It tells each of the
+    /// `edges`, or, if they are `one`, the first of them that takes it.
+    pub fn new(pool: PgPool, edges: Vec<Edge>, one: bool, shared: &Shared) -> Self {
+        let edges = match edges {
+            edges if one && !edges.is_empty() => vec![Receiver::new(edges)],
+            edges => edges.into_iter().map(|edge| Receiver::new([edge])).collect(),
+        };
+        let Shared { memory, reads, metrics, tracer, .. } = shared;
+        let (memory, reads, metrics) = (memory.clone(), reads.clone(), Arc::clone(metrics));
+        Self { pool, edges, memory, reads, metrics, tracer: tracer.clone() }
     }
 
     /// Works until `stop` says so; a delivery under way ends first.
@@ -151,7 +187,7 @@ impl Worker {
     async fn announce_release(&self) -> bool {
         let outdated = Outdated::tagged([Tag::Storefront.to_string()]);
         let query = sqlx::query(INSERT).bind(Json(Payload { outdated, cause: None }));
-        self.edges.is_empty() || query.execute(&self.pool).await.is_ok()
+        (self.edges.is_empty() && !self.memory.is_there()) || query.execute(&self.pool).await.is_ok()
     }
 
     /// Delivers one batch in one transaction; answers how many rows it has looked at.
@@ -170,10 +206,35 @@ impl Worker {
             tracing::warn!(%error, "purges wait: nobody knows how far the replicas are");
             return Ok(0);
         }
+        // Nor from what the instances remember. Who cannot be told of it believes nothing of it after a while.
+        let mut outdated = Outdated::default();
+        for row in rows.iter().filter(|row| !row.has(common_memory::NAME)) {
+            outdated.add(&row.payload.outdated);
+        }
+        let forgotten = self.memory.forget(&mut transaction, &outdated).await;
+        if !forgotten {
+            self.postpone_young(&mut transaction, &mut rows).await?;
+        }
         let delivered = self.deliver(&rows).await;
-        self.record(&mut transaction, &rows, &delivered, read).await?;
+        self.record(&mut transaction, &rows, (&delivered, forgotten), read).await?;
         transaction.commit().await?;
         Ok(i64::try_from(rows.len()).unwrap_or(BATCH))
+    }
+
+    /// Leaves out, until they are tried again, changes that other instances may still remember otherwise; and of sessions that
+    /// have ended all, until they are forgotten by themselves.
+    async fn postpone_young(
+        &self,
+        transaction: &mut PgConnection,
+        rows: &mut Vec<Row>,
+    ) -> Result<(), sqlx::Error> {
+        let is_young = |row: &Row| {
+            let is_session = row.payload.outdated.sessions().next().is_some();
+            !row.has(common_memory::NAME) && (is_session || row.age < UNHEARD.as_secs_f64())
+        };
+        let young: Vec<i64> = rows.iter().filter(|row| is_young(row)).map(|row| row.id).collect();
+        rows.retain(|row| !is_young(row));
+        sqlx::query(NOT_YET).bind(young).execute(transaction).await.map(drop)
     }
 
     /// Tells every edge what it lacks, all at once; answers for each whether it has it all now.
@@ -185,23 +246,14 @@ impl Worker {
         let mut delivered = vec![false; self.edges.len()];
         for (index, receiver) in self.edges.iter().enumerate() {
             let mut outdated = Outdated::default();
-            for row in rows {
-                if !row.delivered_to.iter().any(|name| name == receiver.edge.name()) {
-                    outdated.add(&row.payload.outdated);
-                }
+            for row in rows.iter().filter(|row| !row.has(receiver.name())) {
+                outdated.add(&row.payload.outdated);
             }
             if outdated.is_empty() {
                 delivered[index] = true;
             } else if receiver.pause_ends <= Instant::now() {
-                let edge = receiver.edge.clone();
-                let mut call = traced.as_ref().map(|delivery| delivery.call("edge.purge", edge.address()));
-                calls.spawn(async move {
-                    let outcome = edge.purge(&outdated).await;
-                    if let (Some(call), Err(error)) = (&mut call, &outcome) {
-                        call.failed(error.kind());
-                    }
-                    (index, outcome)
-                });
+                let (edges, traced) = (Arc::clone(&receiver.edges), traced.clone());
+                calls.spawn(async move { (index, tell_one(&edges, &outdated, traced).await) });
             }
         }
         while let Some(called) = calls.join_next().await {
@@ -217,7 +269,7 @@ impl Worker {
                     receiver.pause_ends = Instant::now() + pause(receiver.failures);
                     self.metrics.purge_failures.inc();
                     if receiver.failures.is_power_of_two() {
-                        let (edge, failures) = (receiver.edge.name(), receiver.failures);
+                        let (edge, failures) = (receiver.name(), receiver.failures);
                         tracing::warn!(%error, edge, failures, "a purge could not be delivered");
                     }
                 }
@@ -230,7 +282,7 @@ impl Worker {
         &self,
         transaction: &mut PgConnection,
         rows: &[Row],
-        delivered: &[bool],
+        (delivered, forgotten): (&[bool], bool),
         read: Instant,
     ) -> Result<(), sqlx::Error> {
         let mut done = Vec::new();
@@ -239,11 +291,18 @@ impl Worker {
             let mut have: BTreeSet<&str> = row.delivered_to.iter().map(String::as_str).collect();
             let mut lacking = false;
             for (receiver, delivered) in self.edges.iter().zip(delivered) {
-                if !delivered {
+                if row.payload.outdated.is_empty() {
+                    // What is nothing to an edge never waits for one.
+                } else if !delivered {
                     lacking = true;
-                } else if have.insert(receiver.edge.name()) {
+                } else if have.insert(receiver.name()) {
                     self.metrics.purge_delay.observe(row.age.max(0.0) + read.elapsed().as_secs_f64());
                 }
+            }
+            if forgotten {
+                have.insert(common_memory::NAME);
+            } else {
+                lacking |= !have.contains(common_memory::NAME);
             }
             if !lacking {
                 done.push(row.id);
@@ -275,6 +334,21 @@ impl Worker {
         }
         sqlx::query(DELETE).bind(done).execute(transaction).await.map(drop)
     }
+}
+
+/// Tells the first that takes it; otherwise says why the last did not.
+async fn tell_one(edges: &[Edge], outdated: &Outdated, traced: Option<Parent>) -> Result<(), PostError> {
+    let mut outcome = Ok(());
+    for edge in edges {
+        let mut call = traced.as_ref().map(|delivery| delivery.call("edge.purge", edge.address()));
+        outcome = edge.purge(outdated).await;
+        match (&mut call, &outcome) {
+            (_, Ok(())) => break,
+            (Some(call), Err(error)) => call.failed(error.kind()),
+            (None, Err(_)) => {}
+        }
+    }
+    outcome
 }
 
 /// Turns notifications into wake-ups for as long as it lives.

@@ -27,6 +27,9 @@ pub struct Outdated {
     #[serde(skip_serializing_if = "BTreeSet::is_empty")]
     stale: BTreeSet<String>,
     everything: bool,
+    /// Digests of the tokens of sessions that have ended, which are no edge's business.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    sessions: BTreeSet<String>,
 }
 
 /// More would take longer to name, keep and look for than to fetch everything again.
@@ -50,9 +53,24 @@ impl Outdated {
         self.everything |= other.everything;
         self.tags.extend(other.tags.iter().cloned());
         self.stale.extend(other.stale.iter().cloned());
+        self.sessions.extend(other.sessions.iter().cloned());
         *self = std::mem::take(self).bounded();
     }
 
+    /// Every tag, of what is gone and of what is stale.
+    pub(crate) fn tags(&self) -> impl Iterator<Item = &str> {
+        self.tags.iter().chain(&self.stale).map(String::as_str)
+    }
+
+    pub(crate) fn sessions(&self) -> impl Iterator<Item = &str> {
+        self.sessions.iter().map(String::as_str)
+    }
+
+    pub(crate) fn is_everything(&self) -> bool {
+        self.everything
+    }
+
+    /// Whether it is nothing to an edge.
     pub fn is_empty(&self) -> bool {
         !self.everything && self.tags.is_empty() && self.stale.is_empty()
     }
@@ -97,7 +115,7 @@ impl Edge {
     /// # Errors
     /// See [`PostError`]. It may have happened all the same: purging again does no harm.
     pub async fn purge(&self, outdated: &Outdated) -> Result<(), PostError> {
-        let Outdated { tags, stale, everything } = outdated;
+        let Outdated { tags, stale, everything, .. } = outdated;
         if *everything || !tags.is_empty() {
             self.post(&Purge { tags, everything: *everything, soft: false }).await?;
         }

@@ -68,6 +68,8 @@ pub struct Reads {
     max_lag: Duration,
     key: Arc<[u8]>,
     seen: Arc<Seen>,
+    /// Whoever writes is told where the log is then.
+    remembers_writes: bool,
 }
 
 /// What is known of the primary.
@@ -99,8 +101,20 @@ impl Reads {
             answers: AtomicBool::new(false),
         });
         let key = key.map_or_else(|| rand::random::<[u8; 32]>().to_vec(), |key| key.as_bytes().to_vec());
-        let (turn, seen) = (Arc::default(), Arc::default());
-        Self { primary, replicas: replicas.collect(), turn, max_lag, key: key.into(), seen }
+        let (turn, seen, replicas) = (Arc::default(), Arc::default(), Arc::<[Replica]>::from_iter(replicas));
+        let remembers_writes = !replicas.is_empty();
+        Self { primary, replicas, turn, max_lag, key: key.into(), seen, remembers_writes }
+    }
+
+    /// The same, where writes are remembered for what is read elsewhere too, if `elsewhere`.
+    #[must_use]
+    pub fn remembering(self, elsewhere: bool) -> Self {
+        Self { remembers_writes: self.remembers_writes || elsewhere, ..self }
+    }
+
+    /// Whether whoever asks has written within the last minute.
+    pub(crate) fn has_written(&self, headers: &HeaderMap) -> bool {
+        self.remembers_writes && cookies::read(headers, COOKIE).is_some()
     }
 
     /// A connection for reading what this request may see.
@@ -333,11 +347,11 @@ impl Replica {
     }
 }
 
-/// Gives whoever has written the position of their write, so that they read it. Nothing without replicas.
+/// Gives whoever has written the position of their write, so that they read it. Nothing where all is read from one place.
 pub(crate) async fn remember_writes(State(reads): State<Reads>, request: Request, next: Next) -> Response {
     let safe = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
     let mut response = next.run(request).await;
-    if safe || reads.replicas.is_empty() || !response.status().is_success() {
+    if safe || !reads.remembers_writes || !response.status().is_success() {
         return response;
     }
     // Asked for after the commit, so it is at or past the write.

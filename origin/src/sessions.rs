@@ -13,12 +13,14 @@ use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use serde::{Deserialize, Serialize};
 use sqlx::FromRow;
+use tokio::time::Instant;
 use utoipa::ToSchema;
 
 use crate::{
     activity_log::Event,
     attempts,
     client::Client,
+    common_memory::Recalled,
     cookies,
     database::Connection,
     input::{Checked, Input, Wrong},
@@ -31,7 +33,7 @@ use crate::{
 pub(crate) const LIFETIME: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
 pub(crate) const BY_TOKEN: &str = "
-    SELECT u.id, u.email, u.name, u.role
+    SELECT u.id, u.email, u.name, u.role, extract(epoch FROM s.expires_at - now())::double precision AS left
       FROM sessions s JOIN users u ON u.id = s.user_id
      WHERE s.token_hash = $1 AND s.expires_at > now()";
 
@@ -62,9 +64,11 @@ pub(crate) const OPEN: &str = concat!(
      upgraded AS (
          UPDATE users u SET password_hash = $8::text FROM account WHERE u.id = account.id AND $8::text IS NOT NULL),
      closed AS (
-         DELETE FROM sessions s USING account WHERE s.token_hash = $7 OR ($9 AND s.user_id = account.id))
+         DELETE FROM sessions s USING account WHERE s.token_hash = $7 OR ($9 AND s.user_id = account.id)
+         RETURNING s.token_hash)
      INSERT INTO sessions (token_hash, user_id, expires_at)
-     SELECT $5, id, now() + make_interval(secs => $6) FROM account"
+     SELECT $5, id, now() + make_interval(secs => $6) FROM account
+     RETURNING (SELECT array_agg(token_hash) FROM closed) AS closed"
 );
 
 const DELETE: &str = "DELETE FROM sessions WHERE token_hash = $1";
@@ -87,7 +91,7 @@ impl Checked for Credentials {
 }
 
 /// Somebody who has signed in.
-#[derive(Debug, Clone, FromRow, Serialize, ToSchema)]
+#[derive(Debug, Clone, FromRow, Serialize, Deserialize, ToSchema)]
 pub(crate) struct User {
     pub(crate) id: UserId,
     pub(crate) email: String,
@@ -96,7 +100,7 @@ pub(crate) struct User {
 }
 
 /// What an account may do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, sqlx::Type, ToSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, sqlx::Type, ToSchema)]
 #[serde(rename_all = "lowercase")]
 #[sqlx(type_name = "text", rename_all = "lowercase")]
 pub(crate) enum Role {
@@ -158,7 +162,7 @@ impl Confirmed {
     ) -> Result<Response, Problem> {
         let token = new_token();
         let mut connection = shop.database.acquire().await?;
-        let query = sqlx::query(OPEN)
+        let query = sqlx::query_as::<_, Ended>(OPEN)
             .bind(client.text())
             .bind(&self.user.email)
             .bind(self.user.id)
@@ -168,10 +172,24 @@ impl Confirmed {
             .bind(cookies::session(headers).map(cookies::digest))
             .bind(self.upgraded)
             .bind(closed == Closed::All);
-        if connection.execute("sessions.open", query).await? == 0 {
-            return Err(Problem::wrong_credentials());
-        }
+        let ended =
+            connection.optional("sessions.open", query).await?.ok_or_else(Problem::wrong_credentials)?;
+        drop(connection);
+        ended.everywhere(shop).await;
         Ok((set_cookie(&token, LIFETIME), axum::Json(Session { user: Some(self.user) })).into_response())
+    }
+}
+
+/// The digests of the tokens of sessions that a statement has ended.
+#[derive(Debug, FromRow)]
+pub(crate) struct Ended {
+    closed: Option<Vec<Vec<u8>>>,
+}
+
+impl Ended {
+    /// Has it known to all instances.
+    pub(crate) async fn everywhere(self, shop: &Shop) {
+        shop.memory.end_sessions(self.closed.unwrap_or_default()).await;
     }
 }
 
@@ -234,11 +252,16 @@ pub(crate) async fn show(
     State(shop): State<Shop>,
     headers: HeaderMap,
 ) -> Result<axum::Json<Session>, Problem> {
-    if cookies::session(&headers).is_none() {
-        return Ok(axum::Json(Session { user: None }));
-    }
-    let mut connection = shop.reads.acquire(&headers).await?;
-    Ok(axum::Json(Session { user: find(&mut connection, &headers).await? }))
+    let Some(token) = cookies::session(&headers) else { return Ok(axum::Json(Session { user: None })) };
+    let user = match shop.memory.session(token).await {
+        Recalled::Somebody(user) => Some(user),
+        Recalled::Nobody => None,
+        Recalled::Unknown => {
+            let mut connection = shop.reads.acquire(&headers).await?;
+            find_to_keep(&shop, &mut connection, token).await?
+        }
+    };
+    Ok(axum::Json(Session { user }))
 }
 
 /// `DELETE /api/session`: signs out; also who is not signed in.
@@ -252,17 +275,40 @@ pub(crate) async fn show(
 pub(crate) async fn sign_out(State(shop): State<Shop>, headers: HeaderMap) -> Result<Response, Problem> {
     if let Some(token) = cookies::session(&headers) {
         let mut connection = shop.database.acquire().await?;
-        connection.execute("sessions.delete", sqlx::query(DELETE).bind(cookies::digest(token))).await?;
+        let digest = cookies::digest(token);
+        let ended = connection.execute("sessions.delete", sqlx::query(DELETE).bind(&digest)).await? > 0;
+        drop(connection);
+        // Others' guesses leave nothing behind.
+        shop.memory.end_sessions(ended.then_some(digest)).await;
     }
     Ok((StatusCode::NO_CONTENT, set_cookie("", Duration::ZERO)).into_response())
 }
 
-/// The user of the request's session.
+/// The user of the request's session, as it may be remembered: for showing what is theirs.
 ///
 /// # Errors
 /// 401 without one.
-pub(crate) async fn user(connection: &mut Connection, headers: &HeaderMap) -> Result<User, Problem> {
-    find(connection, headers).await?.ok_or_else(Problem::not_signed_in)
+pub(crate) async fn user(
+    shop: &Shop,
+    connection: &mut Connection,
+    headers: &HeaderMap,
+) -> Result<User, Problem> {
+    let token = cookies::session(headers).ok_or_else(Problem::not_signed_in)?;
+    let user = match shop.memory.session(token).await {
+        Recalled::Somebody(user) => Some(user),
+        Recalled::Nobody => None,
+        Recalled::Unknown => find_to_keep(shop, connection, token).await?,
+    };
+    user.ok_or_else(Problem::not_signed_in)
+}
+
+/// The user of the request's session as the database has it, for whoever changes something.
+///
+/// # Errors
+/// 401 without one.
+pub(crate) async fn owner(connection: &mut Connection, headers: &HeaderMap) -> Result<User, Problem> {
+    let token = cookies::session(headers).ok_or_else(Problem::not_signed_in)?;
+    find(connection, token).await?.map(|open| open.user).ok_or_else(Problem::not_signed_in)
 }
 
 /// The same, for what administrators alone may do.
@@ -270,7 +316,7 @@ pub(crate) async fn user(connection: &mut Connection, headers: &HeaderMap) -> Re
 /// # Errors
 /// 401 without a session, 403 in a customer's.
 pub(crate) async fn administrator(connection: &mut Connection, headers: &HeaderMap) -> Result<User, Problem> {
-    let user = user(connection, headers).await?;
+    let user = owner(connection, headers).await?;
     if user.role == Role::Administrator { Ok(user) } else { Err(Problem::forbidden()) }
 }
 
@@ -279,10 +325,29 @@ pub(crate) fn new_token() -> String {
     URL_SAFE_NO_PAD.encode(rand::random::<[u8; 32]>())
 }
 
-async fn find(connection: &mut Connection, headers: &HeaderMap) -> Result<Option<User>, sqlx::Error> {
-    let Some(token) = cookies::session(headers) else { return Ok(None) };
+/// A session that is open.
+#[derive(FromRow)]
+struct Open {
+    #[sqlx(flatten)]
+    user: User,
+    /// Seconds until it ends by itself.
+    left: f64,
+}
+
+async fn find(connection: &mut Connection, token: &str) -> Result<Option<Open>, sqlx::Error> {
     let query = sqlx::query_as(BY_TOKEN).bind(cookies::digest(token));
     connection.optional("sessions.find", query).await
+}
+
+async fn find_to_keep(
+    shop: &Shop,
+    connection: &mut Connection,
+    token: &str,
+) -> Result<Option<User>, sqlx::Error> {
+    let read = Instant::now();
+    let Some(Open { user, left }) = find(connection, token).await? else { return Ok(None) };
+    shop.memory.keep_session(token, &user, read, Duration::from_secs_f64(left.max(0.0))).await;
+    Ok(Some(user))
 }
 
 /// The cookie of a session.

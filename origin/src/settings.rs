@@ -40,12 +40,54 @@ pub struct Settings {
     /// Products that an empty private database is filled with; 0: none. Never applies to a database of yours.
     pub seed_when_empty: u32,
     pub database: DatabaseSettings,
+    pub redis: RedisSettings,
     pub search: SearchSettings,
     pub mail: MailSettings,
     /// Whom to tell what has changed.
     pub purge: PurgeSettings,
     pub activity: ActivitySettings,
     pub telemetry: TelemetrySettings,
+}
+
+/// The table `[redis]`: what all instances remember of what was read.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RedisSettings {
+    /// `redis://user:password@host:port/number`, `rediss://…` over TLS; `REDIS_URL` replaces it; `None`: nothing is remembered.
+    #[serde(deserialize_with = "redis_url")]
+    pub url: Option<Secret>,
+    /// Instances of one name remember together.
+    #[serde(deserialize_with = "namespace")]
+    pub namespace: String,
+    /// How long a request waits for an answer before it asks the database.
+    #[serde(deserialize_with = "duration")]
+    pub timeout: Duration,
+    /// How long a request waits for another that is making the same list, before it makes it too.
+    #[serde(deserialize_with = "duration")]
+    pub collapse_timeout: Duration,
+    /// How long it is remembered who has signed in; ten minutes at most.
+    #[serde(deserialize_with = "ten_minutes")]
+    pub sessions: Duration,
+    /// How long a list counts as new; it is kept for twice as long.
+    #[serde(deserialize_with = "duration")]
+    pub lists: Duration,
+    /// How long a number of pieces counts as new; it is kept for twice as long.
+    #[serde(deserialize_with = "duration")]
+    pub stock: Duration,
+}
+
+impl Default for RedisSettings {
+    fn default() -> Self {
+        Self {
+            url: None,
+            namespace: "shop".to_owned(),
+            timeout: Duration::from_millis(50),
+            collapse_timeout: Duration::from_millis(300),
+            sessions: Duration::from_secs(60),
+            lists: Duration::from_secs(5 * 60),
+            stock: Duration::from_secs(1),
+        }
+    }
 }
 
 /// The table `[search]`: what one client's searches may cost.
@@ -121,6 +163,8 @@ impl TryFrom<String> for Sender {
 pub struct PurgeSettings {
     /// Admin addresses of every edge that keeps our answers.
     pub edges: Vec<HttpAddress>,
+    /// They share what they store: the first that acknowledges a purge has told all.
+    pub one_for_all: bool,
     /// Sent to them as a bearer token; `PURGE_TOKEN` replaces it.
     pub token: Option<Secret>,
 }
@@ -206,6 +250,7 @@ impl Default for Settings {
             proxies: vec![IpAddr::from([127, 0, 0, 1]), Ipv6Addr::LOCALHOST.into()],
             seed_when_empty: 600,
             database: DatabaseSettings::default(),
+            redis: RedisSettings::default(),
             search: SearchSettings::default(),
             mail: MailSettings::default(),
             purge: PurgeSettings::default(),
@@ -246,7 +291,7 @@ impl Settings {
         toml::from_str(text).map_err(|error| SettingsError::Wrong(explain(file, text, &error)))
     }
 
-    /// Lets `DATABASE_URL`, `PORT`, `ADMIN_PORT`, `COOKIE_KEY`, `PURGE_TOKEN` and `SMTP_URL` replace what the file says; `variable` looks one up.
+    /// Lets `DATABASE_URL`, `PORT`, `ADMIN_PORT`, `COOKIE_KEY`, `PURGE_TOKEN`, `SMTP_URL` and `REDIS_URL` replace what the file says; `variable` looks one up.
     ///
     /// # Errors
     /// One of them is set and cannot be used.
@@ -266,6 +311,9 @@ impl Settings {
         }
         if let Some((name, url)) = set("SMTP_URL") {
             self.mail.smtp = Some(url.try_into().map_err(|why| wrong(name, why))?);
+        }
+        if let Some((name, url)) = set("REDIS_URL") {
+            self.redis.url = Some(checked_redis_url(url).map_err(|why| wrong(name, why))?);
         }
         for (variable, address) in [("PORT", &mut self.listen), ("ADMIN_PORT", &mut self.admin)] {
             if let Some((name, port)) = set(variable) {
@@ -395,6 +443,37 @@ fn parse_duration(text: &str) -> Option<Duration> {
     humantime::parse_duration(text).ok().filter(|duration| within.contains(duration))
 }
 
+fn ten_minutes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    let duration = duration(deserializer)?;
+    if duration <= Duration::from_secs(600) {
+        Ok(duration)
+    } else {
+        Err(de::Error::custom("for too long: write ten minutes (\"10m\") or less"))
+    }
+}
+
+fn checked_redis_url(url: String) -> Result<Secret, &'static str> {
+    let url = Secret::try_from(url)?;
+    // It is opened when it is used; here it is only read.
+    redis::Client::open(url.reveal())
+        .map(|_| url)
+        .map_err(|_| "write a URL such as redis://user:password@host:6379/0")
+}
+
+fn redis_url<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Secret>, D::Error> {
+    checked_redis_url(String::deserialize(deserializer)?).map(Some).map_err(de::Error::custom)
+}
+
+fn namespace<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    let name = String::deserialize(deserializer)?;
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
+    if (1..=64).contains(&name.len()) && name.bytes().all(plain) {
+        Ok(name)
+    } else {
+        Err(de::Error::custom(format!("`{name}`: write up to 64 letters, digits, `-` and `_`")))
+    }
+}
+
 /// A URL, or a list of them.
 fn one_or_several<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<DatabaseUrl>, D::Error> {
     struct Urls;
@@ -505,6 +584,12 @@ mod tests {
             "slow_query",
             "migrate_on_start",
             "edges",
+            "one_for_all",
+            "namespace",
+            "collapse_timeout",
+            "sessions",
+            "lists",
+            "stock",
             "token",
             "retention_months",
             "rate",

@@ -55,6 +55,11 @@ pub fn examples() -> Vec<Example> {
         example("categories.list", categories::LIST, Vec::new()),
         example("categories.names", categories::NAMES, Vec::new()),
         example("products.bands", products::BANDS, vec!["'kitchen'", "'{2500,5000,10000}'::bigint[]"]),
+        example(
+            "products.found_bands",
+            products::FOUND_BANDS,
+            vec!["'''kettle'':*'", "'{2500,5000,10000}'::bigint[]"],
+        ),
         example("products.withdrawn", products::WITHDRAWN, slug.clone()),
         example("pictures.show", pictures::BY_NAME, vec!["'u-00'", "640"]),
         example("pictures.exists", pictures::EXISTS, vec!["'u-00'"]),
@@ -97,7 +102,7 @@ pub fn examples() -> Vec<Example> {
     for (sort, rows) in Sort::ALL.into_iter().flat_map(|sort| products::ROWS.map(|rows| (sort, rows))) {
         for bits in 0..32 {
             let [category, search, after, prices, in_stock] = [1, 2, 4, 8, 16].map(|bit| bits & bit != 0);
-            if (prices || in_stock) && !category {
+            if (prices || in_stock) && !category && !search {
                 continue;
             }
             let shape = ListShape { sort, category, search, prices, in_stock, after, rows };

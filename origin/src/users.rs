@@ -87,6 +87,8 @@ pub(crate) async fn register(
         .bind(sessions::LIFETIME.as_secs_f64())
         .bind(cookies::session(&headers).map(cookies::digest));
     let user = connection.optional("users.insert", query).await?.ok_or_else(Problem::email_taken)?;
+    drop(connection);
+    shop.memory.end_sessions(cookies::session(&headers).map(cookies::digest)).await;
     shop.activity.record(Event::new("user.register").by(user.id));
     let cookie = sessions::set_cookie(&token, sessions::LIFETIME);
     Ok((StatusCode::CREATED, cookie, axum::Json(sessions::Session { user: Some(user) })).into_response())

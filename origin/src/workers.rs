@@ -8,6 +8,7 @@ use tokio::{sync::watch, task::JoinSet, time::timeout};
 
 use crate::{
     activity_log::Writer,
+    common_memory::CommonMemory,
     housekeeping,
     mail::Postman,
     observe::Metrics,
@@ -20,8 +21,8 @@ use crate::{
 };
 
 /// One for the outbox, one that listens for it, one for mails, one for the activity log, one for housekeeping, one that watches
-/// replicas.
-const CONNECTIONS: u32 = 6;
+/// replicas, one that looks whether the common memory can be believed.
+const CONNECTIONS: u32 = 7;
 /// How long they may take to end. After that they are cut off: what they had begun is rolled back, and done after the next
 /// start.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -41,6 +42,7 @@ pub struct Workers {
 #[derive(Debug)]
 pub struct Shared {
     pub activity: Writer,
+    pub memory: CommonMemory,
     pub reads: Reads,
     pub metrics: Arc<Metrics>,
     pub tracer: Tracer,
@@ -50,7 +52,6 @@ pub struct Shared {
 
 impl Workers {
     pub fn start(servers: impl Into<Servers>, settings: &Settings, shared: Shared) -> Self {
-        let Shared { activity, reads, metrics, tracer, exporter } = shared;
         let servers = servers.into();
         let options =
             PgPoolOptions::new().max_connections(CONNECTIONS).idle_timeout(settings.database.idle_timeout);
@@ -64,7 +65,8 @@ impl Workers {
         let mut tasks = JoinSet::new();
         let purge = &settings.purge;
         let edges = purge.edges.iter().map(|edge| Edge::new(edge.clone(), purge.token.clone())).collect();
-        let outbox = outbox::Worker::new(pool.clone(), edges, reads.clone(), metrics, tracer);
+        let outbox = outbox::Worker::new(pool.clone(), edges, purge.one_for_all, &shared);
+        let Shared { activity, memory, reads, exporter, .. } = shared;
         tasks.spawn(servers.watch(stopped.clone()));
         tasks.spawn(outbox.run(stopped.clone()));
         match Postman::new(&settings.mail, &settings.data) {
@@ -74,6 +76,7 @@ impl Workers {
             Err(error) => tracing::error!("no mail is sent, because of [mail] in the settings: {error:#}"),
         }
         tasks.spawn(reads.watch(pool.clone(), stopped.clone()));
+        tasks.spawn(memory.watch(pool.clone(), stopped.clone()));
         tasks.spawn(activity.run(pool.clone(), stopped.clone()));
         tasks.spawn(housekeeping::run(pool.clone(), settings.activity.retention_months, stopped));
         let (stop_exporting, exporting_stopped) = watch::channel(false);

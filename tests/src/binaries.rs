@@ -23,6 +23,12 @@ pub fn origin() -> &'static Path {
     PATH.get_or_init(|| up_to_date("origin"))
 }
 
+/// What `make run-three` runs.
+pub fn run_three() -> &'static Path {
+    static PATH: OnceLock<PathBuf> = OnceLock::new();
+    PATH.get_or_init(|| up_to_date("run_three"))
+}
+
 /// The server that misbehaves as it is told ([`faulty`](crate::faulty)).
 pub fn faulty_server() -> &'static Path {
     static PATH: OnceLock<PathBuf> = OnceLock::new();

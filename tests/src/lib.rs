@@ -6,8 +6,10 @@
 //!
 //! A scenario reads: an [`upstream::Upstream`] with a script (or [`faulty`] servers, a [`recorder`] for the [`readings`], or the real [`shop`]), an
 //! [`edge::Edge`] over it (several over a [`redis`]), clients ([`curl`], [`raw`], [`load`], [`steady`], [`browser`]), attackers
-//! ([`attack`]), and what must be true of the answers. [`capacity`] measures how many users the shop bears.
+//! ([`attack`]), and what must be true of the answers. [`capacity`] measures how many users the shop bears. [`three`] of each
+//! are what `make run-three` starts.
 
+pub mod account;
 pub mod address;
 pub mod attack;
 pub mod authority;
@@ -25,6 +27,7 @@ pub mod metrics;
 pub mod npm;
 pub mod origin;
 pub mod pebble;
+pub mod postgres;
 pub mod process;
 pub mod python;
 pub mod raw;
@@ -35,6 +38,7 @@ pub mod redis;
 pub mod shop;
 pub mod steady;
 pub mod stub_authority;
+pub mod three;
 pub mod tool;
 pub mod upstream;
 pub mod wait;

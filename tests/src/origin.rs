@@ -63,6 +63,12 @@ impl Origin {
         self.address
     }
 
+    /// Where it listens for the operator's programs.
+    #[must_use]
+    pub fn admin(&self) -> SocketAddr {
+        self.admin
+    }
+
     /// Its process id.
     #[must_use]
     pub fn id(&self) -> u32 {

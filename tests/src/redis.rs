@@ -15,7 +15,13 @@ use std::{
 
 use rustix::process::Signal;
 
-use crate::{address, folder::Folder, process::Process, tool, wait};
+use crate::{
+    account::{self, Account},
+    address,
+    folder::Folder,
+    process::Process,
+    tool, wait,
+};
 
 /// A running Redis; it is gone when the value goes.
 #[derive(Debug)]
@@ -24,6 +30,7 @@ pub struct Redis {
     address: SocketAddr,
     folder: Folder,
     settings: Vec<String>,
+    account: Option<Account>,
 }
 
 impl Redis {
@@ -37,6 +44,17 @@ impl Redis {
         Self::start_with(&[])
     }
 
+    /// An empty one that takes no more than a quarter of a gigabyte, and is not run by root.
+    ///
+    /// # Panics
+    /// When it does not start.
+    #[track_caller]
+    #[must_use]
+    pub fn start_bounded() -> Self {
+        let settings = ["--maxmemory", "256mb", "--maxmemory-policy", "volatile-lfu"];
+        Self::start_as(account::lent(&["redis", "nobody"]), &settings)
+    }
+
     /// As [`start`](Self::start), with more settings, as on its command line.
     ///
     /// # Panics
@@ -44,10 +62,15 @@ impl Redis {
     #[track_caller]
     #[must_use]
     pub fn start_with(settings: &[&str]) -> Self {
+        Self::start_as(None, settings)
+    }
+
+    #[track_caller]
+    fn start_as(account: Option<Account>, settings: &[&str]) -> Self {
         let (address, folder) = (address::own(), Folder::new());
         let settings: Vec<String> = settings.iter().map(ToString::to_string).collect();
-        let process = run(address, &folder, &settings);
-        let mut redis = Self { process, address, folder, settings };
+        let process = run(address, &folder, &settings, account);
+        let mut redis = Self { process, address, folder, settings, account };
         redis.wait();
         redis
     }
@@ -72,8 +95,8 @@ impl Redis {
             ["--tls-cert-file", &certificate, "--tls-key-file", &key, "--tls-ca-cert-file", &authority];
         let settings: Vec<String> = settings.iter().chain(&files).map(ToString::to_string).collect();
         let folder = Folder::new();
-        let process = run(address, &folder, &settings);
-        let mut redis = Self { process, address, folder, settings };
+        let process = run(address, &folder, &settings, None);
+        let mut redis = Self { process, address, folder, settings, account: None };
         redis.wait();
         (redis, port)
     }
@@ -82,6 +105,12 @@ impl Redis {
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Its process id.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.process.id()
     }
 
     /// What the settings of an edge say of it, with more patience than a machine that does nothing else needs.
@@ -119,7 +148,7 @@ impl Redis {
     /// Starts it again where it was, empty.
     #[track_caller]
     pub fn start_again(&mut self) {
-        self.process = run(self.address, &self.folder, &self.settings);
+        self.process = run(self.address, &self.folder, &self.settings, self.account);
         self.wait();
     }
 
@@ -139,7 +168,7 @@ pub fn table(address: SocketAddr) -> String {
 }
 
 #[track_caller]
-fn run(address: SocketAddr, folder: &Folder, settings: &[String]) -> Process {
+fn run(address: SocketAddr, folder: &Folder, settings: &[String], account: Option<Account>) -> Process {
     let mut command = Command::new(tool::find(&["redis-server"], "redis-server"));
     let port = address.port().to_string();
     command.args(["--port", &port, "--save", "", "--appendonly", "no", "--protected-mode", "no"]);
@@ -147,6 +176,7 @@ fn run(address: SocketAddr, folder: &Folder, settings: &[String]) -> Process {
         command.args(["--bind", &address.ip().to_string()]);
     }
     command.args(settings).current_dir(folder.path());
+    account::run_as(&mut command, account);
     Process::start("redis-server", &mut command)
 }
 

@@ -27,10 +27,11 @@ use crate::{
     catalogue::{self, Catalogue},
     categories,
     client::Client,
+    common_memory::{Made, Subject},
     database::{AcquireError, Connection},
     pagination::Sort,
     problem::Problem,
-    products::{self, ListParameters, ListRequest},
+    products::{self, ListParameters, ListRequest, Page},
     shop::Shop,
 };
 
@@ -50,15 +51,18 @@ pub(crate) fn router() -> Router<Shop> {
 }
 
 async fn home(State(shop): State<Shop>, site: Site, headers: HeaderMap) -> Result<Response, Told> {
-    let tags = [Tag::Catalogue, Tag::Categories, Tag::Storefront];
-    let mut asked = Asked::begin(&shop, &headers, &site, "/").await?;
-    if asked.is_known() {
-        return Ok(asked.unchanged(&tags));
-    }
-    let aisles = categories::counted(&mut asked.connection).await?;
-    let (_, newest) = ListRequest::check(parameters(None, Some(8)))?.find(&mut asked.connection).await?;
-    let shown = json!({ "aisles": aisles, "products": newest.products });
-    asked.answer("home", shown, &tags)
+    let list = ListPage {
+        template: "home",
+        address: "/".to_owned(),
+        tags: &[Tag::Catalogue, Tag::Categories, Tag::Storefront],
+    };
+    let request = ListRequest::check(parameters(None, Some(8)))?;
+    list.answer(&shop, &headers, &site, async |mut connection| {
+        let aisles = categories::counted(&mut connection).await?;
+        let (_, newest) = request.find(&mut connection).await?;
+        Ok(json!({ "aisles": aisles, "products": newest.products }))
+    })
+    .await
 }
 
 async fn category(
@@ -78,26 +82,29 @@ async fn category(
         return Ok(moved(&address));
     }
     let request = ListRequest::check(listing.parameters(Some(&slug)))?.narrowed(listing.narrowed());
-    let tags = [Tag::Category(&slug), Tag::Categories, Tag::Storefront];
-    let mut asked = Asked::begin(&shop, &headers, &site, &listing.address()).await?;
-    if asked.is_known() {
-        return Ok(asked.unchanged(&tags));
-    }
-    let aisles = categories::names(&mut asked.connection).await?;
-    let Some(category) = aisles.iter().find(|aisle| aisle.slug == slug) else { return Err(Told::NotFound) };
-    let counted =
-        products::count_bands(&mut asked.connection, &slug, &listing::BOUNDS.map(Into::into)).await?;
-    let (_, page) = request.find(&mut asked.connection).await?;
-    let count: i64 = counted.iter().map(|counted| counted.count).sum();
-    let shown = json!({
-        "aisles": aisles,
-        "here": slug,
-        "category": category,
-        "count": count,
-        "products": page.products,
-        "listing": listing.shown(&counted, page.next_cursor.as_deref()),
-    });
-    asked.answer("category", shown, &tags)
+    let list = ListPage {
+        template: "category",
+        address: listing.address(),
+        tags: &[Tag::Category(&slug), Tag::Categories, Tag::Storefront],
+    };
+    list.answer(&shop, &headers, &site, async |mut connection| {
+        let aisles = categories::names(&mut connection).await?;
+        let Some(category) = aisles.iter().find(|aisle| aisle.slug == slug) else {
+            return Err(Told::NotFound);
+        };
+        let counted = products::count_bands(&mut connection, &slug, &listing::BOUNDS.map(Into::into)).await?;
+        let (_, page) = request.find(&mut connection).await?;
+        let count: i64 = counted.iter().map(|counted| counted.count).sum();
+        Ok(json!({
+            "aisles": aisles,
+            "here": slug,
+            "category": category,
+            "count": count,
+            "products": page.products,
+            "listing": listing.shown(&counted, &[], page.next_cursor.as_deref()),
+        }))
+    })
+    .await
 }
 
 async fn product(
@@ -111,21 +118,24 @@ async fn product(
         Spelled::Otherwise(slug) => return Ok(moved(&format!("/product/{slug}"))),
         Spelled::Never => return Err(Told::NotFound),
     };
-    let mut asked = Asked::begin(&shop, &headers, &site, &format!("/product/{slug}")).await?;
-    if asked.is_known()
-        && let Some(version) = products::version(&mut asked.connection, &slug).await?
+    let (mut connection, control) = shop.reads.acquire_public(&headers, storefront::PAGE).await?;
+    let state = connection.one("catalogue.version", sqlx::query_as(catalogue::STATE)).await?;
+    let entity = entity(&site, &format!("/product/{slug}"), &state);
+    if IfNoneMatch::of(&headers).is_some_and(|condition| condition.lists(&entity))
+        && let Some(version) = products::version(&mut connection, &slug).await?
     {
         let [product, category] = version.tags();
-        return Ok(asked.unchanged(&[product, category, Tag::Categories, Tag::Storefront]));
+        let tags = [product, category, Tag::Categories, Tag::Storefront];
+        return Ok(caching::not_modified(&Keeping { control, entity, tags: &tags }));
     }
-    let connection = &mut asked.connection;
-    let Some(product) = products::find(connection, &slug).await? else {
-        let withdrawn = products::is_withdrawn(connection, &slug).await?;
+    let Some(product) = products::find(&mut connection, &slug).await? else {
+        let withdrawn = products::is_withdrawn(&mut connection, &slug).await?;
         return Err(if withdrawn { Told::Gone } else { Told::NotFound });
     };
-    let aisles = categories::names(connection).await?;
+    let aisles = categories::names(&mut connection).await?;
     let (_, mut related) =
-        ListRequest::check(parameters(Some(&product.category), Some(5)))?.find(connection).await?;
+        ListRequest::check(parameters(Some(&product.category), Some(5)))?.find(&mut connection).await?;
+    drop(connection);
     related.products.retain(|other| other.slug != slug);
     related.products.truncate(4);
     let shown = json!({
@@ -135,7 +145,7 @@ async fn product(
         "products": related.products,
     });
     let tags = [Tag::Product(product.id), Tag::Category(&product.category), Tag::Categories, Tag::Storefront];
-    asked.answer("product", shown, &tags)
+    written("product", &site, shown, &Keeping { control, entity, tags: &tags })
 }
 
 async fn search(
@@ -149,7 +159,7 @@ async fn search(
     if let Some(address) = listing.other_spelling() {
         return Ok(moved(&address));
     }
-    let page = searched(&shop, &site, &headers, &listing);
+    let page = Box::pin(searched(&shop, &site, &headers, &listing));
     if listing.words().is_empty() { page.await } else { shop.searches.within(client, page).await }
 }
 
@@ -159,26 +169,29 @@ async fn searched(
     headers: &HeaderMap,
     listing: &Listing,
 ) -> Result<Response, Told> {
-    let tags = [Tag::Catalogue, Tag::Categories, Tag::Storefront];
-    let mut asked = Asked::begin(shop, headers, site, &listing.address()).await?;
-    if asked.is_known() {
-        return Ok(asked.unchanged(&tags));
-    }
-    let aisles = categories::names(&mut asked.connection).await?;
     // Words that no search can be made of have found nothing.
     let request = ListRequest::check(listing.parameters(None)).ok().filter(|_| !listing.words().is_empty());
-    let found = match request {
-        Some(request) => Some(request.find(&mut asked.connection).await?.1),
-        None => None,
+    let request = request.map(|request| request.narrowed(listing.narrowed()));
+    let list = ListPage {
+        template: "search",
+        address: listing.address(),
+        tags: &[Tag::Catalogue, Tag::Categories, Tag::Storefront],
     };
-    let (products, next) = found.map_or_else(Default::default, |page| (page.products, page.next_cursor));
-    let shown = json!({
-        "aisles": aisles,
-        "words": listing.words(),
-        "products": products,
-        "listing": listing.shown(&[], next.as_deref()),
-    });
-    asked.answer("search", shown, &tags)
+    list.answer(shop, headers, site, async |mut connection| {
+        let aisles = categories::names(&mut connection).await?;
+        let (mut counted, mut products, mut next) = (Vec::new(), Vec::new(), None);
+        if let Some(request) = request {
+            counted = request.count_found(&mut connection, &listing::BOUNDS.map(Into::into)).await?;
+            (_, Page { products, next_cursor: next, .. }) = request.find(&mut connection).await?;
+        }
+        Ok(json!({
+            "aisles": aisles,
+            "words": listing.words(),
+            "products": products,
+            "listing": listing.shown(&counted, &aisles, next.as_deref()),
+        }))
+    })
+    .await
 }
 
 async fn without_slash(OriginalUri(uri): OriginalUri) -> Response {
@@ -225,49 +238,60 @@ fn parameters(category: Option<&str>, limit: Option<u32>) -> ListParameters {
     }
 }
 
-/// A page that is asked for, with the connection that it is read by.
-struct Asked<'a> {
-    connection: Connection,
-    headers: &'a HeaderMap,
-    site: &'a Site,
-    control: HeaderValue,
-    entity: EntityTag,
+/// The entity tag of the page at this address.
+fn entity(site: &Site, address: &str, Catalogue { epoch, version }: &Catalogue) -> EntityTag {
+    let fingerprint = storefront::pages_fingerprint();
+    EntityTag::of(&["page", fingerprint, site.as_str(), address, epoch, &version.to_string()])
 }
 
-impl<'a> Asked<'a> {
+/// Writes down what a page shows. A page is never 304 here: whether the request has it is known before.
+fn written(page: &str, site: &Site, mut shown: Value, keeping: &Keeping<'_>) -> Result<Response, Told> {
+    shown["site"] = site.as_str().into();
+    let html = storefront::render(page, shown).map_err(|error| {
+        tracing::error!(%error, page, "a page cannot be rendered");
+        Problem::internal()
+    })?;
+    Ok(caching::page(keeping, html))
+}
+
+/// A page with a list on it. What it shows is remembered, and not how it looks: that depends on under which host it is asked for.
+struct ListPage<'a> {
+    template: &'static str,
+    address: String,
+    tags: &'a [Tag<'a>],
+}
+
+impl ListPage<'_> {
     /// The state of the catalogue is read before all else: what changes while the page is made makes its tag too old, and never
     /// too new.
-    async fn begin(shop: &Shop, headers: &'a HeaderMap, site: &'a Site, address: &str) -> Result<Self, Told> {
-        let (mut connection, control) = shop.reads.acquire_public(headers, storefront::PAGE).await?;
-        let Catalogue { epoch, version } =
-            connection.one("catalogue.version", sqlx::query_as(catalogue::STATE)).await?;
-        let entity = EntityTag::of(&[
-            "page",
-            storefront::pages_fingerprint(),
-            site.as_str(),
-            address,
-            &epoch,
-            &version.to_string(),
-        ]);
-        Ok(Self { connection, headers, site, control, entity })
-    }
-
-    /// Whether the request has the page as it is now.
-    fn is_known(&self) -> bool {
-        IfNoneMatch::of(self.headers).is_some_and(|condition| condition.lists(&self.entity))
-    }
-
-    fn unchanged(self, tags: &[Tag<'_>]) -> Response {
-        caching::not_modified(&Keeping { control: self.control, entity: self.entity, tags })
-    }
-
-    fn answer(self, page: &str, mut shown: Value, tags: &[Tag<'_>]) -> Result<Response, Told> {
-        shown["site"] = self.site.as_str().into();
-        let html = storefront::render(page, shown).map_err(|error| {
-            tracing::error!(%error, page, "a page cannot be rendered");
-            Problem::internal()
-        })?;
-        Ok(caching::page(&Keeping { control: self.control, entity: self.entity, tags }, html))
+    async fn answer<F: Future<Output = Result<Value, Told>>>(
+        &self,
+        shop: &Shop,
+        headers: &HeaderMap,
+        site: &Site,
+        find: impl FnOnce(Connection) -> F,
+    ) -> Result<Response, Told> {
+        let Self { template, address, tags } = self;
+        let name = EntityTag::of(&["page", storefront::pages_fingerprint(), address]);
+        let subject = Subject::list(name, tags).controlled(storefront::PAGE);
+        let is_known = |catalogue: &Catalogue| {
+            let known = entity(site, address, catalogue);
+            IfNoneMatch::of(headers).is_some_and(|condition| condition.lists(&known))
+        };
+        let make = async {
+            let (mut connection, control) = shop.reads.acquire_public(headers, storefront::PAGE).await?;
+            let catalogue = connection.one("catalogue.version", sqlx::query_as(catalogue::STATE)).await?;
+            let shown = if is_known(&catalogue) { None } else { Some(find(connection).await?) };
+            let to_keep = shown.is_some() && control == storefront::PAGE;
+            Ok::<_, Told>(Made { value: (catalogue, shown), control, to_keep })
+        };
+        let made = shop.memory_for(headers).recall(&subject, make).await?;
+        let Made { value: (catalogue, shown), control, .. } = made;
+        let keeping = Keeping { control, entity: entity(site, address, &catalogue), tags };
+        match shown.filter(|_| !is_known(&catalogue)) {
+            Some(shown) => written(template, site, shown, &keeping),
+            None => Ok(caching::not_modified(&keeping)),
+        }
     }
 }
 

@@ -21,9 +21,10 @@ use utoipa::{IntoParams, ToSchema};
 
 use crate::{
     caching::{self, CATALOGUE, EntityTag, IfNoneMatch, Keeping, STOCK, Tag},
-    catalogue::{self, Catalogue, Listed},
+    catalogue::{self, Catalogue, List, Listed},
     categories,
     client::Client,
+    common_memory::{Made, Subject},
     database::Connection,
     numbers::{Cents, ProductId},
     pagination::{self, Cursor, Key, LARGEST_LIMIT, Sort},
@@ -41,7 +42,7 @@ const DEFAULT_LIMIT: u32 = 24;
 pub(crate) const ROWS: [u32; 2] = [DEFAULT_LIMIT + 1, LARGEST_LIMIT + 1];
 /// So many that match are counted, and put into another order. Of more, the list is walked in its order instead: then one in a
 /// few products matches.
-const MOST_FOUND: i64 = 1_000;
+pub(crate) const MOST_FOUND: i64 = 1_000;
 
 /// What the tag of one product is made from. The stock is no part of it: it has an answer of its own, and the version is
 /// raised when it runs out or comes back.
@@ -203,8 +204,8 @@ pub(crate) struct ListRequest {
     after: Option<Cursor>,
 }
 
-/// What the list of one category is narrowed to further. Never a list of the whole shop: what nothing fits is found out by reading
-/// all of it.
+/// What the list of one category, or of what was found, is narrowed to further. Never a list of the whole shop: what nothing fits is
+/// found out by reading all of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Narrowed {
     /// The least and the highest, in cents.
@@ -224,10 +225,21 @@ impl ListRequest {
         Ok(Self { category, search, narrowed: Narrowed::default(), sort, limit, after })
     }
 
-    /// A list of this category, narrowed.
+    /// A list of this category, or of what these words find, narrowed.
     pub(crate) fn narrowed(self, narrowed: Narrowed) -> Self {
-        let narrowed = if self.category.is_some() { narrowed } else { Narrowed::default() };
-        Self { narrowed, ..self }
+        let bounded = self.category.is_some() || self.search.is_some();
+        Self { narrowed: if bounded { narrowed } else { Narrowed::default() }, ..self }
+    }
+
+    /// Counts what the words find by category and band of prices, which the bounds are between; of more than can be counted, so many.
+    pub(crate) async fn count_found(
+        &self,
+        connection: &mut Connection,
+        bounds: &[Cents],
+    ) -> Result<Vec<Counted>, sqlx::Error> {
+        let words = self.search.as_ref().map_or("", |words| &words.query);
+        let query = sqlx::query_as(FOUND_BANDS).bind(words.to_owned()).bind(bounds.to_vec());
+        connection.all("products.found_bands", query).await
     }
 
     /// The page that is asked for, and the state of the catalogue that it shows.
@@ -390,24 +402,18 @@ pub(crate) async fn list(
 }
 
 async fn page(shop: &Shop, headers: &HeaderMap, request: &ListRequest) -> Result<Response, Problem> {
-    let tags = request.purged_with();
-    let (mut connection, control) = shop.reads.acquire_public(headers, CATALOGUE).await?;
-    let keeping = |catalogue: &Catalogue| Keeping {
-        control: control.clone(),
-        entity: request.entity(catalogue),
-        tags: &tags,
-    };
-    if let Some(unchanged) = catalogue::unchanged(&mut connection, headers, &keeping).await? {
-        return Ok(unchanged);
-    }
-    let (catalogue, page) = request.find(&mut connection).await?;
-    if let (true, Some(category)) = (page.products.is_empty(), &request.category)
-        && !categories::exists(&mut connection, category).await?
-    {
-        return Err(Problem::not_found("no such category"));
-    }
-    drop(connection);
-    caching::json(headers, &keeping(&catalogue), &page)
+    let entity = |catalogue: &Catalogue| request.entity(catalogue);
+    let list = List { entity: &entity, tags: &request.purged_with() };
+    catalogue::answer(shop, headers, &list, async |mut connection| {
+        let (catalogue, page) = request.find(&mut connection).await?;
+        if let (true, Some(category)) = (page.products.is_empty(), &request.category)
+            && !categories::exists(&mut connection, category).await?
+        {
+            return Err(Problem::not_found("no such category"));
+        }
+        Ok((catalogue, page))
+    })
+    .await
 }
 
 #[derive(Debug, FromRow)]
@@ -442,6 +448,17 @@ pub(crate) const BANDS: &str = "
      WHERE p.category_id = (SELECT id FROM categories WHERE slug = $1) AND p.active
      GROUP BY 1, 2";
 
+/// The same of what words find, by category too. Reads no more of it than a list counts.
+pub(crate) const FOUND_BANDS: &str = "
+    SELECT c.slug AS category, width_bucket(p.price_cents, $2) AS band, p.stock > 0 AS in_stock, count(*) AS count
+      FROM (WITH matching AS MATERIALIZED (
+                SELECT p.category_id, p.price_cents, p.stock FROM products p
+                 WHERE p.active AND p.searchable @@ to_tsquery('english', $1)
+                   AND querytree(to_tsquery('english', $1)) NOT IN ('T', ''))
+            SELECT * FROM matching LIMIT 1001) p
+      JOIN categories c ON c.id = p.category_id
+     GROUP BY 1, 2, 3";
+
 /// What the tags and the entity tag of the product under this slug are made from, if it is offered.
 pub(crate) async fn version(
     connection: &mut Connection,
@@ -450,9 +467,12 @@ pub(crate) async fn version(
     connection.optional("products.version", sqlx::query_as(VERSION_BY_SLUG).bind(slug.to_owned())).await
 }
 
-/// A row of [`BANDS`].
+/// A row of [`BANDS`] or [`FOUND_BANDS`].
 #[derive(Debug, FromRow)]
 pub(crate) struct Counted {
+    /// Its slug, where it may be any.
+    #[sqlx(default)]
+    pub(crate) category: Option<String>,
     /// How many of the bounds between bands are at or below the price.
     pub(crate) band: i32,
     pub(crate) in_stock: bool,
@@ -533,12 +553,8 @@ pub(crate) async fn show(
 }
 
 /// How many pieces are left.
-#[derive(Debug, FromRow, Serialize, ToSchema)]
+#[derive(Debug, Serialize, ToSchema)]
 struct Stock {
-    #[serde(skip)]
-    epoch: String,
-    #[serde(skip)]
-    id: ProductId,
     stock: i32,
 }
 
@@ -557,12 +573,18 @@ pub(crate) async fn stock(
     Slug { slug }: Slug,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let (mut connection, control) = shop.reads.acquire_public(&headers, STOCK).await?;
-    let query = sqlx::query_as::<_, Stock>(STOCK_BY_SLUG).bind(&slug);
-    let left = connection.optional("products.stock", query).await?.ok_or_else(none)?;
-    drop(connection);
-    let entity = EntityTag::of(&["stock", &slug, &left.epoch, &left.stock.to_string()]);
-    caching::json(&headers, &Keeping { control, entity, tags: &[Tag::Product(left.id)] }, &left)
+    let tags = [Tag::Stock(&slug)];
+    let subject = Subject::stock(EntityTag::of(&["stock", &slug]), &tags);
+    let make = async {
+        let (mut connection, control) = shop.reads.acquire_public(&headers, STOCK).await?;
+        let query = sqlx::query_as::<_, (String, ProductId, i32)>(STOCK_BY_SLUG).bind(&slug);
+        let value = connection.optional("products.stock", query).await?.ok_or_else(none)?;
+        Ok::<_, Problem>(Made { value, to_keep: control == STOCK, control })
+    };
+    let made = shop.memory_for(&headers).recall(&subject, make).await?;
+    let Made { value: (epoch, id, stock), control, .. } = made;
+    let entity = EntityTag::of(&["stock", &slug, &epoch, &stock.to_string()]);
+    caching::json(&headers, &Keeping { control, entity, tags: &[Tag::Product(id)] }, &Stock { stock })
 }
 
 fn none() -> Problem {

@@ -8,8 +8,8 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::ListedProduct;
 use crate::{
-    caching::{self, CATALOGUE, EntityTag, Keeping, Tag},
-    catalogue::{self, Catalogue, Listed},
+    caching::{EntityTag, Tag},
+    catalogue::{self, Catalogue, List, Listed},
     client::Client,
     parameters::Parameters,
     problem::Problem,
@@ -86,27 +86,20 @@ pub(crate) async fn suggest(
 }
 
 async fn find(shop: &Shop, headers: &HeaderMap, words: &Words) -> Result<Response, Problem> {
-    let (mut connection, control) = shop.reads.acquire_public(headers, CATALOGUE).await?;
-    let keeping = |catalogue: &Catalogue| Keeping {
-        control: control.clone(),
-        entity: EntityTag::of(&[
-            "suggestions",
-            &catalogue.epoch,
-            &catalogue.version.to_string(),
-            &words.spelled,
-        ]),
-        tags: &[Tag::Catalogue],
+    let entity = |catalogue: &Catalogue| {
+        EntityTag::of(&["suggestions", &catalogue.epoch, &catalogue.version.to_string(), &words.spelled])
     };
-    if let Some(unchanged) = catalogue::unchanged(&mut connection, headers, &keeping).await? {
-        return Ok(unchanged);
-    }
-    let query = sqlx::query_as(MATCHING).bind(&words.query);
-    let mut found = Listed::split(connection.all("products.suggest", query).await?)?;
-    if found.1.is_empty() && words.spelled.chars().count() >= SHORTEST_MISSPELT {
-        let query = sqlx::query_as(LIKE).bind(&words.spelled);
-        found = Listed::split(connection.all("products.suggest_like", query).await?)?;
-    }
-    drop(connection);
-    let (catalogue, products) = found;
-    caching::json(headers, &keeping(&catalogue), &Suggestions { products })
+    let list = List { entity: &entity, tags: &[Tag::Catalogue] };
+    catalogue::answer(shop, headers, &list, async |mut connection| {
+        let query = sqlx::query_as(MATCHING).bind(&words.query);
+        let mut found = Listed::split(connection.all("products.suggest", query).await?)?;
+        if found.1.is_empty() && words.spelled.chars().count() >= SHORTEST_MISSPELT {
+            let query = sqlx::query_as(LIKE).bind(&words.spelled);
+            found = Listed::split(connection.all("products.suggest_like", query).await?)?;
+        }
+        drop(connection);
+        let (catalogue, products) = found;
+        Ok((catalogue, Suggestions { products }))
+    })
+    .await
 }

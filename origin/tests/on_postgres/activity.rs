@@ -5,8 +5,9 @@ use std::{sync::Arc, time::Duration};
 use axum::Router;
 use http::Method;
 use origin::{
-    activity_log::ActivityLog, database::Database, housekeeping, observe::Metrics, passwords::Passwords,
-    replicas::Reads, server, settings::DatabaseSettings, shop::Shop, traces::Tracer,
+    activity_log::ActivityLog, common_memory::CommonMemory, database::Database, housekeeping,
+    observe::Metrics, passwords::Passwords, replicas::Reads, server, settings::DatabaseSettings, shop::Shop,
+    traces::Tracer,
 };
 use serde_json::json as value;
 use sqlx::PgPool;
@@ -29,6 +30,7 @@ fn shop(server: &TestServer) -> (Router, origin::activity_log::Writer) {
     let (passwords, proxies) = (Passwords::new(Arc::clone(&metrics)), Arc::default());
     let searches = searches();
     let shop = Shop {
+        memory: CommonMemory::default(),
         database,
         reads,
         metrics,

@@ -4,6 +4,7 @@
 
 mod edge_double;
 mod origin_process;
+mod redis_server;
 mod requests;
 mod test_server;
 
@@ -13,6 +14,7 @@ mod activity;
 mod api;
 mod audits;
 mod commands;
+mod common_memory;
 mod failover;
 mod office;
 mod orders;

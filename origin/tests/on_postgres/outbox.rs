@@ -6,6 +6,7 @@ use axum::Router;
 use http::{Method, StatusCode};
 use origin::{
     activity_log::ActivityLog,
+    common_memory::CommonMemory,
     database::Database,
     observe::Metrics,
     replicas::Reads,
@@ -27,16 +28,22 @@ const KETTLE: &str = "/api/products/harbour-enamel-kettle";
 
 /// Workers that tell these edges.
 fn workers(server: &TestServer, edges: &[&EdgeDouble]) -> Workers {
+    workers_of(server, edges, false)
+}
+
+fn workers_of(server: &TestServer, edges: &[&EdgeDouble], one_for_all: bool) -> Workers {
     let list: Vec<String> = edges.iter().map(|edge| format!("http://{}", edge.address)).collect();
     let purge: PurgeSettings =
-        serde_json::from_value(value!({ "edges": list, "token": "secret" })).expect("settings");
+        serde_json::from_value(value!({ "edges": list, "token": "secret", "one_for_all": one_for_all }))
+            .expect("settings");
     let settings = Settings { purge, ..Settings::default() };
     let metrics = Arc::new(Metrics::new(settings.database.slow_query));
     let (_, writer) = ActivityLog::new(Arc::clone(&metrics));
     let database = Database::new(server.options.clone(), &settings.database, Arc::clone(&metrics));
     let reads = Reads::new(database, Vec::new(), Duration::from_secs(1), None);
     let tracer = Tracer::default();
-    let shared = Shared { activity: writer, reads, metrics, tracer, exporter: None };
+    let shared =
+        Shared { activity: writer, memory: CommonMemory::default(), reads, metrics, tracer, exporter: None };
     Workers::start(server.options.clone(), &settings, shared)
 }
 
@@ -354,4 +361,32 @@ async fn a_delivery_counts_once_however_often_it_is_reported() {
     let again = report(&key, "/api/products/red-kettle/restock", 1).await;
     assert_eq!((refused.status, again.header("idempotency-replayed")), (StatusCode::NOT_FOUND, "true"));
     assert_eq!((again.status, &again.body), (refused.status, &refused.body));
+}
+
+#[tokio::test]
+async fn of_edges_that_are_one_the_first_that_takes_it_is_told() {
+    let (server, _, administrator) = shop().await;
+    let (mut one, mut other) = (EdgeDouble::start().await, EdgeDouble::start().await);
+    let workers = workers_of(&server, &[&one, &other], true);
+    let change = async |cents: i64| {
+        let answer = patch(&administrator, KETTLE, &value!({ "price_cents": cents })).await;
+        assert_eq!(answer.status, StatusCode::OK, "{answer:?}");
+    };
+    change(4200).await;
+    assert!(one.purged().await.contains(&"product-1".to_owned()));
+    until_told(&server).await;
+    // It is away: the next is told, once, and nobody waits for the first.
+    one.answer(503);
+    change(4300).await;
+    assert!(other.purged().await.contains(&"product-1".to_owned()));
+    until_told(&server).await;
+    // None takes it: it is kept, and told again.
+    other.answer(503);
+    change(4400).await;
+    assert_eq!((one.next().await.0, other.next().await.0), (503, 503));
+    assert!(waiting(&server).await > 0);
+    other.answer(200);
+    assert!(other.purged().await.contains(&"product-1".to_owned()));
+    until_told(&server).await;
+    workers.stop().await;
 }

@@ -16,6 +16,7 @@ use axum::Router;
 use http::{Method, StatusCode};
 use origin::{
     activity_log::ActivityLog,
+    common_memory::CommonMemory,
     database::Database,
     observe::Metrics,
     passwords::Passwords,
@@ -153,6 +154,7 @@ impl Shopping {
             server.options.clone(),
             &settings,
             Shared {
+                memory: CommonMemory::default(),
                 activity: writer,
                 reads: reads.clone(),
                 metrics: Arc::clone(&metrics),
@@ -163,6 +165,7 @@ impl Shopping {
         let (passwords, proxies) = (Passwords::new(Arc::clone(&metrics)), Arc::default());
         let searches = searches();
         let shop = Shop {
+            memory: CommonMemory::default(),
             database,
             reads,
             metrics,

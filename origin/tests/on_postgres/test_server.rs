@@ -5,6 +5,7 @@ use std::{fs, os::unix::fs::PermissionsExt as _, path::Path, sync::Arc, time::Du
 use axum::Router;
 use origin::{
     activity_log::ActivityLog,
+    common_memory::CommonMemory,
     database::{self, Database},
     observe::Metrics,
     passwords::Passwords,
@@ -79,6 +80,7 @@ impl TestServer {
         let reads = Reads::new(database.clone(), Vec::new(), Duration::from_secs(1), None);
         let (passwords, proxies) = (Passwords::new(Arc::clone(&metrics)), Arc::default());
         let shop = Shop {
+            memory: CommonMemory::default(),
             database,
             reads,
             metrics,

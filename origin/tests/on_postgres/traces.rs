@@ -14,6 +14,7 @@ use opentelemetry_proto::tonic::{
 };
 use origin::{
     activity_log::ActivityLog,
+    common_memory::CommonMemory,
     database::Database,
     observe::Metrics,
     passwords::Passwords,
@@ -115,6 +116,7 @@ fn shop(server: &TestServer, collector: &str, edges: &[&EdgeDouble]) -> (Router,
     let (activity, writer) = ActivityLog::new(Arc::clone(&metrics));
     let reads = Reads::new(database.clone(), Vec::new(), Duration::from_secs(1), None);
     let shared = Shared {
+        memory: CommonMemory::default(),
         activity: writer,
         reads: reads.clone(),
         metrics: Arc::clone(&metrics),
@@ -125,6 +127,7 @@ fn shop(server: &TestServer, collector: &str, edges: &[&EdgeDouble]) -> (Router,
     let (passwords, proxies) = (Passwords::new(Arc::clone(&metrics)), Arc::default());
     let searches = searches();
     let shop = Shop {
+        memory: CommonMemory::default(),
         database,
         reads,
         metrics,

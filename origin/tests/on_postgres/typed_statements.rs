@@ -306,6 +306,7 @@ async fn walk(server: &TestServer, router: &axum::Router) {
             "/",
             "/category/kitchen",
             "/category/kitchen?price=50-100&stock=in",
+            "/search?category=kitchen&price=50-100&q=kettle",
             "/product/harbour-enamel-kettle",
             "/search?q=kettle",
             "/sitemap.xml",

@@ -31,7 +31,9 @@ use crate::{
     load::{self, Load},
     origin::Account as Person,
     process::own_cpu_seconds,
-    raw, shop, wait,
+    raw, shop,
+    three::Three,
+    wait,
 };
 
 const MOMENT: Duration = Duration::from_millis(50);
@@ -51,18 +53,54 @@ const SLOW: Slowness =
 const QUICK: Slowness =
     Slowness { bits_per_second: 100_000_000, latency: Duration::from_millis(5), processor: 1 };
 
-/// How the shop runs. The guide's row with Redis is one more of these, once the programs have it.
+/// How the shop runs.
 #[derive(Clone, Copy, Debug)]
 pub struct Deployment {
     /// In words.
     pub name: &'static str,
-    /// Of the origin, behind one edge.
-    pub instances: u32,
+    /// What is started.
+    pub shape: Shape,
 }
 
-/// All that are measured.
-pub const DEPLOYMENTS: [Deployment; 2] =
-    [Deployment { name: "one server", instances: 1 }, Deployment { name: "three instances", instances: 3 }];
+/// What there is of each program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shape {
+    /// An edge that runs so many instances of the origin.
+    OneEdge(u32),
+    /// What `make run-three` starts: three edges, three instances, PostgreSQL with a replica, Redis.
+    ThreeEdges,
+}
+
+/// All that are measured, the one whose steps are measured too first.
+pub const DEPLOYMENTS: [Deployment; 3] = [
+    Deployment { name: "one server", shape: Shape::OneEdge(1) },
+    Deployment { name: "three instances", shape: Shape::OneEdge(3) },
+    Deployment { name: "three of each, Redis", shape: Shape::ThreeEdges },
+];
+
+/// A shop that runs.
+#[derive(Debug)]
+enum Shop {
+    One(Box<Edge>),
+    Three(Box<Three>),
+}
+
+impl Shop {
+    /// Where visitors go.
+    fn edges(&self) -> &[Edge] {
+        match self {
+            Self::One(edge) => std::slice::from_ref(edge),
+            Self::Three(three) => &three.edges,
+        }
+    }
+
+    fn programs(&self) -> Programs {
+        match self {
+            Self::One(edge) => Programs::of(edge),
+            Self::Three(three) => Programs::of_three(three),
+        }
+    }
+}
 
 /// How much of everything.
 #[derive(Clone, Debug)]
@@ -201,11 +239,13 @@ pub fn measure(scale: Scale, mut tell: impl FnMut(&str)) -> Result<Results> {
     for deployment in DEPLOYMENTS {
         tell(&format!("{}: starting the shop", deployment.name));
         let shop = start(deployment);
-        let programs = Programs::of(&shop, deployment.instances);
-        let scene = Arc::new(runtime.block_on(prepare(&shop, &programs, &scale))?);
-        if deployment.instances == 1 {
+        let programs = shop.programs();
+        let scene = Arc::new(runtime.block_on(prepare(shop.edges(), &programs, &scale))?);
+        let edge = shop.edges().first().context("a shop has an edge")?;
+        let is_first = deployment.shape == DEPLOYMENTS[0].shape;
+        if is_first {
             tell("ab and Artillery");
-            guide = ask_as_the_guide(&shop, &scale);
+            guide = ask_as_the_guide(edge, &scale);
             tell("what each step costs");
             let few = Arc::new(scene.with_few_products());
             costs = Some(runtime.block_on(model::measure(&programs, &few, scale.cost))?);
@@ -217,28 +257,29 @@ pub fn measure(scale: Scale, mut tell: impl FnMut(&str)) -> Result<Results> {
             let run = run(&runtime, &programs, &scene, &plan).with_context(|| format!("{users} users"))?;
             runs.push(Run { deployment, ..run });
         }
-        if deployment.instances == 1 {
+        if is_first {
             tell("the paint of the pages");
-            paints = paint(&shop, &scale);
+            paints = paint(edge, &scale);
         }
     }
-    let costs = costs.context("one deployment has one instance")?;
+    let costs = costs.context("there is a first deployment")?;
     Ok(Results { cores, load_before, scale, guide, paints, costs, runs })
 }
 
-fn start(deployment: Deployment) -> Edge {
+fn start(deployment: Deployment) -> Shop {
+    let Shape::OneEdge(instances) = deployment.shape else { return Shop::Three(Box::new(Three::start())) };
     let shop = shop::start_with(|settings| {
         let run = settings.lines().find(|line| line.starts_with("run = ")).expect("the demo runs the origin");
-        let more = format!("{run}\ninstances = {}", deployment.instances);
+        let more = format!("{run}\ninstances = {instances}");
         settings.replace(run, &more)
     });
     wait::until("all instances are ready", || {
         let ready = "gatehouse_edge_command_instances{command=\"origin\",state=\"ready\"} ";
         let page = shop.metrics();
         let count = page.lines().find_map(|line| line.strip_prefix(ready)?.parse::<u32>().ok());
-        (count == Some(deployment.instances)).then_some(())
+        (count == Some(instances)).then_some(())
     });
-    shop
+    Shop::One(Box::new(shop))
 }
 
 /// Accounts whose password is known, each with a session, and shelves that no crowd empties. What is in stock already stays so:
@@ -257,7 +298,8 @@ const PRODUCTS: &str =
     "SELECT id, slug, name, price_cents FROM products WHERE active AND stock > 0 ORDER BY id";
 const CATEGORIES: &str = "SELECT slug FROM categories ORDER BY id";
 
-async fn prepare(shop: &Edge, programs: &Programs, scale: &Scale) -> Result<Scene> {
+async fn prepare(edges: &[Edge], programs: &Programs, scale: &Scale) -> Result<Scene> {
+    let shop = edges.first().context("a shop has an edge")?;
     let _ = Person::register(shop.clear(), "first@example.org");
     let mut database = PgConnection::connect_with(programs.database()).await?;
     sqlx::query(PREPARE).bind(i32::try_from(scale.customers)?).execute(&mut database).await?;
@@ -270,7 +312,8 @@ async fn prepare(shop: &Edge, programs: &Programs, scale: &Scale) -> Result<Scen
     tls.resumption = rustls::client::Resumption::disabled();
     let products =
         products.into_iter().map(|(id, slug, name, price_cents)| Product { id, slug, name, price_cents });
-    Ok(Scene::new(shop.tls(), tls, categories, products.collect(), scale.customers))
+    let addresses = edges.iter().map(Edge::tls).collect();
+    Ok(Scene::new(addresses, tls, categories, products.collect(), scale.customers))
 }
 
 fn ask_as_the_guide(shop: &Edge, scale: &Scale) -> Vec<Guide> {

@@ -13,8 +13,9 @@ use tokio::{sync::watch, task::JoinHandle};
 use crate::{
     curl::Curl,
     edge::Edge,
-    origin,
+    origin::{self, Origin},
     process::{cpu_seconds, own_cpu_seconds, proportional_kib_of_tree},
+    three::Three,
 };
 
 /// Between two looks at the connections, and so many of them between two looks at the memory, which cost more.
@@ -35,18 +36,20 @@ pub struct Cpu {
     pub edge: f64,
     /// All instances of the origin.
     pub origin: f64,
-    /// PostgreSQL, all its processes.
+    /// PostgreSQL, all its processes, and Redis.
     pub postgres: f64,
 }
 
 /// The running programs.
 #[derive(Debug)]
 pub struct Programs {
-    edge: u32,
-    postgres: u32,
-    /// Where the edge shows what it and the instances of the origin count.
-    admin: SocketAddr,
-    instances: u32,
+    /// Those that nobody of them has started.
+    roots: Vec<u32>,
+    edges: Vec<u32>,
+    /// PostgreSQL, and Redis where there is one.
+    databases: Vec<u32>,
+    /// Where each instance of the origin shows what it counts.
+    metrics: Vec<(SocketAddr, String)>,
     database: PgConnectOptions,
 }
 
@@ -73,19 +76,45 @@ pub struct Watch {
 }
 
 impl Programs {
-    /// Those of this shop, which has so many instances of the origin.
+    /// Those of a shop with one edge, which runs the others.
     ///
     /// # Panics
     /// When they do not run.
     #[track_caller]
     #[must_use]
-    pub fn of(shop: &Edge, instances: u32) -> Self {
+    pub fn of(shop: &Edge) -> Self {
+        let page = shop.metrics();
+        let ready = "gatehouse_edge_command_instances{command=\"origin\",state=\"ready\"} ";
+        let instances = page.lines().find_map(|line| line.strip_prefix(ready)?.parse::<u32>().ok());
+        let instances = 1..=instances.expect("the shop runs the origin");
         Self {
-            edge: shop.id(),
-            postgres: shop.running("postgres").expect("the shop runs a PostgreSQL of its own"),
-            admin: shop.admin(),
-            instances,
+            roots: vec![shop.id()],
+            edges: vec![shop.id()],
+            databases: vec![shop.running("postgres").expect("the shop runs a PostgreSQL of its own")],
+            metrics: instances
+                .map(|number| (shop.admin(), format!("/commands/origin/{number}/metrics")))
+                .collect(),
             database: origin::database(shop.folder()),
+        }
+    }
+
+    /// Those of three edges and what is behind them.
+    ///
+    /// # Panics
+    /// When the primary is gone.
+    #[track_caller]
+    #[must_use]
+    pub fn of_three(three: &Three) -> Self {
+        let primary = three.primary.as_ref().expect("nothing has stopped it");
+        let edges: Vec<u32> = three.edges.iter().map(Edge::id).collect();
+        let databases = vec![primary.id(), three.replica.id(), three.redis.id()];
+        let origins = three.origins.iter().map(Origin::id);
+        Self {
+            roots: edges.iter().chain(&databases).copied().chain(origins).collect(),
+            edges,
+            databases,
+            metrics: three.origins.iter().map(|origin| (origin.admin(), "/metrics".to_owned())).collect(),
+            database: primary.options(),
         }
     }
 
@@ -98,8 +127,12 @@ impl Programs {
     /// What they have used of the processors so far.
     #[must_use]
     pub fn cpu(&self) -> Cpu {
-        let (all, edge, postgres) =
-            (cpu_seconds(self.edge), own_cpu_seconds(self.edge), cpu_seconds(self.postgres));
+        let sum = |ids: &[u32], of: fn(u32) -> f64| ids.iter().map(|id| of(*id)).sum::<f64>();
+        let (all, edge, postgres) = (
+            sum(&self.roots, cpu_seconds),
+            sum(&self.edges, own_cpu_seconds),
+            sum(&self.databases, cpu_seconds),
+        );
         Cpu { edge, origin: all - edge - postgres, postgres }
     }
 
@@ -111,9 +144,8 @@ impl Programs {
     #[must_use]
     pub fn queries(&self) -> Queries {
         let mut all = Queries::default();
-        for number in 1..=self.instances {
-            let path = format!("/commands/origin/{number}/metrics");
-            let answer = Curl::clear(self.admin, &path).send();
+        for (admin, path) in &self.metrics {
+            let answer = Curl::clear(*admin, path).send();
             assert_eq!(answer.status, 200, "{path}: {answer:#?}");
             all.add(&answer.text());
         }
@@ -124,7 +156,7 @@ impl Programs {
     #[must_use]
     pub fn watch(&self) -> Watch {
         let (stop, stopped) = watch::channel(false);
-        Watch { stop, looking: tokio::spawn(look(self.edge, self.database.clone(), stopped)) }
+        Watch { stop, looking: tokio::spawn(look(self.roots.clone(), self.database.clone(), stopped)) }
     }
 }
 
@@ -140,7 +172,7 @@ impl Watch {
 }
 
 async fn look(
-    edge: u32,
+    roots: Vec<u32>,
     database: PgConnectOptions,
     mut stopped: watch::Receiver<bool>,
 ) -> Result<Seen, sqlx::Error> {
@@ -155,7 +187,7 @@ async fn look(
         let (open, in_use): (i64, i64) = sqlx::query_as(CONNECTIONS).fetch_one(&mut connection).await?;
         seen = Seen { open: seen.open.max(open), in_use: seen.in_use.max(in_use), ..seen };
         if number.is_multiple_of(LOOKS_A_WEIGHING) {
-            seen.kib = seen.kib.max(proportional_kib_of_tree(edge));
+            seen.kib = seen.kib.max(roots.iter().map(|id| proportional_kib_of_tree(*id)).sum());
         }
     }
     Ok(seen)

@@ -37,7 +37,8 @@ const CATEGORIES: &str = "/api/categories";
 /// What visitors find, and whom they ask for it.
 #[derive(Debug)]
 pub struct Scene {
-    address: SocketAddr,
+    /// The edges, by the number of a visitor; they have one port.
+    addresses: Vec<SocketAddr>,
     tls: Arc<ClientConfig>,
     categories: Vec<String>,
     products: Vec<Product>,
@@ -48,16 +49,21 @@ pub struct Scene {
 }
 
 impl Scene {
-    /// A shop at this address, reached by this configuration of TLS.
+    /// A shop at these addresses, reached by this configuration of TLS.
     #[must_use]
     pub fn new(
-        address: SocketAddr,
+        addresses: Vec<SocketAddr>,
         tls: ClientConfig,
         categories: Vec<String>,
         products: Vec<Product>,
         customers: u32,
     ) -> Self {
-        Self { address, tls: Arc::new(tls), categories, products, customers, parts: Mutex::default() }
+        Self { addresses, tls: Arc::new(tls), categories, products, customers, parts: Mutex::default() }
+    }
+
+    /// Where the visitor of this number goes.
+    fn address(&self, number: u32) -> SocketAddr {
+        self.addresses[number as usize % self.addresses.len()]
     }
 
     /// The same with so few products that caches soon know them all.
@@ -65,7 +71,7 @@ impl Scene {
     pub fn with_few_products(&self) -> Self {
         let products = self.products.iter().take(FEW).cloned().collect();
         Self {
-            address: self.address,
+            addresses: self.addresses.clone(),
             tls: Arc::clone(&self.tls),
             categories: self.categories.clone(),
             products,
@@ -451,7 +457,7 @@ impl Visitor {
     }
 
     fn request(&self, wanted: &Wanted) -> Request<Full<Bytes>> {
-        let port = self.scene.address.port();
+        let port = self.scene.address(self.number).port();
         let mut request = Request::builder()
             .method(wanted.method.clone())
             .uri(format!("https://localhost:{port}{}", wanted.path))
@@ -547,7 +553,8 @@ async fn ask(mut connection: Connection, request: Request<Full<Bytes>>, wanted: 
 async fn connection(scene: &Scene, number: u32) -> Result<Connection, String> {
     // A part of the loopback network that nobody listens in.
     let from = IpAddr::V4(Ipv4Addr::from(u32::from(Ipv4Addr::new(127, 1, 0, 0)) + number));
-    let stream = connect_from(from, scene.address).await.map_err(|error| format!("connecting: {error}"))?;
+    let stream =
+        connect_from(from, scene.address(number)).await.map_err(|error| format!("connecting: {error}"))?;
     let name = ServerName::try_from("localhost").expect("a name");
     let tls = TlsConnector::from(Arc::clone(&scene.tls)).connect(name, stream).await;
     let tls = tls.map_err(|error| format!("the handshake: {error}"))?;

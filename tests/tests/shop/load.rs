@@ -37,7 +37,9 @@ fn visitors_end_with_orders_and_the_report_has_every_row() {
         assert_eq!(run.account.faults(), Vec::<&str>::new(), "{who}");
         assert!(run.account.orders() > 0 && run.account.visits() > 0, "{who}: {:?}", run.account.steps);
         assert!(run.cpu.all() > 0.0 && run.seen.open > 0 && run.seen.kib > 0, "{who}: {run:?}");
-        assert!(run.account.hit_share(Step::Home) > 0.5, "{who}");
+        // By the last crowd every edge has been asked.
+        let is_last = Some(&run.users) == scale.crowds.last();
+        assert!(!is_last || run.account.hit_share(Step::Home) > 0.5, "{who}: {:?}", run.account.steps);
     }
     assert!(results.costs.steps.iter().any(|cost| cost.miss.origin > 0.0), "{:?}", results.costs);
     let tables = results.tables();

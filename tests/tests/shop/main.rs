@@ -9,4 +9,5 @@ mod load;
 mod office;
 mod pages;
 mod processes;
+mod three;
 mod watching;

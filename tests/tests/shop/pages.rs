@@ -88,32 +88,38 @@ fn an_address_has_one_spelling_and_what_is_not_there_says_so() {
 #[test]
 fn filters_stand_in_the_address_and_leave_what_they_have_counted() {
     let shop = shop::start();
-    let whole = shop.get("/category/kitchen").text();
-    let filters: Vec<(&str, u32)> = whole
-        .split("<a href=\"/category/kitchen?")
-        .skip(1)
-        .filter_map(|link| {
-            let (query, rest) = link.split_once('"')?;
-            let count = rest.split_once("<span class=\"quiet\">")?.1.split_once('<')?.0.parse().ok()?;
-            Some((query, count))
-        })
-        .take(5)
-        .collect();
-    assert!(filters.len() >= 4 && filters[0].0 == "stock=in", "{filters:?}");
-    for (query, count) in filters {
-        let mut found = 0;
-        let mut next = Some(format!("/category/kitchen?{query}"));
-        while let Some(address) = next {
-            let page = shop.get(&address).text();
-            let grid = page.split_once("<ul class=\"grid\">").map_or("", |(_, grid)| grid);
-            found += u32::try_from(grid.matches("<li class=\"card").count()).unwrap();
-            assert!(query != "stock=in" || !grid.contains("Sold out"), "{address}");
-            next = page
-                .split_once("\" rel=\"next\"")
-                .map(|(before, _)| before.rsplit_once("href=\"").unwrap().1.replace("&amp;", "&"));
+    for (list, path, first, least) in [
+        ("/category/kitchen", "/category/kitchen", "stock=in", 4),
+        ("/search?q=kettle", "/search", "category=kitchen", 4),
+    ] {
+        let whole = shop.get(list).text();
+        let filters: Vec<(String, u32)> = whole
+            .split(&format!("<a href=\"{path}?"))
+            .skip(1)
+            .filter_map(|link| {
+                let (query, rest) = link.split_once('"')?;
+                let count = rest.split_once("<span class=\"quiet\">")?.1.split_once('<')?.0.parse().ok()?;
+                Some((query.replace("&amp;", "&"), count))
+            })
+            .collect();
+        assert!(filters.len() >= least && filters[0].0.starts_with(first), "{filters:?}");
+        for (query, count) in filters {
+            let mut found = 0;
+            let mut next = Some(format!("{path}?{query}"));
+            while let Some(address) = next {
+                let page = shop.get(&address).text();
+                let grid = page.split_once("<ul class=\"grid\">").map_or("", |(_, grid)| grid);
+                found += u32::try_from(grid.matches("<li class=\"card").count()).unwrap();
+                assert!(!query.contains("stock=in") || !grid.contains("Sold out"), "{address}");
+                next = page
+                    .split_once("\" rel=\"next\"")
+                    .map(|(before, _)| before.rsplit_once("href=\"").unwrap().1.replace("&amp;", "&"));
+            }
+            assert_eq!(found, count, "{query}");
         }
-        assert_eq!(found, count, "{query}");
     }
+    let nothing = shop.get("/search?category=toys&q=kettle").text();
+    assert!(nothing.contains("href=\"/search?q=kettle\">Show all"), "{nothing}");
 }
 
 #[test]
