@@ -13,9 +13,6 @@ use tokio::time::{MissedTickBehavior, interval};
 use super::{digest, live::Live, scripts, state::SharedState};
 use crate::request::{client::ClientKey, limit::Limiter};
 
-/// The limiters in force.
-pub type LimitersInForce = Box<dyn Fn() -> Vec<Arc<Limiter>> + Send + Sync>;
-
 /// One client's spending at one limit.
 struct Spending {
     limiter: Arc<Limiter>,

@@ -60,12 +60,11 @@ use crate::{
     observe::metrics::Metrics,
     settings::{RedisSettings, Unheard},
 };
-pub use limits::LimitersInForce;
 use positions::Positions;
 use queue::OfferedLater;
 use seal::Seal;
-pub use state::EdgeSecrets;
 use state::SharedState;
+pub use state::{EdgeSecrets, LimitersInForce};
 
 /// What is wrong with the file that the settings name, if something is.
 #[must_use]

@@ -10,7 +10,7 @@ use cache_policy::Moment;
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
-use super::{limits::LimitersInForce, live::Live, positions::Positions, queue::OfferQueue, seal::Seal};
+use super::{live::Live, positions::Positions, queue::OfferQueue, seal::Seal};
 use crate::{
     cache::tier::Hears,
     clock::Clock,
@@ -19,6 +19,7 @@ use crate::{
         ticket_keys::TicketKeys,
     },
     observe::metrics::TierMetrics,
+    request::limit::Limiter,
     settings::RedisSettings,
 };
 
@@ -44,6 +45,9 @@ pub(super) struct SharedState {
     pub(super) limiters: OnceLock<LimitersInForce>,
     pub(super) leaves: CancellationToken,
 }
+
+/// The limiters in force.
+pub type LimitersInForce = Box<dyn Fn() -> Vec<Arc<Limiter>> + Send + Sync>;
 
 /// Where what edges share arrives that is not about what is stored.
 #[derive(Clone, Debug, Default)]
