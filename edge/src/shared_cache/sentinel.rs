@@ -25,7 +25,7 @@ pub(super) async fn who_takes_writes(settings: &RedisSettings) -> Result<Option<
         match ask(sentinel, name).await {
             Ok(Some(address)) => return Ok(Some(address)),
             Ok(None) => {
-                told.push(format!("{sentinel} does not know {name:?}: write in `url` the name that it has"))
+                told.push(format!("{sentinel} does not know {name:?}: write in `url` the name that it has"));
             }
             Err(error) => told.push(format!("{sentinel}: {error}")),
         }
