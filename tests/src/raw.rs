@@ -10,7 +10,7 @@ use std::{
 
 use rustix::net;
 use rustls::{
-    ClientConfig, ClientConnection, RootCertStore, StreamOwned,
+    ClientConfig, ClientConnection, HandshakeKind, RootCertStore, StreamOwned,
     pki_types::{CertificateDer, ServerName, pem::PemObject},
 };
 
@@ -94,16 +94,35 @@ impl Raw {
     #[track_caller]
     #[must_use]
     pub fn connect_tls(address: SocketAddr, authority: &Path, protocol: &str) -> Self {
-        let clear = Self::connect(address);
         let config = client_config(authority, protocol);
+        let raw = Self::connect_tls_as(address, &Arc::new(config)).expect("the edge completes the handshake");
+        let session = raw.tls.as_ref().map(|tls| tls.conn.alpn_protocol());
+        assert_eq!(session, Some(Some(protocol.as_bytes())), "ALPN");
+        raw
+    }
+
+    /// Connects over TLS to `localhost` by settings that remember sessions; none where the handshake fails.
+    ///
+    /// # Panics
+    /// When nobody listens there.
+    #[track_caller]
+    #[must_use]
+    pub fn connect_tls_as(address: SocketAddr, config: &Arc<ClientConfig>) -> Option<Self> {
+        let clear = Self::connect(address);
         let name = ServerName::try_from("localhost").expect("a name");
-        let mut session = ClientConnection::new(Arc::new(config), name).expect("the settings are valid");
+        let mut session = ClientConnection::new(Arc::clone(config), name).expect("the settings are valid");
         let mut socket = clear.socket.try_clone().expect("sockets can be shared");
         while session.is_handshaking() {
-            session.complete_io(&mut socket).expect("the edge completes the handshake");
+            session.complete_io(&mut socket).ok()?;
         }
-        assert_eq!(session.alpn_protocol(), Some(protocol.as_bytes()), "ALPN");
-        Self { tls: Some(Box::new(StreamOwned::new(session, socket))), ..clear }
+        Some(Self { tls: Some(Box::new(StreamOwned::new(session, socket))), ..clear })
+    }
+
+    /// Whether its session is one that was begun before.
+    #[must_use]
+    pub fn is_resumed(&self) -> bool {
+        let kind = self.tls.as_ref().and_then(|tls| tls.conn.handshake_kind());
+        kind == Some(HandshakeKind::Resumed)
     }
 
     /// Sends these bytes.

@@ -119,6 +119,21 @@ impl Redis {
         format!("{}look_up_timeout = \"1s\"\n", table(self.address))
     }
 
+    /// Has it follow another, and waits until it has what that one has.
+    ///
+    /// # Panics
+    /// When it does not.
+    #[track_caller]
+    pub fn follow(&self, leader: &Self) {
+        let (host, port) = (leader.address.ip().to_string(), leader.address.port().to_string());
+        // As the address that it connects from is not the one at which it listens.
+        self.ask(&["CONFIG", "SET", "replica-announce-ip", &self.address.ip().to_string()]);
+        self.ask(&["REPLICAOF", &host, &port]);
+        wait::until("the replica has it all", || {
+            self.ask(&["INFO", "replication"]).contains("master_link_status:up").then_some(())
+        });
+    }
+
     /// Sends a command, and returns the raw beginning of the answer.
     ///
     /// # Panics
@@ -158,6 +173,58 @@ impl Redis {
             assert!(self.process.ended().is_none(), "Redis has ended: {:?}", self.process.lines());
             ask(self.address, &["PING"]).ok().filter(|answer| answer.starts_with("+PONG"))
         });
+    }
+}
+
+/// A Sentinel, alone: what it says is so. It is gone when the value goes.
+#[derive(Debug)]
+pub struct Sentinel {
+    _process: Process,
+    address: SocketAddr,
+    _folder: Folder,
+}
+
+impl Sentinel {
+    /// One that watches this server under a name.
+    ///
+    /// # Panics
+    /// When it does not start.
+    #[track_caller]
+    #[must_use]
+    pub fn of(name: &str, redis: &Redis) -> Self {
+        let (address, folder) = (address::own(), Folder::new());
+        let watched = redis.address;
+        let settings = format!(
+            "port {}\nbind {}\nprotected-mode no\nsentinel monitor {name} {} {} 1\nsentinel down-after-milliseconds {name} 60000\n",
+            address.port(),
+            address.ip(),
+            watched.ip(),
+            watched.port(),
+        );
+        folder.write("sentinel.conf", &settings);
+        let mut command = Command::new(tool::find(&["redis-server"], "redis-server"));
+        command.args(["sentinel.conf", "--sentinel"]).current_dir(folder.path());
+        let mut process = Process::start("redis-sentinel", &mut command);
+        wait::until("the sentinel answers", || {
+            assert!(process.ended().is_none(), "it has ended: {:?}", process.lines());
+            ask(address, &["PING"]).ok().filter(|answer| answer.starts_with("+PONG"))
+        });
+        Self { _process: process, address, _folder: folder }
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Sends a command, and returns the raw beginning of the answer.
+    ///
+    /// # Panics
+    /// When it does not answer.
+    #[track_caller]
+    pub fn ask(&self, command: &[&str]) -> String {
+        ask(self.address, command).expect("the sentinel answers")
     }
 }
 

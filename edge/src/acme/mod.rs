@@ -2,7 +2,8 @@
 //!
 //! Owns: when the authority is asked, and what is kept of it. Promises: one order is under way at a time, and goes on after a
 //! restart; an old certificate stays until the new one is whole; a failure is tried again later and later, and the log says what
-//! to do; an authority that is away holds nothing up. What handshakes and requests are answered with while the authority looks is
+//! to do; an authority that is away holds nothing up. Of several edges that serve the same names one orders at a time, and all have
+//! what was made ([`crate::message::shared_orders`]). What handshakes and requests are answered with while the authority looks is
 //! in [`crate::message::challenges`].
 
 mod authority;
@@ -20,7 +21,7 @@ use std::{
 
 use cache_policy::Moment;
 use instant_acme::CertificateIdentifier;
-use rustls_pki_types::CertificateDer;
+use rustls_pki_types::{CertificateDer, pem::PemObject as _};
 use sha2::{Digest as _, Sha256};
 use tokio::sync::{mpsc, watch};
 use x509_parser::{certificate::X509Certificate, prelude::FromDer as _};
@@ -33,7 +34,10 @@ use self::{
 };
 use crate::{
     clock::Clock,
-    message::challenges::Challenges,
+    message::{
+        challenges::Challenges,
+        shared_orders::{SharedOrders, TURN, Turn},
+    },
     observe::metrics::Metrics,
     settings::{Acme, Domain, Settings, UpstreamTlsSettings, credentials},
     upstream::{connect::Dial, tls::ClientTls},
@@ -67,6 +71,8 @@ impl WantedCertificates {
 pub struct Means {
     pub dial: Arc<dyn Dial>,
     pub challenges: Arc<Challenges>,
+    /// Other edges that serve the same names.
+    pub shared: Option<Arc<dyn SharedOrders>>,
     pub clock: Clock,
     pub metrics: Arc<Metrics>,
 }
@@ -80,6 +86,8 @@ struct DomainStanding {
     window: Option<RenewalWindow>,
     /// When the authority is asked again when it would have the certificate renewed.
     window_again: Option<Moment>,
+    /// Since when the other edges are not reached whose turn it may be.
+    unreached: Option<Moment>,
 }
 
 /// Sees to the certificates that are wanted, for as long as the sender of `wanted` is there. `made` is told of each that has been
@@ -146,13 +154,75 @@ async fn see_to(
                 _ => {
                     let certificate = current.map(|(certificate, _)| certificate);
                     let rest =
-                        attempt(means, &applicant, (wanted, domain), (standing, certificate), made).await;
+                        attempt_in_turn(means, &applicant, (wanted, domain), (standing, certificate), made)
+                            .await;
                     sleep = sleep.min(rest);
                 }
             }
         }
         tokio::time::sleep(sleep.max(SHORTEST_SLEEP)).await;
     }
+}
+
+/// Has a certificate made, or takes the one that another edge has had made. How long to wait before the next look at the name.
+async fn attempt_in_turn(
+    means: &Means,
+    applicant: &Applicant,
+    (wanted, domain): (&WantedCertificates, &Domain),
+    (standing, before): (&mut DomainStanding, Option<CertificateDer<'static>>),
+    made: &mpsc::Sender<()>,
+) -> Duration {
+    let attempt = |standing, before| attempt(means, applicant, (wanted, domain), (standing, before), made);
+    let Some(shared) = &means.shared else { return attempt(standing, before).await };
+    let turn = shared.turn(&domain.name).await;
+    let now = means.clock.now();
+    let unreached = (turn == Turn::Unknown).then(|| standing.unreached.unwrap_or(now));
+    standing.unreached = unreached;
+    if adopt(means, applicant, domain, before.as_ref()).await {
+        tracing::info!(
+            domain = &*domain.name,
+            "another edge has had a certificate made, which is used here too"
+        );
+        *standing = DomainStanding::default();
+        let _ = made.try_send(());
+        if turn == Turn::Own {
+            shared.end_turn(&domain.name, Duration::ZERO).await;
+        }
+        return Duration::ZERO;
+    }
+    match turn {
+        Turn::Others => return TURN_AGAIN,
+        Turn::Unknown if unreached.is_some_and(|since| now.since(since) <= UNREACHED) => return TURN_AGAIN,
+        Turn::Own | Turn::Unknown => {}
+    }
+    let held = async {
+        loop {
+            tokio::time::sleep(TURN / 3).await;
+            shared.turn(&domain.name).await;
+        }
+    };
+    let rest = tokio::select! {
+        rest = attempt(standing, before) => rest,
+        () = held => TURN_AGAIN,
+    };
+    // Where it has failed the others do not try at once; nor do they wait for as long as an edge that may be gone by then.
+    shared.end_turn(&domain.name, rest.min(LONGEST_REST)).await;
+    rest
+}
+
+/// Takes the certificate that another edge has left, if it is worth more than the one before.
+async fn adopt(
+    means: &Means,
+    applicant: &Applicant,
+    domain: &Domain,
+    before: Option<&CertificateDer<'_>>,
+) -> bool {
+    let Some(left) = applicant.left_by_others(&domain.name).await else { return false };
+    let chain = CertificateDer::pem_slice_iter(left.as_bytes()).next();
+    let Some(certificate) = chain.and_then(Result::ok) else { return false };
+    let due = life(&certificate, &domain.name).map(|life| life.renewal(None));
+    let is_of_use = due.is_some_and(|due| due > means.clock.wall()) && before != Some(&certificate);
+    is_of_use && applicant.keep(&domain.name, left).await.is_ok()
 }
 
 /// Has a certificate made. How long to wait before the next look at the name.
@@ -211,6 +281,7 @@ fn applicant(means: &Means, wanted: &WantedCertificates) -> Result<Applicant, St
         store: Store::of(&wanted.acme),
         client: AuthorityClient { dial: Arc::clone(&means.dial), tls: Arc::new(tls) },
         challenges: Arc::clone(&means.challenges),
+        shared: means.shared.clone(),
     })
 }
 
@@ -218,14 +289,19 @@ fn applicant(means: &Means, wanted: &WantedCertificates) -> Result<Applicant, St
 fn current(file: &Path, name: &str) -> Option<(CertificateDer<'static>, CertificateLife)> {
     let certificate = credentials::certificates(file).ok()?.into_iter().next()?;
     credentials::private_key(file).ok()?;
-    let (_, parsed) = X509Certificate::from_der(&certificate).ok()?;
+    let life = life(&certificate, name)?;
+    Some((certificate, life))
+}
+
+fn life(certificate: &CertificateDer<'_>, name: &str) -> Option<CertificateLife> {
+    let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
     let time = |seconds: i64| UNIX_EPOCH + Duration::from_secs(seconds.max(0).cast_unsigned());
     let validity = parsed.validity();
-    let digest = Sha256::new().chain_update(name).chain_update(&certificate).finalize();
+    let digest = Sha256::new().chain_update(name).chain_update(certificate).finalize();
     let turn = f64::from(u16::from_be_bytes([digest[0], digest[1]])) / f64::from(u16::MAX);
     let (from, to): (SystemTime, SystemTime) =
         (time(validity.not_before.timestamp()), time(validity.not_after.timestamp()));
-    Some((certificate, CertificateLife { from, to, turn }))
+    Some(CertificateLife { from, to, turn })
 }
 
 /// When the authority would have a certificate renewed, if it says so, and when to ask again.
@@ -250,6 +326,12 @@ async fn window(
     }
 }
 
+/// How soon an edge looks again whether it is its turn.
+const TURN_AGAIN: Duration = Duration::from_secs(1);
+/// How long the others do not try what has failed here.
+const LONGEST_REST: Duration = Duration::from_secs(60);
+/// How long the other edges are tried before this one has a certificate made by itself.
+const UNREACHED: Duration = Duration::from_secs(30);
 /// From the account to the file.
 const LONGEST_ORDER: Duration = Duration::from_secs(300);
 /// The authority has said that it is asked too often.

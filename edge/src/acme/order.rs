@@ -5,10 +5,10 @@ use std::{fmt, io, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use instant_acme::{
-    Account, AuthorizationStatus, CertificateIdentifier, ChallengeType, Error, ExternalAccountKey,
-    Identifier, NewAccount, NewOrder, Order, OrderStatus, Problem, RetryPolicy,
+    Account, AccountCredentials, AuthorizationStatus, CertificateIdentifier, ChallengeType, Error,
+    ExternalAccountKey, Identifier, NewAccount, NewOrder, Order, OrderStatus, Problem, RetryPolicy,
 };
-use rcgen::{CertificateParams, CustomExtension, DistinguishedName, KeyPair};
+use rcgen::{CertificateParams, DistinguishedName, KeyPair};
 use rustls::sign::CertifiedKey;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _};
 
@@ -17,7 +17,10 @@ use super::{
     store::{OpenOrder, Store},
 };
 use crate::{
-    message::challenges::{Challenges, Proof},
+    message::{
+        challenges::{Challenges, Proof, SharedProof, proving_certificate},
+        shared_orders::SharedOrders,
+    },
     settings::{Acme, KeyType, credentials::provider},
 };
 
@@ -28,6 +31,8 @@ pub(super) struct Applicant {
     pub(super) store: Store,
     pub(super) client: AuthorityClient,
     pub(super) challenges: Arc<Challenges>,
+    /// Other edges, who may have an account and certificates already.
+    pub(super) shared: Option<Arc<dyn SharedOrders>>,
 }
 
 /// How the authority is shown that a name is served here.
@@ -154,7 +159,11 @@ impl Applicant {
 
     /// The account with the authority, if there is one already.
     pub(super) async fn known_account(&self) -> Result<Option<Account>, OrderFailure> {
-        let Some(credentials) = self.with_store(Store::account).await? else { return Ok(None) };
+        let credentials = match self.with_store(Store::account).await? {
+            Some(credentials) => Some(credentials),
+            None => self.account_of_others().await?,
+        };
+        let Some(credentials) = credentials else { return Ok(None) };
         let builder = Account::builder_with_http(Box::new(self.client.clone()));
         Ok(Some(builder.from_credentials(credentials).await?))
     }
@@ -174,7 +183,9 @@ impl Applicant {
         let builder = Account::builder_with_http(Box::new(self.client.clone()));
         let directory = self.acme.directory.to_string();
         let (account, credentials) = builder.create(&wanted, directory, external.as_ref()).await?;
+        let left = serde_json::to_vec(&credentials).unwrap_or_default();
         self.with_store(move |store| store.keep_account(&credentials)).await?;
+        self.leave(ACCOUNT, &left).await;
         tracing::info!(directory = %self.acme.directory, "an account was made; its authority's terms of service are agreed to");
         Ok(account)
     }
@@ -190,6 +201,7 @@ impl Applicant {
         match self.have_made_by_account(name, before, way).await {
             Err(OrderFailure::Refused(problem)) if kind(&problem) == "accountDoesNotExist" => {
                 self.with_store(Store::forget_account).await?;
+                self.leave(ACCOUNT, b"").await;
                 self.have_made_by_account(name, before, way).await
             }
             made => made,
@@ -289,7 +301,11 @@ impl Applicant {
     ) -> Result<(), OrderFailure> {
         if order.state().status == OrderStatus::Pending {
             let _proof = self.prove(order, name, way).await?;
-            match order.poll_ready(&PATIENCE).await {
+            let ready = order.poll_ready(&PATIENCE).await;
+            if let Some(shared) = &self.shared {
+                shared.show(name, None).await;
+            }
+            match ready {
                 Ok(OrderStatus::Ready) => {}
                 Ok(_) | Err(Error::Api(_)) => return Err(OrderFailure::Unproven(why(order).await, way)),
                 Err(error) => return Err(error.into()),
@@ -303,8 +319,47 @@ impl Applicant {
         let chain = order.poll_certificate(&PATIENCE).await?;
         let key = key.serialize_pem();
         usable(&chain, &key)?;
+        let pem = format!("{key}{chain}");
+        self.leave(name, pem.as_bytes()).await;
+        self.keep(name, pem).await
+    }
+
+    /// Keeps a certificate with its key.
+    pub(super) async fn keep(&self, name: &str, pem: String) -> Result<(), OrderFailure> {
         let of = name.to_owned();
-        self.with_store(move |store| store.keep_certificate(&of, &key, &chain)).await
+        self.with_store(move |store| store.keep_certificate(&of, &pem)).await
+    }
+
+    /// The certificate of a name with its key that another edge has left.
+    pub(super) async fn left_by_others(&self, name: &str) -> Option<String> {
+        let pem = String::from_utf8(self.found(name).await?).ok()?;
+        usable(&pem, &pem).is_ok().then_some(pem)
+    }
+
+    /// The account that another edge has made; it is kept here from now on.
+    async fn account_of_others(&self) -> Result<Option<AccountCredentials>, OrderFailure> {
+        let Some(left) = self.found(ACCOUNT).await else { return Ok(None) };
+        let read = || serde_json::from_slice::<AccountCredentials>(&left).ok();
+        if let Some(credentials) = read() {
+            self.with_store(move |store| store.keep_account(&credentials)).await?;
+        }
+        Ok(read())
+    }
+
+    async fn found(&self, what: &str) -> Option<Vec<u8>> {
+        self.shared.as_ref()?.find(&self.of_authority(what)).await
+    }
+
+    async fn leave(&self, what: &str, content: &[u8]) {
+        if let Some(shared) = &self.shared {
+            shared.leave(&self.of_authority(what), content).await;
+        }
+    }
+
+    /// What one authority has made is not another's.
+    fn of_authority(&self, what: &str) -> String {
+        let home = self.acme.home();
+        format!("{}:{what}", home.file_name().unwrap_or_default().display())
     }
 
     /// Puts what is asked for where the authority looks, and lets it look.
@@ -324,16 +379,25 @@ impl Applicant {
                 return Err(OrderFailure::Unproven(None, way));
             };
             let wanted = challenge.key_authorization();
-            proof = Some(match way {
+            let (own, shared) = match way {
                 Way::Http => {
                     let text = Bytes::copy_from_slice(wanted.as_str().as_bytes());
-                    self.challenges.answer_at(&challenge.token, text)
+                    let (token, text_of_all) = (challenge.token.clone(), wanted.as_str().to_owned());
+                    let own = self.challenges.answer_at(&token, text);
+                    (own, SharedProof::Token { token, text: text_of_all })
                 }
                 Way::Tls => {
-                    let shown = proving_certificate(name, wanted.digest().as_ref())?;
-                    self.challenges.show(name, Arc::new(shown))
+                    let digest = wanted.digest();
+                    let shown = proving_certificate(name, digest.as_ref()).map_err(OrderFailure::Own)?;
+                    let digest = digest.as_ref().iter().map(|octet| format!("{octet:02x}")).collect();
+                    let own = self.challenges.show(name, Arc::new(shown));
+                    (own, SharedProof::Name { name: name.to_owned(), digest })
                 }
-            });
+            };
+            proof = Some(own);
+            if let Some(others) = &self.shared {
+                others.show(name, Some(&shared)).await;
+            }
             challenge.set_ready().await?;
         }
         Ok(proof)
@@ -351,19 +415,6 @@ async fn why(order: &mut Order) -> Option<Problem> {
         }
     }
     stated
-}
-
-/// A certificate by which a name is proven (RFC 8737 §3).
-fn proving_certificate(name: &str, digest: &[u8]) -> Result<CertifiedKey, OrderFailure> {
-    let key = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256)?;
-    let mut params = CertificateParams::new([name.to_owned()])?;
-    params.custom_extensions = vec![CustomExtension::new_acme_identifier(digest)];
-    let certificate = params.self_signed(&key)?;
-    let broken = |error: rustls::Error| OrderFailure::Own(error.to_string());
-    let key =
-        PrivateKeyDer::try_from(key.serialize_der()).map_err(|error| OrderFailure::Own(error.to_owned()))?;
-    let key = provider().key_provider.load_private_key(key).map_err(broken)?;
-    Ok(CertifiedKey::new(vec![certificate.der().clone()], key))
 }
 
 /// Refuses what is no chain of certificates for the key.
@@ -395,6 +446,8 @@ fn external_key(id: &str, file: &std::path::Path) -> Result<ExternalAccountKey, 
     Ok(ExternalAccountKey::new(id.to_owned(), &key))
 }
 
+/// What other edges find an account by.
+const ACCOUNT: &str = "account";
 /// How long an authority is asked again what has become of an order.
 const PATIENCE: RetryPolicy =
     RetryPolicy::new().initial_delay(Duration::from_millis(250)).timeout(Duration::from_secs(90));

@@ -59,8 +59,8 @@ impl Store {
     }
 
     /// Keeps a certificate with its key in place of the one before.
-    pub(super) fn keep_certificate(&self, name: &str, key: &str, chain: &str) -> io::Result<()> {
-        self.write(&format!("{name}.pem"), format!("{key}{chain}").as_bytes())
+    pub(super) fn keep_certificate(&self, name: &str, pem: &str) -> io::Result<()> {
+        self.write(&format!("{name}.pem"), pem.as_bytes())
     }
 
     /// What cannot be read as what it is to be is as good as not there: the authority has all that it was.
@@ -123,7 +123,7 @@ mod tests {
         let order = OpenOrder { url: "https://ca.test/order/1".to_owned(), key: "key".to_owned() };
         store.keep_order("a.test", &order).unwrap();
         assert_eq!(store.order("a.test").unwrap().unwrap().url, order.url);
-        store.keep_certificate("a.test", "KEY\n", "CHAIN\n").unwrap();
+        store.keep_certificate("a.test", "KEY\nCHAIN\n").unwrap();
         let file = store.0.join("a.test.pem");
         assert_eq!(fs::read_to_string(&file).unwrap(), "KEY\nCHAIN\n");
         assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);

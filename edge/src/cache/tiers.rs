@@ -193,16 +193,27 @@ impl Tiers {
     pub async fn catch_up(&self) {
         let Ok(_one) = self.catching_up.try_lock() else { return };
         for link in &self.links {
-            while let Some((ticket, purge)) = link.underway.oldest_missed() {
-                if let Err(error) = link.tell(&purge).await {
-                    tracing::warn!(tier = link.tier.name(), %error, "a tier is still out of step with purges");
-                    break;
-                }
-                link.underway.acknowledged(ticket);
+            if let Err(error) = link.catch_up().await {
+                tracing::warn!(tier = link.tier.name(), %error, "a tier is still out of step with purges");
             }
         }
     }
+
+    /// Waits a moment for a tier to have heard the purges before, which is told of them here if nobody does so. Whether it has.
+    async fn in_step(&self, link: &Link) -> bool {
+        if link.underway.oldest_missed().is_none() {
+            return true;
+        }
+        let catch_up = async {
+            let _one = self.catching_up.lock().await;
+            link.catch_up().await.is_ok()
+        };
+        tokio::time::timeout(CATCH_UP, catch_up).await.unwrap_or(false)
+    }
 }
+
+/// How long a purge waits for those before it. The bound of a tier's own purge ([`TierBounds`]) comes beside it.
+const CATCH_UP: Duration = Duration::from_secs(2);
 
 impl Link {
     async fn look_up(
@@ -253,6 +264,15 @@ impl Link {
         if !before && self.breaker.is_open() {
             tracing::warn!(tier = self.tier.name(), "a tier keeps failing, and is left alone for a while");
         }
+    }
+
+    /// Repeats what the tier has not acknowledged, until it fails.
+    async fn catch_up(&self) -> Result<(), Unacknowledged> {
+        while let Some((ticket, purge)) = self.underway.oldest_missed() {
+            self.tell(&purge).await?;
+            self.underway.acknowledged(ticket);
+        }
+        Ok(())
     }
 
     /// Sends a purge to the tier, and counts the result.
@@ -318,11 +338,13 @@ impl Telling {
         let Some(mut underway) = self.0 else { return Vec::new() };
         let Noted { tiers, purge, tickets } = &mut underway;
         let told = tiers.links.iter().zip(tickets).map(async |(link, ticket)| {
-            // A tier that is out of step is not waited for again and again, and must receive purges in order.
-            let told = match link.underway.oldest_missed() {
-                Some(_) => Err(Unacknowledged::OutOfStep),
-                None => link.tell(purge).await,
+            // A tier must receive purges in order. An unsafe request does not wait for those before.
+            let waits = purge.hearing == Hearing::Everyone;
+            let in_step = match link.underway.oldest_missed() {
+                Some(_) => waits && tiers.in_step(link).await,
+                None => true,
             };
+            let told = if in_step { link.tell(purge).await } else { Err(Unacknowledged::OutOfStep) };
             match (&told, ticket.take()) {
                 (Ok(_), Some(acknowledged)) => link.underway.acknowledged(acknowledged),
                 (Err(error), missed) => {

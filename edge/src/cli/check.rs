@@ -11,6 +11,7 @@ use crate::{
     observe::say,
     server::descriptors,
     settings::{self, ByteSize, Settings},
+    shared_cache,
     upstream::{supervise::obstacles, tls::TlsByUpstream},
 };
 
@@ -66,6 +67,7 @@ fn findings(settings: &Settings, now: SystemTime) -> Findings {
     let shortage = descriptors::shortage(settings, descriptors::limit());
     findings.warnings.extend(shortage.map(|shortage| format!("warning: {shortage}")));
     findings.faults.extend(token::of(settings).err().map(|error| error.to_string()));
+    findings.faults.extend(settings.redis.as_ref().and_then(shared_cache::fault));
     findings.faults.extend(TlsByUpstream::load(&settings.upstreams).err().map(|error| error.to_string()));
     findings.faults.extend(settings.commands.values().flat_map(|command| obstacles(command)));
     findings

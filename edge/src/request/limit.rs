@@ -8,14 +8,20 @@
 //! remembers every address it has seen is itself an attack on memory. Promises: memory is fixed when a limiter is made,
 //! admitting allocates nothing and takes one uncontended lock; a limit that a reload leaves alone keeps
 //! what it knows of every client. No background task.
+//!
+//! **Several edges.** Where limits are common ([redis]), each limiter still decides by itself and at once, and notes what is spent
+//! here. Whoever exchanges it with the other edges takes it now and then ([`Limiter::spent`]) and says what a client owes by the
+//! count of all ([`Limiter::owes`]). What nobody takes changes nothing.
 
-use std::{collections::BTreeMap, hash::BuildHasher, io::Write, num::NonZeroU32, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap, fmt, hash::BuildHasher, io::Write, num::NonZeroU32, sync::Arc, time::Duration,
+};
 
 use cache_policy::one_spelling;
 use foldhash::quality::RandomState;
 use governor::{
     Quota, RateLimiter,
-    clock::{Clock, MonotonicClock, Reference},
+    clock::{Clock, MonotonicClock, Reference as _},
     middleware::StateInformationMiddleware,
     nanos::Nanos,
     state::{StateStore, keyed::ShrinkableKeyedStateStore},
@@ -53,14 +59,22 @@ impl<C: Clock + Clone> Limiters<C> {
     /// snapshot count together.
     #[must_use]
     pub fn for_reload(&self, settings: &Settings) -> Limiters<C> {
-        let remembered = settings.clients.remembered;
+        let room = ClientRoom {
+            remembered: settings.clients.remembered,
+            // What a reload says of Redis takes effect at the next start: nobody may come for what is noted meanwhile.
+            is_common: settings.redis.is_some(),
+        };
         let limiter = |(name, limit): (&Arc<str>, &Arc<Limit>)| {
-            let kept = self.by_name.get(name).filter(|kept| kept.serves(limit, remembered)).cloned();
-            let limiter =
-                kept.unwrap_or_else(|| Arc::new(Limiter::new(limit, remembered, self.clock.clone())));
+            let kept = self.by_name.get(name).filter(|kept| kept.serves(limit, room)).cloned();
+            let limiter = kept.unwrap_or_else(|| Arc::new(Limiter::new(limit, room, self.clock.clone())));
             (Arc::clone(name), limiter)
         };
         Limiters { clock: self.clock.clone(), by_name: settings.limits.iter().map(limiter).collect() }
+    }
+
+    /// All of them.
+    pub fn all(&self) -> impl Iterator<Item = &Arc<Limiter<C>>> {
+        self.by_name.values()
     }
 
     /// The limiter of a limit; `None` only for a limit of other settings.
@@ -86,6 +100,18 @@ pub enum LimitKey {
     /// Of a field's values. Whoever finds other values of one number could send these as well.
     Field(u64),
     All,
+}
+
+/// The same in every edge.
+impl fmt::Display for LimitKey {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Client(client) => write!(formatter, "client {}", client.own_number()),
+            Self::Path(number) => write!(formatter, "path {number}"),
+            Self::Field(number) => write!(formatter, "field {number}"),
+            Self::All => formatter.write_str("all"),
+        }
+    }
 }
 
 impl LimitKey {
@@ -195,7 +221,7 @@ impl<C: Clock + Clone> Owing<C> {
 #[derive(Debug)]
 pub struct Limiter<C: Clock = MonotonicClock> {
     limit: Limit,
-    remembered: usize,
+    room: ClientRoom,
     /// Those of the engine.
     clients: Clients,
     engine: RateLimiter<LimitKey, Clients, C, StateInformationMiddleware>,
@@ -204,6 +230,14 @@ pub struct Limiter<C: Clock = MonotonicClock> {
     start: C::Instant,
     policy: HeaderValue,
     item: Box<[u8]>,
+}
+
+/// For whom a limiter has room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct ClientRoom {
+    remembered: usize,
+    /// Whether it is noted what they spend, for other edges.
+    is_common: bool,
 }
 
 /// The state of a request that is admitted.
@@ -231,20 +265,20 @@ pub struct Exceeded {
 pub type Admission = Result<WithinLimit, Exceeded>;
 
 impl<C: Clock + Clone> Limiter<C> {
-    fn new(limit: &Limit, remembered: usize, clock: C) -> Limiter<C> {
+    fn new(limit: &Limit, room: ClientRoom, clock: C) -> Limiter<C> {
         let interval = limit.interval.max(Duration::from_nanos(1));
         let quota =
             Quota::with_period(interval).expect("the interval was raised to 1 ns").allow_burst(limit.burst);
-        let clients = Clients::new(remembered);
+        let clients = Clients::new(room.remembered, room.is_common.then(|| SpendingNotes::of(limit)));
         let start = clock.now();
         let engine = RateLimiter::new(quota, clients.clone(), clock.clone());
         let item = policy_item(&limit.name);
         let policy = policy(&item, limit);
-        Limiter { limit: limit.clone(), remembered, clients, engine, clock, start, policy, item }
+        Limiter { limit: limit.clone(), room, clients, engine, clock, start, policy, item }
     }
 
-    fn serves(&self, limit: &Limit, remembered: usize) -> bool {
-        self.limit == *limit && self.remembered == remembered
+    fn serves(&self, limit: &Limit, room: ClientRoom) -> bool {
+        self.limit == *limit && self.room == room
     }
 
     /// As what a request counts, and for how much.
@@ -269,6 +303,7 @@ impl<C: Clock + Clone> Limiter<C> {
         };
         match checked {
             Ok(state) => {
+                self.clients.note(&key, cost);
                 let remaining = state.remaining_burst_capacity();
                 let spent = self.limit.burst.get().saturating_sub(remaining);
                 Ok(WithinLimit { remaining, recovered_in: self.limit.interval.saturating_mul(spent) })
@@ -289,6 +324,7 @@ impl<C: Clock + Clone> Limiter<C> {
             Ok::<_, std::convert::Infallible>((after, Nanos::new(after)))
         };
         let Ok(recovered_at) = self.clients.measure_and_replace(&key, charge);
+        self.clients.note(&key, cost);
         let spent = recovered_at.saturating_sub(now);
         let counted = spent.div_ceil(in_nanos(interval).max(1));
         WithinLimit {
@@ -299,7 +335,26 @@ impl<C: Clock + Clone> Limiter<C> {
 
     /// Takes back what a request has counted for that another limit refuses.
     fn give_back(&self, key: LimitKey, cost: NonZeroU32) {
-        self.clients.give_back(&key, self.limit.interval.saturating_mul(cost.get()));
+        self.clients.give_back(&key, cost, self.limit.interval.saturating_mul(cost.get()));
+    }
+
+    /// The time by which clients owe.
+    pub fn now(&self) -> Duration {
+        self.clock.now().duration_since(self.start).into()
+    }
+
+    /// Takes what clients near their limit have spent here since it was taken last, of so many clients at most: how long it takes
+    /// to earn it back.
+    pub fn spent(&self, most: usize) -> Vec<(LimitKey, Duration)> {
+        let taken = self.clients.take_spent(most);
+        taken.map(|(client, spent)| (client, self.limit.interval.saturating_mul(spent))).collect()
+    }
+
+    /// By the count of all edges, the client owed so much at that time of [`Self::now`]. What it owes here alone may be more, and
+    /// stays.
+    pub fn owes(&self, client: LimitKey, at: Duration, debt: Duration) {
+        let recovered_at = u64::try_from(at.saturating_add(debt).as_nanos()).unwrap_or(u64::MAX);
+        self.clients.owes(&client, recovered_at);
     }
 
     /// The limit as the settings have it.
@@ -390,21 +445,86 @@ fn whole_seconds(duration: Duration) -> u64 {
 struct Clients {
     sets: Arc<[Mutex<Set>]>,
     hasher: RandomState,
+    notes: Option<Arc<SpendingNotes>>,
 }
 
 const PLACES: usize = 16;
 
-/// Each place holds a client and when, in nanoseconds from the limiter's start, its burst is back (GCRA's theoretical
-/// arrival time).
-type Set = [Option<(LimitKey, u64)>; PLACES];
+type Set = [Option<KnownClient>; PLACES];
+
+/// What is known of a client.
+#[derive(Clone, Copy, Debug)]
+struct KnownClient {
+    client: LimitKey,
+    /// When, in nanoseconds from the limiter's start, its burst is back (GCRA's theoretical arrival time).
+    recovered_at: u64,
+    /// Requests that other edges have not been told of.
+    spent: u32,
+    /// Since which period of [`SpendingNotes`].
+    since: u16,
+    /// Whether they are to be told.
+    is_near: bool,
+}
+
+/// Who has spent so much that other edges are told.
+#[derive(Debug)]
+struct SpendingNotes {
+    /// Requests from which on a client is near its limit, as it may be if it asks several edges.
+    near_from: u32,
+    /// In nanoseconds: what was spent some periods ago and did not come to so many requests is forgotten.
+    period: u64,
+    /// Bounded.
+    near: Mutex<Vec<LimitKey>>,
+}
+
+impl SpendingNotes {
+    fn of(limit: &Limit) -> Self {
+        let burst = limit.burst.get();
+        let interval = limit.interval.as_nanos().max(1);
+        let period = (interval * u128::from(burst)).max(SHORTEST_PERIOD.as_nanos());
+        let earned = u32::try_from(period / interval).unwrap_or(u32::MAX);
+        Self {
+            near_from: (earned / NEAR).clamp(1, (burst / 4).max(1)),
+            period: u64::try_from(period).unwrap_or(u64::MAX),
+            near: Mutex::default(),
+        }
+    }
+
+    /// Notes so many more requests, which were admitted.
+    fn note(&self, known: &mut KnownClient, count: u32) {
+        let now = (known.recovered_at / self.period) as u16;
+        if now.wrapping_sub(known.since) > PERIODS {
+            known.spent = 0;
+        }
+        if known.spent == 0 {
+            known.since = now;
+        }
+        known.spent = known.spent.saturating_add(count);
+        if known.spent >= self.near_from && !known.is_near {
+            let mut near = self.near.lock();
+            if near.len() < MOST_NEAR {
+                near.push(known.client);
+                known.is_near = true;
+            }
+        }
+    }
+}
+
+/// Whoever spends this part of what is earned in a period is near its limit: so many edges may be asked in turn.
+const NEAR: u32 = 16;
+const SHORTEST_PERIOD: Duration = Duration::from_secs(1);
+const PERIODS: u16 = 2;
+/// Others are told later.
+const MOST_NEAR: usize = 4096;
 
 impl Clients {
     /// Room for `remembered` clients, rounded up to whole sets.
-    fn new(remembered: usize) -> Clients {
+    fn new(remembered: usize, notes: Option<SpendingNotes>) -> Clients {
         let sets = remembered.div_ceil(PLACES).max(1);
         Clients {
             sets: (0..sets).map(|_| Mutex::new([None; PLACES])).collect(),
             hasher: RandomState::default(),
+            notes: notes.map(Arc::new),
         }
     }
 
@@ -412,17 +532,50 @@ impl Clients {
         let hash = u128::from(self.hasher.hash_one(client));
         &self.sets[((hash * self.sets.len() as u128) >> 64) as usize]
     }
-}
 
-impl Clients {
-    /// Has a client's burst back so much earlier.
-    fn give_back(&self, client: &LimitKey, time: Duration) {
-        let interval = in_nanos(time);
+    /// Changes what is known of a client, if it is known.
+    fn change<T>(&self, client: &LimitKey, change: impl FnOnce(&mut KnownClient) -> T) -> Option<T> {
         let mut set = self.set(client).lock();
-        let known = set.iter_mut().flatten().find(|(key, _)| key == client);
-        if let Some((_, recovered_at)) = known {
-            *recovered_at = recovered_at.saturating_sub(interval);
+        set.iter_mut().flatten().find(|known| known.client == *client).map(change)
+    }
+
+    /// Has a client's burst back so much earlier.
+    fn give_back(&self, client: &LimitKey, cost: NonZeroU32, time: Duration) {
+        self.change(client, |known| {
+            known.recovered_at = known.recovered_at.saturating_sub(in_nanos(time));
+            known.spent = known.spent.saturating_sub(cost.get());
+        });
+    }
+
+    /// Notes what a request costs beyond one.
+    fn note(&self, client: &LimitKey, cost: NonZeroU32) {
+        if let Some(notes) = self.notes.as_ref().filter(|_| cost.get() > 1) {
+            self.change(client, |known| notes.note(known, cost.get() - 1));
         }
+    }
+
+    /// Has a client's burst back no earlier than then.
+    fn owes(&self, client: &LimitKey, recovered_at: u64) {
+        self.change(client, |known| known.recovered_at = known.recovered_at.max(recovered_at));
+    }
+
+    fn take_spent(&self, most: usize) -> impl Iterator<Item = (LimitKey, u32)> {
+        let near: Vec<_> = self
+            .notes
+            .iter()
+            .flat_map(|notes| {
+                let mut near = notes.near.lock();
+                let most = most.min(near.len());
+                near.drain(..most).collect::<Vec<_>>()
+            })
+            .collect();
+        near.into_iter().filter_map(|client| {
+            let spent = self.change(&client, |known| {
+                known.is_near = false;
+                std::mem::take(&mut known.spent)
+            })?;
+            (spent > 0).then_some((client, spent))
+        })
     }
 }
 
@@ -434,14 +587,24 @@ impl StateStore for Clients {
         F: Fn(Option<Nanos>) -> Result<(T, Nanos), E>,
     {
         let mut set = self.set(client).lock();
-        let known = set.iter().position(|place| place.is_some_and(|(key, _)| key == *client));
-        let recovered_at =
-            known.and_then(|place| set[place]).map(|(_, recovered_at)| Nanos::new(recovered_at));
-        let (outcome, recovered_at) = measure(recovered_at)?;
+        let place = set.iter().position(|place| place.is_some_and(|known| known.client == *client));
+        let known = place.and_then(|place| set[place]);
+        let (outcome, recovered_at) = measure(known.map(|known| Nanos::new(known.recovered_at)))?;
+        let mut known = known.unwrap_or(KnownClient {
+            client: *client,
+            recovered_at: 0,
+            spent: 0,
+            since: 0,
+            is_near: false,
+        });
+        known.recovered_at = recovered_at.as_u64();
+        if let Some(notes) = &self.notes {
+            notes.note(&mut known, 1);
+        }
         // `None` is less than every state, so that an empty place is taken first.
-        let place = known
-            .or_else(|| (0..PLACES).min_by_key(|place| set[*place].map(|(_, recovered_at)| recovered_at)));
-        set[place.expect("a set has places")] = Some((*client, recovered_at.as_u64()));
+        let place =
+            place.or_else(|| (0..PLACES).min_by_key(|place| set[*place].map(|known| known.recovered_at)));
+        set[place.expect("a set has places")] = Some(known);
         Ok(outcome)
     }
 }
@@ -450,7 +613,7 @@ impl ShrinkableKeyedStateStore<LimitKey> for Clients {
     fn retain_recent(&self, drop_below: Nanos) {
         for set in &*self.sets {
             for place in &mut *set.lock() {
-                *place = place.filter(|(_, recovered_at)| *recovered_at > drop_below.as_u64());
+                *place = place.filter(|known| known.recovered_at > drop_below.as_u64());
             }
         }
     }
@@ -471,7 +634,10 @@ mod tests {
     use governor::clock::FakeRelativeClock;
 
     use super::*;
-    use crate::{message::target::Scheme, settings::parse};
+    use crate::{
+        message::target::Scheme,
+        settings::{RedisSettings, RedisUrl, parse},
+    };
 
     fn settings(rate: &str, burst: u32, remembered: u32) -> Settings {
         let text = format!(
@@ -562,10 +728,10 @@ mod tests {
     #[test]
     #[expect(clippy::disallowed_macros, reason = "what a client costs is to be seen")]
     fn a_remembered_client_costs_a_few_octets() {
-        let clients = Clients::new(100_000);
+        let clients = Clients::new(100_000, None);
         let each = size_of_val(&*clients.sets) / (clients.sets.len() * PLACES);
         println!("{each} bytes a client remembered");
-        assert!(each <= 32, "{each} bytes");
+        assert!(each <= 40, "{each} bytes");
     }
 
     #[test]
@@ -597,6 +763,108 @@ mod tests {
         clock.advance(Duration::from_secs(60));
         assert!(admit_of_one(&of_route).is_ok());
         assert!(admit_of_one::<FakeRelativeClock>(&[]).unwrap().is_none());
+    }
+
+    /// Edges that exchange what is spent as [`crate::shared_cache`] does, without a Redis between them.
+    struct ManyEdges {
+        edges: Vec<(Limiters<FakeRelativeClock>, FakeRelativeClock)>,
+        /// What the client owes by the count of all, and when this was so.
+        owes: (Duration, Duration),
+    }
+
+    impl ManyEdges {
+        fn new(count: usize, rate: &str, burst: u32) -> Self {
+            let mut settings = settings(rate, burst, 1000);
+            settings.redis = Some(RedisSettings::new(RedisUrl::new("redis://r").unwrap()));
+            let edges = (0..count).map(|_| limiters(&settings)).collect();
+            Self { edges, owes: Default::default() }
+        }
+
+        fn advance(&self, by: Duration) {
+            self.edges.iter().for_each(|(_, clock)| clock.advance(by));
+        }
+
+        fn exchange(&mut self) {
+            for (limiters, _) in &self.edges {
+                let limiter = only(limiters);
+                let now = limiter.now();
+                for (client, spent) in limiter.spent(10) {
+                    let (debt, at) = self.owes;
+                    self.owes = (debt.saturating_sub(now - at) + spent, now);
+                    limiter.owes(client, now, self.owes.0);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_client_that_asks_many_edges_has_the_rate_of_one() {
+        for (count, rate, burst) in [(2, "50/s", 100), (3, "50/s", 100), (8, "1000/s", 100), (3, "30/m", 1)] {
+            let mut all = ManyEdges::new(count, rate, burst);
+            let rate = f64::from(rate.split('/').next().unwrap().parse::<u32>().unwrap())
+                / if rate.ends_with('m') { 60.0 } else { 1.0 };
+            let seconds = 600;
+            let mut admitted = 0;
+            for tick in 0..seconds * 200 {
+                if tick % 20 == 0 {
+                    all.exchange();
+                }
+                for (limiters, _) in &all.edges {
+                    admitted += u32::from(only(limiters).admit_one(client(1)).is_ok());
+                }
+                all.advance(Duration::from_millis(5));
+            }
+            let fair = rate * f64::from(seconds) + f64::from(burst);
+            let off = f64::from(admitted) / fair;
+            assert!((0.97..1.03).contains(&off), "{count} edges: {admitted} of {fair}");
+        }
+    }
+
+    #[test]
+    fn what_is_spent_is_told_once_and_only_of_clients_near_their_limit() {
+        let all = ManyEdges::new(1, "50/s", 100);
+        let limiter = only(&all.edges[0].0);
+        limiter.admit_one(client(1)).unwrap();
+        assert!(limiter.spent(10).is_empty(), "one request is far from the limit");
+        for _ in 0..9 {
+            limiter.admit_one(client(1)).unwrap();
+            limiter.admit_one(client(2)).unwrap();
+        }
+        let told = limiter.spent(1);
+        assert_eq!(told.len(), 1, "no more clients than are asked for");
+        assert_eq!(told[0].1 + limiter.spent(10)[0].1, Duration::from_millis(20) * 19);
+        assert!(limiter.spent(10).is_empty());
+        // A client that comes now and then is never told of.
+        for _ in 0..100 {
+            all.advance(Duration::from_secs(3));
+            limiter.admit_one(client(3)).unwrap();
+        }
+        assert!(limiter.spent(10).is_empty());
+    }
+
+    #[test]
+    fn without_other_edges_nothing_is_noted() {
+        let (limiters, _) = limiters(&settings("50/s", 100, 1000));
+        while only(&limiters).admit_one(client(1)).is_ok() {}
+        assert!(only(&limiters).spent(10).is_empty());
+    }
+
+    #[test]
+    fn what_a_client_owes_by_all_counts_where_it_is_more() {
+        let all = ManyEdges::new(1, "50/s", 100);
+        let limiter = only(&all.edges[0].0);
+        limiter.admit_one(client(1)).unwrap();
+        limiter.owes(client(1), limiter.now(), Duration::from_secs(1));
+        assert_eq!(limiter.admit_one(client(1)).unwrap().remaining, 49);
+        limiter.owes(client(1), limiter.now(), Duration::ZERO);
+        assert_eq!(limiter.admit_one(client(1)).unwrap().remaining, 48, "what it owes here stays");
+        limiter.owes(client(1), limiter.now(), Duration::from_secs(3));
+        assert_eq!(
+            limiter.admit_one(client(1)).unwrap_err().retry_after,
+            Duration::from_secs(1) + Duration::from_millis(20)
+        );
+        limiter.owes(client(9), limiter.now(), Duration::from_secs(3));
+        assert!(limiter.admit_one(client(9)).is_ok(), "nobody is remembered for what others say alone");
     }
 
     #[test]

@@ -27,9 +27,9 @@ use crate::{
         proxy_protocol::Introducers,
         tls::{self, Loaded, Terminator, Terminators},
     },
-    message::challenges::Challenges,
     observe::metrics::{ListenerKind, Metrics},
     settings::{Hsts, Listen, clash, reload::Change},
+    shared_cache::EdgeSecrets,
 };
 
 /// All that are open.
@@ -77,8 +77,9 @@ struct Bound {
 
 impl Listeners {
     /// None yet.
-    pub(super) fn new(challenges: Arc<Challenges>) -> anyhow::Result<Self> {
-        Ok(Self { terminators: Terminators::new(challenges)?, open: Vec::new() })
+    pub(super) fn new(secrets: &EdgeSecrets) -> anyhow::Result<Self> {
+        let EdgeSecrets { challenges, tickets } = secrets.clone();
+        Ok(Self { terminators: Terminators::new(challenges, tickets)?, open: Vec::new() })
     }
 
     /// Binds every new address, for certificates as [`read_certificates`] returns them.

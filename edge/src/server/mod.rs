@@ -50,7 +50,7 @@ use crate::{
     cache::{Tiers, tier::Tier},
     clock::Clock,
     downstream::places::Places,
-    message::{challenges::Challenges, reasons::reasons},
+    message::{reasons::reasons, shared_orders::SharedOrders},
     observe::{
         access_log::AccessLog,
         metrics::{CacheObserved, CommandObserved, Metrics, Observed},
@@ -59,7 +59,7 @@ use crate::{
     },
     request::maintenance::Closure,
     settings::{self, Settings},
-    shared_cache::SharedCache,
+    shared_cache::{EdgeSecrets, SharedCache},
     state::{Edge, Servers},
     upstream::{
         Commands,
@@ -118,8 +118,8 @@ async fn serve(
     let tls = TlsByUpstream::load(&settings.upstreams)?;
     let stop = Stop::default();
     let workers = Workers::start(settings.threads, &stop.end)?;
-    let challenges = Arc::<Challenges>::default();
-    let listeners = Listeners::new(Arc::clone(&challenges))?;
+    let secrets = EdgeSecrets::default();
+    let listeners = Listeners::new(&secrets)?;
     let certificates = listeners::read_certificates(&settings.listeners, clock.wall())?;
     let bound = listeners.prepare(&settings.listeners, certificates, &workers)?;
     let (reloads, mut asked) = mpsc::channel(1);
@@ -141,24 +141,31 @@ async fn serve(
     }
     let places = Places::new(descriptors::connections_within(&settings, descriptors::limit()));
     let handshakes = Places::new(settings.bounds.handshakes);
+    let variants = settings.cache.variants;
+    let shared_cache =
+        settings.redis.clone().map(|redis| SharedCache::new(redis, variants, (&clock, &metrics), &secrets));
+    let shared_cache = shared_cache.transpose().map_err(anyhow::Error::msg)?;
     let means = Means {
         dial: Arc::clone(&dial),
-        challenges: Arc::clone(&challenges),
+        challenges: Arc::clone(&secrets.challenges),
+        shared: shared_cache.clone().map(|cache| cache as Arc<dyn SharedOrders>),
         clock: clock.clone(),
         metrics: Arc::clone(&metrics),
     };
     let servers = Servers { dial, commands, tls };
-    let shared_cache = settings
-        .redis
-        .clone()
-        .map(|redis| SharedCache::new(redis, settings.cache.variants, &clock, &metrics));
     let tiers: Vec<(Arc<dyn Tier>, _)> =
         shared_cache.iter().map(|cache| (Arc::clone(cache) as Arc<dyn Tier>, cache.bounds())).collect();
     let tiers = Tiers::new(tiers, &clock, &metrics);
     let edge =
         Edge::new(settings, tiers, Arc::clone(&sink), servers).context("no thread for content codings")?;
     // It is set once: a start is the only one to do so.
-    let _ = edge.challenges.set(challenges);
+    let _ = edge.challenges.set(secrets.challenges);
+    if let Some(shared_cache) = &shared_cache {
+        let edge = Arc::downgrade(&edge);
+        shared_cache.share_limits(Box::new(move || {
+            edge.upgrade().map_or_else(Vec::new, |edge| edge.state.load().limiters.all().cloned().collect())
+        }));
+    }
     observe(&edge, &roster, own_log);
     roster.wait_for({
         let edge = Arc::downgrade(&edge);

@@ -168,11 +168,14 @@ pub(super) struct WrittenRedis {
     pub(super) url: Option<Written<RedisUrl>>,
     pub(super) password_file: Option<Written<PathBuf>>,
     pub(super) ca: Option<Written<PathBuf>>,
+    pub(super) sentinels: Option<Spanned<Vec<Written<RedisUrl>>>>,
+    pub(super) secret_file: Option<Written<PathBuf>>,
     pub(super) namespace: Option<Written<Text>>,
     pub(super) look_up_timeout: Option<Written<Deadline>>,
     pub(super) collapse_timeout: Option<Written<Deadline>>,
     pub(super) largest_object: Option<Written<PositiveSize>>,
     pub(super) max_ttl: Option<Written<Deadline>>,
+    pub(super) compress: Option<bool>,
     pub(super) unheard: Option<Written<Unheard>>,
 }
 

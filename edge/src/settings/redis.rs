@@ -10,6 +10,10 @@ pub struct RedisSettings {
     pub password_file: Option<PathBuf>,
     /// Who has signed its certificate, where the system does not know them.
     pub ca: Option<PathBuf>,
+    /// Servers that are asked who takes writes; the URL has then the name by which they know it in place of a host.
+    pub sentinels: Vec<RedisUrl>,
+    /// The file whose content seals what is secret, for edges that have the same.
+    pub secret_file: Option<PathBuf>,
     /// Edges of one name share what is stored; others on the same Redis do not meet it.
     pub namespace: String,
     /// How long a look-up waits for an answer before the upstream is asked.
@@ -20,6 +24,8 @@ pub struct RedisSettings {
     pub largest_object: u64,
     /// The longest that it keeps anything.
     pub max_ttl: Duration,
+    /// Whether bodies lie there compressed.
+    pub compress: bool,
     pub unheard: Unheard,
 }
 
@@ -30,11 +36,14 @@ impl RedisSettings {
             url,
             password_file: None,
             ca: None,
+            sentinels: Vec::new(),
+            secret_file: None,
             namespace: "gatehouse".to_owned(),
             look_up_timeout: Duration::from_millis(50),
             collapse_timeout: Duration::from_millis(100),
             largest_object: 4 << 20,
             max_ttl: Duration::from_secs(7 * 86_400),
+            compress: false,
             unheard: Unheard::default(),
         }
     }
@@ -56,13 +65,25 @@ pub struct RedisUrl(Box<str>);
 
 impl RedisUrl {
     /// A URL that whoever connects can read.
-    pub(super) fn new(text: &str) -> Option<Self> {
+    pub(crate) fn new(text: &str) -> Option<Self> {
         redis::IntoConnectionInfo::into_connection_info(text).ok().map(|_| Self(text.into()))
     }
 
     /// As written, with the password.
     pub fn to_secret(&self) -> &str {
         &self.0
+    }
+
+    /// The host, or the name by which Sentinels know the server.
+    pub fn host(&self) -> &str {
+        let rest = self.0.split_once("://").map_or(&*self.0, |(_, rest)| rest);
+        let authority = &rest[..rest.find('/').unwrap_or(rest.len())];
+        let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+        // An IPv6 address has colons itself.
+        match host.rsplit_once(':') {
+            Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
+            _ => host,
+        }
     }
 
     /// Whether it names a password.
@@ -108,6 +129,7 @@ mod tests {
             ("redis://:p%40ss@h:1", "redis://:***@h:1", true),
         ] {
             let url = RedisUrl::new(written).unwrap();
+            assert!(["10.0.0.1", "redis.internal", "h"].contains(&url.host()), "{}", url.host());
             assert_eq!((url.to_string().as_str(), url.has_password()), (shown, has));
             assert_eq!((format!("{url:?}"), url.to_secret()), (format!("\"{shown}\""), written));
         }

@@ -7,11 +7,16 @@
 use std::{fs, path::Path, time::Duration};
 
 use redis::{
-    AsyncConnectionConfig, Client, IntoConnectionInfo as _, RedisResult, TlsCertificates,
+    AsyncConnectionConfig, Client, ConnectionAddr, IntoConnectionInfo as _, RedisResult, TlsCertificates,
     aio::MultiplexedConnection,
 };
 
-use super::{digest, lease::WAIT, scripts};
+use super::{
+    digest,
+    lease::WAIT,
+    scripts,
+    sentinel::{self, ServerAddress},
+};
 use crate::{cache::tier::TierError, settings::RedisSettings};
 
 /// Three connections to a server that has said who it is.
@@ -20,13 +25,15 @@ pub(super) struct Connections {
     pub(super) bodies: MultiplexedConnection,
     pub(super) log: MultiplexedConnection,
     pub(super) prefix: Box<str>,
+    /// Where the Sentinels have led, if there are any.
+    pub(super) address: Option<ServerAddress>,
     run: String,
 }
 
 impl Connections {
     /// Connects, and makes sure that the server will do.
     pub(super) async fn open(settings: &RedisSettings) -> Result<Self, TierError> {
-        let client = client(settings)?;
+        let (client, address) = client(settings).await?;
         let config = |response| {
             AsyncConnectionConfig::new()
                 .set_connection_timeout(Some(CONNECT))
@@ -41,7 +48,7 @@ impl Connections {
         })?;
         let run = fit(&told)?.to_owned();
         let prefix = format!("gatehouse:{}", settings.namespace).into();
-        Ok(Self { heads, bodies, log, prefix, run })
+        Ok(Self { heads, bodies, log, prefix, address, run })
     }
 
     /// Joins the epoch of this server, or begins one. `known` is the epoch that this edge knows, and how far it has heard.
@@ -78,7 +85,7 @@ fn fit(told: &str) -> Result<&str, TierError> {
     said("run_id").ok_or_else(|| "it does not say its run_id".into())
 }
 
-fn client(settings: &RedisSettings) -> Result<Client, TierError> {
+async fn client(settings: &RedisSettings) -> Result<(Client, Option<ServerAddress>), TierError> {
     let read = |path: &Path| {
         fs::read(path).map_err(|error| format!("cannot read {}: {error}; correct the path", path.display()))
     };
@@ -88,13 +95,27 @@ fn client(settings: &RedisSettings) -> Result<Client, TierError> {
         let with_password = info.redis_settings().clone().set_password(password.trim());
         info = info.set_redis_settings(with_password);
     }
-    Ok(match &settings.ca {
+    let address = sentinel::who_takes_writes(settings).await?;
+    if let Some((host, port)) = &address {
+        let there = match info.addr() {
+            ConnectionAddr::TcpTls { insecure, tls_params, .. } => ConnectionAddr::TcpTls {
+                host: host.clone(),
+                port: *port,
+                insecure: *insecure,
+                tls_params: tls_params.clone(),
+            },
+            _ => ConnectionAddr::Tcp(host.clone(), *port),
+        };
+        info = info.set_addr(there);
+    }
+    let client = match &settings.ca {
         Some(file) => {
             let root_cert = Some(read(file)?);
             Client::build_with_tls(info, TlsCertificates { client_tls: None, root_cert })?
         }
         None => Client::open(info)?,
-    })
+    };
+    Ok((client, address))
 }
 
 const OLDEST: u32 = 7;

@@ -7,7 +7,11 @@ use cache_policy::{NoVarySearch, Tag};
 use http::HeaderMap;
 use sha2::{Digest as _, Sha256};
 
-use crate::cache::{Key, purge::Rule};
+use crate::{
+    cache::{Key, purge::Rule},
+    request::limit::LimitKey,
+    settings::Limit,
+};
 
 /// A resource, as Redis's own tools show it well.
 pub(super) fn resource(key: &Key) -> String {
@@ -17,6 +21,13 @@ pub(super) fn resource(key: &Key) -> String {
 /// A variant of a resource; of what varies on nothing there is one, without a digest.
 pub(super) fn variant(vary: &str, variant: &str) -> Vec<u8> {
     if vary.is_empty() { Vec::new() } else { of(b'v', &[vary, variant]).to_vec() }
+}
+
+/// A client at a limit. Edges whose settings differ in a limit do not count together. Whoever tries all addresses finds which one it
+/// is; it is there while the client owes something.
+pub(super) fn client(limit: &Limit, client: LimitKey) -> String {
+    let manner = format!("{} {}", limit.interval.as_nanos(), limit.burst);
+    hexadecimal(&of(b'l', &[&limit.name, &manner, &client.to_string()]))
 }
 
 /// What a stored response can be purged by, but for prefixes: as [`crate::cache::purge::Gate`] asks it.

@@ -24,11 +24,13 @@ use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use super::{
     connection::Connections,
     lease::{OWN_LEASE, WAIT},
+    limits::exchange_all,
     live::Live,
     offers::write_all,
     queue::OfferedLater,
-    scripts,
+    scripts, sentinel,
     state::SharedState,
+    tickets::share_tickets,
 };
 use crate::{
     cache::{
@@ -44,6 +46,8 @@ pub(super) async fn until_told(shared: &Arc<SharedState>, offered: OfferedLater)
         () = shared.leaves.cancelled() => {}
         () = follow(shared) => {}
         () = write_all(shared, offered) => {}
+        () = exchange_all(shared) => {}
+        () = share_tickets(shared) => {}
         () = show(shared) => {}
     }
 }
@@ -51,8 +55,15 @@ pub(super) async fn until_told(shared: &Arc<SharedState>, offered: OfferedLater)
 /// Connects, follows, and connects again.
 async fn follow(shared: &Arc<SharedState>) {
     let Some(hears) = shared.hears.get() else { return };
-    let mut hearer =
-        Hearer { shared, hears: &**hears, epoch: String::new(), since: Moment::default(), heard: 0, turn: 0 };
+    let mut hearer = Hearer {
+        shared,
+        hears: &**hears,
+        epoch: String::new(),
+        since: Moment::default(),
+        heard: 0,
+        turn: 0,
+        proofs: String::new(),
+    };
     let mut told = String::new();
     let mut pause = SHORTEST_PAUSE;
     loop {
@@ -60,12 +71,16 @@ async fn follow(shared: &Arc<SharedState>) {
             Ok(Ok(connections)) => {
                 pause = SHORTEST_PAUSE;
                 told.clear();
-                hearer.hear(connections).await
+                let address = connections.address.clone();
+                tokio::select! {
+                    failed = hearer.hear(connections) => failed,
+                    failed = sentinel::until_another(&shared.settings, address.as_ref()) => failed,
+                }
             }
             Ok(Err(failed)) => failed,
             Err(_) => "no answer in time".into(),
         };
-        shared.live.store(None);
+        shared.lose();
         let said = failed.to_string();
         if said != told {
             tracing::warn!(url = %shared.settings.url, "redis: {said}; this edge goes on without, and tries again");
@@ -107,6 +122,8 @@ struct Hearer<'a> {
     heard: u64,
     /// What it says is another thing each time, so that whoever looks twice sees that it lives.
     turn: u64,
+    /// What certificate authorities are shown at all edges, as last heard.
+    proofs: String,
 }
 
 /// A purge of the log: its id, and its fields.
@@ -148,11 +165,11 @@ impl Hearer<'_> {
             epoch: self.epoch.as_str().into(),
             since: self.since,
         };
-        self.shared.live.store(Some(Arc::new(live)));
+        self.shared.find(live);
         self.hears.catch_up();
         loop {
             if !self.say(connections).await? {
-                self.shared.live.store(None);
+                self.shared.lose();
                 return Ok(());
             }
             let news = self.wait(connections).await?;
@@ -177,10 +194,14 @@ impl Hearer<'_> {
             let mut position = scripts::POSITION.prepare_invoke();
             position.key(&*connections.prefix).arg(&self.epoch).arg(&*self.shared.edge);
             position.arg(self.turn).arg(self.heard).arg(AT_ONCE);
-            let (epoch, seq, news): (String, u64, Vec<LogEntry>) =
+            let (epoch, seq, news, proofs): (String, u64, Vec<LogEntry>, String) =
                 position.invoke_async(&mut connections.heads).await?;
             if epoch != self.epoch {
                 return Ok(false);
+            }
+            if proofs != self.proofs {
+                self.shared.show_proofs(&proofs);
+                self.proofs = proofs;
             }
             let before = self.heard;
             let gap = news.is_empty() && seq > before;

@@ -8,26 +8,34 @@
 //!   worker: stored ------ queue, bounded ---> thread `shared-cache`: body, then write.lua -----------> Redis
 //!   purge --------------- purge.lua: stamps and log; then waits until every edge has heard -----------> Redis
 //!   thread `shared-cache`: the log, heard purge by purge; position.lua: how far, which grants the lease
+//!   thread `shared-cache`: each 100 ms exchange.lua: what clients near their limits have spent, and owe
 //! ```
 //!
 //! Nothing here is in the way of a hit, and nothing that fails here fails a request: a look-up that finds no Redis finds
 //! nothing. `digest` names things, `scripts` are what runs within Redis, `connection` is the way there, `hearing`
 //! follows the log and keeps the `lease`, `positions` sets this process's count of purges beside Redis's, `offers` writes
-//! from the `queue`, `reading` looks up, `purging` waits.
+//! from the `queue`, `reading` looks up, `purging` waits, `limits` exchanges what clients spend,
+//! `tickets` and `orders` share what TLS needs, under a `seal`, and `sentinel` says where Redis is.
 
+mod compressing;
 mod connection;
 mod digest;
 mod hearing;
 mod lease;
+mod limits;
 mod live;
 mod offers;
+mod orders;
 mod place;
 mod positions;
 mod purging;
 mod queue;
 mod reading;
 mod scripts;
+mod seal;
+mod sentinel;
 mod state;
+mod tickets;
 
 use std::{
     io,
@@ -54,7 +62,15 @@ use crate::{
 };
 use positions::Positions;
 use queue::OfferedLater;
+use seal::Seal;
 use state::SharedState;
+pub use state::{EdgeSecrets, LimitersInForce};
+
+/// What is wrong with the file that the settings name, if something is.
+#[must_use]
+pub fn fault(settings: &RedisSettings) -> Option<String> {
+    Seal::of_file(settings.secret_file.as_deref()?).err()
+}
 
 /// The tier, and the thread that follows what others do.
 #[derive(Debug)]
@@ -66,9 +82,17 @@ pub struct SharedCache {
 }
 
 impl SharedCache {
-    /// A tier by these settings, which is idle until it is attached.
-    #[must_use]
-    pub fn new(settings: RedisSettings, variants: usize, clock: &Clock, metrics: &Metrics) -> Arc<Self> {
+    /// A tier by these settings, which is idle until it is attached. What is no response goes to `secrets`.
+    ///
+    /// # Errors
+    /// What is wrong with the file of the secret.
+    pub fn new(
+        settings: RedisSettings,
+        variants: usize,
+        (clock, metrics): (&Clock, &Metrics),
+        secrets: &EdgeSecrets,
+    ) -> Result<Arc<Self>, String> {
+        let seal = settings.secret_file.as_deref().map(Seal::of_file).transpose()?;
         let (queue, offered) = queue::queue();
         let metrics = metrics.for_tier(NAME);
         metrics.shared().in_touch(false);
@@ -79,12 +103,16 @@ impl SharedCache {
             metrics,
             edge: digest::random().into(),
             live: ArcSwapOption::empty(),
+            lost: Mutex::new(Some(clock.now())),
+            seal,
+            secrets: secrets.clone(),
             positions: Positions::default(),
             queue,
             hears: OnceLock::new(),
+            limiters: OnceLock::new(),
             leaves: CancellationToken::new(),
         });
-        Arc::new(Self { shared, offered: Mutex::new(Some(offered)), thread: Mutex::default() })
+        Ok(Arc::new(Self { shared, offered: Mutex::new(Some(offered)), thread: Mutex::default() }))
     }
 
     /// The bounds that the edge sets it.
@@ -96,6 +124,12 @@ impl SharedCache {
             purge: purging::LONGEST,
             look_ups: TierBounds::default().look_ups,
         }
+    }
+
+    /// Has these limits count what is spent at all edges. Once.
+    pub fn share_limits(&self, limiters: LimitersInForce) {
+        // Whoever starts the edge calls it.
+        drop(self.shared.limiters.set(limiters));
     }
 
     /// Tells the others that this edge is gone, so that no purge waits for it, and ends the thread. Waits for it no

@@ -7,6 +7,7 @@ use http::HeaderName;
 use redis::RedisResult;
 
 use super::{
+    compressing::compress,
     digest,
     live::Live,
     place::{BodyPlace, PIECE},
@@ -79,8 +80,14 @@ async fn offer(shared: &SharedState, live: &Live, key: &Key, offered: Offered) -
     let jitter = u32::from(digest::resource(key).as_bytes()[0] % 16);
     let ttl = u64::try_from((ttl - ttl / 320 * jitter).as_millis()).unwrap_or(u64::MAX).max(1);
     let vary = kept.vary.iter().map(HeaderName::as_str).collect::<Vec<_>>().join(" ");
-    let inline = body.length() <= INLINE;
+    let compressed = if shared.settings.compress && kept.codable { compress(&body).await } else { None };
+    let octets = compressed.as_ref().map_or(body.length(), |compressed| compressed.len() as u64);
+    let inline = octets <= INLINE;
     let place = if inline { BodyPlace::inline(&body) } else { BodyPlace::beside(&body) };
+    let (place, body) = match compressed {
+        Some(compressed) => (place.compressed(octets), StoredBody::new(&[compressed])),
+        None => (place, body),
+    };
     if !inline {
         write_pieces(live, &place, &body, ttl).await?;
     }

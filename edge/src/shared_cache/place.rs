@@ -11,20 +11,29 @@ pub(super) struct BodyPlace {
     /// `-` for one beside its head.
     id: String,
     pub(super) count: usize,
+    /// Of the body as it is read.
     pub(super) length: u64,
     pub(super) checksum: u32,
+    /// How many octets lie there, of a body that lies there compressed.
+    pub(super) compressed: Option<u64>,
 }
 
 impl BodyPlace {
     /// Of a body within its head's hash.
     pub(super) fn inline(body: &StoredBody) -> Self {
-        Self { id: "-".to_owned(), count: 0, length: body.length(), checksum: checksum(body.pieces()) }
+        let (length, checksum) = (body.length(), checksum(body.pieces()));
+        Self { id: "-".to_owned(), count: 0, length, checksum, compressed: None }
+    }
+
+    /// Of a body whose compressed octets lie within its head's hash.
+    pub(super) fn compressed(self, octets: u64) -> Self {
+        let count = if self.count == 0 { 0 } else { pieces_of(octets) };
+        Self { compressed: Some(octets), count, ..self }
     }
 
     /// Of a body in pieces of its own.
     pub(super) fn beside(body: &StoredBody) -> Self {
-        let count = usize::try_from(body.length()).unwrap_or(usize::MAX).div_ceil(PIECE);
-        Self { id: digest::random(), count, ..Self::inline(body) }
+        Self { id: digest::random(), count: pieces_of(body.length()), ..Self::inline(body) }
     }
 
     pub(super) fn piece(&self, prefix: &str, number: usize) -> String {
@@ -36,8 +45,9 @@ impl BodyPlace {
     }
 
     pub(super) fn to_text(&self) -> String {
-        let Self { id, count, length, checksum } = self;
-        format!("{id} {count} {length} {checksum}")
+        let Self { id, count, length, checksum, compressed } = self;
+        let compressed = compressed.map_or_else(String::new, |octets| format!(" {octets}"));
+        format!("{id} {count} {length} {checksum}{compressed}")
     }
 
     /// The place of this text.
@@ -48,11 +58,19 @@ impl BodyPlace {
             count: words.next()?.parse().ok()?,
             length: words.next()?.parse().ok()?,
             checksum: words.next()?.parse().ok()?,
+            compressed: match words.next() {
+                Some(octets) => Some(octets.parse().ok()?),
+                None => None,
+            },
         };
         // No body of so many pieces is shorter.
-        let fits = usize::try_from(place.length).is_ok_and(|length| place.count <= length.div_ceil(PIECE));
+        let fits = place.count <= pieces_of(place.compressed.unwrap_or(place.length));
         (words.next().is_none() && fits).then_some(place)
     }
+}
+
+fn pieces_of(octets: u64) -> usize {
+    usize::try_from(octets).unwrap_or(usize::MAX).div_ceil(PIECE)
 }
 
 pub(super) fn checksum(pieces: &[Bytes]) -> u32 {

@@ -17,10 +17,48 @@ use crate::cache::{
     tier::{Hearing, Purge, TierError},
 };
 
+/// Purges, and waits for a connection that comes back, or an epoch that begins, where that takes no longer than a moment: what was
+/// lost of this purge is told again.
+pub(super) async fn purge(shared: &Arc<SharedState>, purge: &Purge) -> Result<Option<u64>, TierError> {
+    let began = shared.clock.now();
+    let waits = purge.hearing == Hearing::Everyone;
+    loop {
+        let live = connected(shared, waits).await?;
+        let failed = match told(shared, &live, purge).await {
+            Ok(count) => return Ok(count),
+            Err(failed) => failed,
+        };
+        // Whatever failed there, another connection may do.
+        while shared.live.load().as_ref().is_none_or(|now| Arc::ptr_eq(now, &live)) {
+            if !waits || shared.clock.now().since(began) > PATIENCE {
+                return Err(failed);
+            }
+            sleep(LOOK_AGAIN).await;
+        }
+        if shared.clock.now().since(began) > PATIENCE {
+            return Err(failed);
+        }
+    }
+}
+
+/// The connection there is, or one that was lost a moment ago and comes back.
+async fn connected(shared: &SharedState, waits: bool) -> Result<Arc<Live>, TierError> {
+    loop {
+        if let Some(live) = shared.live.load_full() {
+            return Ok(live);
+        }
+        let lost = *shared.lost.lock();
+        let long = lost.is_some_and(|lost| shared.clock.now().since(lost) > PATIENCE);
+        if !waits || long {
+            return Err("there is no connection to Redis".into());
+        }
+        sleep(LOOK_AGAIN).await;
+    }
+}
+
 /// Stamps a purge and tells all edges. When it returns, no look-up in Redis finds what it matches, and every edge has heard it
 /// or has no lease any more. Dropped, it may be under way all the same.
-pub(super) async fn purge(shared: &Arc<SharedState>, purge: &Purge) -> Result<Option<u64>, TierError> {
-    let live = shared.live.load_full().ok_or("there is no connection to Redis")?;
+async fn told(shared: &SharedState, live: &Live, purge: &Purge) -> Result<Option<u64>, TierError> {
     let (facets, prefixes) = digest::facets_of_purge(&purge.rules);
     let record = encode_purge(purge);
     // The others doubt whatever they have stored when they hear of what they cannot read.
@@ -37,7 +75,7 @@ pub(super) async fn purge(shared: &Arc<SharedState>, purge: &Purge) -> Result<Op
     if seq == 0 {
         return Err("Redis has lost what purges rest on; it is begun anew".into());
     }
-    UnheardPurge { shared, live: &live, seq, said: HashMap::new() }.wait(purge.hearing).await?;
+    UnheardPurge { shared, live, seq, said: HashMap::new() }.wait(purge.hearing).await?;
     Ok(None)
 }
 
@@ -109,7 +147,10 @@ impl UnheardPurge<'_> {
     }
 }
 
-/// The bound of a purge: a lease of an edge that is gone, and of an epoch that has ended, with some to spare.
+/// How long a purge waits for Redis to be there again.
+const PATIENCE: Duration = Duration::from_secs(2);
+const LOOK_AGAIN: Duration = Duration::from_millis(5);
+/// The bound of a purge: patience, and a lease of an edge that is gone, or of an epoch that has ended, with some to spare.
 pub(super) const LONGEST: Duration = Duration::from_secs(6);
 /// A purge that is longer is not told word by word.
 const LONGEST_TOLD: usize = 64 * 1024;

@@ -10,6 +10,7 @@ use redis::{FromRedisValue as _, Value, aio::MultiplexedConnection};
 use tokio::time::{sleep, timeout};
 
 use super::{
+    compressing::decompress,
     digest,
     live::Live,
     place::{BodyPlace, checksum},
@@ -71,6 +72,10 @@ pub(super) async fn look_up(
         let pieces = match inline {
             Some(inline) => vec![Bytes::from(inline)],
             None => pieces(connection, &prefix, &place).await?,
+        };
+        let pieces = match place.compressed {
+            Some(_) => decompress(&pieces, place.length).await?,
+            None => pieces,
         };
         if place.checksum != checksum(&pieces) {
             return Err("a body is damaged".into());

@@ -29,6 +29,14 @@ scripts! {
     LOOK_UP = "#!lua flags=allow-oom\n" "scripts/look_up.lua";
     /// Keeps a response.
     WRITE = "#!lua\n" "scripts/write.lua";
+    /// Exchanges what clients have spent.
+    EXCHANGE = "#!lua\n" "scripts/exchange.lua";
+    /// Keys of session tickets.
+    TICKETS = "#!lua\n" "scripts/tickets.lua";
+    /// Takes a turn at certificates.
+    TURN = "#!lua\n" "scripts/turn.lua";
+    /// Has all edges show a proof.
+    SHOW = "#!lua\n" "scripts/show.lua";
     /// Forgets a resource.
     FORGET = "#!lua flags=allow-oom\n" "scripts/forget.lua";
 }

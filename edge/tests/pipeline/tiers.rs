@@ -411,6 +411,25 @@ async fn a_purge_that_a_tier_does_not_acknowledge_is_an_error_and_holds_all_the_
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_purge_tells_a_tier_first_what_it_has_missed_and_is_acknowledged() {
+    let upstream = Upstream::start(saying(FRESH, "old"));
+    let (shelf, front) = restarted(&upstream, &["/a", "/b"], 1).await;
+    let purged = async |prefix: &str| {
+        let posted = Posted { prefixes: vec![prefix.to_owned()], ..Posted::default() };
+        posted.run(&[], &front.edge.memory, front.edge.clock.now()).await
+    };
+    shelf.acts(Act::Fails);
+    let told = purged("https://shop.example/a").await;
+    assert!(matches!(told, Err(NotPurged::Unacknowledged("shelf", _))), "{told:?}");
+    let told = purged("https://shop.example/b").await;
+    assert!(matches!(told, Err(NotPurged::Unacknowledged("shelf", _))), "it fails still: {told:?}");
+    shelf.acts(Act::AtOnce);
+    let told = purged("https://shop.example/c").await;
+    assert!(told.is_ok(), "{told:?}");
+    assert!(!shelf.has("/a") && !shelf.has("/b") && !front.edge.memory.tiers().out_of_step());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_purge_that_nobody_waits_for_any_more_is_told_later() {
     let upstream = Upstream::start(saying(FRESH, "old"));
     let (shelf, front) = restarted(&upstream, &["/"], 1).await;

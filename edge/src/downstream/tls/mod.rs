@@ -10,6 +10,7 @@ mod error;
 pub mod local_ca;
 mod ocsp;
 mod stand_in;
+mod tickets;
 
 use std::{
     fmt,
@@ -21,7 +22,7 @@ use std::{
 use arc_swap::ArcSwap;
 use rustls::{
     ServerConfig, ServerConnection, SupportedProtocolVersion,
-    crypto::{CryptoProvider, aws_lc_rs},
+    crypto::CryptoProvider,
     server::{
         ClientHello, NoServerSessionStorage, ProducesTickets, ResolvesServerCert, WebPkiClientVerifier,
     },
@@ -34,6 +35,7 @@ use crate::{
     message::{
         certified::{Acquaintance, CertifiedNames, ShownCertificate},
         challenges::{ACME_TLS, Challenges},
+        ticket_keys::TicketKeys,
     },
     settings::{
         Certificate, Domain, ListenTls, MOST_CERTIFICATES, TlsVersion, UnknownNames,
@@ -44,6 +46,7 @@ use client_auth::ClientAuthority;
 pub use error::TlsError;
 use local_ca::Provision;
 use ocsp::{Staple, StapleError};
+use tickets::Tickets;
 
 /// An operator is warned when a certificate ends sooner than this.
 const WARN_BEFORE: Duration = Duration::from_secs(14 * 86_400);
@@ -56,13 +59,14 @@ pub struct Terminators {
 }
 
 impl Terminators {
-    /// Chooses the keys that seal session tickets: made once per process and changed every six hours. One set for all
-    /// listeners: a client's connections may reach any of them.
+    /// Chooses the keys that seal session tickets: those that other edges have, or its own. One set for all listeners: a client's
+    /// connections may reach any of them.
     ///
     /// # Errors
     /// [`TlsError::Setup`], when the system gives no random numbers.
-    pub fn new(challenges: Arc<Challenges>) -> Result<Self, TlsError> {
-        Ok(Self { tickets: aws_lc_rs::Ticketer::new().map_err(TlsError::Setup)?, challenges })
+    pub fn new(challenges: Arc<Challenges>, shared: Arc<TicketKeys>) -> Result<Self, TlsError> {
+        let tickets = Arc::new(Tickets::new(shared).map_err(TlsError::Setup)?);
+        Ok(Self { tickets, challenges })
     }
 
     /// TLS of one more listener.
@@ -627,11 +631,12 @@ mod tests {
         for source in trusted {
             roots.add(der(source)).unwrap();
         }
-        let mut client = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
-            .with_protocol_versions(versions)
-            .unwrap()
-            .with_root_certificates(roots)
-            .with_no_client_auth();
+        let mut client =
+            ClientConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
+                .with_protocol_versions(versions)
+                .unwrap()
+                .with_root_certificates(roots)
+                .with_no_client_auth();
         client.alpn_protocols = vec![b"http/1.1".to_vec(), b"h2".to_vec()];
         client.resumption = Resumption::in_memory_sessions(8);
         client
@@ -684,7 +689,7 @@ mod tests {
     }
 
     fn serve(source: &Certificate) -> (Terminator, Arc<ServerConfig>) {
-        let terminator = terminator(&Terminators::new(Arc::default()).unwrap(), source);
+        let terminator = terminator(&Terminators::new(Arc::default(), Arc::default()).unwrap(), source);
         let config = terminator.server_config();
         (terminator, config)
     }
@@ -778,7 +783,7 @@ mod tests {
         for versions in [&[&TLS13][..], &[&TLS12][..]] {
             let files = Files::new();
             let source = files.pair("a", &["localhost"]);
-            let terminators = Terminators::new(Arc::default()).unwrap();
+            let terminators = Terminators::new(Arc::default(), Arc::default()).unwrap();
             let [one, other] = [(); 2].map(|()| terminator(&terminators, &source));
             let client = Arc::new(client(&[&source], versions));
             let (_, server) = shake(&client, &one.server_config(), "localhost").unwrap();
@@ -838,7 +843,10 @@ mod tests {
             fs::rename(&source.key, folder.join(format!("{name}.key"))).unwrap();
         };
         put("one.test");
-        let terminator = Terminators::new(Arc::default()).unwrap().make(read(&tls, now()).unwrap()).unwrap();
+        let terminator = Terminators::new(Arc::default(), Arc::default())
+            .unwrap()
+            .make(read(&tls, now()).unwrap())
+            .unwrap();
         let knows = |name: &str| terminator.certificates.loaded.load().names.find(name).is_some();
         assert!(knows("one.test") && !knows("two.test"));
         put("two.test");
@@ -853,7 +861,10 @@ mod tests {
         let files = Files::new();
         let source = files.pair("a", &["localhost"]);
         let tls = ListenTls { minimum_version: TlsVersion::V1_3, ..ListenTls::with(source.clone()) };
-        let terminator = Terminators::new(Arc::default()).unwrap().make(read(&tls, now()).unwrap()).unwrap();
+        let terminator = Terminators::new(Arc::default(), Arc::default())
+            .unwrap()
+            .make(read(&tls, now()).unwrap())
+            .unwrap();
         let server = terminator.server_config();
         let shake = |versions| shake(&Arc::new(client(&[&source], versions)), &server, "localhost");
         const OLD: &[&SupportedProtocolVersion] = &[&TLS12];

@@ -369,6 +369,7 @@ pub struct SharedTierMetrics {
     lapses: AtomicU64,
     heard: AtomicU64,
     epochs: AtomicU64,
+    exchanged: Mutex<BTreeMap<&'static str, u64>>,
 }
 
 impl SharedTierMetrics {
@@ -382,6 +383,11 @@ impl SharedTierMetrics {
     /// Counts purges of other edges.
     pub fn heard(&self, purges: u64) {
         self.heard.fetch_add(purges, Relaxed);
+    }
+
+    /// Counts clients whose spending was exchanged with other edges; `outcome` is one word.
+    pub fn exchanged(&self, outcome: &'static str, clients: u64) {
+        *self.exchanged.lock().entry(outcome).or_default() += clients;
     }
 
     /// Counts a beginning from which on nothing older is trusted.

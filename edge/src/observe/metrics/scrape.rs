@@ -312,6 +312,15 @@ fn shared_tiers(page: &mut Page<'_>, tiers: &BTreeMap<Arc<str>, Arc<TierMetrics>
     for (tier, numbers) in &shared {
         epochs.with(&[("tier", &***tier)], numbers.epochs.load(Relaxed))?;
     }
+    let mut exchanged = page.counter(
+        "gatehouse_edge_tier_clients_exchanged",
+        "Clients near a limit whose spending was exchanged with other edges, or was to be",
+    )?;
+    for (tier, numbers) in &shared {
+        for (outcome, clients) in &*numbers.exchanged.lock() {
+            exchanged.with(&[("tier", &***tier), ("outcome", outcome)], *clients)?;
+        }
+    }
     Ok(())
 }
 

@@ -13,9 +13,9 @@ use crate::settings::{
     Certificate, Check, ClientCertificates, ClientSettings, Command, CommandOutput, CrossOrigin, Domain,
     ExternalAccount, FilesFolder, ForwardAuth, KeyParts, Limit, Listen, ListenTls, Location, LogSettings,
     MaintenanceSettings, MediaRange, PathPattern, PurgeAccess, Redirect, RedirectFrom, RedisSettings,
-    RequestFields, ResendRules, ResponseField, ResponseFields, Route, RouteAction, RouteBounds, RouteTimes,
-    Server, ServerProtocol, Settings, Sign, StatedAnswer, Timeouts, UpstreamSettings, UpstreamTlsSettings,
-    Verification,
+    RedisUrl, RequestFields, ResendRules, ResponseField, ResponseFields, Route, RouteAction, RouteBounds,
+    RouteTimes, Server, ServerProtocol, Settings, Sign, StatedAnswer, Timeouts, UpstreamSettings,
+    UpstreamTlsSettings, Verification,
 };
 
 /// One thing that is other than it was. Shown as `cache.memory: 64 MiB -> 128 MiB`.
@@ -325,11 +325,16 @@ impl Changes {
                     url: plain,
                     password_file: |file| maybe(file, path),
                     ca: |file| maybe(file, path),
+                    sentinels: |urls: &Vec<RedisUrl>| {
+                        urls.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+                    },
+                    secret_file: |file| maybe(file, path),
                     namespace: plain,
                     look_up_timeout: duration,
                     collapse_timeout: duration,
                     largest_object: size,
                     max_ttl: duration,
+                    compress: plain,
                     unheard: word,
                 },
                 apart

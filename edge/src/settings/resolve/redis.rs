@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
+use toml::Spanned;
+
 use super::{Resolver, bytes, duration};
 use crate::settings::{
-    ByteSize, RedisSettings,
+    ByteSize, RedisSettings, RedisUrl,
     file::WrittenRedis,
     value::{Deadline, Table, Written},
 };
@@ -21,6 +23,10 @@ impl Resolver<'_> {
         let password_file = written.password_file.and_then(|file| self.value(file));
         let ca_place = written.ca.as_ref().map(|file| file.span.clone());
         let ca = written.ca.and_then(|file| self.value(file));
+        let secret_file = written.secret_file.and_then(|file| self.value(file));
+        let place_of_sentinels = written.sentinels.as_ref().map(Spanned::span);
+        let sentinels: Vec<_> = written.sentinels.map(Spanned::into_inner).unwrap_or_default();
+        let sentinels: Vec<RedisUrl> = sentinels.into_iter().filter_map(|url| self.value(url)).collect();
         let namespace = written.namespace.and_then(|name| {
             let span = name.span.clone();
             let name = self.value(name)?.0;
@@ -41,6 +47,15 @@ impl Resolver<'_> {
                 "write it in one place: leave it out of `url`",
             );
         }
+        if let Some(place) = place_of_sentinels
+            && defaults.url.to_secret().starts_with("unix:")
+        {
+            self.fault(
+                place,
+                "a Sentinel tells an address, and no path",
+                "write redis://NAME in `url`, the name by which the Sentinels know the server",
+            );
+        }
         if let Some(place) = ca_place.filter(|_| !defaults.url.to_secret().starts_with("rediss://")) {
             self.fault(
                 place,
@@ -57,6 +72,9 @@ impl Resolver<'_> {
         Some(RedisSettings {
             password_file,
             ca,
+            sentinels,
+            secret_file,
+            compress: written.compress.unwrap_or(defaults.compress),
             namespace: namespace.unwrap_or(defaults.namespace),
             look_up_timeout: look_up_timeout.unwrap_or(defaults.look_up_timeout),
             collapse_timeout: collapse_timeout.unwrap_or(defaults.collapse_timeout),

@@ -419,7 +419,10 @@ impl Value for RedisUrl {
         let scheme = text.split_once("://").map_or("", |(scheme, _)| scheme);
         let one = "name one server, or the address at which the one that takes writes is found: redis://redis.internal:6379";
         if scheme.contains("sentinel") {
-            return Err(Unreadable::new("Sentinel is not asked who takes writes", one));
+            return Err(Unreadable::new(
+                "Sentinels are not part of the URL",
+                "write sentinels = [\"redis://10.0.0.1:26379\"] beside it, and the name by which they know the server in it: redis://main",
+            ));
         }
         if scheme.contains("cluster") {
             return Err(Unreadable::new("a cluster is not supported: what is purged lies in one place", one));
@@ -441,7 +444,7 @@ impl Value for RedisUrl {
     fn from_list(_list: Vec<String>) -> Result<Self, Unreadable> {
         Err(Unreadable::new(
             "several servers are not supported",
-            "name one server: \"redis://127.0.0.1:6379\"",
+            "name one server: \"redis://127.0.0.1:6379\"; or `sentinels`, who know which one takes writes",
         ))
     }
 }

@@ -1,6 +1,9 @@
 //! Several edges are one: what one has stored another finds, what one purges none serves any more, and Redis is in nobody's way.
 
 mod audit;
+mod limits;
+mod sentinel;
+mod tls;
 
 use std::time::Duration;
 
@@ -8,7 +11,7 @@ use gatehouse_tests::{
     edge::{Edge, Setup},
     raw::{Raw, RawAnswer},
     redis::{self, Redis, Way},
-    upstream::{Reply, Upstream},
+    upstream::{Gate, Reply, Upstream},
     wait,
 };
 use serde_json::json;
@@ -345,6 +348,124 @@ fn a_slow_redis_holds_misses_up_for_a_moment_and_is_then_left_alone() {
     assert!(page.contains("outcome=\"late\"}") && page.contains("outcome=\"left-alone\"}"), "{page}");
     edge.process().wait_for_line("that it is left alone", |line| line.contains("left alone").then_some(()));
     assert_eq!(edge.metric("gatehouse_edge_tier_in_touch"), 1, "slow is not away: purges are heard");
+}
+
+#[test]
+fn bodies_lie_in_redis_compressed_where_the_settings_say_so() {
+    let page = "A page of a catalogue. ".repeat(40_000);
+    let mut number = 1_u32;
+    let mut letter = || {
+        number = number.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (number >> 24) as u8
+    };
+    let noise: Vec<u8> = (0..60_000).map(|_| letter()).collect();
+    let upstream = Upstream::start({
+        let (page, noise) = (page.clone(), noise.clone());
+        move |seen| {
+            let body = if seen.target == "/page" { page.clone().into_bytes() } else { noise.clone() };
+            Reply::ok(body).cache_control(CACHED).header("content-type", "text/html")
+        }
+    });
+    let redis = Redis::start();
+    let table = format!("{}compress = true\n", redis.table());
+    let warm = start(&upstream, &table);
+    for target in ["/page", "/noise"] {
+        get(&warm, target, "");
+    }
+    until_written(&warm, 2);
+    let pieces = redis.ask(&["EVAL", "return #redis.call('KEYS', '*:b:*')", "0"]);
+    assert_eq!(pieces.trim(), ":1", "the page lies within its head, and what does not become less as it is");
+    // An edge reads it whether it compresses or not.
+    for table in [table, redis.table()] {
+        let cold = start(&upstream, &table);
+        assert_eq!(get(&cold, "/page", "").body, page.as_bytes());
+        assert_eq!(get(&cold, "/noise", "").body, noise);
+    }
+    assert_eq!(upstream.count(), 2, "all of it came from Redis");
+}
+
+#[test]
+fn a_body_that_was_damaged_in_redis_is_fetched_again() {
+    let upstream = Upstream::start(|_| Reply::ok("A page. ".repeat(1000)).cache_control(CACHED));
+    let redis = Redis::start();
+    for compress in [false, true] {
+        let table = format!("{}compress = {compress}\n", redis.table());
+        let warm = start(&upstream, &table);
+        let target = format!("/{compress}");
+        get(&warm, &target, "");
+        until_written(&warm, 1);
+        let asked = upstream.count();
+        // The inline body, of which one octet in the middle is another.
+        redis.ask(&[
+            "EVAL",
+            "for _, k in ipairs(redis.call('KEYS', '*:r:*')) do local b = redis.call('HGET', k, 'b')
+             local m = math.floor(#b / 2) local o = string.char((string.byte(b, m) + 1) % 256)
+             redis.call('HSET', k, 'b', string.sub(b, 1, m - 1) .. o .. string.sub(b, m + 1)) end return 1",
+            "0",
+        ]);
+        let cold = start(&upstream, &table);
+        assert_eq!(get(&cold, &target, "").body, "A page. ".repeat(1000).as_bytes());
+        assert_eq!(upstream.count(), asked + 1);
+    }
+}
+
+#[test]
+fn a_purge_waits_for_a_redis_that_was_flushed_and_holds() {
+    let (version, upstream) = versioned();
+    let redis = Redis::start();
+    let edges = [(); 3].map(|()| start(&upstream, &redis.table()));
+    for number in 1..=4 {
+        for edge in &edges {
+            get(edge, "/", "");
+        }
+        redis.ask(&["FLUSHALL"]);
+        version.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+        assert_eq!(purge(&edges[number % 3], &json!({ "tags": ["all"] })), 200, "none is refused for it");
+        for edge in &edges {
+            assert_eq!(get(edge, "/", "").body, format!("version {number}").as_bytes());
+        }
+    }
+}
+
+/// As many clients as three edges may have in an evening, all for what nobody has.
+fn three_thousand_clients(redis_is_there: bool) -> usize {
+    const CLIENTS: usize = 3000;
+    let gate = Gate::closed();
+    let upstream = Upstream::start({
+        let gate = gate.clone();
+        move |_| Reply::ok("x").cache_control(CACHED).after(&gate)
+    });
+    let mut redis = Redis::start();
+    let bounds = "[bounds]\nconnections_per_client = 5000\nrequests_per_client = 5000\n";
+    // An edge that is told to validate while it does not hear the others uses no fetch that began before a request came.
+    let unheard = if redis_is_there { "validate" } else { "serve" };
+    let table = format!("{}collapse_timeout = \"10s\"\nunheard = \"{unheard}\"\n{bounds}", redis.table());
+    let edges = [(); 3].map(|()| start(&upstream, &table));
+    if !redis_is_there {
+        redis.kill();
+        edges.iter().for_each(until_out_of_touch);
+    }
+    let mut clients: Vec<Raw> = (0..CLIENTS).map(|number| edges[number % 3].raw()).collect();
+    for client in &mut clients {
+        client.send("GET / HTTP/1.1\r\nHost: shop.test\r\n\r\n");
+    }
+    upstream.wait_for(1);
+    gate.open();
+    for client in &mut clients {
+        assert_eq!(client.answer().body, b"x");
+    }
+    upstream.count()
+}
+
+#[test]
+fn three_thousand_clients_of_three_edges_are_one_request_to_the_origin() {
+    assert_eq!(three_thousand_clients(true), 1);
+}
+
+#[test]
+fn three_thousand_clients_of_three_edges_without_redis_are_three_requests_at_most() {
+    let asked = three_thousand_clients(false);
+    assert!((1..=3).contains(&asked), "{asked}");
 }
 
 /// What the settings say of a Redis, for whoever reads them here.

@@ -128,7 +128,6 @@ impl Reader {
                 _ => before.prose.push(Prose::Paragraph(more.trim().to_owned())),
             }
         } else if line.starts_with('#') {
-            self.close_table_that_is_off();
             self.pending.push(line.to_owned());
             self.before = None;
         } else {
@@ -136,7 +135,7 @@ impl Reader {
         }
     }
 
-    /// Of a table that is off only the lines are that follow at once.
+    /// Of a table that is off the lines are that follow up to an empty one.
     fn close_table_that_is_off(&mut self) {
         if let Some(around) = self.around.take() {
             self.at = around;
