@@ -76,9 +76,11 @@ pub fn finish(headers: &mut HeaderMap, status: &Handling, via: Option<Version>) 
 
 /// Sends what a route's settings say of single fields, and keeps back what is for caches alone.
 pub fn of_route(headers: &mut HeaderMap, said: &ResponseFields) {
-    // Many names are told apart by their length, which costs less than six look-ups.
-    let internal =
-        |name: &HeaderName| matches!(name.as_str().len(), 4 | 9 | 12..=14) && INTERNAL.contains(name);
+    // Most names are told apart by their length and first letter, which costs less than six look-ups.
+    let looks_so = |name: &[u8]| {
+        matches!((name.len(), name.first()), (4 | 12 | 14, Some(b'x')) | (9, Some(b'c')) | (13, Some(b's')))
+    };
+    let internal = |name: &HeaderName| looks_so(name.as_str().as_bytes()) && INTERNAL.contains(name);
     if headers.keys().any(internal) {
         for name in INTERNAL.iter().filter(|name| !said.keep(name)) {
             headers.remove(name);
