@@ -75,7 +75,7 @@ use operator::Operator;
 use orphans::Orphans;
 use reading::FileReader;
 use reload::Running;
-use watch::FileWatch;
+use watch::{FileWatch, SourceLooks};
 use workers::Workers;
 
 /// Serves by the settings in `path` until SIGTERM or SIGINT.
@@ -85,6 +85,7 @@ use workers::Workers;
 /// From the moment at which the log is there, what fails is told in it, and the exit code says the rest.
 pub fn run(path: &Path) -> anyhow::Result<ExitCode> {
     let mut watch = FileWatch::new(path);
+    watch.reads_sources(SourceLooks::of(path));
     let (settings, warnings) = settings::read(path)?;
     watch.reads_named(&settings);
     let clock = Clock::system();

@@ -8,7 +8,7 @@ use super::{
     listeners::{Listeners, read_certificates},
     operator::Operator,
     reading::FileReader,
-    watch::FileWatch,
+    watch::{FileWatch, SourceLooks},
     workers::Workers,
 };
 use tokio::sync::watch;
@@ -99,7 +99,8 @@ impl Running {
     async fn try_reload(&mut self) -> Result<ReloadAnswer, String> {
         self.watch.reads_file();
         let file = self.watch.file().to_owned();
-        let read = self.reader.read(move || settings::read(&file)).await?;
+        let (looks, read) = self.reader.read(move || (SourceLooks::of(&file), settings::read(&file))).await?;
+        self.watch.reads_sources(looks);
         let (wanted, warnings) = read.map_err(|error| format!("\n{error}"))?;
         self.watch.reads_named(&wanted);
         let edge = Arc::clone(&self.serving.edge);

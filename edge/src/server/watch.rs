@@ -1,4 +1,4 @@
-//! Sees when the settings' file has changed, or a certificate, key or token that it names.
+//! Sees when the settings' file has changed, or a file that it includes, or a certificate, key or token that it names.
 //!
 //! Files are looked at each second, and not watched by the kernel's notices: those are about inodes and folders, and miss what
 //! happens behind a symbolic link (as Kubernetes swaps whole folders) and on network file systems. A change counts when two
@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use crate::settings::{Settings, folders_within};
+use crate::settings::{Settings, folders_within, source_files};
 
 /// What has been read, and what it looks like now.
 pub(super) struct FileWatch {
@@ -54,6 +54,11 @@ impl FileWatch {
         self.read = self.read.keys().chain([&self.file]).map(|path| (path.clone(), stamp(path))).collect();
     }
 
+    /// Takes what the files that settings are read from, beside their own, looked like just before.
+    pub(super) fn reads_sources(&mut self, looks: SourceLooks) {
+        self.read.extend(looks.0);
+    }
+
     /// Looks at those that these settings name as well, which are about to be read.
     pub(super) fn reads_named(&mut self, settings: &Settings) {
         for path in named(settings) {
@@ -78,6 +83,20 @@ impl FileWatch {
     }
 }
 
+/// How the files look that settings are read from, beside their own: those that they include, and the folders where more may come.
+pub(super) struct SourceLooks(FileLooks);
+
+impl SourceLooks {
+    /// Reads the settings' file.
+    pub(super) fn of(file: &Path) -> Self {
+        let looks = source_files(file).into_iter().map(|path| {
+            let looks = stamp(&path);
+            (path, looks)
+        });
+        Self(looks.collect())
+    }
+}
+
 fn named(settings: &Settings) -> impl Iterator<Item = PathBuf> {
     let tls = settings.listeners.iter().filter_map(|listen| listen.tls.as_ref());
     let upstreams = settings.upstreams.values().map(|upstream| &upstream.tls);
@@ -96,7 +115,8 @@ fn named(settings: &Settings) -> impl Iterator<Item = PathBuf> {
     let files = upstreams.chain(token).chain(clients);
     let users = settings.routes.iter().filter_map(|route| Some(&*route.basic_auth.as_ref()?.file));
     let files = files.chain(users).map(Path::to_owned).chain(settings.error_pages.files());
-    files.chain(folders).chain(pairs)
+    let sources = settings.sources.files.iter().chain(&settings.sources.folders).cloned();
+    files.chain(folders).chain(pairs).chain(sources)
 }
 
 fn stamp(path: &Path) -> Option<FileStamp> {
@@ -164,6 +184,28 @@ mod tests {
         symlink(&two, folder.path().join("next")).unwrap();
         fs::rename(folder.path().join("next"), &link).unwrap();
         assert!(!watch.has_changed() && watch.has_changed());
+    }
+
+    /// A fault in an included file kept the files that are included from being known, and nothing saw how it was mended.
+    #[test]
+    fn included_files_are_watched_those_that_come_too_and_those_that_are_wrong() {
+        let folder = tempfile::tempdir().unwrap();
+        let [file, conf] = ["edge.toml", "conf.d"].map(|name| folder.path().join(name));
+        fs::create_dir(&conf).unwrap();
+        fs::write(&file, "include = [\"conf.d/*.toml\"]").unwrap();
+        let mut watch = FileWatch::new(&file);
+        let reads = |watch: &mut FileWatch| {
+            watch.reads_file();
+            watch.reads_sources(SourceLooks::of(&file));
+            assert!(!watch.has_changed() && !watch.has_changed());
+        };
+        reads(&mut watch);
+        fs::write(conf.join("a.toml"), "this is wrong").unwrap();
+        assert!(!watch.has_changed() && watch.has_changed());
+        reads(&mut watch);
+        fs::write(conf.join("a.toml"), "[cache]").unwrap();
+        assert!(!watch.has_changed() && watch.has_changed());
+        reads(&mut watch);
     }
 
     #[test]

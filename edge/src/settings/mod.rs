@@ -24,6 +24,7 @@ mod redis;
 pub mod reload;
 mod resolve;
 mod sharing;
+mod sources;
 mod token;
 mod upstreams;
 mod users;
@@ -31,7 +32,7 @@ mod value;
 
 use std::{
     collections::BTreeMap,
-    fmt, fs,
+    env, fmt, fs,
     net::{IpAddr, SocketAddr},
     num::NonZeroU32,
     path::{Path, PathBuf},
@@ -43,6 +44,9 @@ use std::{
 use cache_policy::{QueryRules, Rules};
 use http::{HeaderValue, Method};
 use ipnet::IpNet;
+
+use error::Fault;
+use sources::SourceTexts;
 
 pub use acme::{Acme, Domain, ExternalAccount, KeyType, LETS_ENCRYPT, LETS_ENCRYPT_STAGING};
 pub use actions::{
@@ -60,6 +64,7 @@ pub use redis::{RedisSettings, RedisUrl, Unheard};
 pub use sharing::{
     AllowedFields, AllowedOrigins, CrossOrigin, OriginPattern, STRICT, STRICT_TRANSPORT, SecurityFields,
 };
+pub use sources::SettingsSources;
 pub use token::{Token, TokenError, read_token};
 pub use upstreams::{
     Balance, Canary, Check, FilesFolder, HashKey, Location, OverloadControl, ProxyProtocol, RequestField,
@@ -87,7 +92,16 @@ pub fn load(path: &Path) -> Result<Settings, SettingsError> {
 pub fn read(path: &Path) -> Result<(Settings, Vec<Warning>), SettingsError> {
     let text = fs::read_to_string(path)
         .map_err(|source| SettingsError::Unreadable { path: path.to_owned(), source })?;
-    parse_with_warnings(&text, &path.display().to_string())
+    resolve(sources::collect(path, &text))
+}
+
+/// The files that [`read`] reads beside this one, and the folders in which it looks for some: all that are known before what is
+/// wrong with the settings is.
+pub fn source_files(path: &Path) -> Vec<PathBuf> {
+    let Ok(text) = fs::read_to_string(path) else { return Vec::new() };
+    let (texts, SettingsSources { files, folders, .. }, _) = sources::collect(path, &text);
+    let named = sources::document(&texts, &|name| env::var_os(name)).map(|(_, files)| files);
+    [files, folders, named.unwrap_or_default()].concat()
 }
 
 /// Resolves a file's text; `name` is what its faults call the file.
@@ -99,15 +113,31 @@ pub fn parse(text: &str, name: &str) -> Result<Settings, SettingsError> {
 }
 
 fn parse_with_warnings(text: &str, name: &str) -> Result<(Settings, Vec<Warning>), SettingsError> {
-    file::read(text)
-        .and_then(|file| resolve::resolve(file, text))
-        .map(|(settings, doubts)| (settings, Warning::each(name, text, doubts)))
-        .map_err(|faults| SettingsError::Refused(Faults::new(name, text, faults)))
+    resolve(sources::collect(Path::new(name), text))
+}
+
+fn resolve(
+    (texts, mut sources, faults): (SourceTexts, SettingsSources, Vec<Fault>),
+) -> Result<(Settings, Vec<Warning>), SettingsError> {
+    let texts = Arc::new(texts);
+    let resolved = match faults.is_empty() {
+        false => Err(faults),
+        true => sources::document(&texts, &|name| env::var_os(name)).and_then(|(document, named)| {
+            sources.files.extend(named);
+            resolve::resolve(file::read(document, &texts)?, &texts)
+        }),
+    };
+    match resolved {
+        Ok((settings, doubts)) => Ok((Settings { sources, ..settings }, Warning::each(&texts, doubts))),
+        Err(faults) => Err(SettingsError::Refused(Faults::new(&texts, faults))),
+    }
 }
 
 /// Everything `edge run` needs to know.
 #[derive(Clone, Debug)]
 pub struct Settings {
+    /// What they were read from.
+    pub sources: SettingsSources,
     /// Worker threads; never 0 (the file's 0 is resolved to one per core).
     pub threads: usize,
     /// Whether the edge reloads by itself when this file, a certificate or a key has changed.

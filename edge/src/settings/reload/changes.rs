@@ -14,8 +14,8 @@ use crate::settings::{
     ExternalAccount, FilesFolder, ForwardAuth, Limit, Listen, ListenTls, Location, LogSettings,
     MaintenanceSettings, MediaRange, PathPattern, PurgeAccess, Redirect, RedirectFrom, RedisSettings,
     RequestFields, ResendRules, ResponseField, ResponseFields, Route, RouteAction, RouteBounds, RouteTimes,
-    Server, ServerProtocol, Settings, Sign, StatedAnswer, Timeouts, UpstreamSettings, UpstreamTlsSettings,
-    Verification,
+    Server, ServerProtocol, Settings, SettingsSources, Sign, StatedAnswer, Timeouts, UpstreamSettings,
+    UpstreamTlsSettings, Verification,
 };
 
 /// One thing that is other than it was. Shown as `cache.memory: 64 MiB -> 128 MiB`.
@@ -56,6 +56,7 @@ pub fn changes(old: &Settings, new: &Settings) -> Vec<Change> {
     let mut changes = Changes(Vec::new());
     // A field that is missing here does not compile: whoever adds a setting says how it is told.
     let Settings {
+        sources: SettingsSources { include, files: _, folders: _ },
         threads,
         watch,
         listeners,
@@ -76,6 +77,7 @@ pub fn changes(old: &Settings, new: &Settings) -> Vec<Change> {
         bounds,
         log,
     } = old;
+    changes.key("", "include", (include, &new.sources.include), |patterns| list(patterns, plain));
     changes.key("", "threads", (threads, &new.threads), plain);
     changes.key("", "watch", (watch, &new.watch), plain);
     changes.listeners(listeners, &new.listeners);

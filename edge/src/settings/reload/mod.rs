@@ -57,6 +57,7 @@ mod tests {
     /// Every key of the file, with a value before and after the reload, and what comes of it. A key that is missing here
     /// fails a test: whoever adds one says whether a reload of it takes effect.
     const ALL: &[(&str, &str, &str, Effect)] = &[
+        ("include", "[\"src/no*.toml\"]", "[\"src/none*.toml\"]", InFlight),
         ("threads", "2", "3", Restart),
         ("watch", "false", "true", InFlight),
         ("listen.address", "\"[::]:8080\"", "\"[::]:8081\"", InFlight),
