@@ -9,7 +9,7 @@
 
 use std::{fmt, io, ops::Range, path::PathBuf, sync::Arc};
 
-use super::sources::SourceTexts;
+use super::texts::SourceTexts;
 
 /// Why a file gave no [`Settings`](super::Settings). Its `Display` is meant for the operator: one fault after another in
 /// the file's order, each with place, line, caret and remedy; without a final newline.
@@ -113,30 +113,6 @@ impl Faults {
             write!(f, "\n{gutter} = help: {help}")?;
         }
         Ok(())
-    }
-}
-
-/// A position in a text.
-pub(super) struct TextPosition<'a> {
-    /// From 1.
-    pub(super) line: usize,
-    /// From 1, in characters.
-    column: usize,
-    /// The whole line, without its end.
-    text: &'a str,
-}
-
-impl<'a> TextPosition<'a> {
-    /// Where byte `at` stands; past the end is the end.
-    pub(super) fn find(text: &'a str, at: usize) -> TextPosition<'a> {
-        let at = text.floor_char_boundary(at);
-        let start = text[..at].rfind('\n').map_or(0, |newline| newline + 1);
-        let end = text[at..].find('\n').map_or(text.len(), |newline| at + newline);
-        TextPosition {
-            line: text[..start].matches('\n').count() + 1,
-            column: text[start..at].chars().count() + 1,
-            text: &text[start..end],
-        }
     }
 }
 

@@ -20,7 +20,9 @@ use super::{
     ProxyProtocol, RedisUrl, RequestField, RequestIdInAnswers, ResponseField, SecurityFields, StopSignal,
     TlsVersion, Unheard, UnknownNames, UpgradeProtocol,
     error::Fault,
-    sources::{IncludePattern, SourceTexts},
+    foreign,
+    sources::IncludePattern,
+    texts::SourceTexts,
     value::{
         ByteSize, CertificateName, CheckPath, CookieSign, Count, Deadline, Directory, Email, FieldSign, Host,
         Instances, Lifetimes, LimitNames, PathPrefix, Paths, Percent, Positive, PositiveSize, ProxyPeers,
@@ -496,7 +498,9 @@ fn shape_fault(error: &toml::de::Error, texts: &SourceTexts, span: Range<usize>)
     {
         let key = texts.get(&span).trim_matches(['"', '\'']);
         let valid = expected.split('`').skip(1).step_by(2);
-        let help = Some(nearest_or_list(key, valid));
+        let is_near = valid.clone().any(|known| strsim::osa_distance(key, known) == 1);
+        let foreign = foreign::answer(key).filter(|_| !is_near).map(str::to_owned);
+        let help = Some(foreign.unwrap_or_else(|| nearest_or_list(key, valid)));
         return Fault { span, message: format!("unknown key {key:?}"), help };
     }
     let Some((found, expected)) =
@@ -541,8 +545,7 @@ fn remove_within(value: &mut DeValue<'_>, span: &Range<usize>) -> bool {
 
 /// Every key of every table with the tables around it, as in `listen.tls.key`; asked of serde, which lists them when it
 /// meets one it does not know.
-#[cfg(test)]
-pub(super) fn known_keys() -> Vec<String> {
+pub fn known_keys() -> Vec<String> {
     use super::value::{FilesTable, MaintenanceTable, RedirectTable, RespondTable, ServerTable};
 
     fn of<T: serde::de::DeserializeOwned>(table: &str) -> Vec<String> {

@@ -4,12 +4,14 @@
 //! one. Nothing here has been read from a peer and nothing here is text that still needs parsing.
 //!
 //! ```text
-//! text -> file (its shape, each value with its place) -> resolve (names, defaults, what fits together) -> Settings
-//!            `- value (sizes, durations, rates, ..)          `- error (file:line:column, caret, remedy)
+//! sources (files joined, variables replaced) -> file (its shape, each value with its place)
+//!     -> resolve (names, defaults, what fits together) -> Settings
+//! beside them: value (sizes, durations, rates, ..), error (file:line:column, caret, remedy)
 //! ```
 //!
-//! Relative paths in the file are relative to the edge's working directory. The defaults stand here, as `Default` or
-//! `new` of the resolved types, and in `config/edge.toml`; a test holds the two together.
+//! Relative paths in the file are relative to the edge's working directory, but those of `include`, which begin where the file
+//! is. The defaults stand here, as `Default` or `new` of the resolved types, and in `config/edge.toml`; a test holds the two
+//! together.
 
 mod acme;
 mod actions;
@@ -18,6 +20,8 @@ pub mod credentials;
 mod doubt;
 mod error;
 mod file;
+mod foreign;
+mod given;
 mod matching;
 mod pages;
 mod redis;
@@ -25,6 +29,7 @@ pub mod reload;
 mod resolve;
 mod sharing;
 mod sources;
+mod texts;
 mod token;
 mod upstreams;
 mod users;
@@ -46,7 +51,7 @@ use http::{HeaderValue, Method};
 use ipnet::IpNet;
 
 use error::Fault;
-use sources::SourceTexts;
+use texts::SourceTexts;
 
 pub use acme::{Acme, Domain, ExternalAccount, KeyType, LETS_ENCRYPT, LETS_ENCRYPT_STAGING};
 pub use actions::{
@@ -58,9 +63,12 @@ pub use certificates::{
     TlsVersion, UnknownNames, folders_within,
 };
 pub use error::{Faults, SettingsError, Warning};
+pub use file::known_keys;
+pub use given::GivenSettings;
 pub use matching::{Asks, HostPattern, PathPattern, Sign};
 pub use pages::{ErrorPages, PagePart, PageTemplate};
 pub use redis::{RedisSettings, RedisUrl, Unheard};
+pub use resolve::TO_HTTPS;
 pub use sharing::{
     AllowedFields, AllowedOrigins, CrossOrigin, OriginPattern, STRICT, STRICT_TRANSPORT, SecurityFields,
 };
@@ -110,6 +118,15 @@ pub fn source_files(path: &Path) -> Vec<PathBuf> {
 /// [`SettingsError::Refused`] with everything that is wrong with the text.
 pub fn parse(text: &str, name: &str) -> Result<Settings, SettingsError> {
     parse_with_warnings(text, name).map(|(settings, _)| settings)
+}
+
+/// Whether a text is TOML, whatever it means.
+///
+/// # Errors
+/// [`SettingsError::Refused`] with the first place where it is not.
+pub fn check_syntax(text: &str, name: &str) -> Result<(), SettingsError> {
+    let texts = Arc::new(SourceTexts::of(name, text));
+    sources::check_syntax(&texts).map_err(|faults| SettingsError::Refused(Faults::new(&texts, faults)))
 }
 
 fn parse_with_warnings(text: &str, name: &str) -> Result<(Settings, Vec<Warning>), SettingsError> {
@@ -254,6 +271,17 @@ pub enum AdminAddress {
 }
 
 impl FromStr for AdminAddress {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        <Self as value::Value>::from_text(text).map_err(|refused| match refused.help {
+            Some(help) => format!("{}: {help}", refused.message),
+            None => refused.message,
+        })
+    }
+}
+
+impl FromStr for Location {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {

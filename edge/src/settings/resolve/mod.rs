@@ -28,7 +28,8 @@ use super::{
     Timeouts, UpstreamSettings, doubt,
     error::{Fault, Span},
     file::{Named, WrittenFile, WrittenRoute},
-    sources::{SettingsSources, SourceTexts},
+    sources::SettingsSources,
+    texts::SourceTexts,
     value::{Deadline, Positive, PositiveSize, Table, Threads, Written, nearest_or_list},
 };
 
@@ -287,7 +288,7 @@ fn to_https(listeners: &[(Span, Listen)]) -> Option<Table<WrittenRoute>> {
 }
 
 /// The name of that route.
-const TO_HTTPS: &str = "domain-to-https";
+pub const TO_HTTPS: &str = "domain-to-https";
 
 /// The fields by which upstreams are told of client certificates, of all listeners: what one of them tells is believed, and
 /// no client may say it by another one.

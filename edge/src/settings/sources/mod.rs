@@ -1,7 +1,7 @@
 //! The files that settings are read from: the main one, and those of its `include`, joined into one document.
 //!
-//! Promises: every byte of every file has one place in the joined text, so that a fault names its own file and line; each file
-//! is TOML by itself, and what one of them begins another cannot go on with; a name that stands twice is a fault that names
+//! Promises: every byte of every file has one place in the joined text, so that a fault names its own file and line; each
+//! file is TOML by itself, and what one of them begins another cannot go on with; a name that stands twice is a fault that names
 //! both places. Variables are replaced in values that have been read, never in the text: none can add a key.
 
 mod pattern;
@@ -20,7 +20,10 @@ use toml::{
 
 pub(super) use pattern::IncludePattern;
 
-use super::error::{Fault, Span, TextPosition};
+use super::{
+    error::{Fault, Span},
+    texts::SourceTexts,
+};
 
 /// What settings were read from, beside the main file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -31,53 +34,6 @@ pub struct SettingsSources {
     pub files: Vec<PathBuf>,
     /// Where another file may come to be included.
     pub folders: Vec<PathBuf>,
-}
-
-/// The texts of all files, one after the other.
-#[derive(Debug)]
-pub(super) struct SourceTexts {
-    whole: String,
-    /// Where each begins, and what it is called; the main file first.
-    begins: Vec<(usize, String)>,
-}
-
-impl SourceTexts {
-    pub(super) fn of(name: &str, text: &str) -> Self {
-        Self { whole: text.to_owned(), begins: vec![(0, name.to_owned())] }
-    }
-
-    fn add(&mut self, name: String, text: &str) {
-        self.whole.push('\n');
-        self.begins.push((self.whole.len(), name));
-        self.whole.push_str(text);
-    }
-
-    /// What stands there; nothing where no text does.
-    pub(super) fn get(&self, span: &Span) -> &str {
-        self.whole.get(span.clone()).unwrap_or_default()
-    }
-
-    /// The file that byte `at` stands in, and where in it; past the end is the end of the last.
-    pub(super) fn position(&self, at: usize) -> (&str, TextPosition<'_>) {
-        let number = self.begins.partition_point(|(begin, _)| *begin <= at).saturating_sub(1);
-        let (begin, name) = &self.begins[number];
-        (name, TextPosition::find(self.text(number), at - begin))
-    }
-
-    /// How a fault elsewhere speaks of a place.
-    pub(super) fn line(&self, span: &Span) -> String {
-        let (name, place) = self.position(span.start);
-        if self.begins.len() == 1 {
-            format!("line {}", place.line)
-        } else {
-            format!("line {} of {name}", place.line)
-        }
-    }
-
-    fn text(&self, number: usize) -> &str {
-        let end = self.begins.get(number + 1).map_or(self.whole.len(), |(begin, _)| begin - 1);
-        &self.whole[self.begins[number].0..end]
-    }
 }
 
 /// Reads what the main file includes.
@@ -176,25 +132,35 @@ pub(super) fn document<'t>(
 ) -> Result<(Spanned<DeTable<'t>>, Vec<PathBuf>), Vec<Fault>> {
     let mut faults = Vec::new();
     let mut joined: Option<Spanned<DeTable<'t>>> = None;
-    for (number, (begin, _)) in texts.begins.iter().enumerate() {
-        let text = texts.text(number);
+    for (begin, text) in texts.each() {
         let (document, errors) = DeTable::parse_recoverable(text);
         if let Some(error) = errors.first() {
             let fault = syntax_fault(error, text);
-            faults.push(Fault { span: moved(fault.span, *begin), ..fault });
+            faults.push(Fault { span: moved(fault.span, begin), ..fault });
             continue;
         }
         match &mut joined {
             None => joined = Some(document),
             Some(joined) => {
-                let mut joining = Joining { main: &texts.begins[0].1, texts, faults: &mut faults };
-                joining.join(joined.get_mut(), moved_table(document.into_inner(), *begin));
+                let mut joining = Joining { main: texts.main(), texts, faults: &mut faults };
+                joining.join(joined.get_mut(), moved_table(document.into_inner(), begin));
             }
         }
     }
     let (Some(mut document), true) = (joined, faults.is_empty()) else { return Err(faults) };
     let replaced = variables::replace(document.get_mut(), variable);
     if replaced.faults.is_empty() { Ok((document, replaced.files)) } else { Err(replaced.faults) }
+}
+
+/// Whether each of them is TOML.
+pub(super) fn check_syntax(texts: &SourceTexts) -> Result<(), Vec<Fault>> {
+    let faults = texts.each().filter_map(|(begin, text)| {
+        let (_, errors) = DeTable::parse_recoverable(text);
+        let fault = syntax_fault(errors.first()?, text);
+        Some(Fault { span: moved(fault.span, begin), ..fault })
+    });
+    let faults: Vec<Fault> = faults.collect();
+    if faults.is_empty() { Ok(()) } else { Err(faults) }
 }
 
 fn syntax_fault(error: &toml::de::Error, text: &str) -> Fault {
@@ -273,7 +239,7 @@ impl Joining<'_> {
                     for (key, value) in others {
                         match named.get_key_value(&**key.get_ref()).map(|(before, _)| before.span()) {
                             Some(before) => {
-                                self.twice(&format!("{name}.{}", key.get_ref()), &key.span(), &before)
+                                self.twice(&format!("{name}.{}", key.get_ref()), &key.span(), &before);
                             }
                             None => drop(named.insert(key, value)),
                         }

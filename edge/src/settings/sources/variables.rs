@@ -1,7 +1,7 @@
 //! `${NAME}`, `${NAME:-default}` and `${file:PATH}` in texts of a file: what the environment and other files say.
 //!
-//! Replaced in values that have been read: what stands in a variable can be no key, no table, no second value. Names are upper
-//! case, so that those of groups in the template of a `rewrite` are left alone.
+//! Replaced in values that have been read: what stands in a variable can be no key, no table, no second value. Names are
+//! upper case, so that those of groups in the template of a `rewrite` are left alone.
 
 use std::{
     ffi::OsString,
@@ -41,7 +41,7 @@ struct Replacing<'a> {
 }
 
 /// Why a text stays as it is, and what to write.
-type Refusal = (String, String);
+type VariableRefusal = (String, String);
 
 impl Replacing<'_> {
     fn value(&mut self, value: &mut DeValue<'_>, span: Range<usize>) {
@@ -68,22 +68,24 @@ impl Replacing<'_> {
         }
     }
 
-    fn text(&mut self, text: &str) -> Result<String, Refusal> {
+    fn text(&mut self, text: &str) -> Result<String, VariableRefusal> {
         let (mut other, mut rest) = (String::new(), text);
         while let Some(at) = rest.find("${") {
             let (before, from) = rest.split_at(at);
-            let reference = Reference::read(&from[2..])?;
+            let reference = Reference::read(&from[2..]);
             rest = &from[2..];
             match (reference, before.strip_suffix('$')) {
-                (None, _) => {
+                (Ok(None), _) => {
                     other.push_str(before);
                     other.push_str("${");
                 }
-                (Some(_), Some(before)) => {
+                // Whatever it is, as of a shell's `${NAME#prefix}`.
+                (_, Some(before)) => {
                     other.push_str(before);
                     other.push_str("${");
                 }
-                (Some(reference), None) => {
+                (Err(refused), None) => return Err(refused),
+                (Ok(Some(reference)), None) => {
                     other.push_str(before);
                     rest = &rest[reference.length()..];
                     other.push_str(&self.content(&reference)?);
@@ -94,7 +96,7 @@ impl Replacing<'_> {
         Ok(other)
     }
 
-    fn content(&mut self, reference: &Reference<'_>) -> Result<String, Refusal> {
+    fn content(&mut self, reference: &Reference<'_>) -> Result<String, VariableRefusal> {
         match *reference {
             Reference::File(path) => {
                 self.replaced.files.push(path.into());
@@ -139,7 +141,7 @@ enum Reference<'a> {
 
 impl<'a> Reference<'a> {
     /// What follows `${`; `None` where it is meant for somebody else.
-    fn read(from: &'a str) -> Result<Option<Self>, Refusal> {
+    fn read(from: &'a str) -> Result<Option<Self>, VariableRefusal> {
         let closed = |from: &'a str| {
             let unclosed = || ("what begins with ${ has no end".to_owned(), "close it with }".to_owned());
             from.split_once('}').map(|(inner, _)| inner).ok_or_else(unclosed)
@@ -164,7 +166,9 @@ impl<'a> Reference<'a> {
             }
             None => Err((
                 format!("${{{name} is followed by what cannot be read"),
-                format!("write ${{{name}}}, or ${{{name}:-default}} for what stands in its place"),
+                format!(
+                    "write ${{{name}}}, or ${{{name}:-default}} for what stands in its place; $${{ is the text itself"
+                ),
             )),
         }
     }
@@ -198,7 +202,7 @@ mod tests {
         }
     }
 
-    fn text(text: &str) -> Result<String, Refusal> {
+    fn text(text: &str) -> Result<String, VariableRefusal> {
         Replacing { variable: &environment, replaced: Replaced::default() }.text(text)
     }
 
@@ -216,6 +220,7 @@ mod tests {
             ("$${PORT:-1} ${PORT}", "${PORT:-1} 3000"),
             ("${name}/$1/${1}/${Name}/${_}", "${name}/$1/${1}/${Name}/${_}"),
             ("$${name} $$1", "$${name} $$1"),
+            ("$${PORT#3} $${PORT", "${PORT#3} ${PORT"),
             ("${INJECT}", "x\"\n[admin]\n${PORT}"),
             ("$ { ${", "$ { ${"),
         ] {
