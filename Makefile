@@ -15,6 +15,7 @@ help: ## this list
 # The settings name target/release/origin, so that is where it is built whatever CARGO_TARGET_DIR says.
 run: ## build and start the shop: https://localhost:8443 (CONFIG=FILE for other settings)
 	@tests/requirements.sh run
+	@[ -x target/release/edge ] || echo 'The first build takes 5 to 15 minutes, later ones seconds. The last line is then: open https://localhost:8443'
 	$(CARGO) build --release --locked --workspace --bins --target-dir target
 	exec target/release/edge run --config $(CONFIG)
 
@@ -116,6 +117,9 @@ dist: ## optimised binaries and what they need, as one archive under target/dist
 	mkdir $(TARGET)/dist/gatehouse
 	cp --parents -r $(DIST) $(TARGET)/dist/gatehouse
 	cp $(TARGET)/dist/edge $(TARGET)/dist/origin $(TARGET)/dist/gatehouse
+	$(TARGET)/dist/edge man $(TARGET)/dist/gatehouse/man/man1
+	mkdir $(TARGET)/dist/gatehouse/completions
+	for shell in bash zsh fish; do $(TARGET)/dist/edge completions $$shell >$(TARGET)/dist/gatehouse/completions/edge.$$shell; done
 	sed -i 's,"target/release/,"./,' $(TARGET)/dist/gatehouse/config/*.toml
 	tar -czf $(TARGET)/dist/gatehouse.tar.gz -C $(TARGET)/dist gatehouse
 	@echo "$(TARGET)/dist/gatehouse.tar.gz: unpack it, and there: ./edge run --config config/demo.toml"

@@ -2,12 +2,16 @@
 //!
 //! Reads all that `edge run` reads. Opens no socket, starts nothing and makes nothing.
 
-use std::{path::Path, process::ExitCode, time::SystemTime};
+use std::{process::ExitCode, time::SystemTime};
 
+use clap::Args;
+
+use super::settings_file::SettingsFile;
 use crate::{
     admin::token,
     clock::Clock,
     downstream::tls::{self, Finding},
+    message::reasons::reasons,
     observe::say,
     server::descriptors,
     settings::{self, ByteSize, Settings},
@@ -15,16 +19,35 @@ use crate::{
     upstream::{supervise::obstacles, tls::TlsByUpstream},
 };
 
+/// Which file, and what is wanted of it.
+#[derive(Debug, Args)]
+pub struct CheckArguments {
+    #[command(flatten)]
+    file: SettingsFile,
+    /// Print all that is in force, every default filled in, as a file would have it; secrets are left out
+    #[arg(long)]
+    effective: bool,
+}
+
 /// Prints the verdict on a file: a summary on standard output, or its faults on standard error, where warnings go too.
 #[must_use]
-pub fn run(path: &Path) -> ExitCode {
-    let (settings, warnings) = match settings::read(path) {
+pub fn run(CheckArguments { file, effective }: &CheckArguments) -> ExitCode {
+    let read = file.path().and_then(|path| {
+        let (settings, warnings) = settings::read(&path)?;
+        Ok((path, settings, warnings))
+    });
+    let (path, settings, warnings) = match read {
         Ok(read) => read,
         Err(error) => {
-            say::complaint(error);
+            say::complaint(reasons(&error));
             return ExitCode::FAILURE;
         }
     };
+    if *effective {
+        warnings.iter().for_each(say::complaint);
+        say::result(settings::reload::effective(&settings).trim_end());
+        return ExitCode::SUCCESS;
+    }
     warnings.iter().for_each(say::complaint);
     let findings = findings(&settings, Clock::system().wall());
     findings.certificates.iter().for_each(say::result);

@@ -2,11 +2,16 @@
 
 pub(super) const RUN: &str = "\
 Examples:
-  edge run --config edge.toml";
+  edge run                                     # by edge.toml in this folder
+  edge run --config edge.toml
+  edge run --to :3000                          # without a file
+  edge run --to :3000 --to :3001 --listen :80
+  edge run --to :3000 --domain shop.example";
 
 pub(super) const CHECK: &str = "\
 Examples:
-  edge check --config edge.toml";
+  edge check --config edge.toml
+  edge check --effective";
 
 pub(super) const EXPLAIN: &str = "\
 Examples:
@@ -38,3 +43,38 @@ pub(super) const RELOAD: &str = "\
 Examples:
   edge reload --config edge.toml
   edge reload --config edge.toml --admin 127.0.0.1:9900";
+
+pub(super) const INIT: &str = "\
+Examples:
+  edge init
+  edge init ~/shop";
+
+pub(super) const FMT: &str = "\
+Examples:
+  edge fmt
+  edge fmt --config edge.toml --check          # for CI";
+
+pub(super) const TRUST: &str = "\
+Examples:
+  sudo edge trust --only system                # curl, Git and most programs
+  edge trust --only browsers                   # Chrome and Chromium
+  edge trust --ca certs/ca.pem
+  edge trust --remove";
+
+pub(super) const COMPLETIONS: &str = "\
+Examples:
+  edge completions bash > /etc/bash_completion.d/edge
+  edge completions zsh > ~/.zfunc/_edge
+  edge completions fish > ~/.config/fish/completions/edge.fish";
+
+pub(super) const MAN: &str = "\
+Examples:
+  edge man /usr/local/share/man/man1";
+
+pub(super) const IMPORT: &str = "\
+Examples:
+  edge import /etc/nginx/sites-enabled/shop > edge.toml";
+
+pub(super) const SCHEMA: &str = "\
+Examples:
+  edge schema > edge.schema.json               # and in edge.toml, on the first line: #:schema ./edge.schema.json";

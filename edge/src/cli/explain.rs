@@ -6,13 +6,12 @@ use anyhow::Context as _;
 use clap::Args;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
-use super::admin::ask;
+use super::{admin::ask, settings_file::AskedEdge};
 use crate::{
     clock::Clock,
     explain::{Explanation, FreshnessReport, NotStoredReport, Question, StoredAs, StoredParts, Window, dry},
     message::reasons::reasons,
     observe::say,
-    settings,
 };
 
 /// What to explain, and of which edge.
@@ -20,9 +19,8 @@ use crate::{
 pub struct ExplainArguments {
     /// Absolute URL of the request
     url: String,
-    /// The settings of the edge: its admin address and token are read from them
-    #[arg(long, value_name = "FILE", default_value = "config/edge.toml")]
-    config: PathBuf,
+    #[command(flatten)]
+    edge: AskedEdge,
     /// A header line of the request, as curl takes it: 'Name: value'
     #[arg(short = 'H', long = "header", value_name = "LINE")]
     headers: Vec<String>,
@@ -49,10 +47,10 @@ pub fn run(arguments: ExplainArguments) -> ExitCode {
 }
 
 fn explain(arguments: ExplainArguments) -> anyhow::Result<Explanation> {
-    let ExplainArguments { url, config, headers, method, response } = arguments;
+    let ExplainArguments { url, edge, headers, method, response } = arguments;
     let headers = headers.iter().map(|line| field(line)).collect::<anyhow::Result<_>>()?;
     let question = Question { url, method, headers };
-    let settings = settings::load(&config)?;
+    let (config, settings) = edge.settings()?;
     let Some(file) = response else {
         return ask(&config, &settings, "/explain", &question);
     };

@@ -3,14 +3,13 @@
 use std::{
     io::{self, Write as _},
     ops::ControlFlow,
-    path::PathBuf,
     process::ExitCode,
 };
 
 use clap::Args;
 
-use super::admin::follow;
-use crate::{admin::commands::LogsRequest, message::reasons::reasons, observe::say, settings};
+use super::{admin::follow, settings_file::AskedEdge};
+use crate::{admin::commands::LogsRequest, message::reasons::reasons, observe::say};
 
 /// Of which command, and how much.
 #[derive(Debug, Args)]
@@ -24,14 +23,13 @@ pub struct LogsArguments {
     /// How many of its last lines; the edge keeps 1000, and at most 256 KiB
     #[arg(short = 'n', long, value_name = "N", default_value_t = 100)]
     lines: usize,
-    /// The settings of the edge: its admin address and token are read from them
-    #[arg(long, value_name = "FILE", default_value = "config/edge.toml")]
-    config: PathBuf,
+    #[command(flatten)]
+    edge: AskedEdge,
 }
 
 /// Prints each line with the name of the instance before it.
 pub fn run(arguments: &LogsArguments) -> ExitCode {
-    let LogsArguments { command, follow: along, lines, config } = arguments;
+    let LogsArguments { command, follow: along, lines, edge } = arguments;
     let wanted = LogsRequest { command: command.clone(), lines: *lines, follow: *along };
     let mut output = io::stdout().lock();
     // Whoever reads may have had enough: `edge logs app -f | head`.
@@ -39,9 +37,9 @@ pub fn run(arguments: &LogsArguments) -> ExitCode {
         Ok(()) => ControlFlow::Continue(()),
         Err(_) => ControlFlow::Break(()),
     };
-    let printed = settings::load(config)
-        .map_err(anyhow::Error::from)
-        .and_then(|settings| follow((config, &settings), "/logs", &wanted, &mut print));
+    let printed = edge
+        .settings()
+        .and_then(|(config, settings)| follow((&config, &settings), "/logs", &wanted, &mut print));
     match printed {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

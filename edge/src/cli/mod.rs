@@ -1,26 +1,35 @@
-//! The commands: `edge run`, `edge check`, `edge explain`, `edge purge`, `edge reload`, `edge ps`, `edge logs`,
-//! `edge restart`, and the hidden ones that tie supervised programs to the edge (`supervised`, `guard`).
+//! The commands: `edge run`, `init`, `import`, `check`, `fmt`, `schema`, `trust`, `explain`, `purge`, `reload`, `ps`, `logs`,
+//! `restart`, `completions`, `man`, and the hidden ones that tie supervised programs to the edge (`supervised`, `guard`).
 //!
 //! Owns the arguments and the exit codes: 0 done, 1 refused or failed with the reason on standard error, 2 arguments
-//! that clap refused.
+//! that clap refused, 3 done in part (`import`).
 
 mod admin;
 pub mod check;
 mod examples;
 pub mod explain;
+pub mod fmt;
 pub mod guard;
+pub mod import;
+pub mod init;
 pub mod logs;
+pub mod manuals;
+mod no_file;
 pub mod ps;
 pub mod purge;
 pub mod reload;
 pub mod restart;
+pub mod run;
+pub mod schema;
+pub mod settings_file;
 pub mod supervised;
+pub mod trust;
 
-use std::{path::PathBuf, process::ExitCode};
+use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 
-use crate::{message::reasons::reasons, observe::say};
+use settings_file::AskedEdge;
 
 /// The gateway's command line.
 #[derive(Debug, Parser)]
@@ -34,10 +43,25 @@ pub struct Cli {
 enum Verb {
     /// Serve until SIGTERM; SIGHUP reloads the settings and certificates
     #[command(after_help = examples::RUN)]
-    Run(File),
+    Run(run::RunArguments),
+    /// Look at the app in a folder, and write a short edge.toml for it
+    #[command(after_help = examples::INIT)]
+    Init(init::InitArguments),
+    /// Translate a part of nginx's settings, and say line by line what is not among it
+    #[command(after_help = examples::IMPORT)]
+    Import(import::ImportArguments),
     /// Say whether a file of settings is right, and if not, what is wrong where
     #[command(after_help = examples::CHECK)]
-    Check(File),
+    Check(check::CheckArguments),
+    /// Lay a file of settings out as all of them are; what it means, and its comments, stay
+    #[command(after_help = examples::FMT)]
+    Fmt(fmt::FmtArguments),
+    /// Print a JSON Schema of the settings, from which editors complete them
+    #[command(after_help = examples::SCHEMA)]
+    Schema,
+    /// Have this machine and its browsers believe the local certificate authority, or forget it
+    #[command(after_help = examples::TRUST)]
+    Trust(trust::TrustArguments),
     /// Say why a request is answered as it is, or what would become of a response
     #[command(after_help = examples::EXPLAIN)]
     Explain(explain::ExplainArguments),
@@ -46,7 +70,7 @@ enum Verb {
     Purge(purge::PurgeArguments),
     /// Show the programs that a running edge runs
     #[command(after_help = examples::PS)]
-    Ps(File),
+    Ps(AskedEdge),
     /// Show what a program that a running edge runs has printed
     #[command(after_help = examples::LOGS)]
     Logs(logs::LogsArguments),
@@ -56,37 +80,37 @@ enum Verb {
     /// Read the settings, certificates and keys again, and say what changed
     #[command(after_help = examples::RELOAD)]
     Reload(reload::ReloadArguments),
+    /// Print a script by which a shell completes these commands
+    #[command(after_help = examples::COMPLETIONS)]
+    Completions(manuals::CompletionsArguments),
+    /// Write manual pages for `man`
+    #[command(after_help = examples::MAN)]
+    Man(manuals::ManArguments),
     #[command(hide = true)]
     Supervised(supervised::Supervised),
     #[command(hide = true)]
     Guard,
 }
 
-#[derive(Debug, clap::Args)]
-struct File {
-    /// The settings; relative paths in it are relative to the working directory
-    #[arg(long, value_name = "FILE", default_value = "config/edge.toml")]
-    config: PathBuf,
-}
-
 /// Runs the command in the process's arguments, and returns the exit code.
 #[must_use]
 pub fn main() -> ExitCode {
     match Cli::parse().command {
-        Verb::Run(File { config }) => match crate::server::run(&config) {
-            Ok(code) => code,
-            Err(error) => {
-                say::complaint(reasons(&error));
-                ExitCode::FAILURE
-            }
-        },
-        Verb::Check(File { config }) => check::run(&config),
+        Verb::Run(arguments) => run::run(arguments),
+        Verb::Init(arguments) => init::run(&arguments),
+        Verb::Import(arguments) => import::run(&arguments),
+        Verb::Check(arguments) => check::run(&arguments),
+        Verb::Fmt(arguments) => fmt::run(&arguments),
+        Verb::Schema => schema::run(),
+        Verb::Trust(arguments) => trust::run(&arguments),
         Verb::Explain(arguments) => explain::run(arguments),
         Verb::Purge(arguments) => purge::run(arguments),
-        Verb::Ps(File { config }) => ps::run(&config),
+        Verb::Ps(edge) => ps::run(&edge),
         Verb::Logs(arguments) => logs::run(&arguments),
         Verb::Restart(arguments) => restart::run(&arguments),
         Verb::Reload(arguments) => reload::run(arguments),
+        Verb::Completions(arguments) => manuals::completions(&arguments, Cli::command()),
+        Verb::Man(arguments) => manuals::man(&arguments, Cli::command()),
         Verb::Supervised(supervised) => supervised.run(),
         Verb::Guard => guard::run(),
     }
@@ -94,8 +118,6 @@ pub fn main() -> ExitCode {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]
@@ -106,7 +128,8 @@ mod tests {
             let lines: Vec<&str> = help.lines().filter_map(|line| line.strip_prefix("  ")).collect();
             assert!(help.starts_with("Examples:\n") && !lines.is_empty(), "{name} has no examples: {help:?}");
             for line in lines {
-                let words = words(line);
+                let words =
+                    words(line.split(['#', '>']).next().unwrap_or_default().trim_start_matches("sudo "));
                 assert_eq!(words.get(1).map(String::as_str), Some(name), "{line}");
                 Cli::try_parse_from(words).unwrap_or_else(|error| panic!("{line}: {error}"));
             }
@@ -132,12 +155,19 @@ mod tests {
 
     #[test]
     fn run_and_check_take_a_file() {
-        let parsed = Cli::try_parse_from(["edge", "run", "--config", "my.toml"]).unwrap();
-        assert!(matches!(parsed.command, Verb::Run(File { config }) if config.ends_with("my.toml")));
-        let parsed = Cli::try_parse_from(["edge", "check"]).unwrap();
-        assert!(
-            matches!(parsed.command, Verb::Check(File { config }) if config.ends_with("config/edge.toml"))
-        );
-        assert!(Cli::try_parse_from(["edge"]).is_err());
+        for arguments in
+            ["run --config my.toml", "check", "run --to :3000 --to :3001 --listen :80", "check --effective"]
+        {
+            assert!(
+                Cli::try_parse_from(["edge"].into_iter().chain(arguments.split(' '))).is_ok(),
+                "{arguments}"
+            );
+        }
+        for arguments in ["", "run --to :3000 --config my.toml", "run --listen :80", "run --to nowhere:"] {
+            assert!(
+                Cli::try_parse_from(["edge"].into_iter().chain(arguments.split(' '))).is_err(),
+                "{arguments}"
+            );
+        }
     }
 }

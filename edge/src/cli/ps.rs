@@ -1,21 +1,20 @@
 //! `edge ps`: what the programs of a running edge do.
 
-use std::{path::Path, process::ExitCode};
+use std::process::ExitCode;
 
-use super::admin::read;
+use super::{admin::read, settings_file::AskedEdge};
 use crate::{
     admin::commands::CommandsAnswer,
     message::reasons::reasons,
     observe::say,
-    settings,
     upstream::supervise::{CommandReport, InstanceReport, InstanceState},
 };
 
 /// Prints a table, a line for each instance.
-pub fn run(config: &Path) -> ExitCode {
-    let answer = settings::load(config)
-        .map_err(anyhow::Error::from)
-        .and_then(|settings| read::<CommandsAnswer>(config, &settings, "/commands"));
+pub fn run(edge: &AskedEdge) -> ExitCode {
+    let answer = edge
+        .settings()
+        .and_then(|(config, settings)| read::<CommandsAnswer>(&config, &settings, "/commands"));
     match answer {
         Ok(answer) if answer.commands.is_empty() => {
             say::result("the edge runs no commands");

@@ -1,23 +1,21 @@
 //! `edge purge`: asks a running edge to serve something no more.
 
-use std::{path::PathBuf, process::ExitCode};
+use std::process::ExitCode;
 
 use clap::Args;
 
-use super::admin::ask;
+use super::{admin::ask, settings_file::AskedEdge};
 use crate::{
     message::reasons::reasons,
     observe::say,
     pipeline::purge::{PurgeAnswer, PurgeRequest},
-    settings,
 };
 
 /// What to purge, and of which edge.
 #[derive(Debug, Args)]
 pub struct PurgeArguments {
-    /// The settings of the edge: its admin address and token are read from them
-    #[arg(long, value_name = "FILE", default_value = "config/edge.toml")]
-    config: PathBuf,
+    #[command(flatten)]
+    edge: AskedEdge,
     /// A resource in all its variants, by absolute URL
     #[arg(long = "url", value_name = "URL")]
     urls: Vec<String>,
@@ -61,8 +59,8 @@ pub fn run(arguments: PurgeArguments) -> ExitCode {
 }
 
 fn purge(arguments: PurgeArguments) -> anyhow::Result<PurgeAnswer> {
-    let PurgeArguments { config, urls, tags, prefixes, hosts, all, soft, dry_run } = arguments;
-    let settings = settings::load(&config)?;
+    let PurgeArguments { edge, urls, tags, prefixes, hosts, all, soft, dry_run } = arguments;
+    let (config, settings) = edge.settings()?;
     let purge = PurgeRequest { urls, tags, prefixes, hosts, everything: all, soft, dry_run };
     ask(&config, &settings, "/purge", &purge)
 }

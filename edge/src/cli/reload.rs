@@ -1,26 +1,17 @@
 //! `edge reload`: has a running edge read its settings again, and prints what changed.
 
-use std::{io, path::PathBuf, process::ExitCode};
+use std::{io, process::ExitCode};
 
 use clap::Args;
 
-use super::admin::ask;
-use crate::{
-    admin::reload::ReloadAnswer,
-    message::reasons::reasons,
-    observe::say,
-    settings::{self, Admin, AdminAddress},
-};
+use super::{admin::ask, settings_file::AskedEdge};
+use crate::{admin::reload::ReloadAnswer, message::reasons::reasons, observe::say};
 
 /// Which edge is to reload.
 #[derive(Debug, Args)]
 pub struct ReloadArguments {
-    /// The settings of the edge: its admin address and token are read from them
-    #[arg(long, value_name = "FILE", default_value = "config/edge.toml")]
-    config: PathBuf,
-    /// Where the running edge's admin listener is, if the file now names another place
-    #[arg(long, value_name = "ADDRESS")]
-    admin: Option<AdminAddress>,
+    #[command(flatten)]
+    edge: AskedEdge,
 }
 
 /// Prints what changed, each on a line. What is wrong with the file, or why the edge refuses it, goes to standard error; the
@@ -44,12 +35,8 @@ pub fn run(arguments: ReloadArguments) -> ExitCode {
     }
 }
 
-fn reload(ReloadArguments { config, admin }: ReloadArguments) -> anyhow::Result<ReloadAnswer> {
-    let mut settings = settings::load(&config)?;
-    if let Some(address) = admin {
-        let token_file = settings.admin.take().and_then(|admin| admin.token_file);
-        settings.admin = Some(Admin { address, token_file, hosts: Vec::new() });
-    }
+fn reload(ReloadArguments { edge }: ReloadArguments) -> anyhow::Result<ReloadAnswer> {
+    let (config, settings) = edge.settings()?;
     ask(&config, &settings, "/reload", &serde_json::json!({})).map_err(|error| {
         // Nobody is there.
         match error.root_cause().is::<io::Error>() {

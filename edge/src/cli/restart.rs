@@ -1,12 +1,12 @@
 //! `edge restart`: replaces the instances of a program that a running edge runs.
 
-use std::{ops::ControlFlow, path::PathBuf, process::ExitCode};
+use std::{ops::ControlFlow, process::ExitCode};
 
 use clap::Args;
 
-use super::admin::follow;
+use super::{admin::follow, settings_file::AskedEdge};
 use crate::{
-    admin::commands::RestartRequest, message::reasons::reasons, observe::say, settings,
+    admin::commands::RestartRequest, message::reasons::reasons, observe::say,
     upstream::supervise::RestartNews,
 };
 
@@ -16,9 +16,8 @@ pub struct RestartArguments {
     /// The command, as in [commands.NAME]
     #[arg(value_name = "NAME")]
     command: String,
-    /// The settings of the edge: its admin address and token are read from them
-    #[arg(long, value_name = "FILE", default_value = "config/edge.toml")]
-    config: PathBuf,
+    #[command(flatten)]
+    edge: AskedEdge,
 }
 
 /// Prints how it gets on; succeeds when every instance has been replaced by one that is ready. The restart goes on in the
@@ -37,11 +36,11 @@ pub fn run(arguments: &RestartArguments) -> ExitCode {
 }
 
 fn restart(arguments: &RestartArguments) -> anyhow::Result<String> {
-    let RestartArguments { command, config } = arguments;
-    let settings = settings::load(config)?;
+    let RestartArguments { command, edge } = arguments;
+    let (config, settings) = edge.settings()?;
     let wanted = RestartRequest { command: command.clone() };
     let (mut line, mut end) = (Vec::new(), None);
-    follow((config, &settings), "/restart", &wanted, |piece| {
+    follow((&config, &settings), "/restart", &wanted, |piece| {
         for part in piece.split_inclusive(|byte| *byte == b'\n') {
             line.extend_from_slice(part);
             if !part.ends_with(b"\n") {

@@ -220,7 +220,9 @@ pub(super) fn read_certificates(
     wanted: &[Listen],
     now: SystemTime,
 ) -> Result<Vec<Option<Loaded>>, tls::TlsError> {
-    let read = |listen: &Listen| listen.tls.as_ref().map(|source| tls::read(source, now)).transpose();
+    let read = |listen: &Listen| {
+        listen.tls.as_ref().map(|source| tls::read(source, listen.address.port(), now)).transpose()
+    };
     wanted.iter().map(read).collect()
 }
 

@@ -22,7 +22,6 @@ mod workers;
 
 use std::{
     io,
-    path::Path,
     process::ExitCode,
     sync::{
         Arc,
@@ -58,7 +57,7 @@ use crate::{
         record::Sink,
     },
     request::maintenance::Closure,
-    settings::{self, Settings},
+    settings::{GivenSettings, ListenTls, Settings},
     shared_cache::{EdgeSecrets, SharedCache},
     state::{Edge, Servers},
     upstream::{
@@ -75,17 +74,18 @@ use operator::Operator;
 use orphans::Orphans;
 use reading::FileReader;
 use reload::Running;
-use watch::FileWatch;
+use watch::{FileWatch, SourceLooks};
 use workers::Workers;
 
-/// Serves by the settings in `path` until SIGTERM or SIGINT.
+/// Serves by these settings until SIGTERM or SIGINT.
 ///
 /// # Errors
 /// Everything that keeps the edge from starting: settings, certificates, addresses. Once it serves it does not fail.
 /// From the moment at which the log is there, what fails is told in it, and the exit code says the rest.
-pub fn run(path: &Path) -> anyhow::Result<ExitCode> {
-    let mut watch = FileWatch::new(path);
-    let (settings, warnings) = settings::read(path)?;
+pub fn run(given: &GivenSettings) -> anyhow::Result<ExitCode> {
+    let mut watch = FileWatch::new(given);
+    watch.reads_sources(SourceLooks::of(given));
+    let (settings, warnings) = given.read()?;
     watch.reads_named(&settings);
     let clock = Clock::system();
     let log = OwnLog::start(settings.log.format, clock.clone()).context("no thread for the log")?;
@@ -113,6 +113,7 @@ async fn serve(
     clock: Clock,
     own_log: &Arc<OwnLog>,
 ) -> anyhow::Result<()> {
+    let page = to_open(&settings);
     let token = Arc::new(TokenInForce::default());
     token.set(token::of(&settings)?);
     let tls = TlsByUpstream::load(&settings.upstreams)?;
@@ -197,7 +198,7 @@ async fn serve(
     running.listeners.apply(bound, &running.serving, &running.workers);
     running.operator.apply(admin);
     tracing::info!(threads = running.workers.runtimes().len(), "serving");
-    let ready = tokio::spawn(announce_ready(Arc::clone(&roster)));
+    let ready = tokio::spawn(announce_ready(Arc::clone(&roster), page));
     let mut certificates_read = edge.clock.now();
     let (made, mut newly_made) = mpsc::channel(1);
     let keeper = tokio::spawn(acme::keep(means, wants, made));
@@ -343,11 +344,26 @@ fn observe(edge: &Arc<Edge>, roster: &Arc<Roster>, own_log: &Arc<OwnLog>) {
     });
 }
 
-async fn announce_ready(roster: Arc<Roster>) {
+/// What the person at this machine opens, where certificates are for nobody else.
+fn to_open(settings: &Settings) -> Option<String> {
+    let is_local = |tls: &ListenTls| tls.written().any(|certificate| certificate.local_ca);
+    let local = settings.listeners.iter().find(|listen| listen.tls.as_ref().is_some_and(is_local))?;
+    match local.address.port() {
+        // The system chooses.
+        0 => None,
+        443 => Some("https://localhost".to_owned()),
+        port => Some(format!("https://localhost:{port}")),
+    }
+}
+
+async fn announce_ready(roster: Arc<Roster>, page: Option<String>) {
     for endpoints in roster.all().values() {
         endpoints.until(|ready| !ready.is_empty()).await;
     }
     tracing::info!("ready");
+    if let Some(page) = page {
+        tracing::info!("open {page}");
+    }
 }
 
 /// Waits for the connections to finish; a second signal cuts it short.

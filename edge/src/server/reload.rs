@@ -8,7 +8,7 @@ use super::{
     listeners::{Listeners, read_certificates},
     operator::Operator,
     reading::FileReader,
-    watch::FileWatch,
+    watch::{FileWatch, SourceLooks},
     workers::Workers,
 };
 use tokio::sync::watch;
@@ -23,7 +23,7 @@ use crate::{
     message::reasons::reasons,
     observe::{metrics::ReloadOutcome, own_log::OwnLog},
     settings::{
-        self, AdminAddress, Settings, Token,
+        AdminAddress, Settings, Token,
         reload::{Change, changes, needs_restart},
     },
     upstream::{
@@ -98,8 +98,9 @@ impl Running {
 
     async fn try_reload(&mut self) -> Result<ReloadAnswer, String> {
         self.watch.reads_file();
-        let file = self.watch.file().to_owned();
-        let read = self.reader.read(move || settings::read(&file)).await?;
+        let given = self.watch.given().clone();
+        let (looks, read) = self.reader.read(move || (SourceLooks::of(&given), given.read())).await?;
+        self.watch.reads_sources(looks);
         let (wanted, warnings) = read.map_err(|error| format!("\n{error}"))?;
         self.watch.reads_named(&wanted);
         let edge = Arc::clone(&self.serving.edge);
@@ -145,7 +146,7 @@ impl Running {
         let more = changes.len().saturating_sub(MOST_TOLD);
         changes.truncate(MOST_TOLD);
         let warnings = warnings.iter().map(ToString::to_string).collect();
-        Ok(ReloadAnswer { file: self.watch.file().display().to_string(), changes, more, warnings })
+        Ok(ReloadAnswer { file: self.watch.given().to_string(), changes, more, warnings })
     }
 
     /// An address that clients and the operator would share while both hold it: what is meant for one would reach the other.

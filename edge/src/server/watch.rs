@@ -1,4 +1,4 @@
-//! Sees when the settings' file has changed, or a certificate, key or token that it names.
+//! Sees when the settings' file has changed, or a file that it includes, or a certificate, key or token that it names.
 //!
 //! Files are looked at each second, and not watched by the kernel's notices: those are about inodes and folders, and miss what
 //! happens behind a symbolic link (as Kubernetes swaps whole folders) and on network file systems. A change counts when two
@@ -12,11 +12,11 @@ use std::{
     time::Duration,
 };
 
-use crate::settings::{Settings, folders_within};
+use crate::settings::{GivenSettings, Settings, folders_within};
 
 /// What has been read, and what it looks like now.
 pub(super) struct FileWatch {
-    file: PathBuf,
+    given: GivenSettings,
     /// As the files looked just before they were last read.
     read: FileLooks,
     /// As they looked a moment ago.
@@ -37,21 +37,27 @@ struct FileStamp {
 }
 
 impl FileWatch {
-    /// Looks at the settings' file, which is about to be read for the first time.
-    pub(super) fn new(file: &Path) -> Self {
-        let mut watch = Self { file: file.to_owned(), read: FileLooks::new(), last: FileLooks::new() };
+    /// Looks at the settings' file, where there is one, which is about to be read for the first time.
+    pub(super) fn new(given: &GivenSettings) -> Self {
+        let mut watch = Self { given: given.clone(), read: FileLooks::new(), last: FileLooks::new() };
         watch.reads_file();
         watch
     }
 
-    /// The settings' file.
-    pub(super) fn file(&self) -> &Path {
-        &self.file
+    /// Where the settings come from.
+    pub(super) fn given(&self) -> &GivenSettings {
+        &self.given
     }
 
     /// Looks at all files again, which are about to be read.
     pub(super) fn reads_file(&mut self) {
-        self.read = self.read.keys().chain([&self.file]).map(|path| (path.clone(), stamp(path))).collect();
+        let own = self.given.file().map(Path::to_owned);
+        self.read = self.read.keys().chain(&own).map(|path| (path.clone(), stamp(path))).collect();
+    }
+
+    /// Takes what the files that settings are read from, beside their own, looked like just before.
+    pub(super) fn reads_sources(&mut self, looks: SourceLooks) {
+        self.read.extend(looks.0);
     }
 
     /// Looks at those that these settings name as well, which are about to be read.
@@ -64,9 +70,9 @@ impl FileWatch {
     /// Forgets what settings that are in force now do not name. Of those that were refused all files count: any of them may
     /// have been why.
     pub(super) fn in_force(&mut self, settings: &Settings) {
-        let Self { file, read, .. } = self;
+        let Self { given, read, .. } = self;
         let named: BTreeSet<PathBuf> = named(settings).collect();
-        read.retain(|path, _| path == file || named.contains(path));
+        read.retain(|path, _| given.file() == Some(path) || named.contains(path));
     }
 
     /// Whether a file is other than it was read, and the same as at the last call.
@@ -75,6 +81,20 @@ impl FileWatch {
         let settled = look == self.last;
         self.last = look;
         settled && self.last != self.read
+    }
+}
+
+/// How the files look that settings are read from, beside their own: those that they include, and the folders where more may come.
+pub(super) struct SourceLooks(FileLooks);
+
+impl SourceLooks {
+    /// Reads the settings' file.
+    pub(super) fn of(given: &GivenSettings) -> Self {
+        let looks = given.source_files().into_iter().map(|path| {
+            let looks = stamp(&path);
+            (path, looks)
+        });
+        Self(looks.collect())
     }
 }
 
@@ -96,7 +116,8 @@ fn named(settings: &Settings) -> impl Iterator<Item = PathBuf> {
     let files = upstreams.chain(token).chain(clients);
     let users = settings.routes.iter().filter_map(|route| Some(&*route.basic_auth.as_ref()?.file));
     let files = files.chain(users).map(Path::to_owned).chain(settings.error_pages.files());
-    files.chain(folders).chain(pairs)
+    let sources = settings.sources.files.iter().chain(&settings.sources.folders).cloned();
+    files.chain(folders).chain(pairs).chain(sources)
 }
 
 fn stamp(path: &Path) -> Option<FileStamp> {
@@ -135,7 +156,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("edge.toml");
         fs::write(&file, "one").unwrap();
-        let mut watch = FileWatch::new(&file);
+        let mut watch = FileWatch::new(&GivenSettings::File(file.clone()));
         assert!(!watch.has_changed() && !watch.has_changed());
         fs::write(&file, "begun").unwrap();
         assert!(!watch.has_changed(), "it may still be being written");
@@ -158,7 +179,7 @@ mod tests {
         }
         symlink(&one, &link).unwrap();
         let certificate = link.join("tls.pem");
-        let mut watch = FileWatch::new(&folder.path().join("edge.toml"));
+        let mut watch = FileWatch::new(&GivenSettings::File(folder.path().join("edge.toml")));
         watch.reads_named(&settings(&certificate));
         assert!(!watch.has_changed() && !watch.has_changed());
         symlink(&two, folder.path().join("next")).unwrap();
@@ -166,11 +187,33 @@ mod tests {
         assert!(!watch.has_changed() && watch.has_changed());
     }
 
+    /// A fault in an included file kept the files that are included from being known, and nothing saw how it was mended.
+    #[test]
+    fn included_files_are_watched_those_that_come_too_and_those_that_are_wrong() {
+        let folder = tempfile::tempdir().unwrap();
+        let [file, conf] = ["edge.toml", "conf.d"].map(|name| folder.path().join(name));
+        fs::create_dir(&conf).unwrap();
+        fs::write(&file, "include = [\"conf.d/*.toml\"]").unwrap();
+        let mut watch = FileWatch::new(&GivenSettings::File(file.clone()));
+        let reads = |watch: &mut FileWatch| {
+            watch.reads_file();
+            watch.reads_sources(SourceLooks::of(&GivenSettings::File(file.clone())));
+            assert!(!watch.has_changed() && !watch.has_changed());
+        };
+        reads(&mut watch);
+        fs::write(conf.join("a.toml"), "this is wrong").unwrap();
+        assert!(!watch.has_changed() && watch.has_changed());
+        reads(&mut watch);
+        fs::write(conf.join("a.toml"), "[cache]").unwrap();
+        assert!(!watch.has_changed() && watch.has_changed());
+        reads(&mut watch);
+    }
+
     #[test]
     fn a_file_because_of_which_a_reload_was_refused_is_watched_until_other_settings_are_in_force() {
         let folder = tempfile::tempdir().unwrap();
         let [file, old, new] = ["edge.toml", "old.pem", "new.pem"].map(|name| folder.path().join(name));
-        let mut watch = FileWatch::new(&file);
+        let mut watch = FileWatch::new(&GivenSettings::File(file.clone()));
         watch.reads_named(&settings(&old));
         watch.in_force(&settings(&old));
         watch.reads_file();

@@ -7,7 +7,9 @@
 //!    = help: did you mean "upstream"?
 //! ```
 
-use std::{fmt, io, ops::Range, path::PathBuf};
+use std::{fmt, io, ops::Range, path::PathBuf, sync::Arc};
+
+use super::texts::SourceTexts;
 
 /// Why a file gave no [`Settings`](super::Settings). Its `Display` is meant for the operator: one fault after another in
 /// the file's order, each with place, line, caret and remedy; without a final newline.
@@ -26,11 +28,10 @@ pub enum SettingsError {
     Refused(Faults),
 }
 
-/// All that is wrong with one file, at least one fault.
+/// All that is wrong with a file and those that it includes, at least one fault.
 #[derive(Debug)]
 pub struct Faults {
-    name: String,
-    text: String,
+    texts: Arc<SourceTexts>,
     faults: Vec<Fault>,
 }
 
@@ -40,10 +41,10 @@ pub struct Warning(Faults);
 
 impl Warning {
     /// In the file's order.
-    pub(super) fn each(name: &str, text: &str, doubts: Vec<Fault>) -> Vec<Warning> {
+    pub(super) fn each(texts: &Arc<SourceTexts>, doubts: Vec<Fault>) -> Vec<Warning> {
         let mut doubts = doubts;
         doubts.sort_by_key(|doubt| doubt.span.start);
-        doubts.into_iter().map(|doubt| Warning(Faults::new(name, text, vec![doubt]))).collect()
+        doubts.into_iter().map(|doubt| Warning(Faults::new(texts, vec![doubt]))).collect()
     }
 }
 
@@ -53,13 +54,13 @@ impl fmt::Display for Warning {
     }
 }
 
-/// Bytes of a file.
+/// Bytes of the files, joined.
 pub(super) type Span = Range<usize>;
 
 /// One thing that is wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Fault {
-    /// Bytes of the file to point at.
+    /// Bytes to point at.
     pub(super) span: Span,
     pub(super) message: String,
     pub(super) help: Option<String>,
@@ -67,9 +68,9 @@ pub(super) struct Fault {
 
 impl Faults {
     /// Puts the faults into the file's order.
-    pub(super) fn new(name: &str, text: &str, mut faults: Vec<Fault>) -> Faults {
+    pub(super) fn new(texts: &Arc<SourceTexts>, mut faults: Vec<Fault>) -> Faults {
         faults.sort_by_key(|fault| fault.span.start);
-        Faults { name: name.to_owned(), text: text.to_owned(), faults }
+        Faults { texts: Arc::clone(texts), faults }
     }
 
     pub fn count(&self) -> usize {
@@ -91,9 +92,9 @@ impl fmt::Display for Faults {
 
 impl Faults {
     fn show(&self, fault: &Fault, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let place = TextPosition::find(&self.text, fault.span.start);
+        let (name, place) = self.texts.position(fault.span.start);
         let Fault { message, .. } = fault;
-        writeln!(f, "{}:{}:{}: {message}", self.name, place.line, place.column)?;
+        writeln!(f, "{name}:{}:{}: {message}", place.line, place.column)?;
 
         // Tabs stay, so that the caret's line is indented like the line above it; other characters that would move a
         // terminal's cursor do not.
@@ -115,30 +116,6 @@ impl Faults {
     }
 }
 
-/// A position in a text.
-pub(super) struct TextPosition<'a> {
-    /// From 1.
-    pub(super) line: usize,
-    /// From 1, in characters.
-    column: usize,
-    /// The whole line, without its end.
-    text: &'a str,
-}
-
-impl<'a> TextPosition<'a> {
-    /// Where byte `at` stands; past the end is the end.
-    pub(super) fn find(text: &'a str, at: usize) -> TextPosition<'a> {
-        let at = text.floor_char_boundary(at);
-        let start = text[..at].rfind('\n').map_or(0, |newline| newline + 1);
-        let end = text[at..].find('\n').map_or(text.len(), |newline| at + newline);
-        TextPosition {
-            line: text[..start].matches('\n').count() + 1,
-            column: text[start..at].chars().count() + 1,
-            text: &text[start..end],
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -147,7 +124,7 @@ mod tests {
 
     fn shown(text: &str, span: Range<usize>) -> String {
         let fault = Fault { span, message: "wrong".into(), help: None };
-        Faults::new("f", text, vec![fault]).to_string()
+        Faults::new(&Arc::new(SourceTexts::of("f", text)), vec![fault]).to_string()
     }
 
     #[test]

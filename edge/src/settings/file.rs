@@ -20,6 +20,9 @@ use super::{
     OverloadControl, ProxyProtocol, RedisUrl, RequestField, RequestIdInAnswers, ResponseField,
     SecurityFields, StopSignal, TlsVersion, Unheard, UnknownNames, UpgradeProtocol,
     error::Fault,
+    foreign,
+    sources::IncludePattern,
+    texts::SourceTexts,
     value::{
         ByteSize, CertificateName, CheckPath, CookieNames, CookieSign, Count, Deadline, Directory, Email,
         FieldSign, Host, Instances, Lifetimes, LimitNames, PathPrefix, Paths, Percent, Positive,
@@ -33,6 +36,8 @@ use super::{
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct WrittenFile {
+    #[serde(default)]
+    pub(super) include: Vec<Written<IncludePattern>>,
     pub(super) threads: Option<Written<Threads>>,
     pub(super) watch: Option<Written<bool>>,
     #[serde(default)]
@@ -496,12 +501,11 @@ pub(super) struct WrittenLog {
     pub(super) format: Option<Written<LogFormat>>,
 }
 
-/// Reads the shape, or says everything that is wrong with it.
-pub(super) fn read(text: &str) -> Result<WrittenFile, Vec<Fault>> {
-    let (mut document, errors) = DeTable::parse_recoverable(text);
-    if let Some(error) = errors.first() {
-        return Err(vec![syntax_fault(error, text)]);
-    }
+/// Reads the shape, or says everything that is wrong with it; `texts` is what the document was read from.
+pub(super) fn read(
+    mut document: Spanned<DeTable<'_>>,
+    texts: &SourceTexts,
+) -> Result<WrittenFile, Vec<Fault>> {
     // serde stops at the first error. What it stopped at is taken out and the rest read again, to find them all.
     let mut faults = Vec::new();
     loop {
@@ -511,36 +515,23 @@ pub(super) fn read(text: &str) -> Result<WrittenFile, Vec<Fault>> {
             Err(error) => error,
         };
         let span = error.span().unwrap_or(0..0);
-        faults.push(shape_fault(&error, text, span.clone()));
+        faults.push(shape_fault(&error, texts, span.clone()));
         if !remove(document.get_mut(), &span) {
             return Err(faults);
         }
     }
 }
 
-fn syntax_fault(error: &toml::de::Error, text: &str) -> Fault {
-    let span = error.span().unwrap_or(text.len()..text.len());
-    match error.message() {
-        "duplicate key" => {
-            let key = text.get(span.clone()).unwrap_or_default();
-            Fault {
-                span,
-                message: format!("{key:?} is written twice"),
-                help: Some("keep one of them".to_owned()),
-            }
-        }
-        message => Fault { span, message: message.to_owned(), help: None },
-    }
-}
-
-fn shape_fault(error: &toml::de::Error, text: &str, span: Range<usize>) -> Fault {
+fn shape_fault(error: &toml::de::Error, texts: &SourceTexts, span: Range<usize>) -> Fault {
     let message = error.message();
     if let Some((_, expected)) =
         message.strip_prefix("unknown field `").and_then(|message| message.rsplit_once("`, expected "))
     {
-        let key = text.get(span.clone()).unwrap_or_default().trim_matches(['"', '\'']);
+        let key = texts.get(&span).trim_matches(['"', '\'']);
         let valid = expected.split('`').skip(1).step_by(2);
-        let help = Some(nearest_or_list(key, valid));
+        let is_near = valid.clone().any(|known| strsim::osa_distance(key, known) == 1);
+        let foreign = foreign::answer(key).filter(|_| !is_near).map(str::to_owned);
+        let help = Some(foreign.unwrap_or_else(|| nearest_or_list(key, valid)));
         return Fault { span, message: format!("unknown key {key:?}"), help };
     }
     let Some((found, expected)) =
@@ -585,8 +576,7 @@ fn remove_within(value: &mut DeValue<'_>, span: &Range<usize>) -> bool {
 
 /// Every key of every table with the tables around it, as in `listen.tls.key`; asked of serde, which lists them when it
 /// meets one it does not know.
-#[cfg(test)]
-pub(super) fn known_keys() -> Vec<String> {
+pub fn known_keys() -> Vec<String> {
     use super::value::{FilesTable, MaintenanceTable, RedirectTable, RespondTable, ServerTable};
 
     fn of<T: serde::de::DeserializeOwned>(table: &str) -> Vec<String> {

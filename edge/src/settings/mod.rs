@@ -4,12 +4,14 @@
 //! one. Nothing here has been read from a peer and nothing here is text that still needs parsing.
 //!
 //! ```text
-//! text -> file (its shape, each value with its place) -> resolve (names, defaults, what fits together) -> Settings
-//!            `- value (sizes, durations, rates, ..)          `- error (file:line:column, caret, remedy)
+//! sources (files joined, variables replaced) -> file (its shape, each value with its place)
+//!     -> resolve (names, defaults, what fits together) -> Settings
+//! beside them: value (sizes, durations, rates, ..), error (file:line:column, caret, remedy)
 //! ```
 //!
-//! Relative paths in the file are relative to the edge's working directory. The defaults stand here, as `Default` or
-//! `new` of the resolved types, and in `config/edge.toml`; a test holds the two together.
+//! Relative paths in the file are relative to the edge's working directory, but those of `include`, which begin where the file
+//! is. The defaults stand here, as `Default` or `new` of the resolved types, and in `config/edge.toml`; a test holds the two
+//! together.
 
 mod acme;
 mod actions;
@@ -18,6 +20,8 @@ pub mod credentials;
 mod doubt;
 mod error;
 mod file;
+mod foreign;
+mod given;
 mod key_parts;
 mod limits;
 mod matching;
@@ -26,6 +30,8 @@ mod redis;
 pub mod reload;
 mod resolve;
 mod sharing;
+mod sources;
+mod texts;
 mod token;
 mod upstreams;
 mod users;
@@ -33,7 +39,7 @@ mod value;
 
 use std::{
     collections::BTreeMap,
-    fmt, fs,
+    env, fmt, fs,
     net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
     str::FromStr,
@@ -45,6 +51,9 @@ use cache_policy::{QueryRules, Rules};
 use http::{HeaderValue, Method};
 use ipnet::IpNet;
 
+use error::Fault;
+use texts::SourceTexts;
+
 pub use acme::{Acme, Domain, ExternalAccount, KeyType, LETS_ENCRYPT, LETS_ENCRYPT_STAGING};
 pub use actions::{
     AddressRules, ForwardAuth, INTERNAL, LocationPart, LocationTemplate, MaintenanceSettings, PathRewrite,
@@ -55,14 +64,18 @@ pub use certificates::{
     TlsVersion, UnknownNames, folders_within,
 };
 pub use error::{Faults, SettingsError, Warning};
+pub use file::known_keys;
+pub use given::GivenSettings;
 pub use key_parts::KeyParts;
 pub use limits::{CountedBy, Limit, RequestCosts};
 pub use matching::{Asks, BesideGet, HostPattern, PathPattern, Sign};
 pub use pages::{ErrorPages, PagePart, PageTemplate};
 pub use redis::{RedisSettings, RedisUrl, Unheard};
+pub use resolve::TO_HTTPS;
 pub use sharing::{
     AllowedFields, AllowedOrigins, CrossOrigin, OriginPattern, STRICT, STRICT_TRANSPORT, SecurityFields,
 };
+pub use sources::SettingsSources;
 pub use token::{Token, TokenError, read_token};
 pub use upstreams::{
     Balance, Canary, Check, FilesFolder, HashKey, Location, OverloadControl, ProxyProtocol, RequestField,
@@ -90,7 +103,16 @@ pub fn load(path: &Path) -> Result<Settings, SettingsError> {
 pub fn read(path: &Path) -> Result<(Settings, Vec<Warning>), SettingsError> {
     let text = fs::read_to_string(path)
         .map_err(|source| SettingsError::Unreadable { path: path.to_owned(), source })?;
-    parse_with_warnings(&text, &path.display().to_string())
+    resolve(sources::collect(path, &text))
+}
+
+/// The files that [`read`] reads beside this one, and the folders in which it looks for some: all that are known before what is
+/// wrong with the settings is.
+pub fn source_files(path: &Path) -> Vec<PathBuf> {
+    let Ok(text) = fs::read_to_string(path) else { return Vec::new() };
+    let (texts, SettingsSources { files, folders, .. }, _) = sources::collect(path, &text);
+    let named = sources::document(&texts, &|name| env::var_os(name)).map(|(_, files)| files);
+    [files, folders, named.unwrap_or_default()].concat()
 }
 
 /// Resolves a file's text; `name` is what its faults call the file.
@@ -101,16 +123,41 @@ pub fn parse(text: &str, name: &str) -> Result<Settings, SettingsError> {
     parse_with_warnings(text, name).map(|(settings, _)| settings)
 }
 
+/// Whether a text is TOML, whatever it means.
+///
+/// # Errors
+/// [`SettingsError::Refused`] with the first place where it is not.
+pub fn check_syntax(text: &str, name: &str) -> Result<(), SettingsError> {
+    let texts = Arc::new(SourceTexts::of(name, text));
+    sources::check_syntax(&texts).map_err(|faults| SettingsError::Refused(Faults::new(&texts, faults)))
+}
+
 fn parse_with_warnings(text: &str, name: &str) -> Result<(Settings, Vec<Warning>), SettingsError> {
-    file::read(text)
-        .and_then(|file| resolve::resolve(file, text))
-        .map(|(settings, doubts)| (settings, Warning::each(name, text, doubts)))
-        .map_err(|faults| SettingsError::Refused(Faults::new(name, text, faults)))
+    resolve(sources::collect(Path::new(name), text))
+}
+
+fn resolve(
+    (texts, mut sources, faults): (SourceTexts, SettingsSources, Vec<Fault>),
+) -> Result<(Settings, Vec<Warning>), SettingsError> {
+    let texts = Arc::new(texts);
+    let resolved = match faults.is_empty() {
+        false => Err(faults),
+        true => sources::document(&texts, &|name| env::var_os(name)).and_then(|(document, named)| {
+            sources.files.extend(named);
+            resolve::resolve(file::read(document, &texts)?, &texts)
+        }),
+    };
+    match resolved {
+        Ok((settings, doubts)) => Ok((Settings { sources, ..settings }, Warning::each(&texts, doubts))),
+        Err(faults) => Err(SettingsError::Refused(Faults::new(&texts, faults))),
+    }
 }
 
 /// Everything `edge run` needs to know.
 #[derive(Clone, Debug)]
 pub struct Settings {
+    /// What they were read from.
+    pub sources: SettingsSources,
     /// Worker threads; never 0 (the file's 0 is resolved to one per core).
     pub threads: usize,
     /// Whether the edge reloads by itself when this file, a certificate or a key has changed.
@@ -229,6 +276,17 @@ pub enum AdminAddress {
 }
 
 impl FromStr for AdminAddress {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        <Self as value::Value>::from_text(text).map_err(|refused| match refused.help {
+            Some(help) => format!("{}: {help}", refused.message),
+            None => refused.message,
+        })
+    }
+}
+
+impl FromStr for Location {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {

@@ -13,6 +13,7 @@ mod cves;
 mod drain;
 mod failure;
 mod faults;
+mod first_minutes;
 mod http1;
 mod http2;
 mod impostors;

@@ -16,7 +16,7 @@ use gatehouse_tests::{
 use rcgen::{CertificateParams, KeyPair};
 
 /// What the recipes' paths name, in a folder of a test's own.
-fn place() -> Folder {
+pub(crate) fn place() -> Folder {
     let folder = Folder::new();
     let names = ["shop.example", "*.shop.example", "localhost"].map(str::to_owned);
     let key = KeyPair::generate().unwrap();
@@ -33,7 +33,7 @@ fn place() -> Folder {
     folder
 }
 
-fn recipes() -> Vec<PathBuf> {
+pub(crate) fn recipes() -> Vec<PathBuf> {
     let folders = fs::read_dir(repository().join("docs/recipes")).unwrap().map(|entry| entry.unwrap().path());
     let mut recipes: Vec<PathBuf> = folders.filter(|path| path.is_dir()).collect();
     recipes.sort();

@@ -10,7 +10,6 @@
 //! certified again: that way a renewal replaces one file, and an interrupted start is simply completed.
 
 use std::{
-    fmt,
     fs::{self, File, OpenOptions},
     io::{self, Write as _},
     net::{Ipv4Addr, Ipv6Addr},
@@ -53,24 +52,31 @@ pub enum Provision {
     NewAuthority(Trust),
 }
 
-/// How to trust a new authority. Displayed as a few lines for the operator.
+/// How to trust a new authority.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Trust {
     /// The authority's certificate.
     pub authority: PathBuf,
 }
 
-impl fmt::Display for Trust {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl Trust {
+    /// A few lines for the operator of a listener at this port; 0 for one that is not known yet.
+    #[must_use]
+    pub fn told(&self, port: u16) -> String {
         let path = self.authority.display();
-        write!(
-            formatter,
+        let port = match port {
+            443 => String::new(),
+            0 => ":PORT".to_owned(),
+            port => format!(":{port}"),
+        };
+        format!(
             "Made a local certificate authority, {path}. Until you trust it, browsers warn.\n\
              It can sign for localhost and loopback addresses only.\n  \
-             curl:              curl --cacert {path} https://localhost:8443/\n  \
+             edge trust --ca {path}   does what is needed for Chrome, and as root for the system; by hand:\n  \
+             curl:              curl --cacert {path} https://localhost{port}/\n  \
              Debian, Ubuntu:    sudo cp {path} /usr/local/share/ca-certificates/gatehouse.crt && sudo update-ca-certificates\n  \
              Fedora:            sudo trust anchor {path}\n  \
-             Chrome on Linux:   certutil -d sql:$HOME/.pki/nssdb -A -t C,, -n Gatehouse -i {path}\n  \
+             Chrome on Linux:   mkdir -p ~/.pki/nssdb && certutil -d sql:$HOME/.pki/nssdb -A -t C,, -n Gatehouse -i {path}   (certutil is in libnss3-tools)\n  \
              Firefox:           Settings, Privacy & Security, View Certificates, Authorities, Import: {path}\n  \
              macOS:             sudo security add-trusted-cert -d -k /Library/Keychains/System.keychain {path}\n  \
              Windows:           certutil -addstore -user Root {path}"
@@ -586,6 +592,7 @@ mod tests {
     #[test]
     fn the_way_to_trust_names_the_file() {
         let trust = Trust { authority: "certs/ca.pem".into() };
-        assert!(trust.to_string().contains("curl --cacert certs/ca.pem https://localhost:8443/"));
+        assert!(trust.told(443).contains("https://localhost/") && trust.told(0).contains("localhost:PORT/"));
+        assert!(trust.told(8443).contains("curl --cacert certs/ca.pem https://localhost:8443/"));
     }
 }

@@ -79,14 +79,14 @@ impl Terminators {
 }
 
 /// Reads a listener's certificates and keys, and makes those that are to be made here ([`local_ca`]). What clients will dislike
-/// about a certificate, and how to trust a new local authority, is logged.
+/// about a certificate, and how to trust a new local authority of a listener at `port`, is logged.
 ///
 /// # Errors
 /// [`TlsError`] about a file that cannot be used. A certificate that has ended is no error.
-pub fn read(tls: &ListenTls, now: SystemTime) -> Result<Loaded, TlsError> {
+pub fn read(tls: &ListenTls, port: u16, now: SystemTime) -> Result<Loaded, TlsError> {
     for source in tls.written().filter(|source| source.local_ca) {
         if let Provision::NewAuthority(trust) = local_ca::ensure(source, now)? {
-            tracing::info!("{trust}");
+            tracing::info!("{}", trust.told(port));
         }
     }
     let loaded = Loaded::read(tls, &sources(tls)?, now)?;
@@ -681,7 +681,7 @@ mod tests {
     }
 
     fn loaded(source: &Certificate) -> Loaded {
-        read(&ListenTls::with(source.clone()), now()).unwrap()
+        read(&ListenTls::with(source.clone()), 443, now()).unwrap()
     }
 
     fn terminator(terminators: &Terminators, source: &Certificate) -> Terminator {
@@ -695,7 +695,7 @@ mod tests {
     }
 
     fn error(source: &Certificate) -> String {
-        read(&ListenTls::with(source.clone()), now()).err().unwrap().to_string()
+        read(&ListenTls::with(source.clone()), 443, now()).err().unwrap().to_string()
     }
 
     const BOTH: &[&SupportedProtocolVersion] = &[&TLS13, &TLS12];
@@ -811,7 +811,7 @@ mod tests {
         let names = ["first.test", "SECOND.test", "any.wild.test", "exact.wild.test"];
         let others = [None, Some("unknown.test"), Some("wild.test"), Some("a.b.wild.test"), Some("test")];
         for (default, stands_in) in [(None, 0), (Some("exact.wild.test"), 2)] {
-            let loaded = read(&with(default, UnknownNames::Default), now()).unwrap();
+            let loaded = read(&with(default, UnknownNames::Default), 443, now()).unwrap();
             let chosen = |name| loaded.choose(name).unwrap().end_entity_cert().unwrap().clone().into_owned();
             for (name, number) in names.iter().zip([0, 1, 1, 2]) {
                 assert_eq!(chosen(Some(name)), der(&sources[number]), "{name}");
@@ -820,11 +820,11 @@ mod tests {
                 assert_eq!(chosen(other), der(&sources[stands_in]), "{other:?}");
             }
         }
-        let refusing = read(&with(None, UnknownNames::Refuse), now()).unwrap();
+        let refusing = read(&with(None, UnknownNames::Refuse), 443, now()).unwrap();
         assert!(names.iter().all(|name| refusing.choose(Some(name)).is_some()));
         assert!(others.iter().all(|name| refusing.choose(*name).is_none()));
         let nobody =
-            read(&with(Some("unknown.test"), UnknownNames::Default), now()).err().unwrap().to_string();
+            read(&with(Some("unknown.test"), UnknownNames::Default), 443, now()).err().unwrap().to_string();
         assert!(nobody.contains("is for unknown.test, which is `default`"), "{nobody}");
     }
 
@@ -835,7 +835,7 @@ mod tests {
         let folder = files.0.path().join("live");
         fs::create_dir(&folder).unwrap();
         let tls = ListenTls { folder: Some(folder.clone()), ..ListenTls::default() };
-        let empty = read(&tls, now()).err().unwrap().to_string();
+        let empty = read(&tls, 443, now()).err().unwrap().to_string();
         assert!(empty.contains("live holds no certificate") && empty.contains("NAME.crt"), "{empty}");
         let put = |name: &str| {
             let source = files.pair(name, &[name]);
@@ -845,12 +845,12 @@ mod tests {
         put("one.test");
         let terminator = Terminators::new(Arc::default(), Arc::default())
             .unwrap()
-            .make(read(&tls, now()).unwrap())
+            .make(read(&tls, 443, now()).unwrap())
             .unwrap();
         let knows = |name: &str| terminator.certificates.loaded.load().names.find(name).is_some();
         assert!(knows("one.test") && !knows("two.test"));
         put("two.test");
-        assert!(terminator.renew(read(&tls, now()).unwrap()), "there is one more");
+        assert!(terminator.renew(read(&tls, 443, now()).unwrap()), "there is one more");
         assert!(knows("one.test") && knows("two.test"));
         let ends = terminator.ends();
         assert!(ends.len() == 2 && ends[0].0.ends_with("one.test.crt"), "{ends:?}");
@@ -863,7 +863,7 @@ mod tests {
         let tls = ListenTls { minimum_version: TlsVersion::V1_3, ..ListenTls::with(source.clone()) };
         let terminator = Terminators::new(Arc::default(), Arc::default())
             .unwrap()
-            .make(read(&tls, now()).unwrap())
+            .make(read(&tls, 443, now()).unwrap())
             .unwrap();
         let server = terminator.server_config();
         let shake = |versions| shake(&Arc::new(client(&[&source], versions)), &server, "localhost");
@@ -1030,7 +1030,7 @@ mod tests {
             let source =
                 ListenTls::with(Certificate { certificate, key: key.clone(), local_ca: false, ocsp: None });
             let now = UNIX_EPOCH + Duration::from_secs(days * 86_400);
-            let mut said = read(&source, now).unwrap().warnings(now);
+            let mut said = read(&source, 443, now).unwrap().warnings(now);
             assert_eq!(inspect(&source, now).len(), 1 + said.len(), "`check` says as much");
             said.pop().unwrap_or_default()
         };

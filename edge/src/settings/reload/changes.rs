@@ -1,21 +1,27 @@
-//! What two settings differ in, key by key, as the file writes it.
+//! What two settings differ in, key by key, as the file writes it; and of one, all that is in force.
 //!
 //! Promises: nothing that differs is left out, and no secret is shown.
 
-use std::{collections::BTreeMap, fmt, path::Path, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, fmt, sync::Arc};
 
-use cache_policy::{IgnoredCookies, QueryRules, Rules, Ttl};
-use http::HeaderValue;
+use cache_policy::{IgnoredCookies, QueryRules, Rules};
 use serde::{Deserialize, Serialize};
 
+use super::{
+    effective::EffectiveTables,
+    shown::{
+        Shown, certificate, certificates, duration, field_sign, filled, folder, hidden, hsts, in_line,
+        key_of, list, location_of, maybe, media_range, methods_in_line, named_parts, none, origins_of, pair,
+        path, paths, percent, plain, program, rate, realm, redirect, request_fields, respond,
+        response_fields, run, server, sign, size, substitution, text, ttl, word, words,
+    },
+};
 use crate::settings::{
-    Acme, Admin, AllowedFields, AllowedOrigins, BasicAuth, Bounds, ByteSize, CacheSettings, Canary,
-    Certificate, Check, ClientCertificates, ClientSettings, Command, CommandOutput, CrossOrigin, Domain,
-    ExternalAccount, FilesFolder, ForwardAuth, KeyParts, Limit, Listen, ListenTls, Location, LogSettings,
-    MaintenanceSettings, MediaRange, PathPattern, PurgeAccess, Redirect, RedirectFrom, RedisSettings,
-    RedisUrl, RequestFields, ResendRules, ResponseField, ResponseFields, Route, RouteAction, RouteBounds,
-    RouteTimes, Server, ServerProtocol, Settings, Sign, StatedAnswer, Timeouts, UpstreamSettings,
-    UpstreamTlsSettings, Verification,
+    Acme, Admin, AllowedFields, Balance, BasicAuth, Bounds, CacheSettings, Canary, Certificate, Check,
+    ClientCertificates, ClientSettings, Command, CommandOutput, CrossOrigin, Domain, ExternalAccount,
+    ForwardAuth, KeyParts, Limit, Listen, ListenTls, Location, LogSettings, MaintenanceSettings, PurgeAccess,
+    RedisSettings, RequestFields, ResendRules, Route, RouteBounds, RouteTimes, Server, ServerProtocol,
+    Settings, SettingsSources, TO_HTTPS, Timeouts, UpstreamSettings, UpstreamTlsSettings, Verification,
 };
 
 /// One thing that is other than it was. Shown as `cache.memory: 64 MiB -> 128 MiB`.
@@ -53,62 +59,41 @@ impl fmt::Display for Change {
 /// variables are not shown.
 #[must_use]
 pub fn changes(old: &Settings, new: &Settings) -> Vec<Change> {
-    let mut changes = Changes(Vec::new());
-    // A field that is missing here does not compile: whoever adds a setting says how it is told.
-    let Settings {
-        threads,
-        watch,
-        listeners,
-        admin,
-        acme,
-        cache,
-        redis,
-        clients,
-        limits,
-        commands,
-        name_servers,
-        upstreams,
-        routes,
-        error_pages,
-        purge,
-        maintenance,
-        timeouts,
-        bounds,
-        log,
-    } = old;
-    changes.key("", "threads", (threads, &new.threads), plain);
-    changes.key("", "watch", (watch, &new.watch), plain);
-    changes.listeners(listeners, &new.listeners);
-    changes.admin(admin.as_ref(), new.admin.as_ref());
-    changes.acme(acme, &new.acme);
-    changes.cache(cache, &new.cache);
-    changes.redis(redis.as_ref(), new.redis.as_ref());
-    changes.clients(clients, &new.clients);
-    changes.named("limits", (limits, &new.limits), |limit| rate(&limit.interval), Changes::limit);
-    changes.named("commands", (commands, &new.commands), program, Changes::command);
-    changes.key("", "name_servers", (name_servers, &new.name_servers), |servers| list(servers, plain));
-    changes.named(
-        "upstreams",
-        (upstreams, &new.upstreams),
-        |it| list(&it.servers, server),
-        Changes::upstream,
-    );
-    changes.routes(routes, &new.routes);
-    let (before, after) = (&error_pages.folder, &new.error_pages.folder);
-    changes.key("", "error_pages", (before, after), |folder| maybe(folder, path));
-    if before == after && *error_pages != new.error_pages {
-        changes.0.push(Change::of_content("error_pages".to_owned()));
-    }
-    changes.purge_access((purge.as_ref(), new.purge.as_ref()));
-    changes.maintenance("", (maintenance.as_deref(), new.maintenance.as_deref()));
-    changes.timeouts(timeouts, &new.timeouts);
-    changes.bounds(bounds, &new.bounds);
-    let LogSettings { format } = log;
-    changes.key("log", "format", (format, &new.log.format), word);
-    changes.0
+    let mut changes = Changes { told: Vec::new(), effective: None };
+    changes.settings(old, new);
+    changes.told
 }
 
-struct Changes(Vec<Change>);
+/// All that is in force, every default filled in, as a file would have it. Secrets are not in it, nor what was made by the edge
+/// itself: the routes and upstreams that stand for something shorter.
+#[must_use]
+pub fn effective(settings: &Settings) -> String {
+    let mut settings = settings.clone();
+    let of_files = |upstream: &UpstreamSettings| {
+        upstream.servers.iter().any(|server| matches!(server.location, Location::Files(_)))
+    };
+    settings.upstreams.retain(|_, upstream| !of_files(upstream));
+    settings.routes.retain(|route| *route.name != *TO_HTTPS);
+    for route in &mut settings.routes {
+        let upstream = route.action.upstream().map(|upstream| upstream.balance.clone());
+        if let Some(Balance::Sticky(cookie)) = upstream
+            && let IgnoredCookies::Named(names) = &mut Arc::make_mut(route).rules.ignored_cookies
+        {
+            // The edge's own, added to those of the file.
+            names.pop_if(|name| **name == *cookie);
+        }
+    }
+    settings.sources = SettingsSources::default();
+    let mut walk = Changes { told: Vec::new(), effective: Some(EffectiveTables::default()) };
+    walk.settings(&settings, &settings);
+    walk.effective.map(|tables| tables.to_string()).unwrap_or_default()
+}
+
+/// What the walk over all settings has come to: their differences, or all of them.
+struct Changes {
+    told: Vec<Change>,
+    effective: Option<EffectiveTables>,
+}
 
 /// Tables by name, resolved.
 type TablesByName<T> = BTreeMap<Arc<str>, Arc<T>>;
@@ -128,20 +113,91 @@ macro_rules! each_field {
 }
 
 impl Changes {
-    fn tell(&mut self, table: &str, key: &str, old: Option<String>, new: Option<String>) {
-        let key = if table.is_empty() { key.to_owned() } else { format!("{table}.{key}") };
-        self.0.push(Change { key, old: old.map(shortened), new: new.map(shortened) });
+    fn settings(&mut self, old: &Settings, new: &Settings) {
+        let changes = self;
+        // A field that is missing here does not compile: whoever adds a setting says how it is told.
+        let Settings {
+            sources: SettingsSources { include, files: _, folders: _ },
+            threads,
+            watch,
+            listeners,
+            admin,
+            acme,
+            cache,
+            redis,
+            clients,
+            limits,
+            commands,
+            name_servers,
+            upstreams,
+            routes,
+            error_pages,
+            purge,
+            maintenance,
+            timeouts,
+            bounds,
+            log,
+        } = old;
+        changes.key("", "include", (include, &new.sources.include), |patterns| list(patterns, plain));
+        changes.key("", "threads", (threads, &new.threads), plain);
+        changes.key("", "watch", (watch, &new.watch), plain);
+        changes.listeners(listeners, &new.listeners);
+        changes.admin(admin.as_ref(), new.admin.as_ref());
+        changes.acme(acme, &new.acme);
+        changes.cache(cache, &new.cache);
+        changes.redis(redis.as_ref(), new.redis.as_ref());
+        changes.clients(clients, &new.clients);
+        changes.named("limits", (limits, &new.limits), |limit| rate(&limit.interval), Changes::limit);
+        changes.named("commands", (commands, &new.commands), program, Changes::command);
+        changes.key("", "name_servers", (name_servers, &new.name_servers), |servers| list(servers, plain));
+        changes.named(
+            "upstreams",
+            (upstreams, &new.upstreams),
+            |it| list(&it.servers, server).told,
+            Changes::upstream,
+        );
+        changes.routes(routes, &new.routes);
+        let (before, after) = (&error_pages.folder, &new.error_pages.folder);
+        changes.key("", "error_pages", (before, after), |folder| maybe(folder, path));
+        if before == after && *error_pages != new.error_pages {
+            changes.told.push(Change::of_content("error_pages".to_owned()));
+        }
+        changes.purge_access((purge.as_ref(), new.purge.as_ref()));
+        changes.maintenance("", (maintenance.as_deref(), new.maintenance.as_deref()));
+        changes.timeouts(timeouts, &new.timeouts);
+        changes.bounds(bounds, &new.bounds);
+        let LogSettings { format } = log;
+        changes.key("log", "format", (format, &new.log.format), word);
     }
 
-    fn key<T: PartialEq>(
+    fn tell(&mut self, table: &str, key: &str, old: Option<String>, new: Option<String>) {
+        let key = if table.is_empty() { key.to_owned() } else { format!("{table}.{key}") };
+        self.told.push(Change { key, old: old.map(shortened), new: new.map(shortened) });
+    }
+
+    fn key<T: PartialEq, S: Into<Shown>>(
         &mut self,
         table: &str,
         key: &str,
         (old, new): (&T, &T),
-        show: impl Fn(&T) -> String,
+        show: impl Fn(&T) -> S,
     ) {
-        if old != new {
-            self.tell(table, key, Some(show(old)), Some(show(new)));
+        if let Some(effective) = &mut self.effective {
+            effective.key(table, key, show(new).into().written);
+        } else if old != new {
+            self.tell(table, key, Some(show(old).into().told), Some(show(new).into().told));
+        }
+    }
+
+    /// Whether everything is told, and not what differs.
+    fn tells_all(&self) -> bool {
+        self.effective.is_some()
+    }
+
+    /// Of everything: a table begins.
+    fn begin(&mut self, header: String, table: &str) {
+        if let Some(effective) = &mut self.effective {
+            effective.begin(header, table);
         }
     }
 
@@ -153,6 +209,14 @@ impl Changes {
         gist: impl Fn(&T) -> String,
         compare: impl Fn(&mut Self, &str, (&T, &T)),
     ) {
+        if self.tells_all() {
+            for (name, table) in new {
+                let path = format!("{kind}.{}", key_of(name));
+                self.begin(format!("[{path}]"), &path);
+                compare(self, &path, (table, table));
+            }
+            return;
+        }
         for (name, before) in old {
             match new.get(name) {
                 Some(after) if before == after => {}
@@ -166,6 +230,14 @@ impl Changes {
     }
 
     fn listeners(&mut self, old: &[Listen], new: &[Listen]) {
+        if self.tells_all() {
+            for listen in new {
+                self.begin("[[listen]]".to_owned(), "listen");
+                self.key("listen", "address", (&listen.address, &listen.address), text);
+                self.listener("listen", (listen, listen));
+            }
+            return;
+        }
         // Port 0 gives several the same address: those that are the same before and after are no change, and the others are
         // told apart by their order.
         let mut gone: Vec<&Listen> = old.iter().collect();
@@ -179,26 +251,28 @@ impl Changes {
         });
         let gist = |listen: &Listen| listen.tls.as_ref().map_or("clear text".to_owned(), certificates);
         for before in gone {
-            let Listen { address, tls, proxy_protocol, hsts } = before;
-            match other.iter().position(|after| after.address == *address) {
+            let address = before.address;
+            match other.iter().position(|after| after.address == address) {
                 Some(place) => {
                     let after = other.remove(place);
-                    let table = format!("listen.{address}");
-                    let introducers = (proxy_protocol, &after.proxy_protocol);
-                    self.key(&table, "proxy_protocol", introducers, |networks| list(networks, plain));
-                    self.key(&table, "hsts", (hsts, &after.hsts), |hsts| {
-                        maybe(hsts, |hsts| hsts.to_field().to_str().unwrap_or_default().to_owned())
-                    });
-                    match (tls, &after.tls) {
-                        (Some(old), Some(new)) => self.listen_tls(&table, (old, new)),
-                        (old, new) => self.key(&table, "tls", (old, new), |tls| maybe(tls, certificates)),
-                    }
+                    self.listener(&format!("listen.{address}"), (before, after));
                 }
                 None => self.tell("listen", &address.to_string(), Some(gist(before)), None),
             }
         }
         for after in other {
             self.tell("listen", &after.address.to_string(), None, Some(gist(after)));
+        }
+    }
+
+    fn listener(&mut self, table: &str, (old, new): (&Listen, &Listen)) {
+        let Listen { address: _, tls, proxy_protocol, hsts: strict } = old;
+        let introducers = (proxy_protocol, &new.proxy_protocol);
+        self.key(table, "proxy_protocol", introducers, |networks| filled(networks, text));
+        self.key(table, "hsts", (strict, &new.hsts), |value| maybe(value, hsts));
+        match (tls, &new.tls) {
+            (Some(old), Some(new)) => self.listen_tls(table, (old, new)),
+            (old, new) => self.key(table, "tls", (old, new), |tls| maybe(tls, certificates)),
         }
     }
 
@@ -214,28 +288,27 @@ impl Changes {
             },
             apart certificate certificates client_certificates domains clear_text
         );
-        let names = |domains: &Vec<Domain>| list(domains, |domain| domain.name.to_string());
+        let names = |domains: &[Domain]| -> Vec<String> {
+            domains.iter().map(|domain| domain.name.to_string()).collect()
+        };
         let (before, after) = (names(&values.0.domains), names(&values.1.domains));
-        self.key(listener, "domain", (&before, &after), plain);
-        self.key(listener, "clear_text", (&values.0.clear_text, &values.1.clear_text), word);
+        self.key(listener, "domain", (&before, &after), |names| filled(names, text));
+        if !self.tells_all() || !after.is_empty() {
+            self.key(listener, "clear_text", (&values.0.clear_text, &values.1.clear_text), word);
+        }
         let (old, new) = values;
         match (&old.certificate, &new.certificate) {
             (Some(old), Some(new)) => self.certificate(&table, (old, new)),
             (old, new) => self.key(&table, "certificate", (old, new), |one| maybe(one, certificate)),
         }
         let (before, after) = (&old.certificates, &new.certificates);
-        let both = |pair: &Certificate| format!("{} with {}", path(&pair.certificate), path(&pair.key));
-        self.key(listener, "certificates", (before, after), |all| list(all, both));
+        self.key(listener, "certificates", (before, after), |all| filled(all, pair));
         match (&old.client_certificates, &new.client_certificates) {
             (Some(old), Some(new)) => each_field!(
                 self,
                 &format!("{table}.client_certificates"),
                 (old, new),
-                ClientCertificates {
-                    ca: path,
-                    required: plain,
-                    fields: |fields| list(fields, |(name, part)| format!("{name} = {}", word(part))),
-                },
+                ClientCertificates { ca: path, required: plain, fields: |fields| named_parts(fields.iter()) },
                 apart
             ),
             (old, new) => {
@@ -284,7 +357,7 @@ impl Changes {
                 directory: plain,
                 email: |email| maybe(email, plain),
                 terms_agreed: plain,
-                profile: |profile| maybe(profile, plain),
+                profile: |profile| maybe(profile, text),
                 key_type: word,
                 folder: path,
                 ca: |file| maybe(file, path),
@@ -295,9 +368,7 @@ impl Changes {
         let id: fn(&ExternalAccount) -> String = |eab| eab.key_id.to_string();
         let file: fn(&ExternalAccount) -> String = |eab| path(&eab.key_file);
         for (key, of) in [("key_id", id), ("key_file", file)] {
-            self.key("acme.eab", key, (&part(&old.eab, of), &part(&new.eab, of)), |shown| {
-                maybe(shown, plain)
-            });
+            self.key("acme.eab", key, (&part(&old.eab, of), &part(&new.eab, of)), |shown| maybe(shown, text));
         }
     }
 
@@ -315,7 +386,7 @@ impl Changes {
         let gist = |redis: Option<&RedisSettings>| redis.map(|redis| redis.url.to_string());
         match (old, new) {
             (Some(old), Some(new)) if old.url != new.url && old.url.to_string() == new.url.to_string() => {
-                self.0.push(Change::of_content("redis.url".to_owned()));
+                self.told.push(Change::of_content("redis.url".to_owned()));
             }
             (Some(old), Some(new)) => each_field!(
                 self,
@@ -325,11 +396,9 @@ impl Changes {
                     url: plain,
                     password_file: |file| maybe(file, path),
                     ca: |file| maybe(file, path),
-                    sentinels: |urls: &Vec<RedisUrl>| {
-                        urls.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
-                    },
+                    sentinels: |urls| filled(urls, text),
                     secret_file: |file| maybe(file, path),
-                    namespace: plain,
+                    namespace: text,
                     look_up_timeout: duration,
                     collapse_timeout: duration,
                     largest_object: size,
@@ -378,8 +447,8 @@ impl Changes {
             Command {
                 directory: |directory| maybe(directory, path),
                 env_file: |file| maybe(file, path),
-                user: |user| maybe(user, plain),
-                group: |group| maybe(group, plain),
+                user: |user| maybe(user, text),
+                group: |group| maybe(group, text),
                 instances: plain,
                 listen: word,
                 output: |output| match output {
@@ -388,7 +457,7 @@ impl Changes {
                 },
                 memory: |memory| maybe(memory, size),
                 watch: |files| list(files, path),
-                admin_port: |name| maybe(name, plain),
+                admin_port: |name| maybe(name, text),
                 metrics: |path| maybe(path, plain),
                 ready: |path| path.clone().unwrap_or("tcp".to_owned()),
                 ready_interval: duration,
@@ -399,6 +468,12 @@ impl Changes {
             },
             apart name run environment
         );
+        if self.tells_all() {
+            let Command { run: arguments, environment, .. } = values.1;
+            self.key(table, "run", (arguments, arguments), |arguments| run(arguments));
+            self.key(table, "environment", (environment, environment), |variables| hidden(variables.keys()));
+            return;
+        }
         let (old, new) = (program(values.0), program(values.1));
         if old != new {
             self.tell(table, "run", Some(old), Some(new));
@@ -428,7 +503,6 @@ impl Changes {
                 idle_timeout: duration,
                 collapse_timeout: duration,
                 keep_alive: duration,
-                connection_age: duration,
                 connections: plain,
                 streams: plain,
                 tunnels: plain,
@@ -444,10 +518,24 @@ impl Changes {
                 overload: word,
                 proxy_protocol: word,
             },
-            apart name tls check request_fields heads tunnel identity_fields
+            apart connection_age name tls check request_fields heads tunnel identity_fields
         );
         let (old, new) = values;
-        self.upstream_tls(&format!("{table}.tls"), (&old.tls, &new.tls));
+        // None where each carries one request, which the file does not say.
+        if !self.tells_all() || !new.connection_age.is_zero() {
+            self.key(table, "connection_age", (&old.connection_age, &new.connection_age), duration);
+        }
+        let over_tls = |server: &Server| {
+            let (Location::Network { protocol, .. } | Location::EachAddress { protocol, .. }) =
+                &server.location
+            else {
+                return false;
+            };
+            *protocol == ServerProtocol::Tls
+        };
+        if !self.tells_all() || new.servers.iter().any(over_tls) {
+            self.upstream_tls(&format!("{table}.tls"), (&old.tls, &new.tls));
+        }
         self.request_fields(table, (&old.request_fields, &new.request_fields));
         match (&old.check, &new.check) {
             (Some(old), Some(new)) => self.check(&format!("{table}.check"), (old, new)),
@@ -457,6 +545,9 @@ impl Changes {
 
     /// Their values are not told.
     fn request_fields(&mut self, table: &str, (old, new): (&RequestFields, &RequestFields)) {
+        if self.tells_all() {
+            return self.key(table, "request_fields", (new, new), |fields| request_fields(fields.words()));
+        }
         let added = new.words().filter(|(name, ..)| old.of(name).is_none());
         for (name, field, word) in old.words().chain(added) {
             let key = format!("request_fields.{name}");
@@ -496,8 +587,8 @@ impl Changes {
             self, table, values,
             Check {
                 path: plain,
-                host: |host| maybe(host, plain),
-                body: |text| maybe(text, plain),
+                host: |host| maybe(host, text),
+                body: |content| maybe(content, text),
                 interval: duration,
                 timeout: duration,
                 rise: plain,
@@ -512,13 +603,24 @@ impl Changes {
         fn names(routes: &[Arc<Route>]) -> Vec<&str> {
             routes.iter().map(|route| &*route.name).collect()
         }
+        if self.tells_all() {
+            for route in new {
+                self.begin("[[routes]]".to_owned(), "routes");
+                self.key("routes", "name", (&route.name, &route.name), text);
+                if let Some(effective) = &mut self.effective {
+                    effective.leave_out(if route.action.upstream().is_some() { &[] } else { OF_UPSTREAMS });
+                }
+                self.route("routes", (route, route));
+            }
+            return;
+        }
         let gist = |route: &Route| {
             let hosts = if route.hosts.is_empty() {
                 String::new()
             } else {
-                format!("{} ", list(&route.hosts, plain))
+                format!("{} ", list(&route.hosts, text).told)
             };
-            format!("{hosts}{}", paths(&route.paths))
+            format!("{hosts}{}", paths(&route.paths).told)
         };
         let of =
             |routes: &[Arc<Route>], name: &str| routes.iter().find(|route| *route.name == *name).cloned();
@@ -543,9 +645,11 @@ impl Changes {
         each_field!(
             self, table, values,
             Route {
-                hosts: |hosts| if hosts.is_empty() { "every host".to_owned() } else { list(hosts, plain) },
+                hosts: |hosts| match hosts.is_empty() {
+                    true => Shown { told: "every host".to_owned(), ..none() },
+                    false => list(hosts, text),
+                },
                 compress: plain,
-                compress_types: |types| list(types, media_range),
                 decompress: plain,
                 early_hints: plain,
                 receive_first: size,
@@ -553,9 +657,13 @@ impl Changes {
                 encoded_slash: word,
                 security: word,
             },
-            apart name paths asks addresses basic_auth forward_auth maintenance action rewrite response_fields cors canary resend limits times bounds rules query key bypass also browser
+            apart compress_types name paths asks addresses basic_auth forward_auth maintenance action rewrite response_fields cors canary resend limits times bounds rules query key bypass also browser
         );
         let (old, new) = values;
+        if !self.tells_all() || new.compress {
+            let types = (&old.compress_types, &new.compress_types);
+            self.key(table, "compress_types", types, |types| list(types, media_range));
+        }
         match (&old.canary, &new.canary) {
             (Some(old), Some(new)) => self.canary(&format!("{table}.canary"), (old, new)),
             (old, new) => {
@@ -565,29 +673,33 @@ impl Changes {
             }
         }
         self.key(table, "path", (&old.paths, &new.paths), |all| paths(all));
-        self.key(table, "methods", (&old.asks.methods, &new.asks.methods), |methods| list(methods, plain));
-        self.key(table, "headers", (&old.asks.fields, &new.asks.fields), |fields| list(fields, sign));
+        self.key(table, "methods", (&old.asks.methods, &new.asks.methods), |methods| filled(methods, text));
+        self.key(table, "headers", (&old.asks.fields, &new.asks.fields), |fields| filled(fields, field_sign));
         let upstream = |route: &Route| route.action.upstream().map(|upstream| Arc::clone(&upstream.name));
         let files = |route: &Route| {
             let servers = &route.action.upstream()?.servers;
-            let files = servers.iter().find(|server| matches!(server.location, Location::Files(_)))?;
-            Some(location_of(&files.location))
+            servers.iter().find_map(|server| {
+                let Location::Files(of) = &server.location else { return None };
+                Some(Shown { told: location_of(&server.location), written: Some(folder(of)) })
+            })
         };
-        self.key(table, "upstream", (&upstream(old), &upstream(new)), |name| maybe(name, plain));
-        self.key(table, "files", (&files(old), &files(new)), |folder| maybe(folder, plain));
+        if !self.tells_all() || files(new).is_none() {
+            self.key(table, "upstream", (&upstream(old), &upstream(new)), |name| maybe(name, text));
+        }
+        self.key(table, "files", (&files(old), &files(new)), |folder| maybe(folder, Shown::clone));
         self.key(table, "allow", (&old.addresses.allow, &new.addresses.allow), |networks| {
-            list(networks, plain)
+            filled(networks, text)
         });
-        self.key(table, "deny", (&old.addresses.deny, &new.addresses.deny), |networks| list(networks, plain));
+        self.key(table, "deny", (&old.addresses.deny, &new.addresses.deny), |networks| {
+            filled(networks, text)
+        });
         match (&old.basic_auth, &new.basic_auth) {
             (Some(old), Some(new)) => {
                 let table = format!("{table}.basic_auth");
                 self.key(&table, "users", (&old.file, &new.file), path);
-                self.key(&table, "realm", (&old.challenge, &new.challenge), |challenge| {
-                    String::from_utf8_lossy(challenge.as_bytes()).into_owned()
-                });
+                self.key(&table, "realm", (&old.challenge, &new.challenge), realm);
                 if old.file == new.file && old.users != new.users {
-                    self.0.push(Change::of_content(format!("{table}.users")));
+                    self.told.push(Change::of_content(format!("{table}.users")));
                 }
             }
             (old, new) => {
@@ -599,7 +711,7 @@ impl Changes {
         self.key(table, "strip_prefix", (&before.strip, &after.strip), |prefix| maybe(prefix, plain));
         self.key(table, "add_prefix", (&before.add, &after.add), |prefix| maybe(prefix, plain));
         self.key(table, "rewrite", (&before.replace, &after.replace), |replace| {
-            maybe(replace, |replace| format!("{:?} to {:?}", replace.from, replace.to))
+            maybe(replace, |replace| substitution(replace))
         });
         self.key(table, "response_fields", (&old.response_fields, &new.response_fields), response_fields);
         match (&old.forward_auth, &new.forward_auth) {
@@ -607,7 +719,7 @@ impl Changes {
                 let table = format!("{table}.forward_auth");
                 self.key(&table, "upstream", (&old.upstream.name, &new.upstream.name), plain);
                 self.key(&table, "path", (&old.path, &new.path), plain);
-                self.key(&table, "copy", (&old.copy, &new.copy), |names| list(names, plain));
+                self.key(&table, "copy", (&old.copy, &new.copy), |names| filled(names, text));
             }
             (old, new) => {
                 let upstream = |auth: &Option<Arc<ForwardAuth>>| {
@@ -625,27 +737,30 @@ impl Changes {
                 self.key(table, "cors", (&origins(old), &origins(new)), |cors| maybe(cors, origins_of));
             }
         }
-        self.key(table, "redirect", (&redirect(old), &redirect(new)), |to| maybe(to, plain));
-        self.key(table, "respond", (&respond(old), &respond(new)), |answer| maybe(answer, plain));
+        self.key(table, "redirect", (&redirect(old), &redirect(new)), |to| maybe(to, Shown::clone));
+        self.key(table, "respond", (&respond(old), &respond(new)), |answer| maybe(answer, Shown::clone));
         let limits = |route: &Route| -> Vec<Arc<str>> {
             route.limits.iter().map(|limit| Arc::clone(&limit.name)).collect()
         };
         self.key(table, "limit", (&limits(old), &limits(new)), |names| match names.as_slice() {
-            [] => "none".to_owned(),
-            [name] => plain(name),
-            names => list(names, plain),
+            [] => none(),
+            [name] => text(name),
+            names => list(names, text),
         });
         each_field!(
             self, &format!("{table}.timeouts"), (&old.times, &new.times),
             RouteTimes {
                 total: duration,
                 first_byte: duration,
-                between_bytes: duration,
                 whole: |time| maybe(time, duration),
             },
-            // It is `timeouts.body`.
-            apart upload_pause
+            // The second is `timeouts.body`, or the first where that is written.
+            apart between_bytes upload_pause
         );
+        if !self.tells_all() || new.times.between_bytes == new.times.upload_pause {
+            let times = (&old.times.between_bytes, &new.times.between_bytes);
+            self.key(&format!("{table}.timeouts"), "between_bytes", times, duration);
+        }
         each_field!(
             self,
             &format!("{table}.bounds"),
@@ -706,14 +821,14 @@ impl Changes {
         each_field!(
             self, "purge", (old, new),
             PurgeAccess {
-                allow: |networks| list(networks, plain),
+                allow: |networks| filled(networks, text),
                 token_file: |file| maybe(file, path),
                 soft: plain,
             },
             apart token
         );
         if old.token_file == new.token_file && old.token != new.token {
-            self.0.push(Change::of_content("purge.token_file".to_owned()));
+            self.told.push(Change::of_content("purge.token_file".to_owned()));
         }
     }
 
@@ -733,7 +848,7 @@ impl Changes {
             (old, new),
             MaintenanceSettings {
                 file: path,
-                except: |networks| list(networks, plain),
+                except: |networks| filled(networks, text),
                 retry_after: duration
             },
             apart
@@ -743,15 +858,15 @@ impl Changes {
     fn cross_origin(&mut self, table: &str, values: (&CrossOrigin, &CrossOrigin)) {
         each_field!(
             self, table, values,
-            CrossOrigin { origins: origins_of, methods: field_value, credentials: plain, max_age: duration },
+            CrossOrigin { origins: origins_of, methods: methods_in_line, credentials: plain, max_age: duration },
             apart fields exposed
         );
         let (old, new) = values;
         self.key(table, "headers", (&old.fields, &new.fields), |fields| match fields {
-            AllowedFields::Asked => "any".to_owned(),
-            AllowedFields::These(fields) => field_value(fields),
+            AllowedFields::Asked => Shown { told: "any".to_owned(), ..none() },
+            AllowedFields::These(fields) => in_line(fields),
         });
-        self.key(table, "expose", (&old.exposed, &new.exposed), |fields| maybe(fields, field_value));
+        self.key(table, "expose", (&old.exposed, &new.exposed), |fields| maybe(fields, in_line));
     }
 
     fn canary(&mut self, table: &str, (old, new): (&Canary, &Canary)) {
@@ -759,12 +874,12 @@ impl Changes {
             self, table, (old, new),
             Canary {
                 share: percent,
-                header: |field| maybe(field, sign),
+                header: |field| maybe(field, field_sign),
                 cookie: |cookie| maybe(cookie, sign),
             },
             apart upstream
         );
-        self.key(table, "upstream", (&old.upstream.name, &new.upstream.name), plain);
+        self.key(table, "upstream", (&old.upstream.name, &new.upstream.name), text);
     }
 
     fn rules(&mut self, table: &str, values: (&Rules, &Rules)) {
@@ -795,11 +910,16 @@ impl Changes {
         let (old, new) = values;
         self.key(table, "ignore_cookies", (&old.ignored_cookies, &new.ignored_cookies), |ignored| {
             match ignored {
-                IgnoredCookies::All => "true".to_owned(),
+                IgnoredCookies::All => plain(&true),
                 IgnoredCookies::Named(names) => words(names),
-                IgnoredCookies::AllBut(names) => format!("all but {}", words(names)),
+                IgnoredCookies::AllBut(_) => none(),
             }
         });
+        let bypass = |rules: &Rules| match &rules.ignored_cookies {
+            IgnoredCookies::AllBut(names) => words(names),
+            IgnoredCookies::All | IgnoredCookies::Named(_) => none(),
+        };
+        self.key(&format!("{table}.bypass"), "cookies", (old, new), bypass);
     }
 
     fn timeouts(&mut self, old: &Timeouts, new: &Timeouts) {
@@ -858,179 +978,22 @@ fn shortened(mut value: String) -> String {
 /// Characters of a value.
 const LONGEST_SHOWN: usize = 160;
 
-fn plain(value: &impl ToString) -> String {
-    value.to_string()
-}
-
-fn maybe<T>(value: &Option<T>, show: impl Fn(&T) -> String) -> String {
-    value.as_ref().map_or("none".to_owned(), show)
-}
-
-fn list<T>(values: &[T], show: impl Fn(&T) -> String) -> String {
-    format!("[{}]", values.iter().map(show).collect::<Vec<_>>().join(", "))
-}
-
-fn words(values: &[String]) -> String {
-    list(values, |value| format!("{value:?}"))
-}
-
-/// One of a few words: the variants are named as the file writes them, in other letters.
-fn word(value: &impl fmt::Debug) -> String {
-    let mut word = String::new();
-    for letter in format!("{value:?}").chars() {
-        if letter.is_ascii_uppercase() && !word.is_empty() {
-            word.push('-');
-        }
-        word.push(letter.to_ascii_lowercase());
-    }
-    word
-}
-
-fn percent(share: &u32) -> String {
-    format!("{share}%")
-}
-
-fn size(bytes: &u64) -> String {
-    ByteSize(*bytes).to_string()
-}
-
-fn duration(time: &Duration) -> String {
-    const UNITS: [(&str, u128); 4] = [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000)];
-    let milliseconds = time.as_millis();
-    let unit = UNITS.iter().find(|(_, length)| milliseconds > 0 && milliseconds.is_multiple_of(*length));
-    let (unit, length) = unit.unwrap_or(&("ms", 1));
-    format!("{}{unit}", milliseconds / length)
-}
-
-/// In the largest unit that makes it a whole number.
-fn rate(interval: &Duration) -> String {
-    const PERIODS: [(&str, f64); 4] = [("s", 1.0), ("m", 60.0), ("h", 3600.0), ("d", 86_400.0)];
-    let rates = PERIODS.map(|(unit, period)| (unit, period / interval.as_secs_f64()));
-    let whole = rates.iter().find(|(_, rate)| *rate >= 0.999 && (rate - rate.round()).abs() < rate * 1e-6);
-    let (unit, rate) = whole.unwrap_or(&rates[3]);
-    format!("{}/{unit}", rate.round())
-}
-
-fn path(path: &impl AsRef<Path>) -> String {
-    path.as_ref().display().to_string()
-}
-
-/// The first of them, or where they lie.
-fn certificates(tls: &ListenTls) -> String {
-    let domain = tls.domains.first().map(|domain| domain.name.to_string());
-    tls.written().next().map(certificate).or(tls.folder.as_ref().map(path)).or(domain).unwrap_or_default()
-}
-
-fn certificate(certificate: &Certificate) -> String {
-    certificate.certificate.display().to_string()
-}
-
-fn server(Server { location, weight, backup }: &Server) -> String {
-    let mut shown = location_of(location);
-    if weight.get() > 1 {
-        shown.push_str(&format!(" weight {weight}"));
-    }
-    if *backup {
-        shown.push_str(" backup");
-    }
-    shown
-}
-
-fn location_of(location: &Location) -> String {
-    let url = |protocol: &ServerProtocol, host: &str, port: u16| {
-        let scheme = match protocol {
-            ServerProtocol::Http1 => "http",
-            ServerProtocol::H2c => "h2c",
-            ServerProtocol::Tls => "https",
-        };
-        let host = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
-        format!("{scheme}://{host}:{port}")
-    };
-    match location {
-        Location::Network { protocol, host, port } => url(protocol, host, *port),
-        Location::EachAddress { protocol, host, port } => format!("dns+{}", url(protocol, host, *port)),
-        Location::Unix(file) => format!("unix:{}", file.display()),
-        Location::Command(name) => format!("command:{name}"),
-        Location::Files(folder) => {
-            let FilesFolder { root, mounted_at: _, fallback, immutable } = &**folder;
-            let fallback = fallback.as_ref().map(|page| format!(", fallback {page}")).unwrap_or_default();
-            let immutable = if immutable.is_empty() {
-                String::new()
-            } else {
-                format!(", immutable {}", list(immutable, plain))
-            };
-            format!("{}{fallback}{immutable}", root.display())
-        }
-    }
-}
-
-/// Without arguments: one may be a secret.
-fn program(command: &Command) -> String {
-    command.run.first().cloned().unwrap_or_default()
-}
-
-fn response_fields(fields: &ResponseFields) -> String {
-    let shown = fields.each().map(|(name, field)| match field {
-        ResponseField::Is(lines) => {
-            let lines = list(lines, |line| format!("{:?}", String::from_utf8_lossy(line.as_bytes())));
-            format!("{name} = {lines}")
-        }
-        ResponseField::Absent => format!("{name} = false"),
-        ResponseField::Kept => format!("{name} = true"),
-    });
-    format!("{{ {} }}", shown.collect::<Vec<_>>().join(", "))
-}
-
-fn origins_of(origins: &AllowedOrigins) -> String {
-    match origins {
-        AllowedOrigins::Any => "*".to_owned(),
-        AllowedOrigins::These(these) => list(these, plain),
-    }
-}
-
-fn field_value(value: &HeaderValue) -> String {
-    String::from_utf8_lossy(value.as_bytes()).into_owned()
-}
-
-fn redirect(route: &Route) -> Option<String> {
-    let RouteAction::Redirect(Redirect { to, status, from }) = &route.action else { return None };
-    let clear = if *from == RedirectFrom::ClearText { " of clear text" } else { "" };
-    Some(format!("{} to {to}{clear}", status.as_u16()))
-}
-
-fn respond(route: &Route) -> Option<String> {
-    let RouteAction::Respond(StatedAnswer { status, content_type, content }) = &route.action else {
-        return None;
-    };
-    let (kind, text) = (String::from_utf8_lossy(content_type.as_bytes()), String::from_utf8_lossy(content));
-    Some(format!("{} {kind} {text:?}", status.as_u16()))
-}
-
-fn paths(paths: &[PathPattern]) -> String {
-    match paths {
-        [path] => path.to_string(),
-        paths => list(paths, plain),
-    }
-}
-
-fn sign(Sign { name, value }: &Sign) -> String {
-    match value {
-        Some(value) => format!("{name}={value}"),
-        None => name.to_string(),
-    }
-}
-
-fn media_range(MediaRange { before, after }: &MediaRange) -> String {
-    match after {
-        Some(after) => format!("{before}*{after}"),
-        None => before.to_string(),
-    }
-}
-
-fn ttl(lifetimes: &Ttl) -> String {
-    if *lifetimes == Ttl::of_answers(lifetimes.longest()) {
-        return duration(&lifetimes.longest());
-    }
-    let each = lifetimes.each().map(|(status, time)| format!("{} = {}", status.as_u16(), duration(&time)));
-    format!("{{ {} }}", each.collect::<Vec<_>>().join(", "))
-}
+/// What a route says only of its upstream.
+const OF_UPSTREAMS: &[&str] = &[
+    "canary",
+    "receive_first",
+    "upgrades",
+    "resend",
+    "compress",
+    "compress_types",
+    "decompress",
+    "early_hints",
+    "strip_prefix",
+    "add_prefix",
+    "rewrite",
+    "timeouts",
+    "bounds",
+    "cache",
+    "upstream",
+    "files",
+];

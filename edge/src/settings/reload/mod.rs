@@ -5,11 +5,13 @@
 //! reports why. What the others come to is told by [`changes`], key by key, as the file writes them.
 
 mod changes;
+mod effective;
+mod shown;
 
 use std::fmt;
 
 use super::Settings;
-pub use changes::{Change, changes};
+pub use changes::{Change, changes, effective};
 
 /// A setting that only a start can change.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,6 +59,7 @@ mod tests {
     /// Every key of the file, with a value before and after the reload, and what comes of it. A key that is missing here
     /// fails a test: whoever adds one says whether a reload of it takes effect.
     const ALL: &[(&str, &str, &str, Effect)] = &[
+        ("include", "[\"src/no*.toml\"]", "[\"src/none*.toml\"]", InFlight),
         ("threads", "2", "3", Restart),
         ("watch", "false", "true", InFlight),
         ("listen.address", "\"[::]:8080\"", "\"[::]:8081\"", InFlight),
@@ -545,6 +548,57 @@ mod tests {
             let name = if name.ends_with(".environment") { format!("{name}.A") } else { name };
             let name = if name.ends_with(".request_fields") { format!("{name}.a") } else { name };
             assert!(told.iter().any(|line| line.starts_with(&format!("{name}: "))), "{name}: {told:#?}");
+        }
+    }
+
+    /// A file of what is in force means the same, whatever is set in it; but for what may be a secret.
+    #[test]
+    fn what_is_in_force_can_be_pasted_back() {
+        let hidden = ["commands.x.run", "commands.x.environment", "upstreams.x.request_fields"];
+        let mut wrong = Vec::new();
+        for (key, before, after, _) in ALL.iter().filter(|(key, ..)| !hidden.contains(key)) {
+            for value in [before, after] {
+                let mut settings = settings(&file(key, value));
+                settings.sources = Default::default();
+                let text = effective(&settings);
+                match parse(&text, "effective") {
+                    Ok(other) if format!("{other:#?}") == format!("{settings:#?}") => {}
+                    Ok(other) => {
+                        let (other, settings) = (format!("{other:#?}"), format!("{settings:#?}"));
+                        let lines = settings.lines().zip(other.lines()).filter(|(one, other)| one != other);
+                        wrong.push(format!("{key} = {value}: {:?}", lines.take(3).collect::<Vec<_>>()));
+                    }
+                    Err(error) => wrong.push(format!("{key} = {value}: {error}")),
+                }
+            }
+        }
+        assert!(wrong.is_empty(), "{} wrong:\n{}", wrong.len(), wrong.join("\n\n"));
+    }
+
+    #[test]
+    fn no_secret_is_in_what_is_in_force() {
+        for (key, value) in [
+            ("commands.x.run", "[\"a\", \"secret\"]"),
+            ("commands.x.environment", "{ A = \"secret\" }"),
+            ("upstreams.x.request_fields", "{ Authorization = \"secret\" }"),
+            ("redis.url", "\"redis://user:secret@a\""),
+        ] {
+            let text = effective(&settings(&file(key, value)));
+            assert!(!text.contains("secret"), "{key}: {text}");
+            parse(&text, "effective").unwrap_or_else(|error| panic!("{key}: {error}"));
+        }
+    }
+
+    #[test]
+    fn every_key_is_in_what_is_in_force() {
+        let both = |(key, before, after, _): &(&str, &str, &str, _)| {
+            [before, after].map(|value| effective(&settings(&file(key, value)))).concat()
+        };
+        let text = ALL.iter().map(both);
+        let text = text.collect::<Vec<_>>().join("\n");
+        let words: Vec<&str> = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').collect();
+        for key in known_keys().iter().filter(|key| *key != "include") {
+            assert!(key.split('.').all(|key| words.contains(&key)), "{key} is missing");
         }
     }
 

@@ -43,7 +43,7 @@ impl Resolver<'_> {
             if let Some((earlier, other)) = listeners.iter().find(|(_, other)| clash(other.address, address))
             {
                 let line = self.line(earlier);
-                let message = format!("{address} is taken by the listener {} on line {line}", other.address);
+                let message = format!("{address} is taken by the listener {} on {line}", other.address);
                 self.fault(place.clone(), message, "give each listener a port of its own");
             }
             let proxy_protocol = self.or(table.proxy_protocol, ProxyPeers::default()).0;
@@ -176,7 +176,7 @@ impl Resolver<'_> {
         let clashes = |listen: &Listen| matches!(address, AdminAddress::Network(address) if clash(listen.address, address));
         if let Some((listener, listen)) = public.iter().find(|(_, listen)| clashes(listen)) {
             let message = format!(
-                "the admin address {address} is on the public listener {} of line {}",
+                "the admin address {address} is on the public listener {} of {}",
                 listen.address,
                 self.line(listener)
             );

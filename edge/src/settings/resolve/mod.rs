@@ -26,16 +26,18 @@ use toml::Spanned;
 use super::{
     Bounds, ClearText, ErrorPages, Limit, Listen, LogSettings, MaintenanceSettings, RequestField, Settings,
     Timeouts, UpstreamSettings, doubt,
-    error::{Fault, Span, TextPosition},
+    error::{Fault, Span},
     file::{Named, WrittenFile, WrittenRoute},
+    sources::SettingsSources,
+    texts::SourceTexts,
     value::{Deadline, Positive, PositiveSize, Table, Threads, Written, nearest_or_list},
 };
 
-/// Resolves a file whose shape is right; `text` is what it was read from.
+/// Resolves a file whose shape is right; `texts` are what it was read from.
 ///
 /// Beside the settings: what is no fault, and hardly meant.
-pub(super) fn resolve(file: WrittenFile, text: &str) -> Result<(Settings, Vec<Fault>), Vec<Fault>> {
-    let mut resolver = Resolver { text, faults: Vec::new() };
+pub(super) fn resolve(file: WrittenFile, texts: &SourceTexts) -> Result<(Settings, Vec<Fault>), Vec<Fault>> {
+    let mut resolver = Resolver { texts, faults: Vec::new() };
     let names = doubt::WrittenPlaces::of(&file);
     let settings = resolver.settings(file);
     if !resolver.faults.is_empty() {
@@ -60,7 +62,7 @@ struct Known<'a> {
 }
 
 struct Resolver<'a> {
-    text: &'a str,
+    texts: &'a SourceTexts,
     faults: Vec<Fault>,
 }
 
@@ -108,7 +110,11 @@ impl Resolver<'_> {
         let mut upstreams = upstreams;
         upstreams.extend(routes.iter().filter_map(|route| route.action.upstream()).map(named));
         let cache = self.cache(file.cache);
+        for pattern in file.include {
+            self.value(pattern);
+        }
         Settings {
+            sources: SettingsSources::default(),
             threads: self.threads(file.threads),
             watch: self.or(file.watch, false),
             admin: self.admin(file.admin, &listeners),
@@ -258,8 +264,9 @@ impl Resolver<'_> {
         self.faults.push(Fault { span, message: message.into(), help: Some(help.into()) });
     }
 
-    fn line(&self, span: &Span) -> usize {
-        TextPosition::find(self.text, span.start).line
+    /// `line 12`, with the file's name where there are several.
+    fn line(&self, span: &Span) -> String {
+        self.texts.line(span)
     }
 }
 
@@ -281,7 +288,7 @@ fn to_https(listeners: &[(Span, Listen)]) -> Option<Table<WrittenRoute>> {
 }
 
 /// The name of that route.
-const TO_HTTPS: &str = "domain-to-https";
+pub const TO_HTTPS: &str = "domain-to-https";
 
 /// The fields by which upstreams are told of client certificates, of all listeners: what one of them tells is believed, and
 /// no client may say it by another one.

@@ -38,8 +38,7 @@ impl Resolver<'_> {
             {
                 self.check_name(name.span.clone(), &text.0);
                 if let Some(earlier) = names.get(text) {
-                    let message =
-                        format!("the route name {:?} is taken on line {}", text.0, self.line(earlier));
+                    let message = format!("the route name {:?} is taken on {}", text.0, self.line(earlier));
                     self.fault(name.span.clone(), message, "give each route a name of its own");
                 } else {
                     names.insert(text.clone(), name.span.clone());
@@ -50,7 +49,7 @@ impl Resolver<'_> {
             if let Some((earlier, other)) = shadow(&routes, &route) {
                 let line = self.line(earlier);
                 let message = format!(
-                    "route {:?} is unreachable: route {:?} on line {line} takes its requests",
+                    "route {:?} is unreachable: route {:?} on {line} takes its requests",
                     route.name, other.name
                 );
                 let help = if other.paths == route.paths {

@@ -17,7 +17,6 @@ use serde::de::{
 };
 use toml::Spanned;
 
-#[cfg(test)]
 pub(super) use actions::{FilesTable, MaintenanceTable, RedirectTable, RespondTable};
 pub(super) use actions::{
     PlainOrTable, RedirectTarget, WrittenFiles, WrittenMaintenance, WrittenRedirect, WrittenRespond,
@@ -30,7 +29,6 @@ pub(super) use amounts::{
 pub(super) use authorities::{Directory, Email, ServedNames};
 pub(super) use choices::{CookieNames, PathPrefix, Paths, Ready, UnsafeMethod};
 pub(super) use places::{Host, ProxyPeers};
-#[cfg(test)]
 pub(super) use servers::ServerTable;
 pub(super) use servers::{
     CertificateName, CheckPath, CookieSign, FieldSign, ServedName, WellStatus, WrittenServer,

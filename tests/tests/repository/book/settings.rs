@@ -16,7 +16,8 @@ const INTRODUCTION: &str = "# Settings
 
 One TOML file. What stands in a box is the default where there is one, and an example else; a line that begins with `#` is off unless \
 it is written. A key that is not known is an error, as is a value that cannot be: `edge check --config FILE` names line, value and \
-remedy.
+remedy; `edge check --effective` prints all that is in force. [Files, variables and secrets](operating.md#files-variables-and-secrets) says \
+how a file includes others, and how a text holds a variable of the environment or what another file says.
 
 A [reload](operating.md#reload) changes everything, unless it is said here that it does not; what is said to be of the next connection, \
 open connections keep as it was.
