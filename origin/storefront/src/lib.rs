@@ -491,7 +491,8 @@ mod tests {
             }
         };
         let listing = context! {
-            path => "/category/kitchen", kept => context! { price => "25-50" }, narrowed => true, next => "/next",
+            path => "/category/kitchen", kept => context! { price => "25-50" }, narrowed => true, or_more => false,
+            next => "/next",
             sorts => [context! { name => "newest", words => "Newest first", chosen => true }],
             filters => [context! { words => "In stock", chosen => false, count => 1_234, address => "/?stock=in" }],
         };

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     effective::EffectiveTables,
     shown::{
-        Shown, certificate, certificates, duration, field_sign, filled, folder, hidden, hsts, in_line,
+        Shown, certificate, certificates, costs, duration, field_sign, filled, folder, hidden, hsts, in_line,
         key_of, list, location_of, maybe, media_range, methods_in_line, named_parts, none, origins_of, pair,
         path, paths, percent, plain, program, rate, realm, redirect, request_fields, respond,
         response_fields, run, server, sign, size, substitution, text, ttl, word, words,
@@ -432,8 +432,8 @@ impl Changes {
         each_field!(
             self, table, values,
             Limit {
-                burst: plain, key: plain, cost: plain,
-                except: |networks| list(networks, plain),
+                burst: plain, key: plain, cost: costs,
+                except: |networks| filled(networks, text),
                 dry_run: plain,
             },
             apart name interval

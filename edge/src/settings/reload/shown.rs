@@ -7,8 +7,8 @@ use http::HeaderValue;
 
 use crate::settings::{
     AllowedOrigins, ByteSize, Certificate, Command, FilesFolder, Hsts, ListenTls, Location, MediaRange,
-    PathPattern, PathSubstitution, Redirect, RedirectFrom, RequestField, ResponseField, ResponseFields,
-    Route, RouteAction, Server, ServerProtocol, Sign, StatedAnswer,
+    PathPattern, PathSubstitution, Redirect, RedirectFrom, RequestCosts, RequestField, ResponseField,
+    ResponseFields, Route, RouteAction, Server, ServerProtocol, Sign, StatedAnswer,
 };
 
 /// One value in both forms.
@@ -130,6 +130,14 @@ pub(super) fn rate(interval: &Duration) -> String {
 
 pub(super) fn path(path: &impl AsRef<Path>) -> String {
     path.as_ref().display().to_string()
+}
+
+/// What requests count for.
+pub(super) fn costs(costs: &RequestCosts) -> Shown {
+    let methods = costs.by_method.iter().map(|(method, cost)| (method.to_string(), cost.to_string()));
+    let statuses =
+        costs.by_status.iter().map(|(status, cost)| (status.as_u16().to_string(), cost.to_string()));
+    Shown { told: costs.to_string(), written: Some(table_of(methods.chain(statuses))) }
 }
 
 /// The first of them, or where they lie.
