@@ -105,6 +105,10 @@ fn answer(
             "status": "ready", "identifiers": [], "authorizations": [],
             "finalize": format!("{base}/finalize/{number}"),
         });
+        // RFC 9773 §5: what an order replaces is in it.
+        if let Some(replaced) = asked.orders.get(number).and_then(|(_, replaced)| replaced.clone()) {
+            order["replaces"] = replaced.into();
+        }
         if asked.chains.get(number).is_some_and(|chain| !chain.is_empty()) {
             order["status"] = "valid".into();
             order["certificate"] = format!("{base}/certificate/{number}").into();

@@ -299,7 +299,7 @@ fn front(route: &Route) -> Vec<String> {
     if !route.also.is_empty() {
         let kinds = route.also.iter().map(|kind| match kind {
             BesideGet::Query => "QUERY",
-            BesideGet::GraphQl => "POSTs of GraphQL queries",
+            BesideGet::Graphql => "POSTs of GraphQL queries",
             BesideGet::Options => "OPTIONS",
         });
         let kinds = kinds.collect::<Vec<_>>().join(", ");

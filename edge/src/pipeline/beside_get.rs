@@ -40,7 +40,7 @@ pub(super) async fn answer(
         Ok(received) => received,
         Err(content) => return proceed(exchange, content, record, interim).await,
     };
-    if kind == BesideGet::GraphQl && !graphql::only_asks(&octets) {
+    if kind == BesideGet::Graphql && !graphql::only_asks(&octets) {
         let content = Content::of_octets(octets, room);
         return proceed(exchange, content, record, interim).await;
     }

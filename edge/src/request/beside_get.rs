@@ -17,7 +17,7 @@ use crate::{
 pub fn of(head: &request::Parts, also: &[BesideGet]) -> Option<BesideGet> {
     let kind = match head.method.as_str() {
         "QUERY" => BesideGet::Query,
-        "POST" => BesideGet::GraphQl,
+        "POST" => BesideGet::Graphql,
         "OPTIONS" => BesideGet::Options,
         _ => return None,
     };
@@ -31,7 +31,7 @@ pub fn of(head: &request::Parts, also: &[BesideGet]) -> Option<BesideGet> {
         // RFC 10008 §2: without a type its content means nothing.
         BesideGet::Query => has(&header::CONTENT_TYPE),
         // Some services prefer what stands in the URL.
-        BesideGet::GraphQl => {
+        BesideGet::Graphql => {
             is_json(&head.headers) && !has(&header::CONTENT_ENCODING) && head.uri.query().is_none()
         }
         BesideGet::Options => !has(&header::CONTENT_LENGTH) && head.uri.path() != "*",

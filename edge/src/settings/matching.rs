@@ -125,7 +125,7 @@ pub enum BesideGet {
     /// QUERY (RFC 10008).
     Query,
     /// A POST that asks a GraphQL service, by queries alone.
-    GraphQl,
+    Graphql,
     /// OPTIONS.
     Options,
 }

@@ -789,15 +789,15 @@ impl Changes {
             &format!("{table}.key"),
             (&old.key, &new.key),
             KeyParts {
-                headers: |names| list(names, plain),
-                cookies: |names| list(names, plain),
-                country: |name| maybe(name, plain),
+                headers: |names| filled(names, text),
+                cookies: |names| filled(names, text),
+                country: |name| maybe(name, text),
             },
             apart
         );
         self.key(&table, "also", (&old.also, &new.also), |kinds| list(kinds, word));
         self.key(&format!("{table}.bypass"), "headers", (&old.bypass, &new.bypass), |signs| {
-            list(signs, sign)
+            filled(signs, field_sign)
         });
         each_field!(
             self,

@@ -554,7 +554,7 @@ impl Resolver<'_> {
             let Some(kind) = self.value(kind) else { continue };
             let method = match kind {
                 BesideGet::Query => Method::from_bytes(b"QUERY").expect("it is a token"),
-                BesideGet::GraphQl => Method::POST,
+                BesideGet::Graphql => Method::POST,
                 BesideGet::Options => Method::OPTIONS,
             };
             if also.contains(&kind) {

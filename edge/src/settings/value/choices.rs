@@ -261,7 +261,7 @@ impl Value for BesideGet {
 
     fn from_text(text: &str) -> Result<Self, Unreadable> {
         let choices =
-            [("query", BesideGet::Query), ("graphql", BesideGet::GraphQl), ("options", BesideGet::Options)];
+            [("query", BesideGet::Query), ("graphql", BesideGet::Graphql), ("options", BesideGet::Options)];
         choose(text, &choices)
     }
 }
