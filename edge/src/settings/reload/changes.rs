@@ -896,7 +896,6 @@ impl Changes {
                 stale_on_status: plain,
                 heuristic: plain,
                 set_cookie: word,
-                cookies: word,
                 client_directives: word,
                 targeted: |names| list(names, plain),
                 max_tags: plain,
@@ -905,9 +904,14 @@ impl Changes {
                 undated_unmodified: plain,
             },
             // `compress` decides whether the edge codes.
-            apart ignored_cookies edge_codes
+            apart ignored_cookies cookies edge_codes
         );
         let (old, new) = values;
+        // Where `bypass` says which cookies count, nothing else may.
+        self.key(table, "cookies", (old, new), |rules| match &rules.ignored_cookies {
+            IgnoredCookies::AllBut(_) => none(),
+            IgnoredCookies::All | IgnoredCookies::Named(_) => word(&rules.cookies).into(),
+        });
         self.key(table, "ignore_cookies", (&old.ignored_cookies, &new.ignored_cookies), |ignored| {
             match ignored {
                 IgnoredCookies::All => plain(&true),

@@ -635,7 +635,11 @@ impl Resolver<'_> {
     /// Cookies that are part of the key are told apart by it, and make no request one with cookies.
     fn keyed_cookies(&mut self, rules: &mut Rules, key: &KeyParts, bypass: Option<Span>) {
         match &mut rules.ignored_cookies {
-            IgnoredCookies::Named(names) => names.extend(key.cookies.iter().map(ToString::to_string)),
+            IgnoredCookies::Named(names) => {
+                let more = key.cookies.iter().map(ToString::to_string);
+                let more: Vec<_> = more.filter(|name| !names.contains(name)).collect();
+                names.extend(more);
+            }
             IgnoredCookies::AllBut(names) => {
                 let both =
                     key.cookies.iter().find(|name| names.iter().any(|other| covers(other, name.as_bytes())));
