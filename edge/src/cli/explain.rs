@@ -6,12 +6,11 @@ use anyhow::Context as _;
 use clap::Args;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
+use super::outcome::told;
 use super::{admin::ask, settings_file::AskedEdge};
 use crate::{
     clock::Clock,
     explain::{Explanation, FreshnessReport, NotStoredReport, Question, StoredAs, StoredParts, Window, dry},
-    message::reasons::reasons,
-    observe::say,
 };
 
 /// What to explain, and of which edge.
@@ -34,16 +33,7 @@ pub struct ExplainArguments {
 
 /// Prints the explanation.
 pub fn run(arguments: ExplainArguments) -> ExitCode {
-    match explain(arguments) {
-        Ok(explanation) => {
-            say::result(text(&explanation).trim_end());
-            ExitCode::SUCCESS
-        }
-        Err(error) => {
-            say::complaint(reasons(&error));
-            ExitCode::FAILURE
-        }
-    }
+    told(explain(arguments).map(|explanation| text(&explanation).trim_end().to_owned()))
 }
 
 fn explain(arguments: ExplainArguments) -> anyhow::Result<Explanation> {

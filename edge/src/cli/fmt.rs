@@ -7,8 +7,9 @@ use anyhow::Context as _;
 use clap::Args;
 use toml_parser::{Source, lexer::TokenKind};
 
+use super::outcome::told;
 use super::settings_file::SettingsFile;
-use crate::{message::reasons::reasons, observe::say, settings};
+use crate::settings;
 
 /// Which file.
 #[derive(Debug, Args)]
@@ -22,16 +23,7 @@ pub struct FmtArguments {
 
 /// Writes the file anew, where it is to be other than it is.
 pub fn run(FmtArguments { file, check }: &FmtArguments) -> ExitCode {
-    match file.path().and_then(|path| fmt(&path, *check)) {
-        Ok(told) => {
-            say::result(told);
-            ExitCode::SUCCESS
-        }
-        Err(error) => {
-            say::complaint(reasons(&error));
-            ExitCode::FAILURE
-        }
-    }
+    told(file.path().and_then(|path| fmt(&path, *check)))
 }
 
 fn fmt(path: &Path, check: bool) -> anyhow::Result<String> {

@@ -8,8 +8,9 @@ use std::{
 
 use clap::Args;
 
+use super::outcome::ended;
 use super::{admin::follow, settings_file::AskedEdge};
-use crate::{admin::commands::LogsRequest, message::reasons::reasons, observe::say};
+use crate::admin::commands::LogsRequest;
 
 /// Of which command, and how much.
 #[derive(Debug, Args)]
@@ -40,11 +41,5 @@ pub fn run(arguments: &LogsArguments) -> ExitCode {
     let printed = edge
         .settings()
         .and_then(|(config, settings)| follow((&config, &settings), "/logs", &wanted, &mut print));
-    match printed {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            say::complaint(reasons(&error));
-            ExitCode::FAILURE
-        }
-    }
+    ended(printed, |()| ExitCode::SUCCESS)
 }

@@ -15,6 +15,7 @@ pub mod init;
 pub mod logs;
 pub mod manuals;
 mod no_file;
+mod outcome;
 pub mod ps;
 pub mod purge;
 pub mod reload;

@@ -2,11 +2,10 @@
 
 use std::process::ExitCode;
 
+use super::outcome::told;
 use super::{admin::read, settings_file::AskedEdge};
 use crate::{
     admin::commands::CommandsAnswer,
-    message::reasons::reasons,
-    observe::say,
     upstream::supervise::{CommandReport, InstanceReport, InstanceState},
 };
 
@@ -15,20 +14,10 @@ pub fn run(edge: &AskedEdge) -> ExitCode {
     let answer = edge
         .settings()
         .and_then(|(config, settings)| read::<CommandsAnswer>(&config, &settings, "/commands"));
-    match answer {
-        Ok(answer) if answer.commands.is_empty() => {
-            say::result("the edge runs no commands");
-            ExitCode::SUCCESS
-        }
-        Ok(answer) => {
-            say::result(table(&answer.commands));
-            ExitCode::SUCCESS
-        }
-        Err(error) => {
-            say::complaint(reasons(&error));
-            ExitCode::FAILURE
-        }
-    }
+    told(answer.map(|answer| match &*answer.commands {
+        [] => "the edge runs no commands".to_owned(),
+        commands => table(commands),
+    }))
 }
 
 const HEAD: [&str; 8] = ["COMMAND", "INSTANCE", "PID", "ADDRESS", "STATE", "UP", "RESTARTS", "MEMORY"];

@@ -4,9 +4,9 @@ use std::process::ExitCode;
 
 use clap::Args;
 
+use super::outcome::ended;
 use super::{admin::ask, settings_file::AskedEdge};
 use crate::{
-    message::reasons::reasons,
     observe::say,
     pipeline::purge::{PurgeAnswer, PurgeRequest},
 };
@@ -42,20 +42,14 @@ pub struct PurgeArguments {
 /// Purges, and prints how many stored responses matched. That none did is no error: what is named may be stored later, or
 /// not at all. What cannot match anything is one.
 pub fn run(arguments: PurgeArguments) -> ExitCode {
-    match purge(arguments) {
-        Ok(purged) => {
-            let what = if purged.dry_run { "would be purged" } else { "purged" };
-            let how = if purged.soft { " (soft: stale, not gone)" } else { "" };
-            let plural = if purged.purged == 1 { "" } else { "s" };
-            let none = if purged.purged == 0 { ": nothing that is stored matches" } else { "" };
-            say::result(format_args!("{} stored response{plural} {what}{how}{none}", purged.purged));
-            ExitCode::SUCCESS
-        }
-        Err(error) => {
-            say::complaint(reasons(&error));
-            ExitCode::FAILURE
-        }
-    }
+    ended(purge(arguments), |purged| {
+        let what = if purged.dry_run { "would be purged" } else { "purged" };
+        let how = if purged.soft { " (soft: stale, not gone)" } else { "" };
+        let plural = if purged.purged == 1 { "" } else { "s" };
+        let none = if purged.purged == 0 { ": nothing that is stored matches" } else { "" };
+        say::result(format_args!("{} stored response{plural} {what}{how}{none}", purged.purged));
+        ExitCode::SUCCESS
+    })
 }
 
 fn purge(arguments: PurgeArguments) -> anyhow::Result<PurgeAnswer> {

@@ -4,8 +4,9 @@ use std::{io, process::ExitCode};
 
 use clap::Args;
 
+use super::outcome::ended;
 use super::{admin::ask, settings_file::AskedEdge};
-use crate::{admin::reload::ReloadAnswer, message::reasons::reasons, observe::say};
+use crate::{admin::reload::ReloadAnswer, observe::say};
 
 /// Which edge is to reload.
 #[derive(Debug, Args)]
@@ -17,22 +18,16 @@ pub struct ReloadArguments {
 /// Prints what changed, each on a line. What is wrong with the file, or why the edge refuses it, goes to standard error; the
 /// old settings then stay in force.
 pub fn run(arguments: ReloadArguments) -> ExitCode {
-    match reload(arguments) {
-        Ok(ReloadAnswer { file, changes, more, warnings }) => {
-            warnings.iter().for_each(say::complaint);
-            changes.iter().for_each(say::result);
-            if more > 0 {
-                say::result(format_args!("and {more} more"));
-            }
-            let nothing = if changes.is_empty() { ": nothing changed" } else { "" };
-            say::result(format_args!("reloaded {file}{nothing}"));
-            ExitCode::SUCCESS
+    ended(reload(arguments), |ReloadAnswer { file, changes, more, warnings }| {
+        warnings.iter().for_each(say::complaint);
+        changes.iter().for_each(say::result);
+        if more > 0 {
+            say::result(format_args!("and {more} more"));
         }
-        Err(error) => {
-            say::complaint(reasons(&error));
-            ExitCode::FAILURE
-        }
-    }
+        let nothing = if changes.is_empty() { ": nothing changed" } else { "" };
+        say::result(format_args!("reloaded {file}{nothing}"));
+        ExitCode::SUCCESS
+    })
 }
 
 fn reload(ReloadArguments { edge }: ReloadArguments) -> anyhow::Result<ReloadAnswer> {

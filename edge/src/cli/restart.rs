@@ -4,11 +4,9 @@ use std::{ops::ControlFlow, process::ExitCode};
 
 use clap::Args;
 
+use super::outcome::told;
 use super::{admin::follow, settings_file::AskedEdge};
-use crate::{
-    admin::commands::RestartRequest, message::reasons::reasons, observe::say,
-    upstream::supervise::RestartNews,
-};
+use crate::{admin::commands::RestartRequest, observe::say, upstream::supervise::RestartNews};
 
 /// Which command.
 #[derive(Debug, Args)]
@@ -23,16 +21,7 @@ pub struct RestartArguments {
 /// Prints how it gets on; succeeds when every instance has been replaced by one that is ready. The restart goes on in the
 /// edge when this is interrupted.
 pub fn run(arguments: &RestartArguments) -> ExitCode {
-    match restart(arguments) {
-        Ok(done) => {
-            say::result(done);
-            ExitCode::SUCCESS
-        }
-        Err(error) => {
-            say::complaint(reasons(&error));
-            ExitCode::FAILURE
-        }
-    }
+    told(restart(arguments))
 }
 
 fn restart(arguments: &RestartArguments) -> anyhow::Result<String> {

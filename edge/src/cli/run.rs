@@ -7,13 +7,12 @@ use std::{
 
 use clap::Args;
 
+use super::outcome::ended;
 use super::{
     no_file::{ADMIN, NoFile, WantedListener, WantedServer, home},
     settings_file::SettingsFile,
 };
 use crate::{
-    message::reasons::reasons,
-    observe::say,
     server,
     settings::{AdminAddress, GivenSettings},
 };
@@ -40,13 +39,7 @@ pub struct RunArguments {
 
 /// Serves until SIGTERM or SIGINT.
 pub fn run(arguments: RunArguments) -> ExitCode {
-    match given(arguments).and_then(|given| server::run(&given)) {
-        Ok(code) => code,
-        Err(error) => {
-            say::complaint(reasons(&error));
-            ExitCode::FAILURE
-        }
-    }
+    ended(given(arguments).and_then(|given| server::run(&given)), |code| code)
 }
 
 fn given(arguments: RunArguments) -> anyhow::Result<GivenSettings> {

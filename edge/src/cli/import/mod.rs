@@ -10,7 +10,8 @@ use std::{fs, path::PathBuf, process::ExitCode};
 use anyhow::Context as _;
 use clap::Args;
 
-use crate::{message::reasons::reasons, observe::say};
+use super::outcome::ended;
+use crate::observe::say;
 use translation::Translation;
 
 /// Which file.
@@ -22,17 +23,11 @@ pub struct ImportArguments {
 
 /// Prints the file of settings, and on standard error what is not in it. Exit code 3 where there is such.
 pub fn run(ImportArguments { file }: &ImportArguments) -> ExitCode {
-    match import(file) {
-        Ok(translation) => {
-            say::result(translation.settings.trim_end());
-            translation.left.iter().for_each(say::complaint);
-            if translation.left.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(INCOMPLETE) }
-        }
-        Err(error) => {
-            say::complaint(reasons(&error));
-            ExitCode::FAILURE
-        }
-    }
+    ended(import(file), |translation| {
+        say::result(translation.settings.trim_end());
+        translation.left.iter().for_each(say::complaint);
+        if translation.left.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(INCOMPLETE) }
+    })
 }
 
 fn import(file: &PathBuf) -> anyhow::Result<Translation> {

@@ -12,7 +12,7 @@ use std::{
 use anyhow::Context as _;
 use clap::Args;
 
-use crate::{message::reasons::reasons, observe::say};
+use super::outcome::told;
 use found::FoundApp;
 
 /// Which folder.
@@ -25,16 +25,7 @@ pub struct InitArguments {
 
 /// Writes `edge.toml`, where there is none, and says what to do next.
 pub fn run(InitArguments { folder }: &InitArguments) -> ExitCode {
-    match init(folder) {
-        Ok(told) => {
-            say::result(told);
-            ExitCode::SUCCESS
-        }
-        Err(error) => {
-            say::complaint(reasons(&error));
-            ExitCode::FAILURE
-        }
-    }
+    told(init(folder))
 }
 
 fn init(folder: &Path) -> anyhow::Result<String> {
