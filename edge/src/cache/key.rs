@@ -1,5 +1,5 @@
 //! The primary cache key (RFC 9111 §2): everything of a request's target that can change the response, and what else of a
-//! request its route makes part of it ([`super::key_parts`]).
+//! request its route makes part of it (`key_parts`).
 //!
 //! A key has one spelling of host, path and query (RFC 3986 §6.2.2), whatever spelling the client chose; purges and
 //! invalidations name keys, so they find what is stored under any. Whoever fetches for the cache asks the upstream for

@@ -7,14 +7,14 @@
 //!                           └── Redis away: within `LATE + TRUST` no instance believes it any more, then the edges
 //! ```
 //! PostgreSQL is the truth: nothing is only here, whatever is here goes by itself, and orders and rights never ask here. Redis
-//! away, slow or full costs the time of the settings, three times, and then none ([`link`]).
+//! away, slow or full costs the time of the settings, three times, and then none (`link`).
 //!
 //! **Forgotten at once.** What is remembered carries the stamps of its tags from before it was read, and counts only while they
 //! are the same. To forget is to delete stamps, which works in a full Redis too; a missing one is made anew, by lot, so none that
 //! was evicted comes back. A session that has ended is overwritten before its end is answered; tokens are never used again, so this is final.
 //!
 //! **Never believed for longer than it is told.** Every change that must be forgotten is a row of the outbox until it is. Each
-//! instance looks there ([`CommonMemory::watch`]) and believes Redis for [`TRUST`] from then, unless a row is [`LATE`]. So while
+//! instance looks there ([`CommonMemory::watch`]) and believes Redis for `TRUST` from then, unless a row is `LATE`. So while
 //! an instance cannot reach Redis, or died before it did, others go on with what it would have forgotten for four seconds at most.
 
 mod link;
