@@ -1,6 +1,6 @@
 //! Why a body ended before its end, whichever way it was going.
 
-use std::{sync::Arc, time::Duration};
+use std::{error::Error, sync::Arc, time::Duration};
 
 use super::content::ContentError;
 use crate::settings::ByteSize;
@@ -10,7 +10,7 @@ use crate::settings::ByteSize;
 pub enum BodyError {
     /// The upstream's connection broke or its framing was wrong.
     #[error("the upstream's response broke off")]
-    Upstream(#[source] Arc<hyper::Error>),
+    Upstream(#[source] Arc<dyn Error + Send + Sync>),
     /// The upstream sent nothing for longer than its `idle_timeout`.
     #[error("the upstream's response stalled")]
     UpstreamStalled,

@@ -1,7 +1,7 @@
 //! Why there is no response from an upstream. A leaf: the cache passes it on to those who share a fetch, a refusal turns it
 //! into a status, and only `upstream` makes one.
 
-use std::{io, sync::Arc};
+use std::{error::Error, io, sync::Arc};
 
 use http::StatusCode;
 
@@ -45,7 +45,7 @@ pub enum Failure {
     Closed,
     /// The response is not HTTP.
     #[error("the response is malformed")]
-    Malformed(#[source] Arc<hyper::Error>),
+    Malformed(#[source] Arc<dyn Error + Send + Sync>),
     /// The response's Content-Length contradicts itself (RFC 9112 §6.3).
     #[error("the response states two lengths")]
     Lengths,

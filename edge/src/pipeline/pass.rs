@@ -216,11 +216,11 @@ impl Exchange<'_> {
         let relay = self.relay.clone();
         if relay.is_some() || gate.is_some() {
             // The upstream's interim responses go to this client, and its 100 (Continue) to the request's body.
-            hyper::ext::on_informational(&mut request, move |interim| {
-                if interim.status() == StatusCode::CONTINUE {
+            request.body().progress().on_interim(move |status, headers| {
+                if status == StatusCode::CONTINUE {
                     gate.iter().for_each(ContinueGate::open);
                 } else if let Some(relay) = &relay {
-                    relay.pass(interim.status(), interim.headers());
+                    relay.pass(status, headers);
                 }
             });
         }
@@ -315,15 +315,18 @@ impl Exchange<'_> {
     }
 
     /// Joins the client's connection with the upstream's; from here on the tunnel owns them.
-    fn switch(&self, mut answer: upstream::UpstreamResponse, upgrade: Upgrade) -> Response<Body> {
+    fn switch(&self, answer: upstream::UpstreamResponse, upgrade: Upgrade) -> Response<Body> {
         let mut switching = Response::new(Body::Empty);
         *switching.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
         *switching.headers_mut() = answer.headers().clone();
         let (timeouts, spoken) = (&self.settings.timeouts, upgrade.spoken());
-        let ends = (upgrade.downstream, hyper::upgrade::on(&mut answer));
+        let (downstream, upstream) = (upgrade.downstream, answer.into_body().switched());
         let (silence, drain) = (timeouts.tunnel, timeouts.drain);
         let bounds = tunnel::TunnelBounds { silence, drain, stop: self.edge.drain.clone() };
-        tunnel::join(ends, answer.into_body(), spoken, bounds);
+        match upstream {
+            Some(upstream) => tunnel::join(downstream, upstream, spoken, bounds),
+            None => tracing::debug!("an upgrade was not completed"),
+        }
         switching
     }
 }

@@ -132,10 +132,10 @@ impl Exchange<'_> {
 
     /// Fetches for the cache what could recently not be shared: nobody joins.
     async fn fetch_alone(&self, wanted: &Wanted, learnt: &mut Learnt) -> Result<Next, Refusal> {
-        let (mut request, subject) = self.subject(&self.question_of(wanted));
+        let (request, subject) = self.subject(&self.question_of(wanted));
         if let Some(relay) = self.relay.clone() {
-            hyper::ext::on_informational(&mut request, move |interim| {
-                relay.pass(interim.status(), interim.headers());
+            request.body().progress().on_interim(move |status, headers| {
+                relay.pass(status, headers);
             });
         }
         match fetch::alone(self.edge, request, subject).await {
@@ -394,19 +394,19 @@ impl Exchange<'_> {
     }
 
     fn fetch(&self, lead: Lead, asked: &UpstreamQuestion<'_>) -> (Driven, oneshot::Receiver<LeaderShare>) {
-        let (mut request, subject) = self.subject(asked);
+        let (request, subject) = self.subject(asked);
         if self.facts.is_personal() {
             // Whether the answer is for others as well is not known yet: what comes before it is for this client.
             let relay = self.relay.clone().filter(|_| asked.occasion == Occasion::Client);
             if let Some(relay) = relay {
-                hyper::ext::on_informational(&mut request, move |interim| {
-                    relay.pass(interim.status(), interim.headers());
+                request.body().progress().on_interim(move |status, headers| {
+                    relay.pass(status, headers);
                 });
             }
         } else {
             let informing = lead.informing();
-            hyper::ext::on_informational(&mut request, move |interim| {
-                informing.pass(interim.status(), interim.headers());
+            request.body().progress().on_interim(move |status, headers| {
+                informing.pass(status, headers);
             });
         }
         fetch::start(self.edge, Fetch { lead, request, subject })

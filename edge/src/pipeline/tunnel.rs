@@ -19,7 +19,7 @@ use crate::{
         websocket,
     },
     settings::UpgradeProtocol,
-    upstream::ResponseBody,
+    upstream::SwitchedStream,
 };
 
 /// An upgrade that a client asks for, on a connection that can be upgraded.
@@ -78,25 +78,19 @@ impl Upgrade {
     }
 }
 
-/// Joins the two connections, client's and upstream's, once both have switched. Ends when both directions have ended, when
-/// nothing has moved either way for too long, or with the drain. `place` is the upstream connection's place in its pool.
-pub fn join(ends: (OnUpgrade, OnUpgrade), place: ResponseBody, spoken: Spoken, bounds: TunnelBounds) {
+/// Joins the two connections, client's and upstream's, once the client's has switched too. Ends when both directions have ended, when
+/// nothing has moved either way for too long, or with the drain.
+pub fn join(downstream: OnUpgrade, upstream: SwitchedStream, spoken: Spoken, bounds: TunnelBounds) {
     tokio::spawn(async move {
-        let _place = place;
-        switched(ends, spoken, &bounds).await;
-    });
-}
-
-async fn switched((downstream, upstream): (OnUpgrade, OnUpgrade), spoken: Spoken, bounds: &TunnelBounds) {
-    match tokio::try_join!(downstream, upstream) {
-        Ok((downstream, upstream)) => {
-            let (client, server) = (TokioIo::new(downstream), TokioIo::new(upstream));
-            if let Err(error) = tunnel(client, server, spoken, bounds).await {
-                tracing::debug!(%error, "a tunnel ended");
+        match downstream.await {
+            Ok(downstream) => {
+                if let Err(error) = tunnel(TokioIo::new(downstream), upstream, spoken, &bounds).await {
+                    tracing::debug!(%error, "a tunnel ended");
+                }
             }
+            Err(error) => tracing::debug!(%error, "an upgrade was not completed"),
         }
-        Err(error) => tracing::debug!(%error, "an upgrade was not completed"),
-    }
+    });
 }
 
 async fn tunnel<C, S>(client: C, server: S, spoken: Spoken, bounds: &TunnelBounds) -> io::Result<()>

@@ -16,7 +16,7 @@ use std::{
 use bytes::Bytes;
 use cache_policy::Moment;
 use http::{HeaderMap, header};
-use hyper::client::conn::{http1, http2};
+use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::{
     io::AsyncWriteExt as _,
@@ -25,8 +25,8 @@ use tokio::{
 
 use super::{
     address::Endpoint,
-    bounded_reads::BoundedReads,
     connect::{Dial, NoAddress},
+    http1::Http1Connection,
     idle::IdleConnections,
     sender::{Http2Connection, Sender, UNSAID},
     tls::{ClientTls, HttpVersion, Offer},
@@ -180,19 +180,8 @@ impl Connector {
         }
         match spoken {
             HttpVersion::Http1 => {
-                let (sender, connection) = http1::Builder::new()
-                    .max_buf_size(self.settings.heads.head.max(READ_BUFFER))
-                    .max_header_size(self.settings.heads.head)
-                    .max_headers(self.settings.heads.fields)
-                    .handshake(TokioIo::new(BoundedReads::new(stream)))
-                    .await
-                    .map_err(|error| Failure::Malformed(Arc::new(error)))?;
-                let task = tokio::spawn(async move {
-                    if let Err(error) = connection.with_upgrades().await {
-                        tracing::debug!(%error, "an upstream connection ended");
-                    }
-                });
-                Ok(Opened::Http1(Sender::http1(sender, task)))
+                let connection = Http1Connection::new(stream, self.settings.heads);
+                Ok(Opened::Http1(Sender::Http1(Box::new(connection))))
             }
             HttpVersion::Http2 => {
                 let window =
@@ -302,8 +291,6 @@ impl DialTurn<'_> {
     }
 }
 
-/// Bytes of a response that are read at once (more where the settings allow a longer head).
-const READ_BUFFER: usize = 64 * 1024;
 /// Bytes of one HTTP/2 response that may come before they are read.
 const STREAM_WINDOW: u32 = 256 * 1024;
 /// The largest window that HTTP/2 knows (RFC 9113 §6.9.1).

@@ -8,6 +8,7 @@ use parking_lot::Mutex;
 
 use super::{
     health::{Blame, Health, PutAsideRules},
+    http1::SwitchedStream,
     places::FairPlace,
     request_body::{Errand, Progress},
     sender::{Http2Connection, Sender},
@@ -29,13 +30,19 @@ struct Idle {
     retires: Moment,
 }
 
+impl Idle {
+    fn is_usable(&mut self, now: Moment) -> bool {
+        let Sender::Http1(connection) = &mut self.sender else { return false };
+        now < self.until && connection.is_ready()
+    }
+}
+
 impl IdleConnections {
     /// The idle HTTP/1.1 connection used last, if it still looks alive, and when it retires.
     pub fn take(&self, now: Moment) -> Option<(Sender, Moment)> {
         let mut idle = self.http1.lock();
-        while let Some(candidate) = idle.pop() {
-            let Sender::Http1(requests, _) = &candidate.sender else { continue };
-            if !requests.is_closed() && now < candidate.until {
+        while let Some(mut candidate) = idle.pop() {
+            if candidate.is_usable(now) {
                 return Some((candidate.sender, candidate.retires));
             }
         }
@@ -59,10 +66,7 @@ impl IdleConnections {
 
     /// Closes what has been idle for long enough, or is closed already.
     pub fn sweep(&self, now: Moment) {
-        self.http1.lock().retain(|idle| match &idle.sender {
-            Sender::Http1(requests, _) => !requests.is_closed() && now < idle.until,
-            Sender::Http2(_) => false,
-        });
+        self.http1.lock().retain_mut(|idle| idle.is_usable(now));
         // Its streams hold a spent one for as long as they need it.
         self.http2.lock().retain(|connection| !connection.is_spent(now));
     }
@@ -146,6 +150,25 @@ impl Lease {
         health.failed(Blame::Answer(reason), *rules, self.clock.now());
     }
 
+    /// The connection.
+    pub fn sender(&self) -> &Sender {
+        &self.connection.sender
+    }
+
+    /// The connection, to be read.
+    pub fn sender_mut(&mut self) -> &mut Sender {
+        &mut self.connection.sender
+    }
+
+    /// The connection's stream, after 101 (Switching Protocols).
+    pub fn into_switched(self) -> Option<SwitchedStream> {
+        let UpstreamConnection { sender, place, .. } = self.connection;
+        match sender {
+            Sender::Http1(connection) => Some(SwitchedStream::new(connection.into_stream(), place)),
+            Sender::Http2(_) => None,
+        }
+    }
+
     /// Why the client's own content broke, if it did.
     pub fn client_broke(&self) -> Option<BodyError> {
         self.connection.progress.broke().cloned()
@@ -165,14 +188,17 @@ impl Lease {
         if let Some(watch) = &self.watch {
             watch.health.completed(now);
         }
-        let UpstreamConnection { sender, progress, retires, place: _place } = self.connection;
+        let UpstreamConnection { mut sender, progress, retires, place: _place } = self.connection;
         if !progress.ended() {
             // What is left of the content might wait for ever in the connection's own queue, before those of others.
             return sender.retire();
         }
-        if now >= retires || !sender.is_http1() {
+        let Sender::Http1(connection) = &mut sender else { return };
+        // What the server said behind its answer, or says before it is asked, answers nobody.
+        if now >= retires || !connection.is_ready() {
             return;
         }
+        connection.rest();
         let until = retires.min(now + self.keep_alive);
         self.idle.http1.lock().push(Idle { sender, until, retires });
     }

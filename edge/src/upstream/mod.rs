@@ -6,7 +6,6 @@
 //! the whole of it for a caller.
 
 pub mod address;
-mod bounded_reads;
 mod check;
 pub mod choose;
 pub mod connect;
@@ -14,6 +13,7 @@ pub mod connector;
 pub mod files;
 pub mod health;
 pub mod hedge;
+pub mod http1;
 pub mod idle;
 pub mod introduction;
 pub mod names;
@@ -49,6 +49,7 @@ use http::{HeaderMap, HeaderValue, Request};
 use parking_lot::Mutex;
 use tokio_util::task::AbortOnDropHandle;
 
+pub use http1::SwitchedStream;
 pub use request_body::RequestBody;
 pub use response_body::{ResponseBody, UpstreamResponse};
 

@@ -7,15 +7,16 @@
 //! threads. HTTP/1.1 carries one request at a time, so such a connection is either idle in the list or owned by one request;
 //! many share one of HTTP/2.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, AtomicUsize, Ordering},
+use std::{
+    future::poll_fn,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
 };
 
 use cache_policy::Moment;
 use http::{HeaderMap, HeaderValue, Request, StatusCode, Version, header};
-use http_body::Body as _;
-use http_body_util::BodyExt as _;
 
 use super::{
     RequestBody, ResponseBody,
@@ -24,12 +25,13 @@ use super::{
     connect::Dial,
     connector::{Connector, Opened, asks_for_tunnel},
     health::{self, Blame, Health, Repeat, Stands},
+    http1::Http1Error,
     idle::{Lease, UpstreamConnection, Watch},
     places::{FairPlace, FairPlaces, Waiting},
     request_body::Errand,
     response_body::UpstreamResponse,
     retry::Again,
-    sender::{EndOfStream, Sender},
+    sender::{EndOfStream, ResponseContent, SendError, Sender},
     tls::{ClientTls, Offer},
     traffic::Traffic,
 };
@@ -203,7 +205,7 @@ impl Pool {
             // Its last response has been read to the end, so it is ready as soon as its task has run once more.
             if is_kept {
                 let ready = tokio::time::timeout(self.settings.connect_timeout, sender.ready());
-                if !matches!(ready.await, Ok(Ok(()))) {
+                if !matches!(ready.await, Ok(true)) {
                     continue;
                 }
             }
@@ -325,7 +327,7 @@ impl Pool {
         let Some(text) = &check.body else { return Ok(()) };
         let (mut body, mut content) = (answer.into_body(), Vec::new());
         while content.len() < CHECKED_BODY
-            && let Some(frame) = body.frame().await
+            && let Some(frame) = poll_fn(|context| sender.poll_frame(&mut body, context)).await
         {
             let frame = frame.map_err(|_| Blame::Answer("check-body"))?;
             content.extend_from_slice(frame.data_ref().map_or(&[][..], |data| data));
@@ -339,7 +341,7 @@ impl Pool {
         &self,
         sender: &mut Sender,
         request: Request<RequestBody>,
-    ) -> Result<http::Response<hyper::body::Incoming>, Unsent> {
+    ) -> Result<http::Response<ResponseContent>, Unsent> {
         let (progress, settings) = (request.body().progress(), &self.settings);
         let is_rpc = self.is_call(request.headers());
         progress.sends();
@@ -373,13 +375,13 @@ impl Pool {
             Err((error, None)) => {
                 let failure = match progress.broke() {
                     Some(error) => Failure::RequestBody(error.clone()),
-                    None if error.is_parse_too_large() => Failure::HeadTooLarge(settings.heads),
-                    None if error.is_parse() => Failure::Malformed(Arc::new(error)),
-                    None => match sender.why_it_ended(&error) {
-                        EndOfStream::Unprocessed => Failure::Withdrawn,
-                        EndOfStream::Violation => Failure::Malformed(Arc::new(error)),
-                        EndOfStream::WithOthers => Failure::ClosedWithOthers,
-                        EndOfStream::Alone => Failure::Closed,
+                    None => match (sender.why_it_ended(&error), &error) {
+                        (_, SendError::Http1(Http1Error::TooLarge)) => Failure::HeadTooLarge(settings.heads),
+                        (_, SendError::Http1(Http1Error::Malformed(_) | Http1Error::Framing(_)))
+                        | (EndOfStream::Violation, _) => Failure::Malformed(Arc::new(error)),
+                        (EndOfStream::Unprocessed, _) => Failure::Withdrawn,
+                        (EndOfStream::WithOthers, _) => Failure::ClosedWithOthers,
+                        (EndOfStream::Alone, _) => Failure::Closed,
                     },
                 };
                 Err(Unsent { failure, request: None })
@@ -395,7 +397,7 @@ impl Pool {
     /// The response, with the place that its connection has while it is read.
     fn answer(
         &self,
-        mut response: http::Response<hyper::body::Incoming>,
+        mut response: http::Response<ResponseContent>,
         mut lease: Lease,
         tunnel: Option<FairPlace>,
         again: Option<&Again>,
@@ -421,12 +423,14 @@ impl Pool {
                 None => return Err(Unsent { failure: Failure::Unasked, request: None }),
             }
             lease.lasts();
-            return Ok(response.map(|incoming| ResponseBody::new(incoming, self.id, pause, Some(lease))));
+            return Ok(response.map(|content| ResponseBody::new(content, self.id, pause, Some(lease))));
         }
         let is_rpc = is_grpc(response.headers());
         // A stream of remote procedure calls may have nothing to say for as long as a tunnel.
         let pause = if is_rpc { self.settings.tunnel } else { pause };
-        if (is_rpc || is_event_stream(response.headers())) && !response.body().is_end_stream() {
+        if (is_rpc || is_event_stream(response.headers()))
+            && !matches!(response.body(), ResponseContent::None)
+        {
             // It goes on for as long as its client likes, as a tunnel does.
             match self.tunnels.try_take(lease.errand().client) {
                 Some(place) => lease.change_place(place),
@@ -437,12 +441,12 @@ impl Pool {
             }
             lease.lasts();
         }
-        Ok(response.map(|incoming| {
-            if incoming.is_end_stream() {
+        Ok(response.map(|content| {
+            if let ResponseContent::None = content {
                 lease.give_back();
-                ResponseBody::new(incoming, self.id, pause, None)
+                ResponseBody::new(content, self.id, pause, None)
             } else {
-                ResponseBody::new(incoming, self.id, pause, Some(lease))
+                ResponseBody::new(content, self.id, pause, Some(lease))
             }
         }))
     }

@@ -16,7 +16,7 @@ use std::{
 
 use bytes::{Bytes, BytesMut};
 use cache_policy::Moment;
-use http::{HeaderValue, Method};
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use parking_lot::Mutex;
 use tokio::{sync::Notify, time::Instant};
@@ -82,6 +82,18 @@ pub struct Progress {
     ended: AtomicBool,
     ending: Notify,
     steps: AtomicU64,
+    interim: OnceLock<HearsInterim>,
+}
+
+/// Who hears of interim responses (RFC 9110 §15.2).
+struct HearsInterim(Box<Hears>);
+
+type Hears = dyn Fn(StatusCode, &HeaderMap) + Send + Sync;
+
+impl std::fmt::Debug for HearsInterim {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("HearsInterim")
+    }
 }
 
 /// How far a request has come on its way to a server.
@@ -102,12 +114,25 @@ impl Progress {
             ended: AtomicBool::new(false),
             ending: Notify::new(),
             steps: AtomicU64::new(0),
+            interim: OnceLock::new(),
         }
     }
 
     /// Whose request it is.
     pub fn errand(&self) -> &Errand {
         &self.errand
+    }
+
+    /// Tells of each interim response, from whichever server it comes. The first one who asks is told.
+    pub fn on_interim(&self, hears: impl Fn(StatusCode, &HeaderMap) + Send + Sync + 'static) {
+        let _ = self.interim.set(HearsInterim(Box::new(hears)));
+    }
+
+    /// An interim response has come.
+    pub fn inform(&self, status: StatusCode, headers: &HeaderMap) {
+        if let Some(HearsInterim(hears)) = self.interim.get() {
+            hears(status, headers);
+        }
     }
 
     /// How far it has come.

@@ -9,9 +9,12 @@ use std::{
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 
-use super::idle::Lease;
+use super::{
+    http1::SwitchedStream,
+    idle::Lease,
+    sender::{ResponseContent, SendError, Sender},
+};
 use crate::message::{body_error::BodyError, patience::Patience, trailers::keep_trailers};
 
 /// A response's head and the body that follows it.
@@ -19,7 +22,7 @@ pub type UpstreamResponse = http::Response<ResponseBody>;
 
 /// The body of an upstream's response. Dropping it before its end closes the connection.
 pub struct ResponseBody {
-    incoming: Incoming,
+    content: ResponseContent,
     server: u64,
     patience: Patience,
     lease: Option<Lease>,
@@ -27,13 +30,25 @@ pub struct ResponseBody {
 
 impl ResponseBody {
     /// A body from the server of this id, with at most `pause` between two pieces.
-    pub fn new(incoming: Incoming, server: u64, pause: Duration, lease: Option<Lease>) -> Self {
-        Self { incoming, server, patience: Patience::new(pause), lease }
+    pub fn new(content: ResponseContent, server: u64, pause: Duration, lease: Option<Lease>) -> Self {
+        Self { content, server, patience: Patience::new(pause), lease }
     }
 
     /// The id of the server that sends it.
     pub fn server(&self) -> u64 {
         self.server
+    }
+
+    /// The connection's stream, where the response has switched protocols.
+    pub fn switched(mut self) -> Option<SwitchedStream> {
+        self.lease.take()?.into_switched()
+    }
+
+    fn poll_content(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, SendError>>> {
+        match &mut self.lease {
+            Some(lease) => lease.sender_mut().poll_frame(&mut self.content, context),
+            None => Poll::Ready(None),
+        }
     }
 
     fn give_back(&mut self) {
@@ -51,7 +66,7 @@ impl ResponseBody {
 
 impl std::fmt::Debug for ResponseBody {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.debug_struct("ResponseBody").field("incoming", &self.incoming).finish_non_exhaustive()
+        formatter.debug_struct("ResponseBody").field("server", &self.server).finish_non_exhaustive()
     }
 }
 
@@ -64,7 +79,7 @@ impl Body for ResponseBody {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = self.get_mut();
-        match Pin::new(&mut this.incoming).poll_frame(context) {
+        match this.poll_content(context) {
             Poll::Pending => this.patience.poll(context).map(|()| {
                 this.broke_off("stalled");
                 Some(Err(BodyError::UpstreamStalled))
@@ -83,7 +98,7 @@ impl Body for ResponseBody {
                 if let Some(trailers) = frame.trailers_mut() {
                     keep_trailers(trailers, |_| true);
                 }
-                if this.incoming.is_end_stream() {
+                if this.is_end_stream() {
                     this.give_back();
                 }
                 Poll::Ready(Some(Ok(frame)))
@@ -92,10 +107,18 @@ impl Body for ResponseBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.incoming.is_end_stream()
+        match (&self.content, self.lease.as_ref().map(Lease::sender)) {
+            (ResponseContent::OfConnection, Some(Sender::Http1(connection))) => connection.is_end_stream(),
+            (ResponseContent::OfStream(incoming), _) => incoming.is_end_stream(),
+            _ => true,
+        }
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.incoming.size_hint()
+        match (&self.content, self.lease.as_ref().map(Lease::sender)) {
+            (ResponseContent::OfConnection, Some(Sender::Http1(connection))) => connection.size_hint(),
+            (ResponseContent::OfStream(incoming), _) => incoming.size_hint(),
+            _ => SizeHint::with_exact(0),
+        }
     }
 }

@@ -12,46 +12,61 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use cache_policy::Moment;
 use http::{HeaderMap, HeaderName, Request, Response, Uri, Version, header, uri::PathAndQuery};
+use http_body::{Body as _, Frame};
 use hyper::{
     body::Incoming,
-    client::conn::{TrySendError, http1, http2},
+    client::conn::{TrySendError, http2},
 };
 use hyper_util::rt::TokioExecutor;
 use parking_lot::Mutex;
-use tokio::{sync::Notify, task::JoinHandle};
+use tokio::sync::Notify;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::RequestBody;
+use super::{
+    RequestBody,
+    http1::{Http1Connection, Http1Error},
+};
 
-/// Sends requests on a connection. Dropped, it closes an HTTP/1.1 connection at once: hyper by itself would go on sending the
-/// content of a request that has been answered, to a server that may never read it. Of an HTTP/2 connection it is one stream.
+/// Sends requests on a connection. Dropped, it closes an HTTP/1.1 connection at once. Of an HTTP/2 connection it is one stream.
 pub enum Sender {
-    Http1(http1::SendRequest<RequestBody>, AbortOnDropHandle<()>),
+    Http1(Box<Http1Connection>),
     Http2(Http2Stream),
 }
 
-impl Sender {
-    /// A sender, and the task that drives its connection.
-    pub fn http1(requests: http1::SendRequest<RequestBody>, task: JoinHandle<()>) -> Self {
-        Self::Http1(requests, AbortOnDropHandle::new(task))
-    }
+/// The content of a response.
+pub enum ResponseContent {
+    /// There is none.
+    None,
+    /// It is read from its connection.
+    OfConnection,
+    /// That of an HTTP/2 stream.
+    OfStream(Incoming),
+}
 
-    /// Waits until a request can be sent.
-    ///
-    /// # Errors
-    /// When the connection is closed.
-    pub async fn ready(&mut self) -> hyper::Result<()> {
+/// Why there is no response, or no more of its content.
+#[derive(Debug, thiserror::Error)]
+pub enum SendError {
+    #[error(transparent)]
+    Http1(#[from] Http1Error),
+    #[error(transparent)]
+    Http2(#[from] hyper::Error),
+}
+
+impl Sender {
+    /// Waits until a request can be sent; `false` where none can.
+    pub async fn ready(&mut self) -> bool {
         match self {
-            Self::Http1(requests, _) => requests.ready().await,
-            Self::Http2(stream) => stream.requests.ready().await,
+            Self::Http1(connection) => connection.is_ready(),
+            Self::Http2(stream) => stream.requests.ready().await.is_ok(),
         }
     }
 
     /// Whether it is an HTTP/1.1 connection, which nobody shares.
     pub fn is_http1(&self) -> bool {
-        matches!(self, Self::Http1(..))
+        matches!(self, Self::Http1(_))
     }
 
     /// Lets no further request share the connection.
@@ -69,28 +84,51 @@ impl Sender {
     pub async fn try_send_request(
         &mut self,
         request: Request<RequestBody>,
-    ) -> Result<Response<Incoming>, (hyper::Error, Option<Request<RequestBody>>)> {
-        let (result, rewritten) = match self {
-            Self::Http1(requests, _) => (requests.try_send_request(request).await, None),
+    ) -> Result<Response<ResponseContent>, (SendError, Option<Request<RequestBody>>)> {
+        match self {
+            Self::Http1(connection) => {
+                let head = connection.exchange(request).await.map_err(|error| (error.into(), None))?;
+                let is_empty = connection.is_end_stream();
+                let content = if is_empty { ResponseContent::None } else { ResponseContent::OfConnection };
+                Ok(head.map(|()| content))
+            }
             Self::Http2(stream) => {
                 let (request, rewritten) = for_http2(request, stream.connection.scheme);
                 let sending = Box::pin(stream.requests.try_send_request(request));
                 let connection = Arc::clone(&stream.connection);
-                (AwaitedHead { sending: Some(sending), connection }.await, Some(rewritten))
+                let result = AwaitedHead { sending: Some(sending), connection }.await;
+                let response = result.map_err(|mut error| {
+                    let request = error.take_message().map(|request| rewritten.undo(request));
+                    (error.into_error().into(), request)
+                })?;
+                Ok(response.map(|incoming| match incoming.is_end_stream() {
+                    true => ResponseContent::None,
+                    false => ResponseContent::OfStream(incoming),
+                }))
             }
-        };
-        result.map_err(|mut error: TrySendError<_>| {
-            let request = error.take_message().map(|request| match rewritten {
-                Some(rewritten) => rewritten.undo(request),
-                None => request,
-            });
-            (error.into_error(), request)
-        })
+        }
+    }
+
+    /// Reads a response's content on.
+    pub fn poll_frame(
+        &mut self,
+        content: &mut ResponseContent,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, SendError>>> {
+        match (content, self) {
+            (ResponseContent::OfConnection, Self::Http1(connection)) => {
+                connection.poll_frame(context).map_err(SendError::from)
+            }
+            (ResponseContent::OfStream(incoming), _) => {
+                Pin::new(incoming).poll_frame(context).map_err(SendError::from)
+            }
+            _ => Poll::Ready(None),
+        }
     }
 
     /// Why a request that was sent got no response.
-    pub fn why_it_ended(&self, error: &hyper::Error) -> EndOfStream {
-        let Self::Http2(stream) = self else { return EndOfStream::Alone };
+    pub fn why_it_ended(&self, error: &SendError) -> EndOfStream {
+        let (Self::Http2(stream), SendError::Http2(error)) = (self, error) else { return EndOfStream::Alone };
         let cause = h2_error(error);
         let reason = cause.and_then(h2::Error::reason);
         let went_away = cause.is_some_and(|error| error.is_go_away() && error.is_remote());
