@@ -1,6 +1,6 @@
 //! The connections to one server that wait for requests, and the one in use by a request until it is given back.
 
-use std::{sync::Arc, time::Duration};
+use std::{sync::Arc, thread, time::Duration};
 
 use cache_policy::{Moment, list_elements};
 use http::{HeaderMap, HeaderName};
@@ -38,15 +38,24 @@ impl Idle {
 }
 
 impl IdleConnections {
-    /// The idle HTTP/1.1 connection used last, if it still looks alive, and when it retires.
+    /// The idle HTTP/1.1 connection used last, if it still looks alive, and when it retires. This thread's own come first, for
+    /// each answer on another's costs two threads a wake-up; another's becomes this one's.
     pub fn take(&self, now: Moment) -> Option<(Sender, Moment)> {
-        let mut idle = self.http1.lock();
-        while let Some(mut candidate) = idle.pop() {
-            if candidate.is_usable(now) {
+        let here = thread::current().id();
+        loop {
+            let mut candidate = {
+                let mut idle = self.http1.lock();
+                let is_own =
+                    |candidate: &Idle| matches!(&candidate.sender, Sender::Http1(own) if own.home() == here);
+                let own = idle.iter().rposition(is_own);
+                let last = own.or_else(|| idle.len().checked_sub(1))?;
+                idle.remove(last)
+            };
+            let Sender::Http1(connection) = &mut candidate.sender else { continue };
+            if now < candidate.until && connection.is_ready() && connection.settle(here).is_ok() {
                 return Some((candidate.sender, candidate.retires));
             }
         }
-        None
     }
 
     /// A place on an HTTP/2 connection with fewer than `most` requests, and when it retires.

@@ -11,17 +11,19 @@ pub mod response;
 pub mod switched;
 
 use std::{
+    any::Any,
     future::poll_fn,
-    io,
+    io, mem,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, Waker, ready},
+    thread::{self, ThreadId},
 };
 
 use bytes::{Buf as _, Bytes, BytesMut};
 use http::{Method, Request, Response, StatusCode, header};
 use http_body::{Body as _, Frame, SizeHint};
-use tokio::io::AsyncWrite as _;
+use tokio::{io::AsyncWrite as _, net::TcpStream};
 use tokio_util::io::{poll_read_buf, poll_write_buf};
 
 pub use self::switched::SwitchedStream;
@@ -68,6 +70,7 @@ pub struct Http1Connection {
     content: ResponseFraming,
     /// Another request may follow, as far as is known.
     persists: bool,
+    home: ThreadId,
 }
 
 impl std::fmt::Debug for Http1Connection {
@@ -88,6 +91,7 @@ impl Http1Connection {
             sending: None,
             content: ResponseFraming::None,
             persists: true,
+            home: thread::current().id(),
         }
     }
 
@@ -225,6 +229,29 @@ impl Http1Connection {
     /// The stream and what was read of it already, after 101 (Switching Protocols).
     pub fn into_stream(self) -> (Box<dyn ByteStream>, Bytes) {
         (self.stream, self.input.freeze())
+    }
+
+    /// Has this thread's runtime hear of what happens on it, in place of the one where it was made. One over TLS stays there.
+    ///
+    /// # Errors
+    /// The system's: the connection is of no more use.
+    pub fn settle(&mut self, here: ThreadId) -> io::Result<()> {
+        let stream: &dyn Any = &*self.stream;
+        if self.home == here || !stream.is::<TcpStream>() {
+            return Ok(());
+        }
+        let nothing: Box<dyn ByteStream> = Box::new(tokio::io::empty());
+        let stream = mem::replace(&mut self.stream, nothing);
+        if let Ok(stream) = (stream as Box<dyn Any>).downcast::<TcpStream>() {
+            self.stream = Box::new(TcpStream::from_std(stream.into_std()?)?);
+            self.home = here;
+        }
+        Ok(())
+    }
+
+    /// The thread whose runtime hears of what happens on it.
+    pub fn home(&self) -> ThreadId {
+        self.home
     }
 
     /// Makes it wait for its next request with little.
