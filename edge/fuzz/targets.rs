@@ -6,6 +6,7 @@ mod input;
 
 use std::net::{IpAddr, Ipv4Addr};
 
+use bytes::BytesMut;
 use edge::{
     cache::Key,
     downstream::request_line::RequestLine,
@@ -14,7 +15,11 @@ use edge::{
         client::{Client, identify},
         inbound,
     },
-    settings::{self, ClientSettings, ForwardedBy},
+    settings::{self, ClientSettings, ForwardedBy, HeadBounds},
+    upstream::http1::{
+        chunks::Chunked,
+        response::{Heads, ResponseFraming},
+    },
 };
 use http::{HeaderMap, Method, Request, Uri, Version};
 use ipnet::IpNet;
@@ -25,8 +30,75 @@ use self::input::Input;
 pub(crate) type Target = (&'static str, fn(&[u8]));
 
 /// All of them.
-pub(crate) const ALL: [Target; 4] =
-    [("client", client), ("inbound", inbound), ("request_line", request_line), ("settings", settings)];
+pub(crate) const ALL: [Target; 5] = [
+    ("answer", answer),
+    ("client", client),
+    ("inbound", inbound),
+    ("request_line", request_line),
+    ("settings", settings),
+];
+
+/// A server's answer as it comes over HTTP/1.x, after a line with the size of the pieces that it comes in. It is read alike in
+/// whatever pieces it comes, or by nobody.
+pub(crate) fn answer(octets: &[u8]) {
+    let mut input = Input::new(octets);
+    let size = input.number() as usize % 16 + 1;
+    let octets = input.rest();
+    let whole = Answer::read(octets, octets.len().max(1));
+    assert_eq!(Answer::read(octets, size), whole);
+    if let Some(answer) = whole {
+        let taken = answer.content.len() + answer.left.len();
+        assert!(taken < octets.len(), "the head takes some");
+    }
+}
+
+/// What was read as an answer.
+#[derive(Debug, PartialEq, Eq)]
+struct Answer {
+    head: String,
+    content: Vec<u8>,
+    trailers: HeaderMap,
+    left: Vec<u8>,
+}
+
+impl Answer {
+    /// An answer to a GET in octets that come so many at once; `None` where they are none, or not all of one.
+    fn read(octets: &[u8], size: usize) -> Option<Self> {
+        const BOUNDS: HeadBounds = HeadBounds { head: 1024, fields: 8 };
+        let (mut input, mut pieces, mut heads) = (BytesMut::new(), octets.chunks(size), Heads::default());
+        let head = loop {
+            match heads.take(&mut input, BOUNDS).ok()? {
+                Some(head) if head.status().is_informational() => {}
+                Some(head) => break head,
+                None => input.extend_from_slice(pieces.next()?),
+            }
+        };
+        let (mut content, mut trailers) = (Vec::new(), HeaderMap::new());
+        match ResponseFraming::of(&head, &Method::GET).ok()? {
+            ResponseFraming::None => {}
+            ResponseFraming::Length(length) => {
+                let length = usize::try_from(length).ok()?;
+                while input.len() < length {
+                    input.extend_from_slice(pieces.next()?);
+                }
+                content.extend_from_slice(&input.split_to(length));
+            }
+            ResponseFraming::Chunks(mut chunks) => loop {
+                match chunks.read(&mut input, BOUNDS).ok()? {
+                    Chunked::Octets(octets) => content.extend_from_slice(&octets),
+                    Chunked::More => input.extend_from_slice(pieces.next()?),
+                    Chunked::End(fields) => break trailers = fields,
+                }
+            },
+            ResponseFraming::UntilClose => {
+                content.extend_from_slice(&input.split());
+                pieces.by_ref().for_each(|piece| content.extend_from_slice(piece));
+            }
+        }
+        pieces.for_each(|piece| input.extend_from_slice(piece));
+        Some(Self { head: format!("{head:?}"), content, trailers, left: input.to_vec() })
+    }
+}
 
 /// Forwarded, X-Forwarded-For and X-Forwarded-Proto, after lines with the peer's address and the field that is believed. Nobody
 /// who is not trusted speaks for anyone.
