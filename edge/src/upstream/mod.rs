@@ -310,7 +310,8 @@ impl Upstream {
             return self.send(request, affinity, clock).await;
         };
         let sent = clock.now();
-        let answer = Box::pin(self.hedged(request, (&again, patience), affinity, clock)).await;
+        let second = (retry::copy_of(&request), &again);
+        let answer = Box::pin(self.hedged(request, second, (affinity, patience), clock)).await;
         self.count(&answer, sent, clock);
         answer
     }
@@ -318,8 +319,8 @@ impl Upstream {
     async fn hedged(
         &self,
         request: Request<RequestBody>,
-        (again, patience): (&Again, Duration),
-        affinity: Affinity,
+        (head, again): (Request<()>, &Again),
+        (affinity, patience): (Affinity, Duration),
         clock: &Clock,
     ) -> Result<UpstreamResponse, Failure> {
         let asked = AskedServer::default();
@@ -330,7 +331,8 @@ impl Upstream {
             Err(_) => self.metrics.hedged(),
         }
         // Bound to no server: that it is another one is what this is for.
-        let Some(request) = again.request().await else { return first.await };
+        let Some(body) = again.body().await else { return first.await };
+        let request = head.map(|()| body);
         let mut second = pin!(self.bounded(request, Affinity::None, &asked, clock));
         tokio::select! {
             answer = first.as_mut() => match answer {
@@ -437,14 +439,15 @@ impl Upstream {
         }
         let mut outcome = Err(Failure::NoServer);
         let mut retries = Vec::new();
-        let mut next = Some(request);
-        while let Some(mut request) = next {
+        let (head, body) = request.into_parts();
+        let (mut head, mut next) = (Request::from_parts(head, ()), Some(body));
+        while let Some(body) = next {
             let patience = progress.errand().patience(clock.now());
             if self.settings.request_fields.of(&REQUEST_DEADLINE).is_none() {
-                request.headers_mut().insert(REQUEST_DEADLINE, patience.into());
+                head.headers_mut().insert(REQUEST_DEADLINE, patience.into());
             }
-            let kind = (request.headers(), repeat);
-            let draw = self.draw(&request, affinity);
+            let kind = (head.headers(), repeat);
+            let draw = self.draw(&head, affinity);
             let Some((index, trial)) = choose(servers, &tried, kind, draw, clock.now()) else { break };
             let server = &*servers[index].pool;
             tried[index] = true;
@@ -453,7 +456,7 @@ impl Upstream {
             let began = clock.now();
             // Boxed: an async function moves the future of each that it calls into its own, and what waits here would be
             // moved through all of those above.
-            let sending = Box::pin(server.send(request, again.as_ref(), self.dial.as_ref(), clock));
+            let sending = Box::pin(server.send((&mut head, body), again.as_ref(), self.dial.as_ref(), clock));
             let sent = sending.await;
             self.judge(server, &sent, began, clock.now());
             drop(trial);
@@ -463,7 +466,7 @@ impl Upstream {
                     outcome = Ok(answer);
                     (None, None)
                 }
-                Err(Unsent { failure, request }) => (Some(failure), request.map(|request| *request)),
+                Err(Unsent { failure, body }) => (Some(failure), body.map(|body| *body)),
             };
             let may_repeat = is_safe && failure.as_ref().is_none_or(Failure::may_be_repeated)
                 || matches!(failure, Some(Failure::Withdrawn));
@@ -475,7 +478,7 @@ impl Upstream {
                         Some(retrying) => {
                             self.metrics.retried();
                             retries.push(retrying);
-                            again.request().await
+                            again.body().await
                         }
                         None => None,
                     }
@@ -497,7 +500,7 @@ impl Upstream {
     }
 
     /// What decides between servers that are as good.
-    fn draw(&self, request: &Request<RequestBody>, affinity: Affinity) -> Draw {
+    fn draw(&self, request: &Request<()>, affinity: Affinity) -> Draw {
         match (&self.settings.balance, affinity) {
             (Balance::RoundRobin, _) => Draw::Turn(self.chance.turn()),
             (Balance::Hash(HashKey::Path), _) => Draw::Hash(number_of(request.uri().to_string().as_bytes())),
@@ -534,12 +537,7 @@ impl Upstream {
     }
 
     /// Tells the operator of a failure, and of the cause that is not for clients.
-    fn tell(
-        &self,
-        (server, errand): (&Pool, &Errand),
-        failure: &Failure,
-        next: Option<&Request<RequestBody>>,
-    ) {
+    fn tell(&self, (server, errand): (&Pool, &Errand), failure: &Failure, next: Option<&RequestBody>) {
         let (upstream, server) = (&*self.settings.name, &**server.health().server());
         let (phase, reason) = (failure.phase(), failure.detail());
         let request_id = errand.request_id();

@@ -80,11 +80,11 @@ impl Drop for Looking {
     }
 }
 
-/// A request that got no response: why, and the request itself when it surely was not acted upon.
+/// A request that got no response: why, and its content when it surely was not acted upon.
 pub struct Unsent {
     pub failure: Failure,
-    /// The request, to try elsewhere.
-    pub request: Option<Box<Request<RequestBody>>>,
+    /// The content, to try elsewhere.
+    pub body: Option<Box<RequestBody>>,
 }
 
 /// A request's place at a server.
@@ -164,43 +164,43 @@ impl Pool {
     /// more (RFC 9112 §9.3.1).
     ///
     /// # Errors
-    /// [`Unsent`], with the request inside when it may be tried elsewhere.
+    /// [`Unsent`], with the content inside when it may be tried elsewhere.
     pub async fn send(
         &self,
-        mut request: Request<RequestBody>,
+        (head, mut body): (&mut Request<()>, RequestBody),
         again: Option<&Again>,
         dial: &dyn Dial,
         clock: &Clock,
     ) -> Result<UpstreamResponse, Unsent> {
-        let place = match self.place(&request).await {
+        let place = match self.place(head, &body).await {
             Ok(place) => place,
             // With a full queue another server may have room; a wait that timed out is not repeated elsewhere.
             Err(Queue::Full) => {
-                return Err(Unsent { failure: Failure::Busy, request: Some(Box::new(request)) });
+                return Err(Unsent { failure: Failure::Busy, body: Some(Box::new(body)) });
             }
-            Err(Queue::TooLong) => return Err(Unsent { failure: Failure::Busy, request: None }),
+            Err(Queue::TooLong) => return Err(Unsent { failure: Failure::Busy, body: None }),
         };
         // How often the request may go out although a server may have seen it: once, where an idle connection closed
         // (RFC 9112 §9.3.1). One that surely was not sent goes on to the next connection.
         let mut repeats = 1;
         for attempt in 0.. {
-            let kept = self.connector.kept(request.headers(), clock.now()).filter(|_| attempt < KEPT);
+            let kept = self.connector.kept(head.headers(), clock.now()).filter(|_| attempt < KEPT);
             let is_kept = kept.is_some();
             if !is_kept {
-                request.body().progress().connects();
+                body.progress().connects();
             }
-            let introduction = request.body().errand().introduction.as_ref();
+            let introduction = body.errand().introduction.as_ref();
             // Boxed: most requests find a connection, and need no room for making one.
             let connected = match kept {
                 Some(kept) => Ok(kept),
                 None if attempt < KEPT => {
-                    Box::pin(self.connector.connection(request.headers(), introduction, dial, clock)).await
+                    Box::pin(self.connector.connection(head.headers(), introduction, dial, clock)).await
                 }
-                None => Box::pin(self.connector.connect(request.headers(), introduction, dial, clock)).await,
+                None => Box::pin(self.connector.connect(head.headers(), introduction, dial, clock)).await,
             };
             let (mut sender, retires) = match connected {
                 Ok(connected) => connected,
-                Err(failure) => return Err(Unsent { failure, request: Some(Box::new(request)) }),
+                Err(failure) => return Err(Unsent { failure, body: Some(Box::new(body)) }),
             };
             // Its last response has been read to the end, so it is ready as soon as its task has run once more.
             if is_kept {
@@ -209,16 +209,16 @@ impl Pool {
                     continue;
                 }
             }
-            let progress = request.body().progress();
+            let progress = body.progress();
             let closed_early = sender.is_http1() && is_kept && repeats > 0;
-            match self.exchange(&mut sender, request).await {
+            match self.exchange(&mut sender, head, body).await {
                 Ok(response) => {
                     let ServerPlace { exchange: place, tunnel, upload } = place;
                     drop(upload);
                     let connection = UpstreamConnection { sender, progress, place, retires };
                     return self.answer(response, self.lease(connection, clock), tunnel, again);
                 }
-                Err(Unsent { failure, request: None })
+                Err(Unsent { failure, body: None })
                     if match failure {
                         Failure::Closed => closed_early && again.is_some_and(Again::is_safe),
                         // The server has not acted upon it (RFC 9113 §8.7): it goes away, or has enough on this connection.
@@ -231,16 +231,16 @@ impl Pool {
                     // Its connection lets go of the content.
                     drop(sender);
                     let once_more = match again {
-                        Some(again) => again.request().await,
+                        Some(again) => again.body().await,
                         None => None,
                     };
-                    let Some(once_more) = once_more else { return Err(Unsent { failure, request: None }) };
-                    request = once_more;
+                    let Some(once_more) = once_more else { return Err(Unsent { failure, body: None }) };
+                    body = once_more;
                 }
-                Err(Unsent { failure: Failure::Closed, request: Some(back) })
+                Err(Unsent { failure: Failure::Closed, body: Some(back) })
                     if attempt < KEPT && (is_kept || !sender.is_http1()) =>
                 {
-                    request = *back;
+                    body = *back;
                 }
                 Err(unsent) => return Err(unsent),
             }
@@ -248,13 +248,13 @@ impl Pool {
         unreachable!("the loop above goes on until it returns")
     }
 
-    async fn place(&self, request: &Request<RequestBody>) -> Result<ServerPlace, Queue> {
-        let client = request.body().errand().client;
-        let tunnel = match asks_for_tunnel(request.headers()) {
+    async fn place(&self, head: &Request<()>, body: &RequestBody) -> Result<ServerPlace, Queue> {
+        let client = body.errand().client;
+        let tunnel = match asks_for_tunnel(head.headers()) {
             true => Some(self.tunnels.try_take(client).ok_or(Queue::Full)?),
             false => None,
         };
-        let is_upload = request.body().is_streamed() && !self.is_call(request.headers());
+        let is_upload = body.is_streamed() && !self.is_call(head.headers());
         let at_once = if is_upload { self.uploads.try_take(client).map(Some) } else { Some(None) };
         if let Some(upload) = at_once
             && let Some(exchange) = self.exchanges.try_take(client)
@@ -314,13 +314,15 @@ impl Pool {
             }
         };
         let host = check.host.as_deref().map_or_else(|| self.connector.endpoint.authority(), str::to_owned);
-        let request = Request::get(&*check.path)
+        let mut head = Request::get(&*check.path)
             .header(header::HOST, host)
             .header(header::USER_AGENT, "gatehouse-check")
             .header(header::CONNECTION, "close")
-            .body(RequestBody::empty(errand))
+            .body(())
             .map_err(|_| Blame::Answer("check-request"))?;
-        let answer = self.exchange(&mut sender, request).await.map_err(|unsent| blame(&unsent.failure))?;
+        let body = RequestBody::empty(errand);
+        let answer =
+            self.exchange(&mut sender, &mut head, body).await.map_err(|unsent| blame(&unsent.failure))?;
         if !check.accepts(answer.status()) {
             return Err(Blame::Answer("check-status"));
         }
@@ -340,10 +342,11 @@ impl Pool {
     async fn exchange(
         &self,
         sender: &mut Sender,
-        request: Request<RequestBody>,
+        head: &mut Request<()>,
+        body: RequestBody,
     ) -> Result<http::Response<ResponseContent>, Unsent> {
-        let (progress, settings) = (request.body().progress(), &self.settings);
-        let is_rpc = self.is_call(request.headers());
+        let (progress, settings) = (body.progress(), &self.settings);
+        let is_rpc = self.is_call(head.headers());
         progress.sends();
         let &Errand { first_byte, between_bytes, .. } = progress.errand();
         // The upstream's time runs from the request's end; until then the client's patience is what counts.
@@ -361,17 +364,15 @@ impl Pool {
             tokio::time::sleep(first_byte).await;
         };
         let sent = tokio::select! {
-            sent = sender.try_send_request(request) => sent,
+            sent = sender.try_send_request(head, body) => sent,
             () = overdue => {
                 sender.retire();
-                return Err(Unsent { failure: Failure::Timeout, request: None });
+                return Err(Unsent { failure: Failure::Timeout, body: None });
             }
         };
         match sent {
             Ok(response) => Ok(response),
-            Err((_, Some(request))) => {
-                Err(Unsent { failure: Failure::Closed, request: Some(Box::new(request)) })
-            }
+            Err((_, Some(body))) => Err(Unsent { failure: Failure::Closed, body: Some(Box::new(body)) }),
             Err((error, None)) => {
                 let failure = match progress.broke() {
                     Some(error) => Failure::RequestBody(error.clone()),
@@ -384,7 +385,7 @@ impl Pool {
                         (EndOfStream::Alone, _) => Failure::Closed,
                     },
                 };
-                Err(Unsent { failure, request: None })
+                Err(Unsent { failure, body: None })
             }
         }
     }
@@ -403,13 +404,13 @@ impl Pool {
         again: Option<&Again>,
     ) -> Result<UpstreamResponse, Unsent> {
         if response.version() == Version::HTTP_2 && !response.headers().keys().all(is_token) {
-            return Err(Unsent { failure: Failure::Framing("has a malformed name"), request: None });
+            return Err(Unsent { failure: Failure::Framing("has a malformed name"), body: None });
         }
         let status = response.status();
-        one_framing(status, response.headers_mut()).map_err(|failure| Unsent { failure, request: None })?;
+        one_framing(status, response.headers_mut()).map_err(|failure| Unsent { failure, body: None })?;
         if response.headers().len() > self.settings.heads.fields {
             // hyper counts the lines of HTTP/1.1 itself.
-            return Err(Unsent { failure: Failure::HeadTooLarge(self.settings.heads), request: None });
+            return Err(Unsent { failure: Failure::HeadTooLarge(self.settings.heads), body: None });
         }
         lease.read_keep_alive(response.headers());
         if self.settings.fails(response.status()) {
@@ -420,7 +421,7 @@ impl Pool {
             // The connection is no longer HTTP's: it keeps its place among the tunnels until the tunnel ends.
             match tunnel {
                 Some(place) => lease.change_place(place),
-                None => return Err(Unsent { failure: Failure::Unasked, request: None }),
+                None => return Err(Unsent { failure: Failure::Unasked, body: None }),
             }
             lease.lasts();
             return Ok(response.map(|content| ResponseBody::new(content, self.id, pause, Some(lease))));
@@ -437,7 +438,7 @@ impl Pool {
                 // It has been acted on, and 503 would have the client send it once more: the stream keeps the place that
                 // the request had (RFC 9110 §9.2.2).
                 None if !again.is_some_and(Again::is_safe) => {}
-                None => return Err(Unsent { failure: Failure::Busy, request: None }),
+                None => return Err(Unsent { failure: Failure::Busy, body: None }),
             }
             lease.lasts();
         }

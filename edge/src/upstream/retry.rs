@@ -19,9 +19,8 @@ use super::{
     savings::Savings,
 };
 
-/// A request that can be sent a second time: without content, or with content that is held.
+/// The content of a request that can be sent a second time: none, or content that is held.
 pub struct Again {
-    head: Request<()>,
     repeat: Repeat,
     progress: Arc<Progress>,
     content: Option<Arc<HeldContent>>,
@@ -30,7 +29,7 @@ pub struct Again {
 }
 
 impl Again {
-    /// A copy of the request, if it may have to be sent again.
+    /// That of a request, if it may have to be sent again.
     pub fn of(request: &Request<RequestBody>) -> Option<Self> {
         let idempotent = matches!(
             *request.method(),
@@ -43,12 +42,7 @@ impl Again {
         }
         let repeat = if idempotent || resend == Resend::Any { Repeat::Safe } else { Repeat::Never };
         let progress = request.body().progress();
-        let mut head = Request::new(());
-        *head.method_mut() = request.method().clone();
-        *head.uri_mut() = request.uri().clone();
-        *head.headers_mut() = request.headers().clone();
-        *head.extensions_mut() = request.extensions().clone();
-        Some(Self { head, repeat, progress, content, asked, resend })
+        Some(Self { repeat, progress, content, asked, resend })
     }
 
     /// Whether that is safe although a server may have acted upon it: it is idempotent (RFC 9110 §9.2.2), or of a method that
@@ -62,16 +56,25 @@ impl Again {
         self.content.is_none() && self.asked.is_none()
     }
 
-    /// The request once more, once the attempt before has let go of its content; `None` where that is not held whole.
-    pub async fn request(&self) -> Option<Request<RequestBody>> {
+    /// The content once more, once the attempt before has let go of it; `None` where it is not held whole.
+    pub async fn body(&self) -> Option<RequestBody> {
         let progress = Arc::clone(&self.progress);
         let body = match (&self.content, &self.asked) {
             (Some(content), _) => content.again(progress).await?,
             (None, Some(asked)) => RequestBody::asking_again(asked.clone(), progress),
             (None, None) => RequestBody::again(progress),
         };
-        Some(self.head.clone().map(|()| body.resend(self.resend)))
+        Some(body.resend(self.resend))
     }
+}
+
+/// A copy of a request's head.
+pub fn copy_of<B>(request: &Request<B>) -> Request<()> {
+    let mut head = Request::new(());
+    *head.method_mut() = request.method().clone();
+    *head.uri_mut() = request.uri().clone();
+    *head.headers_mut() = request.headers().clone();
+    head
 }
 
 /// How many requests may be sent again: a share of all, saved up to a bound, and always a few at once.

@@ -14,7 +14,7 @@ use std::{
 
 use bytes::Bytes;
 use cache_policy::Moment;
-use http::{HeaderMap, HeaderName, Request, Response, Uri, Version, header, uri::PathAndQuery};
+use http::{HeaderName, Request, Response, Uri, Version, header, uri::PathAndQuery};
 use http_body::{Body as _, Frame};
 use hyper::{
     body::Incoming,
@@ -28,6 +28,7 @@ use tokio_util::task::AbortOnDropHandle;
 use super::{
     RequestBody,
     http1::{Http1Connection, Http1Error},
+    retry::copy_of,
 };
 
 /// Sends requests on a connection. Dropped, it closes an HTTP/1.1 connection at once. Of an HTTP/2 connection it is one stream.
@@ -80,26 +81,27 @@ impl Sender {
     /// resets the stream, a moment later where others were reset just before.
     ///
     /// # Errors
-    /// With the request inside, as it was, where the server surely has not seen it.
+    /// With the content inside where the server surely has not seen it.
     pub async fn try_send_request(
         &mut self,
-        request: Request<RequestBody>,
-    ) -> Result<Response<ResponseContent>, (SendError, Option<Request<RequestBody>>)> {
+        head: &mut Request<()>,
+        body: RequestBody,
+    ) -> Result<Response<ResponseContent>, (SendError, Option<RequestBody>)> {
         match self {
             Self::Http1(connection) => {
-                let head = connection.exchange(request).await.map_err(|error| (error.into(), None))?;
+                let head = connection.exchange(head, body).await.map_err(|error| (error.into(), None))?;
                 let is_empty = connection.is_end_stream();
                 let content = if is_empty { ResponseContent::None } else { ResponseContent::OfConnection };
                 Ok(head.map(|()| content))
             }
             Self::Http2(stream) => {
-                let (request, rewritten) = for_http2(request, stream.connection.scheme);
+                let request = for_http2(copy_of(head), body, stream.connection.scheme);
                 let sending = Box::pin(stream.requests.try_send_request(request));
                 let connection = Arc::clone(&stream.connection);
                 let result = AwaitedHead { sending: Some(sending), connection }.await;
                 let response = result.map_err(|mut error| {
-                    let request = error.take_message().map(|request| rewritten.undo(request));
-                    (error.into_error().into(), request)
+                    let body = error.take_message().map(Request::into_body);
+                    (error.into_error().into(), body)
                 })?;
                 Ok(response.map(|incoming| match incoming.is_end_stream() {
                     true => ResponseContent::None,
@@ -202,47 +204,26 @@ impl Drop for AwaitedHead {
     }
 }
 
-/// What was taken off a request to write it in HTTP/2's form.
-struct Rewritten {
-    target: Uri,
-    fields: HeaderMap,
-}
-
-impl Rewritten {
-    /// The request as it was, but for whether its content is kept waiting for 100 (Continue).
-    fn undo(self, mut request: Request<RequestBody>) -> Request<RequestBody> {
-        *request.uri_mut() = self.target;
-        *request.version_mut() = Version::HTTP_11;
-        request.headers_mut().extend(self.fields);
-        request
-    }
-}
-
 /// A request in HTTP/2's form: the target in pseudo-header fields, nothing of one connection (RFC 9113 §8.2.2, §8.3.1).
-fn for_http2(request: Request<RequestBody>, scheme: &'static str) -> (Request<RequestBody>, Rewritten) {
-    let (mut head, mut body) = request.into_parts();
-    let mut fields = HeaderMap::new();
+fn for_http2(mut request: Request<()>, mut body: RequestBody, scheme: &'static str) -> Request<RequestBody> {
+    let path = request.uri().path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
+    let headers = request.headers_mut();
     for name in OF_ONE_CONNECTION {
-        if let Some(value) = head.headers.remove(&name) {
-            fields.insert(name, value);
-        }
+        headers.remove(name);
     }
-    if head.headers.remove(header::EXPECT).is_some() {
+    if headers.remove(header::EXPECT).is_some() {
         // Interim responses of an HTTP/2 server are not seen here: its content is not kept waiting for one.
         body.send_at_once();
     }
-    let path = head.uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
     let mut target = Uri::builder().scheme(scheme).path_and_query(path);
-    if let Some(authority) = head.headers.remove(header::HOST) {
+    if let Some(authority) = headers.remove(header::HOST) {
         target = target.authority(authority.as_bytes());
-        fields.insert(header::HOST, authority);
     }
-    let rewritten = Rewritten { target: head.uri.clone(), fields };
     if let Ok(target) = target.build() {
-        head.uri = target;
+        *request.uri_mut() = target;
     }
-    head.version = Version::HTTP_2;
-    (Request::from_parts(head, body), rewritten)
+    *request.version_mut() = Version::HTTP_2;
+    request.map(|()| body)
 }
 
 const OF_ONE_CONNECTION: [HeaderName; 6] = [

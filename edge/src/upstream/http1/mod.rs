@@ -117,21 +117,23 @@ impl Http1Connection {
         poll_read_buf(Pin::new(&mut self.stream), &mut context, &mut self.input).is_pending()
     }
 
-    /// Sends a request and waits for the head of its final response. Its content goes on being sent while that of the
-    /// response is read. Dropped before, the connection must not be used again.
+    /// Sends a request, whose head says afterwards how its content is framed, and waits for the head of its final response. The
+    /// content goes on being sent while that of the response is read. Dropped before, the connection must not be used again.
     ///
     /// # Errors
     /// [`Http1Error`]: the connection is of no more use.
-    pub async fn exchange(&mut self, mut request: Request<RequestBody>) -> Result<Response<()>, Http1Error> {
-        let framing = RequestFraming::choose(&mut request);
-        request::write_head(&request, self.output.lines());
-        let asked = request.method().clone();
-        self.persists = !says_close(&request);
-        let body = request.into_body();
+    pub async fn exchange(
+        &mut self,
+        request: &mut Request<()>,
+        body: RequestBody,
+    ) -> Result<Response<()>, Http1Error> {
+        let framing = RequestFraming::choose(request, &body);
+        request::write_head(request, self.output.lines());
+        self.persists = !says_close(request);
         let progress = body.progress();
         self.sending = (!framing.is_whole()).then_some((body, framing));
         let mut heads = Heads::default();
-        poll_fn(|context| self.poll_response(&mut heads, (&asked, &progress), context)).await
+        poll_fn(|context| self.poll_response(&mut heads, (request.method(), &progress), context)).await
     }
 
     fn poll_response(
@@ -339,7 +341,7 @@ impl Http1Connection {
 const SHORTEST_READ: usize = 4 << 10;
 const LONGEST_READ: usize = 32 << 10;
 
-fn says_close(request: &Request<RequestBody>) -> bool {
+fn says_close(request: &Request<()>) -> bool {
     cache_policy::list_elements(request.headers(), &header::CONNECTION)
         .any(|option| option.eq_ignore_ascii_case(b"close"))
 }
@@ -378,6 +380,14 @@ mod tests {
         (Http1Connection::new(Box::new(near), BOUNDS), far)
     }
 
+    async fn exchange(
+        connection: &mut Http1Connection,
+        request: Request<RequestBody>,
+    ) -> Result<Response<()>, Http1Error> {
+        let (head, body) = request.into_parts();
+        connection.exchange(&mut Request::from_parts(head, ()), body).await
+    }
+
     async fn content(connection: &mut Http1Connection) -> Result<String, Http1Error> {
         let mut content = Vec::new();
         while let Some(frame) = poll_fn(|context| connection.poll_frame(context)).await {
@@ -402,7 +412,7 @@ mod tests {
         ] {
             assert!(connection.is_ready());
             server.write_all(answer.as_bytes()).await.unwrap();
-            assert_eq!(connection.exchange(get()).await.unwrap().status(), 200);
+            assert_eq!(exchange(&mut connection, get()).await.unwrap().status(), 200);
             assert!(!connection.is_ready(), "its content has not been read");
             assert_eq!(content(&mut connection).await.unwrap(), "ok");
             assert_eq!(heard(&mut server, head.len()).await, head);
@@ -418,7 +428,7 @@ mod tests {
             let (mut connection, mut server) = connection();
             let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok{more}");
             server.write_all(answer.as_bytes()).await.unwrap();
-            connection.exchange(get()).await.unwrap();
+            exchange(&mut connection, get()).await.unwrap();
             assert_eq!(content(&mut connection).await.unwrap(), "ok");
             assert!(!connection.is_ready(), "{more:?} came with the answer");
             let (mut connection, mut server) = self::connection();
@@ -438,7 +448,7 @@ mod tests {
         request.body().progress().on_interim(move |status, headers| {
             telling.fetch_add(usize::from(status.as_u16()) + headers.len(), Ordering::Relaxed);
         });
-        assert_eq!(connection.exchange(request).await.unwrap().status(), 204);
+        assert_eq!(exchange(&mut connection, request).await.unwrap().status(), 204);
         assert_eq!(told.load(Ordering::Relaxed), 100 + 103 + 1);
         assert!(connection.is_ready());
     }
@@ -450,7 +460,7 @@ mod tests {
         let answer = "HTTP/1.1 413 Too Large\r\nContent-Length: 2\r\n\r\nno";
         server.write_all(answer.as_bytes()).await.unwrap();
         let request = post(&[b'a'; 1000]);
-        assert_eq!(connection.exchange(request).await.unwrap().status(), 413);
+        assert_eq!(exchange(&mut connection, request).await.unwrap().status(), 413);
         assert_eq!(content(&mut connection).await.unwrap(), "no");
         assert!(!connection.is_ready(), "most of the content has not been sent");
     }
@@ -474,7 +484,7 @@ mod tests {
             }
             server
         });
-        connection.exchange(post(&[b'a'; 1000])).await.unwrap();
+        exchange(&mut connection, post(&[b'a'; 1000])).await.unwrap();
         assert_eq!(content(&mut connection).await.unwrap(), "a".repeat(1000));
         assert!(connection.is_ready());
         drop(echo.await.unwrap());
@@ -491,7 +501,7 @@ mod tests {
             let (mut connection, mut server) = connection();
             server.write_all(octets.as_bytes()).await.unwrap();
             server.shutdown().await.unwrap();
-            let head = connection.exchange(get()).await;
+            let head = exchange(&mut connection, get()).await;
             assert_eq!(head.is_ok(), has_head, "{octets:?}");
             if has_head {
                 assert!(matches!(content(&mut connection).await, Err(Http1Error::Closed(_))), "{octets:?}");
@@ -505,7 +515,7 @@ mod tests {
         let (mut connection, mut server) = connection();
         server.write_all(b"HTTP/1.0 200 OK\r\n\r\nto the end").await.unwrap();
         server.shutdown().await.unwrap();
-        connection.exchange(get()).await.unwrap();
+        exchange(&mut connection, get()).await.unwrap();
         assert_eq!(content(&mut connection).await.unwrap(), "to the end");
         assert!(!connection.is_ready());
     }
@@ -514,7 +524,7 @@ mod tests {
     async fn after_101_the_stream_is_whole() {
         let (mut connection, mut server) = connection();
         server.write_all(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\n\r\nfirst").await.unwrap();
-        assert_eq!(connection.exchange(get()).await.unwrap().status(), 101);
+        assert_eq!(exchange(&mut connection, get()).await.unwrap().status(), 101);
         assert!(!connection.is_ready());
         let (_stream, first) = connection.into_stream();
         assert_eq!(first, "first");

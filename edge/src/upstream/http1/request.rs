@@ -21,8 +21,8 @@ pub enum RequestFraming {
 
 impl RequestFraming {
     /// How the content of a request is framed. Its head says so afterwards, and nothing else.
-    pub fn choose(request: &mut Request<RequestBody>) -> Self {
-        let (is_empty, length) = (request.body().is_end_stream(), request.body().size_hint().exact());
+    pub fn choose(request: &mut Request<()>, body: &RequestBody) -> Self {
+        let (is_empty, length) = (body.is_end_stream(), body.size_hint().exact());
         let seldom_has_content = matches!(*request.method(), Method::GET | Method::HEAD);
         let headers = request.headers_mut();
         let says_chunked = headers.remove(header::TRANSFER_ENCODING).is_some();
@@ -103,7 +103,7 @@ impl RequestFraming {
 const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
 
 /// Writes the head of a request, the target in origin form, or `*` (RFC 9112 §3.2).
-pub fn write_head(request: &Request<RequestBody>, lines: &mut BytesMut) {
+pub fn write_head(request: &Request<()>, lines: &mut BytesMut) {
     let target = request.uri().path_and_query().map_or("/", PathAndQuery::as_str);
     let method = request.method().as_str();
     let fields = request.headers().iter().map(|(name, value)| name.as_str().len() + value.len() + 4);
