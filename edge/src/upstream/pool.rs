@@ -4,8 +4,8 @@
 //! at most half are requests whose clients are still sending. Of each kind no client has all ([`FairPlaces`]).
 //!
 //! Shared by all threads: a request may use a connection that another thread opened, so that few connections serve many
-//! threads. HTTP/1.1 carries one request at a time, so such a connection is either idle in the list or owned by one request;
-//! many share one of HTTP/2.
+//! threads; it becomes that request's thread's own. HTTP/1.1 carries one request at a time, so such a connection is either idle
+//! in the list or owned by one request; many share one of HTTP/2.
 
 use std::{
     future::poll_fn,
