@@ -78,8 +78,8 @@ impl Upgrade {
     }
 }
 
-/// Joins the two connections, client's and upstream's, once the client's has switched too. Ends when both directions have ended, when
-/// nothing has moved either way for too long, or with the drain.
+/// Joins the two connections, client's and upstream's, once the client's has switched too. Ends when both directions have
+/// ended, when nothing has moved either way for too long, or with the drain.
 pub fn join(downstream: OnUpgrade, upstream: SwitchedStream, spoken: Spoken, bounds: TunnelBounds) {
     tokio::spawn(async move {
         match downstream.await {

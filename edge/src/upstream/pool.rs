@@ -202,7 +202,7 @@ impl Pool {
                 Ok(connected) => connected,
                 Err(failure) => return Err(Unsent { failure, body: Some(Box::new(body)) }),
             };
-            // Its last response has been read to the end, so it is ready as soon as its task has run once more.
+            // One of HTTP/2 is ready as soon as its task has run once more.
             if is_kept {
                 let ready = tokio::time::timeout(self.settings.connect_timeout, sender.ready());
                 if !matches!(ready.await, Ok(true)) {
@@ -409,7 +409,7 @@ impl Pool {
         let status = response.status();
         one_framing(status, response.headers_mut()).map_err(|failure| Unsent { failure, body: None })?;
         if response.headers().len() > self.settings.heads.fields {
-            // hyper counts the lines of HTTP/1.1 itself.
+            // Those of HTTP/1.1 were counted when they were read.
             return Err(Unsent { failure: Failure::HeadTooLarge(self.settings.heads), body: None });
         }
         lease.read_keep_alive(response.headers());
@@ -471,7 +471,7 @@ fn means_nothing(coding: &HeaderValue) -> bool {
 ///
 /// # Errors
 /// When they do not agree, or are none; when both a length and a transfer coding are stated, which is a sign of smuggling
-/// (§6.1); and for codings but `chunked` that somebody could take for one or undo: hyper undoes that one alone, so that the
+/// (§6.1); and for codings but `chunked` that somebody could take for one or undo: that one alone is undone here, so that the
 /// content would be taken for what it is not. A word that means nothing is let be, and the content lasts as long as the
 /// connection (§6.3).
 fn one_framing(status: StatusCode, headers: &mut HeaderMap) -> Result<(), Failure> {

@@ -72,7 +72,7 @@ impl Errand {
     }
 }
 
-/// How far a body has come, for those who no longer hold it: hyper reports only that a body failed, and may have a
+/// How far a body has come, for those who no longer hold it: a sender reports only that a body failed, and may have a
 /// response before the body has ended.
 #[derive(Debug)]
 pub struct Progress {
@@ -488,7 +488,7 @@ impl Body for RequestBody {
             // The first cause is the one that counts.
             Poll::Ready(Some(Err(error))) => drop(self.progress.broke.set(error.clone())),
             Poll::Ready(None) => self.progress.set_ended(),
-            // hyper stops asking once it has what Content-Length promised.
+            // A sender stops asking once it has what Content-Length promised.
             Poll::Ready(Some(Ok(_))) if source.is_whole() => self.progress.set_ended(),
             Poll::Ready(Some(Ok(_))) => self.progress.step(),
             _ => {}
@@ -621,7 +621,7 @@ impl HeldState {
     }
 }
 
-/// How long an attempt that has failed may hold on to the content: its connection's task has to run once more.
+/// How long an attempt that has failed may hold on to the content: an HTTP/2 connection's task has to run once more.
 const LETTING_GO: Duration = Duration::from_secs(1);
 
 /// RFC 9110 §10.1.1: a client must not wait indefinitely. nginx and curl wait about as long.
