@@ -77,4 +77,4 @@ Examples:
 
 pub(super) const SCHEMA: &str = "\
 Examples:
-  edge schema > edge.schema.json               # and in edge.toml, on the first line: #:schema ./edge.schema.json";
+  edge schema > edge.schema.json               # and first in edge.toml: #:schema ./edge.schema.json (as `edge init` has it)";

@@ -1,26 +1,36 @@
-//! `edge schema`: which keys there are, as a JSON Schema, from which editors complete and explain them.
+//! `edge schema`: which keys there are and what each takes, as a JSON Schema, from which editors complete, explain and check.
 //!
-//! The keys are those that the reader of files knows; what is said of each is what `config/edge.toml` says. Of values nothing
-//! is demanded: `edge check` says more of them, and says it better.
+//! Keys and values are those that the reader of files knows ([`Notation`]); what is said of each is what `config/edge.toml`
+//! says. Nothing that `edge check` takes is refused; what depends on other settings, or on this machine, is its alone.
 
-use std::{collections::BTreeMap, process::ExitCode};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    process::ExitCode,
+};
 
 use serde_json::{Map, Value, json};
 
-use crate::{observe::say, settings};
+use crate::{
+    observe::say,
+    settings::{self, Notation},
+};
 
 /// Prints it.
 pub fn run() -> ExitCode {
-    say::result(format_args!("{:#}", schema()));
+    say::result(text());
     ExitCode::SUCCESS
 }
 
+/// As it is printed.
+pub fn text() -> String {
+    format!("{:#}", schema())
+}
+
 fn schema() -> Value {
-    let mut root = Node::default();
-    for key in settings::known_keys() {
-        root.at(key.split('.'));
-    }
-    let mut schema = root.object("", &descriptions(EXAMPLE));
+    let whole = settings::notation();
+    let Value::Object(mut schema) = Writer::new(&whole).schema("", &whole) else {
+        unreachable!("a file is a table")
+    };
     schema.insert("$schema".to_owned(), json!("https://json-schema.org/draft/2020-12/schema"));
     schema.insert("title".to_owned(), json!("Settings of Gatehouse's edge"));
     Value::Object(schema)
@@ -28,57 +38,69 @@ fn schema() -> Value {
 
 const EXAMPLE: &str = include_str!("../../../config/edge.toml");
 
-/// Tables whose keys are names of the operator's.
-const NAMED: [&str; 3] = ["limits", "commands", "upstreams"];
-/// Lists of tables; of one of them an element may be a text too.
-const LISTS: [&str; 4] = ["listen", "routes", "listen.certificates", "upstreams.servers"];
+/// Any text may be, or hold, what the environment or a file says.
+const VARIABLE: &str = r"\$\{";
 
-#[derive(Default)]
-struct Node {
-    within: BTreeMap<String, Node>,
+struct Writer {
+    said: BTreeMap<String, String>,
 }
 
-impl Node {
-    fn at<'a>(&mut self, path: impl Iterator<Item = &'a str>) -> &mut Self {
-        path.fold(self, |node, name| node.within.entry(name.to_owned()).or_default())
+impl Writer {
+    fn new(whole: &Notation) -> Self {
+        let tables = whole.table().unwrap_or_default().iter();
+        let named = tables.filter(|(_, value)| matches!(value, Notation::Named(_))).map(|(key, _)| *key);
+        Self { said: descriptions(EXAMPLE, &named.collect()) }
     }
 
-    /// The table at `path`.
-    fn object(&self, path: &str, said: &BTreeMap<String, String>) -> Map<String, Value> {
-        let mut properties = Map::new();
-        for (name, node) in &self.within {
-            let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
-            properties.insert(name.clone(), Value::Object(node.described(&path, said)));
-        }
-        let mut object = Map::new();
-        object.insert("properties".to_owned(), Value::Object(properties));
-        object.insert("additionalProperties".to_owned(), json!(false));
-        object
-    }
-
-    fn described(&self, path: &str, said: &BTreeMap<String, String>) -> Map<String, Value> {
-        let mut node = Map::new();
-        if !self.within.is_empty() {
-            let object = self.object(path, said);
-            if LISTS.contains(&path) {
-                node.insert("type".to_owned(), json!("array"));
-                node.insert("items".to_owned(), Value::Object(object));
-            } else if NAMED.contains(&path) {
-                node.insert("type".to_owned(), json!("object"));
-                node.insert("additionalProperties".to_owned(), Value::Object(object));
-            } else {
-                node = object;
+    /// Of what stands at a path of keys.
+    fn schema(&self, path: &str, notation: &Notation) -> Value {
+        match notation {
+            Notation::Boolean => json!({ "type": "boolean" }),
+            Notation::Integer(range) => {
+                json!({ "type": "integer", "minimum": range.start(), "maximum": range.end() })
+            }
+            Notation::Integers(numbers) => json!({ "enum": numbers }),
+            Notation::AnyText => json!({ "type": "string" }),
+            Notation::Text => json!({ "type": "string", "minLength": 1 }),
+            Notation::Pattern(pattern) => {
+                json!({ "type": "string", "pattern": format!("^({pattern})$|{VARIABLE}") })
+            }
+            Notation::Words(words) => {
+                json!({ "anyOf": [{ "enum": words }, { "type": "string", "pattern": VARIABLE }] })
+            }
+            Notation::Either(several) => {
+                let several: Vec<Value> = several.iter().map(|one| self.schema(path, one)).collect();
+                json!({ "anyOf": several })
+            }
+            Notation::List(of, least) => {
+                json!({ "type": "array", "items": self.schema(path, of), "minItems": least })
+            }
+            Notation::Named(of) => {
+                json!({ "type": "object", "additionalProperties": self.schema(path, of) })
+            }
+            Notation::Table(keys) => {
+                let each = keys.iter().map(|(key, value)| {
+                    let path = if path.is_empty() { (*key).to_owned() } else { format!("{path}.{key}") };
+                    ((*key).to_owned(), self.described(&path, value))
+                });
+                let properties: Map<String, Value> = each.collect();
+                json!({ "type": "object", "properties": properties, "additionalProperties": false })
             }
         }
-        if let Some(text) = said.get(path) {
-            node.insert("description".to_owned(), json!(text));
+    }
+
+    fn described(&self, path: &str, notation: &Notation) -> Value {
+        let mut schema = self.schema(path, notation);
+        if let (Some(said), Value::Object(keywords)) = (self.said.get(path), &mut schema) {
+            keywords.insert("description".to_owned(), json!(said));
         }
-        node
+        schema
     }
 }
 
-/// What the example says of each key and table: the lines above it, and what stands behind it.
-fn descriptions(example: &str) -> BTreeMap<String, String> {
+/// What the example says of each key and table: the lines above it, and what stands behind it. In tables that are `named`, names are
+/// the operator's.
+fn descriptions(example: &str, named: &BTreeSet<&str>) -> BTreeMap<String, String> {
     let mut said: BTreeMap<String, String> = BTreeMap::new();
     let (mut table, mut around, mut above, mut last) = (String::new(), None, Vec::new(), None::<String>);
     for line in example.lines() {
@@ -87,7 +109,7 @@ fn descriptions(example: &str) -> BTreeMap<String, String> {
             // A table that is off ends with its lines.
             table = around.take().unwrap_or(table);
             (above, last) = (Vec::new(), None);
-        } else if let Some(header) = header(plain) {
+        } else if let Some(header) = header(plain, named) {
             if plain != line {
                 around.get_or_insert_with(|| table.clone());
             } else {
@@ -123,10 +145,10 @@ fn add(said: &mut BTreeMap<String, String>, path: &str, text: &str) {
 }
 
 /// `[upstreams.origin]` and `[[routes]]`, without the names that are the operator's.
-fn header(line: &str) -> Option<String> {
+fn header(line: &str, named: &BTreeSet<&str>) -> Option<String> {
     let name = line.strip_prefix('[')?.split(']').next()?.trim_start_matches('[');
     let mut parts: Vec<&str> = name.split('.').collect();
-    if NAMED.contains(&parts[0]) && parts.len() > 1 {
+    if named.contains(parts[0]) && parts.len() > 1 {
         parts.remove(1);
     }
     let is_name =
@@ -143,52 +165,7 @@ fn key_of(line: &str) -> Option<(&str, &str)> {
 
 #[cfg(test)]
 mod tests {
-    use std::{fs, path::Path};
-
     use super::*;
-
-    /// Where a document has what the schema does not know.
-    fn unknown(schema: &Value, document: &toml::Value, path: &str) -> Vec<String> {
-        match document {
-            toml::Value::Table(table) => {
-                let each = table.iter().flat_map(|(key, value)| {
-                    let path = format!("{path}.{key}");
-                    match (schema["properties"].get(key), &schema["additionalProperties"]) {
-                        (Some(known), _) => unknown(known, value, &path),
-                        (None, Value::Bool(false)) => vec![path],
-                        (None, other) => unknown(other, value, &path),
-                    }
-                });
-                each.collect()
-            }
-            toml::Value::Array(list) => {
-                list.iter().flat_map(|one| unknown(&schema["items"], one, path)).collect()
-            }
-            _ => Vec::new(),
-        }
-    }
-
-    #[test]
-    fn every_file_of_ours_is_as_the_schema_has_it_and_a_slip_is_not() {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-        let folders = ["docs/recipes", "docs/jobs"].map(|folder| fs::read_dir(root.join(folder)).unwrap());
-        let within = folders.into_iter().flatten().map(|entry| entry.unwrap().path().join("edge.toml"));
-        let files: Vec<_> = within
-            .filter(|file| file.exists())
-            .chain(["config/edge.toml", "config/demo.toml"].map(|name| root.join(name)))
-            .collect();
-        assert!(files.len() > 15, "{files:?}");
-        let schema = schema();
-        for file in files {
-            let document: toml::Value = toml::from_str(&fs::read_to_string(&file).unwrap()).unwrap();
-            assert_eq!(unknown(&schema, &document, ""), [""; 0], "{}", file.display());
-        }
-        let slip =
-            toml::from_str("[upstreams.a]\nserver = []\n[[routes]]\ncache = { tll = 1 }\n[x]").unwrap();
-        let mut told = unknown(&schema, &slip, "");
-        told.sort();
-        assert_eq!(told, [".routes.cache.tll", ".upstreams.a.server", ".x"]);
-    }
 
     #[test]
     fn what_the_example_says_of_a_key_is_its_description() {

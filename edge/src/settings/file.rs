@@ -21,485 +21,443 @@ use super::{
     SecurityFields, StopSignal, TlsVersion, Unheard, UnknownNames, UpgradeProtocol,
     error::Fault,
     foreign,
+    notation::{Notation, Shape as _, tables},
     sources::IncludePattern,
     texts::SourceTexts,
     value::{
-        ByteSize, CertificateName, CheckPath, CookieNames, CookieSign, Count, Deadline, Directory, Email,
-        FieldSign, Host, Instances, Lifetimes, LimitNames, PathPrefix, Paths, Percent, Positive,
+        AtMost, ByteSize, CertificateName, CheckPath, CookieNames, CookieSign, Count, Deadline, Directory,
+        Email, FieldSign, Host, Instances, Lifetimes, LimitNames, PathPrefix, Paths, Percent, Positive,
         PositiveSize, ProxyPeers, Rate, Ready, ServedName, ServedNames, ServerError, Table, Text, Threads,
         UnsafeMethod, WellStatus, Written, WrittenFiles, WrittenMaintenance, WrittenRedirect, WrittenRespond,
         WrittenServer, nearest_or_list,
     },
 };
 
-/// The whole file.
-#[derive(Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct WrittenFile {
-    #[serde(default)]
-    pub(super) include: Vec<Written<IncludePattern>>,
-    pub(super) threads: Option<Written<Threads>>,
-    pub(super) watch: Option<Written<bool>>,
-    #[serde(default)]
-    pub(super) listen: Vec<Table<WrittenListen>>,
-    pub(super) admin: Option<Table<WrittenAdmin>>,
-    pub(super) acme: Option<Table<WrittenAcme>>,
-    pub(super) cache: Option<Table<WrittenCache>>,
-    pub(super) redis: Option<Table<WrittenRedis>>,
-    pub(super) clients: Option<Table<WrittenClients>>,
-    pub(super) purge: Option<Table<WrittenPurgeAccess>>,
-    #[serde(default)]
-    pub(super) name_servers: Vec<Written<SocketAddr>>,
-    #[serde(default)]
-    pub(super) limits: Named<WrittenLimit>,
-    #[serde(default)]
-    pub(super) commands: Named<WrittenCommand>,
-    #[serde(default)]
-    pub(super) upstreams: Named<WrittenUpstream>,
-    #[serde(default)]
-    pub(super) routes: Vec<Table<WrittenRoute>>,
-    pub(super) error_pages: Option<Written<PathBuf>>,
-    pub(super) maintenance: Option<Spanned<WrittenMaintenance>>,
-    pub(super) timeouts: Option<Table<WrittenTimeouts>>,
-    pub(super) bounds: Option<Table<WrittenBounds>>,
-    pub(super) log: Option<Table<WrittenLog>>,
-}
-
 /// Tables by name, as in `[limits.api]`.
 pub(super) type Named<T> = BTreeMap<Spanned<String>, Table<T>>;
 
-/// `[[listen]]`
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct WrittenListen {
-    pub(super) address: Option<Written<SocketAddr>>,
-    pub(super) tls: Option<Table<WrittenTls>>,
-    #[serde(default)]
-    pub(super) certificates: Vec<Table<WrittenCertificate>>,
-    pub(super) domain: Option<Written<ServedNames>>,
-    pub(super) clear_text: Option<Written<ClearText>>,
-    pub(super) proxy_protocol: Option<Written<ProxyPeers>>,
-    pub(super) hsts: Option<Written<Hsts>>,
+tables! {
+    /// The whole file.
+    #[derive(Default)]
+    struct WrittenFile {
+        #[serde(default)]
+        include: Vec<Written<IncludePattern>>,
+        threads: Option<Written<Threads>>,
+        watch: Option<Written<bool>>,
+        #[serde(default)]
+        listen: Vec<Table<WrittenListen>>,
+        admin: Option<Table<WrittenAdmin>>,
+        acme: Option<Table<WrittenAcme>>,
+        cache: Option<Table<WrittenCache>>,
+        redis: Option<Table<WrittenRedis>>,
+        clients: Option<Table<WrittenClients>>,
+        purge: Option<Table<WrittenPurgeAccess>>,
+        #[serde(default)]
+        name_servers: Vec<Written<SocketAddr>>,
+        #[serde(default)]
+        limits: Named<WrittenLimit>,
+        #[serde(default)]
+        commands: Named<WrittenCommand>,
+        #[serde(default)]
+        upstreams: Named<WrittenUpstream>,
+        #[serde(default)]
+        routes: Vec<Table<WrittenRoute>>,
+        error_pages: Option<Written<PathBuf>>,
+        maintenance: Option<Spanned<WrittenMaintenance>>,
+        timeouts: Option<Table<WrittenTimeouts>>,
+        bounds: Option<Table<WrittenBounds>>,
+        log: Option<Table<WrittenLog>>,
+    }
+
+    /// `[[listen]]`
+    struct WrittenListen {
+        address: Option<Written<SocketAddr>>,
+        tls: Option<Table<WrittenTls>>,
+        #[serde(default)]
+        certificates: Vec<Table<WrittenCertificate>>,
+        domain: Option<Written<ServedNames>>,
+        clear_text: Option<Written<ClearText>>,
+        proxy_protocol: Option<Written<ProxyPeers>>,
+        hsts: Option<Written<Hsts>>,
+    }
+
+    /// `tls = { .. }` of a listener.
+    #[derive(Default)]
+    struct WrittenTls {
+        certificate: Option<Written<PathBuf>>,
+        key: Option<Written<PathBuf>>,
+        local_ca: Option<Written<bool>>,
+        ocsp: Option<Written<PathBuf>>,
+        folder: Option<Written<PathBuf>>,
+        default: Option<Written<ServedName>>,
+        unknown_names: Option<Written<UnknownNames>>,
+        minimum_version: Option<Written<TlsVersion>>,
+        client_certificates: Option<Table<WrittenClientCertificates>>,
+    }
+
+    /// `client_certificates = { .. }` of a listener's `tls`.
+    struct WrittenClientCertificates {
+        ca: Option<Written<PathBuf>>,
+        required: Option<Written<bool>>,
+        #[serde(default)]
+        fields: BTreeMap<Spanned<String>, Written<IdentityPart>>,
+    }
+
+    /// `[[listen.certificates]]`
+    struct WrittenCertificate {
+        certificate: Option<Written<PathBuf>>,
+        key: Option<Written<PathBuf>>,
+        ocsp: Option<Written<PathBuf>>,
+    }
+
+    /// `[purge]`
+    struct WrittenPurgeAccess {
+        allow: Option<Spanned<Vec<Written<IpNet>>>>,
+        token_file: Option<Written<PathBuf>>,
+        soft: Option<Written<bool>>,
+    }
+
+    /// `[acme]`
+    #[derive(Default)]
+    struct WrittenAcme {
+        directory: Option<Written<Directory>>,
+        email: Option<Written<Email>>,
+        terms_agreed: Option<Written<bool>>,
+        profile: Option<Written<Text>>,
+        key_type: Option<Written<KeyType>>,
+        eab: Option<Table<WrittenEab>>,
+        folder: Option<Written<PathBuf>>,
+        ca: Option<Written<PathBuf>>,
+    }
+
+    /// `eab = { .. }` of `[acme]`
+    struct WrittenEab {
+        key_id: Option<Written<Text>>,
+        key_file: Option<Written<PathBuf>>,
+    }
+
+    /// `[admin]`
+    struct WrittenAdmin {
+        address: Option<Written<AdminAddress>>,
+        token_file: Option<Written<PathBuf>>,
+        #[serde(default)]
+        hosts: Vec<Written<Host>>,
+    }
+
+    /// `[cache]`
+    #[derive(Default)]
+    struct WrittenCache {
+        memory: Option<Written<PositiveSize>>,
+        largest_object: Option<Written<PositiveSize>>,
+        variants: Option<Written<Positive>>,
+    }
+
+    /// `[redis]`
+    struct WrittenRedis {
+        url: Option<Written<RedisUrl>>,
+        password_file: Option<Written<PathBuf>>,
+        ca: Option<Written<PathBuf>>,
+        sentinels: Option<Spanned<Vec<Written<RedisUrl>>>>,
+        secret_file: Option<Written<PathBuf>>,
+        namespace: Option<Written<Text>>,
+        look_up_timeout: Option<Written<Deadline>>,
+        collapse_timeout: Option<Written<Deadline>>,
+        largest_object: Option<Written<PositiveSize>>,
+        max_ttl: Option<Written<Deadline>>,
+        compress: Option<bool>,
+        unheard: Option<Written<Unheard>>,
+    }
+
+    /// `[clients]`
+    #[derive(Default)]
+    struct WrittenClients {
+        #[serde(default)]
+        trusted_proxies: Vec<Written<IpNet>>,
+        forwarded_by: Option<Written<ForwardedBy>>,
+        request_id_in_answers: Option<Written<RequestIdInAnswers>>,
+        remembered: Option<Written<AtMost<MOST_REMEMBERED>>>,
+    }
+
+    /// `[limits.NAME]`
+    struct WrittenLimit {
+        rate: Option<Written<Rate>>,
+        burst: Option<Written<Positive>>,
+        key: Option<Written<CountedBy>>,
+        #[serde(default)]
+        cost: BTreeMap<Spanned<String>, Written<Positive>>,
+        except: Option<Spanned<Vec<Written<IpNet>>>>,
+        dry_run: Option<Written<bool>>,
+    }
+
+    /// `[commands.NAME]`
+    struct WrittenCommand {
+        run: Option<Spanned<Vec<Written<Text>>>>,
+        directory: Option<Written<PathBuf>>,
+        #[serde(default)]
+        environment: BTreeMap<Spanned<String>, Written<String>>,
+        env_file: Option<Written<PathBuf>>,
+        user: Option<Written<Text>>,
+        group: Option<Written<Text>>,
+        instances: Option<Written<Instances>>,
+        listen: Option<Written<CommandListen>>,
+        output: Option<Written<CommandOutput>>,
+        memory: Option<Written<PositiveSize>>,
+        #[serde(default)]
+        watch: Vec<Written<PathBuf>>,
+        admin_port: Option<Written<Text>>,
+        metrics: Option<Written<CheckPath>>,
+        ready: Option<Written<Ready>>,
+        ready_interval: Option<Written<Deadline>>,
+        ready_timeout: Option<Written<Deadline>>,
+        ready_probe_timeout: Option<Written<Deadline>>,
+        stop_signal: Option<Written<StopSignal>>,
+        stop_timeout: Option<Written<Deadline>>,
+    }
+
+    /// `[upstreams.NAME]`
+    struct WrittenUpstream {
+        servers: Option<Spanned<Vec<Spanned<WrittenServer>>>>,
+        tls: Option<Table<WrittenUpstreamTls>>,
+        connect_timeout: Option<Written<Deadline>>,
+        response_timeout: Option<Written<Deadline>>,
+        idle_timeout: Option<Written<Deadline>>,
+        collapse_timeout: Option<Written<Deadline>>,
+        keep_alive: Option<Written<Deadline>>,
+        connection_age: Option<Written<Deadline>>,
+        connections: Option<Written<Positive>>,
+        streams: Option<Written<Positive>>,
+        tunnels: Option<Written<Count>>,
+        waiting: Option<Written<Count>>,
+        waiting_timeout: Option<Written<Deadline>>,
+        balance: Option<Written<Balance>>,
+        slow_start: Option<Written<Duration>>,
+        check: Option<Table<WrittenCheck>>,
+        failures: Option<Written<Positive>>,
+        failing_statuses: Option<Vec<Written<ServerError>>>,
+        put_aside: Option<Written<Deadline>>,
+        retries: Option<Written<Percent>>,
+        hedge: Option<Written<Percent>>,
+        overload: Option<Written<OverloadControl>>,
+        proxy_protocol: Option<Written<ProxyProtocol>>,
+        #[serde(default)]
+        request_fields: BTreeMap<Spanned<String>, Written<RequestField>>,
+    }
+
+    /// `tls = { .. }` of an upstream.
+    #[derive(Default)]
+    struct WrittenUpstreamTls {
+        ca: Option<Written<PathBuf>>,
+        server_name: Option<Written<CertificateName>>,
+        certificate: Option<Written<PathBuf>>,
+        key: Option<Written<PathBuf>>,
+        verify: Option<Written<bool>>,
+    }
+
+    /// `check = { .. }` of an upstream.
+    struct WrittenCheck {
+        path: Option<Written<CheckPath>>,
+        host: Option<Written<Text>>,
+        status: Option<Vec<Written<WellStatus>>>,
+        body: Option<Written<Text>>,
+        interval: Option<Written<Deadline>>,
+        timeout: Option<Written<Deadline>>,
+        rise: Option<Written<Positive>>,
+        fall: Option<Written<Positive>>,
+    }
+
+    /// `[[routes]]`
+    struct WrittenRoute {
+        name: Option<Written<Text>>,
+        hosts: Option<Spanned<Vec<Written<HostPattern>>>>,
+        path: Option<Written<Paths>>,
+        methods: Option<Spanned<Vec<Written<Method>>>>,
+        headers: Option<Spanned<Vec<Written<FieldSign>>>>,
+        upstream: Option<Written<Text>>,
+        files: Option<Spanned<WrittenFiles>>,
+        redirect: Option<Spanned<WrittenRedirect>>,
+        respond: Option<Spanned<WrittenRespond>>,
+        allow: Option<Spanned<Vec<Written<IpNet>>>>,
+        deny: Option<Spanned<Vec<Written<IpNet>>>>,
+        basic_auth: Option<Table<WrittenBasicAuth>>,
+        forward_auth: Option<Table<WrittenForwardAuth>>,
+        maintenance: Option<Spanned<WrittenMaintenance>>,
+        strip_prefix: Option<Written<PathPrefix>>,
+        add_prefix: Option<Written<PathPrefix>>,
+        rewrite: Option<Table<WrittenSubstitution>>,
+        #[serde(default)]
+        response_fields: BTreeMap<Spanned<String>, Written<ResponseField>>,
+        cors: Option<Table<WrittenCrossOrigin>>,
+        security: Option<Written<SecurityFields>>,
+        canary: Option<Table<WrittenCanary>>,
+        resend: Option<Table<WrittenResend>>,
+        receive_first: Option<Written<ByteSize>>,
+        upgrades: Option<Spanned<Vec<Written<UpgradeProtocol>>>>,
+        limit: Option<Written<LimitNames>>,
+        compress: Option<Written<bool>>,
+        compress_types: Option<Spanned<Vec<Written<MediaRange>>>>,
+        decompress: Option<Written<bool>>,
+        early_hints: Option<Written<bool>>,
+        encoded_slash: Option<Written<EncodedSlash>>,
+        timeouts: Option<Table<WrittenRouteTimeouts>>,
+        bounds: Option<Table<WrittenRouteBounds>>,
+        cache: Option<Table<WrittenRouteCache>>,
+    }
+
+    /// `forward_auth = { .. }` of a route.
+    struct WrittenForwardAuth {
+        upstream: Option<Written<Text>>,
+        path: Option<Written<CheckPath>>,
+        copy: Option<Spanned<Vec<Written<HeaderName>>>>,
+    }
+
+    /// `cors = { .. }` of a route.
+    struct WrittenCrossOrigin {
+        origins: Option<Written<AllowedOrigins>>,
+        methods: Option<Spanned<Vec<Written<Method>>>>,
+        headers: Option<Spanned<Vec<Written<HeaderName>>>>,
+        expose: Option<Spanned<Vec<Written<HeaderName>>>>,
+        credentials: Option<Written<bool>>,
+        max_age: Option<Written<Duration>>,
+    }
+
+    /// `rewrite = { .. }` of a route.
+    struct WrittenSubstitution {
+        from: Option<Written<Text>>,
+        to: Option<Written<Text>>,
+    }
+
+    /// `basic_auth = { .. }` of a route.
+    struct WrittenBasicAuth {
+        users: Option<Written<PathBuf>>,
+        realm: Option<Written<Text>>,
+    }
+
+    /// `resend = { .. }` of a route.
+    #[derive(Default)]
+    struct WrittenResend {
+        content: Option<Written<ByteSize>>,
+        methods: Option<Vec<Written<UnsafeMethod>>>,
+    }
+
+    /// `timeouts = { .. }` of a route.
+    #[derive(Default)]
+    struct WrittenRouteTimeouts {
+        total: Option<Written<Deadline>>,
+        first_byte: Option<Written<Deadline>>,
+        between_bytes: Option<Written<Deadline>>,
+        whole: Option<Written<Deadline>>,
+    }
+
+    /// `bounds = { .. }` of a route.
+    #[derive(Default)]
+    struct WrittenRouteBounds {
+        body: Option<Written<ByteSize>>,
+        requests: Option<Written<Positive>>,
+        requests_per_client: Option<Written<Positive>>,
+    }
+
+    /// `canary = { .. }` of a route.
+    struct WrittenCanary {
+        upstream: Option<Written<Text>>,
+        share: Option<Written<Percent>>,
+        header: Option<Written<FieldSign>>,
+        cookie: Option<Written<CookieSign>>,
+    }
+
+    /// `cache = { .. }` of a route.
+    #[derive(Default)]
+    struct WrittenRouteCache {
+        ttl: Option<Spanned<Lifetimes>>,
+        default_ttl: Option<Written<Duration>>,
+        min_ttl: Option<Written<Duration>>,
+        max_ttl: Option<Written<Duration>>,
+        stale_while_revalidate: Option<Written<Duration>>,
+        stale_if_error: Option<Written<Duration>>,
+        browser: Option<Written<HeaderValue>>,
+        set_cookie: Option<Written<SetCookie>>,
+        cookies: Option<Written<Cookies>>,
+        ignore_cookies: Option<Written<IgnoredCookies>>,
+        client_directives: Option<Written<ClientDirectives>>,
+        heuristic: Option<Written<bool>>,
+        stale_on_disconnect: Option<Written<Duration>>,
+        stale_on_status: Option<Written<bool>>,
+        targeted: Option<Vec<Written<HeaderName>>>,
+        max_tags: Option<Written<AtMost<MOST_TAGS>>>,
+        ranges: Option<Written<Ranges>>,
+        by_language: Option<Written<bool>>,
+        undated_unmodified: Option<Written<bool>>,
+        query: Option<Table<WrittenQuery>>,
+        key: Option<Table<WrittenKeyParts>>,
+        bypass: Option<Table<WrittenBypass>>,
+        also: Option<Vec<Written<BesideGet>>>,
+    }
+
+    /// `key = { .. }` of a route's cache.
+    struct WrittenKeyParts {
+        headers: Option<Spanned<Vec<Written<HeaderName>>>>,
+        cookies: Option<Spanned<Vec<Written<Text>>>>,
+        country: Option<Written<HeaderName>>,
+    }
+
+    /// `bypass = { .. }` of a route's cache.
+    struct WrittenBypass {
+        headers: Option<Spanned<Vec<Written<FieldSign>>>>,
+        cookies: Option<Written<CookieNames>>,
+    }
+
+    /// `query = { .. }` of a route's cache.
+    #[derive(Default)]
+    struct WrittenQuery {
+        keep: Option<Vec<Written<Text>>>,
+        #[serde(default)]
+        drop: Vec<Written<Text>>,
+        sort: Option<Written<bool>>,
+    }
+
+    /// `[timeouts]`
+    #[derive(Default)]
+    struct WrittenTimeouts {
+        handshake: Option<Written<Deadline>>,
+        header: Option<Written<Deadline>>,
+        body: Option<Written<Deadline>>,
+        idle: Option<Written<Deadline>>,
+        total: Option<Written<Deadline>>,
+        upload: Option<Written<Deadline>>,
+        tunnel: Option<Written<Deadline>>,
+        drain: Option<Written<Deadline>>,
+    }
+
+    /// `[bounds]`
+    #[derive(Default)]
+    struct WrittenBounds {
+        connections: Option<Written<Positive>>,
+        connections_per_client: Option<Written<Positive>>,
+        handshakes: Option<Written<Positive>>,
+        requests_per_client: Option<Written<Positive>>,
+        streams: Option<Written<Positive>>,
+        streams_per_second: Option<Written<Positive>>,
+        control_frames_per_second: Option<Written<Positive>>,
+        head: Option<Written<PositiveSize>>,
+        fields: Option<Written<AtMost<MOST_FIELDS>>>,
+        body: Option<Written<ByteSize>>,
+        body_rate: Option<Written<ByteSize>>,
+        unsent: Option<Written<ByteSize>>,
+        held_content: Option<Written<ByteSize>>,
+    }
+
+    /// `[log]`
+    #[derive(Default)]
+    struct WrittenLog {
+        format: Option<Written<LogFormat>>,
+    }
 }
 
-/// `tls = { .. }` of a listener.
-#[derive(Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct WrittenTls {
-    pub(super) certificate: Option<Written<PathBuf>>,
-    pub(super) key: Option<Written<PathBuf>>,
-    pub(super) local_ca: Option<Written<bool>>,
-    pub(super) ocsp: Option<Written<PathBuf>>,
-    pub(super) folder: Option<Written<PathBuf>>,
-    pub(super) default: Option<Written<ServedName>>,
-    pub(super) unknown_names: Option<Written<UnknownNames>>,
-    pub(super) minimum_version: Option<Written<TlsVersion>>,
-    pub(super) client_certificates: Option<Table<WrittenClientCertificates>>,
-}
-
-/// `client_certificates = { .. }` of a listener's `tls`.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct WrittenClientCertificates {
-    pub(super) ca: Option<Written<PathBuf>>,
-    pub(super) required: Option<Written<bool>>,
-    #[serde(default)]
-    pub(super) fields: BTreeMap<Spanned<String>, Written<IdentityPart>>,
-}
-
-/// `[[listen.certificates]]`
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct WrittenCertificate {
-    pub(super) certificate: Option<Written<PathBuf>>,
-    pub(super) key: Option<Written<PathBuf>>,
-    pub(super) ocsp: Option<Written<PathBuf>>,
-}
-
-/// `[purge]`
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct WrittenPurgeAccess {
-    pub(super) allow: Option<Spanned<Vec<Written<IpNet>>>>,
-    pub(super) token_file: Option<Written<PathBuf>>,
-    pub(super) soft: Option<Written<bool>>,
-}
-
-/// `[acme]`
-#[derive(Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct WrittenAcme {
-    pub(super) directory: Option<Written<Directory>>,
-    pub(super) email: Option<Written<Email>>,
-    pub(super) terms_agreed: Option<Written<bool>>,
-    pub(super) profile: Option<Written<Text>>,
-    pub(super) key_type: Option<Written<KeyType>>,
-    pub(super) eab: Option<Table<WrittenEab>>,
-    pub(super) folder: Option<Written<PathBuf>>,
-    pub(super) ca: Option<Written<PathBuf>>,
-}
-
-/// `eab = { .. }` of `[acme]`
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct WrittenEab {
-    pub(super) key_id: Option<Written<Text>>,
-    pub(super) key_file: Option<Written<PathBuf>>,
-}
-
-/// `[admin]`
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct WrittenAdmin {
-    pub(super) address: Option<Written<AdminAddress>>,
-    pub(super) token_file: Option<Written<PathBuf>>,
-    #[serde(default)]
-    pub(super) hosts: Vec<Written<Host>>,
-}
-
-/// `[cache]`
-#[derive(Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct WrittenCache {
-    pub(super) memory: Option<Written<PositiveSize>>,
-    pub(super) largest_object: Option<Written<PositiveSize>>,
-    pub(super) variants: Option<Written<Positive>>,
-}
-
-/// `[redis]`
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct WrittenRedis {
-    pub(super) url: Option<Written<RedisUrl>>,
-    pub(super) password_file: Option<Written<PathBuf>>,
-    pub(super) ca: Option<Written<PathBuf>>,
-    pub(super) sentinels: Option<Spanned<Vec<Written<RedisUrl>>>>,
-    pub(super) secret_file: Option<Written<PathBuf>>,
-    pub(super) namespace: Option<Written<Text>>,
-    pub(super) look_up_timeout: Option<Written<Deadline>>,
-    pub(super) collapse_timeout: Option<Written<Deadline>>,
-    pub(super) largest_object: Option<Written<PositiveSize>>,
-    pub(super) max_ttl: Option<Written<Deadline>>,
-    pub(super) compress: Option<bool>,
-    pub(super) unheard: Option<Written<Unheard>>,
-}
-
-/// `[clients]`
-#[derive(Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct WrittenClients {
-    #[serde(default)]
-    pub(super) trusted_proxies: Vec<Written<IpNet>>,
-    pub(super) forwarded_by: Option<Written<ForwardedBy>>,
-    pub(super) request_id_in_answers: Option<Written<RequestIdInAnswers>>,
-    pub(super) remembered: Option<Written<Positive>>,
-}
-
-/// `[limits.NAME]`
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct WrittenLimit {
-    pub(super) rate: Option<Written<Rate>>,
-    pub(super) burst: Option<Written<Positive>>,
-    pub(super) key: Option<Written<CountedBy>>,
-    #[serde(default)]
-    pub(super) cost: BTreeMap<Spanned<String>, Written<Positive>>,
-    pub(super) except: Option<Spanned<Vec<Written<IpNet>>>>,
-    pub(super) dry_run: Option<Written<bool>>,
-}
-
-/// `[commands.NAME]`
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct WrittenCommand {
-    pub(super) run: Option<Spanned<Vec<Written<Text>>>>,
-    pub(super) directory: Option<Written<PathBuf>>,
-    #[serde(default)]
-    pub(super) environment: BTreeMap<Spanned<String>, Written<String>>,
-    pub(super) env_file: Option<Written<PathBuf>>,
-    pub(super) user: Option<Written<Text>>,
-    pub(super) group: Option<Written<Text>>,
-    pub(super) instances: Option<Written<Instances>>,
-    pub(super) listen: Option<Written<CommandListen>>,
-    pub(super) output: Option<Written<CommandOutput>>,
-    pub(super) memory: Option<Written<PositiveSize>>,
-    #[serde(default)]
-    pub(super) watch: Vec<Written<PathBuf>>,
-    pub(super) admin_port: Option<Written<Text>>,
-    pub(super) metrics: Option<Written<CheckPath>>,
-    pub(super) ready: Option<Written<Ready>>,
-    pub(super) ready_interval: Option<Written<Deadline>>,
-    pub(super) ready_timeout: Option<Written<Deadline>>,
-    pub(super) ready_probe_timeout: Option<Written<Deadline>>,
-    pub(super) stop_signal: Option<Written<StopSignal>>,
-    pub(super) stop_timeout: Option<Written<Deadline>>,
-}
-
-/// `[upstreams.NAME]`
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct WrittenUpstream {
-    pub(super) servers: Option<Spanned<Vec<Spanned<WrittenServer>>>>,
-    pub(super) tls: Option<Table<WrittenUpstreamTls>>,
-    pub(super) connect_timeout: Option<Written<Deadline>>,
-    pub(super) response_timeout: Option<Written<Deadline>>,
-    pub(super) idle_timeout: Option<Written<Deadline>>,
-    pub(super) collapse_timeout: Option<Written<Deadline>>,
-    pub(super) keep_alive: Option<Written<Deadline>>,
-    pub(super) connection_age: Option<Written<Deadline>>,
-    pub(super) connections: Option<Written<Positive>>,
-    pub(super) streams: Option<Written<Positive>>,
-    pub(super) tunnels: Option<Written<Count>>,
-    pub(super) waiting: Option<Written<Count>>,
-    pub(super) waiting_timeout: Option<Written<Deadline>>,
-    pub(super) balance: Option<Written<Balance>>,
-    pub(super) slow_start: Option<Written<Duration>>,
-    pub(super) check: Option<Table<WrittenCheck>>,
-    pub(super) failures: Option<Written<Positive>>,
-    pub(super) failing_statuses: Option<Vec<Written<ServerError>>>,
-    pub(super) put_aside: Option<Written<Deadline>>,
-    pub(super) retries: Option<Written<Percent>>,
-    pub(super) hedge: Option<Written<Percent>>,
-    pub(super) overload: Option<Written<OverloadControl>>,
-    pub(super) proxy_protocol: Option<Written<ProxyProtocol>>,
-    #[serde(default)]
-    pub(super) request_fields: BTreeMap<Spanned<String>, Written<RequestField>>,
-}
-
-/// `tls = { .. }` of an upstream.
-#[derive(Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct WrittenUpstreamTls {
-    pub(super) ca: Option<Written<PathBuf>>,
-    pub(super) server_name: Option<Written<CertificateName>>,
-    pub(super) certificate: Option<Written<PathBuf>>,
-    pub(super) key: Option<Written<PathBuf>>,
-    pub(super) verify: Option<Written<bool>>,
-}
-
-/// `check = { .. }` of an upstream.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct WrittenCheck {
-    pub(super) path: Option<Written<CheckPath>>,
-    pub(super) host: Option<Written<Text>>,
-    pub(super) status: Option<Vec<Written<WellStatus>>>,
-    pub(super) body: Option<Written<Text>>,
-    pub(super) interval: Option<Written<Deadline>>,
-    pub(super) timeout: Option<Written<Deadline>>,
-    pub(super) rise: Option<Written<Positive>>,
-    pub(super) fall: Option<Written<Positive>>,
-}
-
-/// `[[routes]]`
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct WrittenRoute {
-    pub(super) name: Option<Written<Text>>,
-    pub(super) hosts: Option<Spanned<Vec<Written<HostPattern>>>>,
-    pub(super) path: Option<Written<Paths>>,
-    pub(super) methods: Option<Spanned<Vec<Written<Method>>>>,
-    pub(super) headers: Option<Spanned<Vec<Written<FieldSign>>>>,
-    pub(super) upstream: Option<Written<Text>>,
-    pub(super) files: Option<Spanned<WrittenFiles>>,
-    pub(super) redirect: Option<Spanned<WrittenRedirect>>,
-    pub(super) respond: Option<Spanned<WrittenRespond>>,
-    pub(super) allow: Option<Spanned<Vec<Written<IpNet>>>>,
-    pub(super) deny: Option<Spanned<Vec<Written<IpNet>>>>,
-    pub(super) basic_auth: Option<Table<WrittenBasicAuth>>,
-    pub(super) forward_auth: Option<Table<WrittenForwardAuth>>,
-    pub(super) maintenance: Option<Spanned<WrittenMaintenance>>,
-    pub(super) strip_prefix: Option<Written<PathPrefix>>,
-    pub(super) add_prefix: Option<Written<PathPrefix>>,
-    pub(super) rewrite: Option<Table<WrittenSubstitution>>,
-    #[serde(default)]
-    pub(super) response_fields: BTreeMap<Spanned<String>, Written<ResponseField>>,
-    pub(super) cors: Option<Table<WrittenCrossOrigin>>,
-    pub(super) security: Option<Written<SecurityFields>>,
-    pub(super) canary: Option<Table<WrittenCanary>>,
-    pub(super) resend: Option<Table<WrittenResend>>,
-    pub(super) receive_first: Option<Written<ByteSize>>,
-    pub(super) upgrades: Option<Spanned<Vec<Written<UpgradeProtocol>>>>,
-    pub(super) limit: Option<Written<LimitNames>>,
-    pub(super) compress: Option<Written<bool>>,
-    pub(super) compress_types: Option<Spanned<Vec<Written<MediaRange>>>>,
-    pub(super) decompress: Option<Written<bool>>,
-    pub(super) early_hints: Option<Written<bool>>,
-    pub(super) encoded_slash: Option<Written<EncodedSlash>>,
-    pub(super) timeouts: Option<Table<WrittenRouteTimeouts>>,
-    pub(super) bounds: Option<Table<WrittenRouteBounds>>,
-    pub(super) cache: Option<Table<WrittenRouteCache>>,
-}
-
-/// `forward_auth = { .. }` of a route.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct WrittenForwardAuth {
-    pub(super) upstream: Option<Written<Text>>,
-    pub(super) path: Option<Written<CheckPath>>,
-    pub(super) copy: Option<Spanned<Vec<Written<HeaderName>>>>,
-}
-
-/// `cors = { .. }` of a route.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct WrittenCrossOrigin {
-    pub(super) origins: Option<Written<AllowedOrigins>>,
-    pub(super) methods: Option<Spanned<Vec<Written<Method>>>>,
-    pub(super) headers: Option<Spanned<Vec<Written<HeaderName>>>>,
-    pub(super) expose: Option<Spanned<Vec<Written<HeaderName>>>>,
-    pub(super) credentials: Option<Written<bool>>,
-    pub(super) max_age: Option<Written<Duration>>,
-}
-
-/// `rewrite = { .. }` of a route.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct WrittenSubstitution {
-    pub(super) from: Option<Written<Text>>,
-    pub(super) to: Option<Written<Text>>,
-}
-
-/// `basic_auth = { .. }` of a route.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct WrittenBasicAuth {
-    pub(super) users: Option<Written<PathBuf>>,
-    pub(super) realm: Option<Written<Text>>,
-}
-
-/// `resend = { .. }` of a route.
-#[derive(Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct WrittenResend {
-    pub(super) content: Option<Written<ByteSize>>,
-    pub(super) methods: Option<Vec<Written<UnsafeMethod>>>,
-}
-
-/// `timeouts = { .. }` of a route.
-#[derive(Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct WrittenRouteTimeouts {
-    pub(super) total: Option<Written<Deadline>>,
-    pub(super) first_byte: Option<Written<Deadline>>,
-    pub(super) between_bytes: Option<Written<Deadline>>,
-    pub(super) whole: Option<Written<Deadline>>,
-}
-
-/// `bounds = { .. }` of a route.
-#[derive(Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct WrittenRouteBounds {
-    pub(super) body: Option<Written<ByteSize>>,
-    pub(super) requests: Option<Written<Positive>>,
-    pub(super) requests_per_client: Option<Written<Positive>>,
-}
-
-/// `canary = { .. }` of a route.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct WrittenCanary {
-    pub(super) upstream: Option<Written<Text>>,
-    pub(super) share: Option<Written<Percent>>,
-    pub(super) header: Option<Written<FieldSign>>,
-    pub(super) cookie: Option<Written<CookieSign>>,
-}
-
-/// `cache = { .. }` of a route.
-#[derive(Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct WrittenRouteCache {
-    pub(super) ttl: Option<Spanned<Lifetimes>>,
-    pub(super) default_ttl: Option<Written<Duration>>,
-    pub(super) min_ttl: Option<Written<Duration>>,
-    pub(super) max_ttl: Option<Written<Duration>>,
-    pub(super) stale_while_revalidate: Option<Written<Duration>>,
-    pub(super) stale_if_error: Option<Written<Duration>>,
-    pub(super) browser: Option<Written<HeaderValue>>,
-    pub(super) set_cookie: Option<Written<SetCookie>>,
-    pub(super) cookies: Option<Written<Cookies>>,
-    pub(super) ignore_cookies: Option<Written<IgnoredCookies>>,
-    pub(super) client_directives: Option<Written<ClientDirectives>>,
-    pub(super) heuristic: Option<Written<bool>>,
-    pub(super) stale_on_disconnect: Option<Written<Duration>>,
-    pub(super) stale_on_status: Option<Written<bool>>,
-    pub(super) targeted: Option<Vec<Written<HeaderName>>>,
-    pub(super) max_tags: Option<Written<Positive>>,
-    pub(super) ranges: Option<Written<Ranges>>,
-    pub(super) by_language: Option<Written<bool>>,
-    pub(super) undated_unmodified: Option<Written<bool>>,
-    pub(super) query: Option<Table<WrittenQuery>>,
-    pub(super) key: Option<Table<WrittenKeyParts>>,
-    pub(super) bypass: Option<Table<WrittenBypass>>,
-    pub(super) also: Option<Vec<Written<BesideGet>>>,
-}
-
-/// `key = { .. }` of a route's cache.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct WrittenKeyParts {
-    pub(super) headers: Option<Spanned<Vec<Written<HeaderName>>>>,
-    pub(super) cookies: Option<Spanned<Vec<Written<Text>>>>,
-    pub(super) country: Option<Written<HeaderName>>,
-}
-
-/// `bypass = { .. }` of a route's cache.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct WrittenBypass {
-    pub(super) headers: Option<Spanned<Vec<Written<FieldSign>>>>,
-    pub(super) cookies: Option<Written<CookieNames>>,
-}
-
-/// `query = { .. }` of a route's cache.
-#[derive(Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct WrittenQuery {
-    pub(super) keep: Option<Vec<Written<Text>>>,
-    #[serde(default)]
-    pub(super) drop: Vec<Written<Text>>,
-    pub(super) sort: Option<Written<bool>>,
-}
-
-/// `[timeouts]`
-#[derive(Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct WrittenTimeouts {
-    pub(super) handshake: Option<Written<Deadline>>,
-    pub(super) header: Option<Written<Deadline>>,
-    pub(super) body: Option<Written<Deadline>>,
-    pub(super) idle: Option<Written<Deadline>>,
-    pub(super) total: Option<Written<Deadline>>,
-    pub(super) upload: Option<Written<Deadline>>,
-    pub(super) tunnel: Option<Written<Deadline>>,
-    pub(super) drain: Option<Written<Deadline>>,
-}
-
-/// `[bounds]`
-#[derive(Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct WrittenBounds {
-    pub(super) connections: Option<Written<Positive>>,
-    pub(super) connections_per_client: Option<Written<Positive>>,
-    pub(super) handshakes: Option<Written<Positive>>,
-    pub(super) requests_per_client: Option<Written<Positive>>,
-    pub(super) streams: Option<Written<Positive>>,
-    pub(super) streams_per_second: Option<Written<Positive>>,
-    pub(super) control_frames_per_second: Option<Written<Positive>>,
-    pub(super) head: Option<Written<PositiveSize>>,
-    pub(super) fields: Option<Written<Positive>>,
-    pub(super) body: Option<Written<ByteSize>>,
-    pub(super) body_rate: Option<Written<ByteSize>>,
-    pub(super) unsent: Option<Written<ByteSize>>,
-    pub(super) held_content: Option<Written<ByteSize>>,
-}
-
-/// `[log]`
-#[derive(Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct WrittenLog {
-    pub(super) format: Option<Written<LogFormat>>,
-}
+/// hyper makes room for so many lines before it reads a head.
+const MOST_FIELDS: u32 = 10_000;
+/// Clients.
+const MOST_REMEMBERED: u32 = 10_000_000;
+/// Tags of one answer: a head of 64 KiB hardly holds more.
+const MOST_TAGS: u32 = 10_000;
 
 /// Reads the shape, or says everything that is wrong with it; `texts` is what the document was read from.
 pub(super) fn read(
@@ -574,56 +532,23 @@ fn remove_within(value: &mut DeValue<'_>, span: &Range<usize>) -> bool {
     }
 }
 
-/// Every key of every table with the tables around it, as in `listen.tls.key`; asked of serde, which lists them when it
-/// meets one it does not know.
-pub fn known_keys() -> Vec<String> {
-    use super::value::{FilesTable, MaintenanceTable, RedirectTable, RespondTable, ServerTable};
+/// What a file may hold.
+pub fn notation() -> Notation {
+    WrittenFile::notation()
+}
 
-    fn of<T: serde::de::DeserializeOwned>(table: &str) -> Vec<String> {
-        let error = toml::from_str::<T>("'?' = 0").map(|_| ()).expect_err("no table has the key '?'");
-        let (_, expected) = error.message().split_once("expected").expect("serde says what it expects");
-        expected.split('`').skip(1).step_by(2).map(|key| format!("{table}{key}")).collect()
+/// Every key of every table with the tables around it, as in `listen.tls.key`.
+pub fn known_keys() -> Vec<String> {
+    fn collect(around: &str, table: &[(&str, Notation)], keys: &mut Vec<String>) {
+        for (key, value) in table {
+            let key = format!("{around}{key}");
+            if let Some(within) = value.table() {
+                collect(&format!("{key}."), within, keys);
+            }
+            keys.push(key);
+        }
     }
-    [
-        of::<WrittenFile>(""),
-        of::<WrittenListen>("listen."),
-        of::<WrittenTls>("listen.tls."),
-        of::<WrittenClientCertificates>("listen.tls.client_certificates."),
-        of::<WrittenCertificate>("listen.certificates."),
-        of::<WrittenAcme>("acme."),
-        of::<WrittenEab>("acme.eab."),
-        of::<WrittenAdmin>("admin."),
-        of::<WrittenCache>("cache."),
-        of::<WrittenRedis>("redis."),
-        of::<WrittenClients>("clients."),
-        of::<WrittenPurgeAccess>("purge."),
-        of::<WrittenLimit>("limits."),
-        of::<WrittenCommand>("commands."),
-        of::<WrittenUpstream>("upstreams."),
-        of::<ServerTable>("upstreams.servers."),
-        of::<WrittenUpstreamTls>("upstreams.tls."),
-        of::<WrittenCheck>("upstreams.check."),
-        of::<WrittenRoute>("routes."),
-        of::<FilesTable>("routes.files."),
-        of::<MaintenanceTable>("routes.maintenance."),
-        of::<MaintenanceTable>("maintenance."),
-        of::<RedirectTable>("routes.redirect."),
-        of::<RespondTable>("routes.respond."),
-        of::<WrittenBasicAuth>("routes.basic_auth."),
-        of::<WrittenForwardAuth>("routes.forward_auth."),
-        of::<WrittenSubstitution>("routes.rewrite."),
-        of::<WrittenCrossOrigin>("routes.cors."),
-        of::<WrittenRouteTimeouts>("routes.timeouts."),
-        of::<WrittenRouteBounds>("routes.bounds."),
-        of::<WrittenCanary>("routes.canary."),
-        of::<WrittenResend>("routes.resend."),
-        of::<WrittenRouteCache>("routes.cache."),
-        of::<WrittenQuery>("routes.cache.query."),
-        of::<WrittenKeyParts>("routes.cache.key."),
-        of::<WrittenBypass>("routes.cache.bypass."),
-        of::<WrittenTimeouts>("timeouts."),
-        of::<WrittenBounds>("bounds."),
-        of::<WrittenLog>("log."),
-    ]
-    .concat()
+    let mut keys = Vec::new();
+    collect("", notation().table().unwrap_or_default(), &mut keys);
+    keys
 }

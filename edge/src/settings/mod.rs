@@ -25,6 +25,7 @@ mod given;
 mod key_parts;
 mod limits;
 mod matching;
+mod notation;
 mod pages;
 mod redis;
 pub mod reload;
@@ -64,11 +65,12 @@ pub use certificates::{
     TlsVersion, UnknownNames, folders_within,
 };
 pub use error::{Faults, SettingsError, Warning};
-pub use file::known_keys;
+pub use file::{known_keys, notation};
 pub use given::GivenSettings;
 pub use key_parts::KeyParts;
 pub use limits::{CountedBy, Limit, RequestCosts};
 pub use matching::{Asks, BesideGet, HostPattern, PathPattern, Sign};
+pub use notation::Notation;
 pub use pages::{ErrorPages, PagePart, PageTemplate};
 pub use redis::{RedisSettings, RedisUrl, Unheard};
 pub use resolve::TO_HTTPS;

@@ -53,6 +53,38 @@ fn the_example_names_every_key() {
     assert!(missing.is_empty(), "config/edge.toml does not show {missing:?}");
 }
 
+/// What editors are told of settings: nothing that is right is marked, and what a text shows to be wrong is.
+#[test]
+fn every_file_of_ours_is_as_the_notation_has_it_and_a_slip_is_not() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let folders = ["docs/recipes", "docs/jobs"].map(|folder| fs::read_dir(root.join(folder)).unwrap());
+    let within = folders.into_iter().flatten().map(|entry| entry.unwrap().path().join("edge.toml"));
+    let ours = ["config/edge.toml", "config/demo.toml", "config/three/edge.toml"].map(|name| root.join(name));
+    let files: Vec<_> = within.filter(|file| file.exists()).chain(ours).collect();
+    assert!(files.len() > 30, "{files:?}");
+    let notation = notation();
+    for file in files {
+        let document = toml::from_str(&fs::read_to_string(&file).unwrap()).unwrap();
+        assert!(notation.takes(&toml::Value::Table(document)), "{}", file.display());
+    }
+    for slip in [
+        "threads = \"4\"",
+        "threads = 1025",
+        "listen = {}",
+        "[x]",
+        "[cache]\nmemory = 256",
+        "[bounds]\nfields = 10001",
+        "[upstreams.a]\nserver = []",
+        "[upstreams]\nservers = []",
+        "[[routes]]\ncache = { tll = \"1s\" }",
+        "[[routes]]\nredirect = { to = \"/\", status = 300 }",
+        "[[routes]]\nmethods = \"GET\"",
+    ] {
+        let document = toml::from_str(slip).unwrap();
+        assert!(!notation.takes(&toml::Value::Table(document)), "{slip}");
+    }
+}
+
 #[test]
 fn what_the_example_leaves_off_can_be_turned_on() {
     let text = config("edge.toml").replace("\n#directory", "\ndirectory").replace("\n#hosts", "\nhosts");

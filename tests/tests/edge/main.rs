@@ -36,6 +36,7 @@ mod reload;
 mod representation;
 mod resume;
 mod routes;
+mod schema;
 mod several;
 mod siege;
 mod streaming;

@@ -1,4 +1,5 @@
-//! `edge init`: looks at what is in a folder, and writes a short file of settings for it.
+//! `edge init`: looks at what is in a folder, and writes a short file of settings for it, with the schema by which editors
+//! complete it beside.
 
 mod found;
 
@@ -12,7 +13,7 @@ use std::{
 use anyhow::Context as _;
 use clap::Args;
 
-use super::outcome::told;
+use super::{outcome::told, schema};
 use found::FoundApp;
 
 /// Which folder.
@@ -23,7 +24,7 @@ pub struct InitArguments {
     folder: PathBuf,
 }
 
-/// Writes `edge.toml`, where there is none, and says what to do next.
+/// Writes `edge.toml`, where there is none, and the schema that it names, and says what to do next.
 pub fn run(InitArguments { folder }: &InitArguments) -> ExitCode {
     told(init(folder))
 }
@@ -41,6 +42,14 @@ fn init(folder: &Path) -> anyhow::Result<String> {
         _ => anyhow::Error::new(error).context(format!("{shown} cannot be written")),
     })?;
     created.write_all(text(&app).as_bytes()).with_context(|| format!("{shown} cannot be written"))?;
+    // One that is there is of this program, or of one that was before it: `edge schema` writes it anew.
+    let beside = folder.join("edge.schema.json");
+    match File::create_new(&beside).and_then(|mut file| writeln!(file, "{}", schema::text())) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+            return Err(error).with_context(|| format!("{} cannot be written", beside.display()));
+        }
+        _ => {}
+    }
     let go_there =
         if folder == Path::new(".") { String::new() } else { format!("  cd {}\n", folder.display()) };
     Ok(format!(
@@ -54,7 +63,7 @@ fn init(folder: &Path) -> anyhow::Result<String> {
 /// The whole file.
 fn text(app: &FoundApp) -> String {
     format!(
-        "# For {}. Every setting: `edge check --effective` prints them, docs/settings.md explains them.\n{HEAD}\n{}",
+        "#:schema ./edge.schema.json\n# For {}. Every setting: `edge check --effective` prints them, docs/settings.md explains them.\n{HEAD}\n{}",
         app.shown(),
         body(app)
     )
@@ -310,6 +319,11 @@ mod tests {
             let told = init(folder.path()).unwrap();
             assert!(told.contains(shown), "{name}: {told}");
             let text = fs::read_to_string(folder.path().join("edge.toml")).unwrap();
+            let named = text.lines().next().and_then(|line| line.strip_prefix("#:schema "));
+            let schema = fs::read_to_string(folder.path().join(named.expect("editors find it"))).unwrap();
+            assert_eq!(schema.trim_end(), schema::text(), "{name}");
+            let document = toml::from_str(&text).unwrap();
+            assert!(settings::notation().takes(&toml::Value::Table(document)), "{name}");
             // Folders are relative to where the edge is started, and the build has made none yet.
             fs::write(folder.path().join("index.html"), "").unwrap();
             let there = toml::Value::from(folder.path().display().to_string()).to_string();
@@ -328,6 +342,7 @@ mod tests {
         let told = init(folder.path()).unwrap_err().to_string();
         assert!(told.contains("is there already"), "{told}");
         assert_eq!(fs::read_to_string(folder.path().join("edge.toml")).unwrap(), "mine");
+        assert!(!folder.path().join("edge.schema.json").exists());
         assert!(init(&folder.path().join("none")).is_err());
     }
 

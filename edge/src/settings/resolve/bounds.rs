@@ -2,7 +2,7 @@
 
 use std::num::NonZeroU32;
 
-use super::{Resolver, bytes, count, duration, inner, map};
+use super::{Resolver, at_most, bytes, count, duration, inner, map};
 use crate::settings::{
     Bounds, CacheSettings, Timeouts,
     file::{WrittenBounds, WrittenCache, WrittenTimeouts},
@@ -80,7 +80,7 @@ impl Resolver<'_> {
                 .0
                 .get(),
             head: usize::try_from(head).unwrap_or(usize::MAX),
-            fields: self.at_most(written.fields, defaults.fields, MOST_FIELDS, "header lines"),
+            fields: self.or(written.fields.map(at_most), defaults.fields),
             body: self.or(written.body.map(|body| map(body, |size| size.0)), defaults.body),
             body_rate: self.or(written.body_rate.map(|rate| map(rate, |size| size.0)), defaults.body_rate),
             held_content: self
@@ -92,5 +92,3 @@ impl Resolver<'_> {
 
 /// Bytes that hyper needs at least to read a head.
 const SMALLEST_HEAD: u64 = 8 << 10;
-/// hyper makes room for so many lines before it reads a head.
-const MOST_FIELDS: usize = 10_000;

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, num::NonZeroU32, sync::Arc, time::Duration};
 use http::{Method, StatusCode};
 use toml::Spanned;
 
-use super::{Resolver, Span, inner};
+use super::{Resolver, Span, at_most, inner};
 use crate::settings::{
     ClientSettings, CountedBy, ForwardedBy, Limit, RequestCosts, RequestIdInAnswers,
     file::{WrittenClients, WrittenLimit},
@@ -20,12 +20,7 @@ impl Resolver<'_> {
             .into_iter()
             .filter_map(|network| Some(self.value(network)?.trunc()))
             .collect();
-        let remembered = self.at_most(
-            written.remembered,
-            ClientSettings::default().remembered,
-            MOST_REMEMBERED,
-            "clients",
-        );
+        let remembered = self.or(written.remembered.map(at_most), ClientSettings::default().remembered);
         let forwarded_by = self.or(written.forwarded_by, ForwardedBy::default());
         let request_id_in_answers = self.or(written.request_id_in_answers, RequestIdInAnswers::default());
         ClientSettings { trusted_proxies, forwarded_by, request_id_in_answers, remembered }
@@ -88,6 +83,5 @@ impl Resolver<'_> {
     }
 }
 
-const MOST_REMEMBERED: usize = 10_000_000;
 /// A burst that takes longer than this to earn back is a slip; and the limiter counts in 64 bits of nanoseconds.
 const LONGEST_RECOVERY: Duration = Duration::from_secs(365 * 86_400);

@@ -30,7 +30,7 @@ use super::{
     file::{Named, WrittenFile, WrittenRoute},
     sources::SettingsSources,
     texts::SourceTexts,
-    value::{Deadline, Positive, PositiveSize, Table, Threads, Written, nearest_or_list},
+    value::{AtMost, Deadline, Positive, PositiveSize, Table, Threads, Written, nearest_or_list},
 };
 
 /// Resolves a file whose shape is right; `texts` are what it was read from.
@@ -231,21 +231,6 @@ impl Resolver<'_> {
         }
     }
 
-    fn at_most(
-        &mut self,
-        written: Option<Written<Positive>>,
-        default: usize,
-        most: usize,
-        what: &str,
-    ) -> usize {
-        let place = written.as_ref().map(|written| written.span.clone());
-        let number = self.or(written.map(count), default);
-        if let Some(place) = place.filter(|_| number > most) {
-            self.fault(place, format!("{number} {what} are too many"), format!("write 1 to {most}"));
-        }
-        number
-    }
-
     fn or<T>(&mut self, written: Option<Written<T>>, default: T) -> T {
         written.and_then(|written| self.value(written)).unwrap_or(default)
     }
@@ -318,6 +303,10 @@ pub(super) fn duration(written: Written<Deadline>) -> Written<Duration> {
 
 pub(super) fn bytes(written: Written<PositiveSize>) -> Written<u64> {
     map(written, |size| size.0.0)
+}
+
+pub(super) fn at_most<const MOST: u32>(written: Written<AtMost<MOST>>) -> Written<usize> {
+    map(written, |number| number.0.as_usize())
 }
 
 pub(super) fn count(written: Written<Positive>) -> Written<usize> {

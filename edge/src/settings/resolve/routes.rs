@@ -7,7 +7,7 @@ use http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use ipnet::IpNet;
 use toml::Spanned;
 
-use super::{Known, Resolver, Span, count, duration, inner, map};
+use super::{Known, Resolver, Span, at_most, count, duration, inner, map};
 use crate::settings::{
     AddressRules, Asks, Balance, BasicAuth, BesideGet, Canary, EncodedSlash, FilesFolder, HostPattern,
     INTERNAL, KeyParts, Limit, Location, LocationTemplate, MediaRange, PathPattern, PathRewrite, Redirect,
@@ -681,7 +681,7 @@ impl Resolver<'_> {
                 Some(names) => names.into_iter().filter_map(|name| self.value(name)).collect(),
                 None => defaults.targeted,
             },
-            max_tags: self.at_most(written.max_tags, defaults.max_tags, MOST_OF_A_ROUTE, "tags"),
+            max_tags: self.or(written.max_tags.map(at_most), defaults.max_tags),
             ranges: self.or(written.ranges, defaults.ranges),
             by_language: self.or(written.by_language, defaults.by_language),
             undated_unmodified: self.or(written.undated_unmodified, defaults.undated_unmodified),
@@ -829,8 +829,6 @@ fn takes_asks(outer: &Asks, inner: &Asks) -> bool {
     methods && outer.fields.iter().all(|field| inner.fields.contains(field))
 }
 
-/// Tags of one answer: a head of 64 KiB hardly holds more.
-const MOST_OF_A_ROUTE: usize = 10_000;
 /// Content that is received whole first, where the file says nothing.
 const RECEIVED_FIRST: u64 = 1 << 20;
 /// The most for which memory is the place.

@@ -5,7 +5,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::settings::value::{Unreadable, Value};
+use crate::settings::{
+    notation::Notation,
+    value::{Unreadable, Value},
+};
 
 /// A path whose last part may hold stars, each for any characters.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -79,6 +82,10 @@ impl IncludePattern {
 
 impl Value for IncludePattern {
     const EXPECTED: &'static str = "a path in quotes such as \"conf.d/*.toml\"";
+
+    fn notation() -> Notation {
+        Notation::Text
+    }
 
     fn from_text(text: &str) -> Result<Self, Unreadable> {
         Self::new(text)

@@ -11,7 +11,10 @@ use serde::{
 use toml::Spanned;
 
 use super::{Deadline, Paths, Read, ReadVisitor, Unreadable, Value, Written, nearest_or_list, unexpected};
-use crate::settings::{LocationPart, LocationTemplate, ResponseField};
+use crate::settings::{
+    LocationPart, LocationTemplate, ResponseField,
+    notation::{Notation, Shape, tables},
+};
 
 /// A value that may be written by itself, or as a table with more of it.
 #[derive(Debug)]
@@ -23,6 +26,12 @@ pub(in crate::settings) enum PlainOrTable<V, T> {
 impl<'de, V: Value, T: DeserializeOwned> Deserialize<'de> for PlainOrTable<V, T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_any(PlainOrTableVisitor(PhantomData))
+    }
+}
+
+impl<V: Value, T: Shape> Shape for PlainOrTable<V, T> {
+    fn notation() -> Notation {
+        Notation::Either(vec![V::notation(), T::notation()])
     }
 }
 
@@ -53,48 +62,52 @@ impl<'de, V: Value, T: DeserializeOwned> Visitor<'de> for PlainOrTableVisitor<V,
 /// `files`: a folder, or a table.
 pub(in crate::settings) type WrittenFiles = PlainOrTable<PathBuf, FilesTable>;
 
-/// `{ folder = .., fallback = .., immutable = .. }`
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(in crate::settings) struct FilesTable {
-    pub(in crate::settings) folder: Option<Written<PathBuf>>,
-    pub(in crate::settings) fallback: Option<Written<PathBuf>>,
-    pub(in crate::settings) immutable: Option<Written<Paths>>,
+tables! {
+    /// `{ folder = .., fallback = .., immutable = .. }`
+    #[derive(Debug)]
+    struct FilesTable {
+        folder: Option<Written<PathBuf>>,
+        fallback: Option<Written<PathBuf>>,
+        immutable: Option<Written<Paths>>,
+    }
 }
 
 /// `maintenance`: a file, or a table.
 pub(in crate::settings) type WrittenMaintenance = PlainOrTable<PathBuf, MaintenanceTable>;
 
-/// `{ file = .., except = .., retry_after = .. }`
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(in crate::settings) struct MaintenanceTable {
-    pub(in crate::settings) file: Option<Written<PathBuf>>,
-    pub(in crate::settings) except: Option<Spanned<Vec<Written<IpNet>>>>,
-    pub(in crate::settings) retry_after: Option<Written<Deadline>>,
+tables! {
+    /// `{ file = .., except = .., retry_after = .. }`
+    #[derive(Debug)]
+    struct MaintenanceTable {
+        file: Option<Written<PathBuf>>,
+        except: Option<Spanned<Vec<Written<IpNet>>>>,
+        retry_after: Option<Written<Deadline>>,
+    }
 }
 
 /// `redirect`: where to, or a table.
 pub(in crate::settings) type WrittenRedirect = PlainOrTable<RedirectTarget, RedirectTable>;
 
-/// `{ to = .., status = .. }`
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(in crate::settings) struct RedirectTable {
-    pub(in crate::settings) to: Option<Written<RedirectTarget>>,
-    pub(in crate::settings) status: Option<Written<RedirectStatus>>,
+tables! {
+    /// `{ to = .., status = .. }`
+    #[derive(Debug)]
+    struct RedirectTable {
+        to: Option<Written<RedirectTarget>>,
+        status: Option<Written<RedirectStatus>>,
+    }
 }
 
 /// `respond`: a status, or a table.
 pub(in crate::settings) type WrittenRespond = PlainOrTable<StatedStatus, RespondTable>;
 
-/// `{ status = .., body = .., content_type = .. }`
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(in crate::settings) struct RespondTable {
-    pub(in crate::settings) status: Option<Written<StatedStatus>>,
-    pub(in crate::settings) body: Option<Written<String>>,
-    pub(in crate::settings) content_type: Option<Written<HeaderValue>>,
+tables! {
+    /// `{ status = .., body = .., content_type = .. }`
+    #[derive(Debug)]
+    struct RespondTable {
+        status: Option<Written<StatedStatus>>,
+        body: Option<Written<String>>,
+        content_type: Option<Written<HeaderValue>>,
+    }
 }
 
 /// Where a redirect leads.
@@ -111,6 +124,10 @@ const REDIRECT_HELP: &str = "write \"https\", a path such as \"/new/{rest}{query
 impl Value for RedirectTarget {
     const EXPECTED: &'static str =
         "where to, as \"https\", \"/new\" or \"https://www.shop.example{path}{query}\"";
+
+    fn notation() -> Notation {
+        Notation::pattern("https|https?://.+|/.*")
+    }
 
     fn from_text(text: &str) -> Result<Self, Unreadable> {
         if text == "https" {
@@ -184,20 +201,28 @@ pub(in crate::settings) struct RedirectStatus(pub(in crate::settings) StatusCode
 impl Value for RedirectStatus {
     const EXPECTED: &'static str = "a status such as 308";
 
+    fn notation() -> Notation {
+        Notation::Integers(REDIRECTS.map(|status| status.as_u16().into()).to_vec())
+    }
+
     fn from_integer(number: i64) -> Result<Self, Unreadable> {
-        match number {
-            301 => Ok(Self(StatusCode::MOVED_PERMANENTLY)),
-            302 => Ok(Self(StatusCode::FOUND)),
-            303 => Ok(Self(StatusCode::SEE_OTHER)),
-            307 => Ok(Self(StatusCode::TEMPORARY_REDIRECT)),
-            308 => Ok(Self(StatusCode::PERMANENT_REDIRECT)),
-            _ => Err(Unreadable::new(
+        let status = REDIRECTS.into_iter().find(|status| i64::from(status.as_u16()) == number);
+        status.map(Self).ok_or_else(|| {
+            Unreadable::new(
                 format!("{number} sends nobody elsewhere"),
                 "write 301 or 308 for ever, 302, 303 or 307 for now; 307 and 308 keep the method",
-            )),
-        }
+            )
+        })
     }
 }
+
+const REDIRECTS: [StatusCode; 5] = [
+    StatusCode::MOVED_PERMANENTLY,
+    StatusCode::FOUND,
+    StatusCode::SEE_OTHER,
+    StatusCode::TEMPORARY_REDIRECT,
+    StatusCode::PERMANENT_REDIRECT,
+];
 
 /// The status of an answer that the file states.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -205,6 +230,10 @@ pub(in crate::settings) struct StatedStatus(pub(in crate::settings) StatusCode);
 
 impl Value for StatedStatus {
     const EXPECTED: &'static str = "a status such as 404, or { status = 200, body = \"..\" }";
+
+    fn notation() -> Notation {
+        Notation::Integer(200..=599)
+    }
 
     fn from_integer(number: i64) -> Result<Self, Unreadable> {
         let status = u16::try_from(number).ok().filter(|number| (200..600).contains(number));
@@ -232,6 +261,10 @@ impl Value for StatedStatus {
 
 impl Value for ResponseField {
     const EXPECTED: &'static str = "a value, several in a list, or false for none";
+
+    fn notation() -> Notation {
+        Notation::Either(vec![Notation::Boolean, Notation::Text.one_or_several()])
+    }
 
     fn from_text(text: &str) -> Result<Self, Unreadable> {
         HeaderValue::from_text(text).map(|value| Self::Is(vec![value]))

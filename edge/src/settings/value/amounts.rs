@@ -6,7 +6,10 @@ use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use toml::Spanned;
 
 use super::{ReadVisitor, Unreadable, Value, Written, unexpected};
-use crate::settings::Hsts;
+use crate::settings::{
+    Hsts,
+    notation::{Notation, Shape, any_of},
+};
 
 /// A whole number, 0 or more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,6 +17,10 @@ pub(in crate::settings) struct Count(pub(in crate::settings) u32);
 
 impl Value for Count {
     const EXPECTED: &'static str = "a whole number";
+
+    fn notation() -> Notation {
+        Notation::Integer(0..=u32::MAX.into())
+    }
 
     fn from_integer(number: i64) -> Result<Self, Unreadable> {
         u32::try_from(number).map(Count).map_err(|_| {
@@ -36,6 +43,10 @@ impl Threads {
 impl Value for Threads {
     const EXPECTED: &'static str = "a whole number";
 
+    fn notation() -> Notation {
+        Notation::Integer(0..=Self::MOST as i64)
+    }
+
     fn from_integer(number: i64) -> Result<Self, Unreadable> {
         usize::try_from(number).ok().filter(|number| *number <= Self::MOST).map(Threads).ok_or_else(|| {
             let help = format!("write 0 (one per core) to {}", Self::MOST);
@@ -57,6 +68,10 @@ impl Positive {
 impl Value for Positive {
     const EXPECTED: &'static str = "a whole number, 1 or more";
 
+    fn notation() -> Notation {
+        Notation::Integer(1..=u32::MAX.into())
+    }
+
     fn from_integer(number: i64) -> Result<Self, Unreadable> {
         u32::try_from(number).ok().and_then(NonZeroU32::new).map(Positive).ok_or_else(|| match number {
             0 => Unreadable::new("0 makes no sense here", "write 1 or more"),
@@ -65,6 +80,26 @@ impl Value for Positive {
                 format!("write a number from 1 to {}", u32::MAX),
             ),
         })
+    }
+}
+
+/// A whole number from 1 to this.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::settings) struct AtMost<const MOST: u32>(pub(in crate::settings) Positive);
+
+impl<const MOST: u32> Value for AtMost<MOST> {
+    const EXPECTED: &'static str = Positive::EXPECTED;
+
+    fn notation() -> Notation {
+        Notation::Integer(1..=MOST.into())
+    }
+
+    fn from_integer(number: i64) -> Result<Self, Unreadable> {
+        let positive = Positive::from_integer(number)?;
+        if positive.0.get() > MOST {
+            return Err(Unreadable::new(format!("{number} are too many"), format!("write 1 to {MOST}")));
+        }
+        Ok(Self(positive))
     }
 }
 
@@ -90,6 +125,10 @@ impl Instances {
 impl Value for Instances {
     const EXPECTED: &'static str = "a number of instances, or \"cores\" for one a core";
 
+    fn notation() -> Notation {
+        Notation::Either(vec![Notation::Integer(1..=Self::MOST as i64), Notation::Words(vec!["cores"])])
+    }
+
     fn from_integer(number: i64) -> Result<Self, Unreadable> {
         let positive = Positive::from_integer(number)?;
         if positive.as_usize() > Self::MOST {
@@ -110,6 +149,10 @@ pub(in crate::settings) struct Percent(pub(in crate::settings) u32);
 
 impl Value for Percent {
     const EXPECTED: &'static str = "a share such as \"20%\"";
+
+    fn notation() -> Notation {
+        Notation::pattern(r"\+?0*(100|[0-9]{1,2})%")
+    }
 
     fn from_text(text: &str) -> Result<Self, Unreadable> {
         let number = text.strip_suffix('%').and_then(|number| number.parse().ok());
@@ -132,6 +175,10 @@ pub(in crate::settings) struct ServerError(pub(in crate::settings) u16);
 
 impl Value for ServerError {
     const EXPECTED: &'static str = "a status such as 503";
+
+    fn notation() -> Notation {
+        Notation::Integer(500..=599)
+    }
 
     fn from_integer(number: i64) -> Result<Self, Unreadable> {
         u16::try_from(number).ok().filter(|status| (500..600).contains(status)).map(ServerError).ok_or_else(
@@ -163,6 +210,10 @@ const SIZE_UNITS: [(&str, u64); 9] = [
 
 impl Value for ByteSize {
     const EXPECTED: &'static str = "a size such as \"256 MiB\"";
+
+    fn notation() -> Notation {
+        Notation::pattern(format!("[0-9]+ *{}", any_of(SIZE_UNITS.iter().map(|unit| unit.0))))
+    }
 
     fn from_text(text: &str) -> Result<Self, Unreadable> {
         const HELP: &str =
@@ -209,6 +260,10 @@ pub(in crate::settings) struct PositiveSize(pub(in crate::settings) ByteSize);
 impl Value for PositiveSize {
     const EXPECTED: &'static str = ByteSize::EXPECTED;
 
+    fn notation() -> Notation {
+        Notation::pattern(format!("{MORE_THAN_0} *{}", any_of(SIZE_UNITS.iter().map(|unit| unit.0))))
+    }
+
     fn from_text(text: &str) -> Result<Self, Unreadable> {
         match ByteSize::from_text(text)? {
             ByteSize(0) => {
@@ -223,6 +278,9 @@ impl Value for PositiveSize {
     }
 }
 
+/// A pattern for a whole number that is not 0.
+const MORE_THAN_0: &str = "0*[1-9][0-9]*";
+
 const DURATION_UNITS: [(&str, Duration); 5] = [
     ("ms", Duration::from_millis(1)),
     ("s", Duration::from_secs(1)),
@@ -236,6 +294,10 @@ const LONGEST: Duration = Duration::from_secs(1 << 31);
 
 impl Value for Duration {
     const EXPECTED: &'static str = "a duration such as \"60s\"";
+
+    fn notation() -> Notation {
+        Notation::pattern(format!("[0-9]+{}", any_of(DURATION_UNITS.iter().map(|unit| unit.0))))
+    }
 
     fn from_text(text: &str) -> Result<Self, Unreadable> {
         const HELP: &str =
@@ -262,6 +324,13 @@ impl Value for Duration {
 impl Value for Hsts {
     const EXPECTED: &'static str =
         "a duration such as \"365d\", and words as in \"365d includeSubDomains preload\"";
+
+    fn notation() -> Notation {
+        Notation::pattern(format!(
+            r"\s*[0-9]+{}(\s+(includeSubDomains|preload))*\s*",
+            any_of(DURATION_UNITS.iter().map(|unit| unit.0))
+        ))
+    }
 
     fn from_text(text: &str) -> Result<Self, Unreadable> {
         let mut words = text.split_ascii_whitespace();
@@ -304,6 +373,10 @@ impl Value for Lifetime {
     const EXPECTED: &'static str =
         "a duration such as \"60s\", or a table such as { 200 = \"5m\", 404 = \"10s\" }";
 
+    fn notation() -> Notation {
+        <Duration as Value>::notation()
+    }
+
     fn from_text(text: &str) -> Result<Self, Unreadable> {
         <Duration as Value>::from_text(text).map(Lifetime)
     }
@@ -323,6 +396,13 @@ pub(in crate::settings) enum Lifetimes {
 impl<'de> Deserialize<'de> for Lifetimes {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_any(LifetimesVisitor)
+    }
+}
+
+impl Shape for Lifetimes {
+    fn notation() -> Notation {
+        let one = Lifetime::notation();
+        Notation::Either(vec![one.clone(), Notation::Named(Box::new(one))])
     }
 }
 
@@ -375,6 +455,10 @@ pub(in crate::settings) struct Deadline(pub(in crate::settings) Duration);
 impl Value for Deadline {
     const EXPECTED: &'static str = <Duration as Value>::EXPECTED;
 
+    fn notation() -> Notation {
+        Notation::pattern(format!("{MORE_THAN_0}{}", any_of(DURATION_UNITS.iter().map(|unit| unit.0))))
+    }
+
     fn from_text(text: &str) -> Result<Self, Unreadable> {
         match <Duration as Value>::from_text(text)? {
             Duration::ZERO => {
@@ -395,6 +479,10 @@ pub(in crate::settings) struct Rate(pub(in crate::settings) Duration);
 
 impl Value for Rate {
     const EXPECTED: &'static str = "a rate such as \"50/s\"";
+
+    fn notation() -> Notation {
+        Notation::pattern(format!("{MORE_THAN_0}/{}", any_of(DURATION_UNITS[1..].iter().map(|unit| unit.0))))
+    }
 
     fn from_text(text: &str) -> Result<Self, Unreadable> {
         let bad = |help: &str| Unreadable::new(format!("{text:?} is no rate"), help);

@@ -1,7 +1,10 @@
 //! What is written of certificate authorities, and of names that they certify.
 
-use super::{ServedName, Unreadable, Value, choices::choose};
-use crate::settings::{ClearText, KeyType, LETS_ENCRYPT, LETS_ENCRYPT_STAGING};
+use super::{ServedName, Unreadable, Value, choices::OneOfWords};
+use crate::settings::{
+    ClearText, KeyType, LETS_ENCRYPT, LETS_ENCRYPT_STAGING,
+    notation::{Notation, any_case},
+};
 
 /// One name, or several.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -9,6 +12,10 @@ pub(in crate::settings) struct ServedNames(pub(in crate::settings) Vec<Box<str>>
 
 impl Value for ServedNames {
     const EXPECTED: &'static str = "a host name such as \"shop.example\", or several in a list";
+
+    fn notation() -> Notation {
+        ServedName::notation().one_or_several()
+    }
 
     fn from_text(text: &str) -> Result<Self, Unreadable> {
         Self::from_list(vec![text.to_owned()])
@@ -52,6 +59,13 @@ impl Value for Directory {
     const EXPECTED: &'static str =
         "\"letsencrypt\", \"letsencrypt-staging\", or the URL of an authority's directory";
 
+    fn notation() -> Notation {
+        Notation::Either(vec![
+            Notation::Words(vec!["letsencrypt", "letsencrypt-staging"]),
+            Notation::pattern(format!("{}://.+", any_case("https"))),
+        ])
+    }
+
     fn from_text(text: &str) -> Result<Self, Unreadable> {
         let url = match text {
             "letsencrypt" => LETS_ENCRYPT,
@@ -76,6 +90,10 @@ pub(in crate::settings) struct Email(pub(in crate::settings) Box<str>);
 impl Value for Email {
     const EXPECTED: &'static str = "an address such as \"admin@shop.example\"";
 
+    fn notation() -> Notation {
+        Notation::pattern(r"[^@\s]+@\S*\.\S*")
+    }
+
     fn from_text(text: &str) -> Result<Self, Unreadable> {
         let plain = text.bytes().all(|byte| byte.is_ascii_graphic() && !matches!(byte, b',' | b'?' | b'"'));
         match text.split_once('@') {
@@ -88,18 +106,12 @@ impl Value for Email {
     }
 }
 
-impl Value for KeyType {
-    const EXPECTED: &'static str = "\"p256\" or \"p384\"";
-
-    fn from_text(text: &str) -> Result<Self, Unreadable> {
-        choose(text, &[("p256", Self::P256), ("p384", Self::P384)])
-    }
+impl OneOfWords for KeyType {
+    const WHAT: &'static str = "\"p256\" or \"p384\"";
+    const WORDS: &'static [(&'static str, Self)] = &[("p256", Self::P256), ("p384", Self::P384)];
 }
 
-impl Value for ClearText {
-    const EXPECTED: &'static str = "\"redirect\" or \"serve\"";
-
-    fn from_text(text: &str) -> Result<Self, Unreadable> {
-        choose(text, &[("redirect", Self::Redirect), ("serve", Self::Serve)])
-    }
+impl OneOfWords for ClearText {
+    const WHAT: &'static str = "\"redirect\" or \"serve\"";
+    const WORDS: &'static [(&'static str, Self)] = &[("redirect", Self::Redirect), ("serve", Self::Serve)];
 }

@@ -8,10 +8,15 @@ use crate::settings::{
     BesideGet, CommandListen, CommandOutput, EncodedSlash, ForwardedBy, IdentityPart, LogFormat, MediaRange,
     OverloadControl, PathPattern, ProxyProtocol, RedisUrl, RequestIdInAnswers, SecurityFields, StopSignal,
     TlsVersion, Unheard, UnknownNames, UpgradeProtocol,
+    notation::{Notation, TOKEN, any_case, any_of},
 };
 
 impl Value for MediaRange {
     const EXPECTED: &'static str = "a media type such as \"text/css\"";
+
+    fn notation() -> Notation {
+        Notation::pattern(r"[^/\s]+/[^/\s]+")
+    }
 
     fn from_text(text: &str) -> Result<Self, Unreadable> {
         let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$&-^_.+*".contains(&byte);
@@ -36,6 +41,10 @@ impl Value for MediaRange {
 impl Value for UpgradeProtocol {
     const EXPECTED: &'static str = "a protocol such as \"websocket\"";
 
+    fn notation() -> Notation {
+        Notation::pattern(format!("{TOKEN}+(/{TOKEN}+)?"))
+    }
+
     fn from_text(text: &str) -> Result<Self, Unreadable> {
         let lower = text.to_ascii_lowercase();
         let (name, version) = lower.split_once('/').unwrap_or((&lower, "1"));
@@ -55,6 +64,10 @@ impl Value for UpgradeProtocol {
 
 impl Value for PathPattern {
     const EXPECTED: &'static str = "a path such as \"/api/*\"";
+
+    fn notation() -> Notation {
+        Notation::pattern(r"/[^?#\s]*")
+    }
 
     fn from_text(text: &str) -> Result<Self, Unreadable> {
         let bad = |help: String| Unreadable::new(format!("{text:?} is no path pattern"), help);
@@ -104,6 +117,10 @@ pub(in crate::settings) struct Paths(pub(in crate::settings) Vec<PathPattern>);
 impl Value for Paths {
     const EXPECTED: &'static str = "a path such as \"/api/*\", or several in a list";
 
+    fn notation() -> Notation {
+        PathPattern::notation().one_or_several()
+    }
+
     fn from_text(text: &str) -> Result<Self, Unreadable> {
         PathPattern::from_text(text).map(|path| Self(vec![path]))
     }
@@ -133,6 +150,10 @@ pub(in crate::settings) struct PathPrefix(pub(in crate::settings) Box<str>);
 impl Value for PathPrefix {
     const EXPECTED: &'static str = "the beginning of a path such as \"/api\"";
 
+    fn notation() -> Notation {
+        PathPattern::notation()
+    }
+
     fn from_text(text: &str) -> Result<Self, Unreadable> {
         let bad = |help: &str| Unreadable::new(format!("{text:?} is no beginning of a path"), help);
         match PathPattern::from_text(text)? {
@@ -149,6 +170,10 @@ impl Value for PathPrefix {
 
 impl Value for Method {
     const EXPECTED: &'static str = "a method such as \"POST\"";
+
+    fn notation() -> Notation {
+        Notation::pattern("[A-Z-]+")
+    }
 
     fn from_text(text: &str) -> Result<Self, Unreadable> {
         let refused = |help: &str| Unreadable::new(format!("{text:?} is no method of a route"), help);
@@ -173,6 +198,10 @@ pub(in crate::settings) enum Ready {
 impl Value for Ready {
     const EXPECTED: &'static str = "a path such as \"/readyz\", or \"tcp\"";
 
+    fn notation() -> Notation {
+        Notation::Either(vec![Notation::Words(vec!["tcp"]), Notation::pattern(r"/[^#\s]*")])
+    }
+
     fn from_text(text: &str) -> Result<Self, Unreadable> {
         match text {
             "tcp" => Ok(Ready::Tcp),
@@ -186,23 +215,18 @@ impl Value for Ready {
     }
 }
 
-impl Value for CommandListen {
-    const EXPECTED: &'static str = "where instances listen";
-
-    fn from_text(text: &str) -> Result<Self, Unreadable> {
-        choose(
-            text,
-            &[
-                ("port", CommandListen::Port),
-                ("unix", CommandListen::Unix),
-                ("shared", CommandListen::Shared),
-            ],
-        )
-    }
+impl OneOfWords for CommandListen {
+    const WHAT: &'static str = "where instances listen";
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("port", Self::Port), ("unix", Self::Unix), ("shared", Self::Shared)];
 }
 
 impl Value for CommandOutput {
     const EXPECTED: &'static str = "\"log\", or a file such as \"logs/app.log\"";
+
+    fn notation() -> Notation {
+        Notation::Text
+    }
 
     fn from_text(text: &str) -> Result<Self, Unreadable> {
         match text {
@@ -212,26 +236,24 @@ impl Value for CommandOutput {
     }
 }
 
-impl Value for StopSignal {
-    const EXPECTED: &'static str = "a signal";
-
-    fn from_text(text: &str) -> Result<Self, Unreadable> {
-        choose(
-            text,
-            &[
-                ("TERM", StopSignal::Term),
-                ("INT", StopSignal::Int),
-                ("QUIT", StopSignal::Quit),
-                ("HUP", StopSignal::Hup),
-                ("USR1", StopSignal::Usr1),
-                ("USR2", StopSignal::Usr2),
-            ],
-        )
-    }
+impl OneOfWords for StopSignal {
+    const WHAT: &'static str = "a signal";
+    const WORDS: &'static [(&'static str, Self)] = &[
+        ("TERM", Self::Term),
+        ("INT", Self::Int),
+        ("QUIT", Self::Quit),
+        ("HUP", Self::Hup),
+        ("USR1", Self::Usr1),
+        ("USR2", Self::Usr2),
+    ];
 }
 
 impl Value for HeaderValue {
     const EXPECTED: &'static str = "a field value such as \"public, max-age=300\"";
+
+    fn notation() -> Notation {
+        Notation::Text
+    }
 
     fn from_text(text: &str) -> Result<Self, Unreadable> {
         let plain = text.bytes().all(|byte| byte.is_ascii_graphic() || byte == b' ');
@@ -245,33 +267,52 @@ impl Value for HeaderValue {
     }
 }
 
-/// One of a few words; the refusal of a near miss names the nearest.
-pub(super) fn choose<T: Value + Copy>(text: &str, choices: &[(&str, T)]) -> Result<T, Unreadable> {
-    if let Some((_, choice)) = choices.iter().find(|(name, _)| *name == text) {
-        return Ok(*choice);
-    }
-    Err(Unreadable::new(
-        format!("expected {}, found {text:?}", T::EXPECTED),
-        nearest_or_list(text, choices.iter().map(|(name, _)| *name)),
-    ))
+/// A value that is one of a few words; the refusal of a near miss names the nearest.
+pub(super) trait OneOfWords: Copy + 'static {
+    /// What they are for: `a signal`.
+    const WHAT: &'static str;
+    const WORDS: &'static [(&'static str, Self)];
+    /// Whether they may be written in letters of either case; they stand here in small ones.
+    const ANY_CASE: bool = false;
 }
 
-impl Value for BesideGet {
-    const EXPECTED: &'static str = "what is read from the cache beside GET";
+impl<W: OneOfWords> Value for W {
+    const EXPECTED: &'static str = W::WHAT;
+
+    fn notation() -> Notation {
+        let words = W::WORDS.iter().map(|(word, _)| *word);
+        let plain = Notation::Words(words.clone().collect());
+        match W::ANY_CASE {
+            false => plain,
+            true => {
+                let spellings: Vec<String> = words.map(any_case).collect();
+                Notation::Either(vec![plain, Notation::pattern(any_of(spellings.iter().map(String::as_str)))])
+            }
+        }
+    }
 
     fn from_text(text: &str) -> Result<Self, Unreadable> {
-        let choices =
-            [("query", BesideGet::Query), ("graphql", BesideGet::Graphql), ("options", BesideGet::Options)];
-        choose(text, &choices)
+        let spelt = if W::ANY_CASE { text.to_ascii_lowercase() } else { text.to_owned() };
+        if let Some((_, choice)) = W::WORDS.iter().find(|(word, _)| *word == spelt) {
+            return Ok(*choice);
+        }
+        Err(Unreadable::new(
+            format!("expected {}, found {spelt:?}", W::WHAT),
+            nearest_or_list(&spelt, W::WORDS.iter().map(|(word, _)| *word)),
+        ))
     }
 }
 
-impl Value for LogFormat {
-    const EXPECTED: &'static str = "a log format";
+impl OneOfWords for BesideGet {
+    const WHAT: &'static str = "what is read from the cache beside GET";
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("query", Self::Query), ("graphql", Self::Graphql), ("options", Self::Options)];
+}
 
-    fn from_text(text: &str) -> Result<Self, Unreadable> {
-        choose(text, &[("json", LogFormat::Json), ("pretty", LogFormat::Pretty), ("off", LogFormat::Off)])
-    }
+impl OneOfWords for LogFormat {
+    const WHAT: &'static str = "a log format";
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("json", Self::Json), ("pretty", Self::Pretty), ("off", Self::Off)];
 }
 
 /// A method that is not idempotent (RFC 9110 §9.2.2).
@@ -280,6 +321,10 @@ pub(in crate::settings) struct UnsafeMethod(pub(in crate::settings) Method);
 
 impl Value for UnsafeMethod {
     const EXPECTED: &'static str = "\"POST\" or \"PATCH\"";
+
+    fn notation() -> Notation {
+        Notation::Words(vec!["POST", "PATCH"])
+    }
 
     fn from_text(text: &str) -> Result<Self, Unreadable> {
         match text {
@@ -293,127 +338,84 @@ impl Value for UnsafeMethod {
     }
 }
 
-impl Value for RequestIdInAnswers {
-    const EXPECTED: &'static str = "which answers tell the request's id";
-
-    fn from_text(text: &str) -> Result<Self, Unreadable> {
-        let choices = [("errors", Self::Errors), ("always", Self::Always), ("never", Self::Never)];
-        choose(text, &choices)
-    }
+impl OneOfWords for RequestIdInAnswers {
+    const WHAT: &'static str = "which answers tell the request's id";
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("errors", Self::Errors), ("always", Self::Always), ("never", Self::Never)];
 }
 
-impl Value for OverloadControl {
-    const EXPECTED: &'static str = "\"off\" or \"adaptive\"";
-
-    fn from_text(text: &str) -> Result<Self, Unreadable> {
-        choose(text, &[("off", Self::Off), ("adaptive", Self::Adaptive)])
-    }
+impl OneOfWords for OverloadControl {
+    const WHAT: &'static str = "\"off\" or \"adaptive\"";
+    const WORDS: &'static [(&'static str, Self)] = &[("off", Self::Off), ("adaptive", Self::Adaptive)];
 }
 
-impl Value for ProxyProtocol {
-    const EXPECTED: &'static str = "\"off\", \"v1\" or \"v2\"";
-
-    fn from_text(text: &str) -> Result<Self, Unreadable> {
-        choose(text, &[("off", Self::Off), ("v1", Self::V1), ("v2", Self::V2)])
-    }
+impl OneOfWords for ProxyProtocol {
+    const WHAT: &'static str = "\"off\", \"v1\" or \"v2\"";
+    const WORDS: &'static [(&'static str, Self)] = &[("off", Self::Off), ("v1", Self::V1), ("v2", Self::V2)];
 }
 
-impl Value for TlsVersion {
-    const EXPECTED: &'static str = "\"1.2\" or \"1.3\"";
-
-    fn from_text(text: &str) -> Result<Self, Unreadable> {
-        choose(text, &[("1.2", Self::V1_2), ("1.3", Self::V1_3)])
-    }
+impl OneOfWords for TlsVersion {
+    const WHAT: &'static str = "\"1.2\" or \"1.3\"";
+    const WORDS: &'static [(&'static str, Self)] = &[("1.2", Self::V1_2), ("1.3", Self::V1_3)];
 }
 
-impl Value for IdentityPart {
-    const EXPECTED: &'static str = "a part of the client's certificate";
-
-    fn from_text(text: &str) -> Result<Self, Unreadable> {
-        let choices = [
-            ("certificate", Self::Certificate),
-            ("chain", Self::Chain),
-            ("subject", Self::Subject),
-            ("issuer", Self::Issuer),
-            ("serial", Self::Serial),
-            ("fingerprint", Self::Fingerprint),
-        ];
-        choose(text, &choices)
-    }
+impl OneOfWords for IdentityPart {
+    const WHAT: &'static str = "a part of the client's certificate";
+    const WORDS: &'static [(&'static str, Self)] = &[
+        ("certificate", Self::Certificate),
+        ("chain", Self::Chain),
+        ("subject", Self::Subject),
+        ("issuer", Self::Issuer),
+        ("serial", Self::Serial),
+        ("fingerprint", Self::Fingerprint),
+    ];
 }
 
-impl Value for UnknownNames {
-    const EXPECTED: &'static str = "\"default\" or \"refuse\"";
-
-    fn from_text(text: &str) -> Result<Self, Unreadable> {
-        choose(text, &[("default", Self::Default), ("refuse", Self::Refuse)])
-    }
+impl OneOfWords for UnknownNames {
+    const WHAT: &'static str = "\"default\" or \"refuse\"";
+    const WORDS: &'static [(&'static str, Self)] = &[("default", Self::Default), ("refuse", Self::Refuse)];
 }
 
-impl Value for SetCookie {
-    const EXPECTED: &'static str = "a rule for Set-Cookie";
-
-    fn from_text(text: &str) -> Result<Self, Unreadable> {
-        choose(
-            text,
-            &[("refuse", SetCookie::Refuse), ("strip", SetCookie::Strip), ("store", SetCookie::Store)],
-        )
-    }
+impl OneOfWords for SetCookie {
+    const WHAT: &'static str = "a rule for Set-Cookie";
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("refuse", Self::Refuse), ("strip", Self::Strip), ("store", Self::Store)];
 }
 
-impl Value for ClientDirectives {
-    const EXPECTED: &'static str = "a rule for client directives";
-
-    fn from_text(text: &str) -> Result<Self, Unreadable> {
-        choose(
-            text,
-            &[
-                ("honour", ClientDirectives::Honour),
-                ("ignore-reloads", ClientDirectives::IgnoreReloads),
-                ("ignore-relaxations", ClientDirectives::IgnoreRelaxations),
-                ("ignore-all", ClientDirectives::IgnoreAll),
-            ],
-        )
-    }
+impl OneOfWords for ClientDirectives {
+    const WHAT: &'static str = "a rule for client directives";
+    const WORDS: &'static [(&'static str, Self)] = &[
+        ("honour", Self::Honour),
+        ("ignore-reloads", Self::IgnoreReloads),
+        ("ignore-relaxations", Self::IgnoreRelaxations),
+        ("ignore-all", Self::IgnoreAll),
+    ];
 }
 
-impl Value for EncodedSlash {
-    const EXPECTED: &'static str = "what becomes of %2F in a path";
-
-    fn from_text(text: &str) -> Result<Self, Unreadable> {
-        choose(
-            text,
-            &[
-                ("keep", EncodedSlash::Keep),
-                ("decode", EncodedSlash::Decode),
-                ("refuse", EncodedSlash::Refuse),
-            ],
-        )
-    }
+impl OneOfWords for EncodedSlash {
+    const WHAT: &'static str = "what becomes of %2F in a path";
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("keep", Self::Keep), ("decode", Self::Decode), ("refuse", Self::Refuse)];
 }
 
-impl Value for ForwardedBy {
-    const EXPECTED: &'static str = "a field by which proxies name the client";
-
-    fn from_text(text: &str) -> Result<Self, Unreadable> {
-        let text = text.to_ascii_lowercase();
-        choose(
-            &text,
-            &[("x-forwarded-for", ForwardedBy::XForwardedFor), ("forwarded", ForwardedBy::Forwarded)],
-        )
-    }
+impl OneOfWords for ForwardedBy {
+    const WHAT: &'static str = "a field by which proxies name the client";
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("x-forwarded-for", Self::XForwardedFor), ("forwarded", Self::Forwarded)];
+    const ANY_CASE: bool = true;
 }
 
-impl Value for Unheard {
-    const EXPECTED: &'static str = "what becomes of what is stored while other edges are not heard";
-
-    fn from_text(text: &str) -> Result<Self, Unreadable> {
-        choose(text, &[("validate", Unheard::Validate), ("serve", Unheard::Serve)])
-    }
+impl OneOfWords for Unheard {
+    const WHAT: &'static str = "what becomes of what is stored while other edges are not heard";
+    const WORDS: &'static [(&'static str, Self)] = &[("validate", Self::Validate), ("serve", Self::Serve)];
 }
 
 impl Value for RedisUrl {
     const EXPECTED: &'static str = "a URL such as \"redis://127.0.0.1:6379\"";
+
+    fn notation() -> Notation {
+        Notation::pattern("(redis|rediss|unix)://[^#?]*")
+    }
 
     fn from_text(text: &str) -> Result<Self, Unreadable> {
         let scheme = text.split_once("://").map_or("", |(scheme, _)| scheme);
@@ -449,16 +451,18 @@ impl Value for RedisUrl {
     }
 }
 
-impl Value for Ranges {
-    const EXPECTED: &'static str = "a rule for ranges";
-
-    fn from_text(text: &str) -> Result<Self, Unreadable> {
-        choose(text, &[("parts", Ranges::Parts), ("fitted", Ranges::Fitted), ("whole", Ranges::Whole)])
-    }
+impl OneOfWords for Ranges {
+    const WHAT: &'static str = "a rule for ranges";
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("parts", Self::Parts), ("fitted", Self::Fitted), ("whole", Self::Whole)];
 }
 
 impl Value for HeaderName {
     const EXPECTED: &'static str = "a field name such as \"CDN-Cache-Control\"";
+
+    fn notation() -> Notation {
+        Notation::pattern(format!("{TOKEN}+"))
+    }
 
     fn from_text(text: &str) -> Result<Self, Unreadable> {
         HeaderName::from_bytes(text.as_bytes()).map_err(|_| {
@@ -470,12 +474,9 @@ impl Value for HeaderName {
     }
 }
 
-impl Value for Cookies {
-    const EXPECTED: &'static str = "a rule for cookies";
-
-    fn from_text(text: &str) -> Result<Self, Unreadable> {
-        choose(text, &[("origin", Cookies::Origin), ("bypass", Cookies::Bypass)])
-    }
+impl OneOfWords for Cookies {
+    const WHAT: &'static str = "a rule for cookies";
+    const WORDS: &'static [(&'static str, Self)] = &[("origin", Self::Origin), ("bypass", Self::Bypass)];
 }
 
 /// Names of cookies; one that ends in `*` is every name that begins so.
@@ -484,6 +485,10 @@ pub(in crate::settings) struct CookieNames(pub(in crate::settings) Vec<String>);
 
 impl Value for CookieNames {
     const EXPECTED: &'static str = "a list of cookie names";
+
+    fn notation() -> Notation {
+        Notation::List(Box::new(Notation::pattern(format!("{TOKEN}*"))), 1)
+    }
 
     fn from_list(names: Vec<String>) -> Result<Self, Unreadable> {
         match IgnoredCookies::from_list(names)? {
@@ -498,6 +503,13 @@ impl Value for CookieNames {
 
 impl Value for IgnoredCookies {
     const EXPECTED: &'static str = "a list of cookie names, or true for all";
+
+    fn notation() -> Notation {
+        Notation::Either(vec![
+            Notation::Boolean,
+            Notation::List(Box::new(Notation::pattern(format!("{TOKEN}*"))), 0),
+        ])
+    }
 
     fn from_boolean(boolean: bool) -> Result<Self, Unreadable> {
         Ok(if boolean { IgnoredCookies::All } else { IgnoredCookies::Named(Vec::new()) })
@@ -516,12 +528,9 @@ impl Value for IgnoredCookies {
     }
 }
 
-impl Value for SecurityFields {
-    const EXPECTED: &'static str = "\"strict\" or \"off\"";
-
-    fn from_text(text: &str) -> Result<Self, Unreadable> {
-        choose(text, &[("off", SecurityFields::Off), ("strict", SecurityFields::Strict)])
-    }
+impl OneOfWords for SecurityFields {
+    const WHAT: &'static str = "\"strict\" or \"off\"";
+    const WORDS: &'static [(&'static str, Self)] = &[("off", Self::Off), ("strict", Self::Strict)];
 }
 
 #[cfg(test)]

@@ -6,10 +6,14 @@ use cache_policy::one_host;
 use ipnet::IpNet;
 
 use super::{Unreadable, Value};
-use crate::settings::{AdminAddress, AllowedOrigins, HostPattern, OriginPattern};
+use crate::settings::{AdminAddress, AllowedOrigins, HostPattern, OriginPattern, notation::Notation};
 
 impl Value for SocketAddr {
     const EXPECTED: &'static str = "an address such as \"[::]:8080\"";
+
+    fn notation() -> Notation {
+        Notation::pattern(".+:[0-9]+")
+    }
 
     fn from_text(text: &str) -> Result<Self, Unreadable> {
         text.parse().map_err(|_| {
@@ -24,6 +28,10 @@ impl Value for SocketAddr {
 impl Value for AdminAddress {
     const EXPECTED: &'static str =
         "an address such as \"127.0.0.1:9900\" or \"unix:/run/gatehouse/admin.sock\"";
+
+    fn notation() -> Notation {
+        Notation::pattern("unix:.+|.+:[0-9]+")
+    }
 
     fn from_text(text: &str) -> Result<Self, Unreadable> {
         if let Some(path) = text.strip_prefix("unix:") {
@@ -57,6 +65,10 @@ pub(in crate::settings) struct ProxyPeers(pub(in crate::settings) Vec<IpNet>);
 impl Value for ProxyPeers {
     const EXPECTED: &'static str = "true, false, or networks such as [\"10.0.0.0/8\"]";
 
+    fn notation() -> Notation {
+        Notation::Either(vec![Notation::Boolean, Notation::List(Box::new(IpNet::notation()), 1)])
+    }
+
     fn from_boolean(on: bool) -> Result<Self, Unreadable> {
         let everyone = [IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)];
         let everyone = everyone.map(|none| IpNet::new(none, 0).expect("no prefix is shorter"));
@@ -78,6 +90,10 @@ impl Value for ProxyPeers {
 impl Value for IpNet {
     const EXPECTED: &'static str = "a network such as \"10.0.0.0/8\"";
 
+    fn notation() -> Notation {
+        Notation::pattern("[0-9a-fA-F:.]+(/[0-9]+)?")
+    }
+
     fn from_text(text: &str) -> Result<Self, Unreadable> {
         let network = text.parse::<IpNet>().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from));
         network.ok_or_else(|| {
@@ -91,6 +107,10 @@ impl Value for IpNet {
 
 impl Value for HostPattern {
     const EXPECTED: &'static str = "a host such as \"shop.example\" or \"*.shop.example\"";
+
+    fn notation() -> Notation {
+        Notation::pattern(r"(\*\.)?[0-9A-Za-z._-]+|\[[0-9A-Fa-f:.]+\]")
+    }
 
     fn from_text(text: &str) -> Result<Self, Unreadable> {
         let bad = |help: &str| Unreadable::new(format!("{text:?} is no host"), help);
@@ -123,6 +143,13 @@ impl Value for HostPattern {
 
 impl Value for AllowedOrigins {
     const EXPECTED: &'static str = "origins such as [\"https://app.example\"], or \"*\"";
+
+    fn notation() -> Notation {
+        Notation::Either(vec![
+            Notation::Words(vec!["*"]),
+            Notation::pattern("https?://[^/?#@]+").one_or_several(),
+        ])
+    }
 
     fn from_text(text: &str) -> Result<Self, Unreadable> {
         if text == "*" { Ok(Self::Any) } else { origin_pattern(text).map(|one| Self::These(vec![one])) }
@@ -167,6 +194,10 @@ pub(in crate::settings) struct Host(pub(in crate::settings) Box<str>);
 
 impl Value for Host {
     const EXPECTED: &'static str = "a host such as \"shop.example\"";
+
+    fn notation() -> Notation {
+        Notation::pattern(r"[0-9A-Za-z._-]+|\[[0-9A-Fa-f:.]+\]")
+    }
 
     fn from_text(text: &str) -> Result<Self, Unreadable> {
         match HostPattern::from_text(text) {

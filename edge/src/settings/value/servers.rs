@@ -6,7 +6,10 @@ use http::{HeaderName, HeaderValue, Uri, uri::Authority};
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor, value::MapAccessDeserializer};
 
 use super::{Positive, Read, ReadVisitor, Unreadable, Value, Written, unexpected};
-use crate::settings::{Balance, CountedBy, HashKey, Location, RequestField, ServerProtocol, Sign};
+use crate::settings::{
+    Balance, CountedBy, HashKey, Location, RequestField, ServerProtocol, Sign,
+    notation::{Notation, Shape, TOKEN, any_case, tables},
+};
 
 /// A server as its address, or as a table around it.
 #[derive(Debug)]
@@ -15,13 +18,20 @@ pub(in crate::settings) enum WrittenServer {
     Table(ServerTable),
 }
 
-/// `{ url = .., weight = .., backup = .. }`
-#[derive(Debug, serde::Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(in crate::settings) struct ServerTable {
-    pub(in crate::settings) url: Option<Written<Location>>,
-    pub(in crate::settings) weight: Option<Written<Positive>>,
-    pub(in crate::settings) backup: Option<Written<bool>>,
+tables! {
+    /// `{ url = .., weight = .., backup = .. }`
+    #[derive(Debug)]
+    struct ServerTable {
+        url: Option<Written<Location>>,
+        weight: Option<Written<Positive>>,
+        backup: Option<Written<bool>>,
+    }
+}
+
+impl Shape for WrittenServer {
+    fn notation() -> Notation {
+        Notation::Either(vec![Location::notation(), ServerTable::notation()])
+    }
 }
 
 impl<'de> Deserialize<'de> for WrittenServer {
@@ -54,6 +64,14 @@ const SERVER_HELP: &str = "write \"http://host:port\", \"https://..\", \"h2c://.
 
 impl Value for Location {
     const EXPECTED: &'static str = "a server such as \"http://10.0.0.5:9000\" or \"command:origin\"";
+
+    fn notation() -> Notation {
+        Notation::pattern(format!(
+            r"command:.+|unix:/.*|(dns\+)?({}|{}|h2c)://[^/?#@]+",
+            any_case("http"),
+            any_case("https")
+        ))
+    }
 
     fn from_text(text: &str) -> Result<Self, Unreadable> {
         let bad = |help: &str| Unreadable::new(format!("{text:?} is no server"), help);
@@ -121,6 +139,14 @@ const LONGEST_SOCKET: usize = 107;
 impl Value for Balance {
     const EXPECTED: &'static str = "\"two-choices\", \"round-robin\" or \"hash client\"";
 
+    fn notation() -> Notation {
+        Notation::Either(vec![
+            Notation::Words(vec!["two-choices", "round-robin", "hash client", "hash path"]),
+            Notation::pattern(r"\s*(two-choices|round-robin)\s*|\s*hash\s+(client|path)\s*"),
+            Notation::pattern(format!(r"\s*(hash\s+header|hash\s+cookie|sticky)\s+{TOKEN}+\s*")),
+        ])
+    }
+
     fn from_text(text: &str) -> Result<Self, Unreadable> {
         const HELP: &str = "write \"two-choices\", \"round-robin\", \"hash client\", \"hash path\", \"hash header NAME\", \
                             \"hash cookie NAME\" or \"sticky NAME\" (of a cookie that the edge sets)";
@@ -144,6 +170,15 @@ impl Value for Balance {
 
 impl Value for CountedBy {
     const EXPECTED: &'static str = "\"client\", \"path\", \"client path\", \"header NAME\" or \"all\"";
+
+    fn notation() -> Notation {
+        Notation::Either(vec![
+            Notation::Words(vec!["client", "path", "client path", "all"]),
+            Notation::pattern(format!(
+                r"\s*(client|path|all|client\s+path|path\s+client|header\s+{TOKEN}+)\s*"
+            )),
+        ])
+    }
 
     fn from_text(text: &str) -> Result<Self, Unreadable> {
         let bad = || {
@@ -174,6 +209,10 @@ pub(in crate::settings) struct FieldSign(pub(in crate::settings) Sign);
 impl Value for FieldSign {
     const EXPECTED: &'static str = "a field such as \"X-Canary\" or \"X-Canary: yes\"";
 
+    fn notation() -> Notation {
+        Notation::pattern(format!(r"{TOKEN}+(:[\s\S]*\S[\s\S]*)?"))
+    }
+
     fn from_text(text: &str) -> Result<Self, Unreadable> {
         let (name, value) = match text.split_once(':') {
             Some((name, value)) => (name, Some(value.trim())),
@@ -196,6 +235,10 @@ pub(in crate::settings) struct CookieSign(pub(in crate::settings) Sign);
 impl Value for CookieSign {
     const EXPECTED: &'static str = "a cookie such as \"canary\" or \"canary=yes\"";
 
+    fn notation() -> Notation {
+        Notation::pattern(format!(r"{TOKEN}+(=[\s\S]+)?"))
+    }
+
     fn from_text(text: &str) -> Result<Self, Unreadable> {
         let (name, value) = match text.split_once('=') {
             Some((name, value)) => (name, Some(value)),
@@ -215,6 +258,10 @@ pub(in crate::settings) struct CheckPath(pub(in crate::settings) String);
 impl Value for CheckPath {
     const EXPECTED: &'static str = "a path such as \"/healthz\"";
 
+    fn notation() -> Notation {
+        Notation::pattern(r"/[^#\s]*")
+    }
+
     fn from_text(text: &str) -> Result<Self, Unreadable> {
         let plain = text.starts_with('/') && text.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'#');
         match plain && text.parse::<Uri>().is_ok() {
@@ -230,6 +277,10 @@ pub(in crate::settings) struct WellStatus(pub(in crate::settings) u16);
 
 impl Value for WellStatus {
     const EXPECTED: &'static str = "a status such as 200";
+
+    fn notation() -> Notation {
+        Notation::Integer(200..=599)
+    }
 
     fn from_integer(number: i64) -> Result<Self, Unreadable> {
         let status = u16::try_from(number).ok().filter(|status| (200..600).contains(status));
@@ -249,6 +300,10 @@ pub(in crate::settings) struct CertificateName(pub(in crate::settings) String);
 impl Value for CertificateName {
     const EXPECTED: &'static str = "a name such as \"app.internal\"";
 
+    fn notation() -> Notation {
+        Notation::pattern("[0-9A-Za-z._:-]+")
+    }
+
     fn from_text(text: &str) -> Result<Self, Unreadable> {
         match rustls_pki_types::ServerName::try_from(text) {
             Ok(_) => Ok(Self(text.to_ascii_lowercase())),
@@ -267,6 +322,10 @@ pub(in crate::settings) struct ServedName(pub(in crate::settings) Box<str>);
 impl Value for ServedName {
     const EXPECTED: &'static str = "a host name such as \"shop.example\"";
 
+    fn notation() -> Notation {
+        Notation::pattern("[0-9A-Za-z._-]+")
+    }
+
     fn from_text(text: &str) -> Result<Self, Unreadable> {
         match rustls_pki_types::DnsName::try_from(text) {
             Ok(_) if !text.ends_with('.') => Ok(Self(text.to_ascii_lowercase().into())),
@@ -280,6 +339,10 @@ impl Value for ServedName {
 
 impl Value for RequestField {
     const EXPECTED: &'static str = "a value, or false for none";
+
+    fn notation() -> Notation {
+        Notation::Either(vec![Notation::Boolean, Notation::AnyText])
+    }
 
     fn from_text(text: &str) -> Result<Self, Unreadable> {
         let value = HeaderValue::from_str(text)
