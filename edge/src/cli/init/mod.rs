@@ -215,7 +215,9 @@ path = "/*"
 upstream = "php"
 "#;
 
-const WORDPRESS: &str = r#"# A web server with PHP (nginx and php-fpm, or Apache): Gatehouse does not speak FastCGI.
+const WORDPRESS: &str = r#"# A web server with PHP (nginx and php-fpm, or Apache): Gatehouse does not speak FastCGI. PHP has to know of TLS, or WordPress
+# redirects for ever. Where the web server does not tell it, wp-config.php does, before the line that requires wp-settings.php:
+#   if (($_SERVER['HTTP_X_FORWARDED_PROTO'] ?? '') === 'https') $_SERVER['HTTPS'] = 'on';
 [upstreams.wordpress]
 servers = ["http://127.0.0.1:PORT"]
 
