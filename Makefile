@@ -46,10 +46,10 @@ lint: components
 docs:
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --workspace --no-deps
 
-# tests/tests/repository/book/ compares these pages with what they are made of; here it writes them.
-pages: ## write the pages of docs/ that are made from the code and the settings
+# tests/tests/repository/book/ and edge/src/cli/schema.rs compare these pages with what they are made of; here it writes them.
+pages: ## write the pages of docs/, and config/edge.schema.json, that are made from the code and the settings
 	@tests/requirements.sh build
-	GATEHOUSE_WRITE=1 $(CARGO) test --release --locked --workspace --test repository -- the_page_of
+	GATEHOUSE_WRITE=1 $(CARGO) test --release --locked --workspace --lib --test repository -- the_page_of
 
 # No part of `check`: what would break it (links, pages that are missing or behind) are tests.
 book: ## render docs/ into target/book (installs mdbook)

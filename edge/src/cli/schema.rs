@@ -165,7 +165,24 @@ fn key_of(line: &str) -> Option<(&str, &str)> {
 
 #[cfg(test)]
 mod tests {
+    use std::{fs, path::Path};
+
     use super::*;
+
+    /// `make pages` writes it.
+    #[test]
+    fn the_page_of_the_schema_is_what_the_command_prints() {
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../config/edge.schema.json");
+        let wanted = format!("{}\n", text());
+        if std::env::var_os("GATEHOUSE_WRITE").is_some() {
+            fs::write(&file, &wanted).unwrap();
+        }
+        let there = fs::read_to_string(&file).unwrap_or_default();
+        assert!(
+            there == wanted,
+            "config/edge.schema.json is not what `edge schema` prints: run `make pages`"
+        );
+    }
 
     #[test]
     fn what_the_example_says_of_a_key_is_its_description() {
