@@ -1,7 +1,7 @@
 # `make` alone lists the targets. Each finds what is missing and installs it where it can, or says what to install.
 
 .DEFAULT_GOAL := help
-.PHONY: help run run-three test check components format lint docs pages book deny deny-offline bench bench-shop bench-faults bench-micro load siege readings fuzz dist
+.PHONY: help run run-three test test-apps check components format lint docs pages book deny deny-offline bench bench-shop bench-faults bench-micro load siege readings fuzz dist
 .NOTPARALLEL:
 
 SHELL := /bin/bash
@@ -31,6 +31,11 @@ test: ## install what the tests need and pass them
 	then set -x; $(CARGO) nextest run --release --locked --workspace; \
 	else set -x; $(CARGO) test --release --locked --workspace --lib --bins --tests; fi
 
+test-apps: ## WordPress, MediaWiki, Next.js and a file server behind the edge, in a browser (installs them; 10 minutes)
+	@tests/requirements.sh test-apps
+	$(CARGO) build --release --locked --workspace --bins
+	$(CARGO) test --release --locked -p gatehouse-tests --features real-apps --test real_apps -- --test-threads 1
+
 check: format lint docs deny-offline test ## everything CI runs
 
 components:
@@ -41,7 +46,7 @@ format: components
 
 lint: components
 	@tests/requirements.sh build
-	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
+	$(CARGO) clippy --locked --workspace --all-targets --features gatehouse-tests/real-apps -- -D warnings
 
 docs:
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --workspace --no-deps

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# tests/requirements.sh build|run|run-three|test|bench|bench-shop|bench-faults|load|siege: makes sure that the programs a make target needs are here.
+# tests/requirements.sh build|run|run-three|test|test-apps|bench|bench-shop|bench-faults|load|siege: makes sure that the programs a make target needs are here.
 # Debian and its kin: installs the packages as root or with passwordless sudo. Elsewhere: says what to install and fails.
 set -euo pipefail
 
@@ -16,6 +16,11 @@ node='Node.js with npm|command -v node && command -v npm|nodejs npm|node'
 python='Python 3.10 or newer with venv|python3 -c "import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 10))"|python3 python3-venv|python@3'
 php='PHP|command -v php|php-cli|php'
 fpm='PHP-FPM|command -v php-fpm || compgen -G "/usr/sbin/php-fpm*"|php-fpm|php'
+mariadb='MariaDB server and client|command -v mariadbd && command -v mariadb && command -v mariadb-install-db|mariadb-server mariadb-client|mariadb'
+php_mysql='mysqli for PHP|php -r "exit((int) !extension_loaded(\"mysqli\"));"|php-mysql|php'
+php_sqlite='pdo_sqlite for PHP|php -r "exit((int) !extension_loaded(\"pdo_sqlite\"));"|php-sqlite3|php'
+wordpress='WordPress in /usr/share/wordpress|test -e /usr/share/wordpress/wp-load.php|wordpress|(none: Debian has it)'
+mediawiki='MediaWiki in /usr/share/mediawiki|test -e /usr/share/mediawiki/index.php|mediawiki|(none: Debian has it)'
 valgrind='valgrind|command -v valgrind|valgrind|valgrind'
 wrk='wrk|command -v wrk|wrk|wrk'
 haproxy='HAProxy|command -v haproxy || test -x /usr/sbin/haproxy|haproxy|haproxy'
@@ -30,11 +35,12 @@ case "${1:-}" in
   run)   needs=("$compiler" "$postgres") ;;
   run-three) needs=("$compiler" "$postgres" "$redis") ;;
   test)  needs=("$compiler" "$postgres" "$curl" "$nghttp2" "$ab" "$browser" "$git" "$node" "$python" "$php" "$fpm" "$nginx" "$valgrind" "$haproxy" "$prometheus" "$caddy" "$pebble" "$redis" "$openssl") ;;
+  test-apps) needs=("$compiler" "$curl" "$browser" "$node" "$php" "$fpm" "$nginx" "$mariadb" "$php_mysql" "$php_sqlite" "$wordpress" "$mediawiki") ;;
   bench) needs=("$compiler" "$nghttp2" "$wrk" "$nginx" "$haproxy") ;;
   bench-shop) needs=("$compiler" "$postgres" "$curl" "$wrk") ;;
   load) needs=("$compiler" "$postgres" "$redis" "$curl" "$ab" "$browser" "$node") ;;
   bench-faults|siege) needs=("$compiler" "$haproxy" "$nginx") ;;
-  *) echo "usage: $0 build|run|run-three|test|bench|bench-shop|bench-faults|load|siege" >&2; exit 2 ;;
+  *) echo "usage: $0 build|run|run-three|test|test-apps|bench|bench-shop|bench-faults|load|siege" >&2; exit 2 ;;
 esac
 
 # Where the origin looks too: pg_config, PATH, Debian's and Homebrew's folders.
