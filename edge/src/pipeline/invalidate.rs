@@ -15,18 +15,34 @@ use crate::{
     fetch::freshen::{Freshening, freshened},
     message::target::Target,
     request::route,
-    settings::Route,
+    settings::{BesideGet, Route},
 };
 
 /// The keys under which a target may be stored: by its route's rules for the query, and with its whole query, since the
-/// rules may have changed since it was stored.
+/// rules may have changed since it was stored. Of requests that are read by their content the route may be another than a GET's.
 pub fn keys_of<T: AsRef<Route>>(routes: &[T], target: &Target) -> Vec<Key> {
-    let mut target = target.clone();
+    let mut keys = Vec::with_capacity(2);
+    let mut add = |route: Option<&T>, target: &Target| {
+        let on_route = route.map(|route| Key::on_route(target, &route.as_ref().query));
+        for key in on_route.into_iter().chain([Key::new(target)]) {
+            if !keys.contains(&key) {
+                keys.push(key);
+            }
+        }
+    };
     // Nothing is stored under what no request for it would be answered for.
-    let route = route::find_plain(routes, &mut target).ok().flatten();
-    let whole = Key::new(&target);
-    let on_route = route.map(|route| Key::on_route(&target, &route.as_ref().query));
-    on_route.filter(|key| *key != whole).into_iter().chain([whole]).collect()
+    let mut read = target.clone();
+    let route = route::find_plain(routes, &mut read).ok().flatten();
+    add(route, &read);
+    if routes.iter().any(|route| !route.as_ref().also.is_empty()) {
+        for kind in BesideGet::ALL {
+            let mut read = target.clone();
+            if let Ok(Some(route)) = route::find_by_content(routes, &mut read, kind) {
+                add(Some(route), &read);
+            }
+        }
+    }
+    keys
 }
 
 /// What an unsafe request has changed.

@@ -13,7 +13,7 @@ use crate::{
         canary::{RouteSide, has_field},
         refusal::Refusal,
     },
-    settings::{Asks, EncodedSlash, RedirectFrom, Route, RouteAction},
+    settings::{Asks, BesideGet, EncodedSlash, RedirectFrom, Route, RouteAction},
 };
 
 /// The first of the routes that a request matches, if any does. Where it decodes `%2F`, `target` has `/` in its place afterwards: for the
@@ -53,7 +53,8 @@ pub fn past_the_cache(side: RouteSide, route: &Route, headers: &HeaderMap) -> Op
     }
 }
 
-/// The route of a GET that comes without any field: what is stored for a target is stored by its rules.
+/// The route of a GET that comes without any field: what is stored for a target is stored by its rules, and what is read by content by
+/// those of [`find_by_content`].
 ///
 /// # Errors
 /// As [`find`].
@@ -62,6 +63,21 @@ pub fn find_plain<'a, T: AsRef<Route>>(
     target: &mut Target,
 ) -> Result<Option<&'a T>, Refusal> {
     by_readings(routes, target, &|asks| asks.takes(&Method::GET) && asks.fields.is_empty())
+}
+
+/// The route of a request of a kind that is read from the cache by its content, where it comes without any field that routes ask for;
+/// `None` where the route has none of the kind read so.
+///
+/// # Errors
+/// As [`find`].
+pub fn find_by_content<'a, T: AsRef<Route>>(
+    routes: &'a [T],
+    target: &mut Target,
+    kind: BesideGet,
+) -> Result<Option<&'a T>, Refusal> {
+    let method = kind.method();
+    let route = by_readings(routes, target, &|asks| asks.takes(&method) && asks.fields.is_empty())?;
+    Ok(route.filter(|route| route.as_ref().also.contains(&kind)))
 }
 
 fn by_readings<'a, T: AsRef<Route>>(

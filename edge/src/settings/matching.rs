@@ -130,6 +130,20 @@ pub enum BesideGet {
     Options,
 }
 
+impl BesideGet {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Query, Self::Graphql, Self::Options];
+
+    /// The method that such requests have.
+    pub fn method(self) -> Method {
+        match self {
+            Self::Query => Method::from_bytes(b"QUERY").expect("it is a token"),
+            Self::Graphql => Method::POST,
+            Self::Options => Method::OPTIONS,
+        }
+    }
+}
+
 /// A field or a cookie that asks for something by being there.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sign {

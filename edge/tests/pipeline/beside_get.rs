@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use edge::pipeline::purge::PurgeRequest;
 use http::{Request, request::Builder};
 use http_body_util::{Full, StreamBody};
 use hyper::body::Frame;
 use scripted_upstream::{Reply, Seen};
 
 use crate::{
-    front::{Front, Got, cached, finish, front_by, front_with, pass, settings_for, start},
+    front::{Front, Got, cached, finish, front_by, front_with, pass, settings_for, settle, start},
     upstream::Upstream,
 };
 
@@ -220,4 +221,57 @@ async fn who_asks_the_same_at_once_shares_one_answer_also_of_a_second_attempt() 
         assert_eq!(got.text(), "QUERY text/plain abc");
     }
     assert_eq!(upstream.count(), 2);
+}
+
+/// A purge, as an operator writes it, of the URL as a client would write it: only the route of a GET told what may be stored.
+#[tokio::test(start_paused = true)]
+async fn a_purge_of_a_url_finds_what_was_read_by_content_on_routes_that_take_no_get() {
+    let upstream = Upstream::start(echo);
+    let route = |name: &str, method: &str, kind: &str, query: &str| {
+        format!(
+            "[[routes]]\nname = {name:?}\npath = \"/*\"\nmethods = [{method:?}]\nupstream = \"origin\"\n\
+             cache = {{ also = [{kind:?}], query = {{ {query} }} }}\n"
+        )
+    };
+    let routes = [
+        route("searches", "QUERY", "query", "keep = []"),
+        route("preflights", "OPTIONS", "options", "keep = [\"a\"]"),
+        route("services", "POST", "graphql", "sort = true"),
+        cached("query = { drop = [\"utm_*\"] }"),
+    ];
+    let front = front_with(&upstream, &routes.concat());
+    let ask = async || {
+        [
+            send(
+                &front,
+                Request::builder().method("QUERY").uri("/s?a=1&b=2").header("content-type", "text/plain"),
+                "x",
+            )
+            .await,
+            send(&front, Request::options("/s?a=1&b=2"), "").await,
+            send(&front, Request::post("/s").header("content-type", "application/json"), ONE).await,
+            front.get("/s?a=1&b=2&utm_source=z").await,
+        ]
+        .map(|got| got.cache().to_owned())
+    };
+    let purge = async |url: &str| {
+        let purge =
+            PurgeRequest { urls: vec![format!("https://shop.example{url}")], ..PurgeRequest::default() };
+        let settings = front.edge.state.load().settings.clone();
+        purge.run(&settings.routes, &front.edge.memory, front.edge.clock.now()).await.unwrap().purged
+    };
+    let (miss, hit) = ("fwd=uri-miss", "hit");
+    assert_eq!(ask().await, [miss; 4]);
+    assert_eq!(ask().await, [hit; 4]);
+    assert_eq!(
+        purge("/s?a=1&b=2&utm_source=z").await,
+        4,
+        "and what else is stored of the URL that a QUERY's is"
+    );
+    assert_eq!(ask().await, [miss; 4]);
+    assert_eq!(purge("/s").await, 2, "the query of none counts, or that of a POST");
+    assert_eq!(ask().await, [miss, hit, miss, hit]);
+    // What a mutation changes is found in the same way.
+    send(&front, Request::post("/s?a=1&c=3").header("content-type", "application/json"), MUTATION).await;
+    assert_eq!(ask().await, [miss, miss, miss, hit]);
 }
