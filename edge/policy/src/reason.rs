@@ -135,6 +135,8 @@ reasons! {
     /// The answer to a client's range is neither that part nor the whole: it says nothing about the resource to others.
     RangeAnswer => "range-answer",
 
+    /// The answer of a GraphQL service names errors, or cannot be read as to whether it does.
+    GraphqlErrors => "graphql-errors",
     /// Larger than the cache keeps of one object.
     TooLarge => "too-large",
     /// Other bodies that are arriving take up the room for those.

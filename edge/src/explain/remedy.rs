@@ -74,6 +74,9 @@ pub(super) fn remedy(reason: Reason, supply: Option<Supply>, rules: &Rules) -> O
             "let the origin answer ranges with one part, a Content-Range that agrees with its length, and a strong ETag; or \
              give the route `ranges = \"whole\"`"
         }
+        Reason::GraphqlErrors => {
+            "let the service answer without `errors`, in JSON of at most 1 MiB that is not coded, or in gzip, br or zstd"
+        }
         Reason::TooLarge => "raise `largest_object` in [cache]",
         Reason::NoRoom => "raise `memory` in [cache]",
         Reason::Stale => {

@@ -34,6 +34,7 @@ use crate::{
         stored_body::StoredBodyReader,
     },
     fetch::{
+        graphql_errors,
         resume::{Rest, Resume},
         want::Want,
     },
@@ -72,6 +73,8 @@ pub struct Fill<'a> {
     pub parts: Option<Placed>,
     /// How to ask for the rest if the body breaks off; used once.
     pub resume: Option<Resume<'a>>,
+    /// Whether it is the answer of a GraphQL service, which may name errors whatever its status.
+    pub is_graphql: bool,
 }
 
 /// A part on its way into the cache.
@@ -117,6 +120,7 @@ impl<'a> Fill<'a> {
             keeps: true,
             parts: None,
             resume: None,
+            is_graphql: false,
         }
     }
 }
@@ -212,6 +216,10 @@ impl Fill<'_> {
             && self.filling.partial
         {
             self.store_part(parts, segments);
+        } else if self.is_graphql && Box::pin(graphql_errors::may_be_in(&self.filling.head, &segments)).await
+        {
+            // As any failure it leaves what is stored.
+            self.remember_refusal(Reason::GraphqlErrors);
         } else {
             let codable = self.filling.facts.codable && segments.length() >= coding::SMALLEST;
             let facts = Facts { codable, ..self.filling.facts.clone() };
@@ -339,10 +347,7 @@ impl Fill<'_> {
                 Marker { until: at + MARKER, reason },
             );
         }
-        // It had a lifetime, or it would not have been filled.
-        let (status, supply) = (self.filling.facts.meta.status, Supply::Neither);
-        let refused = NotStored { reason, status, supply, at, lines: Box::default() };
-        self.destination.edge.memory.not_stored().remember(self.destination.key, refused);
+        self.remember_refusal(reason);
         self.destination.lead.close();
         // What has come is held for those who read more slowly than others, and as much again where there is room.
         if self.filling.recording.is_shared()
@@ -352,6 +357,15 @@ impl Fill<'_> {
             room.join(more);
         }
         self.filling.recording.let_go(self.room.as_ref().map_or(0, Reservation::bytes));
+    }
+
+    /// For explanations.
+    fn remember_refusal(&self, reason: Reason) {
+        let at = self.destination.edge.clock.now();
+        // It had a lifetime, or it would not have been filled.
+        let (status, supply) = (self.filling.facts.meta.status, Supply::Neither);
+        let refused = NotStored { reason, status, supply, at, lines: Box::default() };
+        self.destination.edge.memory.not_stored().remember(self.destination.key, refused);
     }
 
     async fn wait_for_readers(&mut self) -> Room {

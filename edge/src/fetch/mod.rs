@@ -18,6 +18,7 @@
 
 pub mod fill;
 pub mod freshen;
+mod graphql_errors;
 mod judge;
 pub mod resume;
 pub mod want;
@@ -461,7 +462,10 @@ impl ReceivedResponse<'_> {
             arrival,
         });
         let destination = Destination { edge, key, lead, whose: Whose::of(facts), largest: *largest };
-        Fill { replaced, parts, resume, ..Fill::new(destination, &filling, room) }.run(body).await;
+        let is_graphql = subject.question.asks_graphql();
+        Fill { replaced, parts, resume, is_graphql, ..Fill::new(destination, &filling, room) }
+            .run(body)
+            .await;
     }
 }
 

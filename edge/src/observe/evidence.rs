@@ -181,6 +181,9 @@ fn names(reason: Option<Reason>, meta: Option<&Meta>) -> DecidingFields {
         }
         Reason::TooLarge | Reason::LengthMismatch => response(&[header::CONTENT_LENGTH]),
         Reason::CodingMismatch => response(&[header::CONTENT_ENCODING]),
+        Reason::GraphqlErrors => {
+            response(&[header::CONTENT_TYPE, header::CONTENT_ENCODING, header::CONTENT_LENGTH])
+        }
         Reason::ValidatorMismatch => response(&[header::ETAG, header::LAST_MODIFIED]),
         Reason::Miss | Reason::Method | Reason::NotAFailure | Reason::NoRoom => response(&[]),
     }

@@ -15,7 +15,7 @@ use std::{
 use async_compression::{
     Level,
     brotli::EncoderParams,
-    tokio::bufread::{BrotliEncoder, GzipDecoder, GzipEncoder, ZstdEncoder},
+    tokio::bufread::{BrotliDecoder, BrotliEncoder, GzipDecoder, GzipEncoder, ZstdDecoder, ZstdEncoder},
     zstd::CParameter,
 };
 use bytes::{Bytes, BytesMut};
@@ -72,6 +72,26 @@ pub fn decodable(status: StatusCode, head: &HeaderMap, length: Option<u64>) -> b
         && !head.contains_key(header::TRAILER)
         && is_gzip()
         && !forbids_transforming(head)
+}
+
+/// The octets under a body's coding, at most so many; `None` where there are more, where they cannot be read, or where the coding is
+/// none that is known here. All is there: it waits for nothing.
+pub async fn plain_octets(head: &HeaderMap, coded: &[u8], most: u64) -> Option<Vec<u8>> {
+    let mut codings = list_elements(head, &header::CONTENT_ENCODING);
+    let coding = codings.next().map(Coding::of_token);
+    if codings.next().is_some() {
+        return None;
+    }
+    let mut plain = Vec::new();
+    let source: Pin<Box<dyn AsyncRead + Send + '_>> = match coding {
+        None | Some(Some(Coding::Identity)) => Box::pin(coded),
+        Some(Some(Coding::Gzip)) => Box::pin(GzipDecoder::new(coded)),
+        Some(Some(Coding::Brotli)) => Box::pin(BrotliDecoder::new(coded)),
+        Some(Some(Coding::Zstd)) => Box::pin(ZstdDecoder::new(coded)),
+        Some(None) => return None,
+    };
+    let length = source.take(most + 1).read_to_end(&mut plain).await.ok()?;
+    (length as u64 <= most).then_some(plain)
 }
 
 /// Whether a client would rather have a body in no coding than in gzip. Without the field any coding is acceptable

@@ -6,7 +6,7 @@
 use std::{borrow::Cow, sync::Arc};
 
 use cache_policy::list_elements;
-use http::{HeaderMap, HeaderName, HeaderValue, Request, Uri, Version, header, request};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, Version, header, request};
 
 use super::{
     RequestBody,
@@ -119,6 +119,11 @@ impl CacheQuestion {
     /// Whether it is a GET, so that a part can be asked for.
     pub fn is_get(&self) -> bool {
         self.asked.is_none()
+    }
+
+    /// Whether it is a POST, which is read from the cache where it asks a GraphQL service.
+    pub fn asks_graphql(&self) -> bool {
+        self.asked.as_ref().is_some_and(|asked| asked.method == Method::POST)
     }
 
     /// The request. What is stored is the answer to a GET, also where a HEAD is the occasion to ask for it.

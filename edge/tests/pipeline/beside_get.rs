@@ -275,3 +275,80 @@ async fn a_purge_of_a_url_finds_what_was_read_by_content_on_routes_that_take_no_
     send(&front, Request::post("/s?a=1&c=3").header("content-type", "application/json"), MUTATION).await;
     assert_eq!(ask().await, [miss, miss, miss, hit]);
 }
+
+/// The answer of a service in trouble, with status 200, was served to all for its lifetime.
+#[tokio::test(start_paused = true)]
+async fn a_graphql_answer_with_errors_reaches_its_client_and_is_not_stored() {
+    let (upstream, front) = fronted("also = [\"graphql\"], stale_while_revalidate = \"1m\"");
+    let answers = |kind: &'static str, content: &'static str| {
+        upstream.change(move |_| {
+            let reply = Reply::ok(content).cache_control("max-age=60");
+            if kind.is_empty() { reply } else { reply.header("content-type", kind) }
+        });
+    };
+    const KIND: &str = "application/json; charset=utf-8";
+    const GOOD: &str = r#"{"data":{"errors":["of a field"]},"errors":[]}"#;
+    const BAD: &str = r#"{"errors":[{"message":"timeout"}],"data":{"a":null}}"#;
+    for kind in [KIND, "application/graphql-response+json", ""] {
+        answers(kind, BAD);
+        for _ in 0..2 {
+            let got = send(&front, graphql(), ONE).await;
+            assert_eq!((got.status, got.text(), got.cache()), (200, BAD, "fwd=uri-miss"), "{kind}");
+        }
+    }
+    answers(KIND, GOOD);
+    send(&front, graphql(), ONE).await;
+    assert_eq!(send(&front, graphql(), ONE).await.cache(), "hit");
+    // As any failure it leaves what is stored.
+    pass(61).await;
+    answers(KIND, BAD);
+    assert_eq!(send(&front, graphql(), ONE).await.text(), GOOD, "stale, while it is asked for");
+    settle().await;
+    assert_eq!(send(&front, graphql(), ONE).await.text(), GOOD);
+    // Of a GET, of a QUERY and of what says that it is something else, the origin's word counts.
+    answers(KIND, BAD);
+    assert_eq!(front.get("/graphql").await.text(), BAD);
+    assert_eq!(front.get("/graphql").await.cache(), "hit");
+    answers("text/html", BAD);
+    send(&front, graphql(), OTHER).await;
+    assert_eq!(send(&front, graphql(), OTHER).await.cache(), "hit");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_graphql_answer_is_looked_at_under_its_coding_and_not_stored_where_it_cannot_be() {
+    use std::io::Write as _;
+
+    let (upstream, front) = fronted("also = [\"graphql\"]");
+    let gzip = |content: &str| {
+        let mut coder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        coder.write_all(content.as_bytes()).unwrap();
+        coder.finish().unwrap()
+    };
+    let good = |length: usize| format!(r#"{{"data":"{}"}}"#, "a".repeat(length));
+    let cases = [
+        ("gzip", gzip(&good(10)), true),
+        ("gzip", gzip(r#"{"errors":[{}]}"#), false),
+        ("gzip", gzip(&good(1 << 20)), false),
+        ("gzip", good(10).into_bytes(), false),
+        ("gzip, gzip", gzip(&good(10)), false),
+        ("other", good(10).into_bytes(), false),
+        ("", good(10).into_bytes(), true),
+        ("", good(1 << 19).into_bytes(), true),
+        ("", b"{".to_vec(), false),
+    ];
+    for (number, (coding, content, is_stored)) in cases.into_iter().enumerate() {
+        upstream.change(move |_| {
+            let reply = Reply::ok(content.clone()).cache_control("max-age=60");
+            let reply = reply.header("content-type", "application/json");
+            if coding.is_empty() { reply } else { reply.header("content-encoding", coding) }
+        });
+        let ask = async || {
+            let request = Request::post(format!("/{number}")).header("content-type", "application/json");
+            send(&front, request.header("accept-encoding", "gzip"), ONE).await
+        };
+        let first = ask().await;
+        assert_eq!((first.status, first.body.is_ok()), (200, true), "{number}: {coding}");
+        let again = ask().await;
+        assert_eq!(again.cache() == "hit", is_stored, "{number}: {coding}: {}", again.cache());
+    }
+}
