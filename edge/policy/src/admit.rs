@@ -73,7 +73,7 @@ pub(crate) fn judge(
     let meta = remember(status, head, &directives, &freshness, &arrival);
     bars_of_event_stream(&freshness, &directives, head)?;
     bars_of_freshness(&meta, &directives, &freshness, request, rules)?;
-    Ok(Admitted { meta, head: head::as_stored(head, &directives, rules.set_cookie, arrival.wall), vary })
+    Ok(Admitted { meta, head: head::as_stored(head, &directives, rules, arrival.wall), vary })
 }
 
 fn bars_of_request(request: &RequestFacts) -> Result<(), Reason> {

@@ -2,8 +2,8 @@
 
 use crate::date;
 use crate::directives::{ResponseDirectives, Scope, list_elements};
-use crate::rules::SetCookie;
-use crate::tags::{CACHE_GROUPS, TAG_FIELDS};
+use crate::rules::{Rules, SetCookie};
+use crate::tags::CACHE_GROUPS;
 use http::HeaderName;
 use http::header::{
     AGE, CACHE_CONTROL, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, DATE, ETAG, HeaderMap,
@@ -34,8 +34,8 @@ const NEVER_STORED: [HeaderName; 10] = [
 
 /// What a later 304 is laid over decides by these again, and purges find it by its tags: a head that had lost them would
 /// permit more than the origin did, and stay when it was told to go.
-fn decides(field: &HeaderName) -> bool {
-    [CACHE_CONTROL, VARY, CACHE_GROUPS].contains(field) || TAG_FIELDS.contains(field)
+fn decides(field: &HeaderName, rules: &Rules) -> bool {
+    [CACHE_CONTROL, VARY, CACHE_GROUPS].contains(field) || rules.tag_fields.contains(field)
 }
 
 /// The fields by which the head sets cookies.
@@ -51,18 +51,18 @@ pub(crate) fn cookie_fields(head: &HeaderMap) -> impl Iterator<Item = &'static H
 pub(crate) fn as_stored(
     head: &HeaderMap,
     directives: &ResponseDirectives,
-    set_cookie: SetCookie,
+    rules: &Rules,
     wall: SystemTime,
 ) -> HeaderMap {
     let mut stored = head.clone();
     remove_never_stored(&mut stored);
     stored.remove(AGE);
-    if set_cookie == SetCookie::Strip {
+    if rules.set_cookie == SetCookie::Strip {
         stored.remove(SET_COOKIE);
         stored.remove(SET_COOKIE2);
     }
     let limited: [&Scope; 2] = [&directives.private, &directives.no_cache];
-    for field in limited.iter().flat_map(|scope| scope.fields()).filter(|field| !decides(field)) {
+    for field in limited.iter().flat_map(|scope| scope.fields()).filter(|field| !decides(field, rules)) {
         stored.remove(field);
     }
     if date::of_field(stored.get(DATE), wall).is_none() {

@@ -3,7 +3,7 @@
 //! The default is the RFC alone, with the two protections that the crate's head lists (cookies both ways).
 
 use crate::status;
-use crate::tags::MOST_TAGS;
+use crate::tags::{MOST_TAGS, TAG_FIELDS};
 use http::header::{COOKIE, HeaderMap};
 use http::{HeaderName, StatusCode};
 use std::time::Duration;
@@ -46,6 +46,8 @@ pub struct Rules {
     pub edge_codes: bool,
     /// The targeted fields this cache obeys, first match first (RFC 9213 §2.2).
     pub targeted: Vec<HeaderName>,
+    /// The fields whose words are tags.
+    pub tag_fields: Vec<HeaderName>,
     /// Tags that one response may have; with more it is not stored, since not every purge would reach it.
     pub max_tags: usize,
     /// What becomes of a request for a part of what is not stored.
@@ -75,6 +77,7 @@ impl Default for Rules {
             client_directives: ClientDirectives::Honour,
             edge_codes: true,
             targeted: vec![HeaderName::from_static("cdn-cache-control")],
+            tag_fields: TAG_FIELDS.to_vec(),
             max_tags: MOST_TAGS,
             ranges: Ranges::Parts,
             by_language: false,

@@ -22,7 +22,7 @@ pub enum Tag {
     Group(Box<str>),
 }
 
-/// The fields whose words are tags: of Fastly, Cloudflare, Varnish, and of the content systems that name their own.
+/// The fields whose words are tags where a route does not name others: of Fastly, Cloudflare, Varnish, and of the content systems that name their own.
 pub static TAG_FIELDS: [HeaderName; 5] = [SURROGATE_KEY, CACHE_TAG, XKEY, X_CACHE_TAGS, X_MAGENTO_TAGS];
 
 const SURROGATE_KEY: HeaderName = HeaderName::from_static("surrogate-key");
@@ -38,14 +38,9 @@ const CACHE_GROUP_INVALIDATION: HeaderName = HeaderName::from_static("cache-grou
 /// # Errors
 /// [`Reason::TagsUnusable`] where there are more, or longer ones, than the route will remember.
 pub fn tags(head: &HeaderMap, rules: &Rules) -> Result<Vec<Tag>, Reason> {
-    let spaced = [&SURROGATE_KEY, &XKEY];
-    let spaced = spaced.into_iter().flat_map(|name| words(head, name, |byte| byte.is_ascii_whitespace()));
-    let listed = [&CACHE_TAG, &X_MAGENTO_TAGS];
-    let listed = listed.into_iter().flat_map(|name| words(head, name, |byte| byte == b','));
-    // Some write it with commas, some with spaces, and none has words that hold either.
-    let either = words(head, &X_CACHE_TAGS, |byte| byte == b',' || byte.is_ascii_whitespace());
+    let keys = rules.tag_fields.iter().flat_map(|name| words(head, name, separator(name)));
     let groups = groups(head, &CACHE_GROUPS).into_iter().map(Tag::Group);
-    let mut tags: Vec<_> = spaced.chain(listed).chain(either).chain(groups).collect();
+    let mut tags: Vec<_> = keys.chain(groups).collect();
     tags.sort_unstable();
     tags.dedup();
     let remembered = tags.len() <= rules.max_tags && tags.iter().all(|tag| tag.as_str().len() <= LONGEST_TAG);
@@ -98,10 +93,22 @@ impl Tag {
     }
 }
 
+/// What parts the words of a field.
+fn separator(field: &HeaderName) -> fn(u8) -> bool {
+    if [SURROGATE_KEY, XKEY].contains(field) {
+        |byte| byte.is_ascii_whitespace()
+    } else if [CACHE_TAG, X_MAGENTO_TAGS].contains(field) {
+        |byte| byte == b','
+    } else {
+        // Some write theirs with commas, some with spaces, and none has words that hold either.
+        |byte| byte == b',' || byte.is_ascii_whitespace()
+    }
+}
+
 fn words<'a>(
     head: &'a HeaderMap,
     field: &HeaderName,
-    separates: impl Fn(u8) -> bool + Copy + 'a,
+    separates: fn(u8) -> bool,
 ) -> impl Iterator<Item = Tag> + 'a {
     let lines = head.get_all(field).into_iter();
     let words = lines.flat_map(move |line| line.as_bytes().split(move |&byte| separates(byte)));
@@ -169,6 +176,25 @@ mod tests {
         let tags = tags(&head, &Rules::default()).unwrap();
         let texts: Vec<_> = tags.iter().map(Tag::as_str).collect();
         assert_eq!(texts, ["a", "b", "c", "cat_p_1", "cms b", "node:1", "node:2", "page", "post"]);
+    }
+
+    /// Where a system names its field otherwise, its own words are tags, and those of the fields that it does not send are not.
+    #[test]
+    fn a_route_names_the_fields_of_its_tags() {
+        let own = HeaderName::from_static("x-shop-tags");
+        let head = head(&[
+            (own.clone(), "a, b c"),
+            (SURROGATE_KEY, "d"),
+            (CACHE_TAG, "e f"),
+            (CACHE_GROUPS, "\"g\""),
+        ]);
+        let of = |tag_fields: Vec<HeaderName>| {
+            let tags = tags(&head, &Rules { tag_fields, ..Rules::default() }).unwrap();
+            tags.iter().map(|tag| tag.as_str().to_owned()).collect::<Vec<_>>()
+        };
+        assert_eq!(of(vec![own.clone()]), ["a", "b", "c", "g"]);
+        assert_eq!(of(vec![CACHE_TAG, own]), ["a", "b", "c", "e f", "g"]);
+        assert_eq!(of(Vec::new()), ["g"]);
     }
 
     /// `Surrogate-Key: café` was read as Latin-1, and no purge named it.

@@ -26,7 +26,8 @@ pub fn response_lines(
     rules: &Rules,
 ) -> Vec<String> {
     let targeted = targeted_field(response, &rules.targeted);
-    lines("response", response, standing_for(names(reason, meta).response, targeted))
+    let names = standing_for(names(reason, meta).response, targeted);
+    lines("response", response, names.chain(of_tags(reason, rules)))
 }
 
 /// The lines of a request and of its response that a refusal to store rests on, one after the other. Written at once,
@@ -39,11 +40,17 @@ pub fn refusal(reason: Reason, request: &HeaderMap, response: &HeaderMap, rules:
         text.push('\n');
     }
     let targeted = targeted_field(response, &rules.targeted);
-    for (name, value) in values(response, standing_for(of_response, targeted)) {
+    let names = standing_for(of_response, targeted).chain(of_tags(Some(reason), rules));
+    for (name, value) in values(response, names) {
         write_line(&mut text, "response", name, value);
         text.push('\n');
     }
     text.into()
+}
+
+/// The fields of tags, where a reason rests on them.
+fn of_tags(reason: Option<Reason>, rules: &Rules) -> &[HeaderName] {
+    if reason == Some(Reason::TagsUnusable) { &rules.tag_fields } else { &[] }
 }
 
 /// The names of a response's fields, where a targeted field replaces two of them (RFC 9213 §2.2).
@@ -175,7 +182,7 @@ fn names(reason: Option<Reason>, meta: Option<&Meta>) -> DecidingFields {
         Reason::EventStream => response(&[header::CONTENT_TYPE, header::CACHE_CONTROL, header::EXPIRES]),
         Reason::NoFreshness => response(ANY_LIFETIME),
         Reason::VaryMiss | Reason::VaryAny | Reason::VaryTooWide => response(&[header::VARY]),
-        Reason::TagsUnusable => response(&TAGS),
+        Reason::TagsUnusable => response(&GROUPS),
         Reason::PartialUnusable => {
             response(&[header::CONTENT_RANGE, header::CONTENT_LENGTH, header::ETAG, header::LAST_MODIFIED])
         }
@@ -194,14 +201,7 @@ const EXPIRES: &[HeaderName] = &[header::EXPIRES, header::DATE];
 const HEURISTIC: &[HeaderName] = &[header::LAST_MODIFIED, header::DATE];
 const ANY_LIFETIME: &[HeaderName] =
     &[header::CACHE_CONTROL, header::EXPIRES, header::LAST_MODIFIED, header::ETAG];
-static TAGS: [HeaderName; 6] = [
-    HeaderName::from_static("surrogate-key"),
-    HeaderName::from_static("cache-tag"),
-    HeaderName::from_static("xkey"),
-    HeaderName::from_static("x-cache-tags"),
-    HeaderName::from_static("x-magento-tags"),
-    HeaderName::from_static("cache-groups"),
-];
+static GROUPS: [HeaderName; 1] = [HeaderName::from_static("cache-groups")];
 /// Characters of one value.
 const LONGEST: usize = 200;
 /// Octets of one value of which that many characters are taken; of a cookie, its names only.

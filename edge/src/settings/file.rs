@@ -382,6 +382,7 @@ tables! {
         stale_on_disconnect: Option<Written<Duration>>,
         stale_on_status: Option<Written<bool>>,
         targeted: Option<Vec<Written<HeaderName>>>,
+        tag_fields: Option<Vec<Written<HeaderName>>>,
         max_tags: Option<Written<AtMost<MOST_TAGS>>>,
         ranges: Option<Written<Ranges>>,
         by_language: Option<Written<bool>>,

@@ -14,7 +14,7 @@ use http::Request;
 use scripted_upstream::{Gate, Reply, Seen, saying};
 
 use crate::{
-    front::{CACHED, Front, front, front_with, pass, settle},
+    front::{CACHED, Front, cached, front, front_with, pass, settle},
     upstream::Upstream,
 };
 
@@ -174,6 +174,30 @@ async fn a_tag_that_a_directive_names_is_a_tag_all_the_same() {
         front.get("/").await;
         assert_eq!(purge(&front, tag(word), Force::Hard), 1, "{word}");
     }
+}
+
+/// A system that names its field otherwise could not be purged by its tags, and told them to every client.
+#[tokio::test(start_paused = true)]
+async fn a_routes_own_fields_of_tags_are_purged_by_and_stop_here() {
+    let fields = [
+        ("cache-control", "max-age=60, no-cache=\"x-shop-tags\""),
+        ("x-shop-tags", "one, two"),
+        ("cache-tag", "three"),
+        ("surrogate-key", "four"),
+    ];
+    let upstream = Upstream::start(move |_: &Seen| Reply::ok("x").fields(&fields));
+    let own = "tag_fields = [\"X-Shop-Tags\", \"Cache-Tag\"]";
+    let front = front_with(&upstream, &cached(own));
+    for (word, found) in [("one", 1), ("two", 1), ("three", 1), ("four", 0)] {
+        for _ in 0..2 {
+            let got = front.get("/").await;
+            let told = ["x-shop-tags", "cache-tag", "surrogate-key"].map(|name| got.field(name).to_owned());
+            assert_eq!(told, ["", "", ""], "no client is told, whoever reads them");
+        }
+        assert_eq!(purge(&front, tag(word), Force::Hard), found, "{word}");
+    }
+    let kept = cached(own) + "response_fields = { X-Shop-Tags = true }\n";
+    assert_eq!(front_with(&upstream, &kept).get("/").await.field("x-shop-tags"), "one, two");
 }
 
 /// What was being fetched for `/x?utm=1` was stored after a purge of `/x?utm=2`, and answered for it.

@@ -898,6 +898,7 @@ impl Changes {
                 set_cookie: word,
                 client_directives: word,
                 targeted: |names| list(names, plain),
+                tag_fields: |names| list(names, plain),
                 max_tags: plain,
                 ranges: word,
                 by_language: plain,

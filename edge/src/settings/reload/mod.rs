@@ -265,6 +265,7 @@ mod tests {
         ("routes.cache.stale_on_disconnect", "\"1h\"", "\"2h\"", InFlight),
         ("routes.cache.stale_on_status", "true", "false", InFlight),
         ("routes.cache.targeted", "[]", "[\"CDN-Cache-Control\"]", InFlight),
+        ("routes.cache.tag_fields", "[\"Cache-Tag\"]", "[\"xkey\"]", InFlight),
         ("routes.cache.max_tags", "10", "11", InFlight),
         ("routes.cache.ranges", "\"parts\"", "\"whole\"", InFlight),
         ("routes.cache.by_language", "true", "false", InFlight),

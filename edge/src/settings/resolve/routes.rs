@@ -80,7 +80,17 @@ impl Resolver<'_> {
             Some(written) => self.maintenance(written),
             None => known.maintenance.cloned(),
         };
-        let response_fields = ResponseFields(self.fields(table.response_fields, not_sayable));
+        let tag_fields = own_tag_fields(table.cache.as_ref());
+        let mut response_fields = self.fields(table.response_fields, |name, field| {
+            let is_kept_tag = *field == ResponseField::Kept && tag_fields.contains(name);
+            not_sayable(name, field).filter(|_| !is_kept_tag)
+        });
+        // They stop here as those that everybody knows do.
+        let others = tag_fields.into_iter().filter(|name| !INTERNAL.contains(name));
+        let others: Vec<_> =
+            others.filter(|name| response_fields.iter().all(|(said, _)| said != name)).collect();
+        response_fields.extend(others.into_iter().map(|name| (name, ResponseField::Absent)));
+        let response_fields = ResponseFields(response_fields);
         let name = self.need(table.name, &span, "name", "\"pages\", which logs and metrics show");
         let hosts = match table.hosts {
             None => Some(Vec::new()),
@@ -681,11 +691,31 @@ impl Resolver<'_> {
                 Some(names) => names.into_iter().filter_map(|name| self.value(name)).collect(),
                 None => defaults.targeted,
             },
+            tag_fields: match written.tag_fields {
+                Some(names) => names.into_iter().filter_map(|name| self.tag_field(name)).collect(),
+                None => defaults.tag_fields,
+            },
             max_tags: self.or(written.max_tags.map(at_most), defaults.max_tags),
             ranges: self.or(written.ranges, defaults.ranges),
             by_language: self.or(written.by_language, defaults.by_language),
             undated_unmodified: self.or(written.undated_unmodified, defaults.undated_unmodified),
         }
+    }
+
+    fn tag_field(&mut self, written: Written<HeaderName>) -> Option<HeaderName> {
+        let place = written.span.clone();
+        let name = self.value(written)?;
+        let is_clients = [header::CONTENT_TYPE, header::LOCATION, header::SET_COOKIE, header::EXPIRES];
+        if is_clients.contains(&name) || not_sayable(&name, &ResponseField::Absent).is_some() {
+            let message = format!("{name} is for clients, and fields of tags stop here");
+            self.fault(
+                place,
+                message,
+                "name the fields that say what answers are purged by, as in [\"Cache-Tag\"]",
+            );
+            return None;
+        }
+        Some(name)
     }
 
     fn ttl(&mut self, written: Spanned<Lifetimes>, limit: Option<Duration>) -> Option<Ttl> {
@@ -789,6 +819,15 @@ fn not_sayable(name: &HeaderName, field: &ResponseField) -> Option<&'static str>
         }
         _ => None,
     }
+}
+
+/// The fields of tags that a route's cache names.
+fn own_tag_fields(cache: Option<&Table<WrittenRouteCache>>) -> Vec<HeaderName> {
+    let names = cache.and_then(|cache| cache.value.tag_fields.as_ref()).into_iter().flatten();
+    let mut names: Vec<HeaderName> = names.filter_map(|name| name.value.clone().ok()).collect();
+    names.sort_by(|one, other| one.as_str().cmp(other.as_str()));
+    names.dedup();
+    names
 }
 
 /// The earlier route because of which `route` never sees a request: together they take each of its paths on each of its
