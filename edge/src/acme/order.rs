@@ -11,6 +11,7 @@ use instant_acme::{
 use rcgen::{CertificateParams, DistinguishedName, KeyPair};
 use rustls::sign::CertifiedKey;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _};
+use tokio::sync::Semaphore;
 
 use super::{
     authority::AuthorityClient,
@@ -33,6 +34,17 @@ pub(super) struct Applicant {
     pub(super) challenges: Arc<Challenges>,
     /// Other edges, who may have an account and certificates already.
     pub(super) shared: Option<Arc<dyn SharedOrders>>,
+    pub(super) account_turn: AccountTurn,
+}
+
+/// One account is made at a time, of however many orders that find none.
+#[derive(Clone, Debug)]
+pub struct AccountTurn(Arc<Semaphore>);
+
+impl Default for AccountTurn {
+    fn default() -> Self {
+        Self(Arc::new(Semaphore::new(1)))
+    }
 }
 
 /// How the authority is shown that a name is served here.
@@ -143,7 +155,7 @@ fn kind(problem: &Problem) -> &str {
 
 impl Applicant {
     /// Reads or writes files, on a thread that may wait for them.
-    async fn with_store<T: Send + 'static>(
+    pub(super) async fn with_store<T: Send + 'static>(
         &self,
         does: impl FnOnce(&Store) -> io::Result<T> + Send + 'static,
     ) -> Result<T, OrderFailure> {
@@ -169,6 +181,11 @@ impl Applicant {
     }
 
     async fn account(&self) -> Result<Account, OrderFailure> {
+        if let Some(account) = self.known_account().await? {
+            return Ok(account);
+        }
+        // It is never closed.
+        let _turn = self.account_turn.0.acquire().await;
         if let Some(account) = self.known_account().await? {
             return Ok(account);
         }

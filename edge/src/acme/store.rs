@@ -7,6 +7,7 @@ use std::{
     io::{self, Write as _},
     os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
+    time::{Duration, SystemTime},
 };
 
 use instant_acme::AccountCredentials;
@@ -16,7 +17,12 @@ use crate::settings::Acme;
 
 /// The folder of one authority.
 #[derive(Clone, Debug)]
-pub(super) struct Store(PathBuf);
+pub(super) struct Store {
+    /// Where the account lies.
+    home: PathBuf,
+    /// Where orders and certificates lie, by their names.
+    of_names: PathBuf,
+}
 
 /// An order that has been placed, and the key that its certificate is for.
 #[derive(Serialize, Deserialize)]
@@ -28,72 +34,105 @@ pub(super) struct OpenOrder {
 
 impl Store {
     pub(super) fn of(acme: &Acme) -> Self {
-        Self(acme.home())
+        Self { home: acme.home(), of_names: acme.home() }
+    }
+
+    /// The same account, and what clients have asked for.
+    pub(super) fn on_demand(acme: &Acme) -> Self {
+        Self { home: acme.home(), of_names: acme.on_demand_home() }
     }
 
     /// The account's credentials, if there is an account.
     pub(super) fn account(&self) -> io::Result<Option<AccountCredentials>> {
-        self.read("account.json")
+        read(&self.home.join("account.json"))
     }
 
     pub(super) fn keep_account(&self, credentials: &AccountCredentials) -> io::Result<()> {
-        self.write("account.json", &serde_json::to_vec(credentials)?)
+        write(&self.home, "account.json", &serde_json::to_vec(credentials)?)
     }
 
     /// Forgets an account that the authority does not know any more.
     pub(super) fn forget_account(&self) -> io::Result<()> {
-        remove(&self.0.join("account.json"))
+        remove(&self.home.join("account.json"))
     }
 
     /// The order for a name that is under way, if one is.
     pub(super) fn order(&self, name: &str) -> io::Result<Option<OpenOrder>> {
-        self.read(&order_of(name))
+        read(&self.of_names.join(order_of(name)))
     }
 
     pub(super) fn keep_order(&self, name: &str, order: &OpenOrder) -> io::Result<()> {
-        self.write(&order_of(name), &serde_json::to_vec(order)?)
+        write(&self.of_names, &order_of(name), &serde_json::to_vec(order)?)
     }
 
     pub(super) fn forget_order(&self, name: &str) -> io::Result<()> {
-        remove(&self.0.join(order_of(name)))
+        remove(&self.of_names.join(order_of(name)))
+    }
+
+    /// The certificates that are kept, by name, each in a file with its key. What is left of orders that nobody went on with for
+    /// [`ORDERS_KEPT`] is removed.
+    pub(super) fn certificates(&self, now: SystemTime) -> io::Result<Vec<(Box<str>, PathBuf)>> {
+        let entries = match fs::read_dir(&self.of_names) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            entries => entries?,
+        };
+        let mut found = Vec::new();
+        for entry in entries {
+            let path = entry?.path();
+            let Some(file) = path.file_name().and_then(|name| name.to_str()) else { continue };
+            if let Some(name) = file.strip_suffix(".pem") {
+                found.push((name.into(), path));
+            } else if file.ends_with(&order_of("")) {
+                let written = fs::metadata(&path)?.modified()?;
+                if now.duration_since(written).is_ok_and(|age| age > ORDERS_KEPT) {
+                    remove(&path)?;
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    /// Forgets a name's certificate.
+    pub(super) fn forget_certificate(&self, name: &str) -> io::Result<()> {
+        remove(&self.of_names.join(format!("{name}.pem")))
     }
 
     /// Keeps a certificate with its key in place of the one before.
     pub(super) fn keep_certificate(&self, name: &str, pem: &str) -> io::Result<()> {
-        self.write(&format!("{name}.pem"), pem.as_bytes())
-    }
-
-    /// What cannot be read as what it is to be is as good as not there: the authority has all that it was.
-    fn read<T: for<'de> Deserialize<'de>>(&self, file: &str) -> io::Result<Option<T>> {
-        let path = self.0.join(file);
-        match fs::read(&path) {
-            Ok(content) => Ok(serde_json::from_slice(&content).ok()),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => {
-                Err(io::Error::new(error.kind(), format!("cannot read {}: {error}", path.display())))
-            }
-        }
-    }
-
-    /// Under another name first, and on the disk before it has its own.
-    fn write(&self, file: &str, content: &[u8]) -> io::Result<()> {
-        let path = self.0.join(file);
-        let write = || {
-            DirBuilder::new().recursive(true).mode(0o700).create(&self.0)?;
-            let draft = self.0.join(format!("{file}.new"));
-            remove(&draft)?;
-            let mut new = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft)?;
-            new.write_all(content)?;
-            new.sync_all()?;
-            fs::rename(&draft, &path)?;
-            File::open(&self.0)?.sync_all()
-        };
-        write().map_err(|error| {
-            let what = format!("cannot write {}: {error}; let the edge's user write there", path.display());
-            io::Error::new(error.kind(), what)
-        })
+        write(&self.of_names, &format!("{name}.pem"), pem.as_bytes())
     }
 }
+
+/// What cannot be read as what it is to be is as good as not there: the authority has all that it was.
+fn read<T: for<'de> Deserialize<'de>>(path: &Path) -> io::Result<Option<T>> {
+    match fs::read(path) {
+        Ok(content) => Ok(serde_json::from_slice(&content).ok()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(io::Error::new(error.kind(), format!("cannot read {}: {error}", path.display()))),
+    }
+}
+
+/// Under another name first, and on the disk before it has its own.
+fn write(folder: &Path, file: &str, content: &[u8]) -> io::Result<()> {
+    let path = folder.join(file);
+    let write = || {
+        DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+        let draft = folder.join(format!("{file}.new"));
+        remove(&draft)?;
+        let mut new = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft)?;
+        new.write_all(content)?;
+        new.sync_all()?;
+        fs::rename(&draft, &path)?;
+        File::open(folder)?.sync_all()
+    };
+    write().map_err(|error| {
+        let what = format!("cannot write {}: {error}; let the edge's user write there", path.display());
+        io::Error::new(error.kind(), what)
+    })
+}
+
+/// Longer than an authority goes on with one.
+const ORDERS_KEPT: Duration = Duration::from_secs(30 * 86_400);
 
 fn order_of(name: &str) -> String {
     format!("{name}.order.json")
@@ -115,23 +154,24 @@ mod tests {
     #[test]
     fn what_is_kept_is_its_owners_alone_and_whole() {
         let folder = tempfile::tempdir().unwrap();
-        let store = Store(folder.path().join("acme/authority"));
+        let home = folder.path().join("acme/authority");
+        let store = Store { home: home.clone(), of_names: home };
         assert!(store.order("a.test").unwrap().is_none() && store.account().unwrap().is_none());
         // The draft of an edge that was killed.
-        fs::create_dir_all(&store.0).unwrap();
-        fs::write(store.0.join("a.test.order.json.new"), "half").unwrap();
+        fs::create_dir_all(&store.home).unwrap();
+        fs::write(store.home.join("a.test.order.json.new"), "half").unwrap();
         let order = OpenOrder { url: "https://ca.test/order/1".to_owned(), key: "key".to_owned() };
         store.keep_order("a.test", &order).unwrap();
         assert_eq!(store.order("a.test").unwrap().unwrap().url, order.url);
         store.keep_certificate("a.test", "KEY\nCHAIN\n").unwrap();
-        let file = store.0.join("a.test.pem");
+        let file = store.home.join("a.test.pem");
         assert_eq!(fs::read_to_string(&file).unwrap(), "KEY\nCHAIN\n");
         assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
         // What somebody has broken is as good as gone.
-        fs::write(store.0.join("a.test.order.json"), "{").unwrap();
+        fs::write(store.home.join("a.test.order.json"), "{").unwrap();
         assert!(store.order("a.test").unwrap().is_none());
         store.forget_order("a.test").unwrap();
         store.forget_order("a.test").unwrap();
-        assert_eq!(fs::read_dir(&store.0).unwrap().count(), 1, "no draft is left");
+        assert_eq!(fs::read_dir(&store.home).unwrap().count(), 1, "no draft is left");
     }
 }

@@ -24,11 +24,12 @@ use http::{HeaderValue, Request, Response, StatusCode, Version};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::{body, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use rustls::server::Acceptor;
 use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt as _},
     net::TcpStream,
 };
-use tokio_rustls::{TlsAcceptor, server::TlsStream};
+use tokio_rustls::{LazyConfigAcceptor, TlsAcceptor, server::TlsStream};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -260,7 +261,7 @@ impl ClientConnection {
     /// `None` where it fails, or takes too long; or where others need its place, among all connections or among handshakes.
     async fn handshake(
         &self,
-        TlsEntrance { acceptor, handshakes, .. }: &TlsEntrance,
+        TlsEntrance { acceptor, certificates, handshakes }: &TlsEntrance,
         stream: TcpStream,
         place: &ConnectionPermit,
     ) -> Option<TlsStream<TcpStream>> {
@@ -277,7 +278,13 @@ impl ClientConnection {
                 }
             };
             let _seat = handshakes.seat(&deadlines, cut.clone(), None);
-            acceptor.accept(stream).await
+            if !certificates.are_made_on_demand() {
+                return acceptor.accept(stream).await;
+            }
+            let begun = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
+            // Boxed: most listeners have none that is waited for.
+            Box::pin(certificates.be_ready_for(&begun.client_hello())).await;
+            begun.into_stream(Arc::clone(acceptor.config())).await
         };
         tokio::select! {
             accepted = tokio::time::timeout(self.timeouts.handshake.saturating_sub(self.waited), accepted) => match accepted {

@@ -10,7 +10,7 @@ use rustls_pki_types::PrivateKeyDer;
 
 use crate::settings::credentials::provider;
 
-/// The proofs that are asked for now: those of one order.
+/// The proofs that are asked for now, those of a few orders.
 #[derive(Default)]
 pub struct Challenges {
     /// By the last segment of the path.
@@ -120,19 +120,23 @@ impl Challenges {
     /// Answers with this text at this token, until the value that is returned goes.
     #[must_use]
     pub fn answer_at(self: &Arc<Self>, token: &str, text: Bytes) -> Proof {
-        let mut proofs = HashMap::clone(&self.by_token.load());
-        proofs.insert(token.into(), text);
-        self.by_token.store(Arc::new(proofs));
-        Proof(Arc::clone(self))
+        self.by_token.rcu(move |proofs| {
+            let mut proofs = HashMap::clone(proofs);
+            proofs.insert(token.into(), text.clone());
+            proofs
+        });
+        Proof { of: Arc::clone(self), lies: ProofLies::AtToken(token.into()) }
     }
 
     /// Shows this certificate for this name, until the value that is returned goes.
     #[must_use]
     pub fn show(self: &Arc<Self>, name: &str, certificate: Arc<CertifiedKey>) -> Proof {
-        let mut proofs = HashMap::clone(&self.by_name.load());
-        proofs.insert(name.into(), certificate);
-        self.by_name.store(Arc::new(proofs));
-        Proof(Arc::clone(self))
+        self.by_name.rcu(move |proofs| {
+            let mut proofs = HashMap::clone(proofs);
+            proofs.insert(name.into(), Arc::clone(&certificate));
+            proofs
+        });
+        Proof { of: Arc::clone(self), lies: ProofLies::OfName(name.into()) }
     }
 }
 
@@ -142,15 +146,36 @@ impl fmt::Debug for Challenges {
     }
 }
 
-/// Proofs are there as long as this value. One order is under way at a time, and its proofs go together.
+/// A proof is there as long as this value.
 #[derive(Debug)]
-pub struct Proof(Arc<Challenges>);
+pub struct Proof {
+    of: Arc<Challenges>,
+    lies: ProofLies,
+}
+
+#[derive(Debug)]
+enum ProofLies {
+    AtToken(Box<str>),
+    OfName(Box<str>),
+}
 
 impl Drop for Proof {
     fn drop(&mut self) {
-        self.0.by_token.store(Arc::default());
-        self.0.by_name.store(Arc::default());
+        match &self.lies {
+            ProofLies::AtToken(token) => {
+                self.of.by_token.rcu(|proofs| without(proofs, token));
+            }
+            ProofLies::OfName(name) => {
+                self.of.by_name.rcu(|proofs| without(proofs, name));
+            }
+        }
     }
+}
+
+fn without<T: Clone>(proofs: &HashMap<Box<str>, T>, gone: &str) -> HashMap<Box<str>, T> {
+    let mut proofs = proofs.clone();
+    proofs.remove(gone);
+    proofs
 }
 
 /// RFC 8555 §8.3.
@@ -174,8 +199,12 @@ mod tests {
         for other in ["/.well-known/acme-challenge/", "/.well-known/acme-challenge/other", "/token", "/"] {
             assert_eq!(challenges.at_path(other), None, "{other}");
         }
+        let other = challenges.answer_at("other", Bytes::from_static(b"other.print"));
         drop(proof);
         assert_eq!(challenges.at_path("/.well-known/acme-challenge/token"), None);
+        assert!(challenges.at_path("/.well-known/acme-challenge/other").is_some(), "another order's");
+        drop(other);
+        assert_eq!(challenges.at_path("/.well-known/acme-challenge/other"), None);
     }
 
     #[test]

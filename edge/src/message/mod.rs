@@ -15,6 +15,7 @@ pub mod hop_by_hop;
 pub mod interim;
 pub mod long_lived;
 pub mod number;
+pub mod on_demand;
 pub mod patience;
 pub mod reasons;
 pub mod request_id;

@@ -27,6 +27,7 @@ use crate::{
         proxy_protocol::Introducers,
         tls::{self, Loaded, Terminator, Terminators},
     },
+    message::on_demand::OnDemand,
     observe::metrics::{ListenerKind, Metrics},
     settings::{Hsts, Listen, clash, reload::Change},
     shared_cache::EdgeSecrets,
@@ -77,9 +78,10 @@ struct Bound {
 
 impl Listeners {
     /// None yet.
-    pub(super) fn new(secrets: &EdgeSecrets) -> anyhow::Result<Self> {
+    pub(super) fn new(secrets: &EdgeSecrets, on_demand: Arc<OnDemand>) -> anyhow::Result<Self> {
         let EdgeSecrets { challenges, tickets } = secrets.clone();
-        Ok(Self { terminators: Terminators::new(challenges, tickets)?, open: Vec::new() })
+        let terminators = Terminators::new(challenges, tickets)?.with_on_demand(on_demand);
+        Ok(Self { terminators, open: Vec::new() })
     }
 
     /// Binds every new address, for certificates as [`read_certificates`] returns them.

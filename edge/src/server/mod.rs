@@ -27,7 +27,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    time::Duration,
+    time::{Duration, UNIX_EPOCH},
 };
 
 use anyhow::Context as _;
@@ -40,7 +40,7 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    acme::{self, Means, WantedCertificates},
+    acme::{self, AccountTurn, Means, WantedCertificates},
     admin::{
         self, Readiness,
         reload::Reloads,
@@ -49,10 +49,10 @@ use crate::{
     cache::{Tiers, tier::Tier},
     clock::Clock,
     downstream::places::Places,
-    message::{reasons::reasons, shared_orders::SharedOrders},
+    message::{on_demand::OnDemand, reasons::reasons, shared_orders::SharedOrders},
     observe::{
         access_log::AccessLog,
-        metrics::{CacheObserved, CommandObserved, Metrics, Observed},
+        metrics::{CacheObserved, CommandObserved, Metrics, Observed, OnDemandObserved},
         own_log::OwnLog,
         record::Sink,
     },
@@ -120,11 +120,14 @@ async fn serve(
     let stop = Stop::default();
     let workers = Workers::start(settings.threads, &stop.end)?;
     let secrets = EdgeSecrets::default();
-    let listeners = Listeners::new(&secrets)?;
+    let (on_demand, wishes) = OnDemand::new(clock.clone());
+    let listeners = Listeners::new(&secrets, Arc::clone(&on_demand))?;
     let certificates = listeners::read_certificates(&settings.listeners, clock.wall())?;
     let bound = listeners.prepare(&settings.listeners, certificates, &workers)?;
     let (reloads, mut asked) = mpsc::channel(1);
     let (wanted, wants) = tokio::sync::watch::channel(WantedCertificates::of(&settings));
+    // Before the first handshake: who comes early waits for what is kept.
+    on_demand.govern(wants.borrow().on_demand());
 
     let metrics = Arc::new(Metrics::new());
     let log = AccessLog::start(settings.log.format).context("no thread for the access log")?;
@@ -152,6 +155,7 @@ async fn serve(
         shared: shared_cache.clone().map(|cache| cache as Arc<dyn SharedOrders>),
         clock: clock.clone(),
         metrics: Arc::clone(&metrics),
+        account_turn: AccountTurn::default(),
     };
     let servers = Servers { dial, commands, tls };
     let tiers: Vec<(Arc<dyn Tier>, _)> =
@@ -167,7 +171,7 @@ async fn serve(
             edge.upgrade().map_or_else(Vec::new, |edge| edge.state.load().limiters.all().cloned().collect())
         }));
     }
-    observe(&edge, &roster, own_log);
+    observe(&edge, &roster, (own_log, &on_demand));
     roster.wait_for({
         let edge = Arc::downgrade(&edge);
         Box::new(move |address| {
@@ -201,6 +205,7 @@ async fn serve(
     let ready = tokio::spawn(announce_ready(Arc::clone(&roster), page));
     let mut certificates_read = edge.clock.now();
     let (made, mut newly_made) = mpsc::channel(1);
+    let granting = tokio::spawn(acme::grant(means.clone(), on_demand, wants.clone(), wishes));
     let keeper = tokio::spawn(acme::keep(means, wants, made));
 
     let mut orphans = Orphans::default();
@@ -253,6 +258,7 @@ async fn serve(
     }
     ready.abort();
     keeper.abort();
+    granting.abort();
     // Whoever still asks for a reload is told that it is too late.
     drop(asked);
     drain(&edge, &stop, &mut signals).await;
@@ -314,8 +320,9 @@ fn readiness(roster: &Roster, draining: &AtomicBool) -> Readiness {
     Readiness { reasons }
 }
 
-fn observe(edge: &Arc<Edge>, roster: &Arc<Roster>, own_log: &Arc<OwnLog>) {
+fn observe(edge: &Arc<Edge>, roster: &Arc<Roster>, (own_log, on_demand): (&Arc<OwnLog>, &Arc<OnDemand>)) {
     let (edge_, roster, own_log) = (Arc::downgrade(edge), Arc::clone(roster), Arc::clone(own_log));
+    let on_demand = Arc::clone(on_demand);
     edge.metrics.observe_with(move || {
         let Some(edge) = edge_.upgrade() else { return Observed::default() };
         let state = edge.state.load();
@@ -340,6 +347,15 @@ fn observe(edge: &Arc<Edge>, roster: &Arc<Roster>, own_log: &Arc<OwnLog>) {
             log_lines_dropped: edge.sink.log.dropped(),
             own_log_lines_dropped: own_log.dropped()
                 + roster.all().values().map(|endpoints| endpoints.lines_dropped()).sum::<u64>(),
+            on_demand: {
+                let (held, ends) = on_demand.held();
+                let ends = ends.and_then(|ends| ends.duration_since(UNIX_EPOCH).ok());
+                OnDemandObserved {
+                    held,
+                    first_ends: ends.map(|ends| ends.as_secs()),
+                    denied: on_demand.denied(),
+                }
+            },
         }
     });
 }

@@ -1,8 +1,11 @@
 //! Whom certificates are had from, for listeners that write a `domain`.
 
-use std::{fmt::Write as _, path::PathBuf};
+use std::{fmt::Write as _, path::PathBuf, sync::Arc};
 
+use http::Uri;
 use sha2::{Digest as _, Sha256};
+
+use super::HostPattern;
 
 /// A certificate authority that speaks ACME (RFC 8555), and how it is asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,7 +25,38 @@ pub struct Acme {
     pub folder: PathBuf,
     /// The certificates of the authorities that certify the authority's own site; the system's where `None`.
     pub ca: Option<PathBuf>,
+    /// For which names certificates are made when clients ask for them, at listeners that are so.
+    pub on_demand: Option<Arc<OnDemandSettings>>,
 }
+
+/// For which names certificates are made when clients ask for them, and how many.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OnDemandSettings {
+    /// Names that need no further word. A star is one label, as in certificates.
+    pub names: Vec<HostPattern>,
+    /// Who is asked about any other; they are refused where it is `None`.
+    pub ask: Option<Uri>,
+    /// How many certificates are kept.
+    pub certificates: usize,
+    /// How many names may get their first in any hour.
+    pub orders_per_hour: usize,
+}
+
+impl OnDemandSettings {
+    /// Whether a name in lower case needs no further word.
+    pub fn lists(&self, name: &str) -> bool {
+        let parent = name.find('.').map_or("", |dot| &name[dot..]);
+        self.names.iter().any(|pattern| match pattern {
+            HostPattern::Exact(exact) => **exact == *name,
+            HostPattern::Below(suffix) => **suffix == *parent,
+        })
+    }
+}
+
+/// How many certificates are kept where the file does not say.
+pub const ON_DEMAND_CERTIFICATES: usize = 1000;
+/// And how many names get their first in an hour: Let's Encrypt takes 300 orders of an account in three.
+pub const ON_DEMAND_ORDERS: usize = 60;
 
 /// The kind of the certificates' keys.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -51,6 +85,7 @@ impl Default for Acme {
             eab: None,
             folder: "certs/acme".into(),
             ca: None,
+            on_demand: None,
         }
     }
 }
@@ -72,6 +107,16 @@ impl Acme {
     /// The file of a name's certificate and key, together so that one always is of the other.
     pub fn file_of(&self, name: &str) -> PathBuf {
         self.home().join(format!("{name}.pem"))
+    }
+
+    /// Where those lie that clients have asked for.
+    pub fn on_demand_home(&self) -> PathBuf {
+        self.home().join("on-demand")
+    }
+
+    /// And each of them.
+    pub fn on_demand_file_of(&self, name: &str) -> PathBuf {
+        self.on_demand_home().join(format!("{name}.pem"))
     }
 }
 

@@ -20,6 +20,8 @@ pub struct ListenTls {
     pub folder: Option<PathBuf>,
     /// Names whose certificates the edge sees to; they come last.
     pub domains: Vec<Domain>,
+    /// Where certificates lie for names that clients ask for; none are made for these where it is `None`.
+    pub on_demand: Option<PathBuf>,
     /// What becomes of requests in clear text for these.
     pub clear_text: ClearText,
     /// The name whose certificate is for clients that ask for no name, or for one that no certificate has: that of the first

@@ -16,8 +16,8 @@ use toml::{
 
 use super::{
     AdminAddress, AllowedOrigins, Balance, BesideGet, ClearText, CommandListen, CommandOutput, CountedBy,
-    EncodedSlash, ForwardedBy, HostPattern, Hsts, IdentityPart, KeyType, LogFormat, MediaRange,
-    OverloadControl, ProxyProtocol, RedisUrl, RequestField, RequestIdInAnswers, ResponseField,
+    EncodedSlash, ForwardedBy, HostPattern, Hsts, IdentityPart, KeyType, LogFormat, MOST_CERTIFICATES,
+    MediaRange, OverloadControl, ProxyProtocol, RedisUrl, RequestField, RequestIdInAnswers, ResponseField,
     SecurityFields, StopSignal, TlsVersion, Unheard, UnknownNames, UpgradeProtocol,
     error::Fault,
     foreign,
@@ -25,11 +25,11 @@ use super::{
     sources::IncludePattern,
     texts::SourceTexts,
     value::{
-        AtMost, ByteSize, CertificateName, CheckPath, CookieNames, CookieSign, Count, Deadline, Directory,
-        Email, FieldSign, Host, Instances, Lifetimes, LimitNames, PathPrefix, Paths, Percent, Positive,
-        PositiveSize, ProxyPeers, Rate, Ready, ServedName, ServedNames, ServerError, Table, Text, Threads,
-        UnsafeMethod, WellStatus, Written, WrittenFiles, WrittenMaintenance, WrittenRedirect, WrittenRespond,
-        WrittenServer, nearest_or_list,
+        AskUrl, AtMost, ByteSize, CertificateName, CertifiedPattern, CheckPath, CookieNames, CookieSign,
+        Count, Deadline, Directory, Email, FieldSign, Host, Instances, Lifetimes, LimitNames, PathPrefix,
+        Paths, Percent, Positive, PositiveSize, ProxyPeers, Rate, Ready, ServedName, ServedNames,
+        ServerError, Table, Text, Threads, UnsafeMethod, WellStatus, Written, WrittenFiles,
+        WrittenMaintenance, WrittenRedirect, WrittenRespond, WrittenServer, nearest_or_list,
     },
 };
 
@@ -76,6 +76,7 @@ tables! {
         #[serde(default)]
         certificates: Vec<Table<WrittenCertificate>>,
         domain: Option<Written<ServedNames>>,
+        on_demand: Option<Written<bool>>,
         clear_text: Option<Written<ClearText>>,
         proxy_protocol: Option<Written<ProxyPeers>>,
         hsts: Option<Written<Hsts>>,
@@ -128,6 +129,16 @@ tables! {
         eab: Option<Table<WrittenEab>>,
         folder: Option<Written<PathBuf>>,
         ca: Option<Written<PathBuf>>,
+        on_demand: Option<Table<WrittenOnDemand>>,
+    }
+
+    /// `[acme.on_demand]`
+    struct WrittenOnDemand {
+        #[serde(default)]
+        names: Vec<Written<CertifiedPattern>>,
+        ask: Option<Written<AskUrl>>,
+        certificates: Option<Written<AtMost<MOST_ON_DEMAND>>>,
+        orders_per_hour: Option<Written<AtMost<MOST_ORDERS>>>,
     }
 
     /// `eab = { .. }` of `[acme]`
@@ -459,6 +470,10 @@ const MOST_FIELDS: u32 = 10_000;
 const MOST_REMEMBERED: u32 = 10_000_000;
 /// Tags of one answer: a head of 64 KiB hardly holds more.
 const MOST_TAGS: u32 = 10_000;
+/// Certificates of one listener, as of those that lie in a folder.
+const MOST_ON_DEMAND: u32 = MOST_CERTIFICATES as u32;
+/// In an hour: each is remembered for as long.
+const MOST_ORDERS: u32 = 1000;
 
 /// Reads the shape, or says everything that is wrong with it; `texts` is what the document was read from.
 pub(super) fn read(

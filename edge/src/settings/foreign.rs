@@ -55,8 +55,12 @@ const WORDS: &[(&str, &str)] = &[
         "write client_certificates = { ca = \"clients.pem\" } in `tls` of [[listen]]",
     ),
     (
-        "auto_https on_demand_tls acme_server certresolver",
+        "auto_https acme_server certresolver",
         "write domain = \"shop.example\" in [[listen]]; the authority stands in [acme]",
+    ),
+    (
+        "on_demand_tls",
+        "write on_demand = true in [[listen]], and for which names in [acme.on_demand]: names = [\"*.shop.example\"], ask = \"http://..\"",
     ),
     (
         "proxy_set_header header_up requestheader",

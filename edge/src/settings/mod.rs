@@ -55,7 +55,10 @@ use ipnet::IpNet;
 use error::Fault;
 use texts::SourceTexts;
 
-pub use acme::{Acme, Domain, ExternalAccount, KeyType, LETS_ENCRYPT, LETS_ENCRYPT_STAGING};
+pub use acme::{
+    Acme, Domain, ExternalAccount, KeyType, LETS_ENCRYPT, LETS_ENCRYPT_STAGING, ON_DEMAND_CERTIFICATES,
+    ON_DEMAND_ORDERS, OnDemandSettings,
+};
 pub use actions::{
     AddressRules, ForwardAuth, INTERNAL, LocationPart, LocationTemplate, MaintenanceSettings, PathRewrite,
     PathSubstitution, Redirect, RedirectFrom, ResponseField, ResponseFields, RouteAction, StatedAnswer,

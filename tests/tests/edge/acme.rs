@@ -10,7 +10,7 @@ use gatehouse_tests::{
     folder::Folder,
     pebble::{Pebble, PebbleSetup},
     stub_authority::StubAuthority,
-    upstream::{Reply, Upstream},
+    upstream::{Gate, Reply, Upstream},
     wait,
 };
 
@@ -190,4 +190,168 @@ fn an_authority_that_wants_its_own_account_is_told_of_with_the_remedy() {
         line.contains("get a key id and a key from the authority, and write `eab` in [acme]").then_some(())
     });
     assert!(authority.asked().orders.is_empty());
+}
+
+/// Where the edge serves whatever names clients ask for, as far as `on_demand` permits.
+fn on_demand(shop: &Shop, upstream: &Upstream, tables: &str) -> Setup {
+    let setup = Edge::over(upstream).listener(shop.clear, "").tables(tables);
+    setup.listener(shop.tls, "on_demand = true")
+}
+
+fn at(shop: &Shop, name: &str, root: &Path) -> Curl {
+    Curl::tls_to(name, shop.tls, root, "/page")
+}
+
+/// How often names were denied for a reason.
+fn denied(edge: &Edge, reason: &str) -> u64 {
+    edge.metric(&format!("gatehouse_edge_on_demand_denied_total{{reason={reason:?}}}"))
+}
+
+#[test]
+fn the_first_client_that_asks_for_a_name_of_the_list_waits_for_its_certificate() {
+    let (upstream, shop) = (upstream(), Shop::new());
+    let pebble = PebbleSetup::looking_at(shop.clear, shop.tls).refused_nonces(20);
+    let tables =
+        format!("{}[acme.on_demand]\nnames = [\"shop.test\", \"*.customers.test\"]\n", pebble.table());
+    let pebble = pebble.start();
+    let mut edge = on_demand(&shop, &upstream, &tables).start();
+    let root = pebble.root();
+    // One who asks is enough: he waits, and gets it.
+    let several: Vec<_> = (0..3).map(|_| at(&shop, "a.customers.test", &root).start()).collect();
+    for client in several {
+        assert_eq!(client.answer().status, 200);
+    }
+    assert_eq!(at(&shop, "shop.test", &root).h2().send().status, 200);
+    // Others make nobody do anything.
+    for other in ["customers.test", "a.b.customers.test", "other.test", "localhost"] {
+        let _ = at(&shop, other, Path::new("/dev/null")).argument("-k").fail();
+    }
+    assert_eq!((made(&mut edge), denied(&edge, "unlisted"), denied(&edge, "no-name")), (2, 3, 1));
+    assert_eq!(edge.metric("gatehouse_edge_on_demand_certificates"), 2);
+    let metrics = edge.metrics();
+    let counted = "gatehouse_edge_certificate_orders_total{name=\"on demand\",outcome=\"made\"} 2";
+    assert!(metrics.contains(counted), "clients choose no labels: {metrics}");
+    // Clear text for names of the list leads to https.
+    let clear = |host: &str| Curl::clear(shop.clear, "/page").header(&format!("Host: {host}")).send();
+    assert_eq!(
+        clear("b.customers.test").must("location"),
+        format!("https://b.customers.test:{}/page", shop.tls.port())
+    );
+    assert_eq!(clear("other.test").status, 200);
+    // Another start has the same, and asks nobody.
+    let orders =
+        |pebble: &Pebble| pebble.lines().iter().filter(|line| line.contains("POST /order-plz")).count();
+    let before = orders(&pebble);
+    let mut edge = edge.restart();
+    assert_eq!(at(&shop, "a.customers.test", &root).send().status, 200);
+    assert_eq!((made(&mut edge), orders(&pebble)), (0, before));
+    assert!(before > 0, "pebble tells of orders");
+}
+
+#[test]
+fn a_certificate_on_demand_is_renewed_when_a_client_asks_for_it_and_removed_when_nobody_does() {
+    let (upstream, shop) = (upstream(), Shop::new());
+    let pebble = PebbleSetup::looking_at(shop.clear, shop.tls).validity(16);
+    let tables = format!("{}[acme.on_demand]\nnames = [\"*.customers.test\"]\n", pebble.table());
+    let pebble = pebble.start();
+    let mut edge = on_demand(&shop, &upstream, &tables).start();
+    let root = pebble.root();
+    for name in ["a.customers.test", "b.customers.test"] {
+        assert_eq!(at(&shop, name, &root).send().status, 200);
+    }
+    wait::until("one of them is renewed, since it is asked for", || {
+        assert_eq!(at(&shop, "a.customers.test", &root).send().status, 200, "all the time");
+        (made(&mut edge) >= 5).then_some(())
+    });
+    let kept = edge.folder().join("certs/acme");
+    let kept = fs::read_dir(kept).unwrap().next().unwrap().unwrap().path().join("on-demand");
+    // Nobody has asked for the other, which has ended by now.
+    let mut edge = edge.restart();
+    edge.process().wait_for_line("what has ended is removed", |line| {
+        (line.contains("have ended and are removed") && line.contains("b.customers.test")).then_some(())
+    });
+    wait::until("its file is gone", || (!kept.join("b.customers.test.pem").exists()).then_some(()));
+    assert_eq!(at(&shop, "b.customers.test", &root).send().status, 200, "it is had anew for who asks");
+}
+
+/// The operator's program is asked once for each name, and its word holds for a while; names that are none it never hears of.
+#[test]
+fn a_name_of_no_list_is_asked_about_and_stays_within_bounds() {
+    let (upstream, shop) = (upstream(), Shop::new());
+    let authority = StubAuthority::start("brief");
+    let (id, key) = StubAuthority::ACCOUNT;
+    let folder = Folder::new();
+    folder.write("eab.key", &BASE64.encode(key));
+    let eab = format!("eab = {{ key_id = {id:?}, key_file = {:?} }}", folder.path().join("eab.key"));
+    let ask = Upstream::start(|seen| match &*seen.target {
+        "/may?token=1&domain=yes.test" | "/may?token=1&domain=also.test" => Reply::ok(""),
+        "/may?token=1&domain=moved.test" => Reply::status(302).header("location", "/yes"),
+        "/may?token=1&domain=silent.test" => Reply::hang_up(),
+        _ => Reply::status(404),
+    });
+    let tables = format!(
+        "{}[acme.on_demand]\nask = \"http://{}/may?token=1\"\ncertificates = 1\n",
+        authority.table(&eab),
+        ask.address()
+    );
+    let mut edge = on_demand(&shop, &upstream, &tables).start();
+    let nobody = Path::new("/dev/null");
+    let fails = |name: &str| at(&shop, name, nobody).argument("-k").fail();
+    for _ in 0..2 {
+        for name in ["no.test", "moved.test", "silent.test"] {
+            let _ = fails(name);
+        }
+    }
+    assert_eq!(ask.count(), 3, "its word is remembered");
+    assert_eq!(
+        (denied(&edge, "not-approved"), denied(&edge, "not-answered"), denied(&edge, "resting")),
+        (2, 1, 3)
+    );
+    edge.process().wait_for_line("who does not answer", |line| {
+        line.contains("does not say whether silent.test may have a certificate").then_some(())
+    });
+    // An address is no name, and neither is what no authority certifies.
+    for name in [&*shop.tls.ip().to_string(), "intranet", "a_b.test"] {
+        let _ = fails(name);
+    }
+    assert_eq!((ask.count(), authority.asked().orders.len()), (3, 0));
+    assert_eq!(at(&shop, "yes.test", nobody).argument("-k").send().status, 200);
+    assert_eq!(at(&shop, "YES.test", nobody).argument("-k").send().status, 200);
+    assert_eq!(
+        (ask.count(), authority.asked().orders.len()),
+        (4, 1),
+        "it is there, and nobody is asked again"
+    );
+    let _ = fails("also.test");
+    assert_eq!((ask.count(), authority.asked().orders.len(), denied(&edge, "certificates")), (5, 1, 1));
+    edge.process()
+        .wait_for_line("what to do", |line| line.contains("certificates = 1 is reached").then_some(()));
+    // A start with what is kept asks nobody.
+    let edge = edge.restart();
+    assert_eq!(at(&shop, "yes.test", nobody).argument("-k").send().status, 200);
+    assert_eq!((ask.count(), authority.asked().orders.len()), (5, 1));
+    assert_eq!(edge.metric("gatehouse_edge_on_demand_certificates"), 1);
+}
+
+/// A thousand names lead here of somebody who has no business here: who is served already notices nothing, and few are asked about.
+#[test]
+fn names_without_end_take_nothing_from_who_has_a_certificate() {
+    let (upstream, shop) = (upstream(), Shop::new());
+    let gate = Gate::closed();
+    let held = gate.clone();
+    let ask = Upstream::start(move |_| Reply::status(404).after(&held));
+    let tables = format!("[acme.on_demand]\nask = \"http://{}/\"\n", ask.address());
+    let edge = on_demand(&shop, &upstream, &tables).start();
+    let waiting: Vec<_> = (0..80)
+        .map(|number| at(&shop, &format!("{number}.test"), Path::new("/dev/null")).argument("-k").start())
+        .collect();
+    wait::until("more than may wait have come", || (denied(&edge, "busy") >= 16).then_some(()));
+    // Eight at once, each for 5 s.
+    assert!(ask.count() <= 24, "{} are asked about", ask.count());
+    assert_eq!(edge.curl_tls("/page").send().status, 200, "another listener's clients, at once");
+    gate.open();
+    for client in waiting {
+        assert!(client.result().is_err());
+    }
+    assert!(ask.count() <= 64, "{} were asked about", ask.count());
 }

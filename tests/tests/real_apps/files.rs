@@ -2,7 +2,10 @@
 
 use std::process::Command;
 
-use gatehouse_tests::{address, browser::Browser, edge::Edge, folder::Folder, npm, process::Process, raw::Raw, recipe, tool, wait};
+use gatehouse_tests::{
+    address, browser::Browser, edge::Edge, folder::Folder, npm, process::Process, raw::Raw, recipe, tool,
+    wait,
+};
 
 use crate::{all_is_well, page};
 
@@ -40,13 +43,15 @@ fn folders_are_browsed_and_parts_of_files_come_from_the_cache() {
     all_is_well(browser);
 
     let part = |range: &str| edge.curl_h2("/deep/numbers.txt").header(&format!("Range: {range}")).send();
-    for (range, expected) in [("bytes=6-10", "00001"), ("bytes=-6", "19999\n"), ("bytes=119994-", "19999\n")] {
+    for (range, expected) in [("bytes=6-10", "00001"), ("bytes=-6", "19999\n"), ("bytes=119994-", "19999\n")]
+    {
         let answer = part(range);
         assert_eq!((answer.status, answer.text().as_str()), (206, expected), "{range}");
     }
     assert_eq!(part("bytes=200000-").status, 416);
     let whole = edge.curl_h2("/deep/numbers.txt").send();
     assert_eq!(whole.text(), content);
-    let again = edge.curl_h2("/deep/numbers.txt").header(&format!("If-None-Match: {}", whole.must("etag"))).send();
+    let again =
+        edge.curl_h2("/deep/numbers.txt").header(&format!("If-None-Match: {}", whole.must("etag"))).send();
     assert_eq!(again.status, 304, "{again:#?}");
 }

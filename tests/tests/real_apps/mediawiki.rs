@@ -20,12 +20,22 @@ fn install(host: &Host, url: &str) {
     // The package's own link to /etc.
     let _ = std::fs::remove_file(host.path().join("wiki/LocalSettings.php"));
     host.php(&[
-        "wiki/maintenance/install.php", "--dbtype=sqlite", &format!("--dbpath={database}"), &format!("--confpath={configuration}"),
-        "--scriptpath=", &format!("--server={url}"), &format!("--pass={PASSWORD}"), "The wiki", "Ada",
+        "wiki/maintenance/install.php",
+        "--dbtype=sqlite",
+        &format!("--dbpath={database}"),
+        &format!("--confpath={configuration}"),
+        "--scriptpath=",
+        &format!("--server={url}"),
+        &format!("--pass={PASSWORD}"),
+        "The wiki",
+        "Ada",
     ]);
     let file = host.path().join("wiki/LocalSettings.php");
     let text = std::fs::read_to_string(&file).expect("it was installed");
-    host.write("wiki/LocalSettings.php", &format!("{text}\n{SETTINGS}$wgUploadDirectory = '{folder}/wiki/images';\n"));
+    host.write(
+        "wiki/LocalSettings.php",
+        &format!("{text}\n{SETTINGS}$wgUploadDirectory = '{folder}/wiki/images';\n"),
+    );
     host.php(&["wiki/maintenance/createAndPromote.php", "Bob", PASSWORD]);
 }
 
@@ -56,11 +66,14 @@ fn an_author_writes_and_uploads_and_readers_have_it_from_the_cache() {
     assert!(read(&edge, "Kettle").is_hit(), "readers have pages from the cache");
 
     let picture = host.path().join("kettle.png");
-    image::RgbImage::from_pixel(64, 64, image::Rgb([200, 40, 40])).save(&picture).expect("a picture is written");
+    image::RgbImage::from_pixel(64, 64, image::Rgb([200, 40, 40]))
+        .save(&picture)
+        .expect("a picture is written");
     ada.open(&page(&edge, "/index.php?title=Special:Upload"));
     ada.choose("#wpUploadFile", &picture);
     ada.follow("input[name=wpUpload]");
-    let source = ada.evaluate("document.querySelector('#file img, .fullImageLink img')?.getAttribute('src') ?? ''");
+    let source =
+        ada.evaluate("document.querySelector('#file img, .fullImageLink img')?.getAttribute('src') ?? ''");
     let source = source.as_str().unwrap_or_default().replace(&page(&edge, ""), "");
     assert_eq!(edge.curl_h2(&source).send().must("content-type"), "image/png", "{source}");
 

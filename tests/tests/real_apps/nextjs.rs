@@ -3,8 +3,14 @@
 use std::{path::PathBuf, process::Command};
 
 use gatehouse_tests::{
-    address, binaries::{build_folder, repository}, browser::Browser, edge::Edge, npm, process::Process,
-    tool, wait, raw::Raw,
+    address,
+    binaries::{build_folder, repository},
+    browser::Browser,
+    edge::Edge,
+    npm,
+    process::Process,
+    raw::Raw,
+    tool, wait,
 };
 
 use crate::{all_is_well, asked, edge_by, nothing_of_a_user_is_shared, page};

@@ -7,7 +7,10 @@ use gatehouse_tests::{
 };
 use serde_json::{Value, json};
 
-use crate::{all_is_well, asked, edge_by, nothing_of_a_user_is_shared, page, php::{Host, Php}};
+use crate::{
+    all_is_well, asked, edge_by, nothing_of_a_user_is_shared, page,
+    php::{Host, Php},
+};
 
 const PASSWORD: &str = "correct horse battery staple";
 
@@ -45,7 +48,12 @@ impl App {
         let server = Process::start("mariadb", &mut server);
         wait::until("MariaDB answers", || {
             let mut client: Command = host.command(&["mariadb", "mysql"], "mariadb-client");
-            client.args(["--no-defaults", "--user=root", &socket, "--execute=CREATE DATABASE IF NOT EXISTS wordpress"]);
+            client.args([
+                "--no-defaults",
+                "--user=root",
+                &socket,
+                "--execute=CREATE DATABASE IF NOT EXISTS wordpress",
+            ]);
             client.output().ok().filter(|made| made.status.success())
         });
         server
@@ -53,7 +61,8 @@ impl App {
 
     fn settings(host: &Host) -> String {
         let keys = ["AUTH", "SECURE_AUTH", "LOGGED_IN", "NONCE"];
-        let keys = keys.map(|key| format!("define('{key}_KEY', '{key} key'); define('{key}_SALT', '{key} salt');\n"));
+        let keys = keys
+            .map(|key| format!("define('{key}_KEY', '{key} key'); define('{key}_SALT', '{key} salt');\n"));
         format!(
             "<?php\ndefine('DB_NAME', 'wordpress'); define('DB_USER', 'root'); define('DB_PASSWORD', '');\n\
              define('DB_HOST', 'localhost:{}');\n$table_prefix = 'wp_';\n{}\
@@ -115,7 +124,9 @@ fn an_editor_publishes_and_uploads_and_visitors_have_it_from_the_cache() {
     assert!(edge.curl_h2(&link).send().text().contains("It whistles."), "{link}");
 
     let picture = app.host.path().join("kettle.png");
-    image::RgbImage::from_pixel(64, 64, image::Rgb([200, 40, 40])).save(&picture).expect("a picture is written");
+    image::RgbImage::from_pixel(64, 64, image::Rgb([200, 40, 40]))
+        .save(&picture)
+        .expect("a picture is written");
     ada.open(&page(&edge, "/wp-admin/media-new.php?browser-uploader"));
     ada.choose("#async-upload", &picture);
     ada.follow("#html-upload");

@@ -13,7 +13,7 @@ mod stand_in;
 mod tickets;
 
 use std::{
-    fmt,
+    fmt, fs,
     path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -35,6 +35,7 @@ use crate::{
     message::{
         certified::{Acquaintance, CertifiedNames, ShownCertificate},
         challenges::{ACME_TLS, Challenges},
+        on_demand::OnDemand,
         ticket_keys::TicketKeys,
     },
     settings::{
@@ -56,6 +57,7 @@ const WARN_BEFORE: Duration = Duration::from_secs(14 * 86_400);
 pub struct Terminators {
     tickets: Arc<dyn ProducesTickets>,
     challenges: Arc<Challenges>,
+    on_demand: Option<Arc<OnDemand>>,
 }
 
 impl Terminators {
@@ -66,7 +68,13 @@ impl Terminators {
     /// [`TlsError::Setup`], when the system gives no random numbers.
     pub fn new(challenges: Arc<Challenges>, shared: Arc<TicketKeys>) -> Result<Self, TlsError> {
         let tickets = Arc::new(Tickets::new(shared).map_err(TlsError::Setup)?);
-        Ok(Self { tickets, challenges })
+        Ok(Self { tickets, challenges, on_demand: None })
+    }
+
+    /// Listeners may have these certificates beside their own.
+    #[must_use]
+    pub fn with_on_demand(self, on_demand: Arc<OnDemand>) -> Self {
+        Self { on_demand: Some(on_demand), ..self }
     }
 
     /// TLS of one more listener.
@@ -125,6 +133,17 @@ pub fn inspect(tls: &ListenTls, now: SystemTime) -> Vec<Finding> {
         Ok(sources) => sources,
         Err(error) => return fault(&error),
     };
+    let on_demand = tls.on_demand.iter().map(|folder| {
+        let kept = fs::read_dir(folder).into_iter().flatten().flatten();
+        let kept = kept.filter(|entry| entry.path().extension().is_some_and(|extension| extension == "pem"));
+        let (kept, folder) = (kept.count(), folder.display());
+        Finding::Certificate(format!(
+            "{folder}: made when clients ask, as [acme.on_demand] permits; {kept} kept"
+        ))
+    });
+    if sources.is_empty() && tls.domains.is_empty() && tls.on_demand.is_some() {
+        return on_demand.collect();
+    }
     let is_made =
         |source: &Certificate| source.local_ca && !source.certificate.exists() && !source.key.exists();
     let before = sources.len();
@@ -161,6 +180,7 @@ pub fn inspect(tls: &ListenTls, now: SystemTime) -> Vec<Finding> {
         Finding::Certificate(format!("{}: is to be had from the authority of [acme]", domain.name))
     });
     told.chain(awaited)
+        .chain(on_demand)
         .chain(loaded.validities.iter().filter_map(finding))
         .chain(doubts)
         .chain(overlaps)
@@ -207,6 +227,8 @@ struct Manner {
     clients: Option<ClientAuthority>,
     /// Whether an authority may ask by handshakes whether names are served here.
     proves_names: bool,
+    /// Whether names have certificates that clients have asked for.
+    on_demand: bool,
 }
 
 impl Manner {
@@ -222,11 +244,15 @@ const FROM_1_2: &[&SupportedProtocolVersion] = &[&TLS13, &TLS12];
 const FROM_1_3: &[&SupportedProtocolVersion] = &[&TLS13];
 
 impl Terminator {
-    fn new(loaded: Loaded, Terminators { tickets, challenges }: &Terminators) -> Result<Self, TlsError> {
+    fn new(
+        loaded: Loaded,
+        Terminators { tickets, challenges, on_demand }: &Terminators,
+    ) -> Result<Self, TlsError> {
         let manner = loaded.manner.clone();
         let challenges = manner.proves_names.then(|| Arc::clone(challenges));
-        let certificates =
-            Arc::new(CurrentCertificates { loaded: ArcSwap::from_pointee(loaded), challenges });
+        let on_demand = on_demand.clone().filter(|_| manner.on_demand);
+        let loaded = ArcSwap::from_pointee(loaded);
+        let certificates = Arc::new(CurrentCertificates { loaded, challenges, on_demand });
         let mut config = ServerConfig::builder_with_provider(provider())
             .with_protocol_versions(manner.versions())
             .map_err(TlsError::Setup)?
@@ -306,9 +332,27 @@ pub struct CurrentCertificates {
     loaded: ArcSwap<Loaded>,
     /// Where an authority may ask for proofs.
     challenges: Option<Arc<Challenges>>,
+    /// Those that clients have asked for.
+    on_demand: Option<Arc<OnDemand>>,
 }
 
 impl CurrentCertificates {
+    /// Whether handshakes may have to wait for certificates.
+    #[must_use]
+    pub fn are_made_on_demand(&self) -> bool {
+        self.on_demand.is_some()
+    }
+
+    /// Waits, within bounds, until there is a certificate for the name that a client asks for, if there may be one. Dropping the
+    /// future changes nothing.
+    pub async fn be_ready_for(&self, hello: &ClientHello<'_>) {
+        let Some((on_demand, name)) = self.on_demand.as_ref().zip(hello.server_name()) else { return };
+        let name = name.to_ascii_lowercase();
+        if !proves(hello) && self.loaded.load().names.find(&name).is_none() {
+            on_demand.wait_for(&name).await;
+        }
+    }
+
     /// What is known by the handshake of a connection beyond that it is encrypted. What the client was shown counts where it
     /// `may_ask_for_any_host`.
     #[must_use]
@@ -318,7 +362,9 @@ impl CurrentCertificates {
         may_ask_for_any_host: bool,
     ) -> Option<Acquaintance> {
         let loaded = self.loaded.load();
-        let shown = may_ask_for_any_host.then(|| loaded.shown_to(connection.server_name()?)).flatten();
+        let on_demand = |name: &str| self.on_demand.as_ref().is_some_and(|held| held.find(name).is_some());
+        let shown =
+            may_ask_for_any_host.then(|| loaded.shown_to(connection.server_name()?, on_demand)).flatten();
         let told = match (&loaded.manner.clients, connection.peer_certificates()) {
             (Some(clients), Some(chain)) => clients.told(chain),
             _ => Vec::new(),
@@ -336,17 +382,26 @@ impl fmt::Debug for CurrentCertificates {
 impl ResolvesServerCert for CurrentCertificates {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         if let Some(challenges) = &self.challenges
-            && hello.alpn().is_some_and(|mut offered| offered.any(|protocol| protocol == ACME_TLS))
+            && proves(&hello)
         {
             return challenges.of_name(hello.server_name()?);
         }
-        self.loaded.load().choose(hello.server_name())
+        let loaded = self.loaded.load();
+        let name = hello.server_name().map(str::to_ascii_lowercase);
+        let own = name.as_ref().and_then(|name| loaded.names.find(name));
+        let on_demand = || self.on_demand.as_ref()?.find(name.as_ref()?);
+        own.map(|number| Arc::clone(&loaded.pairs[number])).or_else(on_demand).or_else(|| loaded.stand_in())
     }
+}
+
+/// Whether it is an authority that asks for a proof (RFC 8737 §3).
+fn proves(hello: &ClientHello<'_>) -> bool {
+    hello.alpn().is_some_and(|mut offered| offered.any(|protocol| protocol == ACME_TLS))
 }
 
 /// Certificates, chosen by the name a client asks for (SNI, RFC 6066 §3).
 pub struct Loaded {
-    /// At least one.
+    /// At least one, where none are made on demand.
     pairs: Vec<Arc<CertifiedKey>>,
     /// How many of them are of files; those behind stand in for certificates that are yet to be had.
     of_files: usize,
@@ -412,7 +467,7 @@ impl Loaded {
             names.add(std::slice::from_ref(&domain.name));
             pairs.push(Arc::new(stand_in::make(&domain.name, &provider)?));
         }
-        if pairs.is_empty() {
+        if pairs.is_empty() && tls.on_demand.is_none() {
             return Err(TlsError::NoCertificate { path: tls.folder.clone().unwrap_or_default() });
         }
         let default = match &tls.default {
@@ -420,8 +475,9 @@ impl Loaded {
             None => 0,
         };
         let clients = tls.client_certificates.as_ref().map(ClientAuthority::read).transpose()?;
-        let proves_names = !tls.domains.is_empty();
-        let manner = Manner { minimum_version: tls.minimum_version, clients, proves_names };
+        let on_demand = tls.on_demand.is_some();
+        let proves_names = !tls.domains.is_empty() || on_demand;
+        let manner = Manner { minimum_version: tls.minimum_version, clients, proves_names, on_demand };
         let names = Arc::new(names);
         Ok(Self {
             pairs,
@@ -450,21 +506,29 @@ impl Loaded {
         validity.number < self.of_operator || !validity.holds(now)
     }
 
-    /// The certificate for a client that asks for this name, where others are shown others, or none.
-    fn shown_to(&self, name: &str) -> Option<ShownCertificate> {
-        if self.pairs.len() < 2 && self.unknown == UnknownNames::Default {
+    /// The certificate for a client that asks for this name, where others are shown others, or none. `on_demand`: whether a name has
+    /// one that is none of these.
+    fn shown_to(&self, name: &str, on_demand: impl FnOnce(&str) -> bool) -> Option<ShownCertificate> {
+        if self.pairs.len() < 2 && self.unknown == UnknownNames::Default && !self.manner.on_demand {
             return None;
         }
         let name: Box<str> = name.to_ascii_lowercase().into();
-        let number = self.names.find(&name).unwrap_or(self.default);
+        let own = self.names.find(&name);
+        // A number that none of these has.
+        let number = own.unwrap_or_else(|| if on_demand(&name) { usize::MAX } else { self.default });
         Some(ShownCertificate { of: Arc::clone(&self.names), number, name, unknown: self.unknown })
     }
 
-    /// `None` where the handshake is to fail.
+    /// The certificate for clients that ask for no name, or for one that none has; `None` where their handshakes are to fail.
+    fn stand_in(&self) -> Option<Arc<CertifiedKey>> {
+        let default = (self.unknown == UnknownNames::Default).then(|| self.pairs.get(self.default)).flatten();
+        default.cloned()
+    }
+
+    #[cfg(test)]
     fn choose(&self, name: Option<&str>) -> Option<Arc<CertifiedKey>> {
-        let found = name.and_then(|name| self.names.find(&name.to_ascii_lowercase()));
-        let default = (self.unknown == UnknownNames::Default).then_some(self.default);
-        found.or(default).map(|number| Arc::clone(&self.pairs[number]))
+        let own = name.and_then(|name| self.names.find(&name.to_ascii_lowercase()));
+        own.map(|number| Arc::clone(&self.pairs[number])).or_else(|| self.stand_in())
     }
 }
 

@@ -69,6 +69,17 @@ pub struct Observed {
     pub log_lines_dropped: u64,
     /// Lines of the edge's own log, and of its commands' output, dropped since the start.
     pub own_log_lines_dropped: u64,
+    pub on_demand: OnDemandObserved,
+}
+
+/// Certificates for names that clients ask for, at this moment.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct OnDemandObserved {
+    pub held: usize,
+    /// In seconds since 1970.
+    pub first_ends: Option<u64>,
+    /// How often there was none to be had, by why.
+    pub denied: Vec<(&'static str, u64)>,
 }
 
 /// The memory tier at this moment.
@@ -628,6 +639,7 @@ mod tests {
             commands: vec![CommandObserved { name: name("origin"), wanted: 3, ready: 2, restarts: 4 }],
             log_lines_dropped: 7,
             own_log_lines_dropped: 9,
+            on_demand: OnDemandObserved { held: 10, first_ends: Some(11), denied: vec![("busy", 12)] },
         });
         shows(&metrics, "gatehouse_edge_cache_bytes 0");
         shows(&metrics, "gatehouse_edge_cache_bytes 1");
@@ -637,6 +649,9 @@ mod tests {
         shows(&metrics, "gatehouse_edge_cache_evictions_total 6");
         shows(&metrics, "gatehouse_edge_log_lines_dropped_total 7");
         shows(&metrics, "gatehouse_edge_own_log_lines_dropped_total 9");
+        shows(&metrics, "gatehouse_edge_on_demand_certificates 10");
+        shows(&metrics, "gatehouse_edge_on_demand_first_expires_timestamp_seconds 11");
+        shows(&metrics, r#"gatehouse_edge_on_demand_denied_total{reason="busy"} 12"#);
         shows(&metrics, r#"gatehouse_edge_command_restarts_total{command="origin"} 4"#);
         shows(&metrics, r#"gatehouse_edge_command_instances{command="origin",state="ready"} 2"#);
         shows(&metrics, r#"gatehouse_edge_command_instances{command="origin",state="wanted"} 3"#);

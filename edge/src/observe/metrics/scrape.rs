@@ -16,7 +16,9 @@ use prometheus_client::{
     registry::Unit,
 };
 
-use super::{BOUNDS, CLASSES, Counts, Durations, Observed, ServerState, TierMetrics, UNROUTED};
+use super::{
+    BOUNDS, CLASSES, Counts, Durations, Observed, OnDemandObserved, ServerState, TierMetrics, UNROUTED,
+};
 use crate::observe::verdict::Verdict;
 
 static BYTES: Unit = Unit::Bytes;
@@ -356,6 +358,30 @@ fn observed(page: &mut Page<'_>, observed: &Observed) -> fmt::Result {
         "Lines of the edge's own log (standard error), and of its commands' output, that could not go out",
     )?
     .count(observed.own_log_lines_dropped)?;
+    let OnDemandObserved { held, first_ends, denied } = &observed.on_demand;
+    page.family(
+        "gatehouse_edge_on_demand_certificates",
+        "Certificates held for names that clients have asked for",
+        None,
+        MetricType::Gauge,
+    )?
+    .gauge(*held as u64)?;
+    let mut first = page.family(
+        "gatehouse_edge_on_demand_first_expires_timestamp",
+        "When the first of these ends, since 1970",
+        Some(&SECONDS),
+        MetricType::Gauge,
+    )?;
+    if let Some(first_ends) = first_ends {
+        first.gauge(*first_ends)?;
+    }
+    let mut not_made = page.counter(
+        "gatehouse_edge_on_demand_denied",
+        "Names that clients have asked for and got no certificate for, by why, where no authority was asked",
+    )?;
+    for (reason, count) in denied {
+        not_made.with(&[("reason", *reason)], *count)?;
+    }
     let mut restarts =
         page.counter("gatehouse_edge_command_restarts", "Restarts of a command's instances")?;
     for command in &observed.commands {

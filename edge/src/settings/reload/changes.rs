@@ -19,9 +19,10 @@ use super::{
 use crate::settings::{
     Acme, Admin, AllowedFields, Balance, BasicAuth, Bounds, CacheSettings, Canary, Certificate, Check,
     ClientCertificates, ClientSettings, Command, CommandOutput, CrossOrigin, Domain, ExternalAccount,
-    ForwardAuth, KeyParts, Limit, Listen, ListenTls, Location, LogSettings, MaintenanceSettings, PurgeAccess,
-    RedisSettings, RequestFields, ResendRules, Route, RouteBounds, RouteTimes, Server, ServerProtocol,
-    Settings, SettingsSources, TO_HTTPS, Timeouts, UpstreamSettings, UpstreamTlsSettings, Verification,
+    ForwardAuth, KeyParts, Limit, Listen, ListenTls, Location, LogSettings, MaintenanceSettings,
+    OnDemandSettings, PurgeAccess, RedisSettings, RequestFields, ResendRules, Route, RouteBounds, RouteTimes,
+    Server, ServerProtocol, Settings, SettingsSources, TO_HTTPS, Timeouts, UpstreamSettings,
+    UpstreamTlsSettings, Verification,
 };
 
 /// One thing that is other than it was. Shown as `cache.memory: 64 MiB -> 128 MiB`.
@@ -286,14 +287,16 @@ impl Changes {
                 unknown_names: word,
                 minimum_version: plain,
             },
-            apart certificate certificates client_certificates domains clear_text
+            apart certificate certificates client_certificates domains on_demand clear_text
         );
         let names = |domains: &[Domain]| -> Vec<String> {
             domains.iter().map(|domain| domain.name.to_string()).collect()
         };
         let (before, after) = (names(&values.0.domains), names(&values.1.domains));
         self.key(listener, "domain", (&before, &after), |names| filled(names, text));
-        if !self.tells_all() || !after.is_empty() {
+        let (before, now) = (values.0.on_demand.is_some(), values.1.on_demand.is_some());
+        self.key(listener, "on_demand", (&before, &now), plain);
+        if !self.tells_all() || !after.is_empty() || now {
             self.key(listener, "clear_text", (&values.0.clear_text, &values.1.clear_text), word);
         }
         let (old, new) = values;
@@ -362,14 +365,35 @@ impl Changes {
                 folder: path,
                 ca: |file| maybe(file, path),
             },
-            apart eab
+            apart eab on_demand
         );
+        self.on_demand(old.on_demand.as_deref(), new.on_demand.as_deref());
         let part = |eab: &Option<ExternalAccount>, of: fn(&ExternalAccount) -> String| eab.as_ref().map(of);
         let id: fn(&ExternalAccount) -> String = |eab| eab.key_id.to_string();
         let file: fn(&ExternalAccount) -> String = |eab| path(&eab.key_file);
         for (key, of) in [("key_id", id), ("key_file", file)] {
             self.key("acme.eab", key, (&part(&old.eab, of), &part(&new.eab, of)), |shown| maybe(shown, text));
         }
+    }
+
+    fn on_demand(&mut self, old: Option<&OnDemandSettings>, new: Option<&OnDemandSettings>) {
+        let (Some(old), Some(new)) = (old, new) else {
+            let names = |it: Option<&OnDemandSettings>| it.map(|it| it.names.clone());
+            let names = (&names(old), &names(new));
+            return self.key("acme", "on_demand", names, |names| maybe(names, |names| list(names, text)));
+        };
+        each_field!(
+            self,
+            "acme.on_demand",
+            (old, new),
+            OnDemandSettings {
+                names: |names| filled(names, text),
+                ask: |url| maybe(url, text),
+                certificates: plain,
+                orders_per_hour: plain,
+            },
+            apart
+        );
     }
 
     fn cache(&mut self, old: &CacheSettings, new: &CacheSettings) {

@@ -63,6 +63,7 @@ mod tests {
         ("threads", "2", "3", Restart),
         ("watch", "false", "true", InFlight),
         ("listen.address", "\"[::]:8080\"", "\"[::]:8081\"", InFlight),
+        ("listen.on_demand", "false", "true", InFlight),
         ("listen.domain", "\"a.test\"", "[\"b.test\", \"c.test\"]", InFlight),
         ("listen.clear_text", "\"redirect\"", "\"serve\"", InFlight),
         ("acme.directory", "\"letsencrypt\"", "\"letsencrypt-staging\"", InFlight),
@@ -74,6 +75,10 @@ mod tests {
         ("acme.eab.key_file", "\"a\"", "\"b\"", InFlight),
         ("acme.folder", "\"a\"", "\"b\"", InFlight),
         ("acme.ca", "\"a\"", "\"b\"", InFlight),
+        ("acme.on_demand.names", "[\"a.test\"]", "[\"*.a.test\"]", InFlight),
+        ("acme.on_demand.ask", "\"http://a.test/\"", "\"https://b.test/?a=1\"", InFlight),
+        ("acme.on_demand.certificates", "1", "2", InFlight),
+        ("acme.on_demand.orders_per_hour", "1", "2", InFlight),
         ("listen.tls", "{ certificate = \"a\", key = \"b\" }", "", InFlight),
         ("listen.tls.certificate", "\"a.pem\"", "\"b.pem\"", InFlight),
         ("listen.tls.key", "\"a.key\"", "\"b.key\"", InFlight),
@@ -345,6 +350,8 @@ mod tests {
             let rest = ["certificate", "key"].into_iter().filter(|other| *other != name);
             let rest: String = rest.map(|other| format!(", {other} = \"f\"")).collect();
             format!("certificates = [{{ {name} = {value}{rest} }}]\n")
+        } else if key == "listen.on_demand" {
+            "tls = { certificate = \"f\", key = \"f\" }\n".to_owned()
         } else if key == "listen.clear_text" {
             "domain = \"a.test\"\n".to_owned()
         } else if key == "listen.hsts" {
@@ -382,6 +389,11 @@ mod tests {
                         let other = if name == "key_id" { "key_file" } else { "key_id" };
                         format!("eab = {{ {name} = {value}, {other} = \"f\" }}\n")
                     }
+                    "acme.on_demand" if name == "names" => format!("on_demand = {{ names = {value} }}\n"),
+                    "acme.on_demand" => {
+                        format!("on_demand = {{ names = [\"a.test\"], {name} = {value} }}\n")
+                    }
+                    _ if key == "listen.on_demand" => "on_demand = { names = [\"a.test\"] }\n".to_owned(),
                     _ => String::new(),
                 }
             ),

@@ -143,7 +143,9 @@ pub(super) fn costs(costs: &RequestCosts) -> Shown {
 /// The first of them, or where they lie.
 pub(super) fn certificates(tls: &ListenTls) -> String {
     let domain = tls.domains.first().map(|domain| domain.name.to_string());
-    tls.written().next().map(certificate).or(tls.folder.as_ref().map(path)).or(domain).unwrap_or_default()
+    let folder = tls.folder.as_ref().map(path);
+    let first = tls.written().next().map(certificate).or(folder).or(domain);
+    first.or(tls.on_demand.as_ref().map(path)).unwrap_or_default()
 }
 
 pub(super) fn certificate(certificate: &Certificate) -> String {

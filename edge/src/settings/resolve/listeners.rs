@@ -1,15 +1,17 @@
 //! Where clients and the operator come in.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, sync::Arc};
 
 use http::{HeaderName, header};
 
-use super::{Resolver, Span, upstreams::not_settable};
+use super::{Resolver, Span, at_most, upstreams::not_settable};
 use crate::settings::{
     Acme, Admin, AdminAddress, Certificate, ClearText, ClientCertificates, Domain, ExternalAccount,
-    IdentityPart, Listen, ListenTls, RequestField, clash,
+    IdentityPart, Listen, ListenTls, ON_DEMAND_CERTIFICATES, ON_DEMAND_ORDERS, OnDemandSettings,
+    RequestField, clash,
     file::{
-        WrittenAcme, WrittenAdmin, WrittenCertificate, WrittenClientCertificates, WrittenListen, WrittenTls,
+        WrittenAcme, WrittenAdmin, WrittenCertificate, WrittenClientCertificates, WrittenListen,
+        WrittenOnDemand, WrittenTls,
     },
     value::{ProxyPeers, Table, Written},
 };
@@ -35,7 +37,8 @@ impl Resolver<'_> {
             let domain = |name: Box<str>| Domain { file: acme.file_of(&name), name };
             let domains: Vec<Domain> = domains.into_iter().map(domain).collect();
             let clear_text = self.or(table.clear_text, ClearText::default());
-            let tls = self.listen_tls(&span, table.tls, (table.certificates, domains));
+            let on_demand = self.on_demand_home(table.on_demand, acme);
+            let tls = self.listen_tls(&span, table.tls, (table.certificates, domains, on_demand));
             let tls = tls.map(|tls| ListenTls { clear_text, ..tls });
             let place = table.address.as_ref().map(|address| address.span.clone());
             let Some(address) = self.need(table.address, &span, "address", "\"[::]:8080\"") else { continue };
@@ -68,9 +71,9 @@ impl Resolver<'_> {
         &mut self,
         listener: &Span,
         written: Option<Table<WrittenTls>>,
-        (certificates, domains): (Vec<Table<WrittenCertificate>>, Vec<Domain>),
+        (certificates, domains, on_demand): (Vec<Table<WrittenCertificate>>, Vec<Domain>, Option<PathBuf>),
     ) -> Option<ListenTls> {
-        if written.is_none() && certificates.is_empty() && domains.is_empty() {
+        if written.is_none() && certificates.is_empty() && domains.is_empty() && on_demand.is_none() {
             return None;
         }
         let (span, tls) = match written {
@@ -78,7 +81,8 @@ impl Resolver<'_> {
             None => (listener.clone(), WrittenTls::default()),
         };
         let folder = tls.folder.and_then(|folder| self.value(folder));
-        let others = !certificates.is_empty() || folder.is_some() || !domains.is_empty();
+        let others =
+            !certificates.is_empty() || folder.is_some() || !domains.is_empty() || on_demand.is_some();
         let local_ca = tls.local_ca.and_then(|local_ca| self.value(local_ca));
         let mut certificate = None;
         let own = local_ca.is_some() || tls.certificate.is_some() || tls.key.is_some() || tls.ocsp.is_some();
@@ -99,6 +103,7 @@ impl Resolver<'_> {
             certificates,
             folder,
             domains,
+            on_demand,
             clear_text: ClearText::default(),
             default: tls.default.and_then(|name| self.value(name)).map(|name| name.0),
             unknown_names: self.or(tls.unknown_names, Default::default()),
@@ -107,6 +112,36 @@ impl Resolver<'_> {
                 .client_certificates
                 .and_then(|clients| self.client_certificates(clients)),
         })
+    }
+
+    /// Where the certificates lie that a listener's clients ask for.
+    fn on_demand_home(&mut self, written: Option<Written<bool>>, acme: &Acme) -> Option<PathBuf> {
+        let place = written.as_ref().map(|written| written.span.clone())?;
+        let wanted = self.or(written, false);
+        if wanted && acme.on_demand.is_none() {
+            self.fault(
+                place,
+                "nobody says for which names certificates are made on demand",
+                "add [acme.on_demand] with names = [\"*.shop.example\"], or with ask = \"http://..\"",
+            );
+        }
+        wanted.then(|| acme.on_demand_home())
+    }
+
+    fn on_demand(&mut self, Table { span, value }: Table<WrittenOnDemand>) -> Option<Arc<OnDemandSettings>> {
+        let WrittenOnDemand { names, ask, certificates, orders_per_hour } = value;
+        if names.is_empty() && ask.is_none() {
+            self.fault(
+                span,
+                "neither `names` nor `ask`: anyone could have certificates made here for any name",
+                "write names = [\"*.shop.example\"], or ask = \"http://127.0.0.1:9000/may-have\"",
+            );
+        }
+        let names = names.into_iter().filter_map(|name| self.value(name)).map(|name| name.0).collect();
+        let ask = ask.and_then(|ask| self.value(ask)).map(|ask| ask.0);
+        let certificates = self.or(certificates.map(at_most), ON_DEMAND_CERTIFICATES);
+        let orders_per_hour = self.or(orders_per_hour.map(at_most), ON_DEMAND_ORDERS);
+        Some(Arc::new(OnDemandSettings { names, ask, certificates, orders_per_hour }))
     }
 
     fn client_certificates(
@@ -142,7 +177,7 @@ impl Resolver<'_> {
                 self.fault(
                     place,
                     "authorities certify for those alone who agree to their terms",
-                    "read them and write true, or take `domain` out of the listeners",
+                    "read them and write true, or take `domain` and `on_demand` out of the listeners",
                 );
             }
         }
@@ -160,6 +195,7 @@ impl Resolver<'_> {
         });
         acme.folder = self.or(written.folder, acme.folder);
         acme.ca = written.ca.and_then(|ca| self.value(ca));
+        acme.on_demand = written.on_demand.and_then(|table| self.on_demand(table));
         acme
     }
 

@@ -24,10 +24,10 @@ use http::HeaderName;
 use toml::Spanned;
 
 use super::{
-    Bounds, ClearText, ErrorPages, Limit, Listen, LogSettings, MaintenanceSettings, RequestField, Settings,
-    Timeouts, UpstreamSettings, doubt,
+    Bounds, ClearText, ErrorPages, Limit, Listen, LogSettings, MaintenanceSettings, OnDemandSettings,
+    RequestField, Settings, Timeouts, UpstreamSettings, doubt,
     error::{Fault, Span},
-    file::{Named, WrittenFile, WrittenRoute},
+    file::{Named, WrittenFile, WrittenListen, WrittenRoute},
     sources::SettingsSources,
     texts::SourceTexts,
     value::{AtMost, Deadline, Positive, PositiveSize, Table, Threads, Written, nearest_or_list},
@@ -68,10 +68,14 @@ struct Resolver<'a> {
 
 impl Resolver<'_> {
     fn settings(&mut self, file: WrittenFile) -> Settings {
-        let wanted = file.listen.iter().any(|listen| listen.value.domain.is_some());
+        let asks = |listen: &WrittenListen| listen.domain.is_some() || listen.on_demand.is_some();
+        let wanted = file.listen.iter().any(|listen| asks(&listen.value));
         let acme = self.acme(file.acme, wanted);
         let listeners = self.listeners(file.listen, &acme);
-        let has_domains = |listen: &Listen| listen.tls.as_ref().is_some_and(|tls| !tls.domains.is_empty());
+        let on_demand = acme.on_demand.clone();
+        let has_domains = |listen: &Listen| {
+            listen.tls.as_ref().is_some_and(|tls| !tls.domains.is_empty() || tls.on_demand.is_some())
+        };
         let over_tls = listeners.iter().find(|(_, listen)| has_domains(listen));
         let over_tls = over_tls.or_else(|| listeners.iter().find(|(_, listen)| listen.tls.is_some()));
         let tls_port = over_tls.map(|(_, listen)| listen.address.port());
@@ -102,7 +106,9 @@ impl Resolver<'_> {
             maintenance: maintenance.as_ref(),
         };
         let mut routes = self.routes(file.routes, &known);
-        if let Some(route) = to_https(&listeners).and_then(|table| self.route(table, &known)) {
+        if let Some(route) =
+            to_https(&listeners, on_demand.as_deref()).and_then(|table| self.route(table, &known))
+        {
             routes.insert(0, Arc::new(route));
         }
         // Those of folders stand in no table of the file.
@@ -257,13 +263,21 @@ impl Resolver<'_> {
 
 /// The route by which requests in clear text are sent to https, for names that the edge sees to certificates of: before all that
 /// the file has.
-fn to_https(listeners: &[(Span, Listen)]) -> Option<Table<WrittenRoute>> {
-    let redirects =
-        |listen: &&Listen| listen.tls.as_ref().is_some_and(|tls| tls.clear_text == ClearText::Redirect);
+fn to_https(
+    listeners: &[(Span, Listen)],
+    on_demand: Option<&OnDemandSettings>,
+) -> Option<Table<WrittenRoute>> {
     let listens = || listeners.iter().map(|(_, listen)| listen);
-    let names =
-        listens().filter(redirects).filter_map(|listen| listen.tls.as_ref()).flat_map(|tls| &tls.domains);
-    let names: Vec<&str> = names.map(|domain| &*domain.name).collect();
+    let redirecting = || {
+        let tls = listens().filter_map(|listen| listen.tls.as_ref());
+        tls.filter(|tls| tls.clear_text == ClearText::Redirect)
+    };
+    let domains = redirecting().flat_map(|tls| &tls.domains);
+    let mut names: Vec<String> = domains.map(|domain| domain.name.to_string()).collect();
+    if redirecting().any(|tls| tls.on_demand.is_some()) {
+        // Of names that somebody has to be asked about, routes decide.
+        names.extend(on_demand.iter().flat_map(|on_demand| &on_demand.names).map(ToString::to_string));
+    }
     if names.is_empty() || listens().all(|listen| listen.tls.is_some()) {
         return None;
     }

@@ -1,8 +1,12 @@
 //! What is written of certificate authorities, and of names that they certify.
 
+use std::net::IpAddr;
+
+use http::Uri;
+
 use super::{ServedName, Unreadable, Value, choices::OneOfWords};
 use crate::settings::{
-    ClearText, KeyType, LETS_ENCRYPT, LETS_ENCRYPT_STAGING,
+    ClearText, HostPattern, KeyType, LETS_ENCRYPT, LETS_ENCRYPT_STAGING,
     notation::{Notation, any_case},
 };
 
@@ -50,6 +54,59 @@ impl Value for ServedNames {
 
 /// Of one listener.
 const MOST_NAMES: usize = 100;
+
+/// A name that certificates may be for, or all names of one label more.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::settings) struct CertifiedPattern(pub(in crate::settings) HostPattern);
+
+impl Value for CertifiedPattern {
+    const EXPECTED: &'static str = "a host name such as \"shop.example\" or \"*.shop.example\"";
+
+    fn notation() -> Notation {
+        Notation::pattern(r"(\*\.)?[0-9A-Za-z.-]+")
+    }
+
+    fn from_text(text: &str) -> Result<Self, Unreadable> {
+        let name = text.strip_prefix("*.").unwrap_or(text);
+        let is_public = ServedName::from_text(name).is_ok() && name.contains('.');
+        if !is_public || name.contains('_') || name.parse::<IpAddr>().is_ok() {
+            return Err(Unreadable::new(
+                format!("{text:?} is no name that authorities certify"),
+                "write a public name, \"shop.example\", or \"*.shop.example\" for those of one label more",
+            ));
+        }
+        HostPattern::from_text(text).map(Self)
+    }
+}
+
+/// Who is asked whether a name may have a certificate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::settings) struct AskUrl(pub(in crate::settings) Uri);
+
+impl Value for AskUrl {
+    const EXPECTED: &'static str = "a URL such as \"http://127.0.0.1:9000/may-have\"";
+
+    fn notation() -> Notation {
+        Notation::pattern(format!("({}|{})://.+", any_case("http"), any_case("https")))
+    }
+
+    fn from_text(text: &str) -> Result<Self, Unreadable> {
+        let bad = |help: &str| Unreadable::new(format!("{text:?} is nobody who can be asked"), help);
+        const HELP: &str = "write a URL as in \"http://127.0.0.1:9000/may-have\"; the name is told as its parameter `domain`";
+        let url: Uri = text.parse().map_err(|_| bad(HELP))?;
+        let authority = url.authority().ok_or_else(|| bad(HELP))?;
+        if !matches!(url.scheme_str(), Some("http" | "https")) || authority.host().is_empty() {
+            return Err(bad(HELP));
+        }
+        if authority.as_str().contains('@') || text.contains('#') {
+            return Err(bad("leave user, password and fragment out: the edge sends none"));
+        }
+        if url.query().is_some_and(|query| query.split('&').any(|part| part.starts_with("domain="))) {
+            return Err(bad("leave `domain` out of its query: the edge writes the name there"));
+        }
+        Ok(Self(url))
+    }
+}
 
 /// The URL of an authority's directory.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -27,7 +27,7 @@ pub(super) use amounts::{
     AtMost, Count, Deadline, Instances, Lifetime, Lifetimes, Percent, Positive, PositiveSize, Rate,
     ServerError, Threads,
 };
-pub(super) use authorities::{Directory, Email, ServedNames};
+pub(super) use authorities::{AskUrl, CertifiedPattern, Directory, Email, ServedNames};
 pub(super) use choices::{CookieNames, PathPrefix, Paths, Ready, UnsafeMethod};
 pub(super) use places::{Host, ProxyPeers};
 pub(super) use servers::{

@@ -141,3 +141,37 @@ fn one_edge_has_a_certificate_made_and_any_edge_shows_the_authority_its_text() {
 fn one_edge_has_a_certificate_made_and_any_edge_proves_it_in_a_handshake() {
     one_order(false);
 }
+
+/// A name that clients ask for has one certificate at all edges, whichever is asked first.
+#[test]
+fn what_one_edge_has_had_made_on_demand_the_others_use() {
+    let (upstream, redis, places) = (upstream(), Redis::start(), Places::new());
+    let pebble = PebbleSetup::looking_at(places.clear[2], places.tls[2]);
+    let tables = format!(
+        "{}secret_file = \"secret\"\n{}[acme.on_demand]\nnames = [\"*.customers.test\"]\n",
+        redis.table(),
+        pebble.table()
+    );
+    let pebble = pebble.start();
+    let root = pebble.root();
+    let mut edges = [0, 1, 2].map(|number| {
+        let setup = setup(&upstream, &tables).listener(places.clear[number], "");
+        let edge = start(&setup.listener(places.tls[number], "on_demand = true"));
+        until_in_touch(&edge);
+        edge
+    });
+    // The authority looks at the third, which shows what the first is asked for.
+    for number in [0, 1, 2] {
+        wait::until("a client is served", || {
+            let curl = Curl::tls_to("a.customers.test", places.tls[number], &root, "/page");
+            curl.start().result().ok().filter(|answer| answer.status == 200)
+        });
+    }
+    assert_eq!(edges.iter_mut().map(made).sum::<usize>(), 1, "one of them had it made");
+    let kept = |edge: &Edge| {
+        let mut homes = fs::read_dir(edge.folder().join("certs/acme")).unwrap();
+        let home = homes.next().unwrap().unwrap().path();
+        fs::read_to_string(home.join("on-demand/a.customers.test.pem")).unwrap()
+    };
+    assert!(edges.iter().all(|edge| kept(edge) == kept(&edges[0])), "all have the same");
+}
