@@ -195,7 +195,8 @@ fn owned(value: &HeaderValue) -> HeaderValue {
 const ALLOCATION: u64 = 48;
 
 impl Validators {
-    pub(crate) fn read(head: &HeaderMap, wall: SystemTime) -> Validators {
+    /// Reads them of a head; `wall` is the time by which years of two digits are read.
+    pub fn read(head: &HeaderMap, wall: SystemTime) -> Validators {
         let field = head.get(LAST_MODIFIED);
         let last_modified = date::of_field(field, wall);
         let dated = date::of_field(head.get(DATE), wall);

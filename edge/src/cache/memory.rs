@@ -430,6 +430,11 @@ impl Memory {
         self.displace(key, is_displaced);
     }
 
+    /// Whether what was received then has been withdrawn under this key since.
+    pub fn is_withdrawn(&self, key: &Key, received: Moment) -> bool {
+        self.withdrawn.concerns(key, received)
+    }
+
     /// Drops the responses that the upstream has replaced or withdrawn, and the resource in the tiers behind memory.
     pub fn displace(&self, key: &Key, is_displaced: impl Fn(&Stored) -> bool) {
         // Most responses that are not stored displace nothing, and take no turn among the writers.

@@ -6,7 +6,7 @@
 //! [`not_stored`] remembers why a response was not stored; [`recording`] is a body while it is being filled;
 //! [`collapse`] lets one fetch answer many requests. [`tier`] is the contract of the tiers behind memory, [`tiers`]
 //! uses them, [`pending_purges`] holds the purges that a tier has not acknowledged, [`breaker`] leaves a failing one alone,
-//! [`codec`] writes what outlives the process, and [`standing`] says whether this edge has heard of the purges of others.
+//! [`slices`] are octets of one size, each stored by itself; [`codec`] writes what outlives the process, and [`standing`] says whether this edge has heard of the purges of others.
 //! Nothing in here knows an upstream or a client.
 
 pub mod breaker;
@@ -28,6 +28,7 @@ pub mod reservation;
 pub mod rule;
 pub mod rule_set;
 pub mod select;
+pub mod slices;
 pub mod stamps;
 pub mod standing;
 pub mod stored;

@@ -4,8 +4,8 @@ use cache_policy::{Decision, Moment, Reason, variant_key};
 use http::{HeaderName, HeaderValue, Method, header};
 
 use super::{
-    Explanation, NotStoredReport, Question, StoredAs, StoredParts, browser_note, cookie_note, freshness,
-    held, meaning, notes, octets, read, variant, words,
+    Explained, Explanation, NotStoredReport, Question, StoredAs, StoredParts, browser_note, cookie_note,
+    freshness, held, meaning, notes, octets, read, variant, words,
 };
 use crate::{
     cache::{
@@ -13,6 +13,7 @@ use crate::{
         held::Held,
         markers::Whose,
         select::{Candidate, Selection},
+        slices::{self, Slices},
     },
     fetch::want::{self, Want},
     observe::{evidence, verdict::Verdict},
@@ -31,14 +32,14 @@ pub fn live(
     now: Moment,
     question: &Question,
 ) -> Result<Explanation, String> {
-    let asked = match read(settings, question) {
+    let mut asked = match read(settings, question) {
         Ok(asked) => asked,
         Err(undecided) => return undecided.told(),
     };
-    let super::Explained { head, route, .. } = &asked;
+    let (key, sliced) = by_slices(&mut asked, memory, now);
+    let Explained { head, route, .. } = &asked;
     let rules = &route.rules;
     let facts = route::facts(head, route);
-    let key = Key::of_request(&asked.as_sent());
     let confirmed = memory.standing().confirmed(now);
     let selection = Selection { sent: asked.as_sent(), facts: &facts, key: &key, now, confirmed };
     let resource = memory.look_up(&key);
@@ -112,6 +113,7 @@ pub fn live(
         let asked = head.headers.get_all(header::CACHE_CONTROL).iter();
         told.lines = asked.map(|value| evidence::line("request", &header::CACHE_CONTROL, value)).collect();
     }
+    told.notes.extend(sliced);
     told.notes.extend(super::addresses(route));
     told.notes.extend(super::limits(route));
     told.notes.extend(super::password(route));
@@ -135,6 +137,36 @@ pub fn live(
         });
     }
     Ok(told)
+}
+
+/// The key under which the answer is looked up; where slices answer, what is asked about from here on is the first of them.
+fn by_slices(asked: &mut Explained<'_>, memory: &Memory, now: Moment) -> (Key, Option<String>) {
+    let key = Key::of_request(&asked.as_sent());
+    let Some(slices) = asked.route.slice.map(Slices::of) else { return (key, None) };
+    let Some(first) = slices.first(&asked.head) else {
+        let why =
+            "several ranges, other methods than GET and HEAD, and only-if-cached are not answered by slices";
+        return (key, Some(why.to_owned()));
+    };
+    let facts = route::facts(&asked.head, asked.route);
+    let whole = memory.look_up(&key);
+    if whole.is_some_and(|resource| resource.variants().iter().any(|stored| stored.parts().is_none())) {
+        return (key, Some("a whole is stored, and answers in place of slices".to_owned()));
+    }
+    let left = memory.marker(&slices::key_of_all(&key), Whose::of(&facts), now);
+    if let Some(left) = left.map(|marker| marker.until.since(now).as_secs()) {
+        let why = format!(
+            "the upstream's last answer to a range was no slice (a part with a strong validator, in no coding): none are \
+             asked for, for {left} s"
+        );
+        return (key, Some(why));
+    }
+    let told = format!(
+        "answered by slices: this is about octets {} of it, which are asked for and stored by themselves, as are the others",
+        octets(&first)
+    );
+    asked.head = slices::head_of(&asked.head, &first);
+    (slices::key_of(&key, &first), Some(told))
 }
 
 /// The header lines that decided: of the request, of its stored response, or of those stored for other requests.

@@ -33,8 +33,9 @@ use crate::{
     },
     response::{coding, stated},
     settings::{
-        AddressRules, AllowedOrigins, BesideGet, CountedBy, ForwardAuth, Limit, MaintenanceSettings,
-        PathSubstitution, Route, RouteAction, SecurityFields, Settings, Sign, UpstreamSettings,
+        AddressRules, AllowedOrigins, BesideGet, ByteSize, CountedBy, ForwardAuth, Limit,
+        MaintenanceSettings, PathSubstitution, Route, RouteAction, SecurityFields, Settings, Sign,
+        UpstreamSettings,
     },
 };
 
@@ -305,6 +306,12 @@ fn front(route: &Route) -> Vec<String> {
         let kinds = kinds.collect::<Vec<_>>().join(", ");
         told.push(format!(
             "{kinds} are read from the cache too, each by its content, which is not asked about here"
+        ));
+    }
+    if let Some(slice) = route.slice {
+        told.push(format!(
+            "answers are made of slices of {}, each stored by itself (`slice`)",
+            ByteSize(slice)
         ));
     }
     if !route.key.is_nothing() {

@@ -1,6 +1,6 @@
 //! Whether a response may be stored, in which form, and with which facts.
 
-use std::{sync::Arc, time::Duration};
+use std::{ops::Range, sync::Arc, time::Duration};
 
 use cache_policy::{
     Admitted, Arrival, ContentRange, Ranges, Reason, RequestFacts, Rules, SetCookie, Tag,
@@ -20,6 +20,7 @@ use crate::{
         markers::{MARKER, SHORT_MARKER},
         purge::Generation,
         reservation::Reservation,
+        slices,
         stored::Facts,
     },
     response::coding,
@@ -115,6 +116,18 @@ impl Judge<'_> {
         let room = room(self.edge, length, self.largest)?;
         let judged = self.judged(admitted, length, room)?;
         Ok(Judged { place: Some(place), partial: true, ..judged })
+    }
+
+    /// The part that was asked for as a slice: nothing else, and of a representation that is told from others.
+    pub(super) fn slice(
+        &self,
+        head: &HeaderMap,
+        body: &ResponseBody,
+        octets: &Range<u64>,
+    ) -> Result<Judged, Reason> {
+        let judged = self.part(head, body)?;
+        let is_slice = slices::is_of(&judged.head, octets, &judged.facts.meta.validators).is_some();
+        if is_slice { Ok(judged) } else { Err(Reason::PartialUnusable) }
     }
 
     /// The missing octets: joined with the stored part they become the answer (RFC 9111 §3.4).

@@ -23,7 +23,7 @@ mod judge;
 pub mod resume;
 pub mod want;
 
-use std::{pin::Pin, sync::Arc, task::Context, time::Duration};
+use std::{ops::Range, pin::Pin, sync::Arc, task::Context, time::Duration};
 
 use cache_policy::{
     Arrival, Decision, Meta, Newer, Parts, Reason, RequestFacts, Supply, displaces, may_replace,
@@ -83,8 +83,18 @@ pub struct Subject {
     pub stored: Option<Arc<Stored>>,
     /// The whole, a part, or a gap.
     pub want: Want,
+    /// The part is a slice.
+    pub slice: Option<Slice>,
     /// Largest body to keep, in bytes.
     pub largest: u64,
+}
+
+/// Octets that are stored by themselves, under a key of their own: see [`crate::cache::slices`].
+#[derive(Clone, Debug)]
+pub struct Slice {
+    pub octets: Range<u64>,
+    /// The key of the whole, which is stored under it where it comes in place of the slice.
+    pub whole: Key,
 }
 
 /// The part of the result for the client that began the fetch, before anyone else learns of it.
@@ -191,6 +201,12 @@ async fn ask(
         if answer.status() == StatusCode::NOT_MODIFIED {
             return Err(Failure::NotModifiedUnasked);
         }
+    }
+    if answer.status() == StatusCode::OK
+        && let Some(slice) = subject.slice.take()
+    {
+        // It answers for the whole, and for no slice of it.
+        (subject.key, subject.stored) = (slice.whole, None);
     }
     let received_at = edge.clock.now();
     let arrival = Arrival { requested_at, received_at, wall: edge.clock.wall_at(received_at) };
@@ -367,7 +383,10 @@ impl ReceivedResponse<'_> {
         let fields = &question.fields;
         let judge = Judge { edge, facts, fields, route, arrival: *arrival, largest: *largest };
         let judged = match want {
-            Want::Part if status == StatusCode::PARTIAL_CONTENT => judge.part(head, body),
+            Want::Part if status == StatusCode::PARTIAL_CONTENT => match &subject.slice {
+                None => judge.part(head, body),
+                Some(slice) => judge.slice(head, body, &slice.octets),
+            },
             Want::Gap(gap) if status == StatusCode::PARTIAL_CONTENT => match judge.gap(head, body, gap) {
                 Ok(judged) => Ok(judged),
                 // The stored part is as good as before, to the others if not to this client.
@@ -474,9 +493,9 @@ impl ReceivedResponse<'_> {
 /// response.
 async fn look_up_tiers(edge: &Edge, subject: &Subject, lead: &Lead) -> Option<FetchOutcome> {
     let tiers = edge.memory.tiers();
-    let Subject { key, question, facts, route, stored, want, largest, .. } = subject;
-    // A response in memory is no older than a tier's; a response that could recently not be shared is in no tier.
-    if stored.is_some() || matches!(want, Want::Gap(_)) || !lead.is_shared() {
+    let Subject { key, question, facts, route, stored, want, slice, largest, .. } = subject;
+    // A response in memory is no older than a tier's; one that could recently not be shared is in no tier, nor is a slice.
+    if stored.is_some() || matches!(want, Want::Gap(_)) || slice.is_some() || !lead.is_shared() {
         return None;
     }
     let decide = |meta: &Meta, now| cache_policy::decide(facts, Some(meta), &route.rules, now);

@@ -20,6 +20,12 @@ pub enum BodyError {
     /// The client read so slowly that it held up others who share the response.
     #[error("the client held up others who share the response")]
     TooSlow,
+    /// The representation changed, or was gone, between two slices of it.
+    #[error("what its slices are of changed while it was sent")]
+    Changed,
+    /// A slice did not come.
+    #[error("a slice of it did not come")]
+    NoSlice,
     /// The fill's task ended without finishing.
     #[error("the response was abandoned")]
     Abandoned,

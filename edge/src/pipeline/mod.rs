@@ -18,6 +18,7 @@ mod pass;
 pub mod purge;
 mod serve;
 mod share;
+mod slices;
 pub mod tunnel;
 
 use std::{
@@ -40,6 +41,7 @@ use self::{
     admission::Admission,
     purge::{dialect::Dialect, plugin},
     share::Learnt,
+    slices::SoughtSlice,
     tunnel::Upgrade,
 };
 use crate::{
@@ -167,6 +169,12 @@ pub async fn handle(
                 && let Some(kind) = exchange.is_read_beside_get(&content, upgrade.as_ref()) =>
         {
             Box::pin(beside_get::answer(exchange, content, kind, &mut record, interim)).await
+        }
+        Ok(Asked::Forward(exchange))
+            if exchange.route.slice.is_some()
+                && let Some(slices) = exchange.slices(&content, upgrade.as_ref()) =>
+        {
+            Box::pin(slices::answer(exchange, &state, slices, &mut record, interim)).await
         }
         Ok(Asked::Forward(exchange)) => match exchange.look_up() {
             Ok(LookUp::Answered(answer)) => Ok(exchange.limited(answer)),
@@ -405,6 +413,7 @@ fn ask<'a>(
         route,
         side,
         asked: None,
+        part: None,
         limited,
         places: places.as_ref(),
         client_places: client_places.as_ref(),
@@ -457,6 +466,8 @@ struct Exchange<'a> {
     side: RouteSide,
     /// Method and content, where `head` is that of the GET that stands for it.
     asked: Option<&'a AskedContent>,
+    /// What it is a slice of, where `head` asks for one.
+    part: Option<SoughtSlice<'a>>,
     /// The strictest of the route's limits.
     limited: Option<(&'a Arc<Limiter>, WithinLimit)>,
     /// Places for requests of the route that need its upstream.

@@ -75,7 +75,8 @@ impl Exchange<'_> {
         plan: &Plan,
         verdict: Verdict,
     ) -> Answer {
-        let response = representation::filling(self.head, filling, (reader, length), self.on_its_way());
+        let head = self.head_of(filling.partial);
+        let response = representation::filling(head, filling, (reader, length), self.on_its_way());
         let status = Handling {
             forward_status: Some(filling.answered),
             stored: verdict == Verdict::Miss,
@@ -83,6 +84,11 @@ impl Exchange<'_> {
         };
         let answer = self.cached(response, &filling.facts.meta, status);
         Answer { upstream: Some(filling.took), ..answer }
+    }
+
+    /// The head that is answered: the client's own, where a slice was asked for and something else has come in its place.
+    pub(super) fn head_of(&self, is_as_asked: bool) -> &http::request::Parts {
+        self.part.as_ref().filter(|_| !is_as_asked).map_or(self.head, |part| part.head)
     }
 
     /// What decides about this answer's coding.

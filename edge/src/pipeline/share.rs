@@ -19,7 +19,7 @@ use crate::{
         select::Candidate,
     },
     fetch::{
-        self, Driven, Fetch, FetchedAlone, LeaderShare, Subject, Unshared,
+        self, Driven, Fetch, FetchedAlone, LeaderShare, Slice, Subject, Unshared,
         want::{self, Want},
     },
     message::failure::Failure,
@@ -290,7 +290,7 @@ impl Exchange<'_> {
         let facts = &filling.facts;
         match reader {
             Some(mut reader) if self.suits(&facts.meta, (&facts.vary, &facts.variant), published) => {
-                let length = known_length(self.head, filling, &mut reader).await;
+                let length = known_length(self.head_of(filling.partial), filling, &mut reader).await;
                 if reader.is_cut() {
                     // Others are too far ahead by now. Nothing has been sent, so it asks for itself.
                     return Next::LookAgain;
@@ -335,7 +335,8 @@ impl Exchange<'_> {
         let via = Some(parts.version);
         let body = Body::Upstream(Box::new(body));
         let wall = self.edge.clock.wall();
-        let mut response = representation::unshared(self.head, parts, body, self.on_its_way(), wall);
+        let head = self.head_of(parts.status != StatusCode::OK);
+        let mut response = representation::unshared(head, parts, body, self.on_its_way(), wall);
         if matches!(reason, Reason::NoFreshness | Reason::TooLarge | Reason::NoRoom | Reason::TagsUnusable) {
             self.tell_browsers(&mut response, 0);
         }
@@ -439,6 +440,10 @@ impl Exchange<'_> {
             affinity: self.affinity(),
             stored: stored.cloned(),
             want: want.clone(),
+            slice: self
+                .part
+                .as_ref()
+                .map(|part| Slice { octets: part.octets.clone(), whole: part.whole.clone() }),
             largest: self.settings.cache.largest_object,
         };
         (request, subject)

@@ -13,7 +13,7 @@ use tokio::time::Sleep;
 use crate::{
     cache::{recording, stored_body::StoredBodyReader},
     message::body_error::BodyError,
-    response::coding::CodedBody,
+    response::{coding::CodedBody, sliced::Sliced},
     upstream::ResponseBody,
 };
 
@@ -31,6 +31,8 @@ pub enum Body {
     Filling(Box<Cut>),
     /// The upstream's body, with its back-pressure.
     Upstream(Box<ResponseBody>),
+    /// Octets that are stored slice by slice.
+    Sliced(Box<Sliced<Body>>),
     /// One of the above, coded while it is sent.
     Coded(Box<CodedBody>),
     /// One of the above, that ends in time or breaks off.
@@ -54,6 +56,7 @@ impl HttpBody for Body {
             Self::Stored(reader) => Poll::Ready(reader.next_piece().map(|piece| Ok(Frame::data(piece)))),
             Self::Parts(framed) => framed.poll_frame(context),
             Self::Filling(cut) => cut.poll_frame(context),
+            Self::Sliced(sliced) => sliced.poll_frame(context),
             Self::Upstream(body) => Pin::new(&mut **body).poll_frame(context),
             Self::Coded(coded) => coded.poll_frame(context),
             Self::Timed(timed) => timed.poll_frame(context),
@@ -67,6 +70,7 @@ impl HttpBody for Body {
             Self::Stored(reader) => reader.left() == 0,
             Self::Parts(framed) => framed.left == 0,
             Self::Filling(cut) => cut.is_cut_off(),
+            Self::Sliced(sliced) => sliced.left() == 0,
             Self::Coded(_) => false,
             Self::Timed(timed) => timed.body.as_ref().is_some_and(HttpBody::is_end_stream),
             Self::Upstream(body) => body.is_end_stream(),
@@ -80,6 +84,7 @@ impl HttpBody for Body {
             Self::Stored(reader) => SizeHint::with_exact(reader.left()),
             Self::Parts(framed) => SizeHint::with_exact(framed.left),
             Self::Filling(cut) => cut.left.map_or_else(SizeHint::default, SizeHint::with_exact),
+            Self::Sliced(sliced) => SizeHint::with_exact(sliced.left()),
             Self::Upstream(body) => body.size_hint(),
             Self::Coded(_) => SizeHint::default(),
             Self::Timed(timed) => timed.body.as_ref().map_or_else(SizeHint::default, HttpBody::size_hint),

@@ -7,4 +7,5 @@ pub mod fields;
 pub mod known_length;
 pub mod problem;
 pub mod representation;
+pub mod sliced;
 pub mod stated;

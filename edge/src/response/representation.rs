@@ -12,8 +12,8 @@ use std::{
 };
 
 use cache_policy::{
-    Coding, ContentRange, Meta, Precondition, RangeAnswer, Rules, choose_coding, if_none_match, multipart,
-    parse_date, precondition, range, unsatisfied_range,
+    Coding, ContentRange, Meta, Precondition, RangeAnswer, Rules, Validators, choose_coding, if_none_match,
+    multipart, parse_date, precondition, range, unsatisfied_range,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header, request, response};
 
@@ -114,6 +114,34 @@ pub fn part(request: &request::Parts, stored: &Stored, held: &Held) -> Option<Re
     };
     let modified = stored.meta.validators.last_modified;
     Some(conditional(request, &stored.identity().head, modified).unwrap_or(answer))
+}
+
+/// Answers by slices of a representation of this length; `head` is that of one of them, with a strong validator, and `octets` makes
+/// the body of some octets of the whole. Several ranges are answered with the whole (RFC 9110 §14.2).
+pub fn sliced(
+    request: &request::Parts,
+    mut head: HeaderMap,
+    validators: &Validators,
+    complete: u64,
+    octets: impl FnOnce(Range<u64>) -> Body,
+) -> Response<Body> {
+    if let Some(response) = conditional(request, &head, validators.last_modified) {
+        return response;
+    }
+    drop_digests_of_content(&mut head);
+    let strong = validators.strong_last_modified();
+    match range(&request.method, &request.headers, head.get(header::ETAG), strong, complete) {
+        RangeAnswer::Single(part) => {
+            let body = octets(part.clone());
+            partial(request, head, body, part, Some(complete))
+        }
+        RangeAnswer::NotSatisfiable => not_satisfiable(complete),
+        RangeAnswer::Whole | RangeAnswer::Several(_) => {
+            head.remove(header::CONTENT_RANGE);
+            head.insert(header::CONTENT_LENGTH, HeaderValue::from(complete));
+            whole(request, StatusCode::OK, head, octets(0..complete))
+        }
+    }
 }
 
 /// Answers from a response whose body is arriving; what is known of its length comes with the reader.

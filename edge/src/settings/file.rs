@@ -402,6 +402,7 @@ tables! {
         key: Option<Table<WrittenKeyParts>>,
         bypass: Option<Table<WrittenBypass>>,
         also: Option<Vec<Written<BesideGet>>>,
+        slice: Option<Written<ByteSize>>,
     }
 
     /// `key = { .. }` of a route's cache.

@@ -556,6 +556,8 @@ pub struct Route {
     pub bypass: Vec<Sign>,
     /// What is read from the cache beside GET and HEAD.
     pub also: Vec<BesideGet>,
+    /// Bytes of the slices that are fetched and stored each by itself; wholes and parts as clients ask for them where `None`.
+    pub slice: Option<u64>,
     /// `Cache-Control` sent downstream in place of the origin's, for successful cacheable answers.
     pub browser: Option<HeaderValue>,
     /// Whether answers are coded (gzip, br, zstd) for clients that accept it.

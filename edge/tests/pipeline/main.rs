@@ -36,6 +36,7 @@ mod resume;
 mod routes;
 mod servers;
 mod shares;
+mod slices;
 mod tiers;
 mod times;
 mod unasked;

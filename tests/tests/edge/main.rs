@@ -39,6 +39,7 @@ mod routes;
 mod schema;
 mod several;
 mod siege;
+mod slices;
 mod streaming;
 mod tls;
 mod upgrade;

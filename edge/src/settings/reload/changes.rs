@@ -681,7 +681,7 @@ impl Changes {
                 encoded_slash: word,
                 security: word,
             },
-            apart compress_types name paths asks addresses basic_auth forward_auth maintenance action rewrite response_fields cors canary resend limits times bounds rules query key bypass also browser
+            apart compress_types name paths asks addresses basic_auth forward_auth maintenance action rewrite response_fields cors canary resend limits times bounds rules query key bypass also slice browser
         );
         let (old, new) = values;
         if !self.tells_all() || new.compress {
@@ -820,6 +820,7 @@ impl Changes {
             apart
         );
         self.key(&table, "also", (&old.also, &new.also), |kinds| list(kinds, word));
+        self.key(&table, "slice", (&old.slice, &new.slice), |bytes| maybe(bytes, size));
         self.key(&format!("{table}.bypass"), "headers", (&old.bypass, &new.bypass), |signs| {
             filled(signs, field_sign)
         });

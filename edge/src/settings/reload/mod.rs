@@ -279,6 +279,7 @@ mod tests {
         ("routes.cache.query.drop", "[\"a\"]", "[\"b\"]", InFlight),
         ("routes.cache.query.sort", "true", "false", InFlight),
         ("routes.cache.also", "[\"query\"]", "[\"graphql\"]", InFlight),
+        ("routes.cache.slice", "\"1 MiB\"", "\"2 MiB\"", InFlight),
         ("routes.cache.key.headers", "[\"X-A\"]", "[\"X-B\"]", InFlight),
         ("routes.cache.key.cookies", "[\"a\"]", "[\"b\"]", InFlight),
         ("routes.cache.key.country", "\"X-A\"", "\"X-B\"", InFlight),

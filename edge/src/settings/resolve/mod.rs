@@ -55,6 +55,8 @@ struct Known<'a> {
     limits: &'a BTreeMap<Arc<str>, Arc<Limit>>,
     timeouts: &'a Timeouts,
     bounds: &'a Bounds,
+    /// Bytes of the largest body that is kept.
+    largest_object: u64,
     /// The port of the first listener with TLS.
     tls_port: Option<u16>,
     /// What may close routes that say nothing of it.
@@ -97,11 +99,13 @@ impl Resolver<'_> {
             UpstreamSettings { heads, tunnel, identity_fields, ..upstream }
         });
         let maintenance = file.maintenance.and_then(|written| self.maintenance(written));
+        let cache = self.cache(file.cache);
         let known = Known {
             upstreams: &upstreams,
             limits: &limits,
             timeouts: &timeouts,
             bounds: &bounds,
+            largest_object: cache.largest_object,
             tls_port,
             maintenance: maintenance.as_ref(),
         };
@@ -115,7 +119,6 @@ impl Resolver<'_> {
         let named = |upstream: &Arc<UpstreamSettings>| (Arc::clone(&upstream.name), Arc::clone(upstream));
         let mut upstreams = upstreams;
         upstreams.extend(routes.iter().filter_map(|route| route.action.upstream()).map(named));
-        let cache = self.cache(file.cache);
         for pattern in file.include {
             self.value(pattern);
         }

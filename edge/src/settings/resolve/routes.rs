@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use cache_policy::{Cookies, IgnoredCookies, QueryRules, Rules, Ttl, covers};
+use cache_policy::{Cookies, IgnoredCookies, QueryRules, Ranges, Rules, Ttl, covers};
 use http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use ipnet::IpNet;
 use toml::Spanned;
@@ -146,14 +146,26 @@ impl Resolver<'_> {
         let receive_first = self.receive_first(table.receive_first);
         let upgrades = self.upgrades(table.upgrades);
         let limits = table.limit.map(|names| self.limits(names, known)).unwrap_or_default();
-        let compress = self.or(table.compress, true);
+        let mut cache = inner(table.cache);
+        let slice = cache.slice.take().and_then(|slice| self.slice(slice, known.largest_object));
+        if slice.is_some() {
+            if let Some(Written { span, value: Ok(true) }) = &table.compress {
+                let message =
+                    "slices are octets of what the upstream sends, and of nothing that is coded here";
+                self.fault(span.clone(), message, "leave it out, or `slice` of the route's cache");
+            }
+            if let Some(Written { span, value: Ok(Ranges::Whole | Ranges::Fitted) }) = &cache.ranges {
+                let message = "slices are parts, whose Content-Range is to be believed";
+                self.fault(span.clone(), message, "leave it out, or `slice`");
+            }
+        }
+        let compress = self.or(table.compress, slice.is_none());
         if !compress && let Some(written) = &table.compress_types {
             let help = "take it out, or `compress = false`";
             self.fault(written.span(), "nothing is coded here, so these types have no effect", help);
         }
         let compress_types = self.compress_types(table.compress_types);
         let decompress = self.or(table.decompress, compress);
-        let mut cache = inner(table.cache);
         let early_hints = self.or(table.early_hints, false);
         let encoded_slash = self.or(table.encoded_slash, EncodedSlash::default());
         let browser = cache.browser.take().and_then(|browser| self.value(browser));
@@ -226,6 +238,7 @@ impl Resolver<'_> {
             key,
             bypass: bypassed_by,
             also,
+            slice,
             browser,
             compress,
             compress_types,
@@ -502,6 +515,21 @@ impl Resolver<'_> {
             self.fault(place, message, format!("write at most \"{}\"", ByteSize(MOST_RECEIVED)));
         }
         most
+    }
+
+    fn slice(&mut self, written: Written<ByteSize>, largest_object: u64) -> Option<u64> {
+        let place = written.span.clone();
+        let size = self.value(written)?;
+        if size < LEAST_SLICE {
+            let message = format!("slices of {size} are stored with much beside them");
+            self.fault(place, message, format!("write at least \"{LEAST_SLICE}\", as in \"1 MiB\""));
+        } else if size.0 > largest_object {
+            let largest = ByteSize(largest_object);
+            let message =
+                format!("a slice of {size} is larger than `largest_object` of [cache], which is {largest}");
+            self.fault(place, message, format!("write at most \"{largest}\", or raise `largest_object`"));
+        }
+        Some(size.0)
     }
 
     fn upgrades(
@@ -872,5 +900,7 @@ fn takes_asks(outer: &Asks, inner: &Asks) -> bool {
 const RECEIVED_FIRST: u64 = 1 << 20;
 /// The most for which memory is the place.
 const MOST_RECEIVED: u64 = 64 << 20;
+/// Of smaller slices the heads would take much of the memory.
+const LEAST_SLICE: ByteSize = ByteSize(64 << 10);
 /// The most content that is held for one request: there may be as many requests as connections.
 const MOST_HELD: u64 = 1 << 20;
