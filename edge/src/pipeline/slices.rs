@@ -120,7 +120,7 @@ pub(super) async fn answer(
         },
     };
     let answer = match transfer.came(came, &first) {
-        Came::Slice(answer, of) => transfer.answer(exchange.head, (answer, of), first),
+        Came::Slice(answer, of) if is_for_all(&answer) => transfer.answer(exchange.head, (answer, of), first),
         Came::Whole(answer) => {
             // Behind the end a range may be ignored: of others than the first, whoever asks tells nothing to the rest.
             if first.start == 0 {
@@ -138,7 +138,7 @@ pub(super) async fn answer(
         {
             answer
         }
-        Came::Other(answer) => {
+        Came::Slice(answer, _) | Came::Other(answer) => {
             let (verdict, status) = (answer.status.verdict, answer.response.status());
             // What comes of it concerns nobody any more.
             drop(answer);
@@ -190,13 +190,13 @@ impl ClientSide {
 
 /// What has come where a slice was asked for.
 enum Came {
-    /// The slice, which is stored or on its way there.
+    /// The slice.
     Slice(Answer, SliceOf),
     /// The whole in its place, as an answer to the client's own head.
     Whole(Answer),
     /// The upstream has failed, or is overloaded.
     Failure(Answer),
-    /// Nothing that others may have, or no slice.
+    /// Anything else.
     Other(Answer),
 }
 
@@ -341,16 +341,12 @@ impl Transfer {
         if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS {
             return Came::Failure(answer);
         }
-        if how.verdict == Verdict::Pass {
-            return Came::Other(answer);
-        }
-        if how.forward_status == Some(StatusCode::OK) {
+        if how.verdict != Verdict::Pass && how.forward_status == Some(StatusCode::OK) {
             return Came::Whole(answer);
         }
         let head = answer.response.headers();
-        let is_stored = how.verdict != Verdict::Miss || how.stored;
         let of = slices::is_of(head, slice, &self.validators(head));
-        match of.filter(|_| is_stored && status == StatusCode::PARTIAL_CONTENT) {
+        match of.filter(|_| status == StatusCode::PARTIAL_CONTENT) {
             Some(of) => Came::Slice(answer, of),
             None => Came::Other(answer),
         }
@@ -395,7 +391,12 @@ impl Transfer {
         };
         match came {
             Came::Slice(answer, other) if other == of => Ok(answer.response.into_body()),
-            Came::Slice(..) | Came::Whole(_) | Came::Other(_) => {
+            Came::Failure(answer) | Came::Other(answer) if !tells_of_change(&answer) => {
+                let status = answer.response.status().as_u16();
+                tracing::info!(key = self.whole.as_str(), octets = ?question.octets, status, "a slice did not come");
+                Err(BodyError::NoSlice)
+            }
+            Came::Slice(..) | Came::Whole(_) | Came::Failure(_) | Came::Other(_) => {
                 let now = self.edge.clock.now();
                 if self.edge.memory.is_withdrawn(&self.all, now.minus(MARKER)) {
                     // Servers may disagree about what it is. One of them can send all of it.
@@ -404,11 +405,6 @@ impl Transfer {
                 self.withdraw(began);
                 tracing::info!(key = self.whole.as_str(), octets = ?question.octets, "it has changed between two slices");
                 Err(BodyError::Changed)
-            }
-            Came::Failure(answer) => {
-                let status = answer.response.status().as_u16();
-                tracing::info!(key = self.whole.as_str(), octets = ?question.octets, status, "a slice did not come");
-                Err(BodyError::NoSlice)
             }
         }
     }
@@ -436,6 +432,29 @@ impl Transfer {
 /// Whether the upstream has not been asked about it.
 fn is_from_store(answer: &Answer) -> bool {
     matches!(answer.status.verdict, Verdict::Hit | Verdict::Stale)
+}
+
+/// Whether a slice is stored, or is not only because there is no room for it now.
+fn is_for_all(answer: &Answer) -> bool {
+    let how = &answer.status;
+    match how.verdict {
+        Verdict::Pass => false,
+        Verdict::Miss => how.stored || how.reason == Some(Reason::NoRoom),
+        _ => true,
+    }
+}
+
+/// Whether an answer in place of a slice that lies inside what others are of says that there is no such slice any more. A failure,
+/// or a refusal to let this client have it, does not.
+fn tells_of_change(answer: &Answer) -> bool {
+    answer.status.verdict != Verdict::Pass
+        && matches!(
+            answer.response.status(),
+            StatusCode::PARTIAL_CONTENT
+                | StatusCode::NOT_FOUND
+                | StatusCode::GONE
+                | StatusCode::RANGE_NOT_SATISFIABLE
+        )
 }
 
 /// The slices that follow one of a representation.
