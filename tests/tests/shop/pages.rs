@@ -1,5 +1,12 @@
 //! The pages that show the catalogue: what is in them before any script runs, what they say to machines, and how they look.
 
+use std::{
+    io::{Read as _, Write as _},
+    net::TcpListener,
+    thread,
+    time::Duration,
+};
+
 use gatehouse_tests::{
     binaries::build_folder,
     browser::Browser,
@@ -246,6 +253,24 @@ fn pages_are_light_still_and_usable_at_every_width() {
 }
 
 #[test]
+fn nothing_moves_while_a_page_comes_in_pieces() {
+    let shop = shop::start();
+    let page = shop.curl_h2("/category/kitchen?stock=in").send().text();
+    // What the page needs is the shop's own; its scripts would be another host's, and none is needed for this.
+    let base = format!("<head><base href=\"{}\">", url(&shop, "/"));
+    let page = page.replacen("<head>", &base, 1).replace("type=\"module\"", "type=\"off\"");
+    for width in [320, 768] {
+        let mut browser = Browser::start();
+        browser.resize(width, 800);
+        browser.open(&in_pieces(
+            &page,
+            &["<h1", "<form", "<label", "<select", "<option", "</form>", "<ul class=\"grid\""],
+        ));
+        assert_eq!(browser.evaluate(SHIFTS), json!([]), "at {width}");
+    }
+}
+
+#[test]
 fn the_shelves_can_be_walked_without_scripts_and_grow_with_them() {
     let shop = shop::start();
     let mut browser = Browser::start();
@@ -277,6 +302,34 @@ const SHIFTS: &str = "new Promise((told) => {
     new PerformanceObserver(watch).observe({ type: 'layout-shift', buffered: true });
     requestAnimationFrame(() => setTimeout(() => told(shifts.filter(([value]) => value >= 0.0005)), 50));
 })";
+
+/// Where one browser gets this page, with time to paint it before each of these marks.
+fn in_pieces(page: &str, marks: &[&str]) -> String {
+    let mut cuts: Vec<_> =
+        marks.iter().flat_map(|mark| page.match_indices(mark)).map(|(place, _)| place).collect();
+    assert!(cuts.len() >= marks.len(), "{marks:?} in {page}");
+    cuts.sort_unstable();
+    cuts.insert(0, 0);
+    cuts.push(page.len());
+    let pieces: Vec<_> = cuts.windows(2).map(|ends| page[ends[0]..ends[1]].to_owned()).collect();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    thread::spawn(move || {
+        let (mut browser, _) = listener.accept().unwrap();
+        let mut head = [0; 16 << 10];
+        assert!(browser.read(&mut head).unwrap() > 0, "a request");
+        browser
+            .write_all(
+                b"HTTP/1.1 200 OK\r\nContent-Type: text/html; charset=utf-8\r\nConnection: close\r\n\r\n",
+            )
+            .unwrap();
+        for piece in pieces {
+            browser.write_all(piece.as_bytes()).unwrap();
+            wait::pass(Duration::from_millis(100));
+        }
+    });
+    format!("http://{address}/")
+}
 
 fn signal(id: u32, signal: Signal) {
     let pid = Pid::from_raw(i32::try_from(id).unwrap()).unwrap();
