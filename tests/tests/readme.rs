@@ -40,9 +40,11 @@ fn make_run_starts_the_shop_as_the_readme_says() {
     let mut words = run.split_whitespace();
     let mut command = Command::new(words.next().unwrap());
     command.args(words).current_dir(copy.path()).env("GATEHOUSE_TEST_FOLDER", copy.path());
-    // Cargo gives its own settings to tests; a stranger's shell has none of them.
+    // Cargo gives its own settings to tests; a stranger's shell has none of them. Whether it builds by increments it was told, and
+    // what was built in another way is built again.
     for (name, _) in std::env::vars_os() {
-        if name.to_string_lossy().starts_with("CARGO") && name != "CARGO_HOME" {
+        let is_kept = name == "CARGO_HOME" || name == "CARGO_INCREMENTAL";
+        if name.to_string_lossy().starts_with("CARGO") && !is_kept {
             command.env_remove(name);
         }
     }

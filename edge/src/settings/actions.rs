@@ -291,6 +291,8 @@ mod tests {
             ("/p/(?<id>[0-9]+)", "/get?id=${id}", "/p/7", "", Some("/get?id=7")),
             ("/p/(?<id>[0-9]+)", "/get?id=$id", "/p/7", "?a=b", Some("/get?id=7&a=b")),
             ("/(.*)", "/index.php/$1", "/a/b", "?", Some("/index.php/a/b?")),
+            (r"(?i)/SHOP/(\w+)", "/$1", "/Shop/ä", "", Some("/ä")),
+            (r"/\p{Greek}/(\d+)", "/$1", "/ω/7", "", Some("/7")),
             // A part of a path is not the path.
             ("/p/([0-9]+)", "/products/$1", "/x/p/7", "", None),
             ("/p/([0-9]+)", "/products/$1", "/p/7/x", "", None),

@@ -1,8 +1,11 @@
-//! Crates whose types must meet are there once.
+//! Crates whose types must meet are there once, and tests are of what is installed.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    process::Command,
+};
 
-use gatehouse_tests::binaries::repository;
+use gatehouse_tests::{binaries::repository, tool};
 
 #[test]
 fn there_is_one_version_of_everything_whose_types_must_meet() {
@@ -20,4 +23,34 @@ fn there_is_one_version_of_everything_whose_types_must_meet() {
     for name in ["openssl", "native-tls"] {
         assert!(!versions.contains_key(name), "{name}: TLS is rustls");
     }
+}
+
+/// A crate that only tests want more of has more of it where tests run: what they show would hold of another program, and everything
+/// that uses the crate would be built twice.
+#[test]
+fn what_only_tests_use_adds_nothing_to_the_crates_of_the_programs() {
+    let cargo = std::env::var("CARGO").unwrap();
+    let crates = |edges: &str| -> BTreeSet<String> {
+        let mut tree = Command::new(&cargo);
+        tree.args([
+            "tree",
+            "--workspace",
+            "--locked",
+            "--prefix",
+            "none",
+            "--format",
+            "{p} {f}",
+            "--edges",
+            edges,
+        ]);
+        let told = tool::run_command(tree.current_dir(repository()));
+        told.lines().map(|line| line.trim_end_matches(" (*)").to_owned()).collect()
+    };
+    let (programs, tests) = (crates("normal,build"), crates("normal,build,dev"));
+    assert!(programs.len() > 100, "the reader found {programs:?}");
+    let others: Vec<_> = programs.difference(&tests).collect();
+    assert!(
+        others.is_empty(),
+        "say of these in Cargo.toml what tests add to them, or less there: {others:#?}"
+    );
 }
