@@ -445,9 +445,12 @@ impl ReceivedResponse<'_> {
     /// Remembers the refusal for later requests, which need not wait for one another, and for explanations: not again
     /// while the last one, for the same reason, will hold for long enough.
     fn remember_refusal(&self, reason: Reason) {
-        let Self { edge, subject: Subject { key, question, facts, route, want, .. }, arrival, .. } = self;
+        let Self { edge, subject: Subject { key, question, facts, route, want, slice, .. }, arrival, .. } =
+            self;
         let (status, at) = (self.answer.status(), arrival.received_at);
-        if let Some(time) = goes_on(want, status, reason) {
+        // Who could not have the slice would be sent the whole, for which there is no room either.
+        let is_passing = reason == Reason::NoRoom && slice.is_some();
+        if let Some(time) = goes_on(want, status, reason).filter(|_| !is_passing) {
             let whose = Whose::of(facts);
             let last = edge.memory.marker(key, whose, at);
             if last.is_some_and(|last| last.reason == reason && at + time / 2 < last.until) {

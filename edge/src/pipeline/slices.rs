@@ -13,13 +13,13 @@
 //! the first. A stored one that has not is dropped and asked for anew; where the upstream's own has not, the answer breaks off,
 //! what is stored of the representation is withdrawn, and the next request begins anew.
 
-use std::{ops::Range, sync::Arc, time::Duration};
+use std::{ops::Range, sync::Arc};
 
 use cache_policy::{Moment, Reason, Validators};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header, request};
 use http_body::Body as _;
 use parking_lot::Mutex;
-use tokio::sync::Semaphore;
+use tokio::{sync::Semaphore, task::JoinSet};
 
 use super::{Answer, ClientSide, Exchange, LookUp, tunnel::Upgrade};
 use crate::{
@@ -69,16 +69,14 @@ impl Exchange<'_> {
         is_plain.then_some((slices, first))
     }
 
-    /// Whether it is to be answered as on any other route: a whole is stored, or slices could recently not be had.
-    fn is_answered_whole(&self, looked: &LookUp) -> bool {
-        let has_whole = match looked {
+    /// Whether it is to be answered as on any other route: a whole is stored, or is known not to be.
+    fn is_answered_whole(looked: &LookUp) -> bool {
+        match looked {
             LookUp::Fetch(wanted) => wanted.stored.as_ref().is_some_and(|stored| stored.parts().is_none()),
             // A part is stored, and what lacks of the whole is too much at once.
             LookUp::Pass(Reason::TooLarge) => false,
             LookUp::Answered(_) | LookUp::Pass(_) => true,
-        };
-        let (all, now) = (slices::key_of_all(&self.key), self.edge.clock.now());
-        has_whole || self.edge.memory.marker(&all, Whose::of(&self.facts), now).is_some()
+        }
     }
 }
 
@@ -94,12 +92,12 @@ pub(super) async fn answer(
     if let LookUp::Answered(answer) = looked {
         return Ok(exchange.limited(answer));
     }
-    if exchange.is_answered_whole(&looked) {
+    if Exchange::is_answered_whole(&looked) {
         return proceed(exchange, looked, record, interim).await;
     }
     let transfer = Arc::new(Transfer::of(&exchange, state, slices));
     let question = transfer.question(first.clone());
-    let asked = transfer.exchange(&question, exchange.arrived);
+    let asked = Exchange { patience: exchange.patience, ..transfer.exchange(&question, exchange.arrived) };
     let began = exchange.edge.clock.now();
     transfer.forget_withdrawn(&asked);
     let came = match asked.look_up()? {
@@ -109,6 +107,10 @@ pub(super) async fn answer(
             return proceed(exchange, looked, record, interim).await;
         }
         LookUp::Pass(_) => return proceed(exchange, looked, record, interim).await,
+        // What is stored is had all the same.
+        LookUp::Fetch(_) if transfer.is_left(began) => {
+            return proceed(exchange, looked, record, interim).await;
+        }
         wanted @ LookUp::Fetch(_) => match asked.take_places() {
             Ok(places) => {
                 record.occupies(places);
@@ -125,7 +127,7 @@ pub(super) async fn answer(
             // Behind the end a range may be ignored: of others than the first, whoever asks tells nothing to the rest.
             if first.start == 0 {
                 transfer.leave(exchange.edge.clock.now());
-                transfer.withdraw(began);
+                transfer.withdraw_for_all(began);
             }
             answer
         }
@@ -143,11 +145,13 @@ pub(super) async fn answer(
             // What comes of it concerns nobody any more.
             drop(answer);
             let is_inside = first.start == 0 || status == StatusCode::PARTIAL_CONTENT;
-            if verdict != Verdict::Pass && is_inside {
+            // A refusal is of who has asked, and of how.
+            let is_refusal = !status.is_success() && status != StatusCode::RANGE_NOT_SATISFIABLE;
+            if verdict != Verdict::Pass && is_inside && !is_refusal {
                 transfer.leave(exchange.edge.clock.now());
             }
             if first.start == 0 && matches!(status, StatusCode::NOT_FOUND | StatusCode::GONE) {
-                transfer.withdraw(began);
+                transfer.withdraw_for_all(began);
             }
             let looked = exchange.look_up()?;
             if let LookUp::Answered(answer) = looked {
@@ -220,7 +224,6 @@ struct Transfer {
     client: Client,
     ends: Ends,
     told: Vec<(HeaderName, HeaderValue)>,
-    patience: Option<Duration>,
     route_places: Option<Arc<Semaphore>>,
     client_places: Option<Arc<ClientShares>>,
     slices: Slices,
@@ -246,7 +249,6 @@ impl Transfer {
             client: exchange.client,
             ends: exchange.ends,
             told: exchange.told.to_vec(),
-            patience: exchange.patience,
             route_places: exchange.places.cloned(),
             client_places: exchange.client_places.cloned(),
             slices,
@@ -286,7 +288,8 @@ impl Transfer {
             limited: None,
             places: self.route_places.as_ref(),
             client_places: self.client_places.as_ref(),
-            patience: self.patience,
+            // A proxy that says how long it waits for the head waits no more when other slices are asked for.
+            patience: None,
             within: None,
             arrived,
             relay: None,
@@ -317,7 +320,9 @@ impl Transfer {
     fn forget_stored(&self, asked: &Exchange<'_>, is_wrong: impl Fn(Moment) -> bool) {
         let memory = &self.edge.memory;
         let resource = memory.look_up(&asked.key);
-        let stored = resource.as_ref().and_then(|resource| resource.select_part(&asked.as_sent()));
+        let stored = resource.as_ref().and_then(|resource| {
+            resource.select(&asked.as_sent()).or_else(|| resource.select_part(&asked.as_sent()))
+        });
         if let Some(stored) = stored.filter(|stored| is_wrong(stored.meta.received_at)) {
             memory.remove(&asked.key, stored);
         }
@@ -325,9 +330,19 @@ impl Transfer {
 
     /// Slices of it that had come before are of what it is no more.
     fn withdraw(&self, before: Moment) {
+        self.edge.memory.withdraw(&self.all, before, |_| false);
+    }
+
+    /// So says an answer of which nobody knows whether others would have got it; if it was for somebody, it tells nothing.
+    fn withdraw_for_all(&self, before: Moment) {
         if self.whose == Whose::Anyone {
-            self.edge.memory.withdraw(&self.all, before, |_| false);
+            self.withdraw(before);
         }
+    }
+
+    /// Whether slices of it could recently not be had.
+    fn is_left(&self, now: Moment) -> bool {
+        self.edge.memory.marker(&self.all, self.whose, now).is_some()
     }
 
     /// For a while no slices of it are asked for.
@@ -396,13 +411,20 @@ impl Transfer {
                 tracing::info!(key = self.whole.as_str(), octets = ?question.octets, status, "a slice did not come");
                 Err(BodyError::NoSlice)
             }
-            Came::Slice(..) | Came::Whole(_) | Came::Failure(_) | Came::Other(_) => {
+            came => {
                 let now = self.edge.clock.now();
-                if self.edge.memory.is_withdrawn(&self.all, now.minus(MARKER)) {
-                    // Servers may disagree about what it is. One of them can send all of it.
+                let is_known_to_all = match &came {
+                    Came::Slice(answer, _) => is_for_all(answer),
+                    _ => self.whose == Whose::Anyone,
+                };
+                // Servers may disagree about what it is. One of them can send all of it, also to those whose answers tell nothing to
+                // others.
+                if !is_known_to_all || self.edge.memory.is_withdrawn(&self.all, now.minus(2 * MARKER)) {
                     self.leave(now);
                 }
-                self.withdraw(began);
+                if is_known_to_all {
+                    self.withdraw(began);
+                }
                 tracing::info!(key = self.whole.as_str(), octets = ?question.octets, "it has changed between two slices");
                 Err(BodyError::Changed)
             }
@@ -464,7 +486,12 @@ struct Following {
 }
 
 impl SliceSource<Body> for Following {
+    /// Others may wait for the same slice: it comes also while this client reads nothing, or something else on its connection.
     fn ask(&self, slice: Range<u64>) -> ComingSlice<Body> {
-        Box::pin(Arc::clone(&self.transfer).bring(slice, self.of.clone()))
+        let mut task = JoinSet::new();
+        task.spawn(Arc::clone(&self.transfer).bring(slice, self.of.clone()));
+        Box::pin(
+            async move { task.join_next().await.and_then(Result::ok).unwrap_or(Err(BodyError::NoSlice)) },
+        )
     }
 }

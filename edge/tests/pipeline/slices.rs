@@ -178,10 +178,14 @@ async fn odd_requests_of_one_client_leave_the_slices_of_others() {
     let upstream = Upstream::start(move |seen| match range(seen) {
         // It takes no range that lies behind the end.
         Some((first, _)) if first >= LENGTH => Reply::ok("sorry").fields(&[("cache-control", "no-store")]),
+        _ if seen.header("referer") == "http://elsewhere.test/" => Reply::status(403),
         _ => serves(seen),
     });
     let front = sliced(&upstream);
     front.get("/film").await;
+    let refused =
+        front.get_with("/film", &[("cache-control", "no-cache"), ("referer", "http://elsewhere.test/")]);
+    assert_eq!(refused.await.status, 403);
     for fields in [("range", "bytes=0-0, 9-9"), ("range", "bytes=99999999-"), ("cache-control", "no-store")] {
         front.get_with("/film", &[fields]).await;
     }
@@ -210,6 +214,26 @@ async fn an_answer_breaks_off_where_its_representation_has_changed_and_the_next_
     let whole = front.get("/film").await;
     assert_eq!(whole.field("etag"), "\"b\"");
     assert_is(&whole, 7, 0..LENGTH);
+}
+
+/// The slices are for all; who asks is not, and finds all the same that they have changed.
+#[tokio::test(start_paused = true)]
+async fn a_client_with_cookies_begins_anew_too_where_its_representation_has_changed() {
+    let for_all = |serves: fn(&Seen) -> Reply| {
+        move |seen: &Seen| serves(seen).header("cdn-cache-control", "public, max-age=60")
+    };
+    let upstream = Upstream::start(for_all(|seen| serves(0, "\"a\"")(seen)));
+    let front = sliced(&upstream);
+    let cookie = ("cookie", "id=1");
+    front.get_with("/film", &[cookie, ("range", "bytes=0-600000")]).await;
+    pass(1).await;
+    upstream.change(for_all(|seen| serves(7, "\"b\"")(seen)));
+    assert!(front.get_with("/film", &[cookie]).await.body.is_err());
+    for fields in [&[cookie][..], &[]] {
+        let got = front.get_with("/film", fields).await;
+        assert_eq!(got.field("etag"), "\"b\"");
+        assert_is(&got, 7, 0..LENGTH);
+    }
 }
 
 #[tokio::test(start_paused = true)]
