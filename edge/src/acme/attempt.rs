@@ -76,13 +76,30 @@ pub(super) struct OrderErrand<'a> {
     pub(super) domain: &'a Domain,
     /// Whether the authority may look at clear text.
     pub(super) clear: bool,
+    /// How the authority is first let look where it may look at clear text.
+    pub(super) begins_with: Way,
     /// Whether it is a client who asks for the name.
     pub(super) on_demand: bool,
 }
 
+impl OrderErrand<'_> {
+    /// How the authority is let look: where one way has failed the other is tried.
+    fn way_after(&self, failed: FailedOrders) -> Way {
+        match failed.last_way {
+            _ if !self.clear => Way::Tls,
+            None => self.begins_with,
+            Some(Way::Http) => Way::Tls,
+            Some(Way::Tls) => Way::Http,
+        }
+    }
+}
+
 /// What has become of an attempt.
 pub(super) enum Attempted {
-    Made,
+    Made {
+        /// How the authority has looked; `None` where another edge had it made.
+        by: Option<Way>,
+    },
     Failed {
         rest: Duration,
     },
@@ -90,10 +107,17 @@ pub(super) enum Attempted {
     Again(Duration),
 }
 
+/// What has failed since a name had its last certificate.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct FailedOrders {
+    pub(super) in_a_row: u32,
+    pub(super) last_way: Option<Way>,
+}
+
 /// How a name's certificate stands.
 #[derive(Clone, Debug, Default)]
 pub(super) struct DomainStanding {
-    pub(super) failures: u32,
+    pub(super) failed: FailedOrders,
     /// Not before.
     pub(super) rest: Option<Moment>,
     pub(super) window: Option<RenewalWindow>,
@@ -122,7 +146,7 @@ pub(super) async fn attempt_in_turn(
         if turn == Turn::Own {
             shared.end_turn(name, Duration::ZERO).await;
         }
-        return Attempted::Made;
+        return Attempted::Made { by: None };
     }
     match turn {
         Turn::Others => return Attempted::Again(TURN_AGAIN),
@@ -142,7 +166,7 @@ pub(super) async fn attempt_in_turn(
         () = held => Attempted::Again(TURN_AGAIN),
     };
     let rest = match &attempted {
-        Attempted::Made => Duration::ZERO,
+        Attempted::Made { .. } => Duration::ZERO,
         Attempted::Failed { rest } | Attempted::Again(rest) => *rest,
     };
     // Where it has failed the others do not try at once; nor do they wait for as long as an edge that may be gone by then.
@@ -179,10 +203,9 @@ async fn attempt(
     errand: &OrderErrand<'_>,
     (standing, before): (&mut DomainStanding, Option<CertificateDer<'static>>),
 ) -> Attempted {
-    let OrderErrand { domain, clear, on_demand } = errand;
+    let OrderErrand { domain, on_demand, .. } = errand;
     let name = &*domain.name;
-    // Where one way fails the other is tried.
-    let way = if *clear && standing.failures.is_multiple_of(2) { Way::Http } else { Way::Tls };
+    let way = errand.way_after(standing.failed);
     let ordered = tokio::time::timeout(LONGEST_ORDER, applicant.have_made(name, before.as_ref(), way)).await;
     let ordered =
         ordered.unwrap_or_else(|_| Err(OrderFailure::Unasked(format!("no end within {LONGEST_ORDER:?}"))));
@@ -197,13 +220,14 @@ async fn attempt(
                 domain.file.display()
             );
             *standing = DomainStanding::default();
-            Attempted::Made
+            Attempted::Made { by: Some(way) }
         }
         Err(failure) => {
-            standing.failures += 1;
+            standing.failed = FailedOrders { in_a_row: standing.failed.in_a_row + 1, last_way: Some(way) };
+            let failures = standing.failed.in_a_row;
             let at_least = if failure.asks_for_patience() { WHEN_LIMITED } else { Duration::ZERO };
             let chance = RandomState::new().hash_one(name) as f64 / u64::MAX as f64;
-            let rest = back_off(standing.failures, at_least, chance);
+            let rest = back_off(failures, at_least, chance);
             standing.rest = Some(means.clock.now() + rest);
             let meanwhile = match (before, on_demand) {
                 (Some(_), _) => "the certificate there is stays in use",
@@ -212,11 +236,16 @@ async fn attempt(
                 }
                 (None, true) => "until there is one, its clients are as those of unknown names",
             };
-            let again = if *on_demand { "when a client asks for it" } else { "by itself" };
+            // A reload that changes nothing of what is had on demand leaves its rests alone.
+            let (again, sooner) = if *on_demand {
+                ("when a client asks for it", "after a start")
+            } else {
+                ("by itself", "at a reload")
+            };
             tracing::error!(
                 domain = name,
-                failures = standing.failures,
-                "no certificate for {name}: {failure}. Tried again {again} in {} s, or at a reload; {meanwhile}",
+                failures,
+                "no certificate for {name}: {failure}. Tried again {again} in {} s, or {sooner}; {meanwhile}",
                 rest.as_secs()
             );
             Attempted::Failed { rest }
@@ -266,3 +295,23 @@ pub(super) const LONGEST_ORDER: Duration = Duration::from_secs(300);
 const WHEN_LIMITED: Duration = Duration::from_secs(3600);
 /// Between two looks at all certificates.
 pub(super) const LOOK_AGAIN: Duration = Duration::from_secs(600);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_way_that_is_known_to_work_comes_first_and_the_other_where_it_fails() {
+        let domain = Domain { name: "shop.test".into(), file: "shop.test.pem".into() };
+        let way = |clear, begins_with, last_way| {
+            let errand = OrderErrand { domain: &domain, clear, begins_with, on_demand: true };
+            errand.way_after(FailedOrders { in_a_row: 1, last_way })
+        };
+        for begins_with in [Way::Http, Way::Tls] {
+            assert_eq!(way(true, begins_with, None), begins_with);
+            assert_eq!(way(true, begins_with, Some(Way::Http)), Way::Tls);
+            assert_eq!(way(true, begins_with, Some(Way::Tls)), Way::Http);
+            assert_eq!(way(false, begins_with, Some(Way::Tls)), Way::Tls, "nobody serves clear text");
+        }
+    }
+}

@@ -9,6 +9,7 @@
 
 mod attempt;
 mod authority;
+mod kept;
 mod on_demand;
 mod order;
 mod permission;
@@ -27,7 +28,7 @@ pub use order::AccountTurn;
 
 use self::{
     attempt::{Attempted, DomainStanding, LOOK_AGAIN, OrderErrand, applicant, attempt_in_turn, life},
-    order::Applicant,
+    order::{Applicant, Way},
     renewal::{CertificateLife, RenewalWindow},
     store::Store,
 };
@@ -96,10 +97,11 @@ async fn see_to(
                 Some(Ok(left)) if !left.is_zero() => sleep = sleep.min(left),
                 _ => {
                     let certificate = current.map(|(certificate, _)| certificate);
-                    let errand = OrderErrand { domain, clear: wanted.clear, on_demand: false };
+                    let errand =
+                        OrderErrand { domain, clear: wanted.clear, begins_with: Way::Http, on_demand: false };
                     sleep = sleep.min(
                         match attempt_in_turn(means, &applicant, &errand, (standing, certificate)).await {
-                            Attempted::Made => {
+                            Attempted::Made { .. } => {
                                 // The server reads all of them when it is told: one more word says no more.
                                 let _ = made.try_send(());
                                 Duration::ZERO

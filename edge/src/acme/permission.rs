@@ -1,6 +1,7 @@
 //! Whether a name may have a certificate: the operator's own program is asked over HTTP, and its 200 is a yes.
 //!
-//! Promises: an answer is waited for within a bound; nothing but its status is read; no redirect is followed.
+//! Promises: an answer is waited for within a bound; nothing but its status is read; no redirect is followed; a program that says that
+//! it cannot answer has not answered.
 
 use std::{error::Error as StdError, sync::Arc, time::Duration};
 
@@ -30,7 +31,7 @@ impl Permission {
     /// Whether a name may have a certificate. Dropping the future closes the connection.
     ///
     /// # Errors
-    /// When there is no answer in time.
+    /// When there is no answer in time, or one that is none.
     pub(super) async fn is_given(&self, name: &str) -> Result<bool, AnyError> {
         let asked = tokio::time::timeout(LONGEST, self.ask(name)).await;
         asked.unwrap_or_else(|_| Err(format!("no answer within {LONGEST:?}").into()))
@@ -52,13 +53,21 @@ impl Permission {
         let mut answer = std::pin::pin!(sender.send_request(question));
         tokio::select! {
             biased;
-            answer = &mut answer => Ok(answer?.status() == StatusCode::OK),
+            answer = &mut answer => said_by(answer?.status()),
             ended = connection => {
                 ended?;
-                Ok(answer.await?.status() == StatusCode::OK)
+                said_by(answer.await?.status())
             }
         }
     }
+}
+
+/// What a status says of the name. One about the program itself, or about how often it is asked, says nothing of it.
+fn said_by(status: StatusCode) -> Result<bool, AnyError> {
+    if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS {
+        return Err(format!("answers {}", status.as_u16()).into());
+    }
+    Ok(status == StatusCode::OK)
 }
 
 /// The path and query by which a name is asked about.
@@ -75,6 +84,20 @@ const LONGEST: Duration = Duration::from_secs(5);
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A program that was broken for a while had said no, silently, to all names.
+    #[test]
+    fn a_status_about_the_program_itself_is_no_answer() {
+        let said =
+            |status: u16| said_by(StatusCode::from_u16(status).unwrap()).map_err(|error| error.to_string());
+        assert_eq!(said(200), Ok(true));
+        for no in [204, 302, 400, 403, 404, 410] {
+            assert_eq!(said(no), Ok(false), "{no}");
+        }
+        for none in [429, 500, 502, 503, 504, 599] {
+            assert_eq!(said(none), Err(format!("answers {none}")));
+        }
+    }
 
     #[test]
     fn a_name_is_told_beside_what_the_url_has() {

@@ -69,27 +69,42 @@ impl Store {
         remove(&self.of_names.join(order_of(name)))
     }
 
-    /// The certificates that are kept, by name, each in a file with its key. What is left of orders that nobody went on with for
-    /// [`ORDERS_KEPT`] is removed.
-    pub(super) fn certificates(&self, now: SystemTime) -> io::Result<Vec<(Box<str>, PathBuf)>> {
-        let entries = match fs::read_dir(&self.of_names) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-            entries => entries?,
+    /// Where orders and certificates lie.
+    pub(super) fn of_names(&self) -> &Path {
+        &self.of_names
+    }
+
+    /// The certificates that are kept, by name, each in a file with its key.
+    pub(super) fn certificates(&self) -> io::Result<Vec<(Box<str>, PathBuf)>> {
+        let named = |path: PathBuf| Some((path.file_name()?.to_str()?.strip_suffix(".pem")?.into(), path));
+        Ok(self.files()?.into_iter().filter_map(named).collect())
+    }
+
+    /// Removes what is left of orders that nobody went on with for [`ORDERS_KEPT`]. What cannot be removed is told of and stays: it
+    /// takes room, and nothing else.
+    pub(super) fn clear_orders(&self, now: SystemTime) {
+        let is_order = |path: &PathBuf| {
+            path.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.ends_with(&order_of("")))
         };
-        let mut found = Vec::new();
-        for entry in entries {
-            let path = entry?.path();
-            let Some(file) = path.file_name().and_then(|name| name.to_str()) else { continue };
-            if let Some(name) = file.strip_suffix(".pem") {
-                found.push((name.into(), path));
-            } else if file.ends_with(&order_of("")) {
-                let written = fs::metadata(&path)?.modified()?;
-                if now.duration_since(written).is_ok_and(|age| age > ORDERS_KEPT) {
-                    remove(&path)?;
-                }
-            }
+        let clear = |path: &Path| {
+            let written = fs::metadata(path)?.modified()?;
+            let is_old = now.duration_since(written).is_ok_and(|age| age > ORDERS_KEPT);
+            if is_old { remove(path) } else { Ok(()) }
+        };
+        // Who cannot read the folder says so where certificates are read.
+        let orders = self.files().unwrap_or_default().into_iter().filter(is_order);
+        let mut stay = orders.filter_map(|path| clear(&path).err().map(|error| (path, error)));
+        if let Some((path, error)) = stay.next() {
+            let others = stay.count();
+            tracing::warn!(others, "an order that is over stays in {}: {error}", path.display());
         }
-        Ok(found)
+    }
+
+    fn files(&self) -> io::Result<Vec<PathBuf>> {
+        match fs::read_dir(&self.of_names) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+            entries => entries?.map(|entry| Ok(entry?.path())).collect(),
+        }
     }
 
     /// Forgets a name's certificate.
@@ -173,5 +188,26 @@ mod tests {
         store.forget_order("a.test").unwrap();
         store.forget_order("a.test").unwrap();
         assert_eq!(fs::read_dir(&store.home).unwrap().count(), 1, "no draft is left");
+    }
+
+    /// One old order that could not be removed had all certificates be as if there were none.
+    #[test]
+    fn old_orders_are_cleared_beside_what_is_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store { home: folder.path().to_owned(), of_names: folder.path().to_owned() };
+        let order = OpenOrder { url: "https://ca.test/order/1".to_owned(), key: "key".to_owned() };
+        for name in ["a.test", "c.test"] {
+            store.keep_order(name, &order).unwrap();
+        }
+        // Nobody removes a folder as a file.
+        fs::create_dir(folder.path().join("b.test.order.json")).unwrap();
+        store.keep_certificate("a.test", "KEY\nCHAIN\n").unwrap();
+        let file = folder.path().join("a.test.order.json");
+        let written = fs::metadata(file).unwrap().modified().unwrap();
+        store.clear_orders(written);
+        assert!(store.order("a.test").unwrap().is_some(), "it may go on");
+        store.clear_orders(written + ORDERS_KEPT + Duration::from_secs(60));
+        assert!(store.order("a.test").unwrap().is_none() && store.order("c.test").unwrap().is_none());
+        assert_eq!(store.certificates().unwrap(), [("a.test".into(), folder.path().join("a.test.pem"))]);
     }
 }

@@ -3,8 +3,9 @@
 //! Owns: those that are held, and the wishes for others. Who grants wishes is in [`crate::acme`]. Promises: a handshake that finds its
 //! certificate takes no lock; one that does not waits for [`LONGEST_WAIT`] at most, and [`MOST_WAITING`] do so at once, so that others
 //! keep their places; a name that is none, or that nobody would permit, costs a comparison; one that was refused is not wished for
-//! again before its rest is over; all that is remembered has a bound. A certificate that is due is wished for when a client asks for
-//! its name, and not otherwise: what nobody asks for is not renewed.
+//! again before its rest is over, and no number of other names shortens the rest of one whose order has failed; all that is remembered
+//! has a bound. A certificate that is due is wished for when a client asks for its name, and not otherwise: what nobody asks for is not
+//! renewed.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -47,8 +48,10 @@ pub struct HeldCertificate {
 
 struct OpenWishes {
     under_way: HashMap<Box<str>, watch::Receiver<()>>,
-    /// Not to be wished for before.
-    resting: RememberedNames<Moment>,
+    /// Not to be wished for before. Anyone can have as many names refused as he likes.
+    refused: RememberedNames<Moment>,
+    /// Apart, for that: each of these has cost an order, and would cost another.
+    failed: RememberedNames<Moment>,
 }
 
 /// That a name have a certificate. Dropped, it is over: whoever waits for it looks whether there is one.
@@ -122,7 +125,8 @@ impl OnDemand {
             held: ArcSwap::default(),
             wishes: Mutex::new(OpenWishes {
                 under_way: HashMap::new(),
-                resting: RememberedNames::new(MOST_RESTING),
+                refused: RememberedNames::new(MOST_RESTING),
+                failed: RememberedNames::new(MOST_RESTING),
             }),
             queue,
             waiting: Semaphore::new(MOST_WAITING),
@@ -131,10 +135,12 @@ impl OnDemand {
         (Arc::new(on_demand), wishes)
     }
 
-    /// What may be wished for from now on. What was refused may be wished for again.
+    /// What may be wished for from now on. What was refused or has failed may be wished for again.
     pub fn govern(&self, rules: Option<Arc<OnDemandSettings>>) {
         self.rules.store(rules);
-        self.wishes.lock().resting.clear();
+        let mut wishes = self.wishes.lock();
+        wishes.refused.clear();
+        wishes.failed.clear();
     }
 
     /// The certificate for a name in lower case. One that is due is wished for, too.
@@ -168,8 +174,9 @@ impl OnDemand {
         if rules.ask.is_none() && !rules.lists(name) {
             return Err(Denial::Unlisted);
         }
-        let _place = self.waiting.try_acquire().map_err(|_| Denial::Busy)?;
+        // First, since one who finds no place to wait has his certificate made all the same, for the next attempt.
         let mut over = self.wish(name)?;
+        let _place = self.waiting.try_acquire().map_err(|_| Denial::Busy)?;
         // An error says that the wish is over, and late is late.
         let _ = tokio::time::timeout(LONGEST_WAIT, over.changed()).await;
         Ok(())
@@ -180,7 +187,9 @@ impl OnDemand {
         if let Some(over) = wishes.under_way.get(name) {
             return Ok(over.clone());
         }
-        if wishes.resting.get(name).is_some_and(|until| *until > self.clock.now()) {
+        let rests = [&wishes.refused, &wishes.failed].into_iter().filter_map(|names| names.get(name));
+        let now = self.clock.now();
+        if rests.copied().any(|until| until > now) {
             return Err(Denial::Resting);
         }
         let place = self.queue.try_reserve().map_err(|_| Denial::Busy)?;
@@ -196,10 +205,16 @@ impl OnDemand {
         self.denied[denial as usize].fetch_add(1, Relaxed);
     }
 
-    /// A name is not wished for again for so long.
-    pub fn rest(&self, name: &str, time: Duration) {
+    /// A name that was refused is not wished for again for so long, unless very many are refused meanwhile.
+    pub fn rest_refused(&self, name: &str, time: Duration) {
         let until = self.clock.now() + time;
-        self.wishes.lock().resting.insert(name, until);
+        self.wishes.lock().refused.insert(name, until);
+    }
+
+    /// A name whose order has come to nothing is not wished for again for so long.
+    pub fn rest_failed(&self, name: &str, time: Duration) {
+        let until = self.clock.now() + time;
+        self.wishes.lock().failed.insert(name, until);
     }
 
     /// Holds these, in place of all that were held.
@@ -214,6 +229,11 @@ impl OnDemand {
             held.insert(name.into(), certificate.clone());
             held
         });
+    }
+
+    /// All that are held, ended or not.
+    pub fn all_held(&self) -> Arc<HashMap<Box<str>, HeldCertificate>> {
+        self.held.load_full()
     }
 
     /// Lets go of those that have ended, and tells their names.
@@ -318,7 +338,7 @@ pub const LONGEST_WAIT: Duration = Duration::from_secs(8);
 pub const MOST_WAITING: usize = 64;
 /// Wishes that nobody looks at yet.
 const MOST_WISHES: usize = 64;
-/// Names of which it is remembered that they were refused or have failed.
+/// Names of which it is remembered that they were refused, and as many that have failed.
 const MOST_RESTING: usize = 10_000;
 
 #[cfg(test)]
@@ -435,17 +455,33 @@ mod tests {
         on_demand.wait_for("slow.test").await;
         on_demand.wait_for("other.test").await;
         assert_eq!(clock.now(), before, "one more does not wait");
+        assert_eq!(*wishes.try_recv().unwrap().name, *"other.test", "but has what it asks for made");
         drop(wish);
         for waiting in waiting {
             waiting.await.unwrap();
         }
         // What has been refused is not wished for until its rest is over.
-        on_demand.rest("slow.test", DAY);
+        on_demand.rest_refused("slow.test", DAY);
         on_demand.wait_for("slow.test").await;
         assert!(wishes.try_recv().is_err() && clock.now() == before);
         tokio::time::advance(DAY).await;
         on_demand.wait_for("slow.test").await;
         assert_eq!(*wishes.try_recv().unwrap().name, *"slow.test");
+    }
+
+    /// They shared one list, so that ten thousand foreign names had a name ordered again that rests for six hours.
+    #[tokio::test(start_paused = true)]
+    async fn names_that_are_refused_shorten_no_rest_of_one_that_has_failed() {
+        let (on_demand, mut wishes) = OnDemand::new(clock());
+        on_demand.govern(rules(None));
+        on_demand.rest_failed("shop.test", DAY);
+        for n in 0..=MOST_RESTING {
+            on_demand.rest_refused(&format!("{n}.test"), DAY);
+        }
+        on_demand.wait_for("shop.test").await;
+        assert!(wishes.try_recv().is_err(), "it rests");
+        on_demand.govern(rules(None));
+        assert!(on_demand.wish("shop.test").is_ok(), "other rules end all rests");
     }
 
     #[tokio::test(start_paused = true)]

@@ -135,7 +135,7 @@ impl Running {
         seat(&self.serving.handshakes, running.settings.bounds.handshakes, wanted.bounds.handshakes);
         self.watch.in_force(&wanted);
         self.names.ask(name_servers);
-        // Also where nothing has changed: what has failed is tried again.
+        // Also where nothing has changed: what has failed for a `domain` is tried again.
         self.wanted.send_replace(WantedCertificates::of(&wanted));
         edge.reload(wanted, tls);
         let (closing, renewed) = self.listeners.apply(listeners, &self.serving, &self.workers);
