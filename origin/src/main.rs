@@ -306,7 +306,7 @@ impl Service {
         let database = Database::new(server.servers.clone(), &settings.database, Arc::clone(&metrics));
         let replicas = replicas::pools(&settings.database, &metrics).context("the URL of a replica")?;
         let key = settings.database.cookie_key.as_ref().map(Secret::reveal);
-        let memory = CommonMemory::new(&settings.redis, &metrics).context("the URL of Redis")?;
+        let memory = CommonMemory::new(&settings.redis, &metrics).context("[redis]")?;
         let reads = Reads::new(database.clone(), replicas, settings.database.max_replica_lag, key)
             .remembering(memory.is_there());
         let (activity, writer) = ActivityLog::new(Arc::clone(&metrics));

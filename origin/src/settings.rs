@@ -56,6 +56,8 @@ pub struct RedisSettings {
     /// `redis://user:password@host:port/number`, `rediss://…` over TLS; `REDIS_URL` replaces it; `None`: nothing is remembered.
     #[serde(deserialize_with = "redis_url")]
     pub url: Option<Secret>,
+    /// PEM of the authorities that may have signed the certificate of a `rediss://` server; `None`: those of the system.
+    pub ca: Option<PathBuf>,
     /// Instances of one name remember together.
     #[serde(deserialize_with = "namespace")]
     pub namespace: String,
@@ -80,6 +82,7 @@ impl Default for RedisSettings {
     fn default() -> Self {
         Self {
             url: None,
+            ca: None,
             namespace: "shop".to_owned(),
             timeout: Duration::from_millis(50),
             collapse_timeout: Duration::from_millis(300),

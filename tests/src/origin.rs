@@ -87,6 +87,11 @@ impl Origin {
         self.process.stop()
     }
 
+    /// What runs, and what it prints.
+    pub fn process(&mut self) -> &mut Process {
+        &mut self.process
+    }
+
     /// Makes somebody with an account an administrator, with the operator's own command.
     ///
     /// # Panics

@@ -10,6 +10,7 @@
 
 use std::{
     fmt,
+    path::Path,
     sync::{
         Arc,
         atomic::{AtomicU32, Ordering},
@@ -19,7 +20,8 @@ use std::{
 
 use parking_lot::Mutex;
 use redis::{
-    AsyncConnectionConfig, Client, InfoDict, RedisResult,
+    AsyncConnectionConfig, Client, ConnectionAddr, ErrorKind, InfoDict, IntoConnectionInfo as _, RedisError,
+    RedisResult, TlsCertificates,
     aio::{ConnectionLike, MultiplexedConnection},
 };
 use tokio::time::timeout;
@@ -28,6 +30,22 @@ use crate::{
     observe::Metrics,
     settings::{RedisSettings, Secret},
 };
+
+/// The client of a server that one of these authorities vouches for.
+fn client(url: &Secret, ca: Option<&Path>) -> RedisResult<Client> {
+    let info = url.reveal().into_connection_info()?;
+    let Some(file) = ca else { return Client::open(info) };
+    let unfit = |what, why: String| RedisError::from((ErrorKind::InvalidClientConfig, what, why));
+    if !matches!(info.addr(), ConnectionAddr::TcpTls { .. }) {
+        return Err(unfit(
+            "nobody is asked for a certificate",
+            "`ca` goes with a URL that begins with rediss://".to_owned(),
+        ));
+    }
+    let read = std::fs::read(file)
+        .map_err(|error| unfit("`ca` cannot be read", format!("{}: {error}", file.display())))?;
+    Client::build_with_tls(info, TlsCertificates { client_tls: None, root_cert: Some(read) })
+}
 
 /// An open connection.
 #[derive(Clone)]
@@ -51,6 +69,8 @@ pub(super) struct Link {
     line: Mutex<Option<Line>>,
     /// In a row.
     failures: AtomicU32,
+    /// Why there was no connection, as the operator was told last; empty since there has been one.
+    told: Mutex<String>,
     metrics: Arc<Metrics>,
 }
 
@@ -63,11 +83,12 @@ impl fmt::Debug for Link {
 impl Link {
     pub(super) fn new(url: &Secret, settings: &RedisSettings, metrics: Arc<Metrics>) -> RedisResult<Self> {
         Ok(Self {
-            client: Client::open(url.reveal())?,
+            client: client(url, settings.ca.as_deref())?,
             namespace: settings.namespace.clone(),
             patience: settings.timeout,
             line: Mutex::new(None),
             failures: AtomicU32::new(0),
+            told: Mutex::default(),
             metrics,
         })
     }
@@ -136,11 +157,19 @@ impl Link {
             Ok(line) => {
                 self.failures.store(0, Ordering::Relaxed);
                 *self.line.lock() = Some(line);
+                self.told.lock().clear();
                 tracing::info!("redis answers: sessions, lists and stock are read from it");
                 true
             }
             Err(why) => {
-                tracing::debug!(why, "redis does not answer");
+                let mut told = self.told.lock();
+                if *told != why {
+                    tracing::warn!(
+                        why,
+                        "redis cannot be used: what it would have answered is asked of the database"
+                    );
+                    *told = why;
+                }
                 false
             }
         }

@@ -127,7 +127,7 @@ struct Taken {
 
 impl CommonMemory {
     /// # Errors
-    /// The URL cannot be used.
+    /// The URL cannot be used, or the file of authorities.
     pub fn new(settings: &RedisSettings, metrics: &Arc<Metrics>) -> RedisResult<Self> {
         let Some(url) = &settings.url else { return Ok(Self::default()) };
         let inner = Inner {

@@ -2,7 +2,9 @@
 
 use gatehouse_tests::{
     edge::{Edge, assert_nothing_left},
+    origin::Origin,
     process::left_running,
+    redis::Redis,
     shop, wait,
 };
 use rustix::process::{Pid, Signal, kill_process};
@@ -37,6 +39,20 @@ fn a_killed_origin_is_restarted_and_cached_answers_go_on() {
     assert_eq!(shop.get("/api/categories").status, 200, "from the cache");
     wait::until("another origin runs", || shop.running("origin").filter(|id| *id != origin));
     wait::until("it answers", || (shop.get("/api/products?limit=3").status == 200).then_some(()));
+}
+
+#[test]
+fn an_origin_remembers_in_a_redis_that_its_authority_vouches_for() {
+    let certified = shop::start();
+    let (_redis, port) = Redis::start_with_tls(&certified.folder().join("certs"));
+    let url = format!("[redis]\nurl = \"rediss://localhost:{port}\"\n");
+    let origin = Origin::start(&format!("{url}ca = {:?}\n", certified.authority()));
+    wait::until("it remembers", || (origin.metric("origin_memory_believed") >= 1.0).then_some(()));
+    let mut stranger = Origin::start(&url);
+    stranger.process().wait_for_line("that nobody known has signed it", |line| {
+        (line.contains("redis cannot be used") && line.to_lowercase().contains("certificate")).then_some(())
+    });
+    assert!(stranger.metric("origin_memory_believed") < 1.0);
 }
 
 #[test]
