@@ -55,8 +55,24 @@ impl Host {
     /// What a package has put on this machine, copied with what its links lead to.
     pub(crate) fn copy(&self, from: &str, name: &str) {
         assert!(Path::new(from).is_dir(), "{from} is not there: `make test-apps` installs it");
-        let mut copy = self.command(&["cp"], "coreutils");
-        tool::run_command(copy.args(["-rL", "--no-preserve=all", from]).arg(self.path().join(name)));
+        self.copy_folder(Path::new(from), &self.path().join(name));
+    }
+
+    fn copy_folder(&self, from: &Path, into: &Path) {
+        fs::create_dir(into).expect("nothing has its name");
+        self.give(into);
+        for entry in fs::read_dir(from).expect("a folder of a package can be read") {
+            let entry = entry.expect("a folder of a package can be read");
+            let (place, copy) = (entry.path(), into.join(entry.file_name()));
+            // Some links lead to what an administrator has yet to write, such as LocalSettings.php.
+            let Ok(metadata) = fs::metadata(&place) else { continue };
+            if metadata.is_dir() {
+                self.copy_folder(&place, &copy);
+            } else {
+                fs::copy(&place, &copy).expect("a file of a package can be read");
+                self.give(&copy);
+            }
+        }
     }
 
     /// Runs a script of PHP to its end.
@@ -72,7 +88,7 @@ impl Host {
         self.write(
             "fpm.conf",
             &format!(
-                "[global]\nerror_log = /dev/stderr\ndaemonize = no\n[www]\nlisten = {}\npm = static\npm.max_children = 4\n\
+                "[global]\nerror_log = {folder}/fpm.log\ndaemonize = no\n[www]\nlisten = {}\npm = static\npm.max_children = 4\n\
                  clear_env = no\nphp_admin_value[upload_max_filesize] = 16M\nphp_admin_value[post_max_size] = 16M\n",
                 socket.display()
             ),
