@@ -152,22 +152,28 @@ fn a_certificate_is_renewed_in_time_and_served_at_once() {
     }
 }
 
+/// The account that the stub authority knows, as settings, and the folder with its key.
+fn bound_account() -> (Folder, String) {
+    let (id, key) = StubAuthority::ACCOUNT;
+    let folder = Folder::new();
+    folder.write("eab.key", &BASE64.encode(key));
+    let eab = format!("eab = {{ key_id = {id:?}, key_file = {:?} }}", folder.path().join("eab.key"));
+    (folder, eab)
+}
+
 /// What Pebble does not do: an account that is bound to the operator's own, a profile, and a renewal when the authority would
 /// have it, by an order that names what it replaces.
 #[test]
 fn the_authoritys_account_profile_and_time_of_renewal_are_kept_to() {
     let (upstream, shop) = (upstream(), Shop::new());
     let authority = StubAuthority::start("brief");
-    let (id, key) = StubAuthority::ACCOUNT;
-    let folder = Folder::new();
-    folder.write("eab.key", &BASE64.encode(key));
-    let eab = format!("eab = {{ key_id = {id:?}, key_file = {:?} }}", folder.path().join("eab.key"));
+    let (_folder, eab) = bound_account();
     let acme = authority.table(&format!("profile = \"brief\"\n{eab}"));
     let mut edge = shop.setup(&upstream, &acme).start();
     wait::until("the certificate was renewed at once", || (made(&mut edge) == 2).then_some(()));
     wait::until("it is known when the next is due", || (authority.asked().renewals.len() == 2).then_some(()));
     let asked = authority.asked();
-    assert_eq!(asked.accounts, [id]);
+    assert_eq!(asked.accounts, [StubAuthority::ACCOUNT.0]);
     let first = asked.renewals[0].clone();
     let brief = || Some("brief".to_owned());
     assert_eq!(asked.orders, [(brief(), None), (brief(), Some(first.clone()))]);
@@ -280,10 +286,7 @@ fn a_certificate_on_demand_is_renewed_when_a_client_asks_for_it_and_ends_when_no
 fn a_name_of_no_list_is_asked_about_and_stays_within_bounds() {
     let (upstream, shop) = (upstream(), Shop::new());
     let authority = StubAuthority::start("brief");
-    let (id, key) = StubAuthority::ACCOUNT;
-    let folder = Folder::new();
-    folder.write("eab.key", &BASE64.encode(key));
-    let eab = format!("eab = {{ key_id = {id:?}, key_file = {:?} }}", folder.path().join("eab.key"));
+    let (_folder, eab) = bound_account();
     let ask = Upstream::start(|seen| match &*seen.target {
         "/may?token=1&domain=yes.test" | "/may?token=1&domain=also.test" => Reply::ok(""),
         "/may?token=1&domain=moved.test" => Reply::status(302).header("location", "/yes"),
