@@ -9,5 +9,5 @@ const server = http.createServer((request, response) => {
   }, request.url == "/slow" ? 200 : 0));
 });
 server.listen({ fd: Number(process.argv[2]) });
-// What is under way is answered first.
-process.on("SIGTERM", () => server.close(() => process.exit(0)));
+// It accepts for a while still, as servers do that look for the signal now and then; what is under way is answered first.
+process.on("SIGTERM", () => setTimeout(() => server.close(() => process.exit(0)), 500));

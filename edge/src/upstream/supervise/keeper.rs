@@ -19,7 +19,7 @@ use super::{
     restart::{RestartNews, RestartOrder, Roll},
     roster::Endpoints,
 };
-use crate::settings::Command;
+use crate::settings::{Command, CommandListen};
 
 /// Brings the instances of one command to the settings.
 pub(super) struct Keeper {
@@ -224,6 +224,9 @@ impl Keeper {
         let Some((number, why)) = self.current.iter().find_map(failure) else { return };
         let Some(roll) = self.roll.take() else { return };
         roll.failed(command, &format!("{}.{number} {why}", command.name));
+        if self.former.is_empty() {
+            return;
+        }
         self.current.retain(|instance| instance.number != number);
         // Where a reload came in between, what is left of the settings before it is replaced all the same.
         let same = |instance: &mut Instance| differ_in_instances_only(&instance.command, command);
@@ -233,7 +236,9 @@ impl Keeper {
     fn finish_restart(&mut self, command: &Command, ready: usize) {
         if let Some(roll) = &mut self.roll {
             roll.ready(ready, command);
-            if self.former.is_empty() && ready == command.instances {
+            // Until it has ended, a replaced instance accepts connections of a socket that all share.
+            let answering = if command.listen == CommandListen::Shared { self.tasks.len() } else { ready };
+            if self.former.is_empty() && ready == command.instances && answering == ready {
                 self.roll.take().into_iter().for_each(|roll| roll.done(command));
             }
         }
