@@ -38,11 +38,11 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::ReusableBoxFuture;
 
 use crate::{
-    clock::Clock,
     downstream::{
         coalesce::CoalescedWrites,
         control_frames::{CountedFrames, FrameAllowance},
         deadlines::{Deadlines, InFlight, STALLED},
+        turns::{Ticket, Turn, UnderWay, one_waits},
         unsent::{Reading, SendBudget, UnsentOctets},
     },
     message::{
@@ -73,9 +73,11 @@ pub struct Connection<S> {
     rate: StreamRate,
     /// Requests that have come and are not begun yet.
     arrived: VecDeque<Arrived>,
+    /// There was more to do than its last turn had time for.
+    waiting: Option<Ticket>,
     /// Room for the next request's future. A request that answers at once passes it on to the next.
     next: ReusableBoxFuture<'static, ()>,
-    under_way: FuturesUnordered<ReusableBoxFuture<'static, ()>>,
+    under_way: FuturesUnordered<UnderWay>,
 }
 
 enum Phase<S> {
@@ -160,6 +162,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             cut_off: false,
             rate: StreamRate { most, second: 0, begun: 0 },
             arrived: VecDeque::new(),
+            waiting: None,
             next: nothing(),
             under_way: FuturesUnordered::new(),
         }
@@ -192,11 +195,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         if mem::take(&mut self.closing) {
             connection.graceful_shutdown();
         }
-        let mut turn = PollTurn::default();
+        if self.waiting.as_ref().is_some_and(|ticket| !ticket.is_called(context)) {
+            return Poll::Pending;
+        }
+        self.waiting = None;
+        let mut turn = Turn::begin();
         loop {
             while let Poll::Ready(Some(())) = Pin::new(&mut self.under_way).poll_next(context) {
                 if turn.is_over(&self.shared.edge.clock) {
-                    context.waker().wake_by_ref();
+                    self.waiting = Some(Ticket::draw(context));
                     return Poll::Pending;
                 }
             }
@@ -224,6 +231,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 continue;
             }
             if self.arrived.is_empty() {
+                self.waiting = one_waits().then(|| Ticket::draw(context));
                 return Poll::Pending;
             }
             while let Some(arrived) = self.arrived.pop_front() {
@@ -236,31 +244,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                     }
                 }));
                 if self.next.poll(context).is_pending() {
-                    self.under_way.push(mem::replace(&mut self.next, nothing()));
-                    turn.begun += 1;
+                    self.under_way.push(UnderWay::new(mem::replace(&mut self.next, nothing())));
+                    turn.begun();
                 }
                 if !self.arrived.is_empty() && turn.is_over(&self.shared.edge.clock) {
-                    context.waker().wake_by_ref();
+                    self.waiting = Some(Ticket::draw(context));
                     return Poll::Pending;
                 }
             }
         }
-    }
-}
-
-/// How long a connection has its thread for: others of the thread go on, however many streams one client has begun at once.
-#[derive(Default)]
-struct PollTurn {
-    /// `None` before there was any reason to ask.
-    until: Option<Moment>,
-    /// Requests that are not answered at once: each has work done elsewhere, which others of the thread wait behind.
-    begun: usize,
-}
-
-impl PollTurn {
-    fn is_over(&mut self, clock: &Clock) -> bool {
-        let now = clock.now();
-        now >= *self.until.get_or_insert(now + TURN) || self.begun >= BEGUN_IN_A_TURN
     }
 }
 
@@ -643,9 +635,6 @@ const STREAM_WINDOW: u32 = 256 * 1024;
 const LARGEST_WINDOW: u32 = (1 << 31) - 1;
 /// Bytes of a response that one stream may hand to the socket ahead of it.
 const SEND_BUFFER: usize = 256 * 1024;
-/// How long a connection keeps its thread where there is more to do: some tens of hits.
-const TURN: Duration = Duration::from_micros(250);
-const BEGUN_IN_A_TURN: usize = 8;
 /// A connection on which more streams begin than `bounds.streams_per_second` lets.
 const STREAM_RATE: &str = "streams-per-second";
 /// A connection on which more frames that carry nothing come than `bounds.control_frames_per_second` lets.
