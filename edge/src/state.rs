@@ -223,7 +223,7 @@ impl Edge {
     pub fn reload(&self, settings: Settings, tls: TlsByUpstream) {
         let old = self.state.load_full();
         self.memory.resize(settings.cache.memory, settings.cache.variants);
-        self.sink.log.set_format(settings.log.format);
+        self.sink.log.set_format(&settings.log);
         self.connections_by_client.resize(settings.bounds.connections_per_client);
         self.requests_by_client.resize(settings.bounds.requests_per_client());
         self.unsent.resize(settings.bounds.unsent);

@@ -8,7 +8,7 @@ use std::{
 };
 
 use super::outlet::{Closing, Outlet};
-use crate::settings::LogFormat;
+use crate::settings::{LogFormat, LogSettings};
 
 /// Where the lines of requests go.
 #[derive(Debug)]
@@ -22,15 +22,15 @@ impl AccessLog {
     ///
     /// # Errors
     /// When the system gives no thread.
-    pub fn start(format: LogFormat) -> io::Result<Self> {
+    pub fn start(settings: &LogSettings) -> io::Result<Self> {
         let log = Self { outlet: Outlet::start("access-log", io::stdout())?, format: 0.into() };
-        log.set_format(format);
+        log.set_format(settings);
         Ok(log)
     }
 
     /// Changes how lines look from now on.
-    pub fn set_format(&self, format: LogFormat) {
-        self.format.store(format as u8, Ordering::Relaxed);
+    pub fn set_format(&self, settings: &LogSettings) {
+        self.format.store(settings.format_at(&io::stdout()) as u8, Ordering::Relaxed);
     }
 
     /// Lines that did not go out.

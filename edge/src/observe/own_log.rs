@@ -35,7 +35,10 @@ use super::{
     record::timestamp,
     visible,
 };
-use crate::{clock::Clock, settings::LogFormat};
+use crate::{
+    clock::Clock,
+    settings::{LogFormat, LogSettings},
+};
 
 /// The log of the process itself.
 #[derive(Debug)]
@@ -51,10 +54,10 @@ impl OwnLog {
     ///
     /// # Errors
     /// When the system gives no thread.
-    pub fn start(format: LogFormat, clock: Clock) -> io::Result<Arc<Self>> {
+    pub fn start(settings: &LogSettings, clock: Clock) -> io::Result<Arc<Self>> {
         let outlet = Outlet::start("own-log", io::stderr())?;
         let log = Arc::new(Self { outlet, json: AtomicBool::new(false), clock });
-        log.set_format(format);
+        log.set_format(settings);
         let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
         let colours = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
         let (look, lines) = (Look::of(&log), Arc::clone(&log));
@@ -80,8 +83,8 @@ impl OwnLog {
     }
 
     /// Changes how lines look from now on.
-    pub fn set_format(&self, format: LogFormat) {
-        self.json.store(format == LogFormat::Json, Ordering::Relaxed);
+    pub fn set_format(&self, settings: &LogSettings) {
+        self.json.store(settings.format_at(&io::stderr()) == LogFormat::Json, Ordering::Relaxed);
     }
 
     /// A line that an instance of a command has written.

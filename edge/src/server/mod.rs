@@ -88,7 +88,7 @@ pub fn run(given: &GivenSettings) -> anyhow::Result<ExitCode> {
     let (settings, warnings) = given.read()?;
     watch.reads_named(&settings);
     let clock = Clock::system();
-    let log = OwnLog::start(settings.log.format, clock.clone()).context("no thread for the log")?;
+    let log = OwnLog::start(&settings.log, clock.clone()).context("no thread for the log")?;
     let _closing = log.closing();
     for warning in warnings {
         tracing::warn!("{warning}");
@@ -130,7 +130,7 @@ async fn serve(
     on_demand.govern(wants.borrow().on_demand());
 
     let metrics = Arc::new(Metrics::new());
-    let log = AccessLog::start(settings.log.format).context("no thread for the access log")?;
+    let log = AccessLog::start(&settings.log).context("no thread for the access log")?;
     let sink = Arc::new(Sink { clock: clock.clone(), metrics: Arc::clone(&metrics), log });
     let _closing = sink.log.closing();
     let admin = operator::first(settings.admin.as_ref())?;

@@ -124,7 +124,7 @@ impl Running {
             changes.push(Change::of_content("admin.token_file".to_owned()));
         }
         self.token.set(token);
-        self.log.set_format(wanted.log.format);
+        self.log.set_format(&wanted.log);
         self.supervisor.apply(&wanted.commands);
         let limit = descriptors::limit();
         if let Some(shortage) = descriptors::shortage(&wanted, limit) {

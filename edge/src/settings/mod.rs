@@ -41,6 +41,7 @@ mod value;
 use std::{
     collections::BTreeMap,
     env, fmt, fs,
+    io::IsTerminal,
     net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
     str::FromStr,
@@ -856,15 +857,18 @@ impl Default for Bounds {
 }
 
 /// The access log.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LogSettings {
-    /// How a request's line looks.
-    pub format: LogFormat,
+    /// How a request's line looks; `None`: as it suits where it goes.
+    pub format: Option<LogFormat>,
 }
 
-impl Default for LogSettings {
-    fn default() -> Self {
-        LogSettings { format: LogFormat::Json }
+impl LogSettings {
+    /// How lines look that go there: at a terminal for people, else for programs, where the file says nothing.
+    #[must_use]
+    pub fn format_at(&self, place: &impl IsTerminal) -> LogFormat {
+        let suits = || if place.is_terminal() { LogFormat::Pretty } else { LogFormat::Json };
+        self.format.unwrap_or_else(suits)
     }
 }
 

@@ -124,7 +124,7 @@ fn the_demo_is_right_and_puts_no_limit_on_pages() {
             hosts: Vec::new()
         })
     );
-    assert_eq!(settings.log.format, LogFormat::Pretty);
+    assert_eq!(settings.log.format, Some(LogFormat::Pretty));
     let limited: Vec<(&str, bool)> =
         settings.routes.iter().map(|route| (&*route.name, !route.limits.is_empty())).collect();
     let api = ["categories", "products", "stock", "product", "suggestions", "uploads", "api", "search"]

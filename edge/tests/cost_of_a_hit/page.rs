@@ -18,7 +18,7 @@ use edge::{
     observe::{access_log::AccessLog, metrics::Metrics, record::Sink},
     pipeline::{Peer, handle},
     request::inbound,
-    settings::{self, LogFormat},
+    settings::{self, LogFormat, LogSettings},
     state::{Edge, Servers},
     upstream::{
         Commands,
@@ -93,7 +93,7 @@ pub(crate) fn edge() -> Arc<Edge> {
     let clock = Clock::system();
     let metrics = Arc::new(Metrics::new());
     let tiers = Tiers::new(Vec::new(), &clock, &metrics);
-    let log = AccessLog::start(LogFormat::Off).unwrap();
+    let log = AccessLog::start(&LogSettings { format: Some(LogFormat::Off) }).unwrap();
     let sink = Arc::new(Sink { clock, metrics, log });
     let edge = Edge::new(
         settings,

@@ -11,7 +11,7 @@ use edge::{
     message::{content::Content, interim::Interim, target::Scheme},
     observe::{access_log::AccessLog, metrics::Metrics, record::Sink},
     pipeline::Peer,
-    settings::{self, LogFormat},
+    settings::{self, LogFormat, LogSettings},
     state::{Edge, Servers},
     upstream::{
         Commands,
@@ -81,7 +81,7 @@ impl Scene {
         let clock = Clock::system();
         let metrics = Arc::new(Metrics::new());
         let tiers = Tiers::new(Vec::new(), &clock, &metrics);
-        let log = AccessLog::start(LogFormat::Off).unwrap();
+        let log = AccessLog::start(&LogSettings { format: Some(LogFormat::Off) }).unwrap();
         let sink = Arc::new(Sink { clock, metrics, log });
         let (dial, commands) = (Arc::new(InMemory(kind)), Arc::new(NoCommand));
         let servers = Servers { dial, commands, tls: TlsByUpstream::default() };

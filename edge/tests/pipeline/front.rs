@@ -19,7 +19,7 @@ use edge::{
     },
     observe::{access_log::AccessLog, metrics::Metrics, record::Sink},
     pipeline::{Peer, handle},
-    settings::{self, LogFormat, Settings},
+    settings::{self, LogFormat, LogSettings, Settings},
     state::{Edge, Servers},
     upstream::{Commands, address::Address, connect::Dial, tls::TlsByUpstream},
 };
@@ -118,7 +118,7 @@ pub(crate) fn front_by(
     let clock = Clock::starting_at(wall);
     let metrics = Arc::new(Metrics::new());
     let tiers = Tiers::new(tiers, &clock, &metrics);
-    let log = AccessLog::start(LogFormat::Off).unwrap();
+    let log = AccessLog::start(&LogSettings { format: Some(LogFormat::Off) }).unwrap();
     let sink = Arc::new(Sink { clock: clock.clone(), metrics: Arc::clone(&metrics), log });
     let tls = TlsByUpstream::load(&settings.upstreams).unwrap();
     let servers = Servers { dial, commands: Arc::new(NoCommands), tls };

@@ -168,7 +168,7 @@ impl Changes {
         changes.timeouts(timeouts, &new.timeouts);
         changes.bounds(bounds, &new.bounds);
         let LogSettings { format } = log;
-        changes.key("log", "format", (format, &new.log.format), word);
+        changes.key("log", "format", (format, &new.log.format), |format| maybe(format, word));
     }
 
     fn tell(&mut self, table: &str, key: &str, old: Option<String>, new: Option<String>) {

@@ -142,7 +142,7 @@ impl Resolver<'_> {
             upstreams,
             timeouts,
             bounds,
-            log: LogSettings { format: self.or(inner(file.log).format, LogSettings::default().format) },
+            log: LogSettings { format: inner(file.log).format.and_then(|format| self.value(format)) },
         }
     }
 
