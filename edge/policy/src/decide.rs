@@ -126,6 +126,9 @@ pub fn stale_on_error(
         UpstreamError::Status(_) if rules.stale_on_status => Reason::StaleOnStatus,
         UpstreamError::Status(_) => return Err(Reason::NoStaleIfError),
     };
+    if !stored.is_to_be_used_again() {
+        return Err(Reason::NoFreshness);
+    }
     if stored.staleness(now) <= rules.stale_on_disconnect { Ok(reason) } else { Err(Reason::TooStale) }
 }
 
@@ -261,7 +264,7 @@ mod tests {
     use super::*;
     use crate::admit::admit;
     use crate::moment::Arrival;
-    use http::header::{AUTHORIZATION, CACHE_CONTROL, COOKIE, HeaderMap, HeaderName};
+    use http::header::{AUTHORIZATION, CACHE_CONTROL, COOKIE, ETAG, HeaderMap, HeaderName};
     use http::{HeaderValue, Method};
     use std::time::SystemTime;
 
@@ -273,7 +276,10 @@ mod tests {
     fn answer(directives: &'static str) -> Meta {
         let now = Moment::default();
         let arrival = Arrival { requested_at: now, received_at: now, wall: SystemTime::UNIX_EPOCH };
-        let head = HeaderMap::from_iter([(CACHE_CONTROL, HeaderValue::from_static(directives))]);
+        let head = HeaderMap::from_iter([
+            (CACHE_CONTROL, HeaderValue::from_static(directives)),
+            (ETAG, HeaderValue::from_static("\"a\"")),
+        ]);
         let plain = RequestFacts::read(&Method::GET, &HeaderMap::new(), &Rules::default());
         admit(&plain, StatusCode::OK, &head, arrival, &Rules::default()).unwrap().meta
     }
@@ -298,6 +304,8 @@ mod tests {
         };
         for status in [StatusCode::TOO_MANY_REQUESTS, StatusCode::SERVICE_UNAVAILABLE] {
             assert_eq!(instead("max-age=9", UpstreamError::Shared(status)), Ok(Reason::StaleOnSharedFailure));
+            assert_eq!(instead("public", UpstreamError::Shared(status)), Ok(Reason::StaleOnSharedFailure));
+            assert_eq!(instead("no-transform", UpstreamError::Shared(status)), Err(Reason::NoFreshness));
             assert!(instead("max-age=9", UpstreamError::Status(status)).is_err(), "the one that asked");
             for bars in ["max-age=9, must-revalidate", "s-maxage=9", "max-age=9, stale-if-error=1"] {
                 assert!(instead(bars, UpstreamError::Shared(status)).is_err(), "{bars}");

@@ -149,6 +149,12 @@ impl Meta {
         self.stale_if_error.or(rules.stale_if_error)
     }
 
+    /// Whether somebody has said that it may be used again, be it only for a moment: by a lifetime, or to everyone. What is stored
+    /// without that, to be compared with what comes next, may be made for one client.
+    pub fn is_to_be_used_again(&self) -> bool {
+        self.for_everyone || self.lifetime_source != LifetimeSource::None
+    }
+
     /// What forbids a stale answer inside a window that the response or the route states.
     ///
     /// DEVIATION: `s-maxage` alone does not (RFC 9111 §5.2.2.10 reads as if it did): who writes a stale window beside it
