@@ -31,7 +31,7 @@ use crate::{
         client::{self, Client},
         inbound, route,
     },
-    response::{coding, stated},
+    response::{coding, fields, stated},
     settings::{
         AddressRules, AllowedOrigins, BesideGet, ByteSize, CountedBy, ForwardAuth, Limit,
         MaintenanceSettings, PathSubstitution, Route, RouteAction, SecurityFields, Settings, Sign,
@@ -510,6 +510,7 @@ fn freshness(meta: &Meta, head: &HeaderMap, route: &Route, now: Moment) -> Fresh
     let rules = &route.rules;
     let stated = matches!(meta.lifetime_source.as_str(), "max-age" | "s-maxage");
     let window_of_errors = Window::of(meta.stale_if_error, rules.stale_if_error);
+    let stands_in = meta.stale_ban == StaleBan::None && meta.is_to_be_used_again();
     FreshnessReport {
         age_at_arrival: meta.age_at_arrival.as_secs(),
         age: meta.age(now).as_secs(),
@@ -519,7 +520,7 @@ fn freshness(meta: &Meta, head: &HeaderMap, route: &Route, now: Moment) -> Fresh
         at_max_ttl: rules.max_ttl == Some(meta.lifetime),
         left: meta.lifetime_left(now),
         stale_while_revalidate: Window::of(meta.stale_while_revalidate, rules.stale_while_revalidate),
-        stale_on_disconnect: (window_of_errors.is_none() && meta.stale_ban == StaleBan::None)
+        stale_on_disconnect: (window_of_errors.is_none() && stands_in)
             .then(|| Window { seconds: rules.stale_on_disconnect.as_secs(), of: "route".to_owned() }),
         stale_if_error: window_of_errors,
         never_stale: match meta.stale_ban {
@@ -613,7 +614,7 @@ fn takes_default(status: StatusCode, rules: &Rules) -> bool {
 
 /// What clients are told in place of the origin's Cache-Control.
 fn browser_note(status: StatusCode, route: &Route) -> Option<String> {
-    let browser = route.browser.as_ref().filter(|_| status.is_success())?;
+    let browser = route.browser.as_ref().filter(|_| fields::takes_browsers_lifetime(status))?;
     Some(format!("clients get cache-control: {}", String::from_utf8_lossy(browser.as_bytes())))
 }
 

@@ -10,7 +10,13 @@ use crate::{
     cache::{Filling, Stored, recording::Reader, select::Candidate},
     message::number::number,
     observe::verdict::Verdict,
-    response::{body::Body, coding::OnItsWay, fields::Handling, known_length::KnownLength, representation},
+    response::{
+        body::Body,
+        coding::OnItsWay,
+        fields::{self, Handling},
+        known_length::KnownLength,
+        representation,
+    },
 };
 
 impl Exchange<'_> {
@@ -113,9 +119,9 @@ impl Exchange<'_> {
     /// Puts the route's Cache-Control for browsers in place of the origin's, for an answer of this age in seconds. Not for an answer
     /// that is its client's own.
     pub(super) fn tell_browsers(&self, response: &mut Response<Body>, age: u64) {
-        let code = response.status();
+        let status = response.status();
         if let Some(browser) = &self.route.browser
-            && (code.is_success() || code == StatusCode::NOT_MODIFIED)
+            && (fields::takes_browsers_lifetime(status) || status == StatusCode::NOT_MODIFIED)
         {
             let headers = response.headers_mut();
             let value = counted_from_now(browser, age).unwrap_or_else(|| browser.clone());

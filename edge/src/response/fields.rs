@@ -131,6 +131,14 @@ pub fn strict_transport(headers: &mut HeaderMap, hsts: Option<&HeaderValue>) {
     }
 }
 
+/// Whether clients are told the route's Cache-Control with this status: what they keep with one, and those redirects that they would
+/// keep for ever without.
+#[must_use]
+pub fn takes_browsers_lifetime(status: StatusCode) -> bool {
+    let is_permanent = matches!(status, StatusCode::MOVED_PERMANENTLY | StatusCode::PERMANENT_REDIRECT);
+    status.is_success() || is_permanent
+}
+
 thread_local! {
     /// The second since the epoch that was last written out, and how.
     static DATE: RefCell<(u64, HeaderValue)> = const { RefCell::new((u64::MAX, HeaderValue::from_static(""))) };

@@ -122,6 +122,37 @@ async fn the_routes_word_to_browsers_is_not_for_what_is_one_clients_own() {
     }
 }
 
+/// Browsers kept a stored redirect for ever, where no purge reaches it.
+#[tokio::test(start_paused = true)]
+async fn the_routes_word_to_browsers_is_for_what_they_keep_for_ever_too() {
+    for (status, told) in [(301, "no-cache"), (308, "no-cache"), (302, ""), (404, "")] {
+        let upstream = Upstream::start(move |_| Reply::status(status).fields(&[("location", "/b")]));
+        let front = front_with(&upstream, &cached("default_ttl = \"60s\", browser = \"no-cache\""));
+        for asked in ["miss", "hit"] {
+            assert_eq!(front.get("/").await.field("cache-control"), told, "{status}: {asked}");
+            settle().await;
+        }
+    }
+}
+
+/// Where the app was down, a client was shown the page that had been made for another: nobody had said that it is for all.
+#[tokio::test(start_paused = true)]
+async fn what_nobody_called_fit_for_another_use_stands_in_for_nothing() {
+    let tagged = ("etag", "\"a\"");
+    for (fields, answered) in [
+        (vec![tagged], 502),
+        (vec![tagged, ("cache-control", "max-age=0")], 200),
+        (vec![tagged, ("cache-control", "public")], 200),
+    ] {
+        let upstream = Upstream::start(move |_| Reply::ok("for ada").fields(&fields));
+        let front = front_with(&upstream, &cached(""));
+        front.get("/").await;
+        settle().await;
+        upstream.stop();
+        assert_eq!(front.get("/").await.status, answered);
+    }
+}
+
 /// Each of these was read as unknown directives, and kept for a week by a guess from Last-Modified.
 #[tokio::test(start_paused = true)]
 async fn a_refusal_counts_however_it_is_written() {
