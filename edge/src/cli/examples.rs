@@ -56,8 +56,8 @@ Examples:
 
 pub(super) const TRUST: &str = "\
 Examples:
-  sudo edge trust --only system                # curl, Git and most programs
-  edge trust --only browsers                   # Chrome and Chromium
+  edge trust                                   # Chrome and Chromium, and what root has to do for the rest
+  sudo edge trust --only system --ca ~/.local/share/gatehouse/ca.pem
   edge trust --ca certs/ca.pem
   edge trust --remove";
 

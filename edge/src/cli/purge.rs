@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use clap::Args;
+use clap::{ArgGroup, Args};
 
 use super::outcome::ended;
 use super::{admin::ask, settings_file::AskedEdge};
@@ -13,6 +13,7 @@ use crate::{
 
 /// What to purge, and of which edge.
 #[derive(Debug, Args)]
+#[command(group = ArgGroup::new("what").args(["urls", "tags", "prefixes", "hosts", "all"]).multiple(true).required(true))]
 pub struct PurgeArguments {
     #[command(flatten)]
     edge: AskedEdge,
@@ -31,7 +32,7 @@ pub struct PurgeArguments {
     /// Everything
     #[arg(long)]
     all: bool,
-    /// Make it stale instead of gone: it is validated before it is served again
+    /// Make it stale instead of gone: it is validated, and meanwhile served where a stale window says so
     #[arg(long)]
     soft: bool,
     /// Only say how many it would be

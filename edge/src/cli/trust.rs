@@ -44,7 +44,8 @@ pub enum TrustStore {
     Browsers,
 }
 
-/// Succeeds where all that was wanted is done.
+/// Succeeds where all that was wanted is done. Only root may write to the system's store: who is not root, and has not asked for that
+/// store alone, is told what root has to do.
 pub fn run(arguments: &TrustArguments) -> ExitCode {
     let TrustArguments { ca, file, remove, only } = arguments;
     let ca = match ca.clone().map_or_else(|| of_settings(file), Ok).and_then(|ca| readable(&ca).map(|()| ca))
@@ -67,6 +68,7 @@ pub fn run(arguments: &TrustArguments) -> ExitCode {
         };
         match done {
             Ok(told) => say::result(told),
+            Err(error) if error.is::<RootsToDo>() && only.is_none() => say::result(error),
             Err(error) => {
                 all_done = false;
                 say::complaint(reasons(&error));
@@ -92,8 +94,11 @@ fn of_settings(file: &SettingsFile) -> anyhow::Result<PathBuf> {
 }
 
 fn readable(ca: &Path) -> anyhow::Result<()> {
-    let text = fs::read_to_string(ca)
-        .with_context(|| format!("{} cannot be read: start the edge once, which makes it", ca.display()))?;
+    let text = fs::read_to_string(ca).with_context(|| {
+        let of_root = env::var_os("SUDO_USER").map(|_| "; another user's is named with --ca FILE");
+        let of_root = of_root.unwrap_or_default();
+        format!("{} cannot be read: start the edge once, which makes it{of_root}", ca.display())
+    })?;
     anyhow::ensure!(text.contains("BEGIN CERTIFICATE"), "{} holds no certificate", ca.display());
     Ok(())
 }
@@ -101,7 +106,7 @@ fn readable(ca: &Path) -> anyhow::Result<()> {
 fn trust_system(ca: &Path) -> anyhow::Result<String> {
     if let Some(update) = program("update-ca-certificates") {
         let place = Path::new(DEBIAN).join(FILE);
-        fs::copy(ca, &place).map_err(|error| needs_root(error, &place))?;
+        fs::copy(ca, &place).map_err(|error| cannot_write(error, &place, ca, ""))?;
         call(Command::new(update))?;
         return Ok(format!("system: copied to {}, and update-ca-certificates run", place.display()));
     }
@@ -122,7 +127,7 @@ fn forget_system(ca: &Path) -> anyhow::Result<String> {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 return Ok(format!("system: {} is not there", place.display()));
             }
-            other => other.map_err(|error| needs_root(error, &place))?,
+            other => other.map_err(|error| cannot_write(error, &place, ca, " --remove"))?,
         }
         let mut command = Command::new(update);
         command.arg("--fresh");
@@ -136,9 +141,22 @@ fn forget_system(ca: &Path) -> anyhow::Result<String> {
     Ok(format!("system: trust anchor --remove {}", ca.display()))
 }
 
-fn needs_root(error: io::Error, place: &Path) -> anyhow::Error {
-    let hint = if error.kind() == io::ErrorKind::PermissionDenied { ": run it with sudo" } else { "" };
-    anyhow::Error::new(error).context(format!("system: {} cannot be written{hint}", place.display()))
+/// What is left for root: the command that does it, from anywhere and whatever root's home is.
+#[derive(Debug, thiserror::Error)]
+#[error("system: {} is root's to write:\n  sudo {command}", place.display())]
+struct RootsToDo {
+    place: PathBuf,
+    command: String,
+}
+
+fn cannot_write(error: io::Error, place: &Path, ca: &Path, remove: &str) -> anyhow::Error {
+    if error.kind() != io::ErrorKind::PermissionDenied {
+        return anyhow::Error::new(error).context(format!("system: {} cannot be written", place.display()));
+    }
+    let absolute = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.into()).display().to_string();
+    let program = env::current_exe().map_or_else(|_| "edge".to_owned(), |program| absolute(&program));
+    let command = format!("{program} trust --only system{remove} --ca {}", absolute(ca));
+    RootsToDo { place: place.into(), command }.into()
 }
 
 fn home() -> anyhow::Result<PathBuf> {

@@ -14,15 +14,17 @@ use gatehouse_tests::{
     folder::Folder,
     process::Process,
     raw::Raw,
+    tool,
     upstream::{Reply, Upstream},
     wait,
 };
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal};
 
 /// Runs `edge` in a folder; its exit code, and both outputs.
 fn edge(folder: &Path, arguments: &[&str]) -> (Option<i32>, String) {
-    let Output { status, stdout, stderr } =
-        Command::new(binaries::edge()).args(arguments).current_dir(folder).output().unwrap();
+    let mut command = Command::new(binaries::edge());
+    command.args(arguments).current_dir(folder).env("XDG_DATA_HOME", folder.join("data"));
+    let Output { status, stdout, stderr } = command.output().unwrap();
     (status.code(), String::from_utf8([stdout, stderr].concat()).unwrap())
 }
 
@@ -87,6 +89,8 @@ fn an_app_is_served_without_a_file_and_the_commands_find_the_edge() {
     });
     assert_eq!(Curl::clear(clear, "/").send().status, 200);
 
+    let (code, said) = edge(folder.path(), &["purge", "--admin", &admin]);
+    assert!(code == Some(2) && said.contains("--url") && said.contains("--all"), "{said}");
     let (code, said) = edge(folder.path(), &["run"]);
     assert_eq!(code, Some(1));
     assert!(said.contains("there is no edge.toml here") && said.contains("edge run --to :3000"), "{said}");
@@ -116,7 +120,65 @@ fn what_init_writes_for_an_app_is_run_from_its_folder() {
     fs::write(&file, text).unwrap();
     let mut running = run(&folder, &[]);
     let tls = told(&mut running, "listening on https://");
-    assert_eq!(Curl::tls(tls, &folder.path().join("certs/ca.pem"), "/").h2().send().text(), "hello");
+    let authority = folder.path().join("data/gatehouse/ca.pem");
+    assert_eq!(Curl::tls(tls, &authority, "/").h2().send().text(), "hello");
+    assert!(!folder.path().join("certs").exists(), "no key lies where an app may serve it");
+}
+
+/// A WordPress lies where its web server serves everything.
+#[test]
+fn what_init_writes_beside_wordpress_gives_nothing_of_the_edge_away() {
+    let upstream = shop();
+    let folder = Folder::new();
+    folder.write("wp-config.php", "");
+    assert_eq!(edge(folder.path(), &["init"]).0, Some(0));
+    let mut text = fs::read_to_string(folder.path().join("edge.toml")).unwrap();
+    for public in ["\"[::]:8080\"", "\"[::]:8443\"", "\"127.0.0.1:9900\""] {
+        text = text.replace(public, "\"127.0.0.1:0\"");
+    }
+    folder.write("edge.toml", &text.replace("127.0.0.1:8081", &upstream.address().to_string()));
+    let mut running = run(&folder, &[]);
+    let [clear, tls] =
+        ["listening on http://", "listening on https://"].map(|before| told(&mut running, before));
+    let authority = folder.path().join("data/gatehouse/ca.pem");
+    for path in ["/edge.toml", "/edge.schema.json", "/certs/acme/account.key"] {
+        assert_eq!(Curl::tls(tls, &authority, path).h2().send().status, 404, "{path}");
+        assert_eq!(Curl::clear(clear, path).send().status, 404, "{path}");
+    }
+    let sent_on = Curl::clear(clear, "/a").send();
+    assert_eq!(
+        (sent_on.status, sent_on.must("location")),
+        (308, format!("https://localhost:{}/a", tls.port()))
+    );
+    assert_eq!(Curl::tls(tls, &authority, "/a").h2().send().text(), "hello");
+    assert_eq!(Curl::tls(tls, &authority, "/a").method("PURGE").send().status, 200);
+}
+
+/// Where people read it, the log is written for people.
+#[test]
+fn at_a_terminal_the_log_is_for_people() {
+    let upstream = shop();
+    let folder = Folder::new();
+    let (edge, to) = (binaries::edge().display(), upstream.address());
+    let addresses = "--listen 127.0.0.1:0 --listen https://127.0.0.1:0 --admin 127.0.0.1:0";
+    // The terminal goes with `script`, the edge within a minute whatever becomes of the test.
+    let run = format!("exec timeout --foreground 60 {edge} run --to {to} {addresses}");
+    let mut terminal = Command::new(tool::find(&["script"], "bsdutils"));
+    terminal.args(["-qefc", &run, "/dev/null"]).current_dir(folder.path());
+    terminal.env("XDG_DATA_HOME", folder.path().join("data")).env("NO_COLOR", "1");
+    let mut running = Process::start_group("script", &mut terminal);
+    let clear = told(&mut running, "listening on http://");
+    running.wait_for_line("what is to be done stands in lines", |line| {
+        line.trim_start().starts_with("edge trust --ca").then_some(())
+    });
+    assert_eq!(Curl::clear(clear, "/a").send().status, 200);
+    running.wait_for_line("the request's line", |line| {
+        (line.contains("GET") && line.contains("/a") && !line.contains('{')).then_some(())
+    });
+    let children = format!("/proc/{0}/task/{0}/children", running.id());
+    let timeout = fs::read_to_string(children).unwrap().trim().parse().ok().and_then(Pid::from_raw);
+    rustix::process::kill_process(timeout.expect("it runs"), Signal::TERM).unwrap();
+    running.wait();
 }
 
 #[test]

@@ -4,6 +4,7 @@
 mod found;
 
 use std::{
+    env,
     fs::File,
     io::{self, Write as _},
     path::{Path, PathBuf},
@@ -54,7 +55,7 @@ fn init(folder: &Path) -> anyhow::Result<String> {
         if folder == Path::new(".") { String::new() } else { format!("  cd {}\n", folder.display()) };
     Ok(format!(
         "{shown}: for {}\n\nNext:\n{go_there}{}  edge check     # is it right?\n  edge run       # then open https://localhost:8443\n  \
-         edge trust     # once, so that browsers believe its certificate",
+         edge trust     # once on this machine, so that browsers believe its certificate",
         app.shown(),
         app.before().map(|step| format!("  {step}\n")).unwrap_or_default(),
     ))
@@ -63,8 +64,9 @@ fn init(folder: &Path) -> anyhow::Result<String> {
 /// The whole file.
 fn text(app: &FoundApp) -> String {
     format!(
-        "#:schema ./edge.schema.json\n# For {}. Every setting: `edge check --effective` prints them, docs/settings.md explains them.\n{HEAD}\n{}",
+        "#:schema ./edge.schema.json\n# For {}. Every setting: `edge check --effective` prints them, docs/settings.md explains them.\n{}\n{}",
         app.shown(),
+        HEAD.replace("HOME", written_home()),
         body(app)
     )
 }
@@ -75,7 +77,7 @@ address = "[::]:8080"
 
 [[listen]]
 address = "[::]:8443"
-tls = { certificate = "certs/localhost.pem", key = "certs/localhost.key", local_ca = true }
+tls = { certificate = "HOME/localhost.pem", key = "HOME/localhost.key", local_ca = true }
 # On a public machine, with a name: "[::]:80" and "[::]:443" above, and in place of `tls`
 #domain = "shop.example"
 
@@ -83,6 +85,17 @@ tls = { certificate = "certs/localhost.pem", key = "certs/localhost.key", local_
 [admin]
 address = "127.0.0.1:9900"
 "#;
+
+/// Where certificates of this machine alone are kept: for all folders the same, so that browsers need to trust one authority, and in
+/// none that somebody may serve.
+fn written_home() -> &'static str {
+    let is_set = |name: &str| env::var_os(name).is_some_and(|value| !value.is_empty());
+    match (is_set("XDG_DATA_HOME"), is_set("HOME")) {
+        (true, _) => "${XDG_DATA_HOME}/gatehouse",
+        (false, true) => "${HOME}/.local/share/gatehouse",
+        (false, false) => "certs",
+    }
+}
 
 fn body(app: &FoundApp) -> String {
     match app {
@@ -101,18 +114,18 @@ fn body(app: &FoundApp) -> String {
 }
 
 fn with_port(text: &str, port: u16) -> String {
-    text.replace("PORT", &port.to_string())
+    text.replace("AT_PORT", &port.to_string())
 }
 
-const PROXY: &str = r#"# Where the app listens. The edge can run it too, and then replaces its instances without losing a request:
+const PROXY: &str = r#"# Where the app listens. The edge can run it too, and then replaces its instances without losing a request. Each listens where PORT
+# tells it (in Node process.env.PORT), and not at a port of its own:
 #[commands.app]
 #run = EXAMPLE
-#environment = { PORT = "{port}" }
 # and here: servers = ["command:app"]
 [upstreams.app]
-servers = ["http://127.0.0.1:PORT"]
+servers = ["http://127.0.0.1:AT_PORT"]
 
-# What the app says in Cache-Control governs: nothing is stored that it does not make storable.
+# What the app says in Cache-Control governs: no answer is used again that it does not let be used again.
 [[routes]]
 name = "app"
 path = "/*"
@@ -121,7 +134,7 @@ upstream = "app"
 
 const NEXT: &str = r#"# Where `next start` listens.
 [upstreams.next]
-servers = ["http://127.0.0.1:PORT"]
+servers = ["http://127.0.0.1:AT_PORT"]
 
 # Their names hold a hash.
 [[routes]]
@@ -160,7 +173,7 @@ files = { folder = "FOLDER", fallback = "index.html", immutable = "/assets/*" }
 
 const DJANGO: &str = r#"# Where gunicorn or `manage.py runserver` listens.
 [upstreams.django]
-servers = ["http://127.0.0.1:PORT"]
+servers = ["http://127.0.0.1:AT_PORT"]
 
 # Ten passwords a minute of each client.
 [limits.login]
@@ -189,7 +202,7 @@ upstream = "django"
 
 const RAILS: &str = r#"# Where puma listens.
 [upstreams.rails]
-servers = ["http://127.0.0.1:PORT"]
+servers = ["http://127.0.0.1:AT_PORT"]
 
 # Their names hold a digest.
 [[routes]]
@@ -204,11 +217,17 @@ path = "/*"
 upstream = "rails"
 "#;
 
-const PHP: &str = r#"# A web server with PHP (nginx and php-fpm, Apache, or for a try php -S 127.0.0.1:PORT): Gatehouse does not speak FastCGI.
+const PHP: &str = r#"# A web server with PHP (nginx and php-fpm, Apache, or for a try php -S 127.0.0.1:AT_PORT): Gatehouse does not speak FastCGI.
 [upstreams.php]
-servers = ["http://127.0.0.1:PORT"]
+servers = ["http://127.0.0.1:AT_PORT"]
 
-# Nothing is stored that the app does not make storable.
+# This folder is what the web server serves: what is of the edge is nobody's.
+[[routes]]
+name = "own"
+path = ["/edge.toml", "/edge.schema.json", "/certs/*"]
+respond = 404
+
+# What the app says in Cache-Control governs: no answer is used again that it does not let be used again.
 [[routes]]
 name = "app"
 path = "/*"
@@ -219,11 +238,27 @@ const WORDPRESS: &str = r#"# A web server with PHP (nginx and php-fpm, or Apache
 # redirects for ever. Where the web server does not tell it, wp-config.php does, before the line that requires wp-settings.php:
 #   if (($_SERVER['HTTP_X_FORWARDED_PROTO'] ?? '') === 'https') $_SERVER['HTTPS'] = 'on';
 [upstreams.wordpress]
-servers = ["http://127.0.0.1:PORT"]
+servers = ["http://127.0.0.1:AT_PORT"]
 
 [limits.login]
 rate = "10/m"
 burst = 10
+
+# Plugins that purge Varnish purge here; they run on this machine.
+[purge]
+allow = ["127.0.0.1", "::1"]
+
+# This folder is what the web server serves: what is of the edge is nobody's.
+[[routes]]
+name = "own"
+path = ["/edge.toml", "/edge.schema.json", "/certs/*"]
+respond = 404
+
+# WordPress has one address, and that is with TLS.
+[[routes]]
+name = "tls"
+path = "/*"
+redirect = "https"
 
 [[routes]]
 name = "login"
@@ -352,8 +387,7 @@ mod tests {
     #[test]
     fn what_is_off_can_be_turned_on() {
         for app in [FoundApp::Node { port: 1 }, FoundApp::Flask] {
-            let text =
-                text(&app).replace("\n#[", "\n[").replace("\n#run", "\nrun").replace("\n#env", "\nenv");
+            let text = text(&app).replace("\n#[", "\n[").replace("\n#run", "\nrun");
             let text = text
                 .replace("\"http://127.0.0.1:1\"", "\"command:app\"")
                 .replace("\"http://127.0.0.1:5000\"", "\"command:app\"");
