@@ -38,11 +38,11 @@ pub(super) async fn answer(
     };
     let (octets, room) = match content.into_octets() {
         Ok(received) => received,
-        Err(content) => return proceed(exchange, content, record, interim).await,
+        Err(content) => return look_up(exchange, content, record, interim).await,
     };
     if kind == BesideGet::Graphql && !graphql::only_asks(&octets) {
         let content = Content::of_octets(octets, room);
-        return proceed(exchange, content, record, interim).await;
+        return look_up(exchange, content, record, interim).await;
     }
     let get = beside_get::as_get(exchange.head, kind);
     let key = exchange.key.with_part(&beside_get::key_part(exchange.head, &octets));
@@ -52,28 +52,18 @@ pub(super) async fn answer(
         facts = facts.with_credentials();
     }
     let exchange = Exchange { head: &get, key, facts, asked: Some(&asked), ..exchange };
-    proceed(exchange, Content::none(), record, interim).await
+    look_up(exchange, Content::none(), record, interim).await
 }
 
 /// Looks up, and goes upstream where the cache has no answer.
-async fn proceed(
+async fn look_up(
     exchange: Exchange<'_>,
     content: Content,
     record: &mut Record,
     interim: Option<&Interim>,
 ) -> Result<Answer, Refusal> {
-    let looked = exchange.look_up()?;
-    if let LookUp::Answered(answer) = looked {
-        return Ok(exchange.limited(answer));
-    }
-    match exchange.take_places() {
-        Ok(places) => {
-            record.occupies(places);
-            exchange.go_upstream(looked, ClientSide { content, upgrade: None }, interim).await
-        }
-        Err(refusal @ (Refusal::RouteBusy | Refusal::ClientBusy)) => {
-            exchange.stale_or(refusal).map(|answer| exchange.limited(answer))
-        }
-        Err(refusal) => Err(refusal),
+    match exchange.look_up()? {
+        LookUp::Answered(answer) => Ok(exchange.limited(answer)),
+        looked => exchange.proceed(looked, ClientSide { content, upgrade: None }, record, interim).await,
     }
 }

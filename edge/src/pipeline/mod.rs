@@ -186,15 +186,11 @@ pub async fn handle(
                     true => Box::pin(exchange.receive(content)).await,
                     false => Ok(content),
                 };
-                match content.and_then(|content| Ok((content, exchange.take_places()?))) {
-                    Ok((content, places)) => {
-                        record.occupies(places);
+                match content {
+                    Ok(content) => {
                         let client = ClientSide { content, upgrade };
                         // Boxed, so that a hit, which awaits nothing, is not moved about with the room that a fetch needs.
-                        Box::pin(exchange.go_upstream(looked, client, interim)).await
-                    }
-                    Err(refusal @ (Refusal::RouteBusy | Refusal::ClientBusy)) => {
-                        exchange.stale_or(refusal).map(|answer| exchange.limited(answer))
+                        Box::pin(exchange.proceed(looked, client, &mut record, interim)).await
                     }
                     Err(refusal) => Err(refusal),
                 }
@@ -491,6 +487,12 @@ struct ClientSide {
     upgrade: Option<Upgrade>,
 }
 
+impl ClientSide {
+    fn nothing() -> Self {
+        Self { content: Content::none(), upgrade: None }
+    }
+}
+
 /// The result of a look-up in the cache.
 enum LookUp {
     Answered(Answer),
@@ -666,6 +668,26 @@ impl Exchange<'_> {
     fn as_sent(&self) -> AsSent<'_> {
         let (target, client, upstream) = (&self.target, &self.client, self.upstream.settings());
         AsSent { head: self.head, target, client, told: self.told, route: self.route, upstream }
+    }
+
+    /// Goes upstream where the cache has no answer, if there are places; else a stale answer may do.
+    async fn proceed(
+        self,
+        looked: LookUp,
+        client: ClientSide,
+        record: &mut Record,
+        interim: Option<&Interim>,
+    ) -> Result<Answer, Refusal> {
+        match self.take_places() {
+            Ok(places) => {
+                record.occupies(places);
+                self.go_upstream(looked, client, interim).await
+            }
+            Err(refusal @ (Refusal::RouteBusy | Refusal::ClientBusy)) => {
+                self.stale_or(refusal).map(|answer| self.limited(answer))
+            }
+            Err(refusal) => Err(refusal),
+        }
     }
 
     /// Answers where the cache alone cannot, within the request's time.

@@ -93,7 +93,7 @@ pub(super) async fn answer(
         return Ok(exchange.limited(answer));
     }
     if Exchange::is_answered_whole(&looked) {
-        return proceed(exchange, looked, record, interim).await;
+        return exchange.proceed(looked, ClientSide::nothing(), record, interim).await;
     }
     let transfer = Arc::new(Transfer::of(&exchange, state, slices));
     let question = transfer.question(first.clone());
@@ -104,12 +104,12 @@ pub(super) async fn answer(
         LookUp::Answered(answer) => answer,
         // Only what is stored answers a HEAD: the upstream is asked for a head then, and not for octets.
         LookUp::Fetch(_) if exchange.head.method == Method::HEAD => {
-            return proceed(exchange, looked, record, interim).await;
+            return exchange.proceed(looked, ClientSide::nothing(), record, interim).await;
         }
         LookUp::Pass(_) => return proceed(exchange, looked, record, interim).await,
         // What is stored is had all the same.
         LookUp::Fetch(_) if transfer.is_left(began) => {
-            return proceed(exchange, looked, record, interim).await;
+            return exchange.proceed(looked, ClientSide::nothing(), record, interim).await;
         }
         wanted @ LookUp::Fetch(_) => match asked.take_places() {
             Ok(places) => {
@@ -160,36 +160,11 @@ pub(super) async fn answer(
             let has_places = transfer.places.lock().is_some();
             return match has_places {
                 true => exchange.go_upstream(looked, ClientSide::nothing(), interim).await,
-                false => proceed(exchange, looked, record, interim).await,
+                false => exchange.proceed(looked, ClientSide::nothing(), record, interim).await,
             };
         }
     };
     Ok(exchange.limited(answer))
-}
-
-/// Goes upstream as a request on any other route does.
-async fn proceed(
-    exchange: Exchange<'_>,
-    looked: LookUp,
-    record: &mut Record,
-    interim: Option<&Interim>,
-) -> Result<Answer, Refusal> {
-    match exchange.take_places() {
-        Ok(places) => {
-            record.occupies(places);
-            exchange.go_upstream(looked, ClientSide::nothing(), interim).await
-        }
-        Err(refusal @ (Refusal::RouteBusy | Refusal::ClientBusy)) => {
-            exchange.stale_or(refusal).map(|answer| exchange.limited(answer))
-        }
-        Err(refusal) => Err(refusal),
-    }
-}
-
-impl ClientSide {
-    fn nothing() -> Self {
-        Self { content: Content::none(), upgrade: None }
-    }
 }
 
 /// What has come where a slice was asked for.
