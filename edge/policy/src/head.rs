@@ -54,7 +54,9 @@ pub(crate) fn as_stored(
     rules: &Rules,
     wall: SystemTime,
 ) -> HeaderMap {
-    let mut stored = head.clone();
+    // With room for a Date: a clone has none.
+    let mut stored = HeaderMap::with_capacity(head.len() + 1);
+    stored.extend(head.iter().map(|(name, value)| (name.clone(), value.clone())));
     remove_never_stored(&mut stored);
     stored.remove(AGE);
     if rules.set_cookie == SetCookie::Strip {

@@ -52,6 +52,7 @@ use crate::{
         hop_by_hop::strip_hop_by_hop,
         interim::Interim,
         long_lived::is_grpc,
+        number::number,
         patience::Patience,
     },
     observe::record::Recorded,
@@ -311,7 +312,7 @@ async fn exchange(shared: ConnectionShared, (request, mut respond): Arrived) {
     fields::strict_transport(&mut head.headers, shared.met.hsts.as_ref());
     let ends = is_head || has_no_content(head.status) || body.is_end_stream();
     if !ends && let Some(length) = body.size_hint().exact() {
-        head.headers.entry(header::CONTENT_LENGTH).or_insert_with(|| HeaderValue::from(length));
+        head.headers.entry(header::CONTENT_LENGTH).or_insert_with(|| number(length));
     }
     // A stream of calls, whose client may pause for as long as one of a tunnel.
     let pauses = uploads && is_grpc(&head.headers);

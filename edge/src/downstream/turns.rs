@@ -188,7 +188,8 @@ mod tests {
         let context = Context::from_waker(Waker::noop());
         let mut tickets: Vec<_> = (0..6).map(|_| Ticket::draw(&context)).map(Some).collect();
         let called = |tickets: &[Option<Ticket>]| -> Vec<usize> {
-            let is_called = |ticket: &Option<Ticket>| ticket.as_ref().is_some_and(|it| it.is_called(&context));
+            let is_called =
+                |ticket: &Option<Ticket>| ticket.as_ref().is_some_and(|it| it.is_called(&context));
             tickets.iter().enumerate().filter(|(_, ticket)| is_called(ticket)).map(|(at, _)| at).collect()
         };
         assert_eq!(called(&tickets), [0, 1]);

@@ -38,7 +38,7 @@ use crate::{
         resume::{Rest, Resume},
         want::Want,
     },
-    message::body_error::BodyError,
+    message::{body_error::BodyError, number::number},
     response::coding,
     settings::Route,
     state::Edge,
@@ -303,7 +303,7 @@ impl Fill<'_> {
         let mut facts = Facts { meta, tags: tags(&head, &parts.route.rules).ok()?.into(), ..facts.clone() };
         let Some(length) = whole else { return Some(Stored::of_parts(facts, &head, body, held_now)) };
         head.remove(header::CONTENT_RANGE);
-        head.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+        head.insert(header::CONTENT_LENGTH, number(length));
         facts.meta.status = StatusCode::OK;
         let types = &parts.route.compress_types;
         facts.codable = parts.route.compress

@@ -23,6 +23,7 @@ use crate::{
         slices,
         stored::Facts,
     },
+    message::number::number,
     response::coding,
     settings::Route,
     state::Edge,
@@ -151,7 +152,7 @@ impl Judge<'_> {
             admitted.head.insert(header::CONTENT_RANGE, wanted.to_field());
         }
         let length = gap.wanted.end - gap.wanted.start;
-        admitted.head.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+        admitted.head.insert(header::CONTENT_LENGTH, number(length));
         let room = room(self.edge, Some(length), self.largest)?;
         let codable = whole && self.codable(StatusCode::OK, &admitted.head, Some(length));
         let mut judged = self.judged(admitted, Some(length), room)?;

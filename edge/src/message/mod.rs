@@ -11,6 +11,7 @@ pub mod client_shares;
 pub mod content;
 pub mod entity_tag;
 pub mod failure;
+pub mod head_room;
 pub mod hop_by_hop;
 pub mod interim;
 pub mod long_lived;

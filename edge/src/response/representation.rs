@@ -24,7 +24,11 @@ use crate::{
         recording::Reader,
         stored::{code_head, vary_on_coding},
     },
-    message::entity_tag::{Form, Strength, coded_tag, form_of},
+    message::{
+        entity_tag::{Form, Strength, coded_tag, form_of},
+        head_room::roomy,
+        number::number,
+    },
     response::{
         body::{Body, Cut, Framed, Octets},
         coding::{self, Coder, OnItsWay, Slot},
@@ -138,7 +142,7 @@ pub fn sliced(
         RangeAnswer::NotSatisfiable => not_satisfiable(complete),
         RangeAnswer::Whole | RangeAnswer::Several(_) => {
             head.remove(header::CONTENT_RANGE);
-            head.insert(header::CONTENT_LENGTH, HeaderValue::from(complete));
+            head.insert(header::CONTENT_LENGTH, number(complete));
             whole(request, StatusCode::OK, head, octets(0..complete))
         }
     }
@@ -175,17 +179,15 @@ fn whole_filling(
     let wanted = negotiate(request, change);
     let slot = fly(wanted, on.coder);
     let form = if slot.is_some() { wanted } else { Form::Sent };
-    let identity = match change {
-        Recoding::Nothing => Cow::Borrowed(&filling.head),
-        Recoding::Code | Recoding::Decode => {
-            let mut head = filling.head.clone();
-            vary_on_coding(&mut head);
-            Cow::Owned(head)
-        }
-    };
-    let head = fly_head(identity.as_ref().clone(), form);
+    let mut head = roomy(&filling.head);
+    if change != Recoding::Nothing {
+        vary_on_coding(&mut head);
+    }
+    let identity = matches!(form, Form::Made(_)).then(|| head.clone());
+    let head = fly_head(head, form);
+    let identity = identity.as_ref().unwrap_or(&head);
     let asked = Negotiation { request, meta, rules: &on.route.rules };
-    match select(&asked, &Negotiated { head: &head, identity: &identity, form, length: known }) {
+    match select(&asked, &Negotiated { head: &head, identity, form, length: known }) {
         Selected::Whole => {
             let body = Body::Filling(Box::new(Cut::whole(reader, filling.length)));
             let body = make(body, form, slot);
@@ -516,7 +518,7 @@ fn partial(
     length: Option<u64>,
 ) -> Response<Body> {
     drop_digests_of_content(&mut head);
-    head.insert(header::CONTENT_LENGTH, HeaderValue::from(part.end - part.start));
+    head.insert(header::CONTENT_LENGTH, number(part.end - part.start));
     head.insert(header::CONTENT_RANGE, ContentRange { range: part, complete: length }.to_field());
     whole(request, StatusCode::PARTIAL_CONTENT, head, body)
 }
@@ -528,7 +530,7 @@ fn several(mut head: HeaderMap, length: u64, parts: &[Range<u64>], octets: Vec<O
     let boundary = format!("{:016x}{:016x}", draw(), draw());
     let framed = multipart(parts, length, head.get(header::CONTENT_TYPE), &boundary);
     drop_digests_of_content(&mut head);
-    head.insert(header::CONTENT_LENGTH, HeaderValue::from(framed.length));
+    head.insert(header::CONTENT_LENGTH, number(framed.length));
     head.insert(header::CONTENT_TYPE, framed.content_type);
     // Each part has its own Content-Range (RFC 9110 §15.3.7.2).
     head.remove(header::CONTENT_RANGE);

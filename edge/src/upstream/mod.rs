@@ -58,6 +58,7 @@ use crate::{
     message::{
         affinity::{Affinity, number_of},
         failure::{AtFault, Failure},
+        number::number,
         patience::REQUEST_DEADLINE,
         target::Scheme,
     },
@@ -444,7 +445,7 @@ impl Upstream {
         while let Some(body) = next {
             let patience = progress.errand().patience(clock.now());
             if self.settings.request_fields.of(&REQUEST_DEADLINE).is_none() {
-                head.headers_mut().insert(REQUEST_DEADLINE, patience.into());
+                head.headers_mut().insert(REQUEST_DEADLINE, number(patience));
             }
             let kind = (head.headers(), repeat);
             let draw = self.draw(&head, affinity);

@@ -8,7 +8,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Ver
 use smallvec::SmallVec;
 
 use super::{Http1Error, chunks::Chunks};
-use crate::settings::HeadBounds;
+use crate::{message::head_room, settings::HeadBounds};
 
 /// How a response's content is framed, and how much of it is still to come.
 #[derive(Debug)]
@@ -90,7 +90,7 @@ fn fields_of(
     octets: &Bytes,
     lines: SmallVec<[(HeaderName, usize, usize); 32]>,
 ) -> Result<HeaderMap, Http1Error> {
-    let mut fields = HeaderMap::with_capacity(lines.len());
+    let mut fields = HeaderMap::with_capacity(lines.len() + head_room::ADDED);
     for (name, at, length) in lines {
         let value = if length == 0 { Bytes::new() } else { octets.slice(at..at + length) };
         let value = HeaderValue::from_maybe_shared(value)
