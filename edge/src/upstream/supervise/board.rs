@@ -52,6 +52,15 @@ pub(super) struct InstanceFacts {
     pub(super) restarts: u64,
     /// How it failed last, while that is not forgotten.
     pub(super) failure: Option<LastFailure>,
+    /// What it has not shown although it has been starting for a while.
+    pub(super) awaited: Option<String>,
+}
+
+impl InstanceFacts {
+    /// What is wrong with it, in words.
+    pub(super) fn trouble(&self, now: Instant) -> Option<String> {
+        self.awaited.clone().or_else(|| self.failure.as_ref().map(|failure| failure.told(now)))
+    }
 }
 
 /// How an instance failed last.
@@ -97,6 +106,7 @@ impl Board {
             since: Instant::now(),
             restarts: 0,
             failure: None,
+            awaited: None,
         };
         self.facts.lock().insert(id, facts);
         BoardEntry { board: Arc::clone(self), id }

@@ -104,7 +104,7 @@ impl Life {
             self.entry.change(|facts| {
                 (facts.state, facts.process) = (InstanceState::Waiting, None);
                 (facts.address, facts.metrics) = (None, None);
-                facts.failure = Some(failure);
+                (facts.failure, facts.awaited) = (Some(failure), None);
             });
             self.vitals.lock().failure = Some(why);
             self.news.notify_one();
@@ -177,10 +177,15 @@ impl Life {
         self.entry.change(|facts| {
             (facts.state, facts.process, facts.since) = (InstanceState::Starting, process.group(), since);
             (facts.address, facts.metrics) = (Some(address.to_string()), places.metrics(command));
+            facts.awaited = None;
         });
         let patience = command.ready_probe_timeout;
         let probe = Probe { address, path: command.ready.as_deref(), patience };
-        let tell = |refusal: &NotReady| info!("{name} is not ready yet: {probe} is asked for; {refusal}");
+        let tell = |refusal: &NotReady| {
+            let awaited = format!("is not ready yet: {probe} is asked for; {refusal}");
+            info!("{name} {awaited}");
+            self.entry.change(|facts| facts.awaited = Some(awaited));
+        };
         let limit = command.ready_timeout;
         let (group, readings) = (process.group(), &self.surroundings.roster.memory);
         let ready = async {
@@ -362,7 +367,7 @@ impl WatchedInstance<'_> {
     fn publish(&mut self) {
         if self.published.is_none() {
             self.published = Some(self.life.endpoints.publish(self.probe.address.clone()));
-            self.life.entry.state(InstanceState::Ready);
+            self.life.entry.change(|facts| (facts.state, facts.awaited) = (InstanceState::Ready, None));
             {
                 let mut vitals = self.life.vitals.lock();
                 (vitals.ready, vitals.failure) = (true, None);

@@ -3,13 +3,16 @@
 use std::{fmt, io, time::Duration};
 
 use http::StatusCode;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::inquiry;
 use crate::upstream::address::Address;
 
 /// Between two looks at an instance that is not ready yet: at first, and at most.
 const PROBE_PAUSE: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(250));
+
+/// Most programs listen by then.
+const LISTENS_BY: Duration = Duration::from_secs(5);
 
 /// What an instance is asked, and where.
 pub(super) struct Probe<'a> {
@@ -45,17 +48,18 @@ impl NotReady {
 }
 
 impl Probe<'_> {
-    /// Looks until it is ready, and tells of the first answer that says it is not.
+    /// Looks until it is ready, and tells of the first answer that says it is not, or that nobody has listened for a while.
     pub(super) async fn until_ready(&self, mut first_refusal: impl FnMut(&NotReady)) {
         let (mut pause, longest) = PROBE_PAUSE;
         let mut told = false;
+        let began = Instant::now();
         loop {
             match self.look().await {
                 Ok(()) => return,
-                // Before it listens there is nothing to tell.
+                // Before it listens there is nothing to tell, unless it should by now.
                 Err(NotReady::NoAnswer(error))
-                    if matches!(error.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound) => {
-                }
+                    if matches!(error.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound)
+                        && began.elapsed() < LISTENS_BY => {}
                 Err(refusal) if !told => {
                     told = true;
                     first_refusal(&refusal);
@@ -91,5 +95,26 @@ impl fmt::Display for Probe<'_> {
             },
             None => write!(formatter, "a connection to {}", self.address),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn that_nobody_listens_is_told_once_and_not_at_once() {
+        let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let probe = Probe { address: Address::from(nobody), path: None, patience: Duration::from_secs(2) };
+        let mut told = Vec::new();
+        let began = Instant::now();
+        let forever = probe.until_ready(|refusal| told.push((began.elapsed(), refusal.to_string())));
+        assert!(timeout(Duration::from_secs(30), forever).await.is_err());
+        assert!(
+            matches!(&told[..], [(after, why)] if *after >= LISTENS_BY && why.contains("refused")),
+            "{told:?}"
+        );
     }
 }

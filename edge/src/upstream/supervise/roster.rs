@@ -213,13 +213,13 @@ impl Endpoints {
         self.orders.try_send(order).ok().map(|()| news)
     }
 
-    /// Why none of its instances is ready, in the words of the one that failed most lately; `None` when none has failed.
+    /// Why none of its instances is ready, in the words of the latest of which there is something to tell.
     #[must_use]
     pub fn trouble(&self) -> Option<String> {
         let now = Instant::now();
         self.board.all().into_iter().rev().find_map(|facts| {
-            let failure = facts.failure?;
-            Some(format!("{} {}", facts.name, failure.told(now)))
+            let trouble = facts.trouble(now)?;
+            Some(format!("{} {trouble}", facts.name))
         })
     }
 
@@ -230,6 +230,7 @@ impl Endpoints {
             .all()
             .into_iter()
             .map(|facts| InstanceReport {
+                failure: facts.trouble(now),
                 name: facts.name,
                 state: facts.state,
                 pid: facts.process.map(Pid::as_raw_pid),
@@ -237,7 +238,6 @@ impl Endpoints {
                 up_seconds: facts.process.map(|_| now.saturating_duration_since(facts.since).as_secs()),
                 restarts: facts.restarts,
                 memory: facts.process.and_then(|group| memory.of_group(group)),
-                failure: facts.failure.map(|failure| failure.told(now)),
             })
             .collect();
         // By their numbers: app.10 stands after app.9.
