@@ -19,7 +19,7 @@ use cache_policy::{
     Admitted, Arrival, ContentRange, Moment, Reason, RequestFacts, Supply, admit_part, combined_head,
     may_combine, tags,
 };
-use http::{HeaderMap, HeaderValue, StatusCode, header};
+use http::{HeaderMap, StatusCode, header};
 use http_body::Frame;
 use http_body_util::BodyExt as _;
 

@@ -6,7 +6,7 @@ use cache_policy::{
     Admitted, Arrival, ContentRange, Ranges, Reason, RequestFacts, Rules, SetCookie, Tag,
     admit_instead_of_part, admit_part, combined_head, may_combine, tags,
 };
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use http::{HeaderMap, HeaderName, StatusCode, header};
 
 use super::{
     fill::FIRST_ROOM,

@@ -106,7 +106,7 @@ pub(super) async fn answer(
         LookUp::Fetch(_) if exchange.head.method == Method::HEAD => {
             return exchange.proceed(looked, ClientSide::nothing(), record, interim).await;
         }
-        LookUp::Pass(_) => return proceed(exchange, looked, record, interim).await,
+        LookUp::Pass(_) => return exchange.proceed(looked, ClientSide::nothing(), record, interim).await,
         // What is stored is had all the same.
         LookUp::Fetch(_) if transfer.is_left(began) => {
             return exchange.proceed(looked, ClientSide::nothing(), record, interim).await;
