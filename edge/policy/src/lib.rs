@@ -83,6 +83,6 @@ pub use reference::ResourceName;
 pub use request::RequestFacts;
 pub use rules::{ClientDirectives, Cookies, IgnoredCookies, Ranges, Rules, SetCookie, Ttl, covers};
 pub use spelling::{one_host, one_spelling};
-pub use tags::{LONGEST_TAG, MOST_TAGS, NoTag, TAG_FIELDS, Tag, invalidated_groups, tags};
+pub use tags::{LONGEST_TAG, MOST_TAGS, NoTag, TAG_FIELDS, Tag, invalidated_groups, tags, text_of_field};
 pub use targeted::targeted_field;
 pub use vary::{FieldLines, LARGEST_VARY, SentFields, Vary, variant_key};

@@ -23,13 +23,17 @@ pub enum Tag {
 }
 
 /// The fields whose words are tags where a route does not name others: of Fastly, Cloudflare, Varnish, and of the content systems that name their own.
-pub static TAG_FIELDS: [HeaderName; 5] = [SURROGATE_KEY, CACHE_TAG, XKEY, X_CACHE_TAGS, X_MAGENTO_TAGS];
+pub static TAG_FIELDS: [HeaderName; 7] =
+    [SURROGATE_KEY, CACHE_TAG, XKEY, X_CACHE_TAGS, X_MAGENTO_TAGS, CACHE_TAGS, PURGE_CACHE_TAGS];
 
 const SURROGATE_KEY: HeaderName = HeaderName::from_static("surrogate-key");
 const CACHE_TAG: HeaderName = HeaderName::from_static("cache-tag");
 const XKEY: HeaderName = HeaderName::from_static("xkey");
 const X_CACHE_TAGS: HeaderName = HeaderName::from_static("x-cache-tags");
 const X_MAGENTO_TAGS: HeaderName = HeaderName::from_static("x-magento-tags");
+/// Drupal's.
+const CACHE_TAGS: HeaderName = HeaderName::from_static("cache-tags");
+const PURGE_CACHE_TAGS: HeaderName = HeaderName::from_static("purge-cache-tags");
 pub(crate) const CACHE_GROUPS: HeaderName = HeaderName::from_static("cache-groups");
 const CACHE_GROUP_INVALIDATION: HeaderName = HeaderName::from_static("cache-group-invalidation");
 
@@ -95,7 +99,7 @@ impl Tag {
 
 /// What parts the words of a field.
 fn separator(field: &HeaderName) -> fn(u8) -> bool {
-    if [SURROGATE_KEY, XKEY].contains(field) {
+    if *field == SURROGATE_KEY {
         |byte| byte.is_ascii_whitespace()
     } else if [CACHE_TAG, X_MAGENTO_TAGS].contains(field) {
         |byte| byte == b','
@@ -113,11 +117,12 @@ fn words<'a>(
     let lines = head.get_all(field).into_iter();
     let words = lines.flat_map(move |line| line.as_bytes().split(move |&byte| separates(byte)));
     let words = words.map(<[u8]>::trim_ascii).filter(|word| !word.is_empty());
-    words.map(|word| Tag::Key(text(word)))
+    words.map(|word| Tag::Key(text_of_field(word)))
 }
 
-/// Octets that are no UTF-8 are read as ISO 8859-1 (RFC 9110 §5.5), so that such a tag can be named too.
-fn text(word: &[u8]) -> Box<str> {
+/// The text of a field or of a part of one. Octets that are no UTF-8 are read as ISO 8859-1 (RFC 9110 §5.5), so that what holds them
+/// can be named too.
+pub fn text_of_field(word: &[u8]) -> Box<str> {
     match std::str::from_utf8(word) {
         Ok(text) => text.into(),
         Err(_) => word.iter().map(|&octet| char::from(octet)).collect::<String>().into(),

@@ -76,9 +76,12 @@ pub fn finish(headers: &mut HeaderMap, status: &Handling, via: Option<Version>) 
 
 /// Sends what a route's settings say of single fields, and keeps back what is for caches alone.
 pub fn of_route(headers: &mut HeaderMap, said: &ResponseFields) {
-    // Most names are told apart by their length and first letter, which costs less than six look-ups.
+    // Most names are told apart by their length and first letter, which costs less than a look-up of each.
     let looks_so = |name: &[u8]| {
-        matches!((name.len(), name.first()), (4 | 12 | 14, Some(b'x')) | (9, Some(b'c')) | (13, Some(b's')))
+        matches!(
+            (name.len(), name.first()),
+            (4 | 12 | 14, Some(b'x')) | (9 | 10, Some(b'c')) | (13, Some(b's')) | (16, Some(b'p'))
+        )
     };
     let internal = |name: &HeaderName| looks_so(name.as_str().as_bytes()) && INTERNAL.contains(name);
     if headers.keys().any(internal) {

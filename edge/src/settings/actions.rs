@@ -205,12 +205,14 @@ const LARGEST_EXPRESSION: usize = 1 << 20;
 pub struct ResponseFields(pub(super) Vec<(HeaderName, ResponseField)>);
 
 /// Fields that tell caches how to keep an answer, or the operator what it cost: they stop here unless they are kept.
-pub static INTERNAL: [HeaderName; 6] = [
+pub static INTERNAL: [HeaderName; 8] = [
     HeaderName::from_static("surrogate-key"),
     HeaderName::from_static("cache-tag"),
     HeaderName::from_static("xkey"),
     HeaderName::from_static("x-cache-tags"),
     HeaderName::from_static("x-magento-tags"),
+    HeaderName::from_static("cache-tags"),
+    HeaderName::from_static("purge-cache-tags"),
     HeaderName::from_static("server-timing"),
 ];
 

@@ -1,18 +1,24 @@
 //! Purges as plugins of content systems send them: to Varnish (`PURGE`, `BAN`, `PURGEKEYS`), Fastly and Cloudflare.
 //!
-//! Promises: what is purged is never less than what is asked for. Where a plugin sends a regular expression that is more than
-//! a list of words or the beginning of a path, everything goes that it could mean: all of the host, or everything.
+//! Promises: what is purged is never less than what is asked for. Expressions match anywhere, as Varnish has them, unless they say
+//! `^` and `$`. Where one is more than a list of words or the beginning of a path, everything goes that it could mean: all of the
+//! host, or everything. (Two are taken as they are meant: a point in a list of host names is a point, and Cloudflare's tags count with
+//! their case.)
 //!
 //! | sent by | as |
 //! |---|---|
 //! | most plugins, for one URL | `PURGE /path`, Host |
 //! | WordPress (Proxy Cache Purge), below a path | `PURGE /path/.*`, `X-Purge-Method: regex` |
-//! | FOSHttpCache, Shopware, Drupal, for tags | `PURGE`, `PURGEKEYS` or `BAN` with `xkey-purge`, `xkey-softpurge`, `xkey`, `Surrogate-Key`, `Cache-Tags` or `Cache-Tag` |
+//! | WordPress (W3 Total Cache), by expressions | `PURGE /.*` |
+//! | FOSHttpCache, Shopware, Drupal, for tags | `PURGE`, `PURGEKEYS` or `BAN` with `xkey-purge`, `xkey-softpurge`, `xkey`, `Surrogate-Key`, `Cache-Tags`, `Purge-Cache-Tags` or `Cache-Tag` |
 //! | FOSHttpCache, TYPO3, by expressions | `BAN` with `X-Host`, `X-Url`, `X-Cache-Tags` |
+//! | API Platform | `BAN` with `ApiPlatform-Ban-Regex` |
+//! | Drupal (Varnish Purger), by expressions | `BAN /expression` |
 //! | Magento | `PURGE` with `X-Magento-Tags-Pattern` |
 //! | Fastly's clients | `PURGE /path`; `POST /purge/HOST/PATH`, `/service/ID/purge/KEY`, `/service/ID/purge` with Surrogate-Key or JSON, `/service/ID/purge_all`; `Fastly-Soft-Purge: 1` |
 //! | Cloudflare's clients | `POST /client/v4/zones/ID/purge_cache` with JSON |
 
+use cache_policy::text_of_field;
 use http::{HeaderMap, Method, Uri, header};
 use serde::Deserialize;
 
@@ -93,10 +99,8 @@ impl ForeignPurge<'_> {
             purge.soft |= name == SOFT_KEYS && !tags.is_empty();
             purge.tags.extend(tags);
         }
-        for pattern in
-            ["x-magento-tags-pattern", "x-cache-tags"].into_iter().filter_map(|name| self.text(name))
-        {
-            match words_of_pattern(pattern) {
+        for pattern in TAG_PATTERNS.into_iter().filter_map(|name| self.text(name)) {
+            match words_of_pattern(&pattern) {
                 Some(tags) => purge.tags.extend(tags),
                 None => purge.everything = true,
             }
@@ -114,32 +118,41 @@ impl ForeignPurge<'_> {
         }
         let host = self.host()?;
         let target = self.uri.path_and_query().map_or("/", |target| target.as_str());
+        if self.method.as_str() == "BAN" {
+            // It matches anywhere in a path; who asks by the proxy's own address means the paths of every host.
+            match is_address(&host) {
+                true => purge.everything = true,
+                false => purge.hosts.push(without_port(&host).to_owned()),
+            }
+            return Ok(purge);
+        }
         let is_expression =
             self.text("x-purge-method").is_some_and(|method| method.eq_ignore_ascii_case("regex"))
                 || self.text("x-purge-regex").is_some()
-                || self.method.as_str() == "BAN";
+                || is_no_url(target);
         match is_expression {
             true => {
-                let start = beginning_of_path(target).unwrap_or_default();
-                purge.prefixes = self.sites(host).map(|site| format!("{site}{start}")).collect();
+                let start = beginning_of_path(&format!("^{}", target.trim_start_matches('^')));
+                let start = start.unwrap_or_default();
+                purge.prefixes = self.sites(&host).map(|site| format!("{site}{start}")).collect();
             }
-            false => purge.urls = self.sites(host).map(|site| format!("{site}{target}")).collect(),
+            false => purge.urls = self.sites(&host).map(|site| format!("{site}{target}")).collect(),
         }
         Ok(purge)
     }
 
     /// `X-Host` and `X-Url` of a ban.
-    fn by_expressions(&self, (host, url): (Option<&str>, Option<&str>), purge: &mut PurgeRequest) {
+    fn by_expressions(&self, (host, url): (Option<String>, Option<String>), purge: &mut PurgeRequest) {
         let hosts = match host {
-            None => self.host().ok().map(|host| vec![host.to_owned()]),
-            Some(pattern) => words_of_pattern(pattern),
+            None => self.host().ok().filter(|host| !is_address(host)).map(|host| vec![host]),
+            Some(pattern) => hosts_of_pattern(&pattern),
         };
         // Without the names of the hosts nothing less can be named than everything.
         let Some(hosts) = hosts else {
             purge.everything = true;
             return;
         };
-        let start = url.and_then(beginning_of_path).unwrap_or_default();
+        let start = url.and_then(|url| beginning_of_path(&url)).unwrap_or_default();
         let sites = hosts.iter().flat_map(|host| self.sites(host).collect::<Vec<_>>());
         match start.is_empty() {
             true => purge.hosts = hosts.iter().map(|host| without_port(host).to_owned()).collect(),
@@ -191,8 +204,8 @@ impl ForeignPurge<'_> {
 
     /// `host/path` on all sites of the host.
     fn everywhere(&self, text: &str) -> Vec<String> {
-        let (host, path) = text.split_at(text.find('/').unwrap_or(text.len()));
-        let path = if path.is_empty() { "/" } else { path };
+        let (host, path) = text.split_at(text.find(['/', '?']).unwrap_or(text.len()));
+        let path = if path.starts_with('/') { path.to_owned() } else { format!("/{path}") };
         self.sites(host).map(|site| format!("{site}{path}")).collect()
     }
 
@@ -211,29 +224,41 @@ impl ForeignPurge<'_> {
         })
     }
 
-    fn host(&self) -> Result<&str, String> {
-        let host = self
-            .uri
-            .authority()
-            .map(http::uri::Authority::as_str)
-            .or_else(|| self.text(header::HOST.as_str()));
+    fn host(&self) -> Result<String, String> {
+        let named = self.uri.authority().map(|authority| authority.as_str().to_owned());
+        let host = named.or_else(|| self.text(header::HOST.as_str()));
         host.filter(|host| !host.is_empty()).ok_or_else(|| "the purge names no Host".to_owned())
     }
 
-    fn text(&self, name: &str) -> Option<&str> {
-        self.headers.get(name)?.to_str().ok()
+    fn text(&self, name: &str) -> Option<String> {
+        self.headers.get(name).map(|line| text_of_field(line.as_bytes()).into())
     }
 
-    /// The words of a field, set off by white space or commas.
+    /// The words of a field, however an app may set them off: what stands between commas, between white space, between bars, and
+    /// between any of these. Which of them its answers carry depends on the field that they have.
     fn words(&self, name: &str) -> Vec<String> {
-        let lines = self.headers.get_all(name).iter().filter_map(|line| line.to_str().ok());
-        let words = lines.flat_map(|line| line.split([' ', ',', '\t']));
-        words.filter(|word| !word.is_empty()).map(str::to_owned).collect()
+        let mut words = Vec::new();
+        for line in self.headers.get_all(name) {
+            let line = text_of_field(line.as_bytes());
+            for separators in [&[','][..], &[' ', '\t'], &[' ', '\t', ',', '|']] {
+                let parts = line.split(separators).map(str::trim);
+                // What holds both a comma and white space no answer carries.
+                let is_word =
+                    |part: &&str| !part.is_empty() && !(part.contains(',') && part.contains([' ', '\t']));
+                words.extend(parts.filter(is_word).map(str::to_owned));
+            }
+        }
+        words.sort_unstable();
+        words.dedup();
+        words
     }
 }
 
 /// Fields whose words are tags.
-const TAG_WORDS: [&str; 6] = ["xkey-purge", SOFT_KEYS, "xkey", "surrogate-key", "cache-tags", "cache-tag"];
+const TAG_WORDS: [&str; 7] =
+    ["xkey-purge", SOFT_KEYS, "xkey", "surrogate-key", "cache-tags", "purge-cache-tags", "cache-tag"];
+/// Fields whose expressions match tags.
+const TAG_PATTERNS: [&str; 3] = ["x-magento-tags-pattern", "x-cache-tags", "apiplatform-ban-regex"];
 /// What has one of these is stale from now on, and not gone.
 const SOFT_KEYS: &str = "xkey-softpurge";
 
@@ -291,16 +316,78 @@ fn without_port(host: &str) -> &str {
     &host[..host[end..].find(':').map_or(host.len(), |colon| end + colon)]
 }
 
-/// The words of which an expression matches any, as plugins join them: `((^|,)a(,|$))|((^|,)b(,|$))`, `(a|b)(,.+)?$`. `None`
-/// where it may match more than words.
+/// Whether a host is the address of a machine.
+fn is_address(host: &str) -> bool {
+    without_port(host).trim_matches(['[', ']']).parse::<std::net::IpAddr>().is_ok()
+}
+
+/// Whether a target has what no URL has unless it is encoded, or hardly any: it is an expression.
+fn is_no_url(target: &str) -> bool {
+    target.contains(['[', ']', '\\', '^', '{', '}', '|']) || target.contains(".*") || target.contains("(?")
+}
+
+/// The tags of which an expression matches any, as plugins join them: `((^|,)a(,|$))|((^|,)b(,|$))`, `(a|b)(,.+)?$`. `None`
+/// where it may match more: each has to end where its tag does.
 fn words_of_pattern(pattern: &str) -> Option<Vec<String>> {
-    let mut bare = pattern.to_owned();
-    for frame in ["(^|,)", "(,|$)", "(,.+)?$", "(\\s|,|$)", "(^|\\s|,)"] {
-        bare = bare.replace(frame, "");
+    let mut all = Vec::new();
+    for alternative in alternatives(pattern) {
+        let mut bare = alternative.to_owned();
+        for frame in FRAMES {
+            bare = bare.replace(frame, "");
+        }
+        let bare = bare.trim_start_matches('^');
+        if bare.len() == alternative.len() || !ENDS.iter().any(|end| alternative.contains(end)) {
+            return None;
+        }
+        all.extend(split_words(bare.trim_end_matches('$'))?);
     }
-    let bare = bare.trim_start_matches('^').trim_end_matches('$');
-    let words: Vec<String> = split_words(bare)?;
-    (!words.is_empty()).then_some(words)
+    // In a field whose words white space parts too, an answer carries each part.
+    let parts = all.iter().filter_map(|word| word.split_ascii_whitespace().next());
+    let parts: Vec<String> = parts.map(str::to_owned).collect();
+    all.extend(parts);
+    all.sort_unstable();
+    all.dedup();
+    (!all.is_empty()).then_some(all)
+}
+
+/// What stands before and behind a tag in a list of them.
+const FRAMES: [&str; 8] =
+    ["(^|,)", "(,|$)", "(,.+)?$", "(\\s|,|$)", "(^|\\s|,)", "(^|\\,)", "($|\\,)", "($|,)"];
+const ENDS: [&str; 5] = ["(,|$)", "(,.+)?$", "(\\s|,|$)", "($|\\,)", "$"];
+
+/// The alternatives of an expression that stand in no brackets.
+fn alternatives(pattern: &str) -> Vec<&str> {
+    let (mut depth, mut begin, mut all) = (0_usize, 0, Vec::new());
+    for (at, letter) in pattern.char_indices() {
+        match letter {
+            '(' => depth += 1,
+            ')' => depth = depth.saturating_sub(1),
+            '|' if depth == 0 => {
+                all.push(&pattern[begin..at]);
+                begin = at + 1;
+            }
+            _ => {}
+        }
+    }
+    all.push(&pattern[begin..]);
+    all
+}
+
+/// The hosts of which an expression matches any; `None` where it may match more than these names, whole.
+fn hosts_of_pattern(pattern: &str) -> Option<Vec<String>> {
+    let whole = pattern.strip_prefix('^')?.strip_suffix('$')?;
+    if alternatives(whole).len() > 1 {
+        return None;
+    }
+    let mut points = whole.replace("\\.", ".");
+    // Plugins join names as they are.
+    for repeated in [".*", ".+", ".?", ".{"] {
+        if points.contains(repeated) {
+            return None;
+        }
+    }
+    points = points.replace('.', "\\.");
+    split_words(&points).filter(|hosts| !hosts.is_empty())
 }
 
 /// What stands between `|` and brackets, where each is a word to the letter.
@@ -324,7 +411,7 @@ fn split_words(pattern: &str) -> Option<Vec<String>> {
 
 /// The text with which every path begins that an expression matches; `None` where it may match in the middle of a path.
 fn beginning_of_path(pattern: &str) -> Option<String> {
-    let rest = pattern.strip_prefix('^').or_else(|| pattern.starts_with('/').then_some(pattern))?;
+    let rest = pattern.strip_prefix('^')?;
     if rest.contains('|') {
         return None;
     }
@@ -398,6 +485,29 @@ mod tests {
             ("PURGE", "/", &[host, ("xkey-softpurge", "a,b")], "t a b soft"),
             ("PURGE", "/x", &[host, ("fastly-soft-purge", "1")], "u a.test:443/x soft"),
             ("PURGEKEYS", "/", &[host, ("xkey-purge", "a b")], "t a b"),
+            ("PURGE", "/", &[host, ("surrogate-key", "a,b")], "t a a,b b"),
+            ("PURGE", "/", &[host, ("xkey", "t1 k\u{e4}se")], "t käse t1 t1 käse"),
+            ("PURGE", "/.*", &[host], "p a.test:443/"),
+            ("PURGE", "/([a-z0-9_\\-]*?)sitemap\\.(?:xml|xsl)", &[host], "p a.test:443/"),
+            ("PURGE", "/wiki/Kettle_(blue)", &[host], "u a.test:443/wiki/Kettle_(blue)"),
+            ("BAN", "/", &[host, ("cache-tags", "node:1|node_list")], "t node:1 node:1|node_list node_list"),
+            ("BAN", "/", &[host, ("purge-cache-tags", "node:1")], "t node:1"),
+            ("BAN", "/", &[host, ("apiplatform-ban-regex", "(^|\\,)/books/1($|\\,)")], "t /books/1"),
+            ("BAN", "/", &[host, ("x-cache-tags", "(^|,)(my tag)(,|$)")], "t my my tag"),
+            ("BAN", "/", &[host, ("x-cache-tags", "t1")], "everything"),
+            ("BAN", "/", &[host, ("x-cache-tags", "(^|,)a(,|$)|b")], "everything"),
+            ("BAN", "/", &[host, ("x-cache-tags", "a,b")], "everything"),
+            ("BAN", "/", &[host, ("x-host", "a\\.test")], "everything"),
+            ("BAN", "/", &[host, ("x-host", "^a\\.test$"), ("x-url", "/news/")], "h a.test"),
+            (
+                "BAN",
+                "/",
+                &[host, ("x-host", "^(a.test|b.test)$"), ("x-url", "^/x$")],
+                "p a.test:443/x b.test:443/x",
+            ),
+            ("BAN", "/", &[host, ("x-host", "^(a|b).*$")], "everything"),
+            ("BAN", "/", &[("host", "127.0.0.1:6081"), ("x-url", "^/x")], "everything"),
+            ("BAN", "/.*", &[("host", "[::1]:6081")], "everything"),
             ("BAN", "/", &[host, ("cache-tags", "node:1 node_list")], "t node:1 node_list"),
             ("BAN", "/", &[host, ("x-cache-tags", "(tag\\-1|b)(,.+)?$")], "t tag-1 b"),
             ("BAN", "/", &[host, ("x-cache-tags", "a.*")], "everything"),
@@ -411,7 +521,7 @@ mod tests {
             ("BAN", "/", &[host, ("x-url", "\\.png$")], "h a.test"),
             ("BAN", "/", &[host, ("x-url", "^/ab?c")], "p a.test:443/a"),
             ("BAN", "/", &[host, ("x-url", "^/a|^/b")], "h a.test"),
-            ("BAN", "/shop/.*", &[host], "p a.test:443/shop/"),
+            ("BAN", "/shop/.*", &[host], "h a.test"),
             (
                 "PURGE",
                 "/",
@@ -448,8 +558,8 @@ mod tests {
         for (content, named) in [
             (r#"{"purge_everything": true}"#, "everything"),
             (
-                r#"{"files": ["http://a.test/x?y", {"url": "https://a.test", "headers": {"Origin": "b"}}]}"#,
-                "u a.test:443/x?y a.test:443/",
+                r#"{"files": ["http://a.test/x?y", "a.test?q", {"url": "https://a.test", "headers": {"Origin": "b"}}]}"#,
+                "u a.test:443/x?y a.test:443/?q a.test:443/",
             ),
             (
                 r#"{"prefixes": ["a.test/img/"], "hosts": ["b.test"], "tags": ["t1"]}"#,
