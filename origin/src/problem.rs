@@ -19,6 +19,9 @@ use utoipa::ToSchema;
 
 use crate::numbers::Cents;
 
+/// When to ask again after what passes by itself.
+const SOON: Duration = Duration::from_secs(1);
+
 /// What can be said about one field.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub(crate) struct FieldError {
@@ -42,17 +45,83 @@ pub struct Problem {
     total_cents: Option<Cents>,
 }
 
+/// Constructors of problems that are the same each time: status, last part of the `type`, title, and a member besides.
+macro_rules! problems {
+    ($(
+        $(#[$about:meta])*
+        $seen:vis $name:ident: $status:ident, $kind:literal, $title:literal $(, $member:ident($value:expr))?;
+    )+) => {
+        impl Problem {$(
+            $(#[$about])*
+            $seen fn $name() -> Self {
+                Self::new(StatusCode::$status, $kind, $title)$(.$member($value))?
+            }
+        )+}
+    };
+}
+
+problems! {
+    /// 400: a cursor that this interface has not given out, or not for this sort.
+    pub invalid_cursor: BAD_REQUEST, "invalid-cursor", "The cursor is not valid",
+        detail("send `next_cursor` of the previous page unchanged, with the same `sort`, or leave it out");
+    /// 415: bodies are JSON.
+    pub(crate) unsupported_media_type:
+        UNSUPPORTED_MEDIA_TYPE, "unsupported-media-type", "The body is of another type",
+        detail("send JSON, with `Content-Type: application/json`");
+    /// 413.
+    pub(crate) body_too_large: PAYLOAD_TOO_LARGE, "body-too-large", "The body is too large";
+    /// 401: the same for an unknown address and for a wrong password.
+    pub(crate) wrong_credentials:
+        UNAUTHORIZED, "wrong-credentials", "Address and password do not fit together";
+    /// 404: no such token of a mail, or not any more.
+    pub(crate) token_expired: NOT_FOUND, "token-expired", "This token does not work any more",
+        detail("ask for another mail: each works once, and for an hour");
+    /// 401: this needs a session.
+    pub(crate) not_signed_in: UNAUTHORIZED, "not-signed-in", "Sign in first";
+    /// 403: not with this account.
+    pub(crate) forbidden: FORBIDDEN, "forbidden", "This account may not do that";
+    /// 409: somebody has registered with this address.
+    pub(crate) email_taken: CONFLICT, "email-taken", "There is an account with this address";
+    /// 409: another product or category has this slug.
+    pub(crate) slug_taken: CONFLICT, "slug-taken", "There is something with this slug";
+    /// 428: a change says which version it is made to (RFC 6585 §3).
+    pub(crate) precondition_required: PRECONDITION_REQUIRED, "precondition-required", "Which version?",
+        detail("send the product's ETag in `If-Match`");
+    /// 412: somebody else has changed it since.
+    pub(crate) precondition_failed:
+        PRECONDITION_FAILED, "precondition-failed", "It has changed since you read it";
+    /// 400: an order or a delivery needs a key of its own.
+    pub(crate) no_idempotency_key: BAD_REQUEST, "idempotency-key-required", "The request has no key",
+        detail("send one `Idempotency-Key` of 1 to 255 visible characters, new for each request");
+    /// 409: a request with this key is under way.
+    pub(crate) in_progress:
+        CONFLICT, "request-in-progress", "The same request is under way", retry_after(SOON);
+    /// 422: the key belongs to another request.
+    pub(crate) key_reused:
+        UNPROCESSABLE_ENTITY, "idempotency-key-reused", "This key has been used for another request";
+    /// 422: one order, one currency.
+    pub(crate) mixed_currencies:
+        UNPROCESSABLE_ENTITY, "mixed-currencies", "These products are sold in different currencies";
+    /// 503: the search has taken longer than one may; fewer or rarer words may be found sooner.
+    pub(crate) search_too_slow:
+        SERVICE_UNAVAILABLE, "search-too-slow", "The search takes too long", retry_after(SOON);
+    /// 405; the router has set `Allow`.
+    pub method_not_allowed: METHOD_NOT_ALLOWED, "method-not-allowed", "This cannot be done here";
+    /// 500; the reason has been logged.
+    pub internal: INTERNAL_SERVER_ERROR, "internal", "Something went wrong on our side";
+    /// 503: all connections are in use, or the database is away or too slow; soon is a good time to ask again.
+    pub unavailable: SERVICE_UNAVAILABLE, "unavailable", "Not now", retry_after(SOON);
+    /// 503: more requests wait than may; none of them would come sooner for one more.
+    pub overloaded: SERVICE_UNAVAILABLE, "overloaded", "Too many requests at once", retry_after(SOON);
+    /// 503: the request's time was up.
+    pub too_slow:
+        SERVICE_UNAVAILABLE, "deadline-exceeded", "The answer took too long", retry_after(SOON);
+}
+
 impl Problem {
     /// 400: a part of the request is not as documented; `detail` says which and what to send instead.
     pub fn invalid(detail: impl Into<Cow<'static, str>>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, "invalid-request", "The request is not valid").detail(detail)
-    }
-
-    /// 400: a cursor that this interface has not given out, or not for this sort.
-    pub fn invalid_cursor() -> Self {
-        Self::new(StatusCode::BAD_REQUEST, "invalid-cursor", "The cursor is not valid").detail(
-            "send `next_cursor` of the previous page unchanged, with the same `sort`, or leave it out",
-        )
     }
 
     /// 422: the body is JSON, and these fields of it are not as documented.
@@ -62,82 +131,9 @@ impl Problem {
         Self { errors, ..problem }
     }
 
-    /// 415: bodies are JSON.
-    pub(crate) fn unsupported_media_type() -> Self {
-        Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported-media-type", "The body is of another type")
-            .detail("send JSON, with `Content-Type: application/json`")
-    }
-
-    /// 413.
-    pub(crate) fn body_too_large() -> Self {
-        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "body-too-large", "The body is too large")
-    }
-
-    /// 401: the same for an unknown address and for a wrong password.
-    pub(crate) fn wrong_credentials() -> Self {
-        Self::new(StatusCode::UNAUTHORIZED, "wrong-credentials", "Address and password do not fit together")
-    }
-
-    /// 404: no such token of a mail, or not any more.
-    pub(crate) fn token_expired() -> Self {
-        Self::new(StatusCode::NOT_FOUND, "token-expired", "This token does not work any more")
-            .detail("ask for another mail: each works once, and for an hour")
-    }
-
-    /// 401: this needs a session.
-    pub(crate) fn not_signed_in() -> Self {
-        Self::new(StatusCode::UNAUTHORIZED, "not-signed-in", "Sign in first")
-    }
-
-    /// 403: not with this account.
-    pub(crate) fn forbidden() -> Self {
-        Self::new(StatusCode::FORBIDDEN, "forbidden", "This account may not do that")
-    }
-
     /// 403: another site may have caused this.
     pub(crate) fn cross_site(detail: &'static str) -> Self {
         Self::new(StatusCode::FORBIDDEN, "cross-site", "Not from there").detail(detail)
-    }
-
-    /// 409: somebody has registered with this address.
-    pub(crate) fn email_taken() -> Self {
-        Self::new(StatusCode::CONFLICT, "email-taken", "There is an account with this address")
-    }
-
-    /// 409: another product or category has this slug.
-    pub(crate) fn slug_taken() -> Self {
-        Self::new(StatusCode::CONFLICT, "slug-taken", "There is something with this slug")
-    }
-
-    /// 428: a change says which version it is made to (RFC 6585 §3).
-    pub(crate) fn precondition_required() -> Self {
-        Self::new(StatusCode::PRECONDITION_REQUIRED, "precondition-required", "Which version?")
-            .detail("send the product's ETag in `If-Match`")
-    }
-
-    /// 412: somebody else has changed it since.
-    pub(crate) fn precondition_failed() -> Self {
-        Self::new(StatusCode::PRECONDITION_FAILED, "precondition-failed", "It has changed since you read it")
-    }
-
-    /// 400: an order or a delivery needs a key of its own.
-    pub(crate) fn no_idempotency_key() -> Self {
-        Self::new(StatusCode::BAD_REQUEST, "idempotency-key-required", "The request has no key")
-            .detail("send one `Idempotency-Key` of 1 to 255 visible characters, new for each request")
-    }
-
-    /// 409: a request with this key is under way.
-    pub(crate) fn in_progress() -> Self {
-        Self {
-            retry_after: Some(Duration::from_secs(1)),
-            ..Self::new(StatusCode::CONFLICT, "request-in-progress", "The same request is under way")
-        }
-    }
-
-    /// 422: the key belongs to another request.
-    pub(crate) fn key_reused() -> Self {
-        let status = StatusCode::UNPROCESSABLE_ENTITY;
-        Self::new(status, "idempotency-key-reused", "This key has been used for another request")
     }
 
     /// 409: some lines cannot be had.
@@ -151,68 +147,23 @@ impl Problem {
         Self { total_cents: Some(total_cents), ..problem }
     }
 
-    /// 422: one order, one currency.
-    pub(crate) fn mixed_currencies() -> Self {
-        let status = StatusCode::UNPROCESSABLE_ENTITY;
-        Self::new(status, "mixed-currencies", "These products are sold in different currencies")
-    }
-
     /// 429: this client searches too often.
     pub(crate) fn too_many_searches(retry_after: Duration) -> Self {
-        Self {
-            // In whole seconds, and not sooner.
-            retry_after: Some(retry_after + Duration::from_secs(1)),
-            ..Self::new(StatusCode::TOO_MANY_REQUESTS, "too-many-searches", "Too many searches")
-        }
-    }
-
-    /// 503: the search has taken longer than one may; fewer or rarer words may be found sooner.
-    pub(crate) fn search_too_slow() -> Self {
-        Self {
-            retry_after: Some(Duration::from_secs(1)),
-            ..Self::new(StatusCode::SERVICE_UNAVAILABLE, "search-too-slow", "The search takes too long")
-        }
+        // In whole seconds, and not sooner.
+        let retry_after = retry_after + Duration::from_secs(1);
+        Self::new(StatusCode::TOO_MANY_REQUESTS, "too-many-searches", "Too many searches")
+            .retry_after(retry_after)
     }
 
     /// 429: too many attempts to sign in or register.
     pub(crate) fn too_many_attempts(retry_after: Duration) -> Self {
-        Self {
-            retry_after: Some(retry_after),
-            ..Self::new(StatusCode::TOO_MANY_REQUESTS, "too-many-attempts", "Too many attempts")
-        }
+        Self::new(StatusCode::TOO_MANY_REQUESTS, "too-many-attempts", "Too many attempts")
+            .retry_after(retry_after)
     }
 
     /// 404.
     pub fn not_found(detail: impl Into<Cow<'static, str>>) -> Self {
         Self::new(StatusCode::NOT_FOUND, "not-found", "There is nothing here").detail(detail)
-    }
-
-    /// 405; the router has set `Allow`.
-    pub fn method_not_allowed() -> Self {
-        Self::new(StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", "This cannot be done here")
-    }
-
-    /// 500; the reason has been logged.
-    pub fn internal() -> Self {
-        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "Something went wrong on our side")
-    }
-
-    /// 503: all connections are in use, or the database is away or too slow; soon is a good time to ask again.
-    pub fn unavailable() -> Self {
-        Self {
-            retry_after: Some(Duration::from_secs(1)),
-            ..Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", "Not now")
-        }
-    }
-
-    /// 503: more requests wait than may; none of them would come sooner for one more.
-    pub fn overloaded() -> Self {
-        Self { name: "overloaded", title: "Too many requests at once", ..Self::unavailable() }
-    }
-
-    /// 503: the request's time was up.
-    pub fn too_slow() -> Self {
-        Self { name: "deadline-exceeded", title: "The answer took too long", ..Self::unavailable() }
     }
 
     fn new(status: StatusCode, name: &'static str, title: &'static str) -> Self {
@@ -245,6 +196,10 @@ impl Problem {
     /// Adds what is to be said of this very case.
     pub fn detail(self, detail: impl Into<Cow<'static, str>>) -> Self {
         Self { detail: Some(detail.into()), ..self }
+    }
+
+    fn retry_after(self, retry_after: Duration) -> Self {
+        Self { retry_after: Some(retry_after), ..self }
     }
 }
 
