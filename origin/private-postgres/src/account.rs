@@ -2,7 +2,7 @@
 
 use std::{fs, os::unix::fs::MetadataExt as _, path::Path, process::Command};
 
-use crate::error::StartError;
+use anyhow::Context as _;
 
 /// A user and a primary group, by number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -13,13 +13,15 @@ pub(crate) struct Account {
 
 impl Account {
     /// `None` when this process is not root: the server then runs as its user.
-    pub(crate) fn to_lend() -> Result<Option<Self>, StartError> {
+    pub(crate) fn to_lend() -> anyhow::Result<Option<Self>> {
         if !rustix::process::geteuid().is_root() {
             return Ok(None);
         }
         let known = fs::read_to_string("/etc/passwd").unwrap_or_default();
         let account = ["postgres", "_postgres", "nobody"].iter().find_map(|name| find(&known, name));
-        account.map(Some).ok_or(StartError::NoAccount)
+        account.map(Some).context(
+            "PostgreSQL does not run as root, and /etc/passwd has neither a user `postgres` nor `nobody`: add one",
+        )
     }
 
     /// The owner of an existing folder. A cluster is always run by the account that made it.

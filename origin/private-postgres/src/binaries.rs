@@ -6,7 +6,7 @@ use std::{
     process::{Command, Stdio},
 };
 
-use crate::error::StartError;
+use crate::error::no_binaries;
 
 /// The oldest major version the migrations are written for.
 const OLDEST_MAJOR: u32 = 14;
@@ -21,16 +21,13 @@ pub(crate) struct Binaries {
 
 impl Binaries {
     /// The first usable installation in the order of [`candidates`]; with `wanted`, of exactly that major version.
-    pub(crate) fn find(wanted: Option<u32>) -> Result<Self, StartError> {
+    pub(crate) fn find(wanted: Option<u32>) -> anyhow::Result<Self> {
         let found: Vec<Self> = candidates().into_iter().filter_map(Self::at).collect();
         let usable = |binaries: &&Self| match wanted {
             Some(major) => binaries.major == major,
             None => binaries.major >= OLDEST_MAJOR,
         };
-        match found.iter().find(usable) {
-            Some(binaries) => Ok(binaries.clone()),
-            None => Err(StartError::NoBinaries { wanted }),
-        }
+        found.iter().find(usable).cloned().ok_or_else(|| no_binaries(wanted))
     }
 
     pub(crate) fn program(&self, name: &str) -> PathBuf {

@@ -8,13 +8,14 @@ use std::{
     process::{Command, Stdio},
 };
 
+use anyhow::{anyhow, bail};
 use sha2::{Digest as _, Sha256};
 
 use crate::{
     NAME,
     account::{Account, run_as},
     binaries::Binaries,
-    error::{Doing as _, StartError},
+    error::Doing as _,
 };
 
 /// `sun_path` has 108 bytes on Linux and 104 on macOS, with the final zero.
@@ -32,7 +33,7 @@ pub(crate) struct Home {
 }
 
 impl Home {
-    pub(crate) fn find(data: &Path) -> Result<Self, StartError> {
+    pub(crate) fn find(data: &Path) -> anyhow::Result<Self> {
         make_passable(data)?;
         let data = data.canonicalize().doing("cannot find", data)?;
         let mut folder = data.join("postgres");
@@ -40,7 +41,11 @@ impl Home {
         if let Some(lent) = account {
             if !lent.reaches(&data) {
                 if folder.join("cluster").exists() {
-                    return Err(StartError::Unreachable(folder));
+                    bail!(
+                        "{} holds data, but the user that owns it can no longer get there: allow others to pass (chmod \
+                         o+x) every folder above it",
+                        folder.display()
+                    );
                 }
                 let instead = Path::new("/var/lib/gatehouse").join(fingerprint(&data));
                 tracing::info!(
@@ -69,17 +74,17 @@ impl Home {
     }
 
     /// The end of the log, which has what `program` said.
-    pub(crate) fn failed(&self, program: &'static str) -> StartError {
+    pub(crate) fn failed(&self, program: &str) -> anyhow::Error {
         let text = fs::read(self.log()).unwrap_or_default();
         let text = String::from_utf8_lossy(&text);
         let lines: Vec<&str> = text.lines().collect();
         let tail = lines[lines.len().saturating_sub(8)..].join("\n");
-        StartError::Failed { program, log: self.log(), tail }
+        anyhow!("{program} failed; the end of {}:\n{tail}", self.log().display())
     }
 
     /// A folder that only the server's account and root can enter. In `/tmp` anyone could have made it first, hence
     /// the look at whose it is.
-    pub(crate) fn make_private(&self, folder: &Path) -> Result<(), StartError> {
+    pub(crate) fn make_private(&self, folder: &Path) -> anyhow::Result<()> {
         match fs::DirBuilder::new().mode(0o700).create(folder) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                 let metadata = fs::symlink_metadata(folder).doing("cannot read", folder)?;
@@ -99,7 +104,7 @@ impl Home {
         }
     }
 
-    pub(crate) fn open_log(&self) -> Result<File, StartError> {
+    pub(crate) fn open_log(&self) -> anyhow::Result<File> {
         let log = self.log();
         if fs::metadata(&log).is_ok_and(|metadata| metadata.len() > LARGEST_LOG) {
             fs::rename(&log, self.folder.join("postgres.log.1")).doing("cannot rename", &log)?;
@@ -109,7 +114,7 @@ impl Home {
     }
 
     /// `initdb` beside the final place, then a rename: a cluster that is there is whole.
-    pub(crate) fn make_cluster(&self) -> Result<(), StartError> {
+    pub(crate) fn make_cluster(&self) -> anyhow::Result<()> {
         let binaries = Binaries::find(None)?;
         let unfinished = self.folder.join("cluster.unfinished");
         if unfinished.exists() {
@@ -133,12 +138,7 @@ impl Home {
         fs::rename(&unfinished, self.cluster()).doing("cannot rename", &unfinished)
     }
 
-    fn run_to_the_end(
-        &self,
-        command: &mut Command,
-        program: &'static str,
-        input: &str,
-    ) -> Result<(), StartError> {
+    fn run_to_the_end(&self, command: &mut Command, program: &str, input: &str) -> anyhow::Result<()> {
         let log = self.open_log()?;
         let ended = || {
             let command = run_as(command, self.account).stdin(Stdio::piped());
@@ -155,7 +155,7 @@ impl Home {
 }
 
 /// Makes what is missing of the path, open for others to pass through whatever the umask says; what exists stays.
-fn make_passable(folder: &Path) -> Result<(), StartError> {
+fn make_passable(folder: &Path) -> anyhow::Result<()> {
     let missing: Vec<&Path> =
         folder.ancestors().take_while(|step| !step.as_os_str().is_empty() && !step.exists()).collect();
     for step in missing.into_iter().rev() {

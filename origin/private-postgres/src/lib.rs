@@ -36,8 +36,7 @@ use std::{
 use sqlx::postgres::PgConnectOptions;
 
 pub use child::RunPostgres;
-pub use error::StartError;
-use error::{Doing as _, START_DEADLINE};
+use error::{Doing as _, START_DEADLINE, too_slow};
 use home::Home;
 use server::{Owned, POLL, Postmaster};
 
@@ -57,7 +56,7 @@ impl PrivatePostgres {
     /// Starts or joins the server of the data folder `data`, and returns when it answers. Blocks for up to a minute.
     ///
     /// `launcher` is the origin's own program; it is run again to become the server (see [`RunPostgres`]).
-    pub fn start(data: &Path, launcher: &Path) -> Result<Self, StartError> {
+    pub fn start(data: &Path, launcher: &Path) -> anyhow::Result<Self> {
         let home = Home::find(data)?;
         let (stop, stopped) = mpsc::channel();
         let (report, first) = mpsc::sync_channel(1);
@@ -70,9 +69,8 @@ impl PrivatePostgres {
             .doing("cannot start a thread for", &home.folder)?;
         let server = Self { home, stop: Some(stop), keeper: Some(keeper) };
         match first.recv() {
-            Ok(Ok(())) => Ok(server),
-            Ok(Err(error)) => Err(error),
-            Err(_) => Err(StartError::TooSlow { log: server.home.log() }),
+            Ok(outcome) => outcome.map(|()| server),
+            Err(_) => Err(too_slow(&server.home.log())),
         }
     }
 
@@ -113,7 +111,7 @@ impl Drop for PrivatePostgres {
 }
 
 /// The keeper's thread: the only one that starts and stops the server, and it lives as long as the server may.
-fn keep(home: &Home, launcher: &Path, report: &SyncSender<Result<(), StartError>>, stopped: &Receiver<()>) {
+fn keep(home: &Home, launcher: &Path, report: &SyncSender<anyhow::Result<()>>, stopped: &Receiver<()>) {
     let deadline = Instant::now() + START_DEADLINE;
     let mut owned: Option<Owned> = None;
     let mut reported = false;
@@ -123,7 +121,7 @@ fn keep(home: &Home, launcher: &Path, report: &SyncSender<Result<(), StartError>
             None => Owned::try_win(home, launcher).map(|won| owned = won),
         };
         match outcome {
-            Err(error) if reported => tracing::error!(%error, "the private PostgreSQL is down"),
+            Err(error) if reported => tracing::error!("the private PostgreSQL is down: {error:#}"),
             Err(error) => {
                 let _ = report.send(Err(error));
                 return;
@@ -133,7 +131,7 @@ fn keep(home: &Home, launcher: &Path, report: &SyncSender<Result<(), StartError>
                 reported = report.send(Ok(())).is_ok();
             }
             Ok(()) if Instant::now() > deadline => {
-                let _ = report.send(Err(StartError::TooSlow { log: home.log() }));
+                let _ = report.send(Err(too_slow(&home.log())));
                 return;
             }
             Ok(()) => {}

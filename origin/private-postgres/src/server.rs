@@ -18,7 +18,7 @@ use rustix::{
 use crate::{
     binaries::{Binaries, cluster_version},
     child,
-    error::{Doing as _, START_DEADLINE, StartError},
+    error::{Doing as _, START_DEADLINE, too_slow},
     home::Home,
 };
 
@@ -36,7 +36,7 @@ pub(crate) struct Owned {
 
 impl Owned {
     /// Takes the lock if it is free, and with it the duty to have the server run.
-    pub(crate) fn try_win(home: &Home, launcher: &Path) -> Result<Option<Self>, StartError> {
+    pub(crate) fn try_win(home: &Home, launcher: &Path) -> anyhow::Result<Option<Self>> {
         let lock = OpenOptions::new()
             .create(true)
             .truncate(false)
@@ -55,7 +55,7 @@ impl Owned {
     }
 
     /// Starts the server again if it is gone.
-    pub(crate) fn mend(&mut self, home: &Home, launcher: &Path) -> Result<(), StartError> {
+    pub(crate) fn mend(&mut self, home: &Home, launcher: &Path) -> anyhow::Result<()> {
         if !self.server.lives(home) {
             tracing::warn!("the private PostgreSQL ended unexpectedly; starting it again");
             self.server = Server::run(home, launcher)?;
@@ -76,7 +76,7 @@ enum Server {
 
 impl Server {
     /// Adopts a server that works, waits for one on its way in or out, starts one if there is none.
-    fn run(home: &Home, launcher: &Path) -> Result<Self, StartError> {
+    fn run(home: &Home, launcher: &Path) -> anyhow::Result<Self> {
         let deadline = Instant::now() + START_DEADLINE;
         while let Some(postmaster) = Postmaster::of(home) {
             if postmaster.answers(home) {
@@ -84,7 +84,7 @@ impl Server {
                 return Ok(Self::Adopted(postmaster.pid));
             }
             if Instant::now() > deadline {
-                return Err(StartError::TooSlow { log: home.log() });
+                return Err(too_slow(&home.log()));
             }
             thread::sleep(POLL);
         }
@@ -107,7 +107,7 @@ impl Server {
     }
 
     /// The server that the child has become; `None` if it has ended instead.
-    fn when_ready(mut child: Child, home: &Home, deadline: Instant) -> Result<Option<Self>, StartError> {
+    fn when_ready(mut child: Child, home: &Home, deadline: Instant) -> anyhow::Result<Option<Self>> {
         while child.try_wait().doing("cannot watch PostgreSQL in", &home.folder)?.is_none() {
             let postmaster = Postmaster::of(home).filter(|found| found.pid == Pid::from_child(&child));
             if postmaster.is_some_and(|postmaster| postmaster.answers(home)) {
@@ -115,7 +115,7 @@ impl Server {
             }
             if Instant::now() > deadline {
                 Self::Child(child).stop(home);
-                return Err(StartError::TooSlow { log: home.log() });
+                return Err(too_slow(&home.log()));
             }
             thread::sleep(POLL);
         }
@@ -150,7 +150,7 @@ impl Server {
     }
 }
 
-fn command(home: &Home) -> Result<Vec<PathBuf>, StartError> {
+fn command(home: &Home) -> anyhow::Result<Vec<PathBuf>> {
     let binaries = Binaries::find(cluster_version(&home.cluster()))?;
     let socket = home.socket.display().to_string().replace('"', "\"\"");
     let sockets = format!("unix_socket_directories=\"{socket}\"");
@@ -178,7 +178,7 @@ fn command(home: &Home) -> Result<Vec<PathBuf>, StartError> {
 
 /// PostgreSQL does this itself, unless the process number has since gone to another program of the same user: then it
 /// would refuse to start for ever.
-fn remove_stale_pid_file(home: &Home) -> Result<(), StartError> {
+fn remove_stale_pid_file(home: &Home) -> anyhow::Result<()> {
     let taken = Postmaster::written(home).is_some_and(|named| test_kill_process(named.pid).is_ok());
     if !taken {
         return Ok(());

@@ -123,7 +123,7 @@ async fn a_second_origin_joins_and_takes_over_when_the_first_goes() {
 async fn an_orphan_that_works_is_adopted_and_stopped_with_its_new_owner() {
     let data = folder();
     let start =
-        || PrivatePostgres::start(data.path(), Path::new(ORIGIN)).unwrap_or_else(|error| panic!("{error}"));
+        || PrivatePostgres::start(data.path(), Path::new(ORIGIN)).unwrap_or_else(|error| panic!("{error:#}"));
     let first = start();
     let pid = first.process_id().expect("a server");
     let command = fs::read(format!("/proc/{pid}/cmdline")).expect("its command");
@@ -165,7 +165,7 @@ async fn an_orphan_that_works_is_adopted_and_stopped_with_its_new_owner() {
 async fn a_pid_file_whose_number_went_to_another_process_does_not_stop_the_start() {
     let data = folder();
     let start =
-        || PrivatePostgres::start(data.path(), Path::new(ORIGIN)).unwrap_or_else(|error| panic!("{error}"));
+        || PrivatePostgres::start(data.path(), Path::new(ORIGIN)).unwrap_or_else(|error| panic!("{error:#}"));
     let first = start();
     let file = cluster(data.path()).join("postmaster.pid");
     let text = fs::read_to_string(&file).expect("the pid file");
@@ -182,7 +182,7 @@ async fn a_folder_that_the_servers_user_cannot_reach_is_replaced() {
     let closed = tempfile::tempdir().expect("a temporary folder");
     fs::set_permissions(closed.path(), fs::Permissions::from_mode(0o700)).expect("a mode");
     let data = closed.path().join("data");
-    let server = PrivatePostgres::start(&data, Path::new(ORIGIN)).unwrap_or_else(|error| panic!("{error}"));
+    let server = PrivatePostgres::start(&data, Path::new(ORIGIN)).unwrap_or_else(|error| panic!("{error:#}"));
     let place = server.folder().to_owned();
     drop(server);
     if rustix::process::geteuid().is_root() {
@@ -197,7 +197,7 @@ async fn a_folder_that_the_servers_user_cannot_reach_is_replaced() {
 async fn a_data_folder_with_a_long_name_works() {
     let folder = folder();
     let data = folder.path().join("long".repeat(30));
-    let server = PrivatePostgres::start(&data, Path::new(ORIGIN)).unwrap_or_else(|error| panic!("{error}"));
+    let server = PrivatePostgres::start(&data, Path::new(ORIGIN)).unwrap_or_else(|error| panic!("{error:#}"));
     let socket = server.socket_folder().to_owned();
     assert!(socket.starts_with("/tmp"), "{socket:?}");
     drop(server);

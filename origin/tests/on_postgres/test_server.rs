@@ -46,7 +46,7 @@ impl TestServer {
         let private = tokio::task::spawn_blocking(move || PrivatePostgres::start(&data, Path::new(ORIGIN)))
             .await
             .expect("no panic")
-            .unwrap_or_else(|error| panic!("{error}"));
+            .unwrap_or_else(|error| panic!("{error:#}"));
         let options = private.connect_options();
         let server = Self { private: Some(private), options, _folder: folder };
         let mut connection = server.connect().await;
