@@ -283,7 +283,7 @@ impl Server {
 
 /// How to connect to each server that the settings name.
 fn options(settings: &Settings) -> anyhow::Result<Vec<PgConnectOptions>> {
-    let each = settings.database.url.iter().map(|url| url.as_str().parse().context("the database's URL"));
+    let each = settings.database.url.iter().map(|url| url.reveal().parse().context("the database's URL"));
     each.collect()
 }
 

@@ -370,7 +370,7 @@ pub fn pools(
     metrics: &Arc<crate::observe::Metrics>,
 ) -> io::Result<Vec<Database>> {
     let pool = |url: &crate::settings::DatabaseUrl| {
-        let options: PgConnectOptions = url.as_str().parse().map_err(io::Error::other)?;
+        let options: PgConnectOptions = url.reveal().parse().map_err(io::Error::other)?;
         Ok(Database::new(options, settings, Arc::clone(metrics)))
     };
     settings.replicas.iter().map(pool).collect()

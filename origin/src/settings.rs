@@ -54,8 +54,7 @@ pub struct Settings {
 #[serde(default, deny_unknown_fields)]
 pub struct RedisSettings {
     /// `redis://user:password@host:port/number`, `rediss://…` over TLS; `REDIS_URL` replaces it; `None`: nothing is remembered.
-    #[serde(deserialize_with = "redis_url")]
-    pub url: Option<Secret>,
+    pub url: Option<RedisUrl>,
     /// PEM of the authorities that may have signed the certificate of a `rediss://` server; `None`: those of the system.
     pub ca: Option<PathBuf>,
     /// Instances of one name remember together.
@@ -299,27 +298,26 @@ impl Settings {
     /// # Errors
     /// One of them is set and cannot be used.
     pub fn override_from(mut self, variable: impl Fn(&str) -> Option<String>) -> Result<Self, SettingsError> {
-        let set =
-            |name: &'static str| variable(name).filter(|value| !value.is_empty()).map(|value| (name, value));
+        let set = |name: &str| variable(name).filter(|value| !value.is_empty());
         let wrong = |name: &str, why: &str| SettingsError::Wrong(format!("{name}: {why}"));
-        if let Some((name, url)) = set("DATABASE_URL") {
-            let urls = url.split_whitespace().map(|url| url.to_owned().try_into());
-            self.database.url = urls.collect::<Result<_, _>>().map_err(|why| wrong(name, why))?;
+        if let Some(urls) = set("DATABASE_URL") {
+            let urls = urls.split_whitespace().map(|url| url.to_owned().try_into());
+            self.database.url = urls.collect::<Result<_, _>>().map_err(|why| wrong("DATABASE_URL", why))?;
         }
-        if let Some((name, key)) = set("COOKIE_KEY") {
-            self.database.cookie_key = Some(key.try_into().map_err(|why| wrong(name, why))?);
+        if let Some(url) = set("REDIS_URL") {
+            self.redis.url = Some(url.try_into().map_err(|why| wrong("REDIS_URL", why))?);
         }
-        if let Some((name, token)) = set("PURGE_TOKEN") {
-            self.purge.token = Some(token.try_into().map_err(|why| wrong(name, why))?);
+        for (name, secret) in [
+            ("COOKIE_KEY", &mut self.database.cookie_key),
+            ("PURGE_TOKEN", &mut self.purge.token),
+            ("SMTP_URL", &mut self.mail.smtp),
+        ] {
+            if let Some(text) = set(name) {
+                *secret = Some(text.try_into().map_err(|why| wrong(name, why))?);
+            }
         }
-        if let Some((name, url)) = set("SMTP_URL") {
-            self.mail.smtp = Some(url.try_into().map_err(|why| wrong(name, why))?);
-        }
-        if let Some((name, url)) = set("REDIS_URL") {
-            self.redis.url = Some(checked_redis_url(url).map_err(|why| wrong(name, why))?);
-        }
-        for (variable, address) in [("PORT", &mut self.listen), ("ADMIN_PORT", &mut self.admin)] {
-            if let Some((name, port)) = set(variable) {
+        for (name, address) in [("PORT", &mut self.listen), ("ADMIN_PORT", &mut self.admin)] {
+            if let Some(port) = set(name) {
                 let why = format!("`{port}` is no port: write a number from 0 to 65535");
                 address.set_port(port.parse().map_err(|_| wrong(name, &why))?);
             }
@@ -337,33 +335,50 @@ pub enum SettingsError {
     Wrong(String),
 }
 
-/// The address of a database, password and all: never printed.
-#[derive(Clone, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "String")]
-pub struct DatabaseUrl(String);
+/// Texts that are never printed: whether a text is one, and what to write instead of what is not.
+macro_rules! secrets {
+    ($($(#[$about:meta])* $name:ident: $is_one:expr, $instead:literal;)+) => {$(
+        $(#[$about])*
+        #[derive(Clone, PartialEq, Eq, Deserialize)]
+        #[serde(try_from = "String")]
+        pub struct $name(String);
 
-impl DatabaseUrl {
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl TryFrom<String> for DatabaseUrl {
-    type Error = &'static str;
-
-    fn try_from(url: String) -> Result<Self, &'static str> {
-        if url.starts_with("postgres://") || url.starts_with("postgresql://") {
-            Ok(Self(url))
-        } else {
-            Err("write a URL such as postgres://user:password@host/database")
+        impl $name {
+            pub fn reveal(&self) -> &str {
+                &self.0
+            }
         }
-    }
+
+        impl TryFrom<String> for $name {
+            type Error = &'static str;
+
+            fn try_from(text: String) -> Result<Self, &'static str> {
+                let is_one: fn(&str) -> bool = $is_one;
+                if is_one(&text) { Ok(Self(text)) } else { Err($instead) }
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                formatter.write_str(concat!(stringify!($name), "(…)"))
+            }
+        }
+    )+};
 }
 
-impl fmt::Debug for DatabaseUrl {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("DatabaseUrl(…)")
-    }
+secrets! {
+    /// The address of a database, password and all.
+    DatabaseUrl: |url| url.starts_with("postgres://") || url.starts_with("postgresql://"),
+        "write a URL such as postgres://user:password@host/database";
+    /// The address of a Redis, password and all. It is opened when it is used; here it is only read.
+    RedisUrl: |url| is_visible(url) && redis::Client::open(url).is_ok(),
+        "write a URL such as redis://user:password@host:6379/0";
+    /// A token.
+    Secret: is_visible, "a token is made of visible ASCII characters";
+}
+
+fn is_visible(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
 /// Where an edge takes purges, or a collector traces: `http://HOST:PORT`. In clear text, so on a network of ours.
@@ -404,35 +419,6 @@ impl TryFrom<String> for HttpAddress {
     }
 }
 
-/// A token: never printed.
-#[derive(Clone, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "String")]
-pub struct Secret(String);
-
-impl Secret {
-    pub fn reveal(&self) -> &str {
-        &self.0
-    }
-}
-
-impl TryFrom<String> for Secret {
-    type Error = &'static str;
-
-    fn try_from(text: String) -> Result<Self, &'static str> {
-        if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic()) {
-            Ok(Self(text))
-        } else {
-            Err("a token is made of visible ASCII characters")
-        }
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("Secret(…)")
-    }
-}
-
 fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
     let text = String::deserialize(deserializer)?;
     parse_duration(&text).ok_or_else(|| {
@@ -453,18 +439,6 @@ fn ten_minutes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D
     } else {
         Err(de::Error::custom("for too long: write ten minutes (\"10m\") or less"))
     }
-}
-
-fn checked_redis_url(url: String) -> Result<Secret, &'static str> {
-    let url = Secret::try_from(url)?;
-    // It is opened when it is used; here it is only read.
-    redis::Client::open(url.reveal())
-        .map(|_| url)
-        .map_err(|_| "write a URL such as redis://user:password@host:6379/0")
-}
-
-fn redis_url<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Secret>, D::Error> {
-    checked_redis_url(String::deserialize(deserializer)?).map(Some).map_err(de::Error::custom)
 }
 
 fn namespace<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
@@ -492,12 +466,8 @@ fn one_or_several<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Data
             url.to_owned().try_into().map(|url| vec![url]).map_err(E::custom)
         }
 
-        fn visit_seq<A: de::SeqAccess<'de>>(self, mut urls: A) -> Result<Self::Value, A::Error> {
-            let mut all = Vec::new();
-            while let Some(url) = urls.next_element()? {
-                all.push(url);
-            }
-            Ok(all)
+        fn visit_seq<A: de::SeqAccess<'de>>(self, urls: A) -> Result<Self::Value, A::Error> {
+            Vec::deserialize(de::value::SeqAccessDeserializer::new(urls))
         }
     }
 
@@ -622,6 +592,8 @@ mod tests {
             error,
             "origin.toml:2:19: 51 connections: write a number from 1 to 50\n  |\n2 | max_connections = 51\n  |                   ^^"
         );
+        let error = parse("[redis]\nurl = \"http://cache\"\n").expect_err("another kind").to_string();
+        assert!(error.starts_with("origin.toml:2:7: write a URL such as redis://"), "{error}");
         let error = parse("databse = 1\n").expect_err("a misspelt key").to_string();
         assert!(error.starts_with("origin.toml:1:1: unknown field `databse`, expected one of"), "{error}");
     }

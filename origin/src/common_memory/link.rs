@@ -28,11 +28,11 @@ use tokio::time::timeout;
 
 use crate::{
     observe::Metrics,
-    settings::{RedisSettings, Secret},
+    settings::{RedisSettings, RedisUrl},
 };
 
 /// The client of a server that one of these authorities vouches for.
-fn client(url: &Secret, ca: Option<&Path>) -> RedisResult<Client> {
+fn client(url: &RedisUrl, ca: Option<&Path>) -> RedisResult<Client> {
     let info = url.reveal().into_connection_info()?;
     let Some(file) = ca else { return Client::open(info) };
     let unfit = |what, why: String| RedisError::from((ErrorKind::InvalidClientConfig, what, why));
@@ -81,7 +81,7 @@ impl fmt::Debug for Link {
 }
 
 impl Link {
-    pub(super) fn new(url: &Secret, settings: &RedisSettings, metrics: Arc<Metrics>) -> RedisResult<Self> {
+    pub(super) fn new(url: &RedisUrl, settings: &RedisSettings, metrics: Arc<Metrics>) -> RedisResult<Self> {
         Ok(Self {
             client: client(url, settings.ca.as_deref())?,
             namespace: settings.namespace.clone(),
