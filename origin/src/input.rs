@@ -1,7 +1,5 @@
 //! Bodies of requests: JSON of a bounded size, parsed once into a type, with a message for every field that is wrong.
 
-use std::{fmt, marker::PhantomData};
-
 use axum::{
     body::Bytes,
     extract::{FromRequest, Request},
@@ -9,9 +7,9 @@ use axum::{
 use http::{HeaderMap, header};
 use serde::{
     Deserialize, Deserializer,
-    de::{DeserializeOwned, Error, Unexpected, Visitor},
+    de::{DeserializeOwned, Error as _},
 };
-use serde_json::error::Category;
+use serde_json::{Value, error::Category};
 
 use crate::problem::{FieldError, Problem};
 
@@ -22,6 +20,7 @@ pub(crate) const LARGEST_INTEGER: i64 = 9_007_199_254_740_991;
 /// 2^50. The reader of JSON may miss the last bits of a number that is written with a point. Up to here that leaves a fraction,
 /// which is refused; further out it would be another whole number.
 const LARGEST_WITH_A_POINT: f64 = 1_125_899_906_842_624.0;
+const NOT_WHOLE: &str = "expected a whole number within the documented bounds";
 
 /// What is wrong with an input, field by field.
 #[derive(Debug, Default)]
@@ -112,51 +111,21 @@ pub(crate) fn integer_not_null<'de, T: TryFrom<i64>, D: Deserializer<'de>>(
 
 /// Reads a whole number. `3.0` is one as well as `3`, says JSON Schema of its `integer`, by which the interface is described.
 pub(crate) fn integer<'de, T: TryFrom<i64>, D: Deserializer<'de>>(deserializer: D) -> Result<T, D::Error> {
-    Integer::deserialize(deserializer).map(|Integer(number)| number)
+    optional_integer(deserializer)?.ok_or_else(|| D::Error::custom(NOT_WHOLE))
 }
 
 /// The same for a number that may be null.
 pub(crate) fn optional_integer<'de, T: TryFrom<i64>, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Option<T>, D::Error> {
-    Ok(Option::deserialize(deserializer)?.map(|Integer(number)| number))
-}
-
-struct Integer<T>(T);
-
-impl<'de, T: TryFrom<i64>> Deserialize<'de> for Integer<T> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(IntegerVisitor(PhantomData)).map(Self)
+    let sent = Value::deserialize(deserializer)?;
+    if sent.is_null() {
+        return Ok(None);
     }
-}
-
-struct IntegerVisitor<T>(PhantomData<T>);
-
-impl<T: TryFrom<i64>> Visitor<'_> for IntegerVisitor<T> {
-    type Value = T;
-
-    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("a whole number within the documented bounds")
-    }
-
-    fn visit_i64<E: Error>(self, number: i64) -> Result<T, E> {
-        T::try_from(number).map_err(|_| E::invalid_value(Unexpected::Signed(number), &self))
-    }
-
-    fn visit_u64<E: Error>(self, number: u64) -> Result<T, E> {
-        let signed = i64::try_from(number);
-        signed
-            .map_err(|_| E::invalid_value(Unexpected::Unsigned(number), &self))
-            .and_then(|number| self.visit_i64(number))
-    }
-
-    fn visit_f64<E: Error>(self, number: f64) -> Result<T, E> {
-        if number.fract() == 0.0 && number.abs() <= LARGEST_WITH_A_POINT {
-            self.visit_i64(number as i64)
-        } else {
-            Err(E::invalid_value(Unexpected::Float(number), &self))
-        }
-    }
+    let is_whole = |number: &f64| number.fract() == 0.0 && number.abs() <= LARGEST_WITH_A_POINT;
+    let number = sent.as_i64().or_else(|| sent.as_f64().filter(is_whole).map(|number| number as i64));
+    let number = number.and_then(|number| T::try_from(number).ok());
+    number.map(Some).ok_or_else(|| D::Error::custom(NOT_WHOLE))
 }
 
 fn is_json(headers: &HeaderMap) -> bool {
@@ -195,6 +164,8 @@ mod tests {
         name: String,
         #[serde(default)]
         more: Vec<Named>,
+        #[serde(default, deserialize_with = "integer_not_null")]
+        count: Option<i32>,
     }
 
     impl Checked for Named {
@@ -248,6 +219,14 @@ mod tests {
             (r#"{"name":"a","role":"x"}"#, StatusCode::UNPROCESSABLE_ENTITY, Some("role")),
             (r"{}", StatusCode::UNPROCESSABLE_ENTITY, Some("name")),
             (r#"{"name":7}"#, StatusCode::UNPROCESSABLE_ENTITY, Some("name")),
+            (r#"{"name":"a","count":1.5}"#, StatusCode::UNPROCESSABLE_ENTITY, Some("count")),
+            (r#"{"name":"a","count":null}"#, StatusCode::UNPROCESSABLE_ENTITY, Some("count")),
+            (
+                r#"{"name":"a","more":[{"name":"a","count":{}}]}"#,
+                StatusCode::UNPROCESSABLE_ENTITY,
+                Some("more[0].count"),
+            ),
+            (r#"{"name":"a","count":01}"#, StatusCode::BAD_REQUEST, None),
             (r#"{"name":null}"#, StatusCode::UNPROCESSABLE_ENTITY, Some("name")),
             (r"7", StatusCode::UNPROCESSABLE_ENTITY, None),
             (
