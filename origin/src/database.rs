@@ -302,11 +302,6 @@ impl Drop for Connection {
     }
 }
 
-/// A connection without a time limit on statements, for migrations and seeding. Waits a while for a server that starts.
-pub async fn connect(options: &PgConnectOptions) -> Result<PgConnection, sqlx::Error> {
-    Servers::from(options.clone().application_name("gatehouse-origin-setup")).connect(START_PATIENCE).await
-}
-
 /// Applies what is pending; several callers at once wait for each other. Answers how many migrations there are.
 pub async fn migrate(connection: &mut PgConnection) -> Result<usize, MigrateError> {
     MIGRATIONS.run(&mut *connection).await?;

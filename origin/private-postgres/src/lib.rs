@@ -88,16 +88,6 @@ impl PrivatePostgres {
     pub fn folder(&self) -> &Path {
         &self.home.folder
     }
-
-    /// The folder of the unix socket, as `psql -h` takes it.
-    pub fn socket_folder(&self) -> &Path {
-        &self.home.socket
-    }
-
-    /// The process id of the server, while it runs.
-    pub fn process_id(&self) -> Option<i32> {
-        Postmaster::of(&self.home).map(|postmaster| postmaster.pid.as_raw_nonzero().get())
-    }
 }
 
 impl Drop for PrivatePostgres {

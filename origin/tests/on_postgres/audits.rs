@@ -15,7 +15,7 @@ use tokio::{
 use crate::{
     PATIENCE,
     origin_process::{Origin, gone, postmaster},
-    test_server::folder,
+    test_server::{connect, folder},
 };
 
 const CLIENTS: i64 = 64;
@@ -27,7 +27,7 @@ async fn database(data: &Path) -> PgConnection {
         .socket(data.join("postgres/run"))
         .username("gatehouse")
         .database("gatehouse");
-    origin::database::connect(&options).await.expect("the private server")
+    connect(&options).await
 }
 
 /// Customers with the sessions `token-1`, `token-2`… and so many pieces of product 1.

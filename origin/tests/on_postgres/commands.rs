@@ -25,7 +25,7 @@ async fn a_foreign_database_is_migrated_on_request_only() {
     let server = TestServer::start(1).await;
     let mut connection = server.connect().await;
     sqlx::query("CREATE DATABASE foreign_one").execute(&mut connection).await.expect("a database");
-    let socket = server.private.as_ref().expect("it runs").socket_folder().display().to_string();
+    let socket = server.socket().display();
     let url = format!("postgres://gatehouse@localhost/foreign_one?host={socket}&sslmode=disable");
 
     let refused = origin(&["serve"], Some(&url)).await;

@@ -21,7 +21,7 @@ use crate::{
     origin_process::{ORIGIN, Origin},
     replicas::Replica,
     requests::{Answer, Customer, get},
-    test_server::{TestServer, folder},
+    test_server::{TestServer, connect, folder},
 };
 
 const KETTLE: &str = "/api/products/harbour-enamel-kettle";
@@ -84,7 +84,7 @@ async fn a_promoted_replica_is_found_without_a_restart() {
     assert_eq!(order(&customer, "before").await.status, StatusCode::CREATED);
     let reached = async {
         let count = "SELECT count(*) FROM orders";
-        let mut connection = database::connect(&replica.options).await.expect("the replica");
+        let mut connection = connect(&replica.options).await;
         while sqlx::query_scalar::<_, i64>(count).fetch_one(&mut connection).await.expect("a count") < 1 {}
     };
     tokio::time::timeout(PATIENCE, reached).await.expect("the replica has the order");
@@ -132,10 +132,11 @@ async fn with_the_database_away_at_the_start_pages_are_served_and_the_rest_follo
     let path = data.path().to_owned();
     let start = move || PrivatePostgres::start(&path, std::path::Path::new(ORIGIN)).expect("it starts");
     let private = tokio::task::spawn_blocking(start.clone()).await.expect("no panic");
-    let mut connection = database::connect(&private.connect_options()).await.expect("a connection");
+    let options = private.connect_options();
+    let mut connection = connect(&options).await;
     database::migrate(&mut connection).await.expect("migrated");
     drop(connection);
-    let socket = private.socket_folder().display().to_string();
+    let socket = options.get_socket().expect("it has no other way in").display().to_string();
     tokio::task::spawn_blocking(move || drop(private)).await.expect("it stops");
 
     let url = format!("postgres://gatehouse@localhost/gatehouse?host={socket}&sslmode=disable");
@@ -168,7 +169,7 @@ async fn a_database_that_is_ahead_is_no_obstacle() {
     .expect("a newer migration");
     database::migrate(&mut connection).await.expect("what is not known is left alone");
     assert_eq!(database::pending_migrations(&mut connection).await.expect("a count"), 0);
-    let socket = server.private.as_ref().expect("it runs").socket_folder().display().to_string();
+    let socket = server.socket().display();
     let url = format!("postgres://gatehouse@localhost/gatehouse?host={socket}&sslmode=disable");
     let data = folder();
     let mut command = Origin::command(data.path());
@@ -183,7 +184,7 @@ async fn a_hang_up_has_the_databases_servers_read_again() {
     let data = folder();
     let file = data.path().join("origin.toml");
     let write = |server: &TestServer, more: &str| {
-        let socket = server.private.as_ref().expect("it runs").socket_folder().display().to_string();
+        let socket = server.socket().display();
         let url = format!("postgres://gatehouse@localhost/gatehouse?host={socket}&sslmode=disable");
         std::fs::write(&file, format!("{more}[database]\nurl = [\"{url}\"]\n")).expect("the settings");
     };

@@ -132,7 +132,12 @@ pub(crate) fn owner_and_server(data: &Path) -> Option<(i32, i32)> {
 
 /// The process id of the private server of a data folder, from PostgreSQL's own file.
 pub(crate) fn postmaster(data: &Path) -> Option<i32> {
-    let text = fs::read_to_string(cluster(data).join("postmaster.pid")).ok()?;
+    process_of(&cluster(data))
+}
+
+/// The same of a cluster.
+pub(crate) fn process_of(cluster: &Path) -> Option<i32> {
+    let text = fs::read_to_string(cluster.join("postmaster.pid")).ok()?;
     text.lines().next()?.parse().ok()
 }
 

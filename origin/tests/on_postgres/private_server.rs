@@ -125,14 +125,14 @@ async fn an_orphan_that_works_is_adopted_and_stopped_with_its_new_owner() {
     let start =
         || PrivatePostgres::start(data.path(), Path::new(ORIGIN)).unwrap_or_else(|error| panic!("{error:#}"));
     let first = start();
-    let pid = first.process_id().expect("a server");
+    let pid = running(data.path());
     let command = fs::read(format!("/proc/{pid}/cmdline")).expect("its command");
     let command: Vec<&str> = command
         .split(|byte| *byte == 0)
         .filter(|part| !part.is_empty())
         .map(|part| str::from_utf8(part).expect("UTF-8"))
         .collect();
-    let owner = fs::metadata(first.folder().join("cluster")).expect("a cluster");
+    let owner = fs::metadata(cluster(data.path())).expect("a cluster");
     drop(first);
 
     // The same server without an owner: what a kill leaves where there is no parent-death signal.
@@ -154,7 +154,7 @@ async fn an_orphan_that_works_is_adopted_and_stopped_with_its_new_owner() {
     }
 
     let adopter = start();
-    assert_eq!(adopter.process_id(), Some(orphan_pid));
+    assert_eq!(running(data.path()), orphan_pid);
     // The test is the orphan's parent: until it takes the exit status, the process is not gone.
     let waiting = std::thread::spawn(move || orphan.wait());
     drop(adopter);
@@ -174,7 +174,8 @@ async fn a_pid_file_whose_number_went_to_another_process_does_not_stop_the_start
     assert_ne!(number, std::process::id().to_string());
     drop(first);
     fs::write(&file, stale).expect("a stale pid file");
-    assert!(start().process_id().is_some());
+    let _second = start();
+    assert_ne!(running(data.path()).to_string(), std::process::id().to_string());
 }
 
 #[tokio::test]
@@ -198,7 +199,7 @@ async fn a_data_folder_with_a_long_name_works() {
     let folder = folder();
     let data = folder.path().join("long".repeat(30));
     let server = PrivatePostgres::start(&data, Path::new(ORIGIN)).unwrap_or_else(|error| panic!("{error:#}"));
-    let socket = server.socket_folder().to_owned();
+    let socket = server.connect_options().get_socket().expect("it has no other way in").clone();
     assert!(socket.starts_with("/tmp"), "{socket:?}");
     drop(server);
     fs::remove_dir_all(socket).expect("removed");

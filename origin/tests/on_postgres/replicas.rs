@@ -35,8 +35,9 @@ use tempfile::TempDir;
 use crate::{
     PATIENCE,
     edge_double::EdgeDouble,
+    origin_process::process_of,
     requests::{Answer, Customer, get, get_if_none_match, metric},
-    test_server::{TestServer, folder, searches},
+    test_server::{TestServer, connect, folder, searches},
 };
 
 const KETTLE: &str = "/api/products/harbour-enamel-kettle";
@@ -51,9 +52,9 @@ pub(crate) struct Replica {
 impl Replica {
     pub(crate) async fn start(server: &TestServer) -> Self {
         let private = server.private.as_ref().expect("it runs");
-        let (source, owner) = (private.socket_folder().to_owned(), private.folder().join("cluster"));
-        let command = fs::read(format!("/proc/{}/cmdline", private.process_id().expect("it runs")))
-            .expect("its command");
+        let owner = private.folder().join("cluster");
+        let command =
+            fs::read(format!("/proc/{}/cmdline", process_of(&owner).expect("it runs"))).expect("its command");
         let postgres =
             str::from_utf8(command.split(|byte| *byte == 0).next().expect("a program")).expect("UTF-8");
         let programs = Path::new(postgres).parent().expect("a folder").to_owned();
@@ -74,7 +75,7 @@ impl Replica {
         let copied = run("pg_basebackup")
             .args(["--username", "gatehouse", "--write-recovery-conf", "--checkpoint", "fast", "--no-sync"])
             .arg("--host")
-            .arg(&source)
+            .arg(server.socket())
             .arg("--pgdata")
             .arg(&cluster)
             .status()
@@ -99,7 +100,7 @@ impl Replica {
     }
 
     async fn connect(&self) -> PgConnection {
-        origin::database::connect(&self.options).await.expect("the replica answers")
+        connect(&self.options).await
     }
 
     pub(crate) async fn run(&self, sql: &'static str) {

@@ -31,7 +31,7 @@ impl Counted {
     async fn start(server: &TestServer) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let port = listener.local_addr().expect("an address").port();
-        let socket = server.private.as_ref().expect("it runs").socket_folder().join(".s.PGSQL.5432");
+        let socket = server.socket().join(".s.PGSQL.5432");
         let ended = Arc::<AtomicUsize>::default();
         let count = Arc::clone(&ended);
         tokio::spawn(async move {

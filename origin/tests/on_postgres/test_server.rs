@@ -30,6 +30,12 @@ pub(crate) fn folder() -> TempDir {
     folder
 }
 
+/// A connection without a time limit on statements.
+pub(crate) async fn connect(options: &PgConnectOptions) -> PgConnection {
+    let connected = Servers::from(options.clone()).connect(database::START_PATIENCE).await;
+    connected.expect("the server takes connections")
+}
+
 /// A private server with a migrated database; stopped and removed when dropped.
 pub(crate) struct TestServer {
     pub(crate) private: Option<PrivatePostgres>,
@@ -56,7 +62,12 @@ impl TestServer {
     }
 
     pub(crate) async fn connect(&self) -> PgConnection {
-        database::connect(&self.options).await.expect("the server takes connections")
+        connect(&self.options).await
+    }
+
+    /// The folder of its unix socket.
+    pub(crate) fn socket(&self) -> &Path {
+        self.options.get_socket().expect("a private server has no other way in")
     }
 
     pub(crate) fn router(&self) -> Router {

@@ -56,7 +56,7 @@ type Record = Arc<Mutex<BTreeMap<String, Asked>>>;
 async fn overheard(server: &TestServer, record: &Record) -> PgConnectOptions {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let port = listener.local_addr().expect("an address").port();
-    let socket = server.private.as_ref().expect("it runs").socket_folder().join(".s.PGSQL.5432");
+    let socket = server.socket().join(".s.PGSQL.5432");
     let record = Arc::clone(record);
     tokio::spawn(async move {
         while let Ok((client, _)) = listener.accept().await {
