@@ -121,23 +121,6 @@ impl Fingerprint {
     }
 }
 
-/// What a key turns out to be.
-#[derive(Debug)]
-pub(crate) enum Begun {
-    /// A known one: its request has been answered with this.
-    Answered(Response),
-    /// A new one. The transaction has begun.
-    First(Attempt),
-}
-
-/// The first request with its key, under way in a transaction that holds the key.
-#[derive(Debug)]
-pub(crate) struct Attempt {
-    user: UserId,
-    key: String,
-    fingerprint: Fingerprint,
-}
-
 impl IdempotencyKey {
     pub(crate) fn as_str(&self) -> &str {
         &self.key
@@ -153,10 +136,12 @@ impl IdempotencyKey {
         user: UserId,
         fingerprint: &Fingerprint,
     ) -> Result<Response, Problem> {
-        let known = sqlx::query_as::<_, Answer>(BY_KEY).bind(user).bind(&self.key);
-        let answer =
-            connection.optional("idempotency.find", known).await?.ok_or_else(Problem::in_progress)?;
-        answer.again(fingerprint)
+        self.known(connection, user).await?.ok_or_else(Problem::in_progress)?.again(fingerprint)
+    }
+
+    async fn known(&self, connection: &mut Connection, user: UserId) -> Result<Option<Answer>, sqlx::Error> {
+        let known = sqlx::query_as(BY_KEY).bind(user).bind(&self.key);
+        connection.optional("idempotency.find", known).await
     }
 
     /// Keeps a refusal, of which nothing else was written, and answers with it; or with what another request with this key has
@@ -175,52 +160,52 @@ impl IdempotencyKey {
         Ok(answer.into_response())
     }
 
-    /// Begins the transaction of the work.
+    /// Begins the transaction of the work, which holds the key until its [`end`](Self::end); or answers what the request has been
+    /// answered before.
     ///
     /// # Errors
     /// 409 while another has the key, 422 when it belongs to another request; then there is no transaction.
     pub(crate) async fn begin(
-        self,
+        &self,
         connection: &mut Connection,
         user: UserId,
-        fingerprint: Fingerprint,
-    ) -> Result<Begun, Problem> {
+        fingerprint: &Fingerprint,
+    ) -> Result<Option<Response>, Problem> {
         connection.begin().await?;
-        let lock = sqlx::query_as::<_, (bool,)>(LOCK).bind(user).bind(self.key.clone());
+        let lock = sqlx::query_as::<_, (bool,)>(LOCK).bind(user).bind(&self.key);
         if !connection.one("idempotency.lock", lock).await?.0 {
             return Err(Problem::in_progress());
         }
-        let known = sqlx::query_as::<_, Answer>(BY_KEY).bind(user).bind(self.key.clone());
-        if let Some(answer) = connection.optional("idempotency.find", known).await? {
+        if let Some(answer) = self.known(connection, user).await? {
             // Nothing was written. The commit frees the lock, so that the next request with this key does not find it taken.
             connection.commit().await?;
-            return answer.again(&fingerprint).map(Begun::Answered);
+            return answer.again(fingerprint).map(Some);
         }
         connection.execute("savepoint", sqlx::query("SAVEPOINT untouched")).await?;
-        Ok(Begun::First(Attempt { user, key: self.key, fingerprint }))
+        Ok(None)
     }
-}
 
-impl Attempt {
     /// Keeps the answer with the work, or the refusal without it, and commits.
     ///
     /// # Errors
     /// The work's own problem if it is a 5xx. Nothing is committed then: the transaction is rolled back when the connection is
     /// dropped.
     pub(crate) async fn end(
-        self,
+        &self,
         connection: &mut Connection,
+        user: UserId,
+        fingerprint: &Fingerprint,
         outcome: Result<Done, Problem>,
     ) -> Result<Response, Problem> {
         let answer = match outcome {
-            Ok(done) => Answer::of(&self.fingerprint, done)?,
+            Ok(done) => Answer::of(fingerprint, done)?,
             Err(problem) if problem.status().is_server_error() => return Err(problem),
             Err(refusal) => {
                 connection.execute("savepoint", sqlx::query("ROLLBACK TO SAVEPOINT untouched")).await?;
-                Answer::refusing(&self.fingerprint, &refusal)?
+                Answer::refusing(fingerprint, &refusal)?
             }
         };
-        answer.keep(connection, self.user, &self.key).await?;
+        answer.keep(connection, user, &self.key).await?;
         connection.commit().await?;
         Ok(answer.into_response())
     }

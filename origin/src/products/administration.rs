@@ -22,7 +22,7 @@ use crate::{
     caching::{EntityTag, IfMatch, Tag},
     categories,
     database::Connection,
-    idempotency::{Begun, Done, Fingerprint, IdempotencyKey, Keyed},
+    idempotency::{Done, Fingerprint, IdempotencyKey, Keyed},
     input::{self, Checked, Input, Wrong},
     numbers::{Cents, ProductId},
     outbox, pictures,
@@ -355,17 +355,16 @@ pub(crate) async fn restock(
     let mut connection = shop.database.acquire().await?;
     let administrator = sessions::administrator(&mut connection, &headers).await?;
     let fingerprint = Fingerprint::of(&("restock", &slug, quantity))?;
-    let attempt = match key.begin(&mut connection, administrator.id, fingerprint).await? {
-        Begun::Answered(response) => return Ok(response),
-        Begun::First(attempt) => attempt,
-    };
+    if let Some(answered) = key.begin(&mut connection, administrator.id, &fingerprint).await? {
+        return Ok(answered);
+    }
     let outcome = add(&mut connection, &slug, quantity).await;
     let added = outcome.is_ok();
     let outcome = outcome.and_then(|product| {
         let entity = product.entity().as_str().to_owned();
         Done::json(StatusCode::OK, (header::ETAG, entity), &product)
     });
-    let response = attempt.end(&mut connection, outcome).await?;
+    let response = key.end(&mut connection, administrator.id, &fingerprint, outcome).await?;
     if added {
         shop.activity.record(Event::new("product.restock").by(administrator.id).about(slug));
     }
