@@ -8,7 +8,7 @@ use time::OffsetDateTime;
 use utoipa::ToSchema;
 
 use crate::{
-    pagination::newest_first::{Page, Parameters, Placed},
+    pagination::newest_first::{Page, Parameters},
     problem::Problem,
     sessions,
     shop::Shop,
@@ -30,12 +30,6 @@ pub(crate) struct Entry {
     timestamp: OffsetDateTime,
     action: String,
     subject: Option<String>,
-}
-
-impl Placed for Entry {
-    fn place(&self) -> (OffsetDateTime, i64) {
-        (self.timestamp, self.id)
-    }
 }
 
 /// A page of one's activity.
@@ -64,6 +58,7 @@ pub(crate) async fn list(
     let mut connection = shop.reads.acquire(&headers).await?;
     let user = sessions::user(&shop, &mut connection, &headers).await?;
     let query = sqlx::query_as(BY_USER).bind(user.id);
-    let (activity, next_cursor) = page.read(&mut connection, "activity.list", query).await?;
+    let place = |entry: &Entry| (entry.timestamp, entry.id);
+    let (activity, next_cursor) = page.read(&mut connection, "activity.list", query, place).await?;
     Ok(Json(Entries { activity, next_cursor }))
 }

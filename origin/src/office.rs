@@ -21,7 +21,7 @@ use crate::{
     numbers::{CategoryId, Cents, OrderId, ProductId, UserId},
     orders::{self, OrderStatus, WholeOrder},
     outbox,
-    pagination::newest_first::{Page, Parameters, Placed},
+    pagination::newest_first::{Page, Parameters},
     problem::Problem,
     products::{
         Slug,
@@ -75,12 +75,6 @@ struct KeptProduct {
     created_at: OffsetDateTime,
 }
 
-impl Placed for KeptProduct {
-    fn place(&self) -> (OffsetDateTime, i64) {
-        (self.created_at, self.id.into())
-    }
-}
-
 /// A page of them.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct KeptProducts {
@@ -107,7 +101,8 @@ pub(crate) async fn products(
     let mut connection = shop.reads.acquire(&headers).await?;
     sessions::administrator(&mut connection, &headers).await?;
     let query = sqlx::query_as(PRODUCTS);
-    let (products, next_cursor) = page.read(&mut connection, "office.products", query).await?;
+    let place = |product: &KeptProduct| (product.created_at, product.id.into());
+    let (products, next_cursor) = page.read(&mut connection, "office.products", query, place).await?;
     Ok(Json(KeptProducts { products, next_cursor }))
 }
 
@@ -199,12 +194,6 @@ struct PlacedOrder {
     email: String,
 }
 
-impl Placed for PlacedOrder {
-    fn place(&self) -> (OffsetDateTime, i64) {
-        (self.created_at, self.id.into())
-    }
-}
-
 /// A page of everybody's orders.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct PlacedOrders {
@@ -231,7 +220,8 @@ pub(crate) async fn placed_orders(
     let mut connection = shop.reads.acquire(&headers).await?;
     sessions::administrator(&mut connection, &headers).await?;
     let query = sqlx::query_as(ORDERS);
-    let (orders, next_cursor) = page.read(&mut connection, "office.orders", query).await?;
+    let place = |order: &PlacedOrder| (order.created_at, order.id.into());
+    let (orders, next_cursor) = page.read(&mut connection, "office.orders", query, place).await?;
     Ok(Json(PlacedOrders { orders, next_cursor }))
 }
 

@@ -28,7 +28,7 @@ use crate::{
     input::{self, Checked, LARGEST_INTEGER, Wrong},
     numbers::{Cents, OrderId, ProductId, UserId},
     observe,
-    pagination::newest_first::{Page, Parameters, Placed},
+    pagination::newest_first::{Page, Parameters},
     problem::{FieldError, Problem},
     sessions,
     shop::Shop,
@@ -206,12 +206,6 @@ pub(crate) struct Order {
     cancelled_at: Option<OffsetDateTime>,
 }
 
-impl Placed for Order {
-    fn place(&self) -> (OffsetDateTime, i64) {
-        (self.created_at, self.id.into())
-    }
-}
-
 /// The same with its lines.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct WholeOrder {
@@ -345,7 +339,8 @@ pub(crate) async fn list(
     let mut connection = shop.reads.acquire(&headers).await?;
     let user = sessions::user(&shop, &mut connection, &headers).await?;
     let query = sqlx::query_as(LIST).bind(user.id);
-    let (orders, next_cursor) = page.read(&mut connection, "orders.list", query).await?;
+    let place = |order: &Order| (order.created_at, order.id.into());
+    let (orders, next_cursor) = page.read(&mut connection, "orders.list", query, place).await?;
     Ok(Json(Orders { orders, next_cursor }))
 }
 

@@ -51,26 +51,21 @@ impl<S: Send + Sync> FromRequestParts<S> for Page {
     }
 }
 
-/// A row of such a list.
-pub(crate) trait Placed: for<'r> FromRow<'r, PgRow> + Send + Unpin {
-    /// When it came to be, and its id.
-    fn place(&self) -> (OffsetDateTime, i64);
-}
-
 impl Page {
     /// Asks for the page's rows; the last three parameters of the statement are the time and the id that they come after, and how
-    /// many are wanted. The rows, and the cursor of the next page, if there is one.
-    pub(crate) async fn read<T: Placed>(
+    /// many are wanted. `place` says when a row came to be, and its id. The rows, and the cursor of the next page, if there is one.
+    pub(crate) async fn read<T: for<'r> FromRow<'r, PgRow> + Send + Unpin>(
         &self,
         connection: &mut Connection,
         name: &'static str,
         query: Rows<'_, T>,
+        place: fn(&T) -> (OffsetDateTime, i64),
     ) -> Result<(Vec<T>, Option<String>), sqlx::Error> {
         let (time, id) = self.after;
         // One more than the page tells whether there is another.
         let query = query.bind(time).bind(id).bind(i64::from(self.limit) + 1);
         let mut rows = connection.all(name, query).await?;
-        let last = cut(&mut rows, self.limit).map(Placed::place);
+        let last = cut(&mut rows, self.limit).map(place);
         let next = last.map(|(time, id)| Cursor { key: Key::CreatedAt(time), id }.encode(Sort::Newest));
         Ok((rows, next))
     }
