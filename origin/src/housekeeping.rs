@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use sqlx::{Connection as _, PgPool};
-use tokio::{sync::watch, time::sleep};
+use tokio::{sync::watch, time::timeout};
 
 const EVERY: Duration = Duration::from_secs(60 * 60);
 /// After a failure.
@@ -32,10 +32,7 @@ pub async fn run(pool: PgPool, retention_months: u32, mut stop: watch::Receiver<
                 AGAIN
             }
         };
-        tokio::select! {
-            () = sleep(next) => {}
-            _ = stop.changed() => {}
-        }
+        let _ = timeout(next, stop.changed()).await;
     }
 }
 

@@ -9,7 +9,7 @@ use lettre::{
     AsyncFileTransport, AsyncSmtpTransport, AsyncTransport as _, Message, Tokio1Executor, message::Mailbox,
 };
 use sqlx::{Connection as _, FromRow, PgPool};
-use tokio::{sync::watch, time::sleep};
+use tokio::{sync::watch, time::timeout};
 
 use crate::settings::MailSettings;
 
@@ -76,10 +76,7 @@ impl Postman {
                 Ok(false) => {}
                 Err(error) => tracing::warn!(%error, "mails cannot be read"),
             }
-            tokio::select! {
-                () = sleep(POLL) => {}
-                _ = stop.changed() => {}
-            }
+            let _ = timeout(POLL, stop.changed()).await;
         }
     }
 

@@ -146,22 +146,17 @@ impl Servers {
 
     /// Looks for the server that takes writes whenever there is doubt, until `stop` says so.
     pub async fn watch(self, mut stop: watch::Receiver<bool>) {
+        let mut found = true;
         while !*stop.borrow() {
-            tokio::select! {
-                () = self.shared.wake.notified() => {}
-                _ = stop.changed() => return,
-            }
-            while !self.seek().await {
+            if found {
                 tokio::select! {
-                    () = sleep(AGAIN) => {}
+                    () = self.shared.wake.notified() => {}
                     _ = stop.changed() => return,
                 }
             }
+            found = self.seek().await;
             // A failure that the search does not explain must not have it run all the time.
-            tokio::select! {
-                () = sleep(AGAIN) => {}
-                _ = stop.changed() => return,
-            }
+            let _ = timeout(AGAIN, stop.changed()).await;
         }
     }
 

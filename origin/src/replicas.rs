@@ -287,10 +287,7 @@ impl Reads {
                     tracing::info!("the primary is back");
                 }
             }
-            tokio::select! {
-                () = sleep(CHECK) => {}
-                _ = stop.changed() => {}
-            }
+            let _ = timeout(CHECK, stop.changed()).await;
         }
     }
 

@@ -37,7 +37,7 @@ use prometheus_client::metrics::counter::Counter;
 use prost::Message as _;
 use tokio::{
     sync::{mpsc, watch},
-    time::{Instant, sleep, timeout},
+    time::{Instant, timeout},
 };
 
 use crate::{
@@ -324,10 +324,7 @@ impl Exporter {
                 Err(error) if attempt == ATTEMPTS || *stop.borrow() || !may_pass(&error) => break error,
                 Err(_) => {}
             }
-            tokio::select! {
-                () = sleep(FIRST_PAUSE * (1 << (attempt - 1))) => {}
-                _ = stop.changed() => {}
-            }
+            let _ = timeout(FIRST_PAUSE * (1 << (attempt - 1)), stop.changed()).await;
             attempt += 1;
         };
         self.lost.inc_by(count);

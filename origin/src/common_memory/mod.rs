@@ -282,10 +282,7 @@ impl CommonMemory {
             *inner.trusted_until.lock() = trusted.then(|| now + TRUST);
             inner.metrics.memory_believed.set(trusted.into());
             pause = if answers { CHECK } else { (pause * 2).min(LONGEST_PAUSE) };
-            tokio::select! {
-                () = sleep(pause) => {}
-                _ = stop.changed() => {}
-            }
+            let _ = timeout(pause, stop.changed()).await;
         }
     }
 }
