@@ -10,16 +10,14 @@ use std::{sync::Arc, time::Duration};
 use sqlx::PgPool;
 use tokio::{
     sync::{mpsc, watch},
-    time::{Instant, sleep, timeout},
+    time::{Instant, sleep},
 };
 
-use crate::{numbers::UserId, observe::Metrics};
+use crate::{batches::gather, numbers::UserId, observe::Metrics};
 
 /// Events in memory at most, a few hundred bytes each.
 const QUEUE: usize = 8_192;
 const BATCH: usize = 1_000;
-/// An event is in the database this long after it happened, or sooner.
-const GATHER: Duration = Duration::from_secs(1);
 const PAUSE: Duration = Duration::from_secs(1);
 
 pub(crate) const INSERT: &str = "
@@ -82,18 +80,7 @@ impl Writer {
     /// Writes until `stop` says so, and then what is left.
     pub async fn run(mut self, pool: PgPool, mut stop: watch::Receiver<bool>) {
         let mut batch = Vec::new();
-        loop {
-            tokio::select! {
-                taken = self.events.recv_many(&mut batch, BATCH) => if taken == 0 { return },
-                _ = stop.changed() => break,
-            }
-            // A batch costs the database little more than one row, so it is worth waiting for more events.
-            let gather =
-                async { while self.events.recv_many(&mut batch, BATCH).await > 0 && batch.len() < BATCH {} };
-            tokio::select! {
-                _ = timeout(GATHER, gather) => {}
-                _ = stop.changed() => {}
-            }
+        while gather(&mut self.events, &mut batch, BATCH, &mut stop).await {
             while let Err(error) = write(&pool, &batch).await {
                 tracing::warn!(%error, waiting = batch.len(), "the activity log cannot be written");
                 if *stop.borrow() {
@@ -105,9 +92,6 @@ impl Writer {
                 sleep(PAUSE).await;
             }
             batch.clear();
-            if *stop.borrow() {
-                break;
-            }
         }
         self.events.close();
         while self.events.recv_many(&mut batch, BATCH).await > 0 {

@@ -44,6 +44,7 @@ pub mod problem;
 pub mod traces;
 
 pub mod activity_log;
+mod batches;
 pub mod database;
 pub mod housekeeping;
 pub mod mail;

@@ -41,6 +41,7 @@ use tokio::{
 };
 
 use crate::{
+    batches::gather,
     outgoing::{self, PostError},
     settings::{HttpAddress, TelemetrySettings},
 };
@@ -48,8 +49,6 @@ use crate::{
 /// Ended spans in memory at most, about a kilobyte each.
 const QUEUE: usize = 4_096;
 const BATCH: usize = 512;
-/// A span is sent this long after it ended, or sooner.
-const GATHER: Duration = Duration::from_secs(1);
 /// How often a batch is sent before it is given up, and how long the first pause is; each is twice the one before.
 const ATTEMPTS: u32 = 3;
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
@@ -275,24 +274,7 @@ impl Exporter {
     /// Sends until `stop` says so, and then what is left, for as long as `FLUSH` and two POSTs.
     pub async fn run(mut self, mut stop: watch::Receiver<bool>) {
         let mut batch = Vec::new();
-        while !*stop.borrow() {
-            tokio::select! {
-                taken = self.spans.recv_many(&mut batch, BATCH) => if taken == 0 { return },
-                _ = stop.changed() => break,
-            }
-            let gather = async {
-                let mut room = BATCH - batch.len();
-                while room > 0 {
-                    match self.spans.recv_many(&mut batch, room).await {
-                        0 => return,
-                        taken => room -= taken,
-                    }
-                }
-            };
-            tokio::select! {
-                _ = timeout(GATHER, gather) => {}
-                _ = stop.changed() => {}
-            }
+        while gather(&mut self.spans, &mut batch, BATCH, &mut stop).await {
             self.export(std::mem::take(&mut batch), &mut stop).await;
         }
         self.spans.close();
