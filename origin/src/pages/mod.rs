@@ -28,7 +28,7 @@ use crate::{
     categories,
     client::Client,
     common_memory::{Made, Subject},
-    database::{AcquireError, Connection},
+    database::Connection,
     pagination::Sort,
     problem::Problem,
     products::{self, ListParameters, ListRequest, Page},
@@ -303,20 +303,8 @@ enum Told {
     Problem(Problem),
 }
 
-impl From<Problem> for Told {
-    fn from(problem: Problem) -> Self {
-        Self::Problem(problem)
-    }
-}
-
-impl From<sqlx::Error> for Told {
-    fn from(error: sqlx::Error) -> Self {
-        Self::Problem(error.into())
-    }
-}
-
-impl From<AcquireError> for Told {
-    fn from(error: AcquireError) -> Self {
+impl<E: Into<Problem>> From<E> for Told {
+    fn from(error: E) -> Self {
         Self::Problem(error.into())
     }
 }
