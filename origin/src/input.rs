@@ -148,7 +148,7 @@ fn explain(error: &serde_path_to_error::Error<serde_json::Error>) -> Problem {
     if field == "." {
         return Problem::invalid_fields(Vec::new()).detail(message);
     }
-    Problem::invalid_fields(vec![FieldError { field, message }])
+    Problem::invalid_field(field, message)
 }
 
 #[cfg(test)]

@@ -23,7 +23,7 @@ use crate::{
     activity_log::Event,
     caching::{SURROGATE_KEY, Tag},
     database::Connection,
-    problem::{FieldError, Problem},
+    problem::Problem,
     sessions,
     shop::Shop,
 };
@@ -135,13 +135,9 @@ pub(crate) fn is_stem(text: &str) -> bool {
 pub(crate) async fn check(connection: &mut Connection, stem: Option<&str>) -> Result<(), Problem> {
     let Some(stem) = stem.filter(|stem| is_stem(stem)) else { return Ok(()) };
     let query = sqlx::query_as::<_, (i32,)>(EXISTS).bind(stem.to_owned());
-    match connection.optional("pictures.exists", query).await? {
-        Some(_) => Ok(()),
-        None => {
-            let message = "a picture that has been put in: `POST /api/pictures`".to_owned();
-            Err(Problem::invalid_fields(vec![FieldError { field: "image".to_owned(), message }]))
-        }
-    }
+    let found = connection.optional("pictures.exists", query).await?;
+    let message = "a picture that has been put in: `POST /api/pictures`";
+    found.map(drop).ok_or_else(|| Problem::invalid_field("image", message))
 }
 
 async fn read(body: Body) -> Result<Bytes, Problem> {
@@ -209,7 +205,7 @@ fn unusable(error: &image::ImageError) -> Problem {
 }
 
 fn refused(message: String) -> Problem {
-    Problem::invalid_fields(vec![FieldError { field: "body".to_owned(), message }])
+    Problem::invalid_field("body", message)
 }
 
 fn none() -> Problem {

@@ -131,6 +131,11 @@ impl Problem {
         Self { errors, ..problem }
     }
 
+    /// The same of one field.
+    pub(crate) fn invalid_field(field: impl Into<String>, message: impl Into<String>) -> Self {
+        Self::invalid_fields(vec![FieldError { field: field.into(), message: message.into() }])
+    }
+
     /// 403: another site may have caused this.
     pub(crate) fn cross_site(detail: &'static str) -> Self {
         Self::new(StatusCode::FORBIDDEN, "cross-site", "Not from there").detail(detail)

@@ -26,7 +26,7 @@ use crate::{
     input::{self, Checked, Input, Wrong},
     numbers::{Cents, ProductId},
     outbox, pictures,
-    problem::{FieldError, Problem},
+    problem::Problem,
     sessions,
     shop::Shop,
 };
@@ -412,10 +412,8 @@ async fn edit(
 async fn add(connection: &mut Connection, slug: &str, quantity: i32) -> Result<Changed, Problem> {
     let before = Changed::lock(connection, slug).await?;
     if before.stock.checked_add(quantity).is_none_or(|stock| stock > MOST_PIECES) {
-        return Err(Problem::invalid_fields(vec![FieldError {
-            field: "quantity".to_owned(),
-            message: format!("more than the {MOST_PIECES} pieces of a product that the shop can count"),
-        }]));
+        let message = format!("more than the {MOST_PIECES} pieces of a product that the shop can count");
+        return Err(Problem::invalid_field("quantity", message));
     }
     let query = sqlx::query(RESTOCK).bind(before.id).bind(quantity);
     connection.execute("products.restock", query).await?;
@@ -446,6 +444,5 @@ fn outdated<'a>(before: &'a Changed, after: &'a Changed) -> Vec<Tag<'a>> {
 }
 
 fn no_such_category() -> Problem {
-    let message = "the slug of a category that is there".to_owned();
-    Problem::invalid_fields(vec![FieldError { field: "category".to_owned(), message }])
+    Problem::invalid_field("category", "the slug of a category that is there")
 }
