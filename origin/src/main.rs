@@ -200,21 +200,16 @@ impl Server {
     /// Brings the database up to date; answers whether it is there to be: one of somebody else's may be away, and the shop is
     /// open for whatever needs no database.
     async fn prepare_to_serve(&self, settings: &Settings) -> anyhow::Result<bool> {
-        if self.private.is_none() {
-            return match self.servers.connect(Duration::ZERO).await {
-                Err(error) if primary::is_away(&error) => {
-                    tracing::warn!(%error, "the database is away: what needs it is answered 503 until it is there");
-                    Ok(false)
-                }
-                outcome => {
-                    let mut connection = outcome.context("cannot connect to the database")?;
-                    self.bring_up_to_date(&mut connection, &settings.database).await.map(|()| true)
-                }
-            };
-        }
-        let mut connection = self.connect().await?;
+        let patience = if self.private.is_some() { database::START_PATIENCE } else { Duration::ZERO };
+        let mut connection = match self.servers.connect(patience).await {
+            Err(error) if self.private.is_none() && primary::is_away(&error) => {
+                tracing::warn!(%error, "the database is away: what needs it is answered 503 until it is there");
+                return Ok(false);
+            }
+            outcome => outcome.context("cannot connect to the database")?,
+        };
         self.bring_up_to_date(&mut connection, &settings.database).await?;
-        if settings.seed_when_empty > 0 {
+        if self.private.is_some() && settings.seed_when_empty > 0 {
             let added = seed::seed_if_empty(&mut connection, settings.seed_when_empty).await;
             let added = added.context("cannot seed")?;
             if added > 0 {
