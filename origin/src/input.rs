@@ -9,7 +9,7 @@ use serde::{
     Deserialize, Deserializer,
     de::{DeserializeOwned, Error as _},
 };
-use serde_json::{Value, error::Category};
+use serde_json::{Number, error::Category};
 
 use crate::problem::{FieldError, Problem};
 
@@ -118,14 +118,11 @@ pub(crate) fn integer<'de, T: TryFrom<i64>, D: Deserializer<'de>>(deserializer: 
 pub(crate) fn optional_integer<'de, T: TryFrom<i64>, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Option<T>, D::Error> {
-    let sent = Value::deserialize(deserializer)?;
-    if sent.is_null() {
-        return Ok(None);
-    }
+    let Some(sent) = Option::<Number>::deserialize(deserializer)? else { return Ok(None) };
     let is_whole = |number: &f64| number.fract() == 0.0 && number.abs() <= LARGEST_WITH_A_POINT;
     let number = sent.as_i64().or_else(|| sent.as_f64().filter(is_whole).map(|number| number as i64));
     let number = number.and_then(|number| T::try_from(number).ok());
-    number.map(Some).ok_or_else(|| D::Error::custom(NOT_WHOLE))
+    number.map(Some).ok_or_else(|| D::Error::custom(format!("{sent}: {NOT_WHOLE}")))
 }
 
 fn is_json(headers: &HeaderMap) -> bool {
@@ -227,6 +224,11 @@ mod tests {
                 Some("more[0].count"),
             ),
             (r#"{"name":"a","count":01}"#, StatusCode::BAD_REQUEST, None),
+            (
+                r#"{"name":"a","count":{"$serde_json::private::RawValue":"5"}}"#,
+                StatusCode::UNPROCESSABLE_ENTITY,
+                Some("count"),
+            ),
             (r#"{"name":null}"#, StatusCode::UNPROCESSABLE_ENTITY, Some("name")),
             (r"7", StatusCode::UNPROCESSABLE_ENTITY, None),
             (

@@ -156,7 +156,9 @@ impl Servers {
             }
             found = self.seek().await;
             // A failure that the search does not explain must not have it run all the time.
-            let _ = timeout(AGAIN, stop.changed()).await;
+            if timeout(AGAIN, stop.changed()).await.is_ok() {
+                return;
+            }
         }
     }
 
