@@ -23,7 +23,6 @@ use axum::{
     routing::{MethodRouter, get},
 };
 use bytes::Bytes;
-use headers::{ETag, HeaderMapExt as _, IfNoneMatch};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use minijinja::{AutoEscape, Environment, UndefinedBehavior, Value, context};
 use serde::Serialize;
@@ -127,22 +126,20 @@ fn plain_not_found() -> Response {
 /// Something that can be sent as it is.
 struct Representation {
     content_type: &'static str,
-    etag: ETag,
+    etag: HeaderValue,
     body: Bytes,
 }
 
 impl Representation {
     fn new(content_type: &'static str, body: Bytes) -> Self {
-        let etag = format!("\"{}\"", content_hash(&body));
-        let etag = etag.parse().expect("hexadecimal digits in quotes are an entity tag");
+        let etag = HeaderValue::try_from(format!("\"{}\"", content_hash(&body)))
+            .expect("quotes and hexadecimal digits are allowed in a header value");
         Self { content_type, etag, body }
     }
 
     /// The whole answer, or 304 when a 200 would only repeat what the client has (RFC 9110 §13.1.2, §15.4.5).
     fn answer(&self, status: StatusCode, cache_control: HeaderValue, request: &HeaderMap) -> Response {
-        // By weak comparison: a tag that the edge weakened still matches.
-        let known = request.typed_get().is_some_and(|it: IfNoneMatch| !it.precondition_passes(&self.etag));
-        let unchanged = known && status == StatusCode::OK;
+        let unchanged = status == StatusCode::OK && self.is_known_to(request);
         let mut response =
             Response::new(if unchanged { Body::empty() } else { Body::from(self.body.clone()) });
         *response.status_mut() = if unchanged { StatusCode::NOT_MODIFIED } else { status };
@@ -150,13 +147,23 @@ impl Representation {
         head.insert(header::CONTENT_TYPE, HeaderValue::from_static(self.content_type));
         head.insert(header::CACHE_CONTROL, cache_control);
         if status == StatusCode::OK {
-            head.typed_insert(self.etag.clone());
+            head.insert(header::ETAG, self.etag.clone());
         }
         head.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
         if self.content_type == HTML {
             page_fields().for_each(|(name, value)| drop(head.insert(name, value)));
         }
         response
+    }
+
+    /// Weak comparison, as If-None-Match asks for (RFC 9110 §13.1.2): a tag that the edge weakened still matches.
+    fn is_known_to(&self, request: &HeaderMap) -> bool {
+        request
+            .get_all(header::IF_NONE_MATCH)
+            .iter()
+            .flat_map(|line| line.as_bytes().split(|byte| *byte == b','))
+            .map(<[u8]>::trim_ascii)
+            .any(|tag| tag == b"*" || tag.strip_prefix(b"W/").unwrap_or(tag) == self.etag.as_bytes())
     }
 }
 
