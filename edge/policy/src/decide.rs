@@ -246,7 +246,7 @@ fn decide_stale(request: &RequestFacts, stored: &Meta, rules: &Rules, now: Momen
         None => false,
     };
     let barred = stored.bars_stale();
-    if accepted && barred.is_none() {
+    if accepted && barred.is_none() && stored.is_to_be_used_again() {
         return Decision::Serve { stale: Some(Reason::MaxStale) };
     }
     // A client that named an age, or asked for freshness to come, is not served beyond it.

@@ -137,7 +137,7 @@ impl ConnectionShared {
     }
 }
 
-type Arrived = (Request<RecvStream>, SendResponse<UnsentOctets>);
+type Arrived = (Request<RecvStream>, SendResponse<UnsentOctets>, InFlight);
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// A connection whose client is about to send its preface.
@@ -213,7 +213,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             loop {
                 match connection.poll_accept(context) {
                     Poll::Pending => break,
-                    Poll::Ready(Some(arrived)) => self.arrived.push_back(arrived?),
+                    Poll::Ready(Some(arrived)) => {
+                        let (request, respond) = arrived?;
+                        let in_flight = InFlight::begin(Arc::clone(&self.shared.deadlines));
+                        self.arrived.push_back((request, respond, in_flight));
+                    }
                     Poll::Ready(None) => return Poll::Ready(Ok(())),
                 }
             }
@@ -289,8 +293,7 @@ fn nothing() -> ReusableBoxFuture<'static, ()> {
 }
 
 /// One request and its response, to the end of both.
-async fn exchange(shared: ConnectionShared, (request, mut respond): Arrived) {
-    let in_flight = InFlight::begin(Arc::clone(&shared.deadlines));
+async fn exchange(shared: ConnectionShared, (request, mut respond, in_flight): Arrived) {
     let (head, mut frames) = request.into_parts();
     if declares_none(&head.headers) && !frames.is_end_stream() {
         // Nothing more may come than the end. A request that goes on before it would be taken for whole although its

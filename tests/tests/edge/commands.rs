@@ -92,7 +92,7 @@ fn an_operator_on_this_machine_checks_purges_and_explains() {
     let none = "0 stored responses purged: nothing that is stored matches\n";
     assert_eq!(gone, (Some(0), none.to_owned()), "what is named may not be stored");
     let nothing = edge(&folder, &["purge"]);
-    assert_eq!(nothing.0, Some(1), "a purge of nothing is a mistake: {nothing:?}");
+    assert_eq!(nothing.0, Some(2), "a purge of nothing is a wrong command line: {nothing:?}");
 
     assert!(running.stop().success());
     assert!(!folder.path().join(SOCKET).exists(), "the socket's name goes with the edge");

@@ -125,7 +125,7 @@ const PROXY: &str = r#"# Where the app listens. The edge can run it too, and the
 [upstreams.app]
 servers = ["http://127.0.0.1:AT_PORT"]
 
-# What the app says in Cache-Control governs: no answer is used again that it does not let be used again.
+# What the app says in Cache-Control governs.
 [[routes]]
 name = "app"
 path = "/*"
@@ -227,7 +227,7 @@ name = "own"
 path = ["/edge.toml", "/edge.schema.json", "/certs/*"]
 respond = 404
 
-# What the app says in Cache-Control governs: no answer is used again that it does not let be used again.
+# What the app says in Cache-Control governs.
 [[routes]]
 name = "app"
 path = "/*"

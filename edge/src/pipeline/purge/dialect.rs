@@ -2,13 +2,13 @@
 //!
 //! Promises: what is purged is never less than what is asked for. Expressions match anywhere, as Varnish has them, unless they say
 //! `^` and `$`. Where one is more than a list of words or the beginning of a path, everything goes that it could mean: all of the
-//! host, or everything. (Two are taken as they are meant: a point in a list of host names is a point, and Cloudflare's tags count with
-//! their case.)
+//! host, or everything. (Some are taken as they are meant: a point in a list of host names is a point, old FOSHttpCache's tags are
+//! whole, and Cloudflare's tags count with their case.)
 //!
 //! | sent by | as |
 //! |---|---|
 //! | most plugins, for one URL | `PURGE /path`, Host |
-//! | WordPress (Proxy Cache Purge), below a path | `PURGE /path/.*`, `X-Purge-Method: regex` |
+//! | WordPress (Proxy Cache Purge), by expressions | `PURGE /path/.*`, `X-Purge-Method: regex` |
 //! | WordPress (W3 Total Cache), by expressions | `PURGE /.*` |
 //! | FOSHttpCache, Shopware, Drupal, for tags | `PURGE`, `PURGEKEYS` or `BAN` with `xkey-purge`, `xkey-softpurge`, `xkey`, `Surrogate-Key`, `Cache-Tags`, `Purge-Cache-Tags` or `Cache-Tag` |
 //! | FOSHttpCache, TYPO3, by expressions | `BAN` with `X-Host`, `X-Url`, `X-Cache-Tags` |
@@ -18,7 +18,7 @@
 //! | Fastly's clients | `PURGE /path`; `POST /purge/HOST/PATH`, `/service/ID/purge/KEY`, `/service/ID/purge` with Surrogate-Key or JSON, `/service/ID/purge_all`; `Fastly-Soft-Purge: 1` |
 //! | Cloudflare's clients | `POST /client/v4/zones/ID/purge_cache` with JSON |
 
-use cache_policy::text_of_field;
+use cache_policy::{LONGEST_TAG, text_of_field};
 use http::{HeaderMap, Method, Uri, header};
 use serde::Deserialize;
 
@@ -94,12 +94,22 @@ impl ForeignPurge<'_> {
 
     fn varnish(&self) -> Result<PurgeRequest, String> {
         let mut purge = PurgeRequest::default();
+        let is_ban = self.method.as_str() == "BAN";
+        let mut patterns: Vec<String> = TAG_PATTERNS.into_iter().filter_map(|name| self.text(name)).collect();
         for name in TAG_WORDS {
+            // A ban compares them with the field of answers, where they may be expressions.
+            let text = if is_ban { self.text(name) } else { None };
+            if let Some(pattern) =
+                text.filter(|text| text.contains(['^', '$', '(', '[', '*', '+', '?', '\\']))
+            {
+                patterns.push(pattern);
+                continue;
+            }
             let tags = self.words(name);
             purge.soft |= name == SOFT_KEYS && !tags.is_empty();
             purge.tags.extend(tags);
         }
-        for pattern in TAG_PATTERNS.into_iter().filter_map(|name| self.text(name)) {
+        for pattern in patterns {
             match words_of_pattern(&pattern) {
                 Some(tags) => purge.tags.extend(tags),
                 None => purge.everything = true,
@@ -118,7 +128,7 @@ impl ForeignPurge<'_> {
         }
         let host = self.host()?;
         let target = self.uri.path_and_query().map_or("/", |target| target.as_str());
-        if self.method.as_str() == "BAN" {
+        if is_ban {
             // It matches anywhere in a path; who asks by the proxy's own address means the paths of every host.
             match is_address(&host) {
                 true => purge.everything = true,
@@ -131,11 +141,7 @@ impl ForeignPurge<'_> {
                 || self.text("x-purge-regex").is_some()
                 || is_no_url(target);
         match is_expression {
-            true => {
-                let start = beginning_of_path(&format!("^{}", target.trim_start_matches('^')));
-                let start = start.unwrap_or_default();
-                purge.prefixes = self.sites(&host).map(|site| format!("{site}{start}")).collect();
-            }
+            true => purge.hosts.push(without_port(&host).to_owned()),
             false => purge.urls = self.sites(&host).map(|site| format!("{site}{target}")).collect(),
         }
         Ok(purge)
@@ -237,15 +243,16 @@ impl ForeignPurge<'_> {
     /// The words of a field, however an app may set them off: what stands between commas, between white space, between bars, and
     /// between any of these. Which of them its answers carry depends on the field that they have.
     fn words(&self, name: &str) -> Vec<String> {
-        let mut words = Vec::new();
+        let mut words: Vec<String> = Vec::new();
         for line in self.headers.get_all(name) {
-            let line = text_of_field(line.as_bytes());
-            for separators in [&[','][..], &[' ', '\t'], &[' ', '\t', ',', '|']] {
-                let parts = line.split(separators).map(str::trim);
-                // What holds both a comma and white space no answer carries.
-                let is_word =
-                    |part: &&str| !part.is_empty() && !(part.contains(',') && part.contains([' ', '\t']));
-                words.extend(parts.filter(is_word).map(str::to_owned));
+            for separators in [&b","[..], b" \t", b" \t,|"] {
+                let parts = line.as_bytes().split(|octet| separators.contains(octet)).map(<[u8]>::trim_ascii);
+                // What holds both a comma and white space, or is longer, no answer carries.
+                let is_word = |part: &&[u8]| {
+                    let holds_both = part.contains(&b',') && part.iter().any(u8::is_ascii_whitespace);
+                    !part.is_empty() && part.len() <= LONGEST_TAG && !holds_both
+                };
+                words.extend(parts.filter(is_word).map(|part| text_of_field(part).into()));
             }
         }
         words.sort_unstable();
@@ -316,44 +323,125 @@ fn without_port(host: &str) -> &str {
     &host[..host[end..].find(':').map_or(host.len(), |colon| end + colon)]
 }
 
-/// Whether a host is the address of a machine.
+/// Whether a host is the address of a machine, or its name in a network of its own, and so none that visitors ask for.
 fn is_address(host: &str) -> bool {
-    without_port(host).trim_matches(['[', ']']).parse::<std::net::IpAddr>().is_ok()
+    let name = without_port(host).trim_matches(['[', ']']);
+    name.parse::<std::net::IpAddr>().is_ok() || !name.contains('.')
 }
 
 /// Whether a target has what no URL has unless it is encoded, or hardly any: it is an expression.
 fn is_no_url(target: &str) -> bool {
-    target.contains(['[', ']', '\\', '^', '{', '}', '|']) || target.contains(".*") || target.contains("(?")
+    let path = target.split('?').next().unwrap_or_default();
+    path.contains(['[', ']', '\\', '^', '{', '}', '|']) || target.contains(".*") || target.contains("(?")
 }
 
-/// The tags of which an expression matches any, as plugins join them: `((^|,)a(,|$))|((^|,)b(,|$))`, `(a|b)(,.+)?$`. `None`
-/// where it may match more: each has to end where its tag does.
+/// The tags of which an expression matches any, as plugins join them: `((^|,)a(,|$))|((^|,)b(,|$))`, `(^|,)(a|b)(,|$)`. `None` where
+/// it may match more: each has to begin and end where its tag does.
 fn words_of_pattern(pattern: &str) -> Option<Vec<String>> {
-    let mut all = Vec::new();
-    for alternative in alternatives(pattern) {
-        let mut bare = alternative.to_owned();
-        for frame in FRAMES {
-            bare = bare.replace(frame, "");
-        }
-        let bare = bare.trim_start_matches('^');
-        if bare.len() == alternative.len() || !ENDS.iter().any(|end| alternative.contains(end)) {
-            return None;
-        }
-        all.extend(split_words(bare.trim_end_matches('$'))?);
+    let mut marked = pattern.to_owned();
+    for (frame, mark) in FRAMES {
+        marked = marked.replace(frame, mark);
     }
+    let mut words = Vec::new();
+    read_words(&marked, (false, false), DEEPEST, &mut words)?;
     // In a field whose words white space parts too, an answer carries each part.
-    let parts = all.iter().filter_map(|word| word.split_ascii_whitespace().next());
-    let parts: Vec<String> = parts.map(str::to_owned).collect();
-    all.extend(parts);
-    all.sort_unstable();
-    all.dedup();
-    (!all.is_empty()).then_some(all)
+    let parts: Vec<String> =
+        words.iter().filter_map(|word| word.split(' ').next()).map(str::to_owned).collect();
+    words.extend(parts);
+    words.sort_unstable();
+    words.dedup();
+    (!words.is_empty()).then_some(words)
 }
 
-/// What stands before and behind a tag in a list of them.
-const FRAMES: [&str; 8] =
-    ["(^|,)", "(,|$)", "(,.+)?$", "(\\s|,|$)", "(^|\\s|,)", "(^|\\,)", "($|\\,)", "($|,)"];
-const ENDS: [&str; 5] = ["(,|$)", "(,.+)?$", "(\\s|,|$)", "($|\\,)", "$"];
+/// What stands before and behind a tag in a list of them, and the marks that stand for it here. The last is FOSHttpCache's of old, which
+/// had nothing before its tags and meant them whole.
+const FRAMES: [(&str, &str); 9] = [
+    ("(^|,)", "\u{1}"),
+    ("(^|\\s|,)", "\u{1}"),
+    ("(^|\\s)", "\u{1}"),
+    ("(^|\\,)", "\u{1}"),
+    ("(,|$)", "\u{2}"),
+    ("(\\s|,|$)", "\u{2}"),
+    ("($|\\s)", "\u{2}"),
+    ("($|\\,)", "\u{2}"),
+    ("(,.+)?$", "\u{3}"),
+];
+
+/// Alternatives and brackets within each other that are followed.
+const DEEPEST: usize = 16;
+
+/// Reads an expression that is made of words, alternatives and brackets, within what has begun and ends in any case. `None` where
+/// it is more.
+fn read_words(
+    pattern: &str,
+    (mut begins, mut ends): (bool, bool),
+    deepest: usize,
+    words: &mut Vec<String>,
+) -> Option<()> {
+    let deeper = deepest.checked_sub(1)?;
+    let all = alternatives(pattern);
+    if all.len() > 1 {
+        return all.into_iter().try_for_each(|one| read_words(one, (begins, ends), deeper, words));
+    }
+    let mut rest = pattern;
+    if let Some(behind) = rest.strip_prefix(['\u{1}', '^']) {
+        (begins, rest) = (true, behind);
+    }
+    if let Some(before) = rest.strip_suffix('\u{3}') {
+        (begins, ends, rest) = (true, true, before);
+    } else if let Some(before) = rest.strip_suffix(['\u{2}', '$']) {
+        (ends, rest) = (true, before);
+    }
+    if let Some(inside) = in_brackets(rest) {
+        return read_words(inside, (begins, ends), deeper, words);
+    }
+    let word = literal(rest).filter(|word| begins && ends && !word.is_empty() && !word.contains(','))?;
+    words.push(word);
+    Some(())
+}
+
+/// What stands in brackets that hold all of it.
+fn in_brackets(pattern: &str) -> Option<&str> {
+    let inside = pattern.strip_prefix('(')?.strip_suffix(')')?;
+    let mut depth = 0_usize;
+    for letter in inside.chars() {
+        match letter {
+            '(' => depth += 1,
+            ')' => depth = depth.checked_sub(1)?,
+            _ => {}
+        }
+    }
+    (depth == 0).then_some(inside)
+}
+
+/// The text that an expression matches to the letter; `None` where it matches others too.
+fn literal(pattern: &str) -> Option<String> {
+    let mut text = String::new();
+    let mut letters = pattern.chars();
+    while let Some(letter) = letters.next() {
+        match letter {
+            '\\' => text.push(letters.next().filter(|letter| !letter.is_ascii_alphanumeric())?),
+            '('
+            | ')'
+            | '['
+            | ']'
+            | '{'
+            | '}'
+            | '*'
+            | '+'
+            | '?'
+            | '.'
+            | '^'
+            | '$'
+            | '|'
+            | '\u{1}'..='\u{3}' => {
+                return None;
+            }
+            letter => text.push(letter),
+        }
+    }
+    Some(text)
+}
 
 /// The alternatives of an expression that stand in no brackets.
 fn alternatives(pattern: &str) -> Vec<&str> {
@@ -375,38 +463,16 @@ fn alternatives(pattern: &str) -> Vec<&str> {
 
 /// The hosts of which an expression matches any; `None` where it may match more than these names, whole.
 fn hosts_of_pattern(pattern: &str) -> Option<Vec<String>> {
-    let whole = pattern.strip_prefix('^')?.strip_suffix('$')?;
-    if alternatives(whole).len() > 1 {
+    let whole = pattern.strip_prefix('^')?.strip_suffix('$')?.replace("\\.", ".");
+    // Plugins join names as they are: a point that nothing repeats is meant as one.
+    if [".*", ".+", ".?", ".{"].iter().any(|repeated| whole.contains(repeated))
+        || alternatives(&whole).len() > 1
+    {
         return None;
     }
-    let mut points = whole.replace("\\.", ".");
-    // Plugins join names as they are.
-    for repeated in [".*", ".+", ".?", ".{"] {
-        if points.contains(repeated) {
-            return None;
-        }
-    }
-    points = points.replace('.', "\\.");
-    split_words(&points).filter(|hosts| !hosts.is_empty())
-}
-
-/// What stands between `|` and brackets, where each is a word to the letter.
-fn split_words(pattern: &str) -> Option<Vec<String>> {
-    let (mut words, mut word) = (Vec::new(), String::new());
-    let mut letters = pattern.chars();
-    while let Some(letter) = letters.next() {
-        match letter {
-            '|' => words.extend((!word.is_empty()).then(|| std::mem::take(&mut word))),
-            '(' if word.is_empty() => {}
-            // A bracket is followed by the next word or by nothing.
-            ')' if letters.as_str().starts_with([')', '|']) || letters.as_str().is_empty() => {}
-            '\\' => word.push(letters.next().filter(|letter| !letter.is_ascii_alphanumeric())?),
-            '(' | ')' | '[' | ']' | '{' | '}' | '*' | '+' | '?' | '.' | '^' | '$' => return None,
-            letter => word.push(letter),
-        }
-    }
-    words.extend((!word.is_empty()).then_some(word));
-    Some(words)
+    let mut hosts = Vec::new();
+    read_words(&whole.replace('.', "\\."), (true, true), DEEPEST, &mut hosts)?;
+    Some(hosts)
 }
 
 /// The text with which every path begins that an expression matches; `None` where it may match in the middle of a path.
@@ -479,16 +545,16 @@ mod tests {
         let host = ("host", "a.test");
         for (method, target, fields, named) in [
             ("PURGE", "/x?y", &[host][..], "u a.test:443/x?y"),
-            ("PURGE", "/blog/.*", &[host, ("x-purge-method", "regex")], "p a.test:443/blog/"),
-            ("PURGE", "/.*", &[host, ("x-purge-method", "regex")], "p a.test:443/"),
-            ("PURGE", "/", &[host, ("xkey", "a b")], "t a b"),
-            ("PURGE", "/", &[host, ("xkey-softpurge", "a,b")], "t a b soft"),
+            ("PURGE", "/blog/.*", &[host, ("x-purge-method", "regex")], "h a.test"),
+            ("PURGE", "/.*", &[host, ("x-purge-method", "regex")], "h a.test"),
+            ("PURGE", "/", &[host, ("xkey", "a b")], "t a a b b"),
+            ("PURGE", "/", &[host, ("xkey-softpurge", "a,b")], "t a a,b b soft"),
             ("PURGE", "/x", &[host, ("fastly-soft-purge", "1")], "u a.test:443/x soft"),
-            ("PURGEKEYS", "/", &[host, ("xkey-purge", "a b")], "t a b"),
+            ("PURGEKEYS", "/", &[host, ("xkey-purge", "a b")], "t a a b b"),
             ("PURGE", "/", &[host, ("surrogate-key", "a,b")], "t a a,b b"),
             ("PURGE", "/", &[host, ("xkey", "t1 k\u{e4}se")], "t käse t1 t1 käse"),
-            ("PURGE", "/.*", &[host], "p a.test:443/"),
-            ("PURGE", "/([a-z0-9_\\-]*?)sitemap\\.(?:xml|xsl)", &[host], "p a.test:443/"),
+            ("PURGE", "/.*", &[host], "h a.test"),
+            ("PURGE", "/([a-z0-9_\\-]*?)sitemap\\.(?:xml|xsl)", &[host], "h a.test"),
             ("PURGE", "/wiki/Kettle_(blue)", &[host], "u a.test:443/wiki/Kettle_(blue)"),
             ("BAN", "/", &[host, ("cache-tags", "node:1|node_list")], "t node:1 node:1|node_list node_list"),
             ("BAN", "/", &[host, ("purge-cache-tags", "node:1")], "t node:1"),
@@ -497,6 +563,14 @@ mod tests {
             ("BAN", "/", &[host, ("x-cache-tags", "t1")], "everything"),
             ("BAN", "/", &[host, ("x-cache-tags", "(^|,)a(,|$)|b")], "everything"),
             ("BAN", "/", &[host, ("x-cache-tags", "a,b")], "everything"),
+            ("BAN", "/", &[host, ("x-cache-tags", "(^|,)a,b(,|$)")], "everything"),
+            ("BAN", "/", &[host, ("x-cache-tags", "-product(,|$)")], "everything"),
+            ("BAN", "/", &[host, ("x-cache-tags", "(^|,)a(^|,)b(,|$)")], "everything"),
+            ("PURGE", "/", &[host, ("x-magento-tags-pattern", "((^|,)cat_p_|(^|,)b(,|$))")], "everything"),
+            ("BAN", "/", &[host, ("cache-tags", "(^|\\s)node:1($|\\s)")], "t node:1"),
+            ("BAN", "/", &[host, ("cache-tags", "node:.*")], "everything"),
+            ("BAN", "/news", &[("host", "varnish:6081")], "everything"),
+            ("PURGE", "/x?filter[a]=1", &[host], "u a.test:443/x?filter[a]=1"),
             ("BAN", "/", &[host, ("x-host", "a\\.test")], "everything"),
             ("BAN", "/", &[host, ("x-host", "^a\\.test$"), ("x-url", "/news/")], "h a.test"),
             (
@@ -508,8 +582,8 @@ mod tests {
             ("BAN", "/", &[host, ("x-host", "^(a|b).*$")], "everything"),
             ("BAN", "/", &[("host", "127.0.0.1:6081"), ("x-url", "^/x")], "everything"),
             ("BAN", "/.*", &[("host", "[::1]:6081")], "everything"),
-            ("BAN", "/", &[host, ("cache-tags", "node:1 node_list")], "t node:1 node_list"),
-            ("BAN", "/", &[host, ("x-cache-tags", "(tag\\-1|b)(,.+)?$")], "t tag-1 b"),
+            ("BAN", "/", &[host, ("cache-tags", "node:1 node_list")], "t node:1 node:1 node_list node_list"),
+            ("BAN", "/", &[host, ("x-cache-tags", "(tag\\-1|b)(,.+)?$")], "t b tag-1"),
             ("BAN", "/", &[host, ("x-cache-tags", "a.*")], "everything"),
             ("BAN", "/", &[host, ("x-host", ".*"), ("x-url", "/news/.*")], "everything"),
             (
@@ -531,12 +605,20 @@ mod tests {
             ("PURGE", "/", &[host, ("x-magento-tags-pattern", ".*")], "everything"),
             ("POST", "/service/ID/purge_all", &[host], "everything"),
             ("POST", "/service/ID/purge/one", &[host, ("fastly-soft-purge", "1")], "t one soft"),
-            ("POST", "/service/ID/purge", &[host, ("surrogate-key", "a b")], "t a b"),
+            ("POST", "/service/ID/purge", &[host, ("surrogate-key", "a b")], "t a a b b"),
         ] {
             let purge =
                 read(method, target, fields, "").unwrap_or_else(|error| panic!("{fields:?}: {error}"));
             assert_eq!(gist(&purge), named, "{method} {target} {fields:?}");
         }
+        // All of a long list is longer than a tag may be.
+        let many: Vec<String> = (0..300).map(|number| format!("product-{number}")).collect();
+        for between in [" ", ",", "|"] {
+            let purge = read("BAN", "/", &[host, ("cache-tags", &many.join(between))], "").unwrap();
+            assert_eq!(purge.tags.len(), many.len(), "{between:?}");
+        }
+        let deep = "(".repeat(20_000);
+        assert!(read("BAN", "/", &[host, ("x-cache-tags", &deep)], "").unwrap().everything);
         // A tag with a colon reached the edge as `product%3A1`, which nothing carries.
         for (target, content, named) in [
             ("/purge/a.test/x?y", "", "u a.test:443/x?y"),

@@ -214,7 +214,8 @@ impl Keeper {
 
     /// Gives a restart up whose new instance has failed: those that it would have replaced stay.
     fn give_up_restart(&mut self, command: &Arc<Command>) {
-        if self.roll.is_none() {
+        // Where all are replaced, what fails now is started again as it would be without a restart.
+        if self.roll.is_none() || self.former.is_empty() {
             return;
         }
         let failure = |instance: &Instance| {
@@ -224,9 +225,6 @@ impl Keeper {
         let Some((number, why)) = self.current.iter().find_map(failure) else { return };
         let Some(roll) = self.roll.take() else { return };
         roll.failed(command, &format!("{}.{number} {why}", command.name));
-        if self.former.is_empty() {
-            return;
-        }
         self.current.retain(|instance| instance.number != number);
         // Where a reload came in between, what is left of the settings before it is replaced all the same.
         let same = |instance: &mut Instance| differ_in_instances_only(&instance.command, command);
@@ -238,7 +236,7 @@ impl Keeper {
             roll.ready(ready, command);
             // Until it has ended, a replaced instance accepts connections of a socket that all share.
             let answering = if command.listen == CommandListen::Shared { self.tasks.len() } else { ready };
-            if self.former.is_empty() && ready == command.instances && answering == ready {
+            if self.former.is_empty() && ready == command.instances && answering <= ready {
                 self.roll.take().into_iter().for_each(|roll| roll.done(command));
             }
         }
