@@ -208,7 +208,8 @@ mod tests {
 
     #[test]
     fn every_way_to_be_wrong_has_its_answer() {
-        assert_eq!(parse::<Named>(br#"{"name":"abc"}"#).expect("valid").name, "abc");
+        let named = parse::<Named>(br#"{"name":"abc","count":2.0}"#).expect("valid");
+        assert_eq!((named.name.as_str(), named.count), ("abc", Some(2)));
         for (body, status, field) in [
             (r#"{"name":"#, StatusCode::BAD_REQUEST, None),
             (r#"{"name":"abcd"}"#, StatusCode::UNPROCESSABLE_ENTITY, Some("name")),
