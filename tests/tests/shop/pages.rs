@@ -259,12 +259,12 @@ fn nothing_moves_while_a_page_comes_in_pieces() {
     // What the page needs is the shop's own; its scripts would be another host's, and none is needed for this.
     let base = format!("<head><base href=\"{}\">", url(&shop, "/"));
     let page = page.replacen("<head>", &base, 1).replace("type=\"module\"", "type=\"off\"");
-    for width in [320, 768] {
+    for width in [320, 384, 768, 1280] {
         let mut browser = Browser::start();
         browser.resize(width, 800);
         browser.open(&in_pieces(
             &page,
-            &["<h1", "<form", "<label", "<select", "<option", "</form>", "<ul class=\"grid\""],
+            &["<h1", "<form", "<label", "<select", "<option", "</form>", "<nav", "</nav>", "<ul class=\"grid\""],
         ));
         assert_eq!(browser.evaluate(SHIFTS), json!([]), "at {width}");
     }
