@@ -264,7 +264,17 @@ fn nothing_moves_while_a_page_comes_in_pieces() {
         browser.resize(width, 800);
         browser.open(&in_pieces(
             &page,
-            &["<h1", "<form", "<label", "<select", "<option", "</form>", "<nav", "</nav>", "<ul class=\"grid\""],
+            &[
+                "<h1",
+                "<form",
+                "<label",
+                "<select",
+                "<option",
+                "</form>",
+                "<nav",
+                "</nav>",
+                "<ul class=\"grid\"",
+            ],
         ));
         assert_eq!(browser.evaluate(SHIFTS), json!([]), "at {width}");
     }
