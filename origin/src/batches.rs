@@ -7,7 +7,7 @@ use tokio::{
     time::timeout,
 };
 
-/// Nothing waits for the rest of its batch any longer.
+/// How long a batch waits for more, from its first thing on.
 const GATHER: Duration = Duration::from_secs(1);
 
 /// Whether there is a batch now, of `most` things or fewer; if not, there is nothing more to come, or `stop` says so.
