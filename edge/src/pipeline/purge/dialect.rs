@@ -19,7 +19,7 @@
 //! | Cloudflare's clients | `POST /client/v4/zones/ID/purge_cache` with JSON |
 
 use cache_policy::{LONGEST_TAG, text_of_field};
-use http::{HeaderMap, Method, Uri, header};
+use http::{HeaderMap, HeaderValue, Method, Uri, header};
 use serde::Deserialize;
 
 use super::PurgeRequest;
@@ -95,22 +95,19 @@ impl ForeignPurge<'_> {
     fn varnish(&self) -> Result<PurgeRequest, String> {
         let mut purge = PurgeRequest::default();
         let is_ban = self.method.as_str() == "BAN";
-        let mut patterns: Vec<String> = TAG_PATTERNS.into_iter().filter_map(|name| self.text(name)).collect();
+        let lines = |name| self.headers.get_all(name).iter();
+        let mut patterns: Vec<_> = TAG_PATTERNS.into_iter().flat_map(lines).collect();
         for name in TAG_WORDS {
-            // A ban compares them with the field of answers, where they may be expressions.
-            let text = if is_ban { self.text(name) } else { None };
-            if let Some(pattern) =
-                text.filter(|text| text.contains(['^', '$', '(', '[', '*', '+', '?', '\\']))
-            {
-                patterns.push(pattern);
-                continue;
-            }
-            let tags = self.words(name);
+            // A ban compares them with the field of answers, where they may be expressions: each line by itself.
+            let (expressions, lists): (Vec<_>, Vec<_>) = lines(name)
+                .partition(|line| is_ban && line.as_bytes().iter().any(|octet| b"^$([*+?\\".contains(octet)));
+            patterns.extend(expressions);
+            let tags = words(lists);
             purge.soft |= name == SOFT_KEYS && !tags.is_empty();
             purge.tags.extend(tags);
         }
         for pattern in patterns {
-            match words_of_pattern(&pattern) {
+            match words_of_pattern(&text_of_field(pattern.as_bytes())) {
                 Some(tags) => purge.tags.extend(tags),
                 None => purge.everything = true,
             }
@@ -167,7 +164,8 @@ impl ForeignPurge<'_> {
     }
 
     fn fastly(&self) -> Result<PurgeRequest, String> {
-        let mut purge = PurgeRequest { tags: self.words("surrogate-key"), ..PurgeRequest::default() };
+        let mut purge =
+            PurgeRequest { tags: words(self.headers.get_all("surrogate-key")), ..PurgeRequest::default() };
         if let Some(url) = self.uri.path().strip_prefix(SINGLE_URL) {
             // Some clients encode all of it as one segment.
             let url = if url.contains('/') { url.to_owned() } else { decoded(url)? };
@@ -239,26 +237,26 @@ impl ForeignPurge<'_> {
     fn text(&self, name: &str) -> Option<String> {
         self.headers.get(name).map(|line| text_of_field(line.as_bytes()).into())
     }
+}
 
-    /// The words of a field, however an app may set them off: what stands between commas, between white space, between bars, and
-    /// between any of these. Which of them its answers carry depends on the field that they have.
-    fn words(&self, name: &str) -> Vec<String> {
-        let mut words: Vec<String> = Vec::new();
-        for line in self.headers.get_all(name) {
-            for separators in [&b","[..], b" \t", b" \t,|"] {
-                let parts = line.as_bytes().split(|octet| separators.contains(octet)).map(<[u8]>::trim_ascii);
-                // What holds both a comma and white space, or is longer, no answer carries.
-                let is_word = |part: &&[u8]| {
-                    let holds_both = part.contains(&b',') && part.iter().any(u8::is_ascii_whitespace);
-                    !part.is_empty() && part.len() <= LONGEST_TAG && !holds_both
-                };
-                words.extend(parts.filter(is_word).map(|part| text_of_field(part).into()));
-            }
+/// The words of lines of a field, however an app may set them off: what stands between commas, between white space, between bars,
+/// and between any of these. Which of them its answers carry depends on the field that they have.
+fn words<'a>(lines: impl IntoIterator<Item = &'a HeaderValue>) -> Vec<String> {
+    let mut words: Vec<String> = Vec::new();
+    for line in lines {
+        for separators in [&b","[..], b" \t", b" \t,|"] {
+            let parts = line.as_bytes().split(|octet| separators.contains(octet)).map(<[u8]>::trim_ascii);
+            // What holds both a comma and white space, or is longer, no answer carries.
+            let is_word = |part: &&[u8]| {
+                let holds_both = part.contains(&b',') && part.iter().any(u8::is_ascii_whitespace);
+                !part.is_empty() && part.len() <= LONGEST_TAG && !holds_both
+            };
+            words.extend(parts.filter(is_word).map(|part| text_of_field(part).into()));
         }
-        words.sort_unstable();
-        words.dedup();
-        words
     }
+    words.sort_unstable();
+    words.dedup();
+    words
 }
 
 /// Fields whose words are tags.
@@ -569,6 +567,14 @@ mod tests {
             ("PURGE", "/", &[host, ("x-magento-tags-pattern", "((^|,)cat_p_|(^|,)b(,|$))")], "everything"),
             ("BAN", "/", &[host, ("cache-tags", "(^|\\s)node:1($|\\s)")], "t node:1"),
             ("BAN", "/", &[host, ("cache-tags", "node:.*")], "everything"),
+            ("BAN", "/", &[host, ("cache-tags", "a"), ("cache-tags", "node:.*")], "everything t a"),
+            ("BAN", "/", &[host, ("cache-tags", "(^|,)a(,|$)"), ("cache-tags", "b")], "t b a"),
+            (
+                "PURGE",
+                "/",
+                &[host, ("x-magento-tags-pattern", "(^|,)a(,|$)"), ("x-magento-tags-pattern", ".*")],
+                "everything t a",
+            ),
             ("BAN", "/news", &[("host", "varnish:6081")], "everything"),
             ("PURGE", "/x?filter[a]=1", &[host], "u a.test:443/x?filter[a]=1"),
             ("BAN", "/", &[host, ("x-host", "a\\.test")], "everything"),
