@@ -172,12 +172,7 @@ async fn serve(
         }));
     }
     observe(&edge, &roster, (own_log, &on_demand));
-    roster.wait_for({
-        let edge = Arc::downgrade(&edge);
-        Box::new(move |address| {
-            edge.upgrade().map_or(0, |edge| edge.state.load().upstreams.under_way(address))
-        })
-    });
+    roster.wait_for(Arc::clone(edge.state.load().upstreams.traffic()));
 
     let mut signals = Signals::new().context("no signal handlers")?;
     let service = admin_service(&edge, &roster, &token, &stop, reloads);

@@ -129,9 +129,9 @@ impl Upstreams {
         Self { by_name, traffic }
     }
 
-    /// Requests under way to an address, whichever settings sent them there.
-    pub fn under_way(&self, address: &Address) -> usize {
-        self.traffic.under_way(address)
+    /// The requests under way, whichever settings sent them: the same after a reload.
+    pub fn traffic(&self) -> &Arc<Traffic> {
+        &self.traffic
     }
 
     /// The upstream of this name; settings have been checked to name only upstreams that exist.

@@ -4,9 +4,12 @@
 //! own, a sixteenth; what it asks for beyond that it gets from what is common, and an eighth is never common. So a client that asks for
 //! a thousand answers and reads none leaves places to everybody else. Who fills all of them has many addresses.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
 };
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -118,24 +121,49 @@ impl Crowd {
     }
 }
 
-/// Who waits in a queue.
+/// The requests that wait for a place at one server.
+#[derive(Debug)]
+pub struct WaitingLine {
+    waiting: AtomicUsize,
+    /// So many may.
+    pub most: usize,
+    /// And each so long.
+    pub patience: Duration,
+}
+
+/// One of them, until it is dropped.
 #[derive(Debug)]
 pub struct Waiting<'a> {
-    count: &'a AtomicUsize,
+    line: &'a WaitingLine,
     /// How many did when it came.
     pub before: usize,
 }
 
-impl<'a> Waiting<'a> {
+impl WaitingLine {
+    /// Nobody waits yet.
+    pub fn new(most: usize, patience: Duration) -> Self {
+        Self { waiting: AtomicUsize::new(0), most, patience }
+    }
+
     /// One more.
-    pub fn enter(count: &'a AtomicUsize) -> Self {
-        Self { count, before: count.fetch_add(1, Ordering::Relaxed) }
+    pub fn enter(&self) -> Waiting<'_> {
+        Waiting { line: self, before: self.waiting.fetch_add(1, Ordering::Relaxed) }
+    }
+
+    /// How many wait.
+    pub fn waiting(&self) -> usize {
+        self.waiting.load(Ordering::Relaxed)
+    }
+
+    /// Whether those who come from now on might be refused soon.
+    pub fn is_crowded(&self) -> bool {
+        2 * (self.waiting() + 1) > self.most
     }
 }
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        self.count.fetch_sub(1, Ordering::Relaxed);
+        self.line.waiting.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -11,7 +11,7 @@ use std::{
     future::poll_fn,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicBool, Ordering},
     },
 };
 
@@ -27,7 +27,7 @@ use super::{
     health::{self, Blame, Health, Repeat, Stands},
     http1::Http1Error,
     idle::{Lease, UpstreamConnection, Watch},
-    places::{FairPlace, FairPlaces, Waiting},
+    places::{FairPlace, FairPlaces, WaitingLine},
     request_body::Errand,
     response_body::UpstreamResponse,
     retry::Again,
@@ -58,7 +58,7 @@ pub struct Pool {
     /// Of the exchanges those whose clients are still sending: half of the places, so that the other half is for everybody
     /// else, however slowly clients send.
     uploads: FairPlaces,
-    waiting: AtomicUsize,
+    line: Arc<WaitingLine>,
     /// A look is under way.
     looked_at: AtomicBool,
     health: Arc<Health>,
@@ -111,7 +111,7 @@ impl Pool {
             exchanges: FairPlaces::new(settings.connections),
             tunnels: FairPlaces::new(settings.tunnels),
             uploads: FairPlaces::new(settings.connections.div_ceil(2)),
-            waiting: AtomicUsize::new(0),
+            line: Arc::new(WaitingLine::new(settings.waiting, settings.waiting_timeout)),
             looked_at: AtomicBool::new(false),
             health,
         })
@@ -129,7 +129,7 @@ impl Pool {
 
     /// Has its requests counted.
     pub fn count_in(&self, traffic: &Traffic) {
-        traffic.count(&self.endpoint().address, self.exchanges.all(), self.exchanges.free());
+        traffic.count(&self.endpoint().address, &self.exchanges, &self.line);
     }
 
     /// What is remembered of the server.
@@ -157,7 +157,7 @@ impl Pool {
     /// Requests now under way; for one that asks for a tunnel also the tunnels, which are shared out too.
     fn busy(&self, headers: &HeaderMap) -> usize {
         let tunnels = if asks_for_tunnel(headers) { self.tunnels.taken() } else { 0 };
-        self.exchanges.taken() + tunnels + self.waiting.load(Ordering::Relaxed)
+        self.exchanges.taken() + tunnels + self.line.waiting()
     }
 
     /// Sends one request on an idle connection or a new one; on an idle one that turns out closed, `again` is sent once
@@ -261,11 +261,11 @@ impl Pool {
         {
             return Ok(ServerPlace { exchange, tunnel, upload });
         }
-        let waiting = Waiting::enter(&self.waiting);
+        let waiting = self.line.enter();
         // The last eighth of the queue, too, is for those who have no more than their share.
         let longest = match self.exchanges.is_over_its_share(client) {
-            true => self.settings.waiting - self.settings.waiting / 8,
-            false => self.settings.waiting,
+            true => self.line.most - self.line.most / 8,
+            false => self.line.most,
         };
         if waiting.before >= longest {
             return Err(Queue::Full);
@@ -275,7 +275,7 @@ impl Pool {
             let upload = if is_upload { Some(self.uploads.take(client).await) } else { None };
             ServerPlace { exchange: self.exchanges.take(client).await, tunnel, upload }
         };
-        tokio::time::timeout(self.settings.waiting_timeout, taken).await.map_err(|_| Queue::TooLong)
+        tokio::time::timeout(self.line.patience, taken).await.map_err(|_| Queue::TooLong)
     }
 
     /// Whether it is a remote procedure call: only HTTP/2 carries those.

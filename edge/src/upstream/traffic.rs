@@ -1,12 +1,20 @@
 //! How many requests are under way to an address, whichever settings sent them there: pools come and go with their servers
 //! and with reloads, and an instance that is to stop first finishes what it was asked.
 
-use std::sync::{Arc, Weak};
+use std::{
+    future::Future as _,
+    sync::{Arc, Weak},
+    time::{Duration, Instant},
+};
 
+use futures_util::future::{BoxFuture, FutureExt as _, JoinAll, MaybeDone, join_all, maybe_done};
 use parking_lot::Mutex;
-use tokio::sync::Semaphore;
+use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore};
 
-use super::address::Address;
+use super::{
+    address::Address,
+    places::{FairPlaces, WaitingLine},
+};
 
 /// The places for requests of all pools that there are, and of those that are gone while a request has one.
 #[derive(Debug, Default)]
@@ -19,14 +27,20 @@ struct CountedPlaces {
     all: usize,
     /// Held by the pool, and by each request that has a place.
     free: Weak<Semaphore>,
+    line: Weak<WaitingLine>,
 }
 
 impl Traffic {
-    /// Counts these places, `all` of them, from now on.
-    pub fn count(&self, address: &Address, all: usize, free: &Arc<Semaphore>) {
+    /// Counts these places from now on, and those who wait for them.
+    pub fn count(&self, address: &Address, places: &FairPlaces, line: &Arc<WaitingLine>) {
         let mut counted = self.0.lock();
         counted.retain(|places| places.free.strong_count() > 0);
-        counted.push(CountedPlaces { address: address.clone(), all, free: Arc::downgrade(free) });
+        counted.push(CountedPlaces {
+            address: address.clone(),
+            all: places.all(),
+            free: Arc::downgrade(places.free()),
+            line: Arc::downgrade(line),
+        });
     }
 
     /// Requests that have a place at this address. Those that wait for one do so while all are taken; tunnels and event streams,
@@ -37,28 +51,136 @@ impl Traffic {
         here.filter_map(|places| Some(places.all.saturating_sub(places.free.upgrade()?.available_permits())))
             .sum()
     }
+
+    /// Keeps the requests waiting that come to this address from now on, for as long as the answer is kept.
+    pub fn hold(&self, address: &Address) -> HeldTraffic {
+        let counted = self.0.lock();
+        let here = counted.iter().filter(|places| places.address == *address);
+        let (mut doors, mut lines) = (Vec::new(), Vec::new());
+        for places in here {
+            lines.extend(places.line.upgrade());
+            let Some(free) = places.free.upgrade() else { continue };
+            // Whoever waits for all of them is served in turn: who comes later waits behind.
+            let all = u32::try_from(places.all).unwrap_or(u32::MAX);
+            doors.push(free.acquire_many_owned(all).boxed());
+        }
+        drop(counted);
+        let longest = lines.iter().map(|line| line.patience / 2).fold(LONGEST_HELD, Duration::min);
+        let until = Instant::now() + longest;
+        let mut held = HeldTraffic { doors: maybe_done(join_all(doors)), lines, until };
+        // The doors close with the first look.
+        if !held.is_long_enough() {
+            held.unused().now_or_never();
+        }
+        held
+    }
 }
+
+/// Requests that are kept waiting, until this is dropped.
+pub struct HeldTraffic {
+    doors: MaybeDone<JoinAll<BoxFuture<'static, Result<OwnedSemaphorePermit, AcquireError>>>>,
+    lines: Vec<Arc<WaitingLine>>,
+    until: Instant,
+}
+
+impl HeldTraffic {
+    /// Waits until none is under way that came before.
+    pub async fn unused(&mut self) {
+        std::future::poll_fn(|context| std::pin::Pin::new(&mut self.doors).poll(context)).await;
+    }
+
+    /// Whether to let them go, so that none is refused or gives up for having been held: so many wait that those who come now
+    /// would be refused soon, or half of their patience is over.
+    pub fn is_long_enough(&self) -> bool {
+        Instant::now() >= self.until || self.lines.iter().any(|line| line.is_crowded())
+    }
+}
+
+/// No request is held for longer, however patient.
+const LONGEST_HELD: Duration = Duration::from_millis(1_250);
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn counted(traffic: &Traffic, address: &Address, all: usize) -> (FairPlaces, Arc<WaitingLine>) {
+        in_line(traffic, address, (all, WaitingLine::new(8, Duration::from_secs(60))))
+    }
+
+    fn in_line(
+        traffic: &Traffic,
+        address: &Address,
+        (all, line): (usize, WaitingLine),
+    ) -> (FairPlaces, Arc<WaitingLine>) {
+        let line = Arc::new(line);
+        let places = FairPlaces::new(all);
+        traffic.count(address, &places, &line);
+        (places, line)
+    }
+
     #[test]
     fn a_request_counts_until_it_ends_though_its_pool_is_gone() {
         let traffic = Traffic::default();
         let [here, there] = [1, 2].map(|port| Address::Socket(([127, 0, 0, 1], port).into()));
-        let (one, two) = (Arc::new(Semaphore::new(3)), Arc::new(Semaphore::new(1)));
-        traffic.count(&here, 3, &one);
-        traffic.count(&here, 1, &two);
-        let first = Arc::clone(&one).try_acquire_owned().unwrap();
-        let second = two.try_acquire_owned().unwrap();
+        let (one, two) = (counted(&traffic, &here, 3), counted(&traffic, &here, 1));
+        let first = one.0.try_take(None).unwrap();
+        let second = two.0.try_take(None).unwrap();
         assert_eq!((traffic.under_way(&here), traffic.under_way(&there)), (2, 0));
         drop(one);
         assert_eq!(traffic.under_way(&here), 2);
         drop(first);
         assert_eq!(traffic.under_way(&here), 1);
-        drop(second);
-        traffic.count(&there, 1, &Arc::new(Semaphore::new(1)));
+        drop((second, two));
+        let _there = counted(&traffic, &there, 1);
         assert_eq!((traffic.under_way(&here), traffic.0.lock().len()), (0, 1), "nothing of it is left");
+    }
+
+    #[test]
+    fn who_comes_while_requests_are_held_waits_and_those_before_end() {
+        let traffic = Traffic::default();
+        let [here, there] = [1, 2].map(|port| Address::Socket(([127, 0, 0, 1], port).into()));
+        let (one, other) = (counted(&traffic, &here, 3).0, counted(&traffic, &here, 2).0);
+        let elsewhere = counted(&traffic, &there, 1).0;
+        let (first, second) = (one.try_take(None), other.try_take(None));
+        let mut held = traffic.hold(&here);
+        assert!(!held.is_long_enough());
+        assert!(one.try_take(None).is_none() && other.try_take(None).is_none());
+        assert!(elsewhere.try_take(None).is_some());
+        let mut waits = Box::pin(one.take(None));
+        assert!(waits.as_mut().now_or_never().is_none());
+        drop(first);
+        assert!(held.unused().now_or_never().is_none(), "one is under way");
+        assert!(waits.as_mut().now_or_never().is_none());
+        drop(second);
+        assert!(held.unused().now_or_never().is_some() && held.unused().now_or_never().is_some());
+        assert!(waits.as_mut().now_or_never().is_none());
+        drop(held);
+        assert!(waits.now_or_never().is_some() && other.try_take(None).is_some());
+    }
+
+    #[test]
+    fn nobody_is_held_who_would_give_up_or_may_not_wait() {
+        let traffic = Traffic::default();
+        for (most, patience) in
+            [(8, Duration::ZERO), (1, Duration::from_secs(60)), (0, Duration::from_secs(60))]
+        {
+            let here = Address::Socket(([127, 0, 0, 1], 1).into());
+            let (places, _line) = in_line(&traffic, &here, (3, WaitingLine::new(most, patience)));
+            let held = traffic.hold(&here);
+            assert!(held.is_long_enough() && places.try_take(None).is_some(), "{most}, {patience:?}");
+        }
+    }
+
+    #[test]
+    fn nobody_is_held_where_the_line_is_long() {
+        let traffic = Traffic::default();
+        let here = Address::Socket(([127, 0, 0, 1], 1).into());
+        let (places, line) = counted(&traffic, &here, 3);
+        let held = traffic.hold(&here);
+        assert!(!held.is_long_enough() && places.try_take(None).is_none());
+        drop(held);
+        let _waiting: Vec<_> = (0..4).map(|_| line.enter()).collect();
+        let held = traffic.hold(&here);
+        assert!(held.is_long_enough() && places.try_take(None).is_some());
     }
 }

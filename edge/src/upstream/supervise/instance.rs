@@ -26,6 +26,7 @@ use super::{
     process::{Process, Start},
     program::prepare,
     roster::{Endpoints, Listed},
+    shared::SharedListener,
 };
 use crate::{
     settings::{ByteSize, Command, CommandOutput, StopSignal},
@@ -38,6 +39,10 @@ const FAILED_LOOKS: u32 = 2;
 const SETTLING: Duration = Duration::from_millis(50);
 /// Between two counts of the requests under way.
 const RECOUNT: Duration = Duration::from_millis(20);
+/// For requests that an instance has taken on a socket that others share, and may not have read yet.
+const READING: Duration = Duration::from_millis(250);
+/// Between two looks at whether requests are held for long enough.
+const LOOK_AGAIN: Duration = Duration::from_millis(5);
 /// Of what an instance has printed, so many lines are told when it fails again and again, of each so many bytes.
 const TOLD_LINES: usize = 10;
 const TOLD_BYTES: usize = 300;
@@ -195,12 +200,12 @@ impl Life {
             probe.until_ready(tell).await;
         };
         tokio::select! {
-            _ = &mut *stop => return self.stop(process, None).await,
+            _ = &mut *stop => return self.stop(process, Serving::of_starting(&places.listen)).await,
             status = process.child.wait() => return self.exited(process, status, Duration::ZERO).await,
             () = ready => {}
             () = sleep(limit) => {
                 error!("{name} does not answer {probe} within {limit:.0?}; stopping it");
-                self.stop(process, None).await;
+                self.stop(process, Serving::Nobody).await;
                 return failed(format!("was not ready within {limit:.0?}"));
             }
         }
@@ -231,14 +236,11 @@ impl Life {
         // Removed from the choice before the signal, so that no new request goes to an instance that is about to end.
         watch.withdraw();
         *self.vitals.lock() = Vitals::default();
-        let address = watch.probe.address.clone();
         match end {
-            // Requests to a shared socket are any instance's; each finishes its own when it is told to stop.
-            End::Stop if matches!(places.listen, ListenPlace::Shared(_)) => self.stop(process, None).await,
-            End::Stop => self.stop(process, Some(&address)).await,
+            End::Stop => self.stop(process, Serving::of_ready(&places.listen)).await,
             End::Exited(status) => self.exited(process, status, since.elapsed()).await,
             End::Lifeless => {
-                self.stop(process, None).await;
+                self.stop(process, Serving::Nobody).await;
                 let why = format!("gave no sign of life for {limit:.0?}");
                 RunEnd::Failed { healthy: since.elapsed(), why }
             }
@@ -286,18 +288,21 @@ impl Life {
         self.news.notify_one();
     }
 
-    /// Stops it. One that has been serving, at `serving`, first has time to finish the requests that are under way.
-    async fn stop(&self, mut process: Process, serving: Option<&Address>) -> RunEnd {
+    /// Stops it. One that has been serving first has time to finish the requests that are under way.
+    async fn stop(&self, mut process: Process, serving: Serving<'_>) -> RunEnd {
         self.entry.state(InstanceState::Stopping);
-        let (name, limit) = (&self.name, self.command.stop_timeout);
-        if let Some(address) = serving {
-            tokio::select! {
-                _ = timeout(limit, self.unused(address)) => {}
-                _ = process.child.wait() => {}
+        let (name, limit, signal) = (&self.name, self.command.stop_timeout, self.command.stop_signal);
+        match serving {
+            Serving::Nobody => process.signal(system_signal(signal)),
+            Serving::Alone(address) => {
+                tokio::select! {
+                    _ = timeout(limit, self.unused(&address)) => {}
+                    _ = process.child.wait() => {}
+                }
+                process.signal(system_signal(signal));
             }
+            Serving::WithOthers(listener) => self.leave(&mut process, listener).await,
         }
-        let signal = self.command.stop_signal;
-        process.signal(system_signal(signal));
         if timeout(limit, process.child.wait()).await.is_err() {
             warn!("{name} ignores SIG{} for {limit:.0?}; killing it", format!("{signal:?}").to_uppercase());
         }
@@ -306,14 +311,37 @@ impl Life {
         RunEnd::Stopped
     }
 
+    /// Tells it to stop, and holds the requests to the socket that it shares until it takes no more connections there.
+    ///
+    /// Servers that end close what they have accepted and not read. A request that comes into that moment would be lost, and one
+    /// that may not be sent twice would fail.
+    async fn leave(&self, process: &mut Process, listener: &SharedListener) {
+        let Surroundings { roster, .. } = &*self.surroundings;
+        let watches =
+            process.group().map(|group| listener.watches(group, &roster.memory)).unwrap_or_default();
+        let signal = system_signal(self.command.stop_signal);
+        let Some(traffic) = roster.traffic() else { return process.signal(signal) };
+        let mut held = traffic.hold(&Address::Socket(listener.address));
+        let since = Instant::now();
+        while !held.is_long_enough()
+            && since.elapsed() < READING
+            && timeout(LOOK_AGAIN, held.unused()).await.is_err()
+        {}
+        process.signal(signal);
+        let mut gone = Box::pin(async {
+            tokio::select! {
+                () = listener.left(watches) => {}
+                _ = process.child.wait() => {}
+            }
+        });
+        while !held.is_long_enough() && timeout(LOOK_AGAIN, &mut gone).await.is_err() {}
+    }
+
     /// Waits until no request is under way to an address that has been taken out of the choice.
     async fn unused(&self, address: &Address) {
-        let roster = &self.surroundings.roster;
-        if roster.under_way(address).is_none() {
-            return;
-        }
+        let Some(traffic) = self.surroundings.roster.traffic() else { return };
         sleep(SETTLING).await;
-        while roster.under_way(address).is_some_and(|requests| requests > 0) {
+        while traffic.under_way(address) > 0 {
             sleep(RECOUNT).await;
         }
     }
@@ -337,6 +365,32 @@ fn system_signal(signal: StopSignal) -> Signal {
         StopSignal::Hup => Signal::HUP,
         StopSignal::Usr1 => Signal::USR1,
         StopSignal::Usr2 => Signal::USR2,
+    }
+}
+
+/// Whose requests an instance answers that is to stop.
+enum Serving<'a> {
+    Nobody,
+    /// Those to an address of its own.
+    Alone(Address),
+    /// Those to a socket that it shares: each instance finishes its own.
+    WithOthers(&'a SharedListener),
+}
+
+impl<'a> Serving<'a> {
+    fn of_ready(place: &'a ListenPlace) -> Self {
+        match place {
+            ListenPlace::Shared(listener) => Self::WithOthers(listener),
+            ListenPlace::Port(_) | ListenPlace::Socket(..) => Self::Alone(place.address()),
+        }
+    }
+
+    /// Nobody is sent to an address of its own before it is ready.
+    fn of_starting(place: &'a ListenPlace) -> Self {
+        match place {
+            ListenPlace::Shared(listener) => Self::WithOthers(listener),
+            ListenPlace::Port(_) | ListenPlace::Socket(..) => Self::Nobody,
+        }
     }
 }
 

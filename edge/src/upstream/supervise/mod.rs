@@ -71,7 +71,7 @@ pub use place::MetricsPlace;
 use ports::Ports;
 pub use program::obstacles;
 pub use restart::RestartNews;
-pub use roster::{CommandReport, Endpoints, InstanceReport, RequestsUnderWay, Roster};
+pub use roster::{CommandReport, Endpoints, InstanceReport, Roster};
 pub use scrape::{NotScraped, Scraped};
 pub use shared::SHARED_DESCRIPTOR;
 pub use tail::Tail;

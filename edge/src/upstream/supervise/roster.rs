@@ -24,20 +24,17 @@ use super::{
     restart::{RestartNews, RestartOrder},
     tail::Tail,
 };
-use crate::upstream::address::Address;
+use crate::upstream::{address::Address, traffic::Traffic};
 
 /// Restarts that may be asked for before the first is looked at.
 const ORDERS: usize = 4;
-
-/// How many requests are under way to an address.
-pub type RequestsUnderWay = Box<dyn Fn(&Address) -> usize + Send + Sync>;
 
 /// Every command by name, for readers on any thread.
 #[derive(Default)]
 pub struct Roster {
     pub(super) commands: ArcSwap<BTreeMap<Arc<str>, Arc<Endpoints>>>,
     pub(super) memory: MemoryReadings,
-    under_way: OnceLock<RequestsUnderWay>,
+    traffic: OnceLock<Arc<Traffic>>,
 }
 
 impl std::fmt::Debug for Roster {
@@ -59,14 +56,14 @@ impl Roster {
         self.commands.load_full()
     }
 
-    /// Has instances wait, before they are told to stop, for the requests that this counts. Only the first call counts.
-    pub fn wait_for(&self, under_way: RequestsUnderWay) {
-        let _ = self.under_way.set(under_way);
+    /// Has instances wait, before they are told to stop, for the requests that are counted here. Only the first call counts.
+    pub fn wait_for(&self, traffic: Arc<Traffic>) {
+        let _ = self.traffic.set(traffic);
     }
 
-    /// Requests under way to an address; `None` where nobody counts them.
-    pub(super) fn under_way(&self, address: &Address) -> Option<usize> {
-        self.under_way.get().map(|count| count(address))
+    /// The requests under way; `None` where nobody counts them.
+    pub(super) fn traffic(&self) -> Option<&Traffic> {
+        self.traffic.get().map(|traffic| &**traffic)
     }
 
     /// What every command does at this moment, in the order of names.

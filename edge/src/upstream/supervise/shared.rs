@@ -8,11 +8,13 @@ use std::{
     io::{self, Read as _},
     net::{Ipv4Addr, SocketAddr, TcpListener},
     os::{fd::OwnedFd, unix::fs::MetadataExt as _},
+    path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
 
 use parking_lot::Mutex;
+use rustix::process::Pid;
 use tokio::time::{Instant, sleep};
 
 use super::memory::MemoryReadings;
@@ -22,10 +24,13 @@ pub const SHARED_DESCRIPTOR: i32 = 3;
 
 /// How long an instance has that does not wait for connections by epoll(7), and so cannot be seen to.
 const UNSEEN: Duration = Duration::from_secs(3);
-/// Between two looks at an instance that starts.
+/// Between two looks at an instance that starts, and at one that is to end.
 const LOOK_AGAIN: Duration = Duration::from_millis(25);
-/// Bytes that are read of what the system says of one descriptor.
-const MOST_READ: u64 = 64 << 10;
+const LOOK_WHETHER_LEFT: Duration = Duration::from_millis(5);
+/// How long one that cannot be seen to wait is taken to accept connections after it was told to stop.
+const LEAVES_UNSEEN: Duration = Duration::from_millis(100);
+/// Bytes that are read of what the system says of one descriptor: some 10,000 connections that one epoll looks after.
+const MOST_READ: u64 = 1 << 20;
 
 /// The socket of a command: bound when the first instance needs it, closed when this and all instances are gone.
 #[derive(Debug, Default)]
@@ -65,46 +70,79 @@ impl SharedListener {
     }
 
     /// Waits until an instance waits for connections: a connection alone says nothing, since another instance may answer it.
-    pub(super) async fn taken_up(&self, group: rustix::process::Pid, readings: &MemoryReadings) {
+    pub(super) async fn taken_up(&self, group: Pid, readings: &MemoryReadings) {
         let since = Instant::now();
-        while since.elapsed() < UNSEEN {
-            if readings.processes_of(group).into_iter().any(|process| self.is_watched_by(process)) {
-                return;
-            }
+        while since.elapsed() < UNSEEN && self.watches(group, readings).is_empty() {
             sleep(LOOK_AGAIN).await;
         }
     }
 
-    /// Whether a process waits for connections by epoll: see proc_pid_fdinfo(5).
-    fn is_watched_by(&self, process: u32) -> bool {
-        let Ok(descriptors) = fs::read_dir(format!("/proc/{process}/fdinfo")) else { return false };
+    /// Where an instance waits for connections now, as far as the system shows that.
+    pub(super) fn watches(&self, group: Pid, readings: &MemoryReadings) -> ListenerWatches {
+        let processes = readings.processes_of(group).into_iter();
+        ListenerWatches(processes.flat_map(|process| self.watches_of(process)).collect())
+    }
+
+    /// Waits until an instance that was told to stop no longer takes connections at any of these.
+    pub(super) async fn left(&self, mut watches: ListenerWatches) {
+        if watches.is_empty() {
+            return sleep(LEAVES_UNSEEN).await;
+        }
+        while !watches.is_empty() {
+            sleep(LOOK_WHETHER_LEFT).await;
+            watches.0.retain(|path| self.is_watched_at(path));
+        }
+    }
+
+    /// Where a process waits for connections by epoll: see proc_pid_fdinfo(5).
+    fn watches_of(&self, process: u32) -> Vec<PathBuf> {
+        let Ok(descriptors) = fs::read_dir(format!("/proc/{process}/fdinfo")) else { return Vec::new() };
+        let paths = descriptors.flatten().map(|descriptor| descriptor.path());
+        paths.filter(|path| self.is_watched_at(path)).collect()
+    }
+
+    fn is_watched_at(&self, path: &Path) -> bool {
         let named = format!(" ino:{:x} ", self.inode);
-        descriptors.flatten().any(|descriptor| {
-            let mut told = String::new();
-            let read = fs::File::open(descriptor.path())
-                .and_then(|file| file.take(MOST_READ).read_to_string(&mut told));
-            read.is_ok() && told.lines().any(|line| line.starts_with("tfd:") && line.contains(&named))
-        })
+        let mut told = String::new();
+        let read = fs::File::open(path).and_then(|file| file.take(MOST_READ).read_to_string(&mut told));
+        read.is_ok() && told.lines().any(|line| line.starts_with("tfd:") && line.contains(&named))
+    }
+}
+
+/// The descriptors of an instance by which it waits for connections.
+#[derive(Debug, Default)]
+pub(super) struct ListenerWatches(Vec<PathBuf>);
+
+impl ListenerWatches {
+    fn is_empty(&self) -> bool {
+        self.0.is_empty()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use rustix::event::epoll;
+    use tokio::time::timeout;
 
     use super::*;
 
-    #[test]
-    fn who_waits_for_connections_is_seen_to() {
+    #[tokio::test]
+    async fn who_waits_for_connections_is_seen_to() {
         let shared = SharedSocket::default();
         let listener = shared.claim().unwrap();
         assert!(Arc::ptr_eq(&listener, &shared.claim().unwrap()));
         let own = std::process::id();
-        assert!(!listener.is_watched_by(own));
+        assert_eq!(listener.watches_of(own), [] as [PathBuf; 0]);
         let waits = epoll::create(epoll::CreateFlags::CLOEXEC).unwrap();
         let data = epoll::EventData::new_u64(0);
-        epoll::add(&waits, listener.descriptor().unwrap(), data, epoll::EventFlags::IN).ok();
-        // The system forgets a descriptor that is closed, unless the socket is still open elsewhere.
-        assert!(listener.is_watched_by(own));
+        let descriptor = listener.descriptor().unwrap();
+        epoll::add(&waits, &descriptor, data, epoll::EventFlags::IN).unwrap();
+        let watches = listener.watches_of(own);
+        assert_eq!(watches.len(), 1);
+        let mut left = Box::pin(listener.left(ListenerWatches(watches)));
+        assert!(timeout(LOOK_AGAIN, &mut left).await.is_err(), "it waits still");
+        epoll::delete(&waits, &descriptor).unwrap();
+        left.await;
+        assert_eq!(listener.watches_of(own), [] as [PathBuf; 0]);
     }
 }
