@@ -97,15 +97,20 @@ impl ForeignPurge<'_> {
         let is_ban = self.method.as_str() == "BAN";
         let lines = |name| self.headers.get_all(name).iter();
         let mut patterns: Vec<_> = TAG_PATTERNS.into_iter().flat_map(lines).collect();
+        // What is named in both ways is gone.
+        let (mut names_soft, mut names_hard) = (false, !patterns.is_empty());
         for name in TAG_WORDS {
             // A ban compares them with the field of answers, where they may be expressions: each line by itself.
             let (expressions, lists): (Vec<_>, Vec<_>) = lines(name)
                 .partition(|line| is_ban && line.as_bytes().iter().any(|octet| b"^$([*+?\\".contains(octet)));
-            patterns.extend(expressions);
             let tags = words(lists);
-            purge.soft |= name == SOFT_KEYS && !tags.is_empty();
+            let names_any = !tags.is_empty() || !expressions.is_empty();
+            names_soft |= names_any && name == SOFT_KEYS;
+            names_hard |= names_any && name != SOFT_KEYS;
+            patterns.extend(expressions);
             purge.tags.extend(tags);
         }
+        purge.soft |= names_soft && !names_hard;
         for pattern in patterns {
             match words_of_pattern(&text_of_field(pattern.as_bytes())) {
                 Some(tags) => purge.tags.extend(tags),
@@ -547,6 +552,14 @@ mod tests {
             ("PURGE", "/.*", &[host, ("x-purge-method", "regex")], "h a.test"),
             ("PURGE", "/", &[host, ("xkey", "a b")], "t a a b b"),
             ("PURGE", "/", &[host, ("xkey-softpurge", "a,b")], "t a a,b b soft"),
+            ("PURGE", "/", &[host, ("xkey-softpurge", "a"), ("xkey", "b")], "t a b"),
+            (
+                "PURGE",
+                "/",
+                &[host, ("xkey-softpurge", "a"), ("x-magento-tags-pattern", ".*")],
+                "everything t a",
+            ),
+            ("BAN", "/", &[host, ("xkey-softpurge", "a"), ("xkey-softpurge", "b.*")], "everything t a soft"),
             ("PURGE", "/x", &[host, ("fastly-soft-purge", "1")], "u a.test:443/x soft"),
             ("PURGEKEYS", "/", &[host, ("xkey-purge", "a b")], "t a a b b"),
             ("PURGE", "/", &[host, ("surrogate-key", "a,b")], "t a a,b b"),
