@@ -662,19 +662,19 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_reload_of_something_else_leaves_orders_and_rests_alone() {
         let edge = GrantingEdge::start(OnDemandSettings { orders_per_hour: 1, ..settings() }, None);
-        edge.on_demand.wait_for("a.customers.test").await;
+        edge.on_demand.wait_for("a.customers.test", None).await;
         assert_eq!(edge.dial.dialled("authority.test"), 1, "it is ordered, and goes on");
         edge.on_demand.rest_failed("b.customers.test", DAY);
         edge.reload(|_| {});
         tokio::time::sleep(Duration::from_secs(1)).await;
-        edge.on_demand.wait_for("a.customers.test").await;
+        edge.on_demand.wait_for("a.customers.test", None).await;
         assert_eq!(edge.dial.dialled("authority.test"), 1, "still the same order");
-        edge.on_demand.wait_for("b.customers.test").await;
+        edge.on_demand.wait_for("b.customers.test", None).await;
         assert_eq!((edge.denied(Denial::Resting), edge.denied(Denial::Orders)), (1, 0));
         // What matters begins anew, but no new hour.
         edge.reload(|settings| settings.certificates = 10);
         tokio::time::sleep(Duration::from_secs(1)).await;
-        edge.on_demand.wait_for("b.customers.test").await;
+        edge.on_demand.wait_for("b.customers.test", None).await;
         assert_eq!((edge.denied(Denial::Resting), edge.denied(Denial::Orders)), (1, 1));
         assert_eq!(edge.dial.dialled("authority.test"), 1);
     }
@@ -686,14 +686,14 @@ mod tests {
         let foreign: Vec<_> = (0..MOST_UNDER_WAY)
             .map(|number| {
                 let on_demand = Arc::clone(&edge.on_demand);
-                tokio::spawn(async move { on_demand.wait_for(&format!("{number}.foreign.test")).await })
+                tokio::spawn(async move { on_demand.wait_for(&format!("{number}.foreign.test"), None).await })
             })
             .collect();
         tokio::time::sleep(Duration::from_secs(1)).await;
         assert_eq!(edge.dial.dialled("ask.test"), MOST_ASKED);
         assert_eq!(edge.denied(Denial::Busy), (MOST_UNDER_WAY - MOST_WAITING_TO_ASK) as u64);
         let on_demand = Arc::clone(&edge.on_demand);
-        drop(tokio::spawn(async move { on_demand.wait_for("a.customers.test").await }));
+        drop(tokio::spawn(async move { on_demand.wait_for("a.customers.test", None).await }));
         tokio::time::sleep(Duration::from_secs(1)).await;
         assert_eq!(edge.dial.dialled("authority.test"), 1, "it is ordered at once");
         for waiting in foreign {
@@ -709,7 +709,7 @@ mod tests {
         for number in 0..=MOST_ORDERED {
             let on_demand = Arc::clone(&edge.on_demand);
             let name = format!("{number}.customers.test");
-            drop(tokio::spawn(async move { on_demand.wait_for(&name).await }));
+            drop(tokio::spawn(async move { on_demand.wait_for(&name, None).await }));
         }
         tokio::time::sleep(Duration::from_secs(3)).await;
         assert_eq!(others.wanted.lock().len(), MOST_ORDERED + 1);
@@ -720,7 +720,7 @@ mod tests {
         let others = Arc::new(AnothersTurn::default());
         let settings = OnDemandSettings { certificates: 0, ..settings() };
         let edge = GrantingEdge::start(settings, Some(Arc::clone(&others) as _));
-        edge.on_demand.wait_for("a.customers.test").await;
+        edge.on_demand.wait_for("a.customers.test", None).await;
         assert_eq!((edge.denied(Denial::Certificates), others.looked_for.lock().len()), (1, 0));
     }
 
@@ -761,10 +761,10 @@ mod tests {
         params.not_after = rcgen::date_time_ymd(2020, 1, 1);
         write_certificate(&domain.file, &params);
         assert!(granting.hold(&domain).await);
-        on_demand.wait_for(name).await;
+        on_demand.wait_for(name, None).await;
         assert!(wishes.try_recv().is_err(), "it rests");
         tokio::time::advance(HOUR).await;
-        on_demand.wait_for(name).await;
+        on_demand.wait_for(name, None).await;
         assert!(wishes.try_recv().is_ok(), "once an hour");
     }
 

@@ -100,10 +100,10 @@ const HANDSHAKES: &str = "handshakes";
 pub fn share_of(edge: &Edge, places: &Places, client: IpAddr) -> Result<Option<ClientShare>, OverShare> {
     let state = edge.state.load();
     let (bounds, clients) = (&state.settings.bounds, &state.settings.clients);
-    if bounds.connections_per_client >= bounds.connections || clients.trusts(client.to_canonical()) {
+    if bounds.connections_per_client >= bounds.connections {
         return Ok(None);
     }
-    let number = ClientKey::from(client).own_number();
+    let Some(number) = ClientKey::own_number_at(client, clients) else { return Ok(None) };
     if let Some(share) = edge.connections_by_client.try_take(number) {
         return Ok(Some(share));
     }
@@ -283,7 +283,8 @@ impl ClientConnection {
             }
             let begun = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
             // Boxed: most listeners have none that is waited for.
-            Box::pin(certificates.be_ready_for(&begun.client_hello())).await;
+            let number = ClientKey::own_number_at(client, &self.edge.state.load().settings.clients);
+            Box::pin(certificates.be_ready_for(&begun.client_hello(), number)).await;
             begun.into_stream(Arc::clone(acceptor.config())).await
         };
         tokio::select! {

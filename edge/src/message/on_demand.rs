@@ -1,11 +1,11 @@
 //! Certificates for names that clients ask for: what handshakes find of them, and what they may wait for.
 //!
-//! Owns: those that are held, and the wishes for others. Who grants wishes is in [`crate::acme`]. Promises: a handshake that finds its
-//! certificate takes no lock; one that does not waits for [`LONGEST_WAIT`] at most, and [`MOST_WAITING`] do so at once, so that others
-//! keep their places; a name that is none, or that nobody would permit, costs a comparison; one that was refused is not wished for
-//! again before its rest is over, and no number of other names shortens the rest of one whose order has failed; all that is remembered
-//! has a bound. A certificate that is due is wished for when a client asks for its name, and not otherwise: what nobody asks for is not
-//! renewed.
+//! Owns: those that are held, and the wishes for others. Who grants wishes is in [`crate::acme`]. Promises: a handshake that finds
+//! its certificate takes no lock; one that does not waits for [`LONGEST_WAIT`] at most, and [`MOST_WAITING`] do so at once, so that
+//! others keep their places; of those that wait, and of what is wished for, no client has more than an eighth; a name that is none,
+//! or that nobody would permit, costs a comparison; one that was refused is not wished for again before its rest is over, and no
+//! number of other names shortens the rest of one whose order has failed; all that is remembered has a bound. A certificate that is
+//! due is wished for when a client asks for its name, and not otherwise: what nobody asks for is not renewed.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -23,6 +23,7 @@ use parking_lot::Mutex;
 use rustls::sign::CertifiedKey;
 use tokio::sync::{Semaphore, mpsc, watch};
 
+use super::client_shares::{ClientShare, ClientShares};
 use crate::{clock::Clock, settings::OnDemandSettings};
 
 /// The certificates that are held, and the wishes for more.
@@ -34,6 +35,9 @@ pub struct OnDemand {
     wishes: Mutex<OpenWishes>,
     queue: mpsc::Sender<CertificateWish>,
     waiting: Semaphore,
+    /// By client, those that wait, and what is wished for.
+    waiting_by_client: Arc<ClientShares>,
+    wishes_by_client: Arc<ClientShares>,
     denied: [AtomicU64; Denial::ALL.len()],
 }
 
@@ -58,6 +62,8 @@ struct OpenWishes {
 pub struct CertificateWish {
     pub name: Box<str>,
     _over: watch::Sender<()>,
+    /// Whose it is.
+    _share: Option<ClientShare>,
     of: Arc<OnDemand>,
 }
 
@@ -80,7 +86,7 @@ pub enum Denial {
     NotAnswered,
     /// It was refused, or has failed, a short time ago.
     Resting,
-    /// Too many wait, or are wished for.
+    /// Too many wait, or are wished for, of one client or of all.
     Busy,
     /// As many names have got their first certificate in this hour as may.
     Orders,
@@ -130,6 +136,8 @@ impl OnDemand {
             }),
             queue,
             waiting: Semaphore::new(MOST_WAITING),
+            waiting_by_client: ClientShares::new(MOST_WAITING / 8),
+            wishes_by_client: ClientShares::new(MOST_WISHES / 8),
             denied: Default::default(),
         };
         (Arc::new(on_demand), wishes)
@@ -150,23 +158,23 @@ impl OnDemand {
         let now = self.clock.wall();
         if now >= found.due {
             // Where this fails the next client's wish is as good.
-            let _ = self.wish(name);
+            let _ = self.wish(name, None);
         }
         (now < found.ends).then(|| Arc::clone(&found.key))
     }
 
-    /// Waits until there is a certificate for a name in lower case, or there will be none for now. Dropping the future changes
-    /// nothing.
-    pub async fn wait_for(self: &Arc<Self>, name: &str) {
+    /// Waits until there is a certificate for a name in lower case, or there will be none for now; for a client, by a number of its
+    /// own, unless it stands for many. Dropping the future changes nothing.
+    pub async fn wait_for(self: &Arc<Self>, name: &str, client: Option<u128>) {
         if self.find(name).is_some() {
             return;
         }
-        if let Err(denial) = self.wait(name).await {
+        if let Err(denial) = self.wait(name, client).await {
             self.deny(name, denial);
         }
     }
 
-    async fn wait(self: &Arc<Self>, name: &str) -> Result<(), Denial> {
+    async fn wait(self: &Arc<Self>, name: &str, client: Option<u128>) -> Result<(), Denial> {
         let Some(rules) = self.rules.load_full() else { return Ok(()) };
         if !is_certifiable(name) {
             return Err(Denial::NoName);
@@ -175,14 +183,15 @@ impl OnDemand {
             return Err(Denial::Unlisted);
         }
         // First, since one who finds no place to wait has his certificate made all the same, for the next attempt.
-        let mut over = self.wish(name)?;
+        let mut over = self.wish(name, client)?;
+        let _share = share_of(&self.waiting_by_client, client)?;
         let _place = self.waiting.try_acquire().map_err(|_| Denial::Busy)?;
         // An error says that the wish is over, and late is late.
         let _ = tokio::time::timeout(LONGEST_WAIT, over.changed()).await;
         Ok(())
     }
 
-    fn wish(self: &Arc<Self>, name: &str) -> Result<watch::Receiver<()>, Denial> {
+    fn wish(self: &Arc<Self>, name: &str, client: Option<u128>) -> Result<watch::Receiver<()>, Denial> {
         let mut wishes = self.wishes.lock();
         if let Some(over) = wishes.under_way.get(name) {
             return Ok(over.clone());
@@ -192,10 +201,12 @@ impl OnDemand {
         if rests.copied().any(|until| until > now) {
             return Err(Denial::Resting);
         }
+        let share = share_of(&self.wishes_by_client, client)?;
         let place = self.queue.try_reserve().map_err(|_| Denial::Busy)?;
         let (over, when_over) = watch::channel(());
         wishes.under_way.insert(name.into(), when_over.clone());
-        place.send(CertificateWish { name: name.into(), _over: over, of: Arc::clone(self) });
+        let of = Arc::clone(self);
+        place.send(CertificateWish { name: name.into(), _over: over, _share: share, of });
         Ok(when_over)
     }
 
@@ -270,6 +281,11 @@ impl fmt::Debug for OnDemand {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.debug_struct("OnDemand").field("held", &self.held.load().len()).finish_non_exhaustive()
     }
+}
+
+/// One more for this client; none is counted for one that stands for many.
+fn share_of(shares: &Arc<ClientShares>, client: Option<u128>) -> Result<Option<ClientShare>, Denial> {
+    client.map(|client| shares.try_take(client).ok_or(Denial::Busy)).transpose()
 }
 
 /// Whether authorities certify such a name, in lower case: at least two labels of letters, digits and hyphens (RFC 1123 §2.1), the last of
@@ -400,11 +416,11 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn nobody_waits_for_what_is_not_permitted() {
         let (on_demand, mut wishes) = OnDemand::new(clock());
-        on_demand.wait_for("shop.test").await;
+        on_demand.wait_for("shop.test", None).await;
         assert!(wishes.try_recv().is_err(), "no listener has such certificates");
         on_demand.govern(rules(None));
         for name in ["10.0.0.1", "a.b.customers.test", "customers.test", "other.test"] {
-            on_demand.wait_for(name).await;
+            on_demand.wait_for(name, None).await;
         }
         assert!(wishes.try_recv().is_err(), "none of them is wished for");
         let denied: HashMap<_, _> = on_demand.denied().into_iter().collect();
@@ -420,7 +436,7 @@ mod tests {
             .map(|_| {
                 let on_demand = Arc::clone(&on_demand);
                 tokio::spawn(async move {
-                    on_demand.wait_for("a.customers.test").await;
+                    on_demand.wait_for("a.customers.test", None).await;
                     on_demand.find("a.customers.test").is_some()
                 })
             })
@@ -440,20 +456,20 @@ mod tests {
         let (on_demand, mut wishes) = OnDemand::new(clock.clone());
         on_demand.govern(rules(Some("http://ask.test/")));
         let before = clock.now();
-        on_demand.wait_for("slow.test").await;
+        on_demand.wait_for("slow.test", None).await;
         assert_eq!(clock.now().since(before), LONGEST_WAIT);
         let wish = wishes.recv().await.unwrap();
         let waiting = || {
             let on_demand = Arc::clone(&on_demand);
-            tokio::spawn(async move { on_demand.wait_for("slow.test").await })
+            tokio::spawn(async move { on_demand.wait_for("slow.test", None).await })
         };
         let waiting: Vec<_> = (0..MOST_WAITING).map(|_| waiting()).collect();
         while on_demand.waiting.available_permits() > 0 {
             tokio::task::yield_now().await;
         }
         let before = clock.now();
-        on_demand.wait_for("slow.test").await;
-        on_demand.wait_for("other.test").await;
+        on_demand.wait_for("slow.test", None).await;
+        on_demand.wait_for("other.test", None).await;
         assert_eq!(clock.now(), before, "one more does not wait");
         assert_eq!(*wishes.try_recv().unwrap().name, *"other.test", "but has what it asks for made");
         drop(wish);
@@ -462,11 +478,40 @@ mod tests {
         }
         // What has been refused is not wished for until its rest is over.
         on_demand.rest_refused("slow.test", DAY);
-        on_demand.wait_for("slow.test").await;
+        on_demand.wait_for("slow.test", None).await;
         assert!(wishes.try_recv().is_err() && clock.now() == before);
         tokio::time::advance(DAY).await;
-        on_demand.wait_for("slow.test").await;
+        on_demand.wait_for("slow.test", None).await;
         assert_eq!(*wishes.try_recv().unwrap().name, *"slow.test");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_client_leaves_places_and_wishes_to_others() {
+        let (on_demand, mut wishes) = OnDemand::new(clock());
+        on_demand.govern(rules(Some("http://ask.test/")));
+        let wait = |name: String, client| {
+            let on_demand = Arc::clone(&on_demand);
+            tokio::spawn(async move { on_demand.wait_for(&name, Some(client)).await })
+        };
+        let of_one: Vec<_> = (0..2 * MOST_WAITING).map(|number| wait(format!("{number}.test"), 1)).collect();
+        let of_another = wait("other.test".to_owned(), 2);
+        tokio::time::sleep(LONGEST_WAIT / 2).await;
+        assert_eq!(of_one.iter().filter(|waits| !waits.is_finished()).count(), MOST_WAITING / 8);
+        assert!(!of_another.is_finished());
+        let names: Vec<_> =
+            std::iter::from_fn(|| wishes.try_recv().ok()).map(|wish| wish.name.clone()).collect();
+        assert_eq!(
+            (names.len(), names.last().map(|name| &**name)),
+            (MOST_WISHES / 8 + 1, Some("other.test"))
+        );
+        for waits in of_one {
+            waits.await.unwrap();
+        }
+        of_another.await.unwrap();
+        // What it had is over: it may have as much again.
+        let again = wait("more.test".to_owned(), 1);
+        tokio::time::sleep(LONGEST_WAIT / 2).await;
+        assert!(!again.is_finished() && *wishes.try_recv().unwrap().name == *"more.test");
     }
 
     /// They shared one list, so that ten thousand foreign names had a name ordered again that rests for six hours.
@@ -478,17 +523,18 @@ mod tests {
         for n in 0..=MOST_RESTING {
             on_demand.rest_refused(&format!("{n}.test"), DAY);
         }
-        on_demand.wait_for("shop.test").await;
+        on_demand.wait_for("shop.test", None).await;
         assert!(wishes.try_recv().is_err(), "it rests");
         on_demand.govern(rules(None));
-        assert!(on_demand.wish("shop.test").is_ok(), "other rules end all rests");
+        assert!(on_demand.wish("shop.test", None).is_ok(), "other rules end all rests");
     }
 
     #[tokio::test(start_paused = true)]
     async fn wishes_that_nobody_looks_at_are_bounded() {
         let (on_demand, mut wishes) = OnDemand::new(clock());
         on_demand.govern(rules(Some("http://ask.test/")));
-        let denied = (0..2 * MOST_WISHES).filter(|n| on_demand.wish(&format!("{n}.test")).is_err()).count();
+        let denied =
+            (0..2 * MOST_WISHES).filter(|n| on_demand.wish(&format!("{n}.test"), None).is_err()).count();
         assert_eq!(denied, MOST_WISHES);
         while wishes.try_recv().is_ok() {}
         assert!(on_demand.wishes.lock().under_way.is_empty(), "what is over is forgotten");

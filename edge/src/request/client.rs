@@ -33,7 +33,7 @@ impl Client {
 
     /// A number that no other client has. A trusted proxy that names no client has none: it stands for many.
     pub fn own_number(&self, settings: &ClientSettings) -> Option<u128> {
-        (!settings.trusts(self.address)).then(|| self.key().own_number())
+        ClientKey::own_number_at(self.address, settings)
     }
 }
 
@@ -47,6 +47,12 @@ pub enum ClientKey {
 }
 
 impl ClientKey {
+    /// The own number of who comes from this address; none of a trusted proxy, which stands for many.
+    pub fn own_number_at(address: IpAddr, settings: &ClientSettings) -> Option<u128> {
+        let address = address.to_canonical();
+        (!settings.trusts(address)).then(|| Self::from(address).own_number())
+    }
+
     /// A number for the client that no other has.
     pub fn own_number(self) -> u128 {
         match self {

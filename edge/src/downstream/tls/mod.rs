@@ -343,13 +343,13 @@ impl CurrentCertificates {
         self.on_demand.is_some()
     }
 
-    /// Waits, within bounds, until there is a certificate for the name that a client asks for, if there may be one. Dropping the
-    /// future changes nothing.
-    pub async fn be_ready_for(&self, hello: &ClientHello<'_>) {
+    /// Waits, within bounds, until there is a certificate for the name that a client asks for, if there may be one. `client` is its own
+    /// number, unless it stands for many. Dropping the future changes nothing.
+    pub async fn be_ready_for(&self, hello: &ClientHello<'_>, client: Option<u128>) {
         let Some((on_demand, name)) = self.on_demand.as_ref().zip(hello.server_name()) else { return };
         let name = name.to_ascii_lowercase();
         if !proves(hello) && self.loaded.load().names.find(&name).is_none() {
-            on_demand.wait_for(&name).await;
+            on_demand.wait_for(&name, client).await;
         }
     }
 
