@@ -14,7 +14,10 @@ use std::{
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::message::client_shares::{ClientShare, ClientShares};
+use crate::{
+    message::client_shares::{ClientShare, ClientShares},
+    settings::OverloadControl,
+};
 
 /// Places of one kind at one server.
 #[derive(Debug)]
@@ -129,6 +132,8 @@ pub struct WaitingLine {
     pub most: usize,
     /// And each so long.
     pub patience: Duration,
+    /// For how long the server's traffic may be held, so that nobody is refused or gives up for it.
+    pub longest_held: Duration,
 }
 
 /// One of them, until it is dropped.
@@ -140,9 +145,13 @@ pub struct Waiting<'a> {
 }
 
 impl WaitingLine {
-    /// Nobody waits yet.
-    pub fn new(most: usize, patience: Duration) -> Self {
-        Self { waiting: AtomicUsize::new(0), most, patience }
+    /// Nobody waits yet. What is held counts as under way, so where an overload is told by that nothing is.
+    pub fn new(most: usize, patience: Duration, overload: OverloadControl) -> Self {
+        let longest_held = match overload {
+            OverloadControl::Off => patience / 2,
+            OverloadControl::Adaptive => Duration::ZERO,
+        };
+        Self { waiting: AtomicUsize::new(0), most, patience, longest_held }
     }
 
     /// One more.

@@ -111,7 +111,7 @@ impl Pool {
             exchanges: FairPlaces::new(settings.connections),
             tunnels: FairPlaces::new(settings.tunnels),
             uploads: FairPlaces::new(settings.connections.div_ceil(2)),
-            line: Arc::new(WaitingLine::new(settings.waiting, settings.waiting_timeout)),
+            line: Arc::new(WaitingLine::new(settings.waiting, settings.waiting_timeout, settings.overload)),
             looked_at: AtomicBool::new(false),
             health,
         })

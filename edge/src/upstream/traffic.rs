@@ -4,12 +4,15 @@
 use std::{
     future::Future as _,
     sync::{Arc, Weak},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use futures_util::future::{BoxFuture, FutureExt as _, JoinAll, MaybeDone, join_all, maybe_done};
 use parking_lot::Mutex;
-use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore};
+use tokio::{
+    sync::{AcquireError, OwnedSemaphorePermit, Semaphore},
+    time::Instant,
+};
 
 use super::{
     address::Address,
@@ -43,7 +46,7 @@ impl Traffic {
         });
     }
 
-    /// Requests that have a place at this address. Those that wait for one do so while all are taken; tunnels and event streams,
+    /// Requests that have a place at this address, and the places of those that are held. Those that wait for one do so while all are taken; tunnels and event streams,
     /// which end when they like, have places of their own.
     pub fn under_way(&self, address: &Address) -> usize {
         let counted = self.0.lock();
@@ -52,7 +55,8 @@ impl Traffic {
             .sum()
     }
 
-    /// Keeps the requests waiting that come to this address from now on, for as long as the answer is kept.
+    /// Keeps the requests waiting that come to this address from now on, for as long as the answer is kept: none, where that might
+    /// have one refused.
     pub fn hold(&self, address: &Address) -> HeldTraffic {
         let counted = self.0.lock();
         let here = counted.iter().filter(|places| places.address == *address);
@@ -65,7 +69,9 @@ impl Traffic {
             doors.push(free.acquire_many_owned(all).boxed());
         }
         drop(counted);
-        let longest = lines.iter().map(|line| line.patience / 2).fold(LONGEST_HELD, Duration::min);
+        let longest = lines.iter().map(|line| line.longest_held).fold(LONGEST_HELD, Duration::min);
+        // Where some wait already, who comes last might wait for too long.
+        let longest = if lines.iter().any(|line| line.waiting() > 0) { Duration::ZERO } else { longest };
         let until = Instant::now() + longest;
         let mut held = HeldTraffic { doors: maybe_done(join_all(doors)), lines, until };
         // The doors close with the first look.
@@ -96,15 +102,18 @@ impl HeldTraffic {
     }
 }
 
-/// No request is held for longer, however patient.
-const LONGEST_HELD: Duration = Duration::from_millis(1_250);
+/// No request is held for longer, however patient: a server that goes on accepting on purpose stops nobody for longer than that.
+const LONGEST_HELD: Duration = Duration::from_millis(750);
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::settings::OverloadControl;
+
+    const PATIENT: Duration = Duration::from_secs(60);
 
     fn counted(traffic: &Traffic, address: &Address, all: usize) -> (FairPlaces, Arc<WaitingLine>) {
-        in_line(traffic, address, (all, WaitingLine::new(8, Duration::from_secs(60))))
+        in_line(traffic, address, (all, WaitingLine::new(8, PATIENT, OverloadControl::Off)))
     }
 
     fn in_line(
@@ -159,27 +168,28 @@ mod tests {
     }
 
     #[test]
-    fn nobody_is_held_who_would_give_up_or_may_not_wait() {
-        let traffic = Traffic::default();
-        for (most, patience) in
-            [(8, Duration::ZERO), (1, Duration::from_secs(60)), (0, Duration::from_secs(60))]
+    fn nobody_is_held_who_would_be_refused_or_give_up_for_it() {
+        let (off, adaptive) = (OverloadControl::Off, OverloadControl::Adaptive);
+        for (most, patience, overload) in
+            [(8, Duration::ZERO, off), (1, PATIENT, off), (0, PATIENT, off), (8, PATIENT, adaptive)]
         {
-            let here = Address::Socket(([127, 0, 0, 1], 1).into());
-            let (places, _line) = in_line(&traffic, &here, (3, WaitingLine::new(most, patience)));
+            let (traffic, here) = (Traffic::default(), Address::Socket(([127, 0, 0, 1], 1).into()));
+            let (places, _line) = in_line(&traffic, &here, (3, WaitingLine::new(most, patience, overload)));
             let held = traffic.hold(&here);
             assert!(held.is_long_enough() && places.try_take(None).is_some(), "{most}, {patience:?}");
         }
     }
 
     #[test]
-    fn nobody_is_held_where_the_line_is_long() {
-        let traffic = Traffic::default();
-        let here = Address::Socket(([127, 0, 0, 1], 1).into());
+    fn nobody_is_held_where_some_wait_or_once_the_line_is_long() {
+        let (traffic, here) = (Traffic::default(), Address::Socket(([127, 0, 0, 1], 1).into()));
         let (places, line) = counted(&traffic, &here, 3);
         let held = traffic.hold(&here);
         assert!(!held.is_long_enough() && places.try_take(None).is_none());
-        drop(held);
-        let _waiting: Vec<_> = (0..4).map(|_| line.enter()).collect();
+        let waiting: Vec<_> = (0..4).map(|_| line.enter()).collect();
+        assert!(held.is_long_enough(), "half of the line");
+        drop((held, waiting));
+        let _one = line.enter();
         let held = traffic.hold(&here);
         assert!(held.is_long_enough() && places.try_take(None).is_some());
     }

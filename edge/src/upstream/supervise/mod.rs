@@ -2,7 +2,7 @@
 //!
 //! Owns: every process the edge starts. Promises: a program that ends is started again, with back-off; `upstream::choose`
 //! sees exactly the instances that are ready; a reload replaces instances one by one, the new one ready before the old one
-//! leaves; none outlives the edge. Never touches a request.
+//! leaves; none outlives the edge. Never touches a request, but has those to a shared socket wait while an instance leaves it.
 //!
 //! One instance:
 //! ```text
@@ -161,7 +161,7 @@ impl Supervisor {
         self.surroundings.roster.all().values().for_each(|endpoints| endpoints.file.reopen());
     }
 
-    /// Stops every instance and waits for the last: no longer than the longest `stop_timeout`.
+    /// Stops every instance and waits for the last: for its requests and for itself, each no longer than the longest `stop_timeout`.
     ///
     /// Dropped while it waits, the instances go on stopping as long as the runtime runs.
     pub async fn stop(mut self) {

@@ -26,7 +26,7 @@ pub const SHARED_DESCRIPTOR: i32 = 3;
 const UNSEEN: Duration = Duration::from_secs(3);
 /// Between two looks at an instance that starts, and at one that is to end.
 const LOOK_AGAIN: Duration = Duration::from_millis(25);
-const LOOK_WHETHER_LEFT: Duration = Duration::from_millis(5);
+const LOOK_WHETHER_LEFT: Duration = Duration::from_millis(20);
 /// How long one that cannot be seen to wait is taken to accept connections after it was told to stop.
 const LEAVES_UNSEEN: Duration = Duration::from_millis(100);
 /// Bytes that are read of what the system says of one descriptor: some 10,000 connections that one epoll looks after.
