@@ -45,7 +45,7 @@ pub fn examples() -> Vec<Example> {
             "'''kettle'':*', '{2500,5000,10000}'::bigint[]",
         ),
         example("products.withdrawn", products::WITHDRAWN, slug),
-        example("pictures.show", pictures::BY_NAME, "'u-00', 640"),
+        example("pictures.show", pictures::BY_NAME, "'u-00', 640, true"),
         example("pictures.exists", pictures::EXISTS, "'u-00'"),
         example("sitemap.part", sitemap::PART, "0::bigint, 10000::bigint"),
         example("sitemap.last", sitemap::LAST, ""),
