@@ -255,31 +255,27 @@ fn pages_are_light_still_and_usable_at_every_width() {
 #[test]
 fn nothing_moves_while_a_page_comes_in_pieces() {
     let shop = shop::start();
-    let page = shop.curl_h2("/category/kitchen?stock=in").send().text();
-    // What the page needs is the shop's own; its scripts would be another host's, and none is needed for this.
-    let base = format!("<head><base href=\"{}\">", url(&shop, "/"));
-    let page = page.replacen("<head>", &base, 1).replace("type=\"module\"", "type=\"off\"");
-    for width in [320, 384, 768, 1280] {
-        let mut browser = Browser::start();
-        browser.resize(width, 800);
-        browser.open(&in_pieces(
-            &page,
-            &[
-                "<h1",
-                "<form",
-                "<label",
-                "<select",
-                "<option",
-                "</form>",
-                "<nav",
-                "</nav>",
-                "<ul class=\"grid\"",
-                "<li class=\"card",
-                "<p class=\"terms",
-                "<button class=\"add",
-            ],
-        ));
-        assert_eq!(browser.evaluate(SHIFTS), json!([]), "at {width}");
+    let header = ["<form", "<nav", "</nav>", "<h1"];
+    let card = ["<li class=\"card", "<p class=\"terms", "<button class=\"add"];
+    let shelf = ["<label", "<select", "<option", "</form>", "<ul class=\"grid\""];
+    let home = ["<p>", "<div class=\"hero-pictures\"", "<img", "<h2", "<ul class=\"tiles\"", "<li><a"];
+    let product = ["<li", "<img", "<div class=\"about\"", "<p", "<h2"];
+    for (path, marks) in [
+        ("/category/kitchen?stock=in", [&header[..], &shelf, &card].concat()),
+        ("/search?q=kettle", [&header[..], &shelf, &card].concat()),
+        ("/", [&header[..], &home].concat()),
+        (KETTLE, [&header[..], &product].concat()),
+    ] {
+        let page = shop.curl_h2(path).send().text();
+        // What the page needs is the shop's own; its scripts would be another host's, and none is needed for this.
+        let base = format!("<head><base href=\"{}\">", url(&shop, "/"));
+        let page = page.replacen("<head>", &base, 1).replace("type=\"module\"", "type=\"off\"");
+        for width in [320, 384, 768, 1280] {
+            let mut browser = Browser::start();
+            browser.resize(width, 800);
+            browser.open(&in_pieces(&page, &marks));
+            assert_eq!(browser.evaluate(SHIFTS), json!([]), "{path} at {width}");
+        }
     }
 }
 

@@ -110,6 +110,9 @@ fn one_shop_by_three_edges_survives_its_primary_and_leaves_nothing_behind() {
     three.psql("replica", "SELECT pg_promote()");
     wait::until("writes go on", || try_change(&administrator, edges[1], 4_300).then_some(()));
     wait::until("the edges have heard", || (three.psql("replica", told).trim() == "0").then_some(()));
+    // What was stored is purged, and each origin looks for the new primary by itself.
+    let answers = || three.get(KITCHEN).iter().all(|list| list.status == 200).then_some(());
+    wait::until("every origin has found it", answers);
     for list in three.get(KITCHEN) {
         assert_eq!(price_of_kettle(&list), 4_300);
     }
