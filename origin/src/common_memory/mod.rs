@@ -119,10 +119,12 @@ struct Held<T> {
 }
 
 /// What somebody holds who is about to make something.
-struct Taken {
+struct Taken<T> {
     /// Nobody else is making it.
     leads: bool,
     stamps: String,
+    /// What there was of it, looked at after that: whoever led before has kept what he made before he let go.
+    found: Option<T>,
 }
 
 impl CommonMemory {
@@ -173,7 +175,7 @@ impl CommonMemory {
                 remembered(value)
             }
             Some(Some(Held { value, is_old: true })) => {
-                match inner.take(subject).await.filter(|taken| taken.leads) {
+                match inner.take::<T>(subject).await.filter(|taken| taken.leads) {
                     None => {
                         inner.count(subject.kind, "old");
                         remembered(value)
@@ -315,7 +317,7 @@ impl Inner {
     }
 
     /// Takes it upon itself to make it, unless somebody has; `None`: Redis does not answer.
-    async fn take(&self, subject: &Subject<'_>) -> Option<Taken> {
+    async fn take<T: DeserializeOwned>(&self, subject: &Subject<'_>) -> Option<Taken<T>> {
         let asked = self.link.ask(async |mut line| {
             let mut pipe = redis::pipe();
             let stamps: Vec<String> = stamped(subject).map(|tag| line.key(STAMP, &tag)).collect();
@@ -323,17 +325,18 @@ impl Inner {
                 let lot = hex(&rand::random::<[u8; 8]>());
                 pipe.cmd("SET").arg(stamp).arg(lot).arg("NX").arg("PX").arg(milliseconds(STAMPS)).ignore();
             }
-            pipe.cmd("MGET").arg(stamps);
             pipe.cmd("SET").arg(line.key(LEADS, subject.name())).arg(1);
             pipe.arg("NX").arg("PX").arg(milliseconds(self.settings.collapse_timeout.max(LEAD)));
-            pipe.query_async::<(Vec<Option<String>>, bool)>(&mut line.connection).await
+            pipe.cmd("MGET").arg(line.key(subject.kind, subject.name())).arg(stamps);
+            pipe.query_async::<(bool, Vec<Option<String>>)>(&mut line.connection).await
         });
-        let (stamps, leads) = asked.await?;
-        Some(Taken { leads, stamps: stamps.into_iter().collect::<Option<Vec<_>>>()?.join(" ") })
+        let (leads, found) = asked.await?;
+        let stamps: Option<Vec<&str>> = found.iter().skip(1).map(Option::as_deref).collect();
+        Some(Taken { leads, stamps: stamps?.join(" "), found: valid(&found) })
     }
 
     /// What somebody else has made meanwhile, or the word to make it.
-    async fn wait<T: DeserializeOwned>(&self, subject: &Subject<'_>) -> Result<T, Option<Taken>> {
+    async fn wait<T: DeserializeOwned>(&self, subject: &Subject<'_>) -> Result<T, Option<Taken<T>>> {
         let began = Instant::now();
         loop {
             match self.look_up(subject).await {
@@ -341,7 +344,13 @@ impl Inner {
                 Some(Some(held)) => return Ok(held.value),
                 Some(None) => {}
             }
-            let taken = self.take(subject).await;
+            let mut taken = self.take(subject).await;
+            if let Some(value) = taken.as_mut().and_then(|taken| taken.found.take()) {
+                if taken.is_some_and(|taken| taken.leads) {
+                    self.let_go(subject).await;
+                }
+                return Ok(value);
+            }
             if taken.as_ref().is_none_or(|taken| taken.leads)
                 || began.elapsed() >= self.settings.collapse_timeout
             {
@@ -351,10 +360,19 @@ impl Inner {
         }
     }
 
+    /// Leaves it to others to make it.
+    async fn let_go(&self, subject: &Subject<'_>) {
+        let asked = self.link.ask(async |mut line| {
+            let leads = line.key(LEADS, subject.name());
+            redis::cmd("UNLINK").arg(leads).exec_async(&mut line.connection).await
+        });
+        asked.await;
+    }
+
     async fn make<T: Serialize, E>(
         &self,
         subject: &Subject<'_>,
-        taken: Option<Taken>,
+        taken: Option<Taken<T>>,
         make: impl Future<Output = Result<Made<T>, E>>,
     ) -> Result<Made<T>, E> {
         self.count(subject.kind, "miss");
