@@ -2,7 +2,6 @@
 //! and with reloads, and an instance that is to stop first finishes what it was asked.
 
 use std::{
-    future::Future as _,
     sync::{Arc, Weak},
     time::Duration,
 };
@@ -46,8 +45,8 @@ impl Traffic {
         });
     }
 
-    /// Requests that have a place at this address, and the places of those that are held. Those that wait for one do so while all are taken; tunnels and event streams,
-    /// which end when they like, have places of their own.
+    /// Requests that have a place at this address, and the places of those that are held. Those that wait for one do so while all
+    /// are taken; tunnels and event streams, which end when they like, have places of their own.
     pub fn under_way(&self, address: &Address) -> usize {
         let counted = self.0.lock();
         let here = counted.iter().filter(|places| places.address == *address);
@@ -69,10 +68,12 @@ impl Traffic {
             doors.push(free.acquire_many_owned(all).boxed());
         }
         drop(counted);
-        let longest = lines.iter().map(|line| line.longest_held).fold(LONGEST_HELD, Duration::min);
         // Where some wait already, who comes last might wait for too long.
-        let longest = if lines.iter().any(|line| line.waiting() > 0) { Duration::ZERO } else { longest };
-        let until = Instant::now() + longest;
+        let longest = |line: &Arc<WaitingLine>| match line.waiting() {
+            0 => line.longest_held,
+            _ => Duration::ZERO,
+        };
+        let until = Instant::now() + lines.iter().map(longest).fold(LONGEST_HELD, Duration::min);
         let mut held = HeldTraffic { doors: maybe_done(join_all(doors)), lines, until };
         // The doors close with the first look.
         if !held.is_long_enough() {
@@ -92,7 +93,7 @@ pub struct HeldTraffic {
 impl HeldTraffic {
     /// Waits until none is under way that came before.
     pub async fn unused(&mut self) {
-        std::future::poll_fn(|context| std::pin::Pin::new(&mut self.doors).poll(context)).await;
+        (&mut self.doors).await;
     }
 
     /// Whether to let them go, so that none is refused or gives up for having been held: so many wait that those who come now

@@ -387,9 +387,9 @@ impl<'a> Serving<'a> {
 
     /// Nobody is sent to an address of its own before it is ready.
     fn of_starting(place: &'a ListenPlace) -> Self {
-        match place {
-            ListenPlace::Shared(listener) => Self::WithOthers(listener),
-            ListenPlace::Port(_) | ListenPlace::Socket(..) => Self::Nobody,
+        match Self::of_ready(place) {
+            Self::Alone(_) => Self::Nobody,
+            others => others,
         }
     }
 }

@@ -25,8 +25,7 @@ pub const SHARED_DESCRIPTOR: i32 = 3;
 /// How long an instance has that does not wait for connections by epoll(7), and so cannot be seen to.
 const UNSEEN: Duration = Duration::from_secs(3);
 /// Between two looks at an instance that starts, and at one that is to end.
-const LOOK_AGAIN: Duration = Duration::from_millis(25);
-const LOOK_WHETHER_LEFT: Duration = Duration::from_millis(20);
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
 /// How long one that cannot be seen to wait is taken to accept connections after it was told to stop.
 const LEAVES_UNSEEN: Duration = Duration::from_millis(100);
 /// Bytes that are read of what the system says of one descriptor: some 10,000 connections that one epoll looks after.
@@ -77,24 +76,22 @@ impl SharedListener {
         }
     }
 
-    /// Where an instance waits for connections now, as far as the system shows that.
-    pub(super) fn watches(&self, group: Pid, readings: &MemoryReadings) -> ListenerWatches {
-        let processes = readings.processes_of(group).into_iter();
-        ListenerWatches(processes.flat_map(|process| self.watches_of(process)).collect())
+    /// The descriptors by which an instance waits for connections now, by their paths in proc_pid_fdinfo(5): those of epoll.
+    pub(super) fn watches(&self, group: Pid, readings: &MemoryReadings) -> Vec<PathBuf> {
+        readings.processes_of(group).into_iter().flat_map(|process| self.watches_of(process)).collect()
     }
 
-    /// Waits until an instance that was told to stop no longer takes connections at any of these.
-    pub(super) async fn left(&self, mut watches: ListenerWatches) {
+    /// Waits until an instance that was told to stop no longer takes connections by any of these descriptors.
+    pub(super) async fn left(&self, mut watches: Vec<PathBuf>) {
         if watches.is_empty() {
             return sleep(LEAVES_UNSEEN).await;
         }
         while !watches.is_empty() {
-            sleep(LOOK_WHETHER_LEFT).await;
-            watches.0.retain(|path| self.is_watched_at(path));
+            sleep(LOOK_AGAIN).await;
+            watches.retain(|path| self.is_watched_at(path));
         }
     }
 
-    /// Where a process waits for connections by epoll: see proc_pid_fdinfo(5).
     fn watches_of(&self, process: u32) -> Vec<PathBuf> {
         let Ok(descriptors) = fs::read_dir(format!("/proc/{process}/fdinfo")) else { return Vec::new() };
         let paths = descriptors.flatten().map(|descriptor| descriptor.path());
@@ -106,16 +103,6 @@ impl SharedListener {
         let mut told = String::new();
         let read = fs::File::open(path).and_then(|file| file.take(MOST_READ).read_to_string(&mut told));
         read.is_ok() && told.lines().any(|line| line.starts_with("tfd:") && line.contains(&named))
-    }
-}
-
-/// The descriptors of an instance by which it waits for connections.
-#[derive(Debug, Default)]
-pub(super) struct ListenerWatches(Vec<PathBuf>);
-
-impl ListenerWatches {
-    fn is_empty(&self) -> bool {
-        self.0.is_empty()
     }
 }
 
@@ -139,8 +126,8 @@ mod tests {
         epoll::add(&waits, &descriptor, data, epoll::EventFlags::IN).unwrap();
         let watches = listener.watches_of(own);
         assert_eq!(watches.len(), 1);
-        let mut left = Box::pin(listener.left(ListenerWatches(watches)));
-        assert!(timeout(LOOK_AGAIN, &mut left).await.is_err(), "it waits still");
+        let mut left = Box::pin(listener.left(watches));
+        assert!(timeout(2 * LOOK_AGAIN, &mut left).await.is_err(), "it waits still");
         epoll::delete(&waits, &descriptor).unwrap();
         left.await;
         assert_eq!(listener.watches_of(own), [] as [PathBuf; 0]);
